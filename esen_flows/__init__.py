@@ -1,0 +1,20 @@
+"""esen_flows: force fields from training to published benchmarks.
+
+The public names load on first use, so that `import esen_flows` costs neither torch nor a database driver.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["load_force_field"]
+
+if TYPE_CHECKING:
+    from esen_flows.forcefield.load import load_force_field
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_force_field":
+        from esen_flows.forcefield.load import load_force_field
+
+        return load_force_field
+    raise AttributeError(f"module 'esen_flows' has no attribute {name!r}; public names: {', '.join(__all__)}")

@@ -1,0 +1,90 @@
+"""Graphs of structures, and batches of them as tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from esen_flows.data.neighbors import neighbor_pairs
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One structure with its edges, as numpy float64.
+
+    Attributes
+    ----------
+    numbers : (atoms,) atomic numbers.
+    source, target : (edges,) atom indices.
+    vectors : (edges, 3) Angstrom, from target to source.
+    volume : Angstrom^3; NaN without a cell of three vectors, so that its stress is NaN and not a made-up zero.
+    """
+
+    numbers: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    vectors: np.ndarray
+    volume: float
+
+    @classmethod
+    def from_atoms(cls, atoms: Atoms, cutoff_angstrom: float) -> "Graph":
+        """The graph of a structure: all neighbours within the cutoff."""
+        pairs = neighbor_pairs(atoms, cutoff_angstrom)
+        volume = abs(float(np.linalg.det(atoms.cell.array))) if atoms.cell.rank == 3 else float("nan")
+        return cls(np.asarray(atoms.numbers, dtype=np.int64), pairs.source, pairs.target, pairs.vectors, volume)
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """Several graphs as one, tensors on one device.
+
+    Attributes
+    ----------
+    numbers : (atoms,) int64.
+    source, target : (edges,) int64 into atoms.
+    vectors : (edges, 3) Angstrom, from target to source.
+    system : (atoms,) int64 structure of each atom; edge_system : (edges,) of each edge.
+    volume : (systems,) Angstrom^3.
+    n_systems : number of structures.
+    """
+
+    numbers: Tensor
+    source: Tensor
+    target: Tensor
+    vectors: Tensor
+    system: Tensor
+    edge_system: Tensor
+    volume: Tensor
+    n_systems: int
+
+    @property
+    def n_edges(self) -> int:
+        """Number of directed edges."""
+        return self.source.shape[0]
+
+    @classmethod
+    def collate(
+        cls, graphs: Sequence[Graph], *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu"
+    ) -> "GraphBatch":
+        """Join graphs of any sizes and periodicities. Vectors are rounded to `dtype` only here."""
+        atoms = np.array([len(graph.numbers) for graph in graphs])
+        edges = np.array([len(graph.source) for graph in graphs])
+        offsets = np.repeat(np.cumsum(atoms) - atoms, edges)
+        joined = {
+            "numbers": np.concatenate([graph.numbers for graph in graphs]),
+            "source": np.concatenate([graph.source for graph in graphs]) + offsets,
+            "target": np.concatenate([graph.target for graph in graphs]) + offsets,
+            "system": np.repeat(np.arange(len(graphs)), atoms),
+            "edge_system": np.repeat(np.arange(len(graphs)), edges),
+        }
+        vectors = np.concatenate([graph.vectors for graph in graphs])
+        volume = np.array([graph.volume for graph in graphs])
+        return cls(
+            **{name: torch.from_numpy(value).to(device) for name, value in joined.items()},
+            vectors=torch.from_numpy(vectors).to(device=device, dtype=dtype),
+            volume=torch.from_numpy(volume).to(device=device, dtype=dtype),
+            n_systems=len(graphs),
+        )

@@ -1,0 +1,244 @@
+"""Labelled structures as extended XYZ, with a JSON sidecar that says where the labels came from."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from esen_flows.errors import InputError
+
+# ASE cuts floats in columns to eight decimals: 1e-8 eV/Angstrom, below the noise of any label.
+_COLUMNS = ["symbols", "positions"]
+
+
+@dataclass(frozen=True)
+class LabelledStructure:
+    """A structure and what its labeller said of it.
+
+    Attributes
+    ----------
+    atoms : the structure, without calculator.
+    energy : total energy in eV.
+    forces : (n, 3) in eV/Angstrom.
+    stress : (3, 3) in eV/Angstrom^3, ASE's sign; NaN where the cell has no volume.
+    group : name of the group of the recipe that it comes from; "" when unknown.
+    """
+
+    atoms: Atoms
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+    group: str = ""
+
+
+def sidecar_path(path: Path | str) -> Path:
+    """Where the provenance of a dataset file is: `train.xyz` -> `train.xyz.json`."""
+    return Path(f"{path}.json")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_labelled(
+    path: Path | str, structures: Iterable[LabelledStructure], provenance: Mapping[str, Any] | None = None
+) -> Path:
+    """Write structures with energy, forces and stress in ASE's conventions, and `provenance` as JSON beside them.
+
+    The sidecar also gets the sha256 of the file.
+
+    Positions, forces and cells are kept to about 1e-8 Angstrom or eV/Angstrom; energies and stresses in full.
+
+    Raises
+    ------
+    InputError : nothing to write, or a label that is NaN or has the wrong shape.
+    """
+    path = Path(path)
+    frames = [_to_frame(path, index, item) for index, item in enumerate(structures)]
+    if not frames:
+        raise InputError(f"no structures to write to {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        ase.io.write(temporary, frames, format="extxyz", columns=[*_COLUMNS, "forces"])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if provenance is not None:
+        content = {**provenance, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        write_atomically(sidecar_path(path), json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return path
+
+
+def _to_frame(path: Path, index: int, item: LabelledStructure) -> Atoms:
+    _check_labels(f"structure {index} for {path}", item)
+    frame = item.atoms.copy()
+    frame.calc = None
+    if item.group:
+        frame.info["group"] = item.group
+    results: dict[str, Any] = {"energy": float(item.energy), "forces": item.forces}
+    if np.isfinite(item.stress).all():
+        results["stress"] = item.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    frame.calc = SinglePointCalculator(frame, **results)
+    return frame
+
+
+def _check_labels(where: str, item: LabelledStructure) -> None:
+    if item.forces.shape != (len(item.atoms), 3):
+        raise InputError(f"{where}: forces have shape {item.forces.shape}, expected ({len(item.atoms)}, 3)")
+    if item.stress.shape != (3, 3):
+        raise InputError(f"{where}: the stress has shape {item.stress.shape}, expected (3, 3)")
+    for name, value in (("energy", item.energy), ("forces", item.forces)):
+        if not np.isfinite(value).all():
+            raise InputError(f"{where}: the {name} label is NaN or infinite; drop the structure or label it again")
+    finite = np.isfinite(item.stress)
+    if not finite.all() and (item.atoms.cell.rank == 3 or finite.any()):
+        raise InputError(f"{where}: the stress label is NaN or infinite, but the cell has a volume; label it again")
+
+
+def read_labelled(path: Path | str, *, require_stress: bool = True) -> list[LabelledStructure]:
+    """Structures with energy, forces and stress from an extended XYZ file.
+
+    Parameters
+    ----------
+    path : file written by `write_labelled`, or any extended XYZ in ASE's conventions.
+    require_stress : whether a periodic cell without a stress label is an error; otherwise its stress is NaN.
+
+    Raises
+    ------
+    InputError : no such file, not extended XYZ, a missing label, or one that is NaN.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no dataset at {path}; label structures first, or check the path")
+    try:
+        frames = ase.io.read(path, index=":", format="extxyz")
+    except (ase.io.extxyz.XYZError, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable extended XYZ file: {error}") from error
+    if not frames:
+        raise InputError(f"{path} holds no structures; label it again")
+    return [_from_frame(f"structure {i} of {path}", frame, require_stress) for i, frame in enumerate(frames)]
+
+
+def _from_frame(where: str, frame: Atoms, require_stress: bool) -> LabelledStructure:
+    results = {} if frame.calc is None else dict(frame.calc.results)
+    for name in ("energy", "forces"):
+        if name not in results:
+            raise InputError(f"{where} has no {name} label (found: {sorted(results) or 'none'}); label it first")
+    stress = np.full((3, 3), np.nan)
+    if "stress" in results:
+        voigt = np.asarray(results["stress"], dtype=np.float64).reshape(-1)
+        stress = voigt[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if voigt.size == 6 else voigt.reshape(3, 3)
+    elif require_stress and frame.cell.rank == 3:
+        raise InputError(f"{where} has no stress label; label it first, or read with require_stress=False")
+    atoms = frame.copy()
+    atoms.calc = None
+    group = str(atoms.info.pop("group", ""))
+    item = LabelledStructure(
+        atoms=atoms,
+        energy=float(results["energy"]),
+        forces=np.array(results["forces"], dtype=np.float64),
+        stress=stress,
+        group=group,
+    )
+    if "stress" in results or frame.cell.rank < 3:
+        _check_labels(where, item)
+    else:
+        _check_labels(where, LabelledStructure(atoms, item.energy, item.forces, np.zeros((3, 3)), group))
+    return item
+
+
+def read_provenance(path: Path | str) -> dict[str, Any]:
+    """The JSON sidecar of a dataset file.
+
+    Raises
+    ------
+    InputError : there is none, or it is not JSON.
+    """
+    sidecar = sidecar_path(path)
+    try:
+        return dict(json.loads(sidecar.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise InputError(f"no provenance at {sidecar}; a labelled dataset comes with its sidecar") from error
+    except ValueError as error:
+        raise InputError(f"{sidecar} is not JSON: {error}") from error
+
+
+def split_by_group(groups: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of a training and a validation set, drawn at random by structure within every group.
+
+    Parameters
+    ----------
+    groups : (n,) group name of every structure.
+    fraction : share of every group that goes to validation, rounded to the nearest integer.
+    seed : of the numpy Generator that draws.
+
+    Returns
+    -------
+    training, validation : sorted indices; together they are 0..n-1.
+
+    Raises
+    ------
+    InputError : a fraction outside 0..1.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise InputError(f"the validation fraction must be in [0, 1), got {fraction}")
+    generator = np.random.default_rng(seed)
+    validation: list[int] = []
+    for name in sorted(set(groups)):
+        members = [index for index, group in enumerate(groups) if group == name]
+        order = generator.permutation(len(members))[: round(fraction * len(members))]
+        validation += [members[index] for index in order]
+    held_out = set(validation)
+    return [index for index in range(len(groups)) if index not in held_out], sorted(validation)
+
+
+def write_split(path: Path | str, fraction: float, seed: int) -> tuple[Path, Path]:
+    """Split a labelled dataset into `train.xyz` and `valid.xyz` beside it; both sidecars say how.
+
+    Parameters
+    ----------
+    path : a dataset with its provenance.
+    fraction, seed : as of `split_by_group`.
+
+    Raises
+    ------
+    InputError : no dataset, no provenance, or a share that leaves one of the two empty.
+    """
+    path = Path(path)
+    items, provenance = read_labelled(path, require_stress=False), read_provenance(path)
+    groups = [item.group for item in items]
+    parts = dict(zip(("train", "valid"), split_by_group(groups, fraction, seed), strict=True))
+    if not all(parts.values()):
+        sizes = {name: len(indices) for name, indices in parts.items()}
+        raise InputError(f"a validation fraction of {fraction} of {len(items)} structures leaves {sizes}; change it")
+    written = []
+    for name, indices in parts.items():
+        chosen = [items[index] for index in indices]
+        split = {"set": name, "of": path.name, "of_sha256": provenance["sha256"], "fraction": fraction, "seed": seed}
+        content = {
+            **provenance,
+            "split": {**split, "by": "structure, at random within every group", "indices": indices},
+            "count": len(chosen),
+            "atoms": sum(len(item.atoms) for item in chosen),
+            "groups": {group: sum(item.group == group for item in chosen) for group in sorted(set(groups))},
+        }
+        written.append(write_labelled(path.with_name(f"{name}.xyz"), chosen, content))
+    return written[0], written[1]

@@ -1,0 +1,1 @@
+"""Torch modules only: no files, no units, no structures beyond a GraphBatch."""

@@ -1,0 +1,75 @@
+"""Functions of the edge length: basis, envelope, radial networks."""
+
+import torch
+from torch import Tensor, nn
+
+
+def envelope(distance: Tensor, cutoff: float) -> Tensor:
+    """Polynomial cutoff of order 5: 1 - 21 u^5 + 35 u^6 - 15 u^7, with two vanishing derivatives at the cutoff.
+
+    Parameters
+    ----------
+    distance : (edges,) in Angstrom.
+    cutoff : Angstrom.
+    """
+    u = distance / cutoff
+    value = 1.0 + u**5 * (-21.0 + u * (35.0 - 15.0 * u))
+    return torch.where(u < 1.0, value, torch.zeros_like(value))
+
+
+class GaussianBasis(nn.Module):
+    """K Gaussians on [0, cutoff], width twice their spacing.
+
+    The centres are float32 numbers, as in the published models, and part of the state: they define the basis.
+    """
+
+    def __init__(self, size: int, cutoff: float) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.linspace(0.0, cutoff, size, dtype=torch.float32))
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """(edges,) Angstrom -> (edges, K)."""
+        offset = self.get_buffer("offset")
+        width = 2.0 * (offset[1] - offset[0])
+        return torch.exp(-0.5 * ((distance.unsqueeze(1) - offset) / width).square())
+
+
+class RadialMLP(nn.Module):
+    """Edge scalars -> modulation: three linear layers with LayerNorm and SiLU between.
+
+    The input is concat(basis, source species, target species); the species' share of the first layer is computed per
+    atom and gathered, since it is the same for all edges of an atom.
+    """
+
+    def __init__(self, basis_size: int, edge_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.split = [basis_size, edge_channels, edge_channels]
+        self.net = nn.Sequential(
+            nn.Linear(basis_size + 2 * edge_channels, edge_channels),
+            nn.LayerNorm(edge_channels),
+            nn.SiLU(),
+            nn.Linear(edge_channels, edge_channels),
+            nn.LayerNorm(edge_channels),
+            nn.SiLU(),
+            nn.Linear(edge_channels, out_channels),
+        )
+
+    def forward(self, basis: Tensor, species: tuple[Tensor, Tensor], edge_index: tuple[Tensor, Tensor]) -> Tensor:
+        """Modulation of each edge.
+
+        Parameters
+        ----------
+        basis : (edges, K).
+        species : source and target species embeddings, each (atoms, edge_channels).
+        edge_index : source and target atom of each edge.
+
+        Returns
+        -------
+        (edges, out_channels).
+        """
+        first = self.net[0]
+        w_basis, w_source, w_target = first.weight.split(self.split, dim=1)
+        hidden = nn.functional.linear(basis, w_basis, first.bias)
+        hidden = hidden + (species[0] @ w_source.T).index_select(0, edge_index[0])
+        hidden = hidden + (species[1] @ w_target.T).index_select(0, edge_index[1])
+        return self.net[1:](hidden)

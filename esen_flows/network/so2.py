@@ -1,0 +1,125 @@
+"""SO(2) convolutions: in the frame of an edge, a rotation about it only mixes +m and -m.
+
+Features are kept as a list of parts, one per m = 0 .. mmax: (edges, lmax + 1, channels) for m = 0 and
+(edges, 2 (lmax + 1 - m), channels) for m > 0, first the +m rows, then the -m rows.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from esen_flows.network.radial import RadialMLP
+
+
+def part_sizes(lmax: int, mmax: int) -> list[int]:
+    """Rows of each m part."""
+    return [lmax + 1] + [2 * (lmax + 1 - m) for m in range(1, mmax + 1)]
+
+
+class MixM(nn.Module):
+    """The weight of one m > 0: out+ = Wr x+ - Wi x-, out- = Wr x- + Wi x+, as one real matrix product."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(in_features, 2 * out_features, bias=False)
+        self.fc.weight.data.mul_(2.0**-0.5)  # two products add up in every output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(edges, 2 * in_features) -> (edges, 2 * out_features)."""
+        real, imaginary = self.fc.weight.chunk(2, dim=0)
+        block = torch.cat((torch.cat((real, -imaginary), dim=1), torch.cat((imaginary, real), dim=1)), dim=0)
+        return nn.functional.linear(x, block)
+
+
+class SO2Convolution(nn.Module):
+    """Linear map of each m part, optionally modulated by a radial network, with extra scalar outputs for gates."""
+
+    def __init__(
+        self,
+        lmax: int,
+        mmax: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        extra_outputs: int = 0,
+        radial: RadialMLP | None = None,
+    ) -> None:
+        super().__init__()
+        self.lmax, self.mmax = lmax, mmax
+        self.in_channels, self.out_channels, self.extra_outputs = in_channels, out_channels, extra_outputs
+        rows = lmax + 1
+        self.fc_m0 = nn.Linear(rows * in_channels, extra_outputs + rows * out_channels)
+        self.so2_m_conv = nn.ModuleList(
+            MixM((rows - m) * in_channels, (rows - m) * out_channels) for m in range(1, mmax + 1)
+        )
+        self.rad_func = radial
+
+    def forward(self, parts: list[Tensor], modulation: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """Convolve.
+
+        Parameters
+        ----------
+        parts : one tensor per m, channels last (in_channels).
+        modulation : (edges, sum over m of (lmax + 1 - m) * in_channels), m-major.
+
+        Returns
+        -------
+        parts with out_channels, and the extra scalars (edges, extra_outputs).
+        """
+        n_edges = parts[0].shape[0]
+        widths = [(self.lmax + 1 - m) * self.in_channels for m in range(self.mmax + 1)]
+        radial = modulation.split(widths, dim=1) if modulation is not None else None
+        flat = parts[0].reshape(n_edges, widths[0])
+        scalars = self.fc_m0(flat if radial is None else flat * radial[0])
+        extra, first = scalars.split([self.extra_outputs, (self.lmax + 1) * self.out_channels], dim=1)
+        outputs = [first.reshape(n_edges, self.lmax + 1, self.out_channels)]
+        for m, mix in enumerate(self.so2_m_conv, start=1):
+            pair = parts[m].reshape(n_edges, 2, widths[m])
+            if radial is not None:
+                pair = pair * radial[m].unsqueeze(1)
+            mixed = mix(pair.reshape(n_edges, 2 * widths[m]))
+            outputs.append(mixed.reshape(n_edges, 2 * (self.lmax + 1 - m), self.out_channels))
+        return outputs, extra
+
+
+class EdgeBlock(nn.Module):
+    """Messages of one layer: rotate in, convolve, gate, convolve, rotate back, sum onto the target."""
+
+    def __init__(
+        self, lmax: int, mmax: int, channels: int, hidden_channels: int, edge_channels: int, basis_size: int
+    ) -> None:
+        super().__init__()
+        self.lmax, self.hidden_channels = lmax, hidden_channels
+        self.sizes = part_sizes(lmax, mmax)
+        modulated = sum(lmax + 1 - m for m in range(mmax + 1)) * 2 * channels
+        radial = RadialMLP(basis_size, edge_channels, modulated)
+        self.so2_conv_1 = SO2Convolution(
+            lmax, mmax, 2 * channels, hidden_channels, extra_outputs=lmax * hidden_channels, radial=radial
+        )
+        self.so2_conv_2 = SO2Convolution(lmax, mmax, hidden_channels, channels)
+
+    def gate(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
+        """SiLU on l = 0; every other coefficient times the sigmoid gate of its degree."""
+        gates = torch.sigmoid(scalars).view(scalars.shape[0], self.lmax, self.hidden_channels)
+        first = torch.cat((nn.functional.silu(parts[0][:, :1]), parts[0][:, 1:] * gates), dim=1)
+        gated = [first]
+        for m, part in enumerate(parts[1:], start=1):
+            rows = gates[:, m - 1 :]  # degrees m .. lmax, once for +m and once for -m
+            pair = part.view(part.shape[0], 2, self.lmax + 1 - m, self.hidden_channels)
+            gated.append((pair * rows.unsqueeze(1)).view(part.shape))
+        return gated
+
+    def forward(self, x: Tensor, rotated: Tensor, modulation: Tensor, back: Tensor, target: Tensor) -> Tensor:
+        """Sum of the messages onto each atom.
+
+        Parameters
+        ----------
+        x : (atoms, coefficients, channels), for its shape.
+        rotated : (edges, n_reduced, 2 * channels) source and target features in the edge frame.
+        modulation : radial modulation of the first convolution.
+        back : (edges, coefficients, n_reduced) inverse rotation times the envelope.
+        target : (edges,) receiving atom.
+        """
+        hidden, scalars = self.so2_conv_1(list(rotated.split(self.sizes, dim=1)), modulation)
+        outputs, _ = self.so2_conv_2(self.gate(hidden, scalars))
+        messages = torch.bmm(back, torch.cat(outputs, dim=1))
+        return torch.zeros_like(x).index_add(0, target, messages)

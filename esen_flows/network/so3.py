@@ -1,0 +1,139 @@
+"""Rotations into edge frames, and the equivariant operations on node features.
+
+Node features are (n, (lmax + 1)^2, channels), coefficient index l*l + l + m.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from esen_flows.network.harmonics import assembly_matrix, raising_matrix, reduced_order
+
+
+# Not module buffers: a cast to float32 and back would round them for good.
+@cache
+def _raising(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(raising_matrix(degree)).to(dtype=dtype, device=device)
+
+
+@cache
+def _assembly(lmax: int, mmax: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(assembly_matrix(lmax, mmax)).to(dtype=dtype, device=device)
+
+
+def degree_index(lmax: int) -> list[int]:
+    """The degree l of each of the (lmax + 1)^2 coefficients."""
+    return [degree for degree in range(lmax + 1) for _ in range(2 * degree + 1)]
+
+
+def edge_frames(unit_vectors: Tensor) -> Tensor:
+    """Rotations R with R n = +y: deterministic, and smooth wherever n moves inside a hemisphere of n_y.
+
+    The minimal rotation of n to y is a polynomial in n apart from 1 / (1 + n_y), singular at n = -y only; for n_y < 0
+    n is first turned by pi about x. The two charts differ by a roll about y, to which the network is blind, so there is
+    neither a seam nor a pole.
+
+    Parameters
+    ----------
+    unit_vectors : (edges, 3).
+
+    Returns
+    -------
+    (edges, 3, 3).
+    """
+    x, y, z = unit_vectors.unbind(-1)
+    sign = torch.where(y.detach() >= 0, 1.0, -1.0).to(y.dtype)
+    y, z = y * sign, z * sign
+    h = 1.0 / (1.0 + y)
+    mixed = -x * z * h
+    rows = (1.0 - x * x * h, -x * sign, mixed * sign, x, y * sign, z * sign, mixed, -z * sign, (1.0 - z * z * h) * sign)
+    return torch.stack(rows, dim=-1).view(-1, 3, 3)
+
+
+class EdgeRotation(nn.Module):
+    """Wigner matrices of edge frames, rows in the m-major order of `reduced_order`.
+
+    D^1 is the rotation itself; D^l follows from D^(l-1) by one constant matrix product, so the whole thing is
+    polynomial in the frame: differentiable to any order, without angles.
+    """
+
+    def __init__(self, lmax: int, mmax: int) -> None:
+        super().__init__()
+        self.lmax, self.mmax = lmax, mmax
+        self.n_rows, self.n_coefficients = len(reduced_order(lmax, mmax)), (lmax + 1) ** 2
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(edges, 3, 3) frames -> (edges, n_reduced, (lmax + 1)^2) rotations."""
+        n_edges = frames.shape[0]
+        first = frames.reshape(n_edges, 9)
+        blocks = [first.new_ones(n_edges, 1), first][: self.lmax + 1]
+        for degree in range(2, self.lmax + 1):
+            products = (blocks[-1].unsqueeze(2) * first.unsqueeze(1)).reshape(n_edges, (2 * degree - 1) ** 2 * 9)
+            blocks.append(products @ _raising(degree, frames.dtype, frames.device))
+        dense = torch.cat(blocks, dim=1) @ _assembly(self.lmax, self.mmax, frames.dtype, frames.device)
+        return dense.view(n_edges, self.n_rows, self.n_coefficients)
+
+
+class RMSNormSH(nn.Module):
+    """Root-mean-square norm over all degrees with one statistic per atom (science: "rms_norm_sh").
+
+    l = 0 is centred over channels; every degree weighs the same in the statistic; learned scale per degree and channel
+    and bias on l = 0.
+    """
+
+    def __init__(self, lmax: int, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        degrees = degree_index(lmax)
+        self.affine_weight = nn.Parameter(torch.ones(lmax + 1, channels))
+        self.affine_bias = nn.Parameter(torch.zeros(channels))
+        # Published models were trained with these weights rounded to float32; exact ones shift energies by 2e-7.
+        balance = torch.tensor([1.0 / ((2 * l + 1) * (lmax + 1)) for l in degrees], dtype=torch.float32)
+        self.register_buffer("balance_degree_weight", balance.unsqueeze(1), persistent=False)
+        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, coefficients, channels) -> same."""
+        scalar = x[:, :1]
+        x = torch.cat((scalar - scalar.mean(dim=2, keepdim=True), x[:, 1:]), dim=1)
+        power = (x.square() * self.get_buffer("balance_degree_weight")).sum(dim=1, keepdim=True)
+        inverse = (power.mean(dim=2, keepdim=True) + self.eps).rsqrt()
+        x = x * (inverse * self.affine_weight[self.get_buffer("degrees")])
+        return torch.cat((x[:, :1] + self.affine_bias, x[:, 1:]), dim=1)
+
+
+class SO3Linear(nn.Module):
+    """One matrix per degree; bias on l = 0."""
+
+    def __init__(self, in_channels: int, out_channels: int, lmax: int) -> None:
+        super().__init__()
+        bound = in_channels**-0.5
+        self.sizes = [2 * degree + 1 for degree in range(lmax + 1)]
+        self.weight = nn.Parameter(torch.empty(lmax + 1, out_channels, in_channels).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, coefficients, in_channels) -> (n, coefficients, out_channels)."""
+        parts = x.split(self.sizes, dim=1)
+        first = nn.functional.linear(parts[0], self.weight[0], self.bias)
+        return torch.cat([first, *(part @ self.weight[i + 1].T for i, part in enumerate(parts[1:]))], dim=1)
+
+
+class NodeBlock(nn.Module):
+    """The 'spectral' node-wise block: SO3Linear, gate, SO3Linear; no grid, hence exactly equivariant."""
+
+    def __init__(self, lmax: int, channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.lmax, self.hidden_channels = lmax, hidden_channels
+        self.scalar_mlp = nn.Sequential(nn.Linear(channels, lmax * hidden_channels), nn.SiLU())
+        self.so3_linear_1 = SO3Linear(channels, hidden_channels, lmax)
+        self.so3_linear_2 = SO3Linear(hidden_channels, channels, lmax)
+        self.register_buffer("degrees", torch.tensor(degree_index(lmax)[1:]) - 1, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, coefficients, channels) -> same."""
+        gates = torch.sigmoid(self.scalar_mlp(x[:, 0])).view(x.shape[0], self.lmax, self.hidden_channels)
+        hidden = self.so3_linear_1(x)
+        gated = hidden[:, 1:] * gates[:, self.get_buffer("degrees")]
+        return self.so3_linear_2(torch.cat((nn.functional.silu(hidden[:, :1]), gated), dim=1))

@@ -1,0 +1,1 @@
+"""From labelled structures to a checkpoint; reads top to bottom in `train.py`."""

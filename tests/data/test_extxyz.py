@@ -1,0 +1,166 @@
+"""Labelled datasets as extended XYZ."""
+
+import hashlib
+import json
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+from esen_flows.data.extxyz import (
+    LabelledStructure,
+    read_labelled,
+    read_provenance,
+    sidecar_path,
+    split_by_group,
+    write_labelled,
+    write_split,
+)
+from esen_flows.errors import InputError
+
+
+def _labelled(seed: int = 0, group: str = "g") -> LabelledStructure:
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    atoms.calc = EMT()
+    energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+    atoms.calc = None
+    return LabelledStructure(atoms, energy, forces, stress, group)
+
+
+def test_round_trip_keeps_labels_structure_and_group(tmp_path):
+    items = [_labelled(seed, group) for seed, group in enumerate(["a", "b c", ""])]
+    read = read_labelled(write_labelled(tmp_path / "d.xyz", items))
+    assert [item.group for item in read] == ["a", "b c", ""]
+    for before, after in zip(items, read, strict=True):
+        assert after.energy == pytest.approx(before.energy, abs=1e-8)
+        np.testing.assert_allclose(after.forces, before.forces, atol=1e-8)
+        np.testing.assert_allclose(after.stress, before.stress, atol=1e-10)
+        np.testing.assert_allclose(after.atoms.positions, before.atoms.positions, atol=1e-8)
+        np.testing.assert_allclose(after.atoms.cell.array, before.atoms.cell.array, atol=1e-8)
+        assert after.atoms.pbc.all()
+        assert after.atoms.calc is None
+
+
+def test_ase_reads_the_file_with_its_own_sign_and_order(tmp_path):
+    item = _labelled()
+    frame = ase.io.read(write_labelled(tmp_path / "d.xyz", [item]))
+    np.testing.assert_allclose(frame.get_stress(voigt=False), item.stress, atol=1e-10)
+    np.testing.assert_allclose(frame.get_forces(), item.forces, atol=1e-8)
+
+
+def test_a_molecule_has_no_stress(tmp_path):
+    water = molecule("H2O")
+    item = LabelledStructure(water, -14.0, np.zeros((3, 3)), np.full((3, 3), np.nan))
+    read = read_labelled(write_labelled(tmp_path / "d.xyz", [item]))[0]
+    assert np.isnan(read.stress).all()
+    assert not read.atoms.pbc.any()
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
+    good = _labelled()
+    bad_forces = good.forces.copy()
+    bad_forces[0, 0] = np.nan
+    cases = [
+        (LabelledStructure(good.atoms, float("nan"), good.forces, good.stress), "energy label is NaN"),
+        (LabelledStructure(good.atoms, 1.0, bad_forces, good.stress), "forces label is NaN"),
+        (LabelledStructure(good.atoms, 1.0, good.forces[:2], good.stress), r"shape \(2, 3\), expected \(4, 3\)"),
+        (LabelledStructure(good.atoms, 1.0, good.forces, np.full((3, 3), np.nan)), "stress label is NaN"),
+        (LabelledStructure(good.atoms, 1.0, good.forces, np.zeros(6)), r"shape \(6,\), expected \(3, 3\)"),
+    ]
+    for item, message in cases:
+        with pytest.raises(InputError, match=message):
+            write_labelled(tmp_path / "d.xyz", [good, item])
+    with pytest.raises(InputError, match="no structures"):
+        write_labelled(tmp_path / "d.xyz", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(InputError, match="no dataset at"):
+        read_labelled(tmp_path / "absent.xyz")
+    (tmp_path / "text.xyz").write_text("not a dataset\n")
+    with pytest.raises(InputError, match="not a readable extended XYZ"):
+        read_labelled(tmp_path / "text.xyz")
+    (tmp_path / "empty.xyz").write_text("")
+    with pytest.raises(InputError, match=r"empty\.xyz"):
+        read_labelled(tmp_path / "empty.xyz")
+    ase.io.write(tmp_path / "bare.xyz", bulk("Cu"), format="extxyz")
+    with pytest.raises(InputError, match="structure 0 of .*bare.xyz has no energy label"):
+        read_labelled(tmp_path / "bare.xyz")
+
+
+def test_nan_and_missing_stress_in_a_file(tmp_path):
+    path = write_labelled(tmp_path / "d.xyz", [_labelled()])
+    text = path.read_text()
+    (tmp_path / "nan.xyz").write_text(text.replace(text.split("energy=")[1].split()[0], "nan", 1))
+    with pytest.raises(InputError, match="energy label is NaN"):
+        read_labelled(tmp_path / "nan.xyz")
+    before, rest = text.split('stress="', 1)
+    (tmp_path / "without.xyz").write_text(before + rest.split('"', 1)[1].lstrip())
+    with pytest.raises(InputError, match="has no stress label"):
+        read_labelled(tmp_path / "without.xyz")
+    assert np.isnan(read_labelled(tmp_path / "without.xyz", require_stress=False)[0].stress).all()
+
+
+def test_provenance_carries_the_hash_of_the_file(tmp_path):
+    path = write_labelled(tmp_path / "d.xyz", [_labelled()], {"labeller": "EMT"})
+    provenance = read_provenance(path)
+    assert provenance["labeller"] == "EMT"
+    assert provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.xyz", "d.xyz.json"]
+    sidecar_path(path).write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        read_provenance(path)
+    with pytest.raises(InputError, match="no provenance at"):
+        read_provenance(tmp_path / "other.xyz")
+
+
+def test_split_takes_its_share_of_every_group():
+    groups = ["a"] * 50 + ["b"] * 20 + ["c"] * 2
+    training, validation = split_by_group(groups, 0.1, seed=5)
+    assert sorted(training + validation) == list(range(72))
+    assert [sum(groups[i] == g for i in validation) for g in "abc"] == [5, 2, 0]
+    assert split_by_group(groups, 0.1, seed=5) == (training, validation)
+    assert split_by_group(groups, 0.1, seed=6) != (training, validation)
+    with pytest.raises(InputError, match=r"must be in \[0, 1\), got 1.5"):
+        split_by_group(groups, 1.5, seed=0)
+
+
+def test_write_split_says_which_structures_went_where(tmp_path):
+    items = [_labelled(seed, "a" if seed < 6 else "b") for seed in range(10)]
+    path = write_labelled(tmp_path / "all.xyz", items, {"labeller": "EMT"})
+    training, validation = write_split(path, 0.25, seed=1)
+    split = {p.stem: json.loads(sidecar_path(p).read_text()) for p in (training, validation)}
+    assert sorted(split["train"]["split"]["indices"] + split["valid"]["split"]["indices"]) == list(range(10))
+    assert split["valid"]["groups"] == {"a": 2, "b": 1}
+    for part in (training, validation):
+        provenance = split[part.stem]
+        for item, index in zip(read_labelled(part), provenance["split"]["indices"], strict=True):
+            np.testing.assert_allclose(item.atoms.positions, items[index].atoms.positions, atol=1e-8)
+        assert provenance["split"]["of_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(InputError, match="change it"):
+        write_split(path, 0.0, seed=1)
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
+    path = write_labelled(tmp_path / "d.xyz", [_labelled()])
+    before = path.read_bytes()
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", interrupted)
+    with pytest.raises(OSError, match="disk full"):
+        write_labelled(path, [_labelled(1)])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["d.xyz"]
+
+
+def test_pbc_survives(tmp_path):
+    slab = Atoms("Cu2", positions=[[0, 0, 0], [1.8, 1.8, 5]], cell=[3.6, 3.6, 20], pbc=[True, True, False])
+    item = LabelledStructure(slab, -1.0, np.zeros((2, 3)), np.zeros((3, 3)))
+    assert read_labelled(write_labelled(tmp_path / "s.xyz", [item]))[0].atoms.pbc.tolist() == [True, True, False]

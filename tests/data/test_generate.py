@@ -1,0 +1,164 @@
+"""Structures from a flat recipe."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.neighborlist import neighbor_list
+
+from esen_flows.assets import asset_dir
+from esen_flows.data.generate import Recipe, generate, read_recipe, recipe_from_dict
+from esen_flows.errors import InputError
+
+
+def _recipe(**group: object) -> Recipe:
+    base = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 3}
+    return recipe_from_dict({"seed": 7, "groups": [{**base, **group}]})
+
+
+def _deformation_of(atoms: Atoms, reference: Atoms) -> np.ndarray:
+    return np.linalg.solve(reference.cell.array, atoms.cell.array)
+
+
+def test_same_seed_same_structures_and_groups_do_not_disturb_each_other():
+    group = {"name": "a", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 4, "rattle_angstrom": [0.01, 0.1]}
+    other = {**group, "name": "b"}
+    alone = generate(recipe_from_dict({"seed": 3, "groups": [group]}))
+    after = generate(recipe_from_dict({"seed": 3, "groups": [other, group]}))[4:]
+    for first, second in zip(alone, after, strict=True):
+        np.testing.assert_array_equal(first.positions, second.positions)
+    moved = generate(recipe_from_dict({"seed": 4, "groups": [group]}))
+    assert not np.allclose(alone[0].positions, moved[0].positions)
+
+
+def test_volume_scan_is_even_and_spans_its_range():
+    made = generate(_recipe(count=5, volume_strain=[-0.1, 0.1], volume_scan=True))
+    perfect = bulk("Si", "diamond", a=5.43)
+    changes = [atoms.get_volume() / perfect.get_volume() - 1 for atoms in made]
+    np.testing.assert_allclose(changes, [-0.1, -0.05, 0.0, 0.05, 0.1], atol=1e-12)
+
+
+def test_shear_keeps_the_volume_and_has_no_rotation():
+    made = generate(_recipe(shear=0.03, count=4))
+    perfect = bulk("Si", "diamond", a=5.43)
+    for atoms in made:
+        assert atoms.get_volume() == pytest.approx(perfect.get_volume(), rel=1e-12)
+        strain = _deformation_of(atoms, perfect) - np.eye(3)
+        np.testing.assert_allclose(strain, strain.T, atol=1e-12)
+        # The determinant is divided out, which changes the norm to second order: 0.03^2.
+        assert np.linalg.norm(strain) == pytest.approx(0.03, rel=0.05)
+
+
+def test_rattle_has_the_asked_standard_deviation():
+    made = generate(_recipe(cubic=True, repeat=[2, 2, 2], rattle_angstrom=0.02, count=20))
+    perfect = bulk("Si", "diamond", a=5.43, cubic=True).repeat(2)
+    moved = np.concatenate([atoms.positions - perfect.positions for atoms in made])
+    # 3840 samples: the standard error of the standard deviation is 1.1 %.
+    assert moved.std() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("atoms_moved", [1, 2])
+def test_displaced_atoms_move_by_the_given_lengths_and_the_others_stay(atoms_moved):
+    made = generate(
+        _recipe(cubic=True, repeat=[2, 2, 2], count=12, displaced_atoms=atoms_moved, displacement_angstrom=[0.01, 0.03])
+    )
+    perfect = bulk("Si", "diamond", a=5.43, cubic=True).repeat(2)
+    seen = set()
+    for atoms in made:
+        lengths = np.linalg.norm(atoms.positions - perfect.positions, axis=1)
+        moved = np.flatnonzero(lengths > 1e-12)
+        assert len(moved) == atoms_moved
+        seen |= {round(float(length), 9) for length in lengths[moved]}
+        if atoms_moved == 2:
+            assert perfect.get_distance(*moved, mic=True) < 5.0
+    assert seen == {0.01, 0.03}
+
+
+def test_minimum_distance_is_kept_and_impossible_ones_are_refused():
+    group = {
+        "name": "g",
+        "prototype": "diamond",
+        "lattice_angstrom": 5.43,
+        "cubic": True,
+        "count": 20,
+        "rattle_angstrom": 0.25,
+    }
+    made = generate(recipe_from_dict({"seed": 1, "minimum_distance_angstrom": 1.9, "groups": [group]}))
+    assert min(neighbor_list("d", atoms, 3.0).min() for atoms in made) >= 1.9
+    free = generate(recipe_from_dict({"seed": 1, "groups": [group]}))
+    assert min(neighbor_list("d", atoms, 3.0).min() for atoms in free) < 1.9
+    with pytest.raises(InputError, match="lower the rattle"):
+        generate(recipe_from_dict({"seed": 1, "minimum_distance_angstrom": 2.4, "groups": [group]}))
+
+
+# Coordination numbers of the ideal crystals, with the distance that separates the first shell.
+@pytest.mark.parametrize(
+    ("prototype", "lattice", "options", "within", "coordination"),
+    [
+        ("diamond", 5.43, {}, 2.6, 4),
+        ("hexagonal_diamond", 3.84, {}, 2.6, 4),
+        ("beta_tin", 4.81, {"c_over_a": 0.55}, 2.8, 6),
+        ("fcc", 3.87, {"cubic": True}, 3.2, 12),
+        ("bcc", 3.09, {}, 2.9, 8),
+        ("sc", 2.54, {}, 2.9, 6),
+    ],
+)
+def test_prototypes_have_the_coordination_of_their_crystal(prototype, lattice, options, within, coordination):
+    atoms = generate(_recipe(prototype=prototype, lattice_angstrom=lattice, count=1, **options))[0]
+    assert set(np.bincount(neighbor_list("i", atoms, within))) == {coordination}
+
+
+def test_a_given_structure_is_a_prototype():
+    given = bulk("GaAs", "zincblende", a=5.65)
+    made = generate(_recipe(prototype="mine", count=2, rattle_angstrom=0.01), {"mine": given})
+    assert [atoms.get_chemical_formula() for atoms in made] == ["AsGa", "AsGa"]
+    assert all(atoms.info == {"group": "g"} for atoms in made)
+    assert given.info == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, r"unknown keys \['colour'\]"),
+        ({"count": 0}, "count must be a positive integer, got 0"),
+        ({"element": "Xx"}, "chemical symbol, got 'Xx'"),
+        ({"repeat": [2, 2]}, "three positive integers"),
+        ({"repeat": 2}, "three positive integers, got 2"),
+        ({"volume_strain": [0.1, -0.1]}, r"\[low, high\]"),
+        ({"volume_strain": -1.5}, "must stay above -1"),
+        ({"rattle_angstrom": [0.0, 0.1]}, "low end must be above zero"),
+        ({"rattle_angstrom": "much"}, "got 'much'"),
+        ({"displaced_atoms": 2}, "go together"),
+        ({"displaced_atoms": 3, "displacement_angstrom": 0.1}, "must be 0, 1 or 2, got 3"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_why(change, message):
+    with pytest.raises(InputError, match=message):
+        _recipe(**change)
+
+
+def test_recipe_level_errors(tmp_path):
+    group = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 1}
+    with pytest.raises(InputError, match="seed must be a non-negative integer, got None"):
+        recipe_from_dict({"groups": [group]})
+    with pytest.raises(InputError, match="group names must differ"):
+        recipe_from_dict({"seed": 1, "groups": [group, group]})
+    with pytest.raises(InputError, match="'count' is missing"):
+        recipe_from_dict({"seed": 1, "groups": [{"name": "g", "prototype": "diamond"}]})
+    with pytest.raises(InputError, match="unknown prototype 'quartz'"):
+        generate(_recipe(prototype="quartz"))
+    with pytest.raises(InputError, match="lattice_angstrom must be positive"):
+        generate(_recipe(lattice_angstrom=0))
+    with pytest.raises(InputError, match="no recipe at"):
+        read_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("seed: [1\n")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_recipe(tmp_path / "broken.yaml")
+
+
+def test_the_silicon_recipe_is_what_its_card_describes():
+    recipe = read_recipe(asset_dir("models") / "esen_silicon" / "data.yaml")
+    assert sum(group.count for group in recipe.groups) == 789
+    assert {group.element for group in recipe.groups} == {"Si"}
+    assert max(group.rattle_angstrom[1] for group in recipe.groups) == 0.3
+    assert min(group.volume_strain[0] for group in recipe.groups if group.name.startswith("cell8")) == -0.08

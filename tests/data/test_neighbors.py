@@ -1,0 +1,58 @@
+"""Neighbour pairs against ASE's own list, for every kind of cell."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.neighborlist import primitive_neighbor_list
+
+from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.errors import StructureError
+
+CASES = {
+    "one atom, many self-images": (bulk("Cu", a=3.6), 6.0),
+    "skewed triclinic": (Atoms("Si3", cell=[[3, 0, 0], [2.5, 2.0, 0], [-1.5, 1.0, 4]], pbc=True,
+                               scaled_positions=[[0, 0, 0], [0.3, 0.6, 0.2], [0.7, 0.1, 0.9]]), 5.0),
+    "slab": (Atoms("C2", cell=[2.5, 4.3, 20], pbc=[True, True, False], positions=[[0, 0, 1], [0, 1.4, 1]]), 4.0),
+    "wire with one lattice vector": (Atoms("C", cell=[1.5, 0, 0], pbc=[True, False, False]), 4.0),
+    "molecule without a cell": (molecule("C2H6"), 5.0),
+    "atoms outside their cell": (Atoms("Na2", cell=[4, 4, 4], pbc=True, positions=[[-9, 2, 13], [1, 1, 1]]), 4.5),
+    "isolated atom": (Atoms("He"), 5.0),
+    "negative handedness": (Atoms("Na", cell=[[0, 4, 0], [4, 0, 0], [0, 0, 4]], pbc=True), 5.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pairs_equal_ase(name):
+    atoms, cutoff = CASES[name]
+    pairs = neighbor_pairs(atoms, cutoff)
+    i, j, shifts, vectors = primitive_neighbor_list(
+        "ijSD", atoms.pbc, atoms.cell.complete().array, atoms.positions, cutoff, self_interaction=False
+    )
+    ours = {(t, s, *h) for t, s, h in zip(pairs.target, pairs.source, pairs.shifts.tolist(), strict=True)}
+    theirs = {(t, s, *h) for t, s, h in zip(i, j, shifts.tolist(), strict=True)}
+    assert ours == theirs
+    assert len(pairs.target) == len(i)
+    if len(i):
+        order = np.lexsort(pairs.vectors.round(9).T)
+        reference = np.lexsort(vectors.round(9).T)
+        assert np.allclose(pairs.vectors[order], vectors[reference], atol=1e-12)
+
+
+def test_pairs_are_sorted_by_target():
+    pairs = neighbor_pairs(bulk("Si", cubic=True), 5.0)
+    assert np.all(np.diff(pairs.target) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "words"),
+    [
+        (Atoms("H", positions=[[np.nan, 0, 0]]), "NaN"),
+        (Atoms("H", cell=[3, 3, 0], pbc=True), "lattice vector"),
+        (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "linearly dependent"),
+        (Atoms("H2", positions=[[0, 0, 0], [0, 0, 1e-3]]), "apart"),
+    ],
+)
+def test_impossible_structures_are_refused(atoms, words):
+    with pytest.raises(StructureError, match=words):
+        neighbor_pairs(atoms, 5.0)

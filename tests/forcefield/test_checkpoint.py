@@ -1,0 +1,101 @@
+"""Native checkpoints: round trip, keys, and corrupted files refused with the reason."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from safetensors.torch import save_file
+
+from esen_flows.errors import ModelError
+from esen_flows.forcefield.checkpoint import Checkpoint, load, save
+from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.network.esen import ESEN, ESENConfig
+from esen_flows.schemas.checkpoint_header import read_header
+
+SIZES = {"sphere_channels": 6, "hidden_channels": 6, "edge_channels": 4, "cutoff_angstrom": 4.0}
+
+
+@pytest.fixture
+def written(tmp_path):
+    torch.manual_seed(3)
+    checkpoint = Checkpoint(ESEN(ESENConfig(**SIZES)), 1.5, {14: -5.4}, (14,), {"seed": 3})
+    path = tmp_path / "model.safetensors"
+    return path, save(path, checkpoint), checkpoint
+
+
+def test_round_trip_gives_the_same_numbers_and_key(written):
+    path, key, checkpoint = written
+    loaded = load(path)
+    assert loaded.model_key == key == read_header(path)["model_key"]
+    before = EsenForceField(checkpoint).evaluate([bulk("Si")])[0]
+    after = EsenForceField(loaded).evaluate([bulk("Si")])[0]
+    assert before.energy == after.energy
+    assert np.array_equal(before.forces, after.forces)
+    assert not list(path.parent.glob("*.tmp"))
+
+
+def test_the_key_follows_the_numbers_not_the_notes(written, tmp_path):
+    _, key, c = written
+    c.network.float()
+    noted = Checkpoint(c.network, c.scale_ev, c.references_ev, c.elements, {"note": "other"})
+    assert save(tmp_path / "a.safetensors", noted) == key
+    scaled = Checkpoint(c.network, 1.6, c.references_ev, c.elements)
+    assert save(tmp_path / "b.safetensors", scaled) != key
+    c.network.sphere_embedding.weight.data[14, 0] += 1e-6
+    assert save(tmp_path / "c.safetensors", noted) != key
+
+
+def corrupt_flip(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 0x10
+    path.write_bytes(data)
+
+
+def corrupt_truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def corrupt_header(path):
+    path.write_bytes(b"\xff" * 64)
+
+
+def corrupt_foreign(path):
+    save_file({"a": torch.zeros(2)}, path)
+
+
+def corrupt_nan(path):
+    loaded = load(path)
+    loaded.network.norm.affine_bias.data[0] = float("nan")
+    save(path, loaded)
+
+
+def corrupt_shape(path):
+    header = read_header(path)
+    header["architecture"]["sphere_channels"] = 7
+    tensors = load(path).network.state_dict()
+    save_file(dict(tensors), path, metadata={"esen_flows": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "words"),
+    [
+        (corrupt_flip, "does not match its own key|NaN"),
+        (corrupt_truncate, "truncated"),
+        (corrupt_header, "not a safetensors checkpoint"),
+        (corrupt_foreign, "without an 'esen_flows' header"),
+        (corrupt_nan, "NaN"),
+        (corrupt_shape, "cannot be loaded"),
+    ],
+)
+def test_corrupted_files_are_refused_with_the_reason(written, corrupt, words):
+    path, _, _ = written
+    corrupt(path)
+    with pytest.raises(ModelError, match=words):
+        load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ModelError, match=r"no checkpoint file at .*nowhere"):
+        load(tmp_path / "nowhere.safetensors")
