@@ -139,7 +139,13 @@ def _group_from_dict(where: str, raw: Any) -> Group:
         if required not in raw:
             raise InputError(f"{where}: {required!r} is missing")
     where = f"{where} ({raw['name']!r})"
+    for text in ("name", "prototype", "element"):
+        if text in raw and not isinstance(raw[text], str):
+            raise InputError(f"{where}: {text} must be text, got {raw[text]!r} (quote it in YAML)")
     values: dict[str, Any] = dict(raw)
+    for number in ("c_over_a", "pair_cutoff_angstrom"):
+        if raw.get(number) is not None:
+            values[number] = _pair(f"{where}: {number}", raw[number])[0]
     for name in ("lattice_angstrom", "volume_strain", "shear", "rattle_angstrom"):
         if name in raw:
             values[name] = _pair(f"{where}: {name}", raw[name])
@@ -162,8 +168,15 @@ def _check_group(where: str, group: Group) -> None:
         refuse("count must be a positive integer", group.count)
     if group.element not in atomic_numbers:
         refuse("element must be a chemical symbol", group.element)
-    if len(group.repeat) != 3 or any(not isinstance(n, int) or n < 1 for n in group.repeat):
+    if (
+        not isinstance(group.repeat, tuple)
+        or len(group.repeat) != 3
+        or any(not isinstance(n, int) or n < 1 for n in group.repeat)
+    ):
         refuse("repeat must be three positive integers", group.repeat)
+    for name in ("cubic", "volume_scan"):
+        if not isinstance(getattr(group, name), bool):
+            refuse(f"{name} must be true or false", getattr(group, name))
     if group.volume_strain[0] <= -1.0:
         refuse("volume_strain must stay above -1", group.volume_strain)
     if group.shear[0] < 0.0 or group.rattle_angstrom[0] < 0.0:

@@ -38,7 +38,9 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
     """
     positions = np.ascontiguousarray(atoms.positions, dtype=np.float64)
     if not np.isfinite(positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise StructureError(f"{atoms.get_chemical_formula()}: positions or cell hold NaN or infinity; repair the input")
+        raise StructureError(
+            f"{atoms.get_chemical_formula()}: positions or cell hold NaN or infinity; repair the input"
+        )
     lengths = atoms.cell.lengths()
     if np.any(atoms.pbc & (lengths < 1e-8)):
         raise StructureError(

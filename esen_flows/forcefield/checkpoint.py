@@ -95,7 +95,9 @@ def load(path: str | Path) -> Checkpoint:
         tensors = load_file(path)
         network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} cannot be loaded: {error}; the file is corrupted or not an eSEN, fetch it again") from error
+        raise ModelError(
+            f"{path} cannot be loaded: {error}; the file is corrupted or not an eSEN, fetch it again"
+        ) from error
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise ModelError(f"{path} holds NaN or infinite weights; the training that wrote it failed")
     checkpoint = Checkpoint(

@@ -56,6 +56,27 @@ class NetworkOutput:
     node_embedding: Tensor
 
 
+@dataclass(frozen=True)
+class EdgeGeometry:
+    """What all layers share of the edges.
+
+    Attributes
+    ----------
+    source, target : (edges,) atom indices.
+    rotation : (edges, n_reduced, coefficients) into the edge frame.
+    back : (edges, coefficients, n_reduced) out of it, times the envelope.
+    basis : (edges, K) radial basis.
+    species : source and target species embeddings, each (atoms, edge_channels).
+    """
+
+    source: Tensor
+    target: Tensor
+    rotation: Tensor
+    back: Tensor
+    basis: Tensor
+    species: tuple[Tensor, Tensor]
+
+
 class EdgeDegreeEmbedding(nn.Module):
     """Initial messages: m = 0 coefficients from a radial network, rotated back and summed onto the target."""
 
@@ -64,11 +85,21 @@ class EdgeDegreeEmbedding(nn.Module):
         self.rows, self.channels = config.lmax + 1, config.sphere_channels
         self.rad_func = RadialMLP(config.num_distance_basis, config.edge_channels, self.rows * self.channels)
 
-    def forward(self, x: Tensor, modulation: Tensor, back: Tensor, target: Tensor) -> Tensor:
-        """(edges, rows * channels) modulation -> (atoms, coefficients, channels) to add to x."""
+    def forward(self, x: Tensor, edges: EdgeGeometry) -> Tensor:
+        """Messages to add to x (atoms, coefficients, channels)."""
+        modulation = self.rad_func(edges.basis, edges.species, (edges.source, edges.target))
         values = modulation.view(-1, self.rows, self.channels)
-        messages = torch.bmm(back[:, :, : self.rows], values) / EDGE_DEGREE_RESCALE
-        return torch.zeros_like(x).index_add(0, target, messages)
+        messages = torch.bmm(edges.back[:, :, : self.rows], values) / EDGE_DEGREE_RESCALE
+        return torch.zeros_like(x).index_add(0, edges.target, messages)
+
+
+def _gather_pairs(x: Tensor, edges: EdgeGeometry) -> Tensor:
+    """(edges, coefficients, 2 * channels): source channels first. One flat row gather, no concatenation."""
+    n_coefficients, channels = x.shape[1], x.shape[2]
+    rows = torch.stack((edges.source, edges.target), dim=1) * n_coefficients  # (edges, 2)
+    index = rows.unsqueeze(1) + torch.arange(n_coefficients, device=x.device).view(1, -1, 1)
+    gathered = x.reshape(-1, channels).index_select(0, index.reshape(-1))
+    return gathered.view(-1, n_coefficients, 2 * channels)
 
 
 class Layer(nn.Module):
@@ -84,14 +115,12 @@ class Layer(nn.Module):
         self.norm_2 = RMSNormSH(c.lmax, c.sphere_channels)
         self.atom_wise = NodeBlock(c.lmax, c.sphere_channels, c.hidden_channels)
 
-
-def _gather_pairs(x: Tensor, graph: GraphBatch) -> Tensor:
-    """(edges, coefficients, 2 * channels): source channels first. One flat row gather, no concatenation."""
-    n_coefficients, channels = x.shape[1], x.shape[2]
-    rows = torch.stack((graph.source, graph.target), dim=1) * n_coefficients  # (edges, 2)
-    index = rows.unsqueeze(1) + torch.arange(n_coefficients, device=x.device).view(1, -1, 1)
-    gathered = x.reshape(-1, channels).index_select(0, index.reshape(-1))
-    return gathered.view(-1, n_coefficients, 2 * channels)
+    def forward(self, x: Tensor, edges: EdgeGeometry) -> Tensor:
+        """(atoms, coefficients, channels) -> same."""
+        rotated = torch.bmm(edges.rotation, _gather_pairs(self.norm_1(x), edges))
+        messages = self.edge_wise(rotated, edges.basis, edges.species, (edges.source, edges.target))
+        x = x.index_add(0, edges.target, torch.bmm(edges.back, messages))
+        return x + self.atom_wise(self.norm_2(x))
 
 
 class ESEN(nn.Module):
@@ -126,20 +155,19 @@ class ESEN(nn.Module):
             frames = edge_frames(vectors / distance.unsqueeze(1))
         rotation = self.edge_rotation(frames)
         smooth = envelope(distance, self.config.cutoff_angstrom)
-        back = (rotation * smooth.view(-1, 1, 1)).transpose(1, 2)
-        basis = self.distance_expansion(distance)
-        species = (self.source_embedding(graph.numbers), self.target_embedding(graph.numbers))
-        edges = (graph.source, graph.target)
-
+        edges = EdgeGeometry(
+            graph.source,
+            graph.target,
+            rotation,
+            (rotation * smooth.view(-1, 1, 1)).transpose(1, 2),
+            self.distance_expansion(distance),
+            (self.source_embedding(graph.numbers), self.target_embedding(graph.numbers)),
+        )
         scalars = self.sphere_embedding(graph.numbers).unsqueeze(1)
         x = nn.functional.pad(scalars, (0, 0, 0, self.n_coefficients - 1))
-        degree = self.edge_degree_embedding
-        x = x + degree(x, degree.rad_func(basis, species, edges), back, graph.target)
+        x = x + self.edge_degree_embedding(x, edges)
         for layer in self.blocks:
-            rotated = torch.bmm(rotation, _gather_pairs(layer.norm_1(x), graph))
-            modulation = layer.edge_wise.so2_conv_1.rad_func(basis, species, edges)
-            x = x + layer.edge_wise(x, rotated, modulation, back, graph.target)
-            x = x + layer.atom_wise(layer.norm_2(x))
+            x = layer(x, edges)
         return self.norm(x)
 
     def forward(

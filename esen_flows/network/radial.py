@@ -1,5 +1,7 @@
 """Functions of the edge length: basis, envelope, radial networks."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +69,7 @@ class RadialMLP(nn.Module):
         -------
         (edges, out_channels).
         """
-        first = self.net[0]
+        first = cast(nn.Linear, self.net[0])
         w_basis, w_source, w_target = first.weight.split(self.split, dim=1)
         hidden = nn.functional.linear(basis, w_basis, first.bias)
         hidden = hidden + (species[0] @ w_source.T).index_select(0, edge_index[0])

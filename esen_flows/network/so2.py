@@ -51,7 +51,8 @@ class SO2Convolution(nn.Module):
         self.so2_m_conv = nn.ModuleList(
             MixM((rows - m) * in_channels, (rows - m) * out_channels) for m in range(1, mmax + 1)
         )
-        self.rad_func = radial
+        if radial is not None:
+            self.rad_func = radial
 
     def forward(self, parts: list[Tensor], modulation: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Convolve.
@@ -82,7 +83,7 @@ class SO2Convolution(nn.Module):
 
 
 class EdgeBlock(nn.Module):
-    """Messages of one layer: rotate in, convolve, gate, convolve, rotate back, sum onto the target."""
+    """Messages of one layer: convolve, gate, convolve, all in the edge frame."""
 
     def __init__(
         self, lmax: int, mmax: int, channels: int, hidden_channels: int, edge_channels: int, basis_size: int
@@ -108,18 +109,21 @@ class EdgeBlock(nn.Module):
             gated.append((pair * rows.unsqueeze(1)).view(part.shape))
         return gated
 
-    def forward(self, x: Tensor, rotated: Tensor, modulation: Tensor, back: Tensor, target: Tensor) -> Tensor:
-        """Sum of the messages onto each atom.
+    def forward(
+        self, rotated: Tensor, basis: Tensor, species: tuple[Tensor, Tensor], edge_index: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Messages in the edge frame.
 
         Parameters
         ----------
-        x : (atoms, coefficients, channels), for its shape.
-        rotated : (edges, n_reduced, 2 * channels) source and target features in the edge frame.
-        modulation : radial modulation of the first convolution.
-        back : (edges, coefficients, n_reduced) inverse rotation times the envelope.
-        target : (edges,) receiving atom.
+        rotated : (edges, n_reduced, 2 * channels) source and target features in the edge frame, m-major.
+        basis, species, edge_index : inputs of the radial network, see RadialMLP.
+
+        Returns
+        -------
+        (edges, n_reduced, channels).
         """
+        modulation = self.so2_conv_1.rad_func(basis, species, edge_index)
         hidden, scalars = self.so2_conv_1(list(rotated.split(self.sizes, dim=1)), modulation)
         outputs, _ = self.so2_conv_2(self.gate(hidden, scalars))
-        messages = torch.bmm(back, torch.cat(outputs, dim=1))
-        return torch.zeros_like(x).index_add(0, target, messages)
+        return torch.cat(outputs, dim=1)

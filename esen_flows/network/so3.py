@@ -89,7 +89,7 @@ class RMSNormSH(nn.Module):
         self.affine_weight = nn.Parameter(torch.ones(lmax + 1, channels))
         self.affine_bias = nn.Parameter(torch.zeros(channels))
         # Published models were trained with these weights rounded to float32; exact ones shift energies by 2e-7.
-        balance = torch.tensor([1.0 / ((2 * l + 1) * (lmax + 1)) for l in degrees], dtype=torch.float32)
+        balance = torch.tensor([1.0 / ((2 * degree + 1) * (lmax + 1)) for degree in degrees], dtype=torch.float32)
         self.register_buffer("balance_degree_weight", balance.unsqueeze(1), persistent=False)
         self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
 

@@ -47,6 +47,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path} is a safetensors file without an {METADATA_NAME!r} header; convert it first")
     if ours.get("format_version") != FORMAT_VERSION:
         raise ModelError(
-            f"{path} has format version {ours.get('format_version')}, this release reads {FORMAT_VERSION}; update esen_flows"
+            f"{path} has format version {ours.get('format_version')}, this release reads {FORMAT_VERSION}; "
+            "update esen_flows"
         )
     return ours

@@ -72,9 +72,7 @@ class TrainingConfig:
     @property
     def architecture(self) -> ESENConfig:
         """The network's sizes."""
-        return ESENConfig(
-            **{f.name: getattr(self, f.name) for f in fields(ESENConfig) if f.name != "max_num_elements"}
-        )
+        return ESENConfig(**{f.name: getattr(self, f.name) for f in fields(ESENConfig) if f.name != "max_num_elements"})
 
 
 def read_config(path: str | Path) -> TrainingConfig:

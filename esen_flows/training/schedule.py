@@ -22,7 +22,8 @@ def learning_rate_factor(step: int, total_steps: int, config: TrainingConfig) ->
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with the paper's exclusions from weight decay."""
-    decay, keep = [], []
+    decay: list[Tensor] = []
+    keep: list[Tensor] = []
     for name, parameter in network.named_parameters():
         (keep if any(part in name for part in NO_DECAY) else decay).append(parameter)
     groups = [

@@ -75,7 +75,9 @@ class TrainingState:
         saved: dict[str, Any] = torch.load(path, weights_only=True)
         if saved["config"] != asdict(config):
             changed = sorted(k for k, v in asdict(config).items() if saved["config"].get(k) != v)
-            raise InputError(f"{path} was written with other settings ({changed}); use a new folder or the same settings")
+            raise InputError(
+                f"{path} was written with other settings ({changed}); use a new folder or the same settings"
+            )
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.average.shadow = saved["average"]
@@ -120,7 +122,8 @@ def train(
 
     torch.manual_seed(config.seed)
     network = ESEN(config.architecture)
-    network.energy_block[-1].weight.data.mul_(config.initial_head_factor)
+    with torch.no_grad():
+        network.get_parameter("energy_block.4.weight").mul_(config.initial_head_factor)
     state = TrainingState(
         network, make_optimizer(network, config), MovingAverage(network.parameters(), config.ema_decay)
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from test_train import CONFIG
 
 from esen_flows.data.extxyz import LabelledStructure
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
@@ -11,8 +12,6 @@ from esen_flows.network.esen import ESEN
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.frames import collate, make_frames
 from esen_flows.training.loss import training_loss
-
-from test_train import CONFIG
 
 
 def make_batch():
@@ -35,7 +34,9 @@ def prediction_off_by(batch, energy, force, stress):
 
 def test_absolute_loss_is_the_papers():
     batch = make_batch()
-    config = TrainingConfig(**CONFIG | {"loss": "absolute", "energy_weight": 20, "force_weight": 20, "stress_weight": 5})
+    config = TrainingConfig(
+        **CONFIG | {"loss": "absolute", "energy_weight": 20, "force_weight": 20, "stress_weight": 5}
+    )
     loss = training_loss(prediction_off_by(batch, 0.01, 0.1, 0.002), batch, config, scale_ev=1.0)
     assert float(loss) == pytest.approx(20 * 0.01 + 20 * 0.1 + 5 * 0.002, rel=1e-9)
 

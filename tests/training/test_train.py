@@ -33,7 +33,9 @@ def argon():
         atoms.rattle(0.08, seed=seed)
         atoms.calc = LennardJones(epsilon=0.0104, sigma=3.4, rc=8.0, smooth=True)
         structures.append(
-            LabelledStructure(atoms.copy(), atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False), "fcc")
+            LabelledStructure(
+                atoms.copy(), atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False), "fcc"
+            )
         )
     return structures[:20], structures[20:]
 
