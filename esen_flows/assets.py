@@ -13,7 +13,7 @@ Folder = Literal["models", "workflows", "launchers"]
 def _checkout() -> Path | None:
     root = Path(__file__).resolve().parent.parent
     project = root / "pyproject.toml"
-    if project.is_file() and tomllib.loads(project.read_text())["project"]["name"] == "esen_flows":
+    if project.is_file() and tomllib.loads(project.read_text()).get("project", {}).get("name") == "esen_flows":
         return root
     return None
 

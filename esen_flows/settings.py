@@ -4,8 +4,12 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from esen_flows.errors import InputError
+
+_PREFIX = "ESEN_FLOWS_"
 
 
 def _user_dir(variable: str, fallback: str) -> Path:
@@ -15,7 +19,7 @@ def _user_dir(variable: str, fallback: str) -> Path:
 class Settings(BaseSettings):
     """Where things are. With no `mongo_uri` a private mongod is started for this user."""
 
-    model_config = SettingsConfigDict(env_prefix="ESEN_FLOWS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
 
     mongo_uri: SecretStr | None = Field(default=None, description="mongodb:// URI; may hold credentials, never printed")
     database: str = "esen_flows"
@@ -26,8 +30,23 @@ class Settings(BaseSettings):
     server_timeout_seconds: float = 15.0
     threads: int | None = Field(default=None, description="torch and OpenMP threads; None: the library default")
 
+    @field_validator("data_dir", "cache_dir", "mongod", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """Fixed at the start: FireWorks changes the working directory."""
+        return None if value is None else value.expanduser().absolute()
+
 
 @cache
 def get_settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises
+    ------
+    InputError : a variable that cannot be read; the message names it, without the value of a secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"{_PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        raise InputError(f"cannot read the settings from the environment: {'; '.join(faults)}") from error

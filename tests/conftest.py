@@ -1,8 +1,21 @@
 """Fixtures shared by all tests."""
 
+import json
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from esen_flows.errors import ServerUnavailableError
+from esen_flows.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from esen_flows.forcefield.third_party import AseForceField
+    from esen_flows.store.results import Store
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +25,101 @@ def shared_dir() -> Path:
     if not (path / "fixtures" / "esen").is_dir():
         pytest.skip(f"no reference data at {path}")
     return path
+
+
+def write_header_only(path: Path, model_key: str, elements: list[int]) -> Path:
+    """Write a checkpoint without tensors: enough to be named and keyed, not enough to be loaded."""
+    ours = {
+        "format_version": 1,
+        "family": "esen",
+        "model_key": model_key,
+        "elements": elements,
+        "declaration": {"conservative": True, "equivariance": "SO3", "differentiable": True},
+    }
+    header = json.dumps({"__metadata__": {"esen_flows": json.dumps(ours)}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return path
+
+
+@pytest.fixture
+def header_only_checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of a silicon force field without tensors."""
+    return write_header_only(tmp_path / "silicon.safetensors", "5e" * 32, [14])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where ESEN_FLOWS_REQUIRE names markers ("mongod shared"), a skipped test with one of them has failed."""
+    report = yield
+    required = [m for m in os.environ.get("ESEN_FLOWS_REQUIRE", "").split() if item.get_closest_marker(m) is not None]
+    if report.skipped and required and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but ESEN_FLOWS_REQUIRE names {', '.join(required)}: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def embedded_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a private mongod of this test session; skips where no mongod is found."""
+    from esen_flows.store.embedded import stop
+    from esen_flows.store.mongod import find_mongod
+
+    settings = Settings(mongo_uri=None, data_dir=tmp_path_factory.mktemp("esen"), mongod_idle_seconds=600.0)
+    try:
+        find_mongod(settings.mongod)
+    except ServerUnavailableError as error:
+        pytest.skip(str(error))
+    yield settings
+    stop(settings, force=True)
+
+
+@pytest.fixture
+def store(embedded_settings: Settings) -> "Iterator[Store]":
+    """An empty store on the session's private mongod, in a database of its own."""
+    from esen_flows.store.connection import open_store
+
+    opened = open_store(embedded_settings.model_copy(update={"database": f"test_{uuid.uuid4().hex[:12]}"}))
+    yield opened
+    opened.database.drop()
+    opened.close()
+
+
+@dataclass
+class Copper:
+    """A cheap force field with its database.
+
+    Attributes
+    ----------
+    checkpoint : names the force field; `load_force_field` gives `force_field` for it.
+    force_field : EMT's copper; it counts its evaluations.
+    store : empty; `open_store()` opens the same one, in a child process too.
+    """
+
+    checkpoint: Path
+    force_field: "AseForceField"
+    store: "Store"
+
+
+@pytest.fixture
+def copper(
+    tmp_path: Path, embedded_settings: Settings, store: "Store", monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Copper]:
+    """Copper by ASE's EMT in place of a checkpoint, and an empty store that the environment names."""
+    from ase.calculators.emt import EMT
+
+    from esen_flows.forcefield import load
+    from esen_flows.forcefield.contract import Declaration
+    from esen_flows.forcefield.third_party import AseForceField
+
+    monkeypatch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
+    monkeypatch.setenv("ESEN_FLOWS_DATA_DIR", str(embedded_settings.data_dir))
+    monkeypatch.setenv("ESEN_FLOWS_DATABASE", store.database.database_name)
+    get_settings.cache_clear()
+    declaration = Declaration(
+        conservative=True, equivariance="O3", differentiable=False, elements=frozenset({29}), dtype="float64"
+    )
+    force_field = AseForceField(EMT(), key="cc" * 32, label="emt", declaration=declaration)
+    monkeypatch.setattr(load, "load_force_field", lambda *arguments, **options: force_field)
+    yield Copper(write_header_only(tmp_path / "emt.safetensors", force_field.key, [29]), force_field, store)
+    get_settings.cache_clear()

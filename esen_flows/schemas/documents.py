@@ -89,7 +89,7 @@ class Instability(Document):
 
     frequency_thz: float  # negative
     q_point: Array  # (3,) reduced coordinates of the primitive cell
-    displacement_pattern: Array  # (n, 3) real part of the mass-weighted eigenvector
+    displacement_pattern: Array  # (n, 3) atomic displacements at q (eigenvector / sqrt(mass), real), the largest 1
 
 
 class PhononOutput(Document):

@@ -89,7 +89,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InputError, match=r"empty\.xyz"):
         read_labelled(tmp_path / "empty.xyz")
     ase.io.write(tmp_path / "bare.xyz", bulk("Cu"), format="extxyz")
-    with pytest.raises(InputError, match="structure 0 of .*bare.xyz has no energy label"):
+    with pytest.raises(InputError, match=r"structure 0 of .*bare\.xyz has no energy label"):
         read_labelled(tmp_path / "bare.xyz")
 
 

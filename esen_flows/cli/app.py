@@ -1,0 +1,52 @@
+"""The command line. `main` is the entry point: errors become one message and an exit code, never a traceback."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from esen_flows import __version__
+from esen_flows.cli import db, doctor, models, properties, results
+from esen_flows.cli.overrides import UsageError
+from esen_flows.errors import EsenFlowsError
+
+app = typer.Typer(
+    name="esen-flows",
+    help="Force fields from training to benchmarks: relaxation, phonons, thermal conductivity, all results in MongoDB.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (properties, results, models, doctor):
+    module.register(app)
+app.add_typer(db.app, name="db")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"esen-flows {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; always ends in SystemExit (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    try:
+        app(args=arguments, prog_name="esen-flows")
+    except UsageError as error:
+        _fail(error, 2)
+    except (EsenFlowsError, OSError) as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"esen-flows: {error}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,105 @@
+"""What a property command asks, fully specified and checked; nothing is computed, opened or written here."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ase import Atoms
+
+from esen_flows.cli.overrides import UsageError, with_overrides
+from esen_flows.cli.structure_files import check_crystal, check_elements, check_structure, read_structure
+from esen_flows.errors import StructureError
+from esen_flows.schemas.card import ModelReference, resolve_model
+from esen_flows.schemas.keys import atoms_key
+from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
+from esen_flows.schemas.requests import ResultRequest, conductivity_requests, phonon_requests, relax_request
+
+Property = Literal["relax", "phonon", "conductivity"]
+Dtype = Literal["float64", "float32"]
+AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
+
+
+@dataclass(frozen=True)
+class Question:
+    """A property of a structure by a force field.
+
+    Attributes
+    ----------
+    kind : which property.
+    atoms : the input structure.
+    model : the force field, found without loading it.
+    protocol, numeric : how.
+    device : where force calls would run; not part of a key.
+    steps : the keyed requests; the last one is the answer.
+    """
+
+    kind: Property
+    atoms: Atoms
+    model: ModelReference
+    protocol: AnyProtocol
+    numeric: NumericSettings
+    device: str
+    steps: tuple[ResultRequest, ...]
+
+
+def ask(kind: Property, file: Path, model: str, assignments: list[str], dtype: Dtype | None, device: str) -> Question:
+    """Read and check everything that a command was given.
+
+    Raises
+    ------
+    UsageError : a wrong --set, --device or --dtype.
+    InputError : a file, structure or force field that cannot be used for this property.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+    protocol = _protocol(kind, assignments)
+    reference = resolve_model(model)
+    atoms = read_structure(file)
+    check_structure(atoms, file.name)
+    _check_purpose(kind, protocol, atoms, file.name)
+    check_elements(atoms, reference)
+    if kind != "relax":
+        reference.require_conservative(kind)
+    numeric = NumericSettings(dtype=_dtype(reference, dtype))
+    steps = _steps(atoms_key(atoms), reference.key, protocol, numeric)
+    return Question(kind, atoms, reference, protocol, numeric, device, steps)
+
+
+def _protocol(kind: Property, assignments: list[str]) -> AnyProtocol:
+    if kind == "relax":
+        return with_overrides(RelaxProtocol(), assignments)
+    if kind == "phonon":
+        return with_overrides(PhononProtocol(), assignments)
+    return with_overrides(ConductivityProtocol(), assignments)
+
+
+def _dtype(model: ModelReference, asked: Dtype | None) -> Dtype:
+    """The precision to note in the key: what was asked, or the only one that the force field has."""
+    if model.dtype is None:
+        return asked or "float64"
+    if asked not in (None, model.dtype):
+        raise UsageError(f"--dtype {asked}: {model.label} computes in {model.dtype} only; leave the option out")
+    return model.dtype
+
+
+def _check_purpose(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:
+    if isinstance(protocol, ConductivityProtocol) and protocol.displacement.order != 3:
+        raise UsageError("--set displacement.order: a conductivity needs third-order force constants, so it is 3")
+    if not isinstance(protocol, RelaxProtocol):
+        check_crystal(atoms, name, kind)
+    elif protocol.relax_cell and atoms.pbc.any() and not atoms.pbc.all():
+        raise StructureError(
+            f"{name} is periodic in {int(atoms.pbc.sum())} of 3 directions, so its cell cannot be relaxed; "
+            "add --set relax_cell=false"
+        )
+
+
+def _steps(
+    structure_key: str, model_key: str, protocol: AnyProtocol, numeric: NumericSettings
+) -> tuple[ResultRequest, ...]:
+    if isinstance(protocol, RelaxProtocol):
+        return (relax_request(structure_key, model_key, protocol, numeric),)
+    if isinstance(protocol, PhononProtocol):
+        return phonon_requests(structure_key, model_key, protocol, numeric)
+    return conductivity_requests(structure_key, model_key, protocol, numeric)

@@ -1,0 +1,134 @@
+"""What a property command prints: a few numbers, where they came from, what they cost. From documents alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from esen_flows.errors import ModelError
+from esen_flows.schemas.card import ModelCard, resolve_model
+from esen_flows.schemas.documents import ResultDocument
+
+TITLES = {
+    "relax": "relaxation",
+    "forces": "displaced supercells",
+    "phonon": "phonons",
+    "conductivity": "thermal conductivity",
+}
+
+# Summary field, how it reads, unit, format; a field that a document lacks is left out.
+ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+    "relax": (
+        ("energy_per_atom_ev", "energy", "eV/atom", ".6f"),
+        ("volume_per_atom_angstrom3", "volume", "A^3/atom", ".4f"),
+        ("pressure_gpa", "pressure", "GPa", ".2e"),
+        ("fmax_ev_per_angstrom", "largest force", "eV/A", ".2e"),
+        ("n_steps", "steps", "", "d"),
+    ),
+    "forces": (
+        ("displacements_fc2", "displacements, second order", "", "d"),
+        ("atoms_fc2", "atoms, second order", "", "d"),
+        ("displacements_fc3", "displacements, third order", "", "d"),
+        ("atoms_fc3", "atoms, third order", "", "d"),
+        ("parity_averaged", "inversion-averaged", "", ""),
+    ),
+    "phonon": (
+        ("verdict", "verdict", "", ""),
+        ("max_frequency_thz", "highest frequency", "THz", ".3f"),
+        ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
+        ("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
+        ("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
+    ),
+    "conductivity": (
+        ("kappa_rta_w_per_m_k", "kappa RTA, {temperature_kelvin:g} K", "W/m/K", ".2f"),
+        ("kappa_wigner_w_per_m_k", "kappa Wigner, {temperature_kelvin:g} K", "W/m/K", ".2f"),
+        ("max_frequency_thz", "highest frequency", "THz", ".3f"),
+        ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
+        ("mesh", "mesh", "", ""),
+        ("phono3py", "phono3py", "", ""),
+    ),
+}
+
+
+def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()) -> None:
+    """Print the last document of a chain as a table, with what each step of the chain cost.
+
+    Parameters
+    ----------
+    documents : the steps that are stored, the answer last.
+    files : figures and structures to name.
+    """
+    out, answer = Console(), documents[-1]
+    table = Table(title=f"{answer.formula}: {TITLES[answer.kind]} by {answer.model_label}", title_justify="left")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    card = card_of(answer)
+    compared = [] if card is None else [m for m in card.measured if m.formula == answer.formula and m.reference]
+    if compared:
+        table.add_column("for comparison")
+    for quantity, value, unit, field in rows_of(answer):
+        table.add_row(quantity, value, unit, *([_comparison(card, answer, field)] if compared else []))
+    out.print(table)
+    for document in documents:
+        out.print(cost_line(document), highlight=False, soft_wrap=True)
+    for file in files:
+        out.print(f"wrote    {file}", highlight=False, soft_wrap=True)
+    out.print(f"key      {answer.key}", highlight=False, soft_wrap=True)
+
+
+def rows_of(document: ResultDocument) -> list[tuple[str, str, str, str]]:
+    """Quantity, value, unit and summary field of every number worth a row."""
+    summary = document.summary
+    rows = []
+    for field, words, unit, form in ROWS[document.kind]:
+        value = summary.get(field)
+        if value is not None:
+            rows.append((words.format_map(summary), _number(value, form), unit, field))
+    return rows + _lattice_rows(document)
+
+
+def cost_line(document: ResultDocument) -> str:
+    """One line: step, seconds, force evaluations, device, date."""
+    origin = document.provenance
+    return (
+        f"{document.kind:<12} {origin.seconds:9.2f} s {origin.force_evaluations:6d} force evaluations on "
+        f"{origin.device}, {document.created_at:%Y-%m-%d %H:%M}, {document.key[:12]}"
+    )
+
+
+def card_of(document: ResultDocument) -> ModelCard | None:
+    """The card of the force field that made a result, if it is here and still describes the same numbers."""
+    try:
+        model = resolve_model(document.model_label)
+    except ModelError:
+        return None
+    return model.card if model.key == document.model_key else None
+
+
+def _number(value: object, form: str) -> str:
+    text = format(value, form)
+    return text.removeprefix("-") if text.strip("-0.") == "" else text  # no -0.000
+
+
+def _lattice_rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
+    summary, rows = document.summary, []
+    lengths = {name: summary.get(f"{name}_angstrom") for name in "abc"}
+    a = lengths["a"]
+    if isinstance(a, float):
+        cubic = all(isinstance(x, float) and abs(x - a) < 1e-6 * a for x in lengths.values())
+        for name, value in list(lengths.items())[: 1 if cubic else 3]:
+            rows.append((f"lattice constant {name}", f"{value:.4f}", "A", f"{name}_angstrom"))
+    if summary.get("space_group"):
+        rows.append(("space group", str(summary["space_group"]), "", "space_group"))
+    return rows
+
+
+def _comparison(card: ModelCard | None, document: ResultDocument, field: str) -> str:
+    entries = [] if card is None else card.references(document.formula, field)
+    return "\n".join(
+        f"{reference.source} {reference.value:g}" + (f" ({entry.conditions})" if entry.conditions else "")
+        for entry in entries
+        for reference in entry.reference
+    )

@@ -1,0 +1,170 @@
+"""The bodies of the jobs, as plain functions: small JSON-able arguments in, a small reference to the result out.
+
+A job gets neither the store nor a credential: it opens the store of the machine that it runs on, and reads what it
+builds on by key.
+"""
+
+from typing import Any, TypeVar
+
+from ase import Atoms
+
+from esen_flows.errors import ModelError, StoreError
+from esen_flows.forcefield.contract import ForceField
+from esen_flows.makers import progress
+from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
+from esen_flows.makers.structures import atoms_from_json
+from esen_flows.makers.summaries import conductivity_summary, forces_summary, phonon_summary, relax_summary
+from esen_flows.schemas.documents import (
+    ConductivityOutput,
+    Document,
+    ForcesOutput,
+    PhononOutput,
+    RelaxOutput,
+    ResultDocument,
+)
+from esen_flows.schemas.identity import identify
+from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, RelaxProtocol, TransportProtocol
+from esen_flows.schemas.requests import ResultRequest
+from esen_flows.store.connection import open_store
+from esen_flows.store.results import Store
+
+Output = TypeVar("Output", bound=Document)
+Reference = dict[str, Any]
+
+
+def relax_job(structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any]) -> Reference:
+    """Relax a structure.
+
+    Parameters
+    ----------
+    structure : `atoms_to_json` of the input structure.
+    request : `ResultRequest.model_dump(mode="json")`.
+    model : location, label, device, and the material ids and tags to note.
+
+    Returns
+    -------
+    dict with kind, key and summary of the stored result.
+    """
+    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    store.put_structure(atoms)
+
+    def compute(meter: Meter) -> tuple[RelaxOutput, Summary]:
+        from esen_flows.physics.relax import relax
+
+        force_field = meter.watch(_force_field(model, asked))
+        protocol = _protocol(asked, RelaxProtocol)
+
+        def show(steps: int, fmax: float) -> None:
+            progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
+
+        output = relax(atoms, force_field, protocol, show)
+        return output, relax_summary(output)
+
+    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+
+
+def forces_job(
+    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], relaxed: Reference
+) -> Reference:
+    """Forces of the displaced supercells of a relaxed structure; see `relax_job`. `relaxed` is its reference."""
+    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+
+    def compute(meter: Meter) -> tuple[ForcesOutput, Summary]:
+        from esen_flows.physics.lattice.displacements import displaced_forces
+
+        start = parent_output(store, relaxed["key"], RelaxOutput).structure.to_atoms()
+        force_field = meter.watch(_force_field(model, asked))
+        protocol = _protocol(asked, DisplacementProtocol)
+
+        def show(done: int, total: int) -> None:
+            progress.report("forces", done, total, f"{done} of {total}")
+
+        output = displaced_forces(start, force_field, protocol, show)
+        return output, forces_summary(output)
+
+    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+
+
+def phonon_job(
+    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], forces: Reference
+) -> Reference:
+    """Harmonic phonons from stored forces, without a force call; see `relax_job`."""
+    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+
+    def compute(meter: Meter) -> tuple[PhononOutput, Summary]:
+        from esen_flows.physics.lattice.phonon import phonon
+
+        progress.report("phonon", 0)
+        output = phonon(parent_output(store, forces["key"], ForcesOutput), _protocol(asked, HarmonicProtocol))
+        return output, phonon_summary(output)
+
+    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+
+
+def conductivity_job(
+    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], forces: Reference
+) -> Reference:
+    """Lattice thermal conductivity from stored forces, without a force call; see `relax_job`."""
+    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+
+    def compute(meter: Meter) -> tuple[ConductivityOutput, Summary]:
+        from esen_flows.physics.lattice.conductivity import conductivity
+
+        progress.report("conductivity", 0)
+        output = conductivity(parent_output(store, forces["key"], ForcesOutput), _protocol(asked, TransportProtocol))
+        return output, conductivity_summary(output)
+
+    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+
+
+def parent_output(store: Store, key: str, output: type[Output]) -> Output:
+    """Output of a finished result that another one builds on.
+
+    Raises
+    ------
+    StoreError : it is not stored.
+    EsenFlowsError : it failed; its own type and reason.
+    """
+    document = store.get(key)
+    if document is None:
+        raise StoreError(f"result {key[:12]} is not in the store; ask for it again, it will be computed first")
+    raise_if_failed(document)
+    return output.model_validate(document.output)
+
+
+def _force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
+    """Load the force field and make sure that it is the one that the key names."""
+    from esen_flows.forcefield.load import load_force_field
+
+    force_field = load_force_field(model["location"], device=model["device"], dtype=request.numeric.dtype)
+    if force_field.key != request.model_key:
+        raise ModelError(
+            f"{model['location']} has model key {force_field.key[:12]} here, the request names "
+            f"{request.model_key[:12]}; the checkpoint or package differs, ask again with this one"
+        )
+    if force_field.declaration.dtype != request.numeric.dtype:
+        raise ModelError(
+            f"{force_field.label} computes in {force_field.declaration.dtype}, the request says "
+            f"{request.numeric.dtype}; ask with numeric=NumericSettings(dtype={force_field.declaration.dtype!r})"
+        )
+    return force_field
+
+
+def _protocol(request: ResultRequest, kind: type[Any]) -> Any:
+    if not isinstance(request.protocol, kind):
+        raise TypeError(f"a {request.kind} request holds a {type(request.protocol).__name__}, not a {kind.__name__}")
+    return request.protocol
+
+
+def _context(atoms: Atoms, model: dict[str, Any]) -> Context:
+    return Context(
+        identity=identify(atoms),
+        model_label=model["label"],
+        device=model["device"],
+        material_ids=tuple(model["material_ids"]),
+        tags=tuple(model["tags"]),
+    )
+
+
+def _reference(document: ResultDocument) -> Reference:
+    return {"kind": document.kind, "key": document.key, "summary": document.summary}

@@ -1,0 +1,101 @@
+"""The few numbers of a result that tables show and queries filter by; units are in the names."""
+
+import numpy as np
+
+from esen_flows.makers.compute import Summary
+from esen_flows.physics.symmetry import conventional_cell
+from esen_flows.schemas.documents import (
+    ConductivityOutput,
+    ForcesOutput,
+    PhononOutput,
+    RelaxOutput,
+    StructureData,
+    TransportResult,
+)
+from esen_flows.schemas.identity import identify
+from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
+
+SYMPREC_ANGSTROM = 0.01  # of what tables show; keys and displacements have their own
+ROOM_TEMPERATURE_KELVIN = 300.0
+
+
+def relax_summary(output: RelaxOutput) -> Summary:
+    """Energy, lattice, convergence."""
+    pressure = -float(np.trace(output.stress_ev_per_angstrom3)) / 3.0 * EV_PER_ANGSTROM3_TO_GPA
+    return {
+        "energy_per_atom_ev": output.energy_per_atom_ev,
+        "volume_per_atom_angstrom3": output.volume_per_atom_angstrom3,
+        **lattice_summary(output.structure),
+        "pressure_gpa": pressure if np.isfinite(pressure) else None,
+        "fmax_ev_per_angstrom": output.fmax_ev_per_angstrom,
+        "n_steps": output.n_steps,
+        "converged": output.converged,
+        "space_group_initial": output.space_group_initial,
+        "space_group_final": output.space_group_final,
+    }
+
+
+def forces_summary(output: ForcesOutput) -> Summary:
+    """How many displaced supercells, of which size."""
+    return {
+        "displacements_fc2": len(output.forces_fc2),
+        "atoms_fc2": int(output.forces_fc2.shape[1]),
+        "displacements_fc3": None if output.forces_fc3 is None else len(output.forces_fc3),
+        "atoms_fc3": None if output.forces_fc3 is None else int(output.forces_fc3.shape[1]),
+        "parity_averaged": output.parity_averaged,
+    }
+
+
+def phonon_summary(output: PhononOutput) -> Summary:
+    """Verdict, frequency range, and the thermal properties nearest to 300 K (per mole of primitive cells)."""
+    nearest = _nearest(output.temperatures_kelvin)
+    return {
+        "verdict": output.verdict,
+        "max_frequency_thz": output.max_frequency_thz,
+        "min_frequency_thz": output.min_frequency_thz,
+        **lattice_summary(output.structure),
+        "temperature_kelvin": float(output.temperatures_kelvin[nearest]),
+        "free_energy_kj_per_mol": float(output.free_energy_kj_per_mol[nearest]),
+        "entropy_j_per_k_mol": float(output.entropy_j_per_k_mol[nearest]),
+        "heat_capacity_j_per_k_mol": float(output.heat_capacity_j_per_k_mol[nearest]),
+    }
+
+
+def conductivity_summary(output: ConductivityOutput) -> Summary:
+    """Conductivity nearest to 300 K (mean of xx, yy, zz) by each method, and the frequency range."""
+    nearest = _nearest(output.temperatures_kelvin)
+    summary: Summary = {"temperature_kelvin": float(output.temperatures_kelvin[nearest])}
+    for method, result in output.methods.items():
+        summary[f"kappa_{method}_w_per_m_k"] = mean_kappa(result, nearest)
+    return {
+        **summary,
+        **lattice_summary(output.structure),
+        "max_frequency_thz": output.max_frequency_thz,
+        "min_frequency_thz": output.min_frequency_thz,
+        "mesh": "x".join(map(str, output.mesh)),
+        "phono3py": f"{output.phono3py_version} ({output.backend})",
+    }
+
+
+def mean_kappa(result: TransportResult, index: int) -> float:
+    """Mean of the xx, yy and zz components at one temperature, W/m/K."""
+    return float(np.mean(result.kappa_w_per_m_k[index, :3]))
+
+
+def lattice_summary(structure: StructureData) -> Summary:
+    """Lengths of the conventional cell and the space group; None where there is no symmetry to find."""
+    atoms = structure.to_atoms()
+    identity = identify(atoms, SYMPREC_ANGSTROM)
+    if identity["space_group_number"] is None:
+        return {"a_angstrom": None, "b_angstrom": None, "c_angstrom": None, "space_group": None}
+    a, b, c = conventional_cell(atoms, SYMPREC_ANGSTROM).cell.lengths()
+    return {
+        "a_angstrom": float(a),
+        "b_angstrom": float(b),
+        "c_angstrom": float(c),
+        "space_group": f"{identity['space_group_symbol']} ({identity['space_group_number']})",
+    }
+
+
+def _nearest(temperatures: np.ndarray) -> int:
+    return int(np.argmin(np.abs(np.asarray(temperatures) - ROOM_TEMPERATURE_KELVIN)))

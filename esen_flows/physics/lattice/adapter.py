@@ -1,0 +1,404 @@
+"""Every call of phonopy and phono3py. Their names, defaults and result keys change between versions: only here.
+
+In and out go our own arrays and documents, in eV, Angstrom, THz. Written for phonopy and phono3py 4.8.
+
+Conventions, the same for force fields and for published force sets:
+
+- A systematic displacement dataset is solved by finite differences (phono3py's "traditional" solver), then translation
+  and permutation symmetry are imposed (`symmetrize_fc2`, `symmetrize_fc3`); a random one is solved by symfc. The
+  symfc projector instead of the plain symmetrisation moves the conductivities of DFT silicon and NaCl by 0.02-0.2 %.
+- Force constants are compact: first index over the atoms of the primitive cell.
+- Linewidths come from the tetrahedron method.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import phono3py
+import phonopy
+from ase import Atoms
+from phono3py import Phono3py
+from phono3py.conductivity.factory import conductivity_calculator
+from phono3py.file_IO import parse_FORCES_FC2, parse_FORCES_FC3
+from phono3py.interface.phono3py_yaml import read_phono3py_yaml
+from phonopy import Phonopy
+from phonopy.file_IO import parse_BORN, parse_FORCE_SETS
+from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+from phonopy.interface.phonopy_yaml import read_phonopy_yaml
+from phonopy.phonon.grid import BZGrid, get_ir_grid_points
+from phonopy.phonon.mesh import MeshSymmetryFallbackWarning
+from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
+from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
+
+from esen_flows.errors import InputError
+from esen_flows.physics.lattice.datasets import (
+    Bands,
+    Dataset,
+    Densities,
+    DisplacementPlan,
+    ForceSet,
+    Nac,
+    Plans,
+    Thermal,
+    Transport,
+    is_random,
+    plain,
+    with_forces,
+)
+from esen_flows.schemas.documents import ForcesOutput, StructureData
+from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
+
+PHONOPY_VERSION: str = phonopy.__version__
+PHONO3PY_VERSION: str = phono3py.__version__
+SYMPREC_ANGSTROM = 1e-5  # phonopy's default, with which published displacements were made
+CUMULATIVE_POINTS = 201
+DOS_POINTS = 401
+Q_POINTS_PER_CHUNK = 128
+METRES_PER_SECOND_PER_THZ_ANGSTROM = 100.0
+
+
+# ---------------------------------------------------------------- cells and datasets
+
+
+def plan_displacements(
+    unitcell: Atoms,
+    fc2_matrix: np.ndarray,
+    fc3_matrix: np.ndarray | None,
+    displacement_angstrom: float,
+    symprec_angstrom: float,
+) -> Plans:
+    """Symmetry-reduced displacements; for third order (fc3_matrix given) pairs of displaced atoms too."""
+    if fc3_matrix is None:
+        harmonic = _phonopy(StructureData.from_atoms(unitcell), fc2_matrix, "auto", symprec_angstrom)
+        harmonic.generate_displacements(distance=displacement_angstrom)
+        plan = _plan(harmonic.dataset, harmonic.supercells_with_displacements)
+        return Plans(np.array(harmonic.primitive_matrix), plan, None)
+    separate = not np.array_equal(fc2_matrix, fc3_matrix)
+    anharmonic = _phono3py(
+        StructureData.from_atoms(unitcell), fc3_matrix, fc2_matrix if separate else None, "auto", symprec_angstrom
+    )
+    anharmonic.generate_displacements(distance=displacement_angstrom)
+    fc2 = None
+    if separate:
+        fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercells_with_displacements)
+    fc3 = _plan(anharmonic.dataset, anharmonic.supercells_with_displacements)
+    return Plans(np.array(anharmonic.primitive_matrix), fc2, fc3)
+
+
+def _plan(dataset: Any, supercells: Any) -> DisplacementPlan:
+    return DisplacementPlan(plain(dataset), [_ase(cell) for cell in supercells])
+
+
+def _ase(cell: PhonopyAtoms) -> Atoms:
+    return Atoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True)
+
+
+def _phonopy_atoms(cell: StructureData) -> PhonopyAtoms:
+    return PhonopyAtoms(numbers=cell.numbers, positions=cell.positions_angstrom, cell=cell.cell_angstrom)
+
+
+@contextmanager
+def _on_purpose() -> Iterator[None]:
+    """Silence what phonopy tells of choices that we make knowingly, and that change no number."""
+    with warnings.catch_warnings():
+        for category in (PrimitiveMatrixAutoDefaultWarning, MeshSymmetryFallbackWarning):
+            warnings.filterwarnings("ignore", category=category)
+        yield
+
+
+@_on_purpose()
+def _phonopy(cell: StructureData, matrix: Any, primitive_matrix: Any, symprec: float) -> Phonopy:
+    return Phonopy(_phonopy_atoms(cell), matrix, primitive_matrix, symprec=symprec, log_level=0, lang=LATTICE_BACKEND)
+
+
+@_on_purpose()
+def _phono3py(cell: StructureData, fc3_matrix: Any, fc2_matrix: Any, primitive_matrix: Any, symprec: float) -> Phono3py:
+    return Phono3py(
+        _phonopy_atoms(cell),
+        fc3_matrix,
+        primitive_matrix,
+        phonon_supercell_matrix=fc2_matrix,
+        symprec=symprec,
+        log_level=0,
+        lang=LATTICE_BACKEND,
+    )
+
+
+def _solver(dataset: Dataset) -> str:
+    return "symfc" if is_random(dataset) else "traditional"
+
+
+# ---------------------------------------------------------------- harmonic
+
+
+class Harmonic:
+    """Second-order force constants and what follows from them."""
+
+    def __init__(self, forces: ForcesOutput, nac: Nac | None = None) -> None:
+        phonon = _phonopy(
+            forces.unitcell, forces.supercell_matrix_fc2, forces.primitive_matrix, forces.symprec_angstrom
+        )
+        phonon.dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
+        solver = _solver(forces.displacements_fc2)
+        phonon.produce_force_constants(calculate_full_force_constants=False, fc_calculator=solver, show_drift=False)
+        if solver == "traditional":
+            phonon.symmetrize_force_constants(level=3, show_drift=False)  # level 3: as phono3py's default
+        if nac is not None:
+            phonon.nac_params = nac
+        self._phonon = phonon
+
+    @property
+    def primitive(self) -> Atoms:
+        """The primitive cell."""
+        return _ase(self._phonon.primitive)
+
+    @property
+    def supercell_vectors(self) -> np.ndarray:
+        """(3, 3) lattice vectors of the supercell in Angstrom."""
+        return np.array(self._phonon.supercell.cell)
+
+    @property
+    def force_constants(self) -> np.ndarray:
+        """(n_primitive, n_supercell, 3, 3) in eV/Angstrom^2."""
+        return np.array(self._phonon.force_constants)
+
+    def commensurate_points(self) -> np.ndarray:
+        """(n, 3) q-points that the supercell holds exactly, so that nothing is interpolated there."""
+        matrix = np.linalg.inv(self._phonon.primitive.primitive_matrix)  # the supercell in units of the primitive cell
+        return np.array(get_commensurate_points(np.rint(matrix).astype(int)))
+
+    def modes(self, q_points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frequencies (n_q, n_bands) in THz and eigenvectors (n_q, 3 n_atoms, n_bands); negative means imaginary."""
+        result = self._phonon.run_qpoints(q_points, with_eigenvectors=True)
+        return np.array(result.frequencies), np.array(result.eigenvectors)
+
+    def bands(self, paths: Sequence[np.ndarray]) -> Bands:
+        """Frequencies along paths of q-points in reduced coordinates of the primitive cell."""
+        result = self._phonon.run_band_structure(list(paths))
+        return Bands([np.array(d) for d in result.distances], [np.array(f) for f in result.frequencies])
+
+    def thermal(self, mesh: Sequence[int], temperatures: Sequence[float]) -> Thermal:
+        """Thermal properties on phonopy's own mesh: shifted off Gamma where a division is even.
+
+        The published MDR phonon data were sampled so; centred on Gamma, their 300 K entropy of BaTe moves by 0.015 %.
+        """
+        with _on_purpose():
+            sampled = self._phonon.run_mesh(list(mesh))
+        found = self._phonon.run_thermal_properties(temperatures=list(temperatures), exclude_gamma_acoustic=True)
+        return Thermal(
+            q_points=np.array(sampled.qpoints),
+            frequencies=np.array(sampled.frequencies),
+            free_energy=np.array(found.free_energy),
+            entropy=np.array(found.entropy),
+            heat_capacity=np.array(found.heat_capacity),
+        )
+
+    def densities(self, mesh: Sequence[int]) -> Densities:
+        """Total and atom-projected densities of states on a Gamma-centred mesh, by the tetrahedron method.
+
+        Only irreducible q-points are visited: what equivalent atoms share is averaged over them. (phonopy's own
+        projection visits all of them, and takes minutes where this takes a second.)
+        """
+        symmetry = self._phonon.primitive_symmetry
+        grid = BZGrid(
+            list(mesh),
+            lattice=self._phonon.primitive.cell,
+            symmetry_dataset=symmetry.dataset,
+            store_dense_gp_map=True,
+            lang=LATTICE_BACKEND,
+        )
+        points, weights, grid_map = get_ir_grid_points(grid)
+        q_points = np.array(grid.addresses[grid.grg2bzg[points]] @ grid.QDinv.T)
+        frequencies, shares = self._atom_shares(q_points, np.array(symmetry.dataset.equivalent_atoms))
+        result = TetrahedronDOSAccumulator(
+            frequencies,
+            grid,
+            mode_property=np.ascontiguousarray((shares * weights[:, None, None])[None]),
+            ir_grid_points=points,
+            ir_grid_map=grid_map,
+            num_sampling_points=DOS_POINTS,
+            lang=LATTICE_BACKEND,
+        ).result
+        projected = np.array(result.density[0]).T
+        return Densities(q_points, frequencies, np.array(result.sampling_points), projected.sum(axis=0), projected)
+
+    def _atom_shares(self, q_points: np.ndarray, equivalent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frequencies (n_q, n_bands), and how much of each mode is on each atom (n_q, n_bands, n_atoms)."""
+        frequencies, shares = [], []
+        for first in range(0, len(q_points), Q_POINTS_PER_CHUNK):  # eigenvectors of a large cell fill the memory
+            found, vectors = self.modes(q_points[first : first + Q_POINTS_PER_CHUNK])
+            frequencies.append(found)
+            squares = np.abs(vectors.reshape(len(found), len(equivalent), 3, -1)) ** 2
+            shares.append(squares.sum(axis=2).transpose(0, 2, 1))
+        every = np.concatenate(shares)
+        for atom in np.unique(equivalent):
+            orbit = equivalent == atom
+            every[..., orbit] = every[..., orbit].mean(axis=-1, keepdims=True)
+        return np.concatenate(frequencies), every
+
+
+# ---------------------------------------------------------------- anharmonic
+
+
+class Anharmonic:
+    """Second- and third-order force constants and what follows from them."""
+
+    def __init__(self, forces: ForcesOutput, nac: Nac | None = None) -> None:
+        if forces.supercell_matrix_fc3 is None or forces.displacements_fc3 is None or forces.forces_fc3 is None:
+            raise InputError("conductivity needs third-order forces, got second order; displace with order=3")
+        separate = not np.array_equal(forces.supercell_matrix_fc2, forces.supercell_matrix_fc3)
+        ph3 = _phono3py(
+            forces.unitcell,
+            forces.supercell_matrix_fc3,
+            forces.supercell_matrix_fc2 if separate else None,
+            forces.primitive_matrix,
+            forces.symprec_angstrom,
+        )
+        ph3.dataset = with_forces(forces.displacements_fc3, forces.forces_fc3)
+        solver = _solver(forces.displacements_fc3)
+        ph3.produce_fc3(fc_calculator=solver)
+        if separate:
+            ph3.phonon_dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
+            ph3.produce_fc2(fc_calculator=_solver(forces.displacements_fc2))
+        if solver == "traditional":
+            ph3.symmetrize_fc3()
+        if _solver(forces.displacements_fc2) == "traditional":
+            ph3.symmetrize_fc2()
+        if nac is not None:
+            ph3.nac_params = nac
+        self._ph3 = ph3
+
+    @property
+    def primitive(self) -> Atoms:
+        """The primitive cell."""
+        return _ase(self._ph3.primitive)
+
+    @property
+    def supercell_vectors(self) -> np.ndarray:
+        """(3, 3) lattice vectors of the second-order supercell in Angstrom."""
+        return np.array(self._ph3.phonon_supercell.cell)
+
+    @property
+    def fc2(self) -> np.ndarray:
+        """(n_primitive, n_supercell, 3, 3) in eV/Angstrom^2."""
+        return np.array(self._ph3.fc2)
+
+    @property
+    def fc3(self) -> np.ndarray:
+        """(n_primitive, n_supercell, n_supercell, 3, 3, 3) in eV/Angstrom^3."""
+        return np.array(self._ph3.fc3)
+
+    def grid_modes(self, mesh: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Set the mesh; all its q-points (n, 3), zone boundaries included, and frequencies (n, n_bands) in THz."""
+        self._ph3.mesh_numbers = list(mesh)
+        self._ph3.init_phph_interaction()
+        self._ph3.run_phonon_solver()
+        grid = self._ph3.grid
+        return np.array(grid.addresses @ grid.QDinv.T), np.array(self._ph3.get_phonon_data()[0])
+
+    def transport(
+        self,
+        temperatures: Sequence[float],
+        wigner: bool,
+        isotope: bool,
+        boundary_mfp_micrometre: float | None,
+        cumulative_temperature_index: int,
+    ) -> Transport:
+        """Conductivity on the mesh of the last `grid_modes`, in the relaxation-time approximation.
+
+        Wigner: Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019), "SMM19" in phono3py, from the same linewidths.
+        """
+        ph3 = self._ph3
+        ph3.run_thermal_conductivity(
+            temperatures=list(temperatures), is_isotope=isotope, boundary_mfp=boundary_mfp_micrometre
+        )
+        rta = ph3.thermal_conductivity
+        unified: Any = None
+        if wigner:
+            unified = conductivity_calculator(
+                ph3.phph_interaction,
+                np.array(temperatures, dtype="double"),
+                [None],
+                method="SMM19-rta",
+                is_isotope=isotope,
+                boundary_mfp=boundary_mfp_micrometre,
+                lang=LATTICE_BACKEND,
+            )
+            # The linewidths are nearly all of the work, and the same.
+            unified.gamma = rta.gamma
+            unified.gamma_isotope = rta.gamma_isotope
+            unified.run()
+        points, cumulative = self._cumulative(rta, cumulative_temperature_index)
+        return Transport(
+            kappa_rta=rta.kappa[0],
+            kappa_wigner=unified.kappa[0] if wigner else None,
+            kappa_wigner_intra=unified.kappa_intra[0] if wigner else None,
+            kappa_wigner_inter=unified.kappa_inter[0] if wigner else None,
+            q_points=np.array(rta.qpoints),
+            q_weights=np.array(rta.grid_weights),
+            frequencies=np.array(rta.frequencies),
+            linewidths=np.array(rta.gamma[0]),
+            group_velocities=np.array(rta.group_velocities) * METRES_PER_SECOND_PER_THZ_ANGSTROM,
+            cumulative_frequencies=points,
+            cumulative_kappa=cumulative,
+        )
+
+    def _cumulative(self, rta: Any, temperature_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean diagonal RTA conductivity carried below each frequency, by the tetrahedron method."""
+        ir_grid_points, _, ir_grid_map = get_ir_grid_points(self._ph3.grid)
+        mode_kappa = rta.mode_kappa[0, temperature_index, :, :, :3].mean(axis=-1)  # holds the weights already
+        result = TetrahedronDOSAccumulator(
+            np.maximum(rta.frequencies, 0.0),
+            self._ph3.grid,
+            mode_property=mode_kappa[None, :, :, None],
+            ir_grid_points=ir_grid_points,
+            ir_grid_map=ir_grid_map,
+            num_sampling_points=CUMULATIVE_POINTS,
+        ).result
+        return np.array(result.sampling_points), np.array(result.cumulative[0, :, 0])
+
+
+# ---------------------------------------------------------------- published force sets
+
+
+def read_phono3py(disp_yaml: Path, forces_fc3: Path | None, forces_fc2: Path | None) -> ForceSet:
+    """Read phono3py_disp.yaml with FORCES_FC3 (and FORCES_FC2), or a phono3py_params.yaml(.xz) that holds its own."""
+    data = read_phono3py_yaml(disp_yaml)
+    if data.dataset is not None and forces_fc3 is not None:
+        parse_FORCES_FC3(data.dataset, forces_fc3)
+    if data.phonon_dataset is not None and forces_fc2 is not None:
+        parse_FORCES_FC2(data.phonon_dataset, forces_fc2)
+    return _force_set(data, data.phonon_supercell_matrix, data.supercell_matrix, data.phonon_dataset, data.dataset)
+
+
+def read_phonopy(disp_yaml: Path, force_sets: Path | None, born: Path | None) -> ForceSet:
+    """Read phonopy_disp.yaml with FORCE_SETS and BORN, or a phonopy_params.yaml(.xz) that holds its own."""
+    data = read_phonopy_yaml(disp_yaml)
+    dataset = data.dataset if force_sets is None else parse_FORCE_SETS(force_sets)
+    found = _force_set(data, data.supercell_matrix, None, dataset, None)
+    if born is None:
+        return found
+    harmonic = _phonopy(found.unitcell, found.fc2_matrix, found.primitive_matrix, found.symprec_angstrom)
+    return replace(found, nac=dict(parse_BORN(harmonic.primitive, symprec=found.symprec_angstrom, filename=born)))
+
+
+def _force_set(data: Any, fc2_matrix: Any, fc3_matrix: Any, fc2: Any, fc3: Any) -> ForceSet:
+    cell = StructureData.from_atoms(_ase(data.unitcell))
+    matrix = fc3_matrix if fc2_matrix is None else fc2_matrix
+    given = "auto" if data.primitive_matrix is None else data.primitive_matrix
+    return ForceSet(
+        unitcell=cell,
+        primitive_matrix=np.array(_phonopy(cell, matrix, given, SYMPREC_ANGSTROM).primitive_matrix),
+        fc2_matrix=np.array(matrix),
+        fc3_matrix=None if fc3_matrix is None else np.array(fc3_matrix),
+        fc2=fc2,
+        fc3=fc3,
+        nac=None if data.nac_params is None else dict(data.nac_params),
+        symprec_angstrom=SYMPREC_ANGSTROM,
+    )

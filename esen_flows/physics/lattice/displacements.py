@@ -1,0 +1,142 @@
+"""Forces of displaced supercells: all that phonons and conductivity ask of a force field, in batches."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from ase import Atoms
+
+from esen_flows.errors import StructureError
+from esen_flows.forcefield.contract import ForceField, require_conservative
+from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.physics.lattice.adapter import plan_displacements
+from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, Plans, first_order
+from esen_flows.physics.symmetry import conventional_cell
+from esen_flows.schemas.documents import ForcesOutput, StructureData
+from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
+
+Progress = Callable[[int, int], None]
+
+# About 0.1-0.5 GB of activations for a small model; a batch never splits a supercell.
+ATOMS_PER_BATCH = 2048
+# A lattice parameter is known to about this: a vector that is short by less counts as long enough.
+LENGTH_TOLERANCE_ANGSTROM = 1e-3
+
+
+def displaced_forces(
+    atoms: Atoms,
+    force_field: ForceField,
+    protocol: DisplacementProtocol,
+    progress: Progress | None = None,
+    *,
+    atoms_per_batch: int = ATOMS_PER_BATCH,
+) -> ForcesOutput:
+    """Forces of the symmetry-reduced displaced supercells of a crystal, for second (and third) order.
+
+    Supercell matrices count the standard conventional cell (`physics.symmetry.conventional_cell`), whichever cell is
+    given, so that the same crystal written differently gives the same forces. Where both orders have the same
+    supercell, the single displacements of the third order serve the second order too.
+
+    Forces are kept as they are: residual forces of the undisplaced crystal are not subtracted (phonopy's and
+    phono3py's convention, and that of the published reference data). Relax tightly first.
+
+    Parameters
+    ----------
+    atoms : a relaxed crystal.
+    progress : called with the number of supercells done and their total, after each batch.
+    atoms_per_batch : supercells are evaluated together up to this many atoms (twice as many with parity averaging).
+
+    Raises
+    ------
+    StructureError : not a crystal (not periodic in three directions), or no symmetry found.
+    NotConservativeError : the force field does not declare forces that are the gradient of an energy.
+    UnknownElementError, EvaluationError : from the force field.
+    """
+    start = time.perf_counter()
+    require_conservative(force_field, "lattice dynamics")
+    unitcell = conventional_cell(atoms, protocol.symprec_angstrom)
+    fc2_matrix, fc3_matrix = supercell_matrices(unitcell, protocol)
+    plans = plan_displacements(
+        unitcell, fc2_matrix, fc3_matrix, protocol.displacement_angstrom, protocol.symprec_angstrom
+    )
+    averaged = with_parity(force_field, protocol.parity)
+    before = force_field.force_evaluations
+    fc2, fc3 = _evaluate(plans, averaged, atoms_per_batch, progress)
+    return ForcesOutput(
+        unitcell=StructureData.from_atoms(unitcell),
+        supercell_matrix_fc3=fc3_matrix,
+        supercell_matrix_fc2=fc2_matrix,
+        primitive_matrix=plans.primitive_matrix,
+        displacement_angstrom=protocol.displacement_angstrom,
+        symprec_angstrom=protocol.symprec_angstrom,
+        parity=protocol.parity,
+        parity_averaged=averaged is not force_field,
+        displacements_fc3=fc3[0] if fc3 else None,
+        forces_fc3=fc3[1] if fc3 else None,
+        displacements_fc2=fc2[0],
+        forces_fc2=fc2[1],
+        n_evaluations=force_field.force_evaluations - before,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def supercell_matrices(unitcell: Atoms, protocol: DisplacementProtocol) -> tuple[np.ndarray, np.ndarray | None]:
+    """Second- and third-order supercell matrices (3, 3) of a conventional cell; None where there is no third order.
+
+    A matrix that is not given is the smallest diagonal one whose every lattice vector has the protocol's length.
+
+    Raises
+    ------
+    StructureError : a matrix that makes no cell.
+    """
+    fc2 = _matrix(unitcell, protocol.fc2_supercell, protocol.fc2_min_length_angstrom, "fc2_supercell")
+    if protocol.order == 2:
+        return fc2, None
+    return fc2, _matrix(unitcell, protocol.fc3_supercell, protocol.fc3_min_length_angstrom, "fc3_supercell")
+
+
+def _matrix(unitcell: Atoms, given: Matrix3 | None, min_length: float, name: str) -> np.ndarray:
+    if given is None:
+        lengths = unitcell.cell.lengths() + LENGTH_TOLERANCE_ANGSTROM
+        return np.diag(np.ceil(min_length / lengths).astype(np.int64))
+    matrix = np.array(given, dtype=np.int64)
+    if round(float(np.linalg.det(matrix))) < 1:
+        raise StructureError(
+            f"{name} {given} makes no right-handed cell: its determinant is {np.linalg.det(matrix):.0f}; give three "
+            "positive integers or a 3 x 3 integer matrix with a positive determinant"
+        )
+    return matrix
+
+
+def _evaluate(
+    plans: Plans, force_field: ForceField, atoms_per_batch: int, progress: Progress | None
+) -> tuple[tuple[Dataset, np.ndarray], tuple[Dataset, np.ndarray] | None]:
+    """Datasets and forces of the second and the third order."""
+    done, total = 0, sum(len(plan.supercells) for plan in (plans.fc3, plans.fc2) if plan is not None)
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    fc3 = None
+    if plans.fc3 is not None:
+        fc3 = plans.fc3.dataset, _forces(plans.fc3, force_field, atoms_per_batch, report)
+    if plans.fc2 is not None:
+        return (plans.fc2.dataset, _forces(plans.fc2, force_field, atoms_per_batch, report)), fc3
+    assert fc3 is not None  # a plan has at least one order
+    return first_order(*fc3), fc3
+
+
+def _forces(
+    plan: DisplacementPlan, force_field: ForceField, atoms_per_batch: int, report: Callable[[int], None]
+) -> np.ndarray:
+    """Forces (n_supercells, n_atoms, 3) in eV/Angstrom, batch by batch."""
+    size = max(1, atoms_per_batch // len(plan.supercells[0]))
+    forces: list[np.ndarray] = []
+    for first in range(0, len(plan.supercells), size):
+        batch = plan.supercells[first : first + size]
+        forces += [result.forces for result in force_field.evaluate(batch)]
+        report(len(batch))
+    return np.array(forces)

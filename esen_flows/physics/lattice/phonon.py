@@ -1,0 +1,123 @@
+"""Harmonic phonons from displaced forces: bands, densities of states, thermal properties and a verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import seekpath
+from ase import Atoms
+
+from esen_flows.physics.lattice.adapter import Harmonic
+from esen_flows.physics.lattice.datasets import Bands, Densities, Nac, Thermal
+from esen_flows.physics.lattice.stability import Verdict, judge
+from esen_flows.schemas.documents import ForcesOutput, Instability, PhononOutput, StructureData
+from esen_flows.schemas.protocols import HarmonicProtocol
+
+
+@dataclass(frozen=True)
+class BandPath:
+    """q-points (n, 3) per segment in reduced coordinates of the given cell, and the labels of its two ends."""
+
+    segments: list[np.ndarray]
+    labels: list[tuple[str, str]]
+
+
+def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = None) -> PhononOutput:
+    """Bands along the high-symmetry path, densities of states, thermal properties, and whether the crystal is stable.
+
+    Paths follow Hinuma et al., Comp. Mat. Sci. 128, 140 (2017), for the primitive cell as it is. Thermal properties
+    and densities are sampled on phonopy's mesh; imaginary modes do not enter thermal properties, and the three
+    acoustic modes at Gamma neither. The verdict looks at the path, the mesh and the q-points of the supercell.
+
+    Parameters
+    ----------
+    forces : displaced forces of second or third order; of the latter the second-order part is used.
+    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
+    """
+    lattice = Harmonic(forces, nac)
+    primitive = lattice.primitive
+    path = band_path(primitive, protocol.band_points, forces.symprec_angstrom)
+    bands = lattice.bands(path.segments)
+    densities = lattice.densities(protocol.mesh)
+    thermal = lattice.thermal(protocol.mesh, protocol.temperatures_kelvin)
+    modes = _all_modes(lattice, path, bands, densities, thermal)
+    verdict, instability = _stability(lattice, *modes, protocol.imaginary_tolerance_thz)
+    labels, ticks = _ticks(path.labels, bands.distances)
+    return PhononOutput(
+        structure=StructureData.from_atoms(primitive),
+        verdict=verdict,
+        instability=instability,
+        max_frequency_thz=float(modes[1].max()),
+        min_frequency_thz=float(modes[1].min()),
+        band_labels=labels,
+        band_label_distances=ticks,
+        band_distances=bands.distances,
+        band_frequencies_thz=bands.frequencies,
+        dos_frequencies_thz=densities.sampling,
+        dos_states_per_thz=densities.total,
+        projected_dos_states_per_thz=densities.projected,
+        temperatures_kelvin=np.array(protocol.temperatures_kelvin),
+        free_energy_kj_per_mol=thermal.free_energy,
+        entropy_j_per_k_mol=thermal.entropy,
+        heat_capacity_j_per_k_mol=thermal.heat_capacity,
+        force_constants_ev_per_angstrom2=lattice.force_constants,
+    )
+
+
+def band_path(primitive: Atoms, points: int, symprec_angstrom: float) -> BandPath:
+    """The high-symmetry path of a cell, in that cell's own reduced coordinates, with `points` q-points a segment."""
+    cell = (primitive.cell.array, primitive.get_scaled_positions(), primitive.numbers)
+    found = seekpath.get_path_orig_cell(cell, symprec=symprec_angstrom)
+    ends = [(np.array(found["point_coords"][a]), np.array(found["point_coords"][b])) for a, b in found["path"]]
+    return BandPath([np.linspace(a, b, points) for a, b in ends], [(_label(a), _label(b)) for a, b in found["path"]])
+
+
+def _label(name: str) -> str:
+    return name.replace("GAMMA", "Γ").replace("SIGMA", "Σ").replace("DELTA", "Δ").replace("LAMBDA", "Λ")
+
+
+def _ticks(labels: Sequence[tuple[str, str]], distances: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """Labels and distances of the path's corners; where the path jumps, both names share one tick: "U|K"."""
+    names = [labels[0][0]]
+    for index, (_, end) in enumerate(labels):
+        following = labels[index + 1][0] if index + 1 < len(labels) else end
+        names.append(end if following == end else f"{end}|{following}")
+    return names, np.array([distances[0][0], *(d[-1] for d in distances)])
+
+
+def _all_modes(
+    lattice: Harmonic, path: BandPath, bands: Bands, densities: Densities, thermal: Thermal
+) -> tuple[np.ndarray, np.ndarray]:
+    """q-points (n_q, 3) and frequencies (n_q, n_bands) of everything that was sampled."""
+    exact = lattice.commensurate_points()
+    q_points = np.concatenate([exact, densities.q_points, thermal.q_points, *path.segments])
+    frequencies = [lattice.modes(exact)[0], densities.frequencies, thermal.frequencies, *bands.frequencies]
+    return q_points, np.concatenate(frequencies)
+
+
+def _stability(
+    lattice: Harmonic, q_points: np.ndarray, frequencies: np.ndarray, tolerance_thz: float
+) -> tuple[Verdict, Instability | None]:
+    verdict, worst = judge(
+        frequencies, q_points, lattice.primitive.cell.array, lattice.supercell_vectors, tolerance_thz
+    )
+    instability = None
+    if worst is not None:
+        instability = Instability(
+            frequency_thz=float(frequencies[worst]),
+            q_point=q_points[worst[0]],
+            displacement_pattern=_pattern(lattice, q_points[worst[0]], worst[1]),
+        )
+    return verdict, instability
+
+
+def _pattern(lattice: Harmonic, q_point: np.ndarray, band: int) -> np.ndarray:
+    """Displacements (n, 3) in the primitive cell at q, the largest of length one.
+
+    The phase of an eigenvector is free: it is turned so that the largest component is real.
+    """
+    vector = lattice.modes(q_point[None])[1][0, :, band].reshape(-1, 3)
+    displacements = vector / np.sqrt(lattice.primitive.get_masses())[:, None]
+    largest = displacements.flat[int(np.argmax(np.abs(displacements)))]
+    real = np.real(displacements * np.conj(largest) / abs(largest))
+    return real / np.linalg.norm(real, axis=1).max()

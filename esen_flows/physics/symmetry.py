@@ -1,0 +1,51 @@
+"""Space groups and standard cells by spglib, in the structure's own orientation."""
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+from esen_flows.errors import StructureError
+
+
+def space_group_number(atoms: Atoms, symprec_angstrom: float) -> int | None:
+    """International number of the space group, or None for what is not a crystal or has no symmetry to find."""
+    if not atoms.pbc.all():
+        return None
+    try:
+        dataset = spglib.get_symmetry_dataset(_spglib_cell(atoms), symprec=symprec_angstrom)
+    except spglib.SpglibError:  # spglib is on its way from returning None to raising
+        return None
+    return None if dataset is None else int(dataset.number)
+
+
+def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
+    """The standard conventional cell of a crystal, neither rotated nor idealised.
+
+    A primitive cell, a conventional one and a supercell of the same crystal give the same cell (up to the choice among
+    symmetry-equivalent ones), so that what is counted in conventional cells does not depend on how the crystal was
+    written down. Axes are spglib's standard ones; distances and orientation stay those of the input.
+
+    Raises
+    ------
+    StructureError : not periodic in three directions, or spglib finds no cell (overlapping atoms, too loose symprec).
+    """
+    if not atoms.pbc.all():
+        raise StructureError(
+            f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions; phonons and "
+            "conductivity need a crystal, with a cell and pbc in all three"
+        )
+    try:
+        standard = spglib.standardize_cell(_spglib_cell(atoms), no_idealize=True, symprec=symprec_angstrom)
+    except spglib.SpglibError:  # spglib is on its way from returning None to raising
+        standard = None
+    if standard is None:
+        raise StructureError(
+            f"no symmetry found for {atoms.get_chemical_formula()} with symprec {symprec_angstrom} Angstrom; look for "
+            "atoms on top of each other, or change symprec_angstrom"
+        )
+    cell, fractions, numbers = standard
+    return Atoms(numbers, scaled_positions=np.asarray(fractions) % 1.0, cell=cell, pbc=True)
+
+
+def _spglib_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers

@@ -1,0 +1,175 @@
+"""Lattice thermal conductivity: against temperature, and accumulated over frequency."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, output_of, save, set_title
+from esen_flows.schemas.documents import ResultDocument
+
+_METHOD = {"rta": "RTA", "wigner": "Wigner"}
+# Below this share of the total, coherences would only stretch a logarithmic axis; the legend gives them as a number.
+_SHOWN_COHERENCE = 0.1
+_ANISOTROPIC = 0.01
+
+
+@dataclass(frozen=True)
+class ReferencePoint:
+    """Somebody else's conductivity at one temperature, as from DFT or an experiment."""
+
+    label: str
+    temperature_kelvin: float
+    kappa_w_per_m_k: float
+
+
+def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[ReferencePoint] = ()) -> Path:
+    """Conductivity against temperature, both logarithmic: the mean of xx, yy and zz by every method computed.
+
+    Where xx, yy and zz of the first method differ by more than a hundredth they are drawn too, thin. The parts of the
+    Wigner result are drawn where coherences matter.
+
+    Parameters
+    ----------
+    document : a finished conductivity document.
+    path : the PNG file to write; an SVG file is written beside it.
+    references : points to draw with it.
+
+    Returns
+    -------
+    Path of the PNG file.
+
+    Raises
+    ------
+    InputError : not a finished conductivity document.
+    """
+    output = output_of(document, "conductivity")
+    temperatures = np.asarray(output["temperatures_kelvin"], dtype=float)
+    with new_figure() as figure:
+        axes = figure.subplots()
+        for i, (method, result) in enumerate(output["methods"].items()):
+            _draw_method(axes, temperatures, method, result, i)
+        first = next(iter(output["methods"].values()))
+        _draw_components(axes, temperatures, np.asarray(first["kappa_w_per_m_k"]))
+        for i, point in enumerate(references):
+            marker, colour = "D*^vPX"[i % 6], PALETTE[(i + 2) % len(PALETTE)]
+            where = ([point.temperature_kelvin], [point.kappa_w_per_m_k])
+            axes.plot(*where, marker, color=colour, markersize=9, markeredgecolor="white", zorder=4, label=point.label)
+        _logarithmic_axes(axes, np.append(temperatures, [point.temperature_kelvin for point in references]))
+        axes.set_xlabel("Temperature (K)")
+        axes.set_ylabel(r"$\kappa$ (W m$^{-1}$ K$^{-1}$)")
+        axes.legend(loc="best")
+        set_title(axes, document, "mesh " + "×".join(str(n) for n in output["mesh"]))
+        return save(figure, path, document)
+
+
+def _draw_method(axes: Axes, temperatures: np.ndarray, method: str, result: dict[str, Any], index: int) -> None:
+    tensor = np.asarray(result["kappa_w_per_m_k"])
+    colour, name = PALETTE[index % len(PALETTE)], _METHOD.get(method, method)
+    mean = directional_mean(tensor)
+    coherence = result.get("kappa_coherence_w_per_m_k")
+    share = 0.0 if coherence is None else float(np.max(directional_mean(np.asarray(coherence)) / mean))
+    # Rounded up, so that the bound holds as printed.
+    bound = f" (coherences ≤ {np.ceil(1000.0 * share) / 10.0:g} %)"
+    remark = bound if coherence is not None and share < _SHOWN_COHERENCE else ""
+    # Methods that agree lie on top of each other: open, larger markers let the first one show through.
+    if index == 0:
+        axes.plot(temperatures, mean, "o-", color=colour, label=name + remark)
+    else:
+        axes.plot(temperatures, mean, "s--", color=colour, markersize=8, markerfacecolor="none", label=name + remark)
+    if share >= _SHOWN_COHERENCE:
+        parts = (("populations", result.get("kappa_particle_w_per_m_k"), "-."), ("coherences", coherence, ":"))
+        for part_name, part, line in parts:
+            if part is not None:
+                values = directional_mean(np.asarray(part))
+                axes.plot(temperatures, values, color=colour, linestyle=line, label=f"{name} {part_name}")
+
+
+def _draw_components(axes: Axes, temperatures: np.ndarray, tensor: np.ndarray) -> None:
+    """xx, yy and zz of the first method, where they differ."""
+    diagonal = tensor[:, :3]
+    if np.max(np.ptp(diagonal, axis=1) / directional_mean(tensor)) > _ANISOTROPIC:
+        for name, line, values in zip(("xx", "yy", "zz"), ("-", "--", ":"), diagonal.T, strict=True):
+            axes.plot(temperatures, values, color=FAINT, linewidth=0.9, linestyle=line, label=name, zorder=1)
+
+
+def directional_mean(tensor: np.ndarray) -> np.ndarray:
+    """(n,) mean of xx, yy and zz of (n, 6) conductivities in Voigt order."""
+    mean: np.ndarray = np.asarray(tensor)[:, :3].mean(axis=1)
+    return mean
+
+
+def _logarithmic_axes(axes: Axes, temperatures: np.ndarray) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = float(temperatures.min()), float(temperatures.max())
+    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000) if low <= t <= high]
+    axes.set_xlim(low / 1.08, high * 1.08)
+    axes.xaxis.set_major_locator(FixedLocator(ticks or sorted({low, high})))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = ()) -> Path:
+    """Conductivity of all modes up to a frequency, against that frequency; the right axis gives the share of the total.
+
+    Parameters
+    ----------
+    document : a finished conductivity document.
+    path : the PNG file to write; an SVG file is written beside it.
+    others : conductivity documents to lay over it.
+
+    Returns
+    -------
+    Path of the PNG file.
+
+    Raises
+    ------
+    InputError : not a finished conductivity document.
+    """
+    documents = [document, *others]
+    outputs = [output_of(each, "conductivity") for each in documents]
+    first_total = float(np.asarray(outputs[0]["cumulative_kappa_w_per_m_k"])[-1])
+    temperature = outputs[0]["cumulative_temperature_kelvin"]
+    with new_figure() as figure:
+        axes = figure.subplots()
+        for i, (output, label) in enumerate(zip(outputs, labels_of(documents), strict=True)):
+            frequencies = np.asarray(output["cumulative_frequencies_thz"])
+            values, colour = np.asarray(output["cumulative_kappa_w_per_m_k"]), PALETTE[i % len(PALETTE)]
+            axes.plot(frequencies, values, color=colour, label=f"{label}: {values[-1]:.4g}")
+            if not others:
+                axes.fill_between(frequencies, 0.0, values, color=colour, alpha=0.15, linewidth=0)
+        if others:
+            axes.legend(loc="best", title=r"total (W m$^{-1}$ K$^{-1}$)", alignment="left")
+        else:
+            _mark_total_and_half(axes, outputs[0], first_total)
+        axes.set_xlim(0.0, max(float(np.asarray(o["cumulative_frequencies_thz"])[-1]) for o in outputs))
+        axes.set_ylim(0.0, 1.08 * max(float(np.asarray(o["cumulative_kappa_w_per_m_k"]).max()) for o in outputs))
+        axes.set_xlabel("Frequency (THz)")
+        axes.set_ylabel(r"Cumulative $\kappa$ (W m$^{-1}$ K$^{-1}$)")
+        share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
+        share.set_ylabel("Share of the total (%)" if not others else f"Share of {documents[0].model_label}'s total (%)")
+        set_title(axes, document, f"RTA, {temperature:g} K")
+        return save(figure, path, document)
+
+
+def _percent_of(total: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """From a conductivity to its share in per cent, and back."""
+    return (lambda kappa: 100.0 * kappa / total), (lambda percent: percent * total / 100.0)
+
+
+def _mark_total_and_half(axes: Axes, output: dict[str, Any], total: float) -> None:
+    """The total as a line, and the frequency below which half of the heat is carried."""
+    frequencies = np.asarray(output["cumulative_frequencies_thz"])
+    half = float(np.interp(0.5 * total, np.asarray(output["cumulative_kappa_w_per_m_k"]), frequencies))
+    axes.axhline(total, color=FAINT, linewidth=0.8, linestyle="--")
+    axes.plot([half, half], [0.0, 0.5 * total], color=FAINT, linewidth=0.8, linestyle=":")
+    text = f"total {total:.4g} W m$^{{-1}}$ K$^{{-1}}$\nhalf of it below {half:.1f} THz"
+    axes.annotate(text, (0.97, 0.12), xycoords="axes fraction", ha="right", color=INK, fontsize=9)

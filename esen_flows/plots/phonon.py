@@ -1,0 +1,144 @@
+"""Phonon bands and density of states, side by side on one frequency axis."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from matplotlib.axes import Axes
+
+from esen_flows.errors import InputError
+from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, output_of, save, set_title
+from esen_flows.schemas.documents import ResultDocument
+
+_VERDICT = {"stable": "stable", "acoustic_noise": "stable (acoustic noise)", "unstable": "unstable"}
+
+
+def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = ()) -> Path:
+    """Bands along the high-symmetry path and density of states, in THz; imaginary frequencies below zero.
+
+    Parameters
+    ----------
+    document : a finished phonon document.
+    path : the PNG file to write; an SVG file is written beside it.
+    others : phonon documents of the same crystal to lay over it, as by other force fields.
+
+    Returns
+    -------
+    Path of the PNG file.
+
+    Raises
+    ------
+    InputError : not a finished phonon document, or another path through the Brillouin zone.
+    """
+    documents = [document, *others]
+    outputs = [output_of(each, "phonon") for each in documents]
+    labels = labels_of(documents)
+    with new_figure(7.0, 4.2) as figure:
+        bands, dos = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
+        for i, (output, label) in enumerate(zip(outputs, labels, strict=True)):
+            colour = PALETTE[i % len(PALETTE)]
+            # The document in question lies on top.
+            _draw_bands(bands, output, _matched_distances(output, outputs[0], label), label, colour, 3.0 - 0.1 * i)
+            _draw_dos(dos, output, colour, with_elements=not others)
+        _finish_bands(bands, outputs)
+        dos.set_xlabel("DOS (states/THz/cell)")
+        dos.set_xlim(left=0.0)
+        if len(documents) > 1:
+            bands.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
+        set_title(bands, document, _VERDICT[outputs[0]["verdict"]])
+        return save(figure, path, document)
+
+
+def _matched_distances(output: dict[str, Any], first: dict[str, Any], label: str) -> list[np.ndarray]:
+    """Distances along the path, stretched segment by segment onto those of the first document.
+
+    Two force fields give slightly different lattice constants, hence paths of slightly different lengths.
+    """
+    if list(output["band_labels"]) != list(first["band_labels"]) or len(output["band_distances"]) != len(
+        first["band_distances"]
+    ):
+        raise InputError(
+            f"{label} has the path {'-'.join(output['band_labels'])}, the first document "
+            f"{'-'.join(first['band_labels'])}; only phonons along one path can be laid over each other"
+        )
+    stretched = []
+    for own, reference in zip(output["band_distances"], first["band_distances"], strict=True):
+        own, reference = np.asarray(own), np.asarray(reference)
+        fraction = (own - own[0]) / (own[-1] - own[0])
+        stretched.append(own if output is first else reference[0] + fraction * (reference[-1] - reference[0]))
+    return stretched
+
+
+def _draw_bands(
+    axes: Axes, output: dict[str, Any], distances: list[np.ndarray], label: str, colour: str, zorder: float
+) -> None:
+    for i, (distance, frequencies) in enumerate(zip(distances, output["band_frequencies_thz"], strict=True)):
+        lines = axes.plot(distance, np.asarray(frequencies), color=colour, linewidth=1.2, zorder=zorder)
+        if i == 0:
+            lines[0].set_label(label)
+
+
+def _draw_dos(axes: Axes, output: dict[str, Any], colour: str, *, with_elements: bool) -> None:
+    """The total, and each element's part where there is more than one and nothing is laid over it."""
+    frequencies, states = np.asarray(output["dos_frequencies_thz"]), np.asarray(output["dos_states_per_thz"])
+    axes.plot(states, frequencies, color=INK if with_elements else colour, linewidth=1.2, label="total")
+    parts = output.get("projected_dos_states_per_thz")
+    numbers = np.asarray(output["structure"]["numbers"])
+    elements = np.unique(numbers)
+    if not with_elements:
+        return
+    if parts is None or len(elements) < 2:
+        axes.fill_betweenx(frequencies, 0.0, states, color=colour, alpha=0.25, linewidth=0)
+        return
+    for i, element in enumerate(elements):
+        part = np.asarray(parts)[numbers == element].sum(axis=0)
+        # The bands have the palette's first colour.
+        own = PALETTE[(i + 1) % len(PALETTE)]
+        axes.fill_betweenx(frequencies, 0.0, part, color=own, alpha=0.25, linewidth=0)
+        axes.plot(part, frequencies, color=own, linewidth=1.0, label=chemical_symbols[element])
+    axes.legend(loc="best", handlelength=1.2)
+
+
+def _finish_bands(axes: Axes, outputs: list[dict[str, Any]]) -> None:
+    positions, labels = tick_labels(outputs[0]["band_labels"], np.asarray(outputs[0]["band_label_distances"]))
+    for position in positions:
+        axes.axvline(position, color=FAINT, linewidth=0.6, zorder=0)
+    axes.axhline(0.0, color=FAINT, linewidth=0.6, zorder=0)
+    axes.set_xticks(positions, labels)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(positions[0], positions[-1])
+    values = [np.asarray(f) for output in outputs for f in output["band_frequencies_thz"]]
+    top, bottom = max(v.max() for v in values), min(v.min() for v in values)
+    # Acoustic noise of a thousandth of a THz must not open the region of imaginary frequencies.
+    imaginary = bottom < -0.02 * top
+    axes.set_ylim(1.08 * bottom if imaginary else 0.0, 1.05 * top)
+    axes.set_ylabel("Frequency (THz), imaginary below 0" if imaginary else "Frequency (THz)")
+    axes.set_xlabel("Wave vector")
+
+
+def tick_labels(labels: Sequence[str], distances: np.ndarray) -> tuple[list[float], list[str]]:
+    """Positions and texts of the high-symmetry points; two points at one distance, where the path jumps, are joined."""
+    positions: list[float] = []
+    texts: list[str] = []
+    for label, distance in zip(labels, distances, strict=True):
+        text = point_text(label)
+        if positions and np.isclose(distance, positions[-1], atol=1e-8):
+            if text != texts[-1]:
+                texts[-1] = f"{texts[-1]}|{text}"
+        else:
+            positions.append(float(distance))
+            texts.append(text)
+    return positions, texts
+
+
+def point_text(label: str) -> str:
+    """A high-symmetry point as it is printed: "GAMMA" as Γ, "S_0" with a subscript, "U|K" part by part."""
+    if "|" in label:
+        return "|".join(point_text(part) for part in label.split("|"))
+    plain = label.replace("$", "").replace("\\", "").replace("mathrm", "").strip("{}")
+    greek = {"GAMMA": "Γ", "GM": "Γ", "G": "Γ", "DELTA": "Δ", "SIGMA": "Σ", "LAMBDA": "Λ"}
+    name, _, index = plain.partition("_")
+    name = greek.get(name.upper(), name)
+    return f"{name}$_{{{index.strip('{}')}}}$" if index else name

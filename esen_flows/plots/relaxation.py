@@ -1,0 +1,45 @@
+"""The energy along a relaxation."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from esen_flows.plots.style import FAINT, PALETTE, new_figure, output_of, save, set_title
+from esen_flows.schemas.documents import ResultDocument
+
+# Below this many meV per atom the axis is linear, so that the last steps do not fill decades of rounding noise.
+_LINEAR_MEV = 1e-3
+
+
+def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
+    """Energy above that of the last step, in meV per atom, step by step.
+
+    Parameters
+    ----------
+    document : a finished relaxation document.
+    path : the PNG file to write; an SVG file is written beside it.
+
+    Returns
+    -------
+    Path of the PNG file.
+
+    Raises
+    ------
+    InputError : not a finished relaxation document.
+    """
+    output = output_of(document, "relax")
+    energies = np.asarray(output["energies_ev"], dtype=float)
+    relative = 1000.0 * (energies - energies[-1]) / len(np.asarray(output["structure"]["numbers"]))
+    with new_figure() as figure:
+        axes = figure.subplots()
+        axes.axhline(0.0, color=FAINT, linewidth=0.6, zorder=0)
+        axes.plot(np.arange(len(relative)), relative, color=PALETTE[0], marker="o", markersize=3)
+        axes.set_yscale("symlog", linthresh=_LINEAR_MEV)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("Step")
+        axes.set_ylabel("Energy above the last step (meV/atom)")
+        state = "converged" if output["converged"] else "not converged"
+        fmax = output["fmax_ev_per_angstrom"]
+        set_title(axes, document, f"{state}, largest force {fmax:.1e} eV/Å")
+        return save(figure, path, document)

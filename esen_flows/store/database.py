@@ -1,0 +1,172 @@
+"""The database: its indexes, and a connection that outlives a killed server."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
+from pymongo.collection import Collection
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+
+from esen_flows.errors import ServerUnavailableError, StoreError
+from esen_flows.settings import Settings
+from esen_flows.store.embedded import EmbeddedServer, Lease
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+INDEXES: dict[str, list[IndexModel]] = {
+    "results": [
+        IndexModel("key", name="one_current", unique=True, partialFilterExpression={"current": True}),
+        IndexModel([("key", ASCENDING), ("attempt", ASCENDING)], name="key_attempt", unique=True),
+        IndexModel([("kind", ASCENDING), ("chemsys", ASCENDING)], name="kind_chemsys"),
+        IndexModel([("kind", ASCENDING), ("formula", ASCENDING)], name="kind_formula"),
+        IndexModel([("kind", ASCENDING), ("created_at", DESCENDING)], name="kind_created"),
+        IndexModel("model_key", name="model"),
+        IndexModel("structure_key", name="structure"),
+        IndexModel("blobs", name="blobs"),
+    ],
+    "structures": [
+        IndexModel("chemsys", name="chemsys"),
+        IndexModel("formula", name="formula"),
+    ],
+    "claims": [
+        IndexModel("tokens", name="tokens"),
+        IndexModel("blobs", name="blobs"),
+    ],
+    "blob_chunks": [IndexModel([("sha", ASCENDING), ("write", ASCENDING), ("n", ASCENDING)], name="sha_write_n")],
+}
+
+
+class Database:
+    """A database whose operations are repeated while a killed server comes back.
+
+    Operations may therefore run twice; the store uses only those for which that makes no difference.
+    """
+
+    def __init__(self, uri: str, database: str, timeout_seconds: float, lease: Lease | None = None) -> None:
+        self.database_name = database
+        self.timeout_seconds = timeout_seconds
+        self.lease = lease
+        self._uri = uri
+        self._client = self._new_client(uri)
+
+    @property
+    def uri(self) -> str:
+        """For other libraries; it may hold a password, so it is never printed or stored."""
+        return self._uri
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """Every acknowledged write is in the journal; without that a killed server loses the last ones."""
+        # The private server answers or is brought back by us; waiting long for it helps nobody.
+        wait = min(self.timeout_seconds, 1.0) if self.lease else self.timeout_seconds
+        options: dict[str, Any] = {"journal": True, "serverSelectionTimeoutMS": max(1, int(wait * 1000))}
+        if not re.search(r"[?&]w=", self._uri):
+            options["w"] = "majority"
+        return options
+
+    def __getitem__(self, collection: str) -> Collection[Row]:
+        return self._client[self.database_name][collection]
+
+    def call(self, operation: Callable[[], T]) -> T:
+        """What `operation` returns, however often the server is killed meanwhile.
+
+        Raises
+        ------
+        ServerUnavailableError : the server stays away for longer than `server_timeout_seconds`.
+        StoreError : the server refuses.
+        DuplicateKeyError : passed on; it is an answer.
+        """
+        deadline = time.monotonic() + self.timeout_seconds
+        while True:
+            try:
+                return operation()
+            except DuplicateKeyError:
+                raise
+            except AutoReconnect as error:
+                if time.monotonic() > deadline:
+                    raise ServerUnavailableError(
+                        f"the database server does not answer ({self._redacted(str(error))[:300]}); check that it runs "
+                        "and that ESEN_FLOWS_MONGO_URI names it"
+                    ) from None
+                self._revive()
+                time.sleep(0.05)
+            except OperationFailure as error:
+                raise StoreError(self._refusal(error)) from None
+            except PyMongoError as error:
+                raise StoreError(f"the database operation failed: {self._redacted(str(error))[:500]}") from None
+
+    def make_indexes(self) -> None:
+        """Make the indexes that are missing."""
+        for name, models in INDEXES.items():
+            self.call(lambda name=name, models=models: self[name].create_indexes(models))  # type: ignore[misc]
+
+    def drop(self) -> None:
+        """Delete the whole database, with all results."""
+        self.call(lambda: self._client.drop_database(self.database_name))
+
+    def close(self) -> None:
+        """Disconnect, and let the private server go idle."""
+        self._client.close()
+        if self.lease is not None:
+            self.lease.close()
+
+    def _new_client(self, uri: str) -> "MongoClient[Row]":
+        try:
+            return MongoClient(uri, tz_aware=True, **self.client_options)
+        except (InvalidURI, ConfigurationError, ValueError):
+            # The driver's own words may quote the password.
+            raise StoreError(
+                "ESEN_FLOWS_MONGO_URI is not a valid MongoDB URI (not shown, it may hold a password); write "
+                "mongodb://user:password@host:port/?options and escape special characters of the password as %XX"
+            ) from None
+
+    def _revive(self) -> None:
+        if self.lease is None:
+            return
+        self.lease.ensure()
+        if self.lease.uri != self._uri:
+            self._client.close()
+            self._uri = self.lease.uri
+            self._client = self._new_client(self._uri)
+
+    def _refusal(self, error: OperationFailure) -> str:
+        if error.code == 18:
+            return "the database server refuses the credentials of ESEN_FLOWS_MONGO_URI"
+        if error.code == 13:
+            return f"the database user may not do this in {self.database_name!r}: it needs the role readWrite"
+        return f"the database server refuses: {self._redacted(str(error))[:500]}"
+
+    def _redacted(self, text: str) -> str:
+        match = re.match(r"[^:]+://([^/?]*)@", self._uri)
+        if match is None:
+            return text
+        password = match.group(1).partition(":")[2]
+        for secret in (password, unquote(password)):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+def connect(settings: Settings) -> Database:
+    """A connection as the settings say: to the URI, or else to the private server of this user.
+
+    Raises
+    ------
+    ServerUnavailableError, StoreError : with the one reason and its remedy.
+    """
+    timeout = settings.server_timeout_seconds
+    if settings.mongo_uri is not None:
+        return Database(settings.mongo_uri.get_secret_value(), settings.database, timeout)
+    lease = EmbeddedServer.of(settings).connect()
+    return Database(lease.uri, settings.database, timeout, lease)

@@ -1,0 +1,26 @@
+"""The allocator is tuned where there is glibc."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_are_kept() -> None:
+    # A freed block of 256 MB stays in the process once trimming and mmap are off, and goes back otherwise.
+    code = (
+        "import sys, resource, re\n"
+        "import numpy as np\n"
+        "from esen_flows.cli.allocator import tune_allocator\n"
+        "if sys.argv[1] == 'tuned': assert tune_allocator()\n"
+        "block = np.ones(32_000_000)\n"
+        "del block\n"
+        "print(int(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read()).group(1)) // 1000)"
+    )
+    resident = {
+        mode: int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, check=True).stdout)
+        for mode in ("tuned", "as it is")
+    }
+    assert resident["tuned"] - resident["as it is"] > 200  # MB

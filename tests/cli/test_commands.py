@@ -1,0 +1,222 @@
+"""The commands against a real server: compute once, answer at once, show, query."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.build import bulk
+from ase.io import read, write
+
+from esen_flows import __version__
+from esen_flows.cli.app import main
+
+pytestmark = pytest.mark.mongod
+
+FAST = [
+    "--set", "displacement.fc2_supercell=2,2,2", "--set", "displacement.fc3_supercell=2,2,2",
+    "--set", "mesh=5,5,5", "--set", "relax.fmax_ev_per_angstrom=0.01",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(copper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a copper crystal in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    write(tmp_path / "Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
+    return tmp_path
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def kappa(copper: Any, *more: str) -> int:
+    return run("kappa", "Cu.cif", "--model", copper.checkpoint, *FAST, *more)
+
+
+CHILD = """
+import sys, time
+start = time.perf_counter()
+from esen_flows.cli.app import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = "torch atomate2 jobflow phonopy phono3py pymatgen maggma matplotlib sevenn".split()
+print("LOADED", [name for name in heavy if name in sys.modules])
+"""
+
+
+def test_the_second_run_only_reads(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kappa(copper) == 0
+    first = capsys.readouterr().out
+    assert "kappa RTA, 300 K" in first
+    assert "kappa Wigner, 300 K" in first
+    assert "Fm-3m (225)" in first
+    calls = copper.force_field.force_evaluations
+    assert calls > 0
+    (results,) = (folder / "results").iterdir()
+    names = {path.name for path in results.iterdir()}
+    assert {"kappa.png", "cumulative_kappa.png"} <= names
+    assert not [name for name in names if name.startswith(".")]
+
+    command = [sys.executable, "-c", CHILD, "kappa", "Cu.cif", "--model", str(copper.checkpoint), *FAST]
+    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    second, _, loaded = child.stdout.partition("LOADED ")
+    assert loaded.strip() == "[]"
+    assert second == first
+    assert copper.force_field.force_evaluations == calls
+
+
+def test_missing_figures_are_made_again_without_a_force_call(copper: Any, folder: Path) -> None:
+    assert kappa(copper, "--output", "figures") == 0
+    calls = copper.force_field.force_evaluations
+    made = (folder / "figures" / "kappa.png").read_bytes()
+    assert made.startswith(b"\x89PNG")
+    kept = os.stat(folder / "figures" / "cumulative_kappa.png").st_mtime_ns
+    (folder / "figures" / "kappa.png").unlink()
+    assert kappa(copper, "--output", "figures") == 0
+    assert (folder / "figures" / "kappa.png").read_bytes().startswith(b"\x89PNG")
+    assert os.stat(folder / "figures" / "cumulative_kappa.png").st_mtime_ns == kept
+    assert copper.force_field.force_evaluations == calls
+
+
+def test_relax_writes_the_structure(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out") == 0
+    relaxed = read(folder / "out" / "relaxed.extxyz")
+    # EMT's copper has its minimum at a = 3.5898 Angstrom (fmax 1e-3).
+    assert relaxed.cell.lengths() == pytest.approx(3.5898, abs=5e-4)
+    assert "lattice constant a" in capsys.readouterr().out
+
+
+def test_phonon(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--set", "displacement.fc2_supercell=2,2,2", "--set", "mesh=6,6,6"]
+    assert run("phonon", "Cu.cif", "--model", copper.checkpoint, "--output", "out", *options) == 0
+    assert (folder / "out" / "phonon.png").stat().st_size > 10_000
+    assert "verdict" in capsys.readouterr().out
+
+
+def test_a_stored_failure_answers_at_once(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for attempt in ("", "stored failure"):
+        assert kappa(copper, "--set", "relax.max_steps=1") == 1
+        captured = capsys.readouterr()
+        assert captured.err.splitlines()[-1].startswith("esen-flows: the relaxation of Cu4 stopped after 1 steps")
+        assert attempt in captured.err
+        calls = copper.force_field.force_evaluations
+    assert copper.force_field.force_evaluations == calls
+    assert not (folder / "results").exists()
+    assert run("query", "relax", "--failed") == 0
+    assert "NotConvergedError" in capsys.readouterr().out
+
+
+def test_show_and_query(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out")
+    table = capsys.readouterr().out
+    key = table.split("key ")[-1].strip()
+    assert run("show", key[:8]) == 0
+    shown = capsys.readouterr().out
+    assert table.replace("wrote    out/relaxed.extxyz\n", "").replace("wrote    out/relaxation.png\n", "") == shown
+    assert run("show", key, "--format", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["key"], document["formula"], document["state"]) == (key, "Cu", "finished")
+
+    assert run("query", "relax", "--elements", "Cu", "--spacegroup", "225", "--format", "json") == 0
+    assert [found["key"] for found in json.loads(capsys.readouterr().out)] == [key]
+    assert run("query", "relax", "--formula", "Cu", "--format", "csv") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["key"] == key
+    assert float(row["a_angstrom"]) == pytest.approx(3.5898, abs=5e-4)
+    assert run("query", "relax", "--chemsys", "Cu", "--model", "emt") == 0
+    assert key[:12] in capsys.readouterr().out
+    assert run("query", "phonon") == 0
+    assert "nothing found" in capsys.readouterr().out
+
+    assert run("show", "ffff0000") == 1
+    assert "no result with a key that begins with 'ffff0000'" in capsys.readouterr().err
+    assert run("show", "xyz") == 1
+    assert run("query", "relax", "--formula", "Cux") == 1
+    assert "not a chemical formula: 'Cux'" in capsys.readouterr().err
+
+
+SLOW = """
+import sys, time
+import esen_flows.forcefield.load as load
+from ase.calculators.emt import EMT
+from esen_flows.forcefield.contract import Declaration
+from esen_flows.forcefield.third_party import AseForceField
+
+class Slow(AseForceField):
+    def evaluate(self, structures):
+        print("evaluating", flush=True)
+        time.sleep(0.2)
+        return super().evaluate(structures)
+
+declared = Declaration(conservative=True, equivariance="O3", differentiable=False, elements=None, dtype="float64")
+load.load_force_field = lambda *a, **k: Slow(EMT(), key="cc" * 32, label="emt", declaration=declared)
+from esen_flows.cli.app import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_gives_its_claim_back(copper: Any, folder: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", SLOW, "relax", "Cu.cif", "--model", str(copper.checkpoint), "--output", "out"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert "evaluating" in child.stdout.readline()
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "interrupted; finished steps are stored" in err
+    assert "Traceback" not in err
+    assert not (folder / "out").exists()
+    # Nobody waits for a claim that was given back.
+    start = time.monotonic()
+    assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out") == 0
+    assert time.monotonic() - start < 60.0
+
+
+def test_db_status_and_version(copper: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("db", "status") == 0
+    assert "running" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_doctor_tells_no_secret(
+    copper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from esen_flows.settings import get_settings
+
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI", "mongodb://somebody:hunter2@db.example.org/")
+    get_settings.cache_clear()
+    run("doctor")
+    out = capsys.readouterr().out
+    assert "hunter2" not in out
+    assert "somebody" not in out
+    assert "phono3py" in out
+    assert "allocator" in out
+
+
+def test_a_foreign_server_is_not_stopped(
+    copper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from esen_flows.settings import get_settings
+
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI", "mongodb://somebody:hunter2@db.example.org/")
+    get_settings.cache_clear()
+    assert run("db", "stop") == 1
+    captured = capsys.readouterr()
+    assert "ESEN_FLOWS_MONGO_URI is set" in captured.err
+    assert "hunter2" not in captured.err + captured.out

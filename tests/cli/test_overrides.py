@@ -1,0 +1,81 @@
+"""`--set key=value` reaches nested fields and refuses what a protocol refuses."""
+
+from typing import Any
+
+import pytest
+
+from esen_flows.cli.overrides import UsageError, field_names, parse_value, with_overrides
+from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.01", 0.01),
+        ("1e-3", 1e-3),
+        ("9", 9),
+        ("true", True),
+        ("null", None),
+        ("fix", "fix"),
+        ("[9, 9, 9]", [9, 9, 9]),
+        ("9,9,9", [9, 9, 9]),
+        ("rta,wigner", ["rta", "wigner"]),
+        ('["rta"]', ["rta"]),
+        ("[[2,0,0],[0,2,0],[0,0,2]]", [[2, 0, 0], [0, 2, 0], [0, 0, 2]]),
+    ],
+)
+def test_values(text: str, value: Any) -> None:
+    assert parse_value(text) == value
+
+
+def test_nothing_set_is_the_default() -> None:
+    assert with_overrides(ConductivityProtocol(), []) == ConductivityProtocol()
+
+
+def test_nested_fields_keep_the_other_defaults_of_their_protocol() -> None:
+    found = with_overrides(ConductivityProtocol(), ["displacement.displacement_angstrom=0.01", "relax.max_steps=2000"])
+    assert found.displacement.displacement_angstrom == 0.01
+    assert found.displacement.order == 3  # DisplacementProtocol's own default is 2
+    assert found.relax.max_steps == 2000
+    assert found.relax.symmetry == "fix"  # RelaxProtocol's own default is free
+
+
+def test_lists_and_the_last_one_wins() -> None:
+    found = with_overrides(ConductivityProtocol(), ["mesh=9,9,9", "mesh=[5, 5, 7]", "methods=rta,wigner"])
+    assert found.mesh == (5, 5, 7)
+    assert found.methods == ("rta", "wigner")
+
+
+def test_a_diagonal_supercell() -> None:
+    found = with_overrides(PhononProtocol(), ["displacement.fc2_supercell=3,3,2"])
+    assert found.displacement.fc2_supercell == ((3, 0, 0), (0, 3, 0), (0, 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("mesh", "is not key=value"),
+        ("mesh=", "is not key=value"),
+        ("mash=9,9,9", "--set mash: no such field; valid fields: relax.fmax_ev_per_angstrom, "),
+        ("displacement=0.01", "no such field; valid fields: .*displacement.displacement_angstrom"),
+        ("displacement.displacement_angstrom=-1", r"displacement.displacement_angstrom: .*greater than 0 \(got -1\)"),
+        ("mesh=9,9", "--set mesh: Field required"),
+        ("mesh=9,9,x", r"--set mesh: .*integer.* \(got 'x'\)"),
+        ("relax.symmetry=keep", r"relax.symmetry: .*'free' or 'fix' \(got 'keep'\)"),
+        ("temperatures_kelvin=300,100", "temperatures_kelvin: .*must be ascending"),
+    ],
+)
+def test_what_is_refused(assignment: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        with_overrides(ConductivityProtocol(), [assignment])
+
+
+def test_every_listed_field_can_be_set() -> None:
+    for protocol in (RelaxProtocol(), PhononProtocol(), ConductivityProtocol()):
+        for name in field_names(protocol):
+            value: Any = protocol
+            for part in name.split("."):
+                value = getattr(value, part)
+            if value is not None:
+                text = str(value).replace("'", '"').replace("(", "[").replace(")", "]").replace("True", "true")
+                assert with_overrides(protocol, [f"{name}={text.replace('False', 'false')}"]) == protocol

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, make_supercell, molecule
+
+from esen_flows.errors import NotConservativeError, StructureError
+from esen_flows.physics.lattice.datasets import entries
+from esen_flows.physics.lattice.displacements import displaced_forces, supercell_matrices
+from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.protocols import DisplacementProtocol
+
+THIRD = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=(2, 2, 2), fc3_supercell=(1, 1, 1))
+
+
+def displaced_cells(output: ForcesOutput) -> list[Atoms]:
+    """The supercells of a third-order result, built from the dataset alone: first atoms, then pairs."""
+    matrix = output.supercell_matrix_fc3
+    perfect = make_supercell(output.unitcell.to_atoms(), matrix, order="atom-major")
+    cells = []
+    for first in output.displacements_fc3["first_atoms"]:
+        cells.append([(first["number"], first["displacement"])])
+    for first in output.displacements_fc3["first_atoms"]:
+        for second in first["second_atoms"]:
+            cells.append([(first["number"], first["displacement"]), (second["number"], second["displacement"])])
+    built = []
+    for moves in cells:
+        cell = perfect.copy()
+        for atom, move in moves:
+            cell.positions[atom] += move
+        built.append(cell)
+    return built
+
+
+def test_batches_equal_one_by_one_evaluation_of_the_dataset(argon, argon_force_field) -> None:
+    seen: list[tuple[int, int]] = []
+    output = displaced_forces(
+        argon, argon_force_field, THIRD, lambda done, total: seen.append((done, total)), atoms_per_batch=70
+    )
+    total = len(output.forces_fc3) + len(output.forces_fc2)
+    assert output.forces_fc3.shape[1:] == (4, 3)
+    assert output.forces_fc2.shape[1:] == (32, 3)
+    assert output.n_evaluations == argon_force_field.force_evaluations == total
+    sizes = [min(70 // 4, len(output.forces_fc3) - i) for i in range(0, len(output.forces_fc3), 70 // 4)]
+    assert seen == [(int(done), total) for done in np.cumsum([*sizes, *([1] * len(output.forces_fc2))])]
+    one_by_one = [argon_force_field.evaluate([cell])[0].forces for cell in displaced_cells(output)]
+    assert output.forces_fc3 == pytest.approx(np.array(one_by_one), abs=1e-13)
+    for entry in entries(output.displacements_fc3):
+        assert np.linalg.norm(entry["displacement"]) == pytest.approx(0.03)
+        assert "forces" not in entry
+
+
+def test_same_supercell_serves_both_orders(argon, argon_force_field) -> None:
+    protocol = THIRD.model_copy(update={"fc2_supercell": THIRD.fc3_supercell})
+    output = displaced_forces(argon, argon_force_field, protocol)
+    assert output.n_evaluations == len(output.forces_fc3)
+    assert len(output.forces_fc2) == len(output.displacements_fc2["first_atoms"])
+    assert np.array_equal(output.forces_fc2, output.forces_fc3[: len(output.forces_fc2)])
+
+
+def test_result_does_not_depend_on_the_cell_given(argon, argon_force_field) -> None:
+    protocol = DisplacementProtocol(fc2_supercell=(1, 1, 1))
+    primitive = displaced_forces(argon, argon_force_field, protocol)
+    cubic = displaced_forces(
+        bulk("Ar", "fcc", a=argon.cell.lengths()[0] * np.sqrt(2), cubic=True), argon_force_field, protocol
+    )
+    double = displaced_forces(argon.repeat((1, 2, 1)), argon_force_field, protocol)
+    for other in (cubic, double):
+        assert len(other.unitcell.numbers) == 4
+        assert np.sort(np.abs(other.forces_fc2), axis=None) == pytest.approx(
+            np.sort(np.abs(primitive.forces_fc2), axis=None), abs=1e-12
+        )
+
+
+def test_parity_average_removes_what_is_even_under_inversion(argon, argon_force_field, mirrorless) -> None:
+    protocol = DisplacementProtocol(fc2_supercell=(1, 1, 1))
+    exact = displaced_forces(argon, argon_force_field, protocol)
+    assert (exact.parity, exact.parity_averaged) == ("average", False)
+    averaged = displaced_forces(argon, mirrorless, protocol)
+    assert averaged.parity_averaged
+    assert averaged.n_evaluations == 2 * exact.n_evaluations
+    assert set(mirrorless.batches) == {2 * len(exact.forces_fc2)}
+    assert averaged.forces_fc2 == pytest.approx(exact.forces_fc2, abs=1e-15)
+    as_is = displaced_forces(argon, mirrorless, protocol.model_copy(update={"parity": "as_is"}))
+    assert not as_is.parity_averaged
+    assert as_is.forces_fc2 - exact.forces_fc2 == pytest.approx(
+        np.broadcast_to([1e-3, -2e-3, 5e-4], exact.forces_fc2.shape), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("atoms", "periodic"), [(molecule("H2O"), 0), (fcc111("Cu", (1, 1, 2), vacuum=5.0), 2)], ids=["molecule", "slab"]
+)
+def test_what_is_not_a_crystal_is_refused(metals, atoms: Atoms, periodic: int) -> None:
+    with pytest.raises(StructureError, match=f"periodic in {periodic} of 3 directions; phonons and conductivity need"):
+        displaced_forces(atoms, metals, THIRD)
+    assert metals.force_evaluations == 0
+
+
+def test_forces_that_are_no_gradient_are_refused(not_conservative) -> None:
+    with pytest.raises(NotConservativeError, match="lattice dynamics needs forces that are the gradient"):
+        displaced_forces(bulk("Cu"), not_conservative, THIRD)
+
+
+def test_supercells_by_length_are_the_smallest_that_are_long_enough() -> None:
+    unitcell = Atoms("Po", cell=[3.0, 4.0, 7.6], pbc=True)
+    fc2, fc3 = supercell_matrices(unitcell, DisplacementProtocol(order=3))
+    assert np.diag(fc2).tolist() == [5, 4, 2]
+    assert np.diag(fc3).tolist() == [4, 3, 2]
+    assert supercell_matrices(unitcell, DisplacementProtocol(order=2))[1] is None
+    # 2.9999999 is 3 for everybody but a comparison of floats.
+    unitcell.cell[0, 0] -= 1e-7
+    assert supercell_matrices(unitcell, DisplacementProtocol(order=2))[0][0, 0] == 5
+
+
+def test_supercell_matrix_without_volume_is_refused() -> None:
+    protocol = DisplacementProtocol(fc2_supercell=((1, 0, 0), (1, 0, 0), (0, 0, 1)))
+    with pytest.raises(StructureError, match="fc2_supercell .* determinant is 0"):
+        supercell_matrices(Atoms("Po", cell=[3, 3, 3], pbc=True), protocol)

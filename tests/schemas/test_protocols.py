@@ -1,0 +1,101 @@
+"""Protocols: closed values whose hashes outlive new fields."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from esen_flows.schemas.protocols import (
+    ConductivityProtocol,
+    DisplacementProtocol,
+    Frozen,
+    HarmonicProtocol,
+    NumericSettings,
+    PhononProtocol,
+    RelaxProtocol,
+    TransportProtocol,
+)
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_keys.json").read_text())["protocols"]
+PROTOCOLS: dict[str, Frozen] = {
+    "numeric default": NumericSettings(),
+    "numeric float32": NumericSettings(dtype="float32"),
+    "relax default": RelaxProtocol(),
+    "relax symmetric": RelaxProtocol(symmetry="fix", fmax_ev_per_angstrom=1e-4),
+    "displacement default": DisplacementProtocol(),
+    "displacement third order 2x2x2": DisplacementProtocol(order=3, fc2_supercell=(4, 4, 4), fc3_supercell=(2, 2, 2)),
+    "phonon default": PhononProtocol(),
+    "harmonic default": HarmonicProtocol.of(PhononProtocol()),
+    "conductivity default": ConductivityProtocol(),
+    "transport default": TransportProtocol.of(ConductivityProtocol()),
+}
+
+
+class First(Frozen):
+    """As first released."""
+
+    mesh: int = 11
+    relax: RelaxProtocol = RelaxProtocol()
+
+
+def grown(added: Any, default: Any, *, named: bool = True) -> Frozen:
+    """The same class after it has got a field; `added` None leaves it at its default."""
+
+    class Grown(First):
+        added_later: ClassVar[frozenset[str]] = frozenset({"smearing"}) if named else frozenset()
+        smearing: float | None = default
+
+    Grown.__name__ = "First"  # the next release of the same class
+    return Grown() if added is None else Grown(smearing=added)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_golden_hashes(name: str) -> None:
+    """A changed hash loses every stored result: name new fields in `added_later` instead of changing this file."""
+    assert PROTOCOLS[name].hash() == GOLDEN[name]
+
+
+def test_every_protocol_has_a_golden_hash() -> None:
+    """All classes that enter a key are guarded, those written after this test too."""
+    ours = {cls for cls in Frozen.__subclasses__() if cls.__module__ == Frozen.__module__}
+    assert {type(protocol) for protocol in PROTOCOLS.values()} == ours
+    assert set(PROTOCOLS) == set(GOLDEN)
+
+
+@pytest.mark.parametrize("default", [None, 0.1])
+def test_a_field_added_later_changes_no_hash_at_its_default(default: float | None) -> None:
+    assert grown(None, default).hash() == First().hash()
+    assert grown(0.2, default).hash() != First().hash()
+
+
+def test_a_field_that_is_not_named_as_added_changes_the_hash() -> None:
+    assert grown(None, 0.1, named=False).hash() != First().hash()
+
+
+def test_nested_values_and_types_count() -> None:
+    assert First(relax=RelaxProtocol(max_steps=501)).hash() != First().hash()
+    assert HarmonicProtocol.of(PhononProtocol()).hash() != TransportProtocol.of(ConductivityProtocol()).hash()
+
+
+def test_hash_survives_a_round_trip_through_json() -> None:
+    for protocol in PROTOCOLS.values():
+        assert type(protocol).model_validate_json(protocol.model_dump_json()).hash() == protocol.hash()
+
+
+def test_protocols_are_closed_and_frozen() -> None:
+    with pytest.raises(ValidationError, match="fmax"):
+        RelaxProtocol(fmax=0.01)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="frozen"):
+        RelaxProtocol().max_steps = 3  # type: ignore[misc]
+
+
+def test_three_integers_are_a_diagonal_supercell() -> None:
+    assert DisplacementProtocol(fc2_supercell=(2, 3, 4)).fc2_supercell == ((2, 0, 0), (0, 3, 0), (0, 0, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperatures", [(), (300.0, 100.0), (300.0, 300.0)])
+def test_temperatures_ascend(temperatures: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="ascending"):
+        ConductivityProtocol(temperatures_kelvin=temperatures)

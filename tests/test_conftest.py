@@ -1,0 +1,57 @@
+"""ESEN_FLOWS_REQUIRE turns the skips that CI must not have into failures."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = """
+import pytest
+
+@pytest.mark.mongod
+def test_marked():
+    pytest.skip("no mongod found")
+
+@pytest.mark.mongod
+@pytest.mark.xfail(reason="known")
+def test_expected_failure():
+    assert False
+
+@pytest.mark.mongod
+@pytest.mark.skipif(True, reason="wrong platform")
+def test_skipped_by_mark():
+    pass
+
+def test_unmarked():
+    pytest.skip("not needed")
+"""
+
+
+@pytest.mark.parametrize(
+    ("required", "counts"),
+    [
+        ("", "3 skipped, 1 xfailed"),
+        ("shared", "3 skipped, 1 xfailed"),
+        ("mongod", "1 failed, 1 skipped, 1 xfailed, 1 error"),
+    ],
+)
+def test_required_markers_may_not_be_skipped(tmp_path: Path, required: str, counts: str) -> None:
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_some.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    mongod\n    shared\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "ESEN_FLOWS_REQUIRE": required},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    # A skip during set-up becomes an error, one in the body a failure; either fails the run.
+    assert f"{counts} in" in done.stdout
+    if required == "mongod":
+        assert "ESEN_FLOWS_REQUIRE names mongod: Skipped: no mongod found" in done.stdout

@@ -1,0 +1,69 @@
+"""README's Python example runs, and what README names is there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from esen_flows.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [content for name, content in fenced if name == language]
+
+
+@pytest.mark.mongod
+@pytest.mark.slow
+def test_first_flow_runs(tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
+    environment = {**os.environ, "ESEN_FLOWS_DATA_DIR": str(tmp_path / "data")}
+    environment.pop("ESEN_FLOWS_MONGO_URI", None)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", example],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    finally:
+        stop = [sys.executable, "-c", "from esen_flows.cli.app import main; main(['db', 'stop', '--force'])"]
+        subprocess.run(stop, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    verdict, frequency, unit = done.stdout.splitlines()[-1].split()
+    assert verdict in ("stable", "acoustic_noise")
+    # Si's Raman mode, the top of its spectrum, is at 15.5 THz (Parker, Feldman and Ashkin, Phys. Rev. 155, 712, 1967:
+    # 520 cm^-1); force fields trained on PBE come out somewhat lower.
+    assert 13.0 < float(frequency) < 16.0
+    assert unit == "THz"
+    assert (tmp_path / "results" / "silicon_phonon.png").stat().st_size > 10_000
+
+
+def test_commands_are_understood() -> None:
+    lines = [line.partition("#")[0] for block in blocks("bash") for line in block.splitlines()]
+    asked = [shlex.split(found.group(1)) for line in lines if (found := re.search(r"bin/esen-flows (.*)", line))]
+    assert ["kappa", "workflows/silicon_kappa/Si.cif"] in asked
+    assert (ROOT / "workflows/silicon_kappa/Si.cif").is_file()
+    commands = get_command(app).commands
+    for name, *arguments in asked:
+        commands[name].make_context(name, arguments)
+
+
+def test_tree_is_the_tree() -> None:
+    (tree,) = [block for block in blocks("") if "esen_flows/" in block]
+    rooms = re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE)
+    assert set(rooms) == {path.parent.name for path in (ROOT / "esen_flows").glob("*/__init__.py")}
+    for folder in re.findall(r"^(\w+)/", tree, flags=re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
