@@ -79,10 +79,11 @@ def store(embedded_settings: Settings) -> "Iterator[Store]":
     """An empty store on the session's private mongod, in a database of its own."""
     from esen_flows.store.connection import open_store
 
-    opened = open_store(embedded_settings.model_copy(update={"database": f"test_{uuid.uuid4().hex[:12]}"}))
-    yield opened
-    opened.database.drop()
-    opened.close()
+    settings = embedded_settings.model_copy(update={"database": f"test_{uuid.uuid4().hex[:12]}"})
+    yield open_store(settings)
+    last = open_store(settings)  # another one where the test has closed the first
+    last.database.drop()
+    last.close()
 
 
 @dataclass

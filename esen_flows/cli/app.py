@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from esen_flows import __version__
-from esen_flows.cli import db, doctor, models, properties, results
+from esen_flows.cli import db, doctor, models, properties, results, train
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (properties, results, models, doctor):
+for module in (properties, results, models, train, doctor):
     module.register(app)
 app.add_typer(db.app, name="db")
 
@@ -45,8 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, 2)
     except (EsenFlowsError, OSError) as error:
         _fail(error, 1)
+    except KeyboardInterrupt as stop:  # commands that hold claims have said so and released them by now
+        _fail(stop if stop.args else "interrupted; what was finished is kept", 130)
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: BaseException | str, code: int) -> None:
     print(f"esen-flows: {error}", file=sys.stderr)
     raise SystemExit(code)

@@ -1,6 +1,9 @@
 """The files of a result: figures, and the relaxed structure. Written once, whole or not at all."""
 
+import glob
 import os
+import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,22 +19,33 @@ def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
 
 
 def write_artefacts(document: ResultDocument, folder: Path) -> None:
-    """Write the files of a result that are not there yet."""
+    """Write the files of a result that are not there yet, and clear away what killed commands left half-written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in artefact_paths(document, folder):
-        if not path.exists():
-            _WRITERS[document.kind][path.name](document, path)
+    _remove_leftovers(folder)
+    desk = folder / f".partial-{platform.node()}-{os.getpid()}"
+    desk.mkdir(exist_ok=True)
+    try:
+        for path in artefact_paths(document, folder):
+            if not path.exists():
+                _WRITERS[document.kind][path.name](document, desk / path.name)
+                # The file that is looked for comes last: with it, its companions (an SVG beside a PNG) are there too.
+                for made in sorted(desk.iterdir(), key=lambda made: made.name == path.name):
+                    made.replace(folder / made.name)
+    finally:
+        shutil.rmtree(desk)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for desk in folder.glob(f".partial-{glob.escape(platform.node())}-*"):
+        process = Path("/proc") / desk.name.rpartition("-")[2]
+        if process.parent.is_dir() and not process.exists():
+            shutil.rmtree(desk, ignore_errors=True)
 
 
 def _relaxed(document: ResultDocument, path: Path) -> None:
     from ase.io import write
 
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(partial, RelaxOutput.model_validate(document.output).structure.to_atoms(), format="extxyz")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write(path, RelaxOutput.model_validate(document.output).structure.to_atoms(), format="extxyz")
 
 
 # The figures' modules are imported when one is missing: matplotlib costs a second, which a stored answer does not pay.

@@ -71,6 +71,8 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
     for quantity, value, unit, field in rows_of(answer):
         table.add_row(quantity, value, unit, *([_comparison(card, answer, field)] if compared else []))
     out.print(table)
+    for conditions in dict.fromkeys(m.conditions for m in compared if m.property in answer.summary and m.conditions):
+        out.print(f"compared values: {conditions}", highlight=False)
     for document in documents:
         out.print(cost_line(document), highlight=False, soft_wrap=True)
     for file in files:
@@ -127,8 +129,4 @@ def _lattice_rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
 
 def _comparison(card: ModelCard | None, document: ResultDocument, field: str) -> str:
     entries = [] if card is None else card.references(document.formula, field)
-    return "\n".join(
-        f"{reference.source} {reference.value:g}" + (f" ({entry.conditions})" if entry.conditions else "")
-        for entry in entries
-        for reference in entry.reference
-    )
+    return "\n".join(f"{reference.source} {reference.value:g}" for entry in entries for reference in entry.reference)

@@ -76,3 +76,9 @@ def train(
             progress=show,
         )
     typer.echo(f"checkpoint {path}; errors by epoch in {folder / 'history.csv'}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(label)
+    app.command()(train)

@@ -158,31 +158,31 @@ class BlobStore:
             raise StoreError(f"array {reference.sha} does not match its checksum; the store is damaged")
         return array
 
-    def remove_orphans(self, shas: Iterable[str], except_claim: Any = None) -> list[str]:
+    def remove_orphans(self, shas: Iterable[str], by_token: str = "") -> list[str]:
         """Remove those of these arrays that no result and no claim names; which they were.
 
         Parameters
         ----------
         shas : candidates.
-        except_claim : id of the claim that lists them because it is cleaning up.
+        by_token : of the claim that lists them because it is cleaning up.
         """
-        return [sha for sha in dict.fromkeys(shas) if self._remove_orphan(sha, except_claim)]
+        return [sha for sha in dict.fromkeys(shas) if self._remove_orphan(sha, by_token)]
 
     def _put_chunk(self, chunk_id: str, chunk: dict[str, Any]) -> None:
         db = self._database
         db.call(lambda: db["blob_chunks"].replace_one({"_id": chunk_id}, chunk, upsert=True))
 
-    def _remove_orphan(self, sha: str, except_claim: Any) -> bool:
+    def _remove_orphan(self, sha: str, by_token: str) -> bool:
         """Doom, look again, then remove what is still doomed; a writer that needs it in between lifts the doom."""
         db = self._database
         db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$set": {"doomed": True}}))
-        if self._is_named(sha, except_claim):
+        if self._is_named(sha, by_token):
             db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$unset": {"doomed": 1}}))
             return False
         gone = db.call(lambda: db["blobs"].find_one_and_delete({"_id": sha, "doomed": True}))
         # Order matters: a token seen among the chunks whose claim is gone has either its header by now or no owner.
         tokens = db.call(lambda: db["blob_chunks"].distinct("write", {"sha": sha}))
-        claims = {"tokens": {"$in": tokens}, "_id": {"$ne": except_claim}}
+        claims = {"tokens": {"$in": tokens}, "token": {"$ne": by_token}}
         live = db.call(lambda: db["claims"].distinct("tokens", claims))
         header = db.call(lambda: db["blobs"].find_one({"_id": sha}, {"write": 1}))
         dead = set(tokens) - set(live) - ({header["write"]} if header else set())
@@ -190,11 +190,11 @@ class BlobStore:
             db.call(lambda: db["blob_chunks"].delete_many({"sha": sha, "write": {"$in": sorted(dead)}}))
         return gone is not None
 
-    def _is_named(self, sha: str, except_claim: Any) -> bool:
+    def _is_named(self, sha: str, by_token: str) -> bool:
         db = self._database
         if db.call(lambda: db["results"].find_one({"blobs": sha}, {"_id": 1})) is not None:
             return True
-        query = {"blobs": sha, "_id": {"$ne": except_claim}}
+        query = {"blobs": sha, "token": {"$ne": by_token}}
         return db.call(lambda: db["claims"].find_one(query, {"_id": 1})) is not None
 
 

@@ -89,9 +89,10 @@ class Claims:
         db = self._database
         with self._lock:
             self._held.discard(claim.token)
-        deleted = db.call(lambda: db["claims"].delete_one({"_id": claim.key, "token": claim.token})).deleted_count
+        if db.call(lambda: db["claims"].delete_one({"_id": claim.key, "token": claim.token})).deleted_count:
+            return True
         db.call(lambda: db["claims"].delete_one({"_id": f"{claim.key}#{claim.token}", "token": claim.token}))
-        return deleted == 1
+        return False
 
     def dead(self) -> list[str]:
         """Ids of claims that are expired, or whose process on this machine has ended."""

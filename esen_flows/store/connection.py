@@ -13,7 +13,8 @@ _opened: dict[tuple[Any, ...], Store] = {}
 def open_store(settings: Settings | None = None) -> Store:
     """The store that the settings mean: a MongoDB server by URI, or else this user's private one, started if need be.
 
-    One per process and settings: asking again gives the same object until it is closed.
+    One per process and settings: asking again gives the same object until it is closed. Opening clears away what
+    killed processes left.
 
     Raises
     ------
@@ -32,4 +33,5 @@ def open_store(settings: Settings | None = None) -> Store:
             database.close()
             raise
         store = _opened[name] = Store(database)
+        store.sweep()
     return store

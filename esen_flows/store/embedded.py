@@ -4,6 +4,7 @@ A client holds `clients.lock` shared for as long as it may use the server; the k
 holds that lock alone. So whoever has the lock either finds a server that stays, or starts one.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -222,7 +223,6 @@ class Lease:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         if not self._clients.shared(_PATIENCE_SECONDS):
             raise ServerUnavailableError(f"the server is stopping and does not end; see {layout.keeper_log}")
-        os.utime(layout.clients_lock)
         started = 0
         while time.monotonic() < deadline:
             lock = FileLock(layout.keeper_lock)
@@ -251,6 +251,8 @@ class Lease:
 
     def close(self) -> None:
         """Give up the right; the keeper stops the server when it has been alone for long enough."""
+        with contextlib.suppress(OSError):
+            os.utime(self.server.layout.clients_lock)  # the time of the last use
         self._clients.close()
 
 

@@ -109,6 +109,7 @@ class Keeper:
         self._await_answer(self.server)
         if not self.layout.initialised.exists():
             _write_durably(self.layout.initialised, self.version + "\n")
+        os.utime(self.layout.clients_lock)  # who asked for it may be gone, but shall find it
         self._write(state="ready")
 
     def watch(self) -> str:
@@ -156,7 +157,7 @@ class Keeper:
         if not self.clients.try_exclusive():
             os.utime(self.layout.clients_lock)
             return False
-        # Arriving clients touch the file, so those that came and went between two looks count too.
+        # Parting clients touch the file, so those that came and went between two looks count too.
         if time.time() - self.layout.clients_lock.stat().st_mtime >= self.idle_seconds:
             return True
         self.clients.unlock()

@@ -68,7 +68,7 @@ def _from_wheel() -> Path | None:
 def _asked(binary: Path) -> Mongod:
     try:
         answer = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
+            [binary, "--version"], capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServerUnavailableError(f"{binary} does not run ({error}); {REMEDY}") from error

@@ -70,7 +70,7 @@ class Store:
                 return result
             claim = self._claims.try_claim(key)
             if claim is not None:
-                self._blobs.remove_orphans(claim.inherited, except_claim=key)
+                self._blobs.remove_orphans(claim.inherited, by_token=claim.token)
                 # Between the look and the claim, its last holder may have finished.
                 result = self._settled(key)
                 if result is None:
@@ -110,7 +110,7 @@ class Store:
         stored = self._insert_if_absent(row)
         mine = stored["_id"] == row["_id"]
         if not mine:
-            self._blobs.remove_orphans(large, except_claim=claim.key)
+            self._blobs.remove_orphans(large, by_token=claim.token)
         if not self._claims.forget(claim) and mine:
             for sha, array in large.items():
                 self._blobs.repair(sha, array)
@@ -126,7 +126,7 @@ class Store:
         for claim_id in self._claims.dead():
             claim = self._claims.try_claim(claim_id)
             if claim is not None:
-                self._blobs.remove_orphans(claim.inherited, except_claim=claim_id)
+                self._blobs.remove_orphans(claim.inherited, by_token=claim.token)
                 self._claims.forget(claim)
                 swept += 1
         return swept

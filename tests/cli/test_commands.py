@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -93,7 +94,13 @@ def test_missing_figures_are_made_again_without_a_force_call(copper: Any, folder
 
 
 def test_relax_writes_the_structure(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    leftover = folder / "out" / f".partial-{platform.node()}-{ended.pid}"
+    leftover.mkdir(parents=True)
+    (leftover / "relaxed.extxyz").write_text("half")
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out") == 0
+    assert sorted(os.listdir(folder / "out")) == ["relaxation.png", "relaxation.svg", "relaxed.extxyz"]
     relaxed = read(folder / "out" / "relaxed.extxyz")
     # EMT's copper has its minimum at a = 3.5898 Angstrom (fmax 1e-3).
     assert relaxed.cell.lengths() == pytest.approx(3.5898, abs=5e-4)

@@ -25,9 +25,7 @@ def test_argon_relaxes_to_the_minimum_of_its_pair(argon_force_field) -> None:
 def test_path_and_progress_cover_every_step(argon_force_field) -> None:
     seen: list[tuple[int, float]] = []
     protocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4)
-    output = relax(
-        bulk("Ar", "fcc", a=5.4), argon_force_field, protocol, lambda step, fmax: seen.append((step, fmax))
-    )
+    output = relax(bulk("Ar", "fcc", a=5.4), argon_force_field, protocol, lambda step, fmax: seen.append((step, fmax)))
     assert [step for step, _ in seen] == list(range(output.n_steps + 1))
     assert len(output.energies_ev) == output.n_steps + 1
     assert output.energies_ev[-1] == output.energy_ev < output.energies_ev[0]

@@ -115,7 +115,7 @@ def test_many_processes_at_once_get_one_server(server: EmbeddedServer, tmp_path:
 @pytest.mark.mongod
 def test_it_is_not_stopped_under_its_users(server: EmbeddedServer) -> None:
     lease = server.connect()
-    with pytest.raises(StoreError, match="in use.*--force"):
+    with pytest.raises(StoreError, match=r"in use.*--force"):
         server.stop()
     lease.close()
     assert server.stop()

@@ -14,21 +14,16 @@ THIRD = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=
 
 def displaced_cells(output: ForcesOutput) -> list[Atoms]:
     """The supercells of a third-order result, built from the dataset alone: first atoms, then pairs."""
-    matrix = output.supercell_matrix_fc3
-    perfect = make_supercell(output.unitcell.to_atoms(), matrix, order="atom-major")
+    perfect = make_supercell(output.unitcell.to_atoms(), output.supercell_matrix_fc3, order="atom-major")
+    firsts = output.displacements_fc3["first_atoms"]
+    moves = [[first] for first in firsts] + [[first, second] for first in firsts for second in first["second_atoms"]]
     cells = []
-    for first in output.displacements_fc3["first_atoms"]:
-        cells.append([(first["number"], first["displacement"])])
-    for first in output.displacements_fc3["first_atoms"]:
-        for second in first["second_atoms"]:
-            cells.append([(first["number"], first["displacement"]), (second["number"], second["displacement"])])
-    built = []
-    for moves in cells:
+    for displacements in moves:
         cell = perfect.copy()
-        for atom, move in moves:
-            cell.positions[atom] += move
-        built.append(cell)
-    return built
+        for entry in displacements:
+            cell.positions[entry["number"]] += entry["displacement"]
+        cells.append(cell)
+    return cells
 
 
 def test_batches_equal_one_by_one_evaluation_of_the_dataset(argon, argon_force_field) -> None:
@@ -114,5 +109,5 @@ def test_supercells_by_length_are_the_smallest_that_are_long_enough() -> None:
 
 def test_supercell_matrix_without_volume_is_refused() -> None:
     protocol = DisplacementProtocol(fc2_supercell=((1, 0, 0), (1, 0, 0), (0, 0, 1)))
-    with pytest.raises(StructureError, match="fc2_supercell .* determinant is 0"):
+    with pytest.raises(StructureError, match=r"fc2_supercell .* determinant is 0"):
         supercell_matrices(Atoms("Po", cell=[3, 3, 3], pbc=True), protocol)

@@ -1,0 +1,201 @@
+"""Conductivities against published ones, against phono3py used in its own ways, and against their own sum rules."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ase import Atoms
+from phono3py import Phono3py
+from phonopy.structure.atoms import PhonopyAtoms
+
+from esen_flows.errors import ImaginaryModesError, InputError
+from esen_flows.physics.lattice.conductivity import conductivity
+from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.physics.lattice.force_sets import read_phono3py_forces
+from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput
+from esen_flows.schemas.lattice_versions import lattice_versions
+from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, TransportProtocol
+
+PROTOCOL = TransportProtocol.of(ConductivityProtocol(mesh=(4, 4, 3), temperatures_kelvin=(100.0, 310.0, 900.0)))
+
+
+def crystal() -> Atoms:
+    """Ordered CuAu, tetragonal, two atoms: different masses, and more than one value in kappa."""
+    return Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.76, 2.76, 3.87], pbc=True)
+
+
+def third_order(metals, fc2: tuple[int, int, int]) -> ForcesOutput:
+    protocol = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=fc2, fc3_supercell=(2, 2, 2))
+    return displaced_forces(crystal(), metals, protocol)
+
+
+@pytest.fixture
+def forces(metals) -> ForcesOutput:
+    return third_order(metals, (3, 3, 2))
+
+
+@pytest.fixture
+def output(forces: ForcesOutput) -> ConductivityOutput:
+    return conductivity(forces, PROTOCOL)
+
+
+def phono3py_itself(metals, fc2: tuple[int, int, int] | None) -> Phono3py:
+    """phono3py as its manual uses it, supercells evaluated one by one."""
+    atoms = crystal()
+    ph3 = Phono3py(
+        PhonopyAtoms(symbols=["Cu", "Au"], scaled_positions=atoms.get_scaled_positions(), cell=atoms.cell.array),
+        supercell_matrix=[2, 2, 2],
+        phonon_supercell_matrix=fc2,
+        primitive_matrix="P",
+    )
+
+    def evaluate(cells) -> list[np.ndarray]:
+        as_atoms = [Atoms(c.symbols, positions=c.positions, cell=c.cell, pbc=True) for c in cells]
+        return [metals.evaluate([cell])[0].forces for cell in as_atoms]
+
+    ph3.generate_displacements(distance=0.03)
+    ph3.forces = evaluate(ph3.supercells_with_displacements)
+    ph3.produce_fc3()
+    if fc2 is not None:
+        ph3.phonon_forces = evaluate(ph3.phonon_supercells_with_displacements)
+        ph3.produce_fc2()
+    ph3.symmetrize_fc3()
+    ph3.symmetrize_fc2()
+    ph3.mesh_numbers = [4, 4, 3]
+    ph3.init_phph_interaction(average_degenerate_weights=True, exclude_gamma_acoustic=True)
+    return ph3
+
+
+@pytest.mark.parametrize("fc2", [(3, 3, 2), (2, 2, 2)], ids=["own fc2 supercell", "one supercell"])
+def test_phono3py_used_directly_says_the_same(metals, fc2: tuple[int, int, int]) -> None:
+    ours = conductivity(third_order(metals, fc2), PROTOCOL)
+    theirs = phono3py_itself(metals, None if fc2 == (2, 2, 2) else fc2)
+    theirs.run_thermal_conductivity(temperatures=[100, 310, 900])
+    rta = theirs.thermal_conductivity
+    assert ours.fc3_ev_per_angstrom3 == pytest.approx(theirs.fc3, abs=1e-8)
+    assert ours.fc2_ev_per_angstrom2 == pytest.approx(theirs.fc2, abs=1e-9)
+    assert ours.methods["rta"].kappa_w_per_m_k == pytest.approx(rta.kappa[0], rel=1e-6, abs=1e-8)
+    # Wigner in one go, linewidths computed anew; ours takes those of the relaxation-time run.
+    theirs.run_thermal_conductivity(temperatures=[100, 310, 900], transport_type="SMM19")
+    wigner = ours.methods["wigner"]
+    assert wigner.kappa_w_per_m_k == pytest.approx(theirs.thermal_conductivity.kappa[0], rel=1e-6, abs=1e-8)
+    assert wigner.kappa_w_per_m_k == pytest.approx(wigner.kappa_particle_w_per_m_k + wigner.kappa_coherence_w_per_m_k)
+    assert (wigner.kappa_coherence_w_per_m_k[:, :3] > 0).all()
+
+
+def test_document_holds_together(output: ConductivityOutput) -> None:
+    n_q = len(output.q_points)
+    assert output.q_weights.sum() == 4 * 4 * 3
+    assert output.frequencies_thz.shape == (n_q, 6)
+    assert output.linewidths_thz.shape == (3, n_q, 6)
+    assert output.group_velocities_m_per_s.shape == (n_q, 6, 3)
+    assert np.abs(output.group_velocities_m_per_s).max() == pytest.approx(4e3, rel=0.5)  # sound in copper and gold
+    assert output.structure.numbers.tolist() == [29, 79]
+    assert output.fc3_ev_per_angstrom3.shape == (2, 16, 16, 3, 3, 3)
+    assert output.phono3py_version.startswith(lattice_versions()["phono3py"])
+    assert output.backend == lattice_versions()["lattice_backend"]
+
+
+def test_conductivity_is_the_sum_over_modes_that_the_document_gives(output: ConductivityOutput) -> None:
+    # kappa = 1/(N V) sum C v v tau, tau = 1/(4 pi gamma); xx + yy + zz does not feel the star of q.
+    thz, kelvin = 1e12, output.temperatures_kelvin[1]
+    x = 6.62607015e-34 * output.frequencies_thz * thz / (1.380649e-23 * kelvin)
+    with np.errstate(divide="ignore", invalid="ignore"):  # Gamma's acoustic modes carry nothing
+        capacity = 1.380649e-23 * x**2 * np.exp(x) / np.expm1(x) ** 2
+        lifetime = 1 / (4 * np.pi * output.linewidths_thz[1] * thz)
+        speed2 = (output.group_velocities_m_per_s**2).sum(axis=-1)
+        counted = (output.linewidths_thz[1] > 0) & (output.frequencies_thz > 1e-4)
+        modes = np.where(counted, capacity * speed2 * lifetime, 0.0).sum(axis=1)
+    volume = output.structure.to_atoms().get_volume() * 1e-30
+    total = (modes * output.q_weights).sum() / output.q_weights.sum() / volume
+    assert total == pytest.approx(output.methods["rta"].kappa_w_per_m_k[1, :3].sum(), rel=1e-5)
+
+
+def test_cumulative_conductivity_climbs_to_the_total_nearest_300_kelvin(output: ConductivityOutput) -> None:
+    cumulative = output.cumulative_kappa_w_per_m_k
+    assert output.cumulative_temperature_kelvin == 310.0
+    assert (np.diff(cumulative) >= -1e-12).all()
+    assert cumulative[0] == pytest.approx(0.0, abs=1e-9)
+    assert cumulative[-1] == pytest.approx(output.methods["rta"].kappa_w_per_m_k[1, :3].mean(), rel=1e-9)
+    assert output.cumulative_frequencies_thz[-1] == pytest.approx(output.max_frequency_thz)
+
+
+def test_protocol_chooses_methods_and_scattering(forces: ForcesOutput, output: ConductivityOutput) -> None:
+    wigner = conductivity(forces, PROTOCOL.model_copy(update={"methods": ("wigner",), "isotope_scattering": True}))
+    assert set(wigner.methods) == {"wigner"}
+    clean = output.methods["wigner"]
+    assert (wigner.methods["wigner"].kappa_particle_w_per_m_k[:, 0] < clean.kappa_particle_w_per_m_k[:, 0]).all()
+    grains = conductivity(forces, PROTOCOL.model_copy(update={"methods": ("rta",), "boundary_mfp_micrometre": 0.01}))
+    assert (grains.methods["rta"].kappa_w_per_m_k[:, 0] < 0.9 * output.methods["rta"].kappa_w_per_m_k[:, 0]).all()
+
+
+def test_nothing_is_printed_and_no_file_is_left(
+    metals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    conductivity(third_order(metals, (2, 2, 2)), PROTOCOL)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unstable_crystal_has_no_conductivity(metals) -> None:
+    stretched = crystal()
+    stretched.set_cell(stretched.cell.array * 1.25, scale_atoms=True)
+    protocol = DisplacementProtocol(order=3, fc2_supercell=(2, 2, 2), fc3_supercell=(2, 2, 2))
+    forces = displaced_forces(stretched, metals, protocol)
+    with pytest.raises(ImaginaryModesError, match=r"AuCu has an imaginary mode of -\d+\.\d+ THz \(band 1\) at q = \("):
+        conductivity(forces, PROTOCOL)
+
+
+def test_second_order_is_not_enough(metals) -> None:
+    forces = displaced_forces(crystal(), metals, DisplacementProtocol(fc2_supercell=(2, 2, 2)))
+    with pytest.raises(InputError, match="needs third-order forces"):
+        conductivity(forces, PROTOCOL)
+
+
+def at_300_kelvin(mesh: tuple[int, int, int]) -> TransportProtocol:
+    return PROTOCOL.model_copy(update={"mesh": mesh, "temperatures_kelvin": (300.0,), "methods": ("rta",)})
+
+
+def test_rounding_of_forces_does_not_reach_the_conductivity(forces: ForcesOutput, output: ConductivityOutput) -> None:
+    # phono3py's default weights depend on the eigenvectors of degenerate modes: 1 % in this crystal on this mesh.
+    noise = 1e-11 * np.random.default_rng(0).normal(size=forces.forces_fc2.shape)
+    again = conductivity(forces.model_copy(update={"forces_fc2": forces.forces_fc2 + noise}), PROTOCOL)
+    for method, result in output.methods.items():
+        assert again.methods[method].kappa_w_per_m_k == pytest.approx(result.kappa_w_per_m_k, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "documented"), [("Si-PBEsol", 109.1), ("Si-PBE", 119.5)])
+def test_dft_silicon_has_its_documented_conductivity(shared_dir, name: str, documented: float) -> None:
+    # W/m/K at 300 K on an 11^3 mesh, from the README beside the data (phono3py's examples).
+    folder = shared_dir / "data/phono3py" / name
+    forces, nac = read_phono3py_forces(folder / "phono3py_disp.yaml", folder / "FORCES_FC3")
+    assert nac is None
+    kappa = conductivity(forces, at_300_kelvin((11, 11, 11))).methods["rta"].kappa_w_per_m_k[0]
+    assert kappa[:3] == pytest.approx([documented] * 3, rel=2e-3)
+
+
+@pytest.mark.shared
+def test_dft_rock_salt_with_its_charges_has_its_documented_conductivity(shared_dir) -> None:
+    forces, nac = read_phono3py_forces(shared_dir / "data/phono3py/phono3py_params_NaCl222.yaml.xz")
+    kappa = conductivity(forces, at_300_kelvin((9, 9, 9)), nac).methods["rta"].kappa_w_per_m_k[0]
+    assert kappa[:3] == pytest.approx([7.86] * 3, rel=2e-3)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_dft_silicon_agrees_with_the_output_of_phono3py_3(shared_dir) -> None:
+    # kappa-m111111_si_pbesol.hdf5 was written by phono3py 3.28; integration weights changed by about 1 % since.
+    folder = shared_dir / "data/phono3py"
+    forces, _ = read_phono3py_forces(folder / "Si-PBEsol/phono3py_disp.yaml", folder / "Si-PBEsol/FORCES_FC3")
+    protocol = at_300_kelvin((11, 11, 11)).model_copy(update={"temperatures_kelvin": (100.0, 300.0, 500.0)})
+    output = conductivity(forces, protocol)
+    with h5py.File(folder / "kappa-m111111_si_pbesol.hdf5") as reference:
+        assert np.array_equal(output.q_weights, reference["weight"][:])
+        assert output.frequencies_thz == pytest.approx(reference["frequency"][:], abs=1e-6)
+        assert output.group_velocities_m_per_s / 100 == pytest.approx(reference["group_velocity"][:], abs=1e-6)
+        gamma = reference["gamma"][[0, 2, 4]]
+    assert output.linewidths_thz.sum(axis=(1, 2)) == pytest.approx(gamma.sum(axis=(1, 2)), rel=0.01)

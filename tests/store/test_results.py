@@ -1,0 +1,285 @@
+"""Results: computed once, kept whole, failed ones asked again when that can help."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from other_processes import Ghost, Remote
+from result_documents import document, failed, key_of, large_array
+
+from esen_flows.errors import ClaimedElsewhereError, InputError, StoreError
+from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.keys import array_key, atoms_key
+from esen_flows.store import results as module
+from esen_flows.store.blobs import BlobReference
+from esen_flows.store.claims import Claim, Claims
+from esen_flows.store.results import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.mongod
+KEY = key_of("one")
+
+
+def claimed(store: Store, key: str = KEY) -> Claim:
+    claim = store.get_or_claim(key, wait_seconds=0)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def rows(store: Store) -> dict[str, int]:
+    names = ("results", "claims", "blobs", "blob_chunks")
+    return {name: store.database[name].count_documents({}) for name in names}
+
+
+def test_absent_then_claimed_then_stored(store: Store) -> None:
+    assert store.get(KEY) is None
+    claim = claimed(store)
+    assert store.get(KEY) is None
+    stored = store.commit(claim, document(KEY))
+    assert stored.attempt == 0
+    assert stored.current
+    again = store.get_or_claim(KEY)
+    assert isinstance(again, ResultDocument)
+    assert again.model_dump(exclude={"output"}) == stored.model_dump(exclude={"output"})
+    assert rows(store) == {"results": 1, "claims": 0, "blobs": 0, "blob_chunks": 0}
+
+
+def test_arrays_of_all_sizes_survive(store: Store) -> None:
+    output = {
+        "small": np.arange(6.0).reshape(2, 3),
+        "fc3": large_array(1, 20.0).reshape(-1, 32),  # three chunks
+        "paths": [np.arange(3), np.arange(4)],
+        "words": {"verdict": "stable", "n": 3, "nothing": None},
+    }
+    stored = store.commit(claimed(store), document(KEY, output=output))
+    loaded = store.get(KEY)
+    assert loaded is not None
+    for found in (stored.output, loaded.output):
+        assert found is not None
+        np.testing.assert_array_equal(found["fc3"], output["fc3"])
+        np.testing.assert_array_equal(found["small"], output["small"])
+        np.testing.assert_array_equal(found["paths"][1], np.arange(4))
+        assert found["words"] == output["words"]
+    assert rows(store) == {"results": 1, "claims": 0, "blobs": 1, "blob_chunks": 3}
+
+
+def test_large_arrays_are_left_where_they_are_unless_asked_for(store: Store) -> None:
+    array = large_array(0)
+    store.commit(claimed(store), document(KEY, output={"large": array, "small": np.arange(2)}))
+    found = store.get(KEY, load_arrays=False)
+    assert found is not None
+    assert found.output is not None
+    assert found.output["large"] == BlobReference(array_key(array), "<f8", array.shape)
+    np.testing.assert_array_equal(found.output["small"], np.arange(2))
+
+
+def test_the_same_array_of_two_results_is_stored_once(store: Store) -> None:
+    for name in ("one", "two"):
+        store.commit(claimed(store, key_of(name)), document(key_of(name), output={"fc2": large_array(0)}))
+    assert rows(store) == {"results": 2, "claims": 0, "blobs": 1, "blob_chunks": 1}
+
+
+def test_times_are_utc_and_what_commit_returns_is_what_get_returns(store: Store) -> None:
+    berlin = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
+    stored = store.commit(claimed(store), document(KEY, created_at=berlin))
+    assert stored.created_at == datetime(2026, 11, 21, 11, 0, 0, 123000, tzinfo=UTC)
+    again = store.get(KEY)
+    assert again is not None
+    assert again.created_at == stored.created_at
+    assert again.created_at.utcoffset() == timedelta(0)
+
+
+def test_a_document_of_another_key_is_refused(store: Store) -> None:
+    claim = claimed(store)
+    with pytest.raises(StoreError, match=r"claim is for result .*, but the document is result "):
+        store.commit(claim, document(key_of("two")))
+    with pytest.raises(StoreError, match=r"relax\.output\.a is a set"):
+        store.commit(claim, document(KEY, output={"a": {1}}))
+    store.commit(claim, document(KEY))  # the claim was still there
+
+
+def test_release_lets_the_next_one_compute(store: Store) -> None:
+    store.release(claimed(store))
+    store.release(claimed(store))
+    assert rows(store)["claims"] == 0
+
+
+def test_a_final_failure_is_an_answer_and_another_one_is_not(store: Store) -> None:
+    store.commit(claimed(store), failed(KEY, final=True))
+    answer = store.get_or_claim(KEY)
+    assert isinstance(answer, ResultDocument)
+    assert answer.failure is not None
+    assert answer.failure.error == "NotConvergedError"
+
+    other = key_of("two")
+    store.commit(claimed(store, other), failed(other, final=False))
+    found = store.get(other)
+    assert found is not None
+    assert found.state == "failed"
+    store.commit(claimed(store, other), failed(other, final=False))
+    finished = store.commit(claimed(store, other), document(other))
+    assert (finished.attempt, finished.current) == (2, True)
+    attempts = list(store.database["results"].find({"key": other}).sort("attempt"))
+    assert [(row["attempt"], row["state"], row["current"]) for row in attempts] == [
+        (0, "failed", False),
+        (1, "failed", False),
+        (2, "finished", True),
+    ]
+
+
+def test_a_crash_between_two_attempts_leaves_pending_work(store: Store) -> None:
+    store.commit(claimed(store), failed(KEY, final=False))
+    store.database["results"].update_one({"key": KEY}, {"$set": {"current": False}})
+    assert store.get(KEY) is None
+    assert store.commit(claimed(store), document(KEY)).attempt == 1
+
+
+def test_the_first_of_two_finished_results_stays(store: Store) -> None:
+    """Both computed it, one under a claim that it had lost; float noise made their arrays differ."""
+    slow = Store(store.database, Claims(store.database, host=Ghost()))
+    lost = claimed(slow)
+    first = store.commit(claimed(store), document(KEY, output={"fc2": large_array(1)}))
+    second = slow.commit(lost, document(KEY, output={"fc2": large_array(2), "shared": large_array(1)}))
+    assert second.output is not None
+    np.testing.assert_array_equal(second.output["fc2"], large_array(1))
+    assert second.created_at == first.created_at
+    assert rows(store) == {"results": 1, "claims": 0, "blobs": 1, "blob_chunks": 1}
+
+
+def test_a_failure_does_not_replace_a_result(store: Store) -> None:
+    slow = Store(store.database, Claims(store.database, host=Ghost()))
+    lost = claimed(slow)
+    store.commit(claimed(store), document(KEY))
+    assert slow.commit(lost, failed(KEY, final=False)).state == "finished"
+
+
+def test_a_result_replaces_the_pending_failure_of_somebody_else(store: Store) -> None:
+    slow = Store(store.database, Claims(store.database, host=Ghost()))
+    lost = claimed(slow)
+    store.commit(claimed(store), failed(KEY, final=False))
+    stored = slow.commit(lost, document(KEY))
+    assert (stored.state, stored.attempt) == ("finished", 1)
+
+
+def test_arrays_that_a_sweeper_took_are_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for dead while it inserts: the document may not name what is gone."""
+    slow = Store(store.database, Claims(store.database, host=Ghost()))
+    claim = claimed(slow)
+    insert = slow._insert_if_absent
+
+    def swept_before(row: dict[str, object]) -> dict[str, object]:
+        assert store.sweep() == 1
+        assert rows(store)["blobs"] == 0
+        return insert(row)
+
+    monkeypatch.setattr(slow, "_insert_if_absent", swept_before)
+    slow.commit(claim, document(KEY, output={"fc2": large_array(0)}))
+    found = store.get(KEY)
+    assert found is not None
+    assert found.output is not None
+    np.testing.assert_array_equal(found.output["fc2"], large_array(0))
+    assert rows(store) == {"results": 1, "claims": 0, "blobs": 1, "blob_chunks": 1}
+
+
+def test_the_second_asker_waits_for_the_first(store: Store) -> None:
+    claim = claimed(store)
+    timer = threading.Timer(0.7, lambda: store.commit(claim, document(KEY)))
+    timer.start()
+    found = store.get_or_claim(KEY, wait_seconds=20)
+    timer.join()
+    assert isinstance(found, ResultDocument)
+
+
+def test_the_second_asker_takes_over_when_the_first_gives_up(store: Store) -> None:
+    claim = claimed(store)
+    timer = threading.Timer(0.3, lambda: store.release(claim))
+    timer.start()
+    assert isinstance(store.get_or_claim(KEY, wait_seconds=20), Claim)
+    timer.join()
+
+
+def test_the_second_asker_does_not_wait_for_ever(store: Store) -> None:
+    remote = Store(store.database, Claims(store.database, host=Remote()))
+    claimed(remote)
+    began = time.monotonic()
+    with pytest.raises(ClaimedElsewhereError, match=rf"{KEY} is being computed by process \d+ on elsewhere"):
+        store.get_or_claim(KEY, wait_seconds=0.5)
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+def test_what_the_dead_left_is_cleared_by_who_takes_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_debris(store, monkeypatch)
+    assert rows(store) == {"results": 0, "claims": 1, "blobs": 1, "blob_chunks": 1}
+    claim = claimed(store)
+    assert rows(store) == {"results": 0, "claims": 1, "blobs": 0, "blob_chunks": 0}
+    store.commit(claim, document(KEY))
+    assert rows(store)["claims"] == 0
+
+
+def test_sweep_clears_what_nobody_asks_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_debris(store, monkeypatch)
+    alive = claimed(store, key_of("two"))
+    assert store.sweep() == 1
+    assert rows(store) == {"results": 0, "claims": 1, "blobs": 0, "blob_chunks": 0}
+    assert store.sweep() == 0
+    store.commit(alive, document(key_of("two")))
+
+
+def leave_debris(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies between its arrays and its document."""
+    dying = Store(store.database, Claims(store.database, host=Ghost()))
+    claim = claimed(dying)
+
+    def killed(row: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dying, "_insert_if_absent", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dying.commit(claim, document(KEY, output={"fc2": large_array(0)}))
+
+
+def test_a_newer_document_asks_for_an_upgrade(store: Store) -> None:
+    store.commit(claimed(store), document(KEY))
+    store.database["results"].update_one({}, {"$set": {"schema_version": 99}})
+    with pytest.raises(StoreError, match="schema version 99, newer than 1; upgrade"):
+        store.get(KEY)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: bulk("GaAs", "zincblende", 5.65), lambda: molecule("H2O"), lambda: charged(molecule("NH3"))],
+)
+def test_structures(store: Store, make: "Callable[[], Atoms]") -> None:
+    atoms = make()
+    key = store.put_structure(atoms, material_ids=["mp-1"], tags=["a"])
+    assert key == atoms_key(atoms) == store.put_structure(atoms, material_ids=["mp-2"], tags=["a"])
+    back = store.get_structure(key)
+    assert back is not None
+    assert atoms_key(back) == key
+    np.testing.assert_array_equal(back.positions, atoms.positions)
+    row = store.database["structures"].find_one({"_id": key})
+    assert row is not None
+    assert (row["nsites"], row["material_ids"], row["tags"]) == (len(atoms), ["mp-1", "mp-2"], ["a"])
+    assert store.get_structure("0" * 64) is None
+
+
+def charged(atoms: Atoms) -> Atoms:
+    atoms.info.update(charge=1.0, spin=2.0)
+    return atoms
+
+
+def test_a_given_identity_is_not_computed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "identify", lambda atoms: pytest.fail("computed"))
+    key = store.put_structure(bulk("Si"), formula="Si", chemsys="Si", elements=["Si"], nsites=2)
+    row = store.database["structures"].find_one({"_id": key})
+    assert row is not None
+    assert row["chemsys"] == "Si"
+    with pytest.raises(InputError, match=r"unknown fields of a structure: \['name'\]"):
+        store.put_structure(bulk("Si"), name="silicon")
