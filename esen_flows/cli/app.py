@@ -7,6 +7,7 @@ import typer
 
 from esen_flows import __version__
 from esen_flows.cli import db, doctor, models, properties, results, train
+from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError
 
@@ -39,6 +40,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    yield_waiting_threads()
     try:
         app(args=arguments, prog_name="esen-flows")
     except UsageError as error:

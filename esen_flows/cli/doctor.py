@@ -74,7 +74,7 @@ def _private_server(settings: Settings) -> Iterator[tuple[str, str, bool]]:
 
 
 def _compute() -> Iterator[tuple[str, str, bool]]:
-    from esen_flows.cli.allocator import tune_allocator
+    from esen_flows.cli.machine import tune_allocator
 
     try:
         import torch

@@ -7,7 +7,7 @@ from jobflow import Flow, Job, run_locally
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from esen_flows.cli.allocator import tune_allocator
+from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.questions import Question
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker

@@ -18,7 +18,7 @@ def label(
     """Make the structures of a recipe and label them, averaged with their mirror images. Resumes when interrupted."""
     from rich.progress import Progress
 
-    from esen_flows.cli.allocator import tune_allocator
+    from esen_flows.cli.machine import tune_allocator
     from esen_flows.data.generate import generate, read_recipe
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.schemas.keys import sha256_of
@@ -43,14 +43,16 @@ def train(
     config: Annotated[Path, ARGUMENT_CONFIG],
     data: Annotated[Path, typer.Option(help="labelled extended XYZ")],
     folder: Annotated[Path, typer.Option(help="where checkpoint, history and state go; give it again to resume")],
+    initial: Annotated[Path | None, typer.Option(help="checkpoint to start from instead of random weights")] = None,
     validation_fraction: Annotated[float, typer.Option(help="held out of every group")] = 0.08,
     split_seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
 ) -> None:
     """Train an eSEN. Interrupted, it saves; the same command goes on batch for batch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from esen_flows.cli.allocator import tune_allocator
+    from esen_flows.cli.machine import tune_allocator
     from esen_flows.data.extxyz import read_labelled, read_provenance, split_by_group
+    from esen_flows.forcefield.checkpoint import load
     from esen_flows.training.config import read_config
     from esen_flows.training.train import train as run_training
 
@@ -72,6 +74,7 @@ def train(
             [structures[i] for i in training],
             [structures[i] for i in held_out],
             folder,
+            initial=None if initial is None else load(initial),
             provenance=provenance,
             progress=show,
         )

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.metadata import version
 
-# phono3py 4 has two implementations that differ by up to 0.1 % in a conductivity: the one that we always ask for.
+# phonopy and phono3py 4 hold two implementations, with last digits of their own: the one that we always ask for.
 LATTICE_BACKEND = "Rust"
 
 
@@ -25,7 +25,7 @@ def _versions() -> tuple[str, str]:
 def lattice_versions() -> dict[str, str]:
     """The lattice fields of NumericSettings: phonopy and phono3py minor versions, and the implementation.
 
-    Integration weights differ between minor versions, and kappa with them, by up to 2 % on a coarse mesh.
+    Integration weights and defaults differ between minor versions, and a conductivity with them.
     """
     phonopy, phono3py = _versions()
     return {"phonopy": phonopy, "phono3py": phono3py, "lattice_backend": LATTICE_BACKEND}

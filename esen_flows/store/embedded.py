@@ -142,7 +142,6 @@ class EmbeddedServer:
         mongod = find_mongod(self.mongod, self.search_path)
         socket = self.layout.runtime_dir() / "mongod.sock"
         check_socket_path(socket)
-        make_private(socket.parent)
         self._name_licence(mongod)
         process = self._launch(mongod, socket, lock)
         lock.close()  # the keeper has its own descriptor of it now

@@ -137,9 +137,9 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 self.server.kill()
                 self.server.wait()
-        for name in (self.socket.name, "mongodb-27017.sock"):  # mongod makes a second one under its default name
-            (self.socket.parent / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            for name in (self.socket.name, "mongodb-27017.sock"):  # mongod makes a second one under its default name
+                (self.socket.parent / name).unlink(missing_ok=True)
             self.socket.parent.rmdir()
         self._write(state="stopped", mongod=None)
 

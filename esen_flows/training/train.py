@@ -91,6 +91,7 @@ def train(
     validation: Sequence[LabelledStructure],
     folder: str | Path,
     *,
+    initial: Checkpoint | None = None,
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -102,6 +103,7 @@ def train(
     Parameters
     ----------
     training, validation : labelled structures.
+    initial : start from these weights, with their scale and element references, instead of random ones.
     folder : receives history.csv, training_state.pt and checkpoint.safetensors.
     provenance : goes into the checkpoint's header, not into its key.
     progress : called after every step with epoch, step, total_steps, loss, learning_rate, seconds.
@@ -115,8 +117,12 @@ def train(
         raise InputError(f"need training and validation structures, got {len(training)} and {len(validation)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    references = fit_references([s.atoms.numbers for s in training], [s.energy for s in training])
-    scale_ev = force_scale([s.forces for s in training])
+    if initial is None:
+        references = fit_references([s.atoms.numbers for s in training], [s.energy for s in training])
+        scale_ev = force_scale([s.forces for s in training])
+    else:
+        _check_initial(initial, config, training)
+        references, scale_ev = initial.references_ev, initial.scale_ev
     frames = make_frames(training, config.cutoff_angstrom, references)
     held_out = make_frames(validation, config.cutoff_angstrom, references)
 
@@ -124,6 +130,8 @@ def train(
     network = ESEN(config.architecture)
     with torch.no_grad():
         network.get_parameter("energy_block.4.weight").mul_(config.initial_head_factor)
+    if initial is not None:
+        network.load_state_dict(initial.network.state_dict())
     state = TrainingState(
         network, make_optimizer(network, config), MovingAverage(network.parameters(), config.ema_decay)
     )
@@ -133,8 +141,16 @@ def train(
     total_steps = sum(batches_per_epoch)
 
     def checkpoint(errors: dict[str, Any]) -> None:
-        header = {"config": asdict(config), "epoch": state.epoch, "steps": state.step, "total_steps": total_steps}
-        header |= {"seconds": state.seconds, "validation": errors, "provenance": provenance or {}}
+        header = {
+            "config": asdict(config),
+            "initial_model_key": initial.model_key if initial else None,
+            "epoch": state.epoch,
+            "steps": state.step,
+            "total_steps": total_steps,
+            "seconds": state.seconds,
+            "validation": errors,
+            "provenance": provenance or {},
+        }
         averaged = averaged_copy(network, state.average)
         save(folder / CHECKPOINT_NAME, Checkpoint(averaged, scale_ev, references, tuple(references), header))
 
@@ -148,6 +164,17 @@ def train(
                 checkpoint(errors)
             state.save(folder / STATE_NAME, config)
     return folder / CHECKPOINT_NAME
+
+
+def _check_initial(initial: Checkpoint, config: TrainingConfig, training: Sequence[LabelledStructure]) -> None:
+    if initial.network.config != config.architecture:
+        raise InputError(
+            f"the initial checkpoint is {initial.network.config}, the training asks for {config.architecture}; "
+            "give the same sizes"
+        )
+    unknown = {int(z) for s in training for z in s.atoms.numbers} - set(initial.references_ev)
+    if unknown:
+        raise InputError(f"the initial checkpoint has no reference energy for atomic numbers {sorted(unknown)}")
 
 
 def _batches(frames: Sequence[Frame], config: TrainingConfig, epoch: int) -> Any:

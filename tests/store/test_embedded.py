@@ -226,6 +226,20 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         EmbeddedServer(Layout.of(tmp_path)).connect()
 
 
+@pytest.mark.mongod
+def test_somebody_else_in_the_place_of_the_runtime_folder(server: EmbeddedServer, tmp_path: Path) -> None:
+    """/tmp is everybody's: a link there may lead anywhere."""
+    (tmp_path / "trap").mkdir()
+    runtime = server.layout.runtime_dir()
+    runtime.symlink_to(tmp_path / "trap")
+    try:
+        with pytest.raises(ServerUnavailableError, match=r"is not a folder of user.*XDG_RUNTIME_DIR"):
+            server.connect()
+        assert list((tmp_path / "trap").iterdir()) == []
+    finally:
+        runtime.unlink()
+
+
 def test_a_keeper_that_dies_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binary = tmp_path / "mongod"
     binary.write_text("#!/bin/sh\necho 'db version v6.0.5'\n")

@@ -82,6 +82,18 @@ def test_a_nan_label_stops_with_the_step(argon, tmp_path):
         train(TrainingConfig(**CONFIG), bad, argon[1], tmp_path)
 
 
+def test_a_second_stage_starts_from_the_first(argon, tmp_path):
+    first = load(train(TrainingConfig(**CONFIG), *argon, tmp_path / "first"))
+    still = TrainingConfig(**CONFIG | {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "seed": 5})
+    second = load(train(still, *argon, tmp_path / "second", initial=first))
+    for name, value in second.network.state_dict().items():
+        assert torch.allclose(value, first.network.state_dict()[name], atol=1e-7)
+    assert second.training["initial_model_key"] == first.model_key
+    wider = TrainingConfig(**CONFIG | {"sphere_channels": 16})
+    with pytest.raises(InputError, match="sphere_channels=16"):
+        train(wider, *argon, tmp_path / "third", initial=first)
+
+
 def test_no_torch_global_is_left_behind(argon, tmp_path):
     before = (torch.get_default_dtype(), torch.is_grad_enabled(), signal.getsignal(signal.SIGTERM))
     train(TrainingConfig(**CONFIG | {"epochs": 1}), *argon, tmp_path)

@@ -29,7 +29,7 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
 
     Raises
     ------
-    InputError : forces of second order only.
+    InputError : forces of second order only, or a mesh that breaks the crystal's symmetry.
     ImaginaryModesError : the crystal is dynamically unstable on the mesh.
     """
     start = time.perf_counter()

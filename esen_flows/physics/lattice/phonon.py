@@ -33,6 +33,10 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
     ----------
     forces : displaced forces of second or third order; of the latter the second-order part is used.
     nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
+
+    Raises
+    ------
+    InputError : a mesh that breaks the crystal's symmetry.
     """
     lattice = Harmonic(forces, nac)
     primitive = lattice.primitive

@@ -63,7 +63,7 @@ def phono3py_itself(metals, fc2: tuple[int, int, int] | None) -> Phono3py:
     ph3.symmetrize_fc3()
     ph3.symmetrize_fc2()
     ph3.mesh_numbers = [4, 4, 3]
-    ph3.init_phph_interaction(average_degenerate_weights=True, exclude_gamma_acoustic=True)
+    ph3.init_phph_interaction(average_degenerate_weights=True, symmetrize_tetrahedra=True, exclude_gamma_acoustic=True)
     return ph3
 
 
@@ -146,6 +146,24 @@ def test_unstable_crystal_has_no_conductivity(metals) -> None:
     forces = displaced_forces(stretched, metals, protocol)
     with pytest.raises(ImaginaryModesError, match=r"AuCu has an imaginary mode of -\d+\.\d+ THz \(band 1\) at q = \("):
         conductivity(forces, PROTOCOL)
+
+
+def test_turning_the_crystal_changes_nothing(metals, output: ConductivityOutput) -> None:
+    # phono3py's default cuts its tetrahedra along one diagonal, whichever the orientation: 1.5 % here.
+    turned = crystal()
+    turned.rotate(41.0, (1, 2, 3), rotate_cell=True)
+    protocol = DisplacementProtocol(
+        order=3, displacement_angstrom=0.03, fc2_supercell=(3, 3, 2), fc3_supercell=(2, 2, 2)
+    )
+    other = conductivity(displaced_forces(turned, metals, protocol), PROTOCOL)
+    for method, result in output.methods.items():
+        trace = other.methods[method].kappa_w_per_m_k[:, :3].sum(axis=1)
+        assert trace == pytest.approx(result.kappa_w_per_m_k[:, :3].sum(axis=1), rel=1e-6)
+
+
+def test_mesh_that_breaks_the_symmetry_is_refused(forces: ForcesOutput) -> None:
+    with pytest.raises(InputError, match=r"mesh \(4, 3, 3\) breaks the symmetry"):
+        conductivity(forces, PROTOCOL.model_copy(update={"mesh": (4, 3, 3)}))
 
 
 def test_second_order_is_not_enough(metals) -> None:

@@ -1,10 +1,13 @@
-"""The allocator is tuned where there is glibc."""
+"""The allocator is tuned where there is glibc; waiting threads sleep unless the user says otherwise."""
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from esen_flows.cli.machine import yield_waiting_threads
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
@@ -13,7 +16,7 @@ def test_large_blocks_are_kept() -> None:
     code = (
         "import sys, resource, re\n"
         "import numpy as np\n"
-        "from esen_flows.cli.allocator import tune_allocator\n"
+        "from esen_flows.cli.machine import tune_allocator\n"
         "if sys.argv[1] == 'tuned': assert tune_allocator()\n"
         "block = np.ones(32_000_000)\n"
         "del block\n"
@@ -24,3 +27,12 @@ def test_large_blocks_are_kept() -> None:
         for mode in ("tuned", "as it is")
     }
     assert resident["tuned"] - resident["as it is"] > 200  # MB
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
+def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch, own, expected):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    yield_waiting_threads()
+    assert os.environ["OMP_WAIT_POLICY"] == expected
