@@ -21,10 +21,13 @@ def label(
     from esen_flows.cli.machine import tune_allocator
     from esen_flows.data.generate import generate, read_recipe
     from esen_flows.forcefield.load import load_force_field
+    from esen_flows.schemas.card import resolve_model
     from esen_flows.schemas.keys import sha256_of
     from esen_flows.training.label import label as label_structures
 
     structures = generate(read_recipe(recipe))
+    card = resolve_model(model).card
+    licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = load_force_field(model, device=device)
     tune_allocator()
     with Progress() as bar:
@@ -35,6 +38,7 @@ def label(
             output,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             recipe_hash=sha256_of(recipe.read_text()),
+            licence=licence,
         )
     typer.echo(f"{len(structures)} labelled structures in {path}")
 

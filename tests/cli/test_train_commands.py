@@ -1,0 +1,82 @@
+"""`esen-flows label` and `esen-flows train` from the shell's point of view."""
+
+import pytest
+import yaml
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from esen_flows.cli.app import main
+from esen_flows.data.extxyz import LabelledStructure, read_labelled, read_provenance, write_labelled
+from esen_flows.forcefield.load import load_force_field
+
+TRAINING = {
+    "num_layers": 1, "lmax": 2, "mmax": 1, "sphere_channels": 4, "hidden_channels": 4, "edge_channels": 4,
+    "num_distance_basis": 6, "cutoff_angstrom": 4.0, "epochs": 2, "edges_per_batch": 200, "learning_rate": 0.01,
+    "weight_decay": 0.0, "warmup_steps": 2, "clip_norm": 20.0, "ema_decay": 0.5, "loss": "absolute",
+    "energy_weight": 1.0, "force_weight": 1.0, "stress_weight": 1.0, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copper_data(tmp_path_factory):
+    """Rattled fcc copper with EMT labels (an interatomic potential of ASE)."""
+    path = tmp_path_factory.mktemp("data") / "copper.xyz"
+    structures = []
+    for seed in range(10):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+        structures.append(LabelledStructure(atoms.copy(), *labels, "fcc"))
+    write_labelled(path, structures, {"labeller": "EMT"})
+    return path
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return end.value.code
+
+
+def test_train_writes_a_checkpoint_and_a_second_stage_starts_from_it(copper_data, tmp_path):
+    config = tmp_path / "t.yaml"
+    config.write_text(yaml.safe_dump(TRAINING))
+    options = ("--data", copper_data, "--validation-fraction", "0.2")
+    assert not run("train", config, *options, "--folder", tmp_path / "first")
+    first = load_force_field(tmp_path / "first" / "checkpoint.safetensors")
+    initial = ("--initial", tmp_path / "first" / "checkpoint.safetensors")
+    assert not run("train", config, *options, *initial, "--folder", tmp_path / "second")
+    second = load_force_field(tmp_path / "second" / "checkpoint.safetensors")
+    assert first.key != second.key
+    assert first.declaration.elements == frozenset({29})
+    assert (tmp_path / "second" / "history.csv").read_text().count("\n") == 3
+
+
+def test_label_writes_a_dataset_with_its_provenance(copper_data, tmp_path, capsys):
+    config, recipe = tmp_path / "t.yaml", tmp_path / "r.yaml"
+    config.write_text(yaml.safe_dump(TRAINING))
+    run("train", config, "--data", copper_data, "--validation-fraction", "0.2", "--folder", tmp_path / "m")
+    groups = [{"name": "a", "prototype": "fcc", "element": "Cu", "lattice_angstrom": 3.6, "count": 3}]
+    recipe.write_text(yaml.safe_dump({"seed": 1, "groups": groups}))
+    model = tmp_path / "m" / "checkpoint.safetensors"
+    assert not run("label", recipe, "--model", model, "--output", tmp_path / "out.xyz")
+    assert len(read_labelled(tmp_path / "out.xyz")) == 3
+    provenance = read_provenance(tmp_path / "out.xyz")
+    assert provenance["labeller"]["inner_key"] == load_force_field(model).key
+    assert provenance["averaged_with_inversion"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "nowhere.yaml", "--data", "x.xyz", "--folder", "f"), "no training file at nowhere.yaml"),
+        (("label", "nowhere.yaml", "--output", "x.xyz"), "nowhere.yaml"),
+    ],
+)
+def test_missing_files_end_with_one_message(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 1
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.iterdir())
