@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from esen_flows.forcefield.third_party import AseForceField
     from esen_flows.store.results import Store
+
+# Before any test imports torch: on a busy machine spinning threads make the suite many times slower.
+yield_waiting_threads()
 
 
 @pytest.fixture(scope="session")

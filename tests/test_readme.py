@@ -44,9 +44,9 @@ def test_first_flow_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     verdict, frequency, unit = done.stdout.splitlines()[-1].split()
     assert verdict in ("stable", "acoustic_noise")
-    # Si's Raman mode, the top of its spectrum, is at 15.5 THz (Parker, Feldman and Ashkin, Phys. Rev. 155, 712, 1967:
-    # 520 cm^-1); force fields trained on PBE come out somewhat lower.
-    assert 13.0 < float(frequency) < 16.0
+    # SevenNet-l3i5, which labelled the training data, has the top of silicon's spectrum at 12.81 THz
+    # (benchmarks/results/silicon_kappa_sevennet_l3i5.json); DFT has it at 15.5 THz.
+    assert 12.5 < float(frequency) < 13.1
     assert unit == "THz"
     assert (tmp_path / "results" / "silicon_phonon.png").stat().st_size > 10_000
 

@@ -1,9 +1,11 @@
 """The command line. `main` is the entry point: errors become one message and an exit code, never a traceback."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer import Context
+from typer.core import TyperGroup
 
 from esen_flows import __version__
 from esen_flows.cli import db, doctor, models, properties, results, train
@@ -11,8 +13,24 @@ from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError
 
+
+class _Interrupted(Exception):
+    """Ctrl-C, with the words of the command that it met."""
+
+
+class _Commands(TyperGroup):
+    """Typer ends a KeyboardInterrupt that reaches it without a word, so none does."""
+
+    def invoke(self, ctx: Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:  # commands that hold claims have said so and released them by now
+            raise _Interrupted(*(stop.args or ("interrupted; what was finished is kept",))) from stop
+
+
 app = typer.Typer(
     name="esen-flows",
+    cls=_Commands,
     help="Force fields from training to benchmarks: relaxation, phonons, thermal conductivity, all results in MongoDB.",
     no_args_is_help=True,
     add_completion=False,
@@ -47,8 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, 2)
     except (EsenFlowsError, OSError) as error:
         _fail(error, 1)
-    except KeyboardInterrupt as stop:  # commands that hold claims have said so and released them by now
-        _fail(stop if stop.args else "interrupted; what was finished is kept", 130)
+    except _Interrupted as stop:
+        _fail(stop, 130)
 
 
 def _fail(error: BaseException | str, code: int) -> None:

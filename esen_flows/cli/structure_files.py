@@ -41,14 +41,16 @@ def check_structure(atoms: Atoms, name: str) -> None:
 
     Raises
     ------
-    StructureError : no atoms, NaN or infinity, a flat periodic cell, or atoms closer than 0.5 Angstrom.
+    StructureError : no atoms, NaN or infinity, no elements, a flat periodic cell, or atoms closer than 0.5 Angstrom.
     """
     if len(atoms) == 0:
         raise StructureError(f"{name} holds no atoms")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         raise StructureError(f"{name} has NaN or infinite positions or cell vectors; correct the file")
-    if (atoms.numbers < 1).any():
-        raise StructureError(f"{name} has sites without an element (dummy atoms); remove them")
+    if ((atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols))).any():
+        raise StructureError(
+            f"{name} has sites without an element (dummy atoms, unknown symbols); correct or remove them"
+        )
     periodic = atoms.cell.array[atoms.pbc]
     heights = np.linalg.svd(periodic, compute_uv=False) if len(periodic) else np.ones(1)
     if heights.min() < 0.1:

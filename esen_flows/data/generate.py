@@ -88,7 +88,7 @@ def read_recipe(path: Path | str) -> Recipe:
         raise InputError(f"no recipe at {path}; give a YAML file with seed and groups")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {error}") from error
     return recipe_from_dict(content, source=str(path))
 

@@ -79,6 +79,15 @@ class DisplacementProtocol(Frozen):
             return tuple(tuple(v if i == j else 0 for j in range(3)) for i, v in enumerate(value))
         return value
 
+    @field_validator("fc2_supercell", "fc3_supercell")
+    @classmethod
+    def _right_handed(cls, value: Matrix3 | None) -> Matrix3 | None:
+        if value is not None:
+            (a, b, c), (d, e, f), (g, h, i) = value
+            if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) <= 0:
+                raise ValueError("a supercell needs a positive determinant, such as 2,2,2")
+        return value
+
 
 class PhononProtocol(Frozen):
     """Harmonic phonons: relax, displace, force constants, bands, density of states, thermal properties."""

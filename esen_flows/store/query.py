@@ -13,6 +13,7 @@ from esen_flows.store.results import Store
 SORTABLE = ("created_at", "formula", "chemsys", "nsites", "space_group_number", "model_label")
 _WITHOUT_ARRAYS = {"output": 0, "blobs": 0}
 _SHORTEST_PREFIX = 4
+_MOST = 2**31 - 1  # what MongoDB takes as a limit
 
 
 def query(
@@ -86,7 +87,7 @@ def find_by_prefix(store: Store, prefix: str, limit: int = 10) -> list[ResultDoc
 
 def _space_group(spacegroup: int | str) -> Row:
     text = str(spacegroup).strip()
-    if text.isdigit():
+    if re.fullmatch(r"[0-9]+", text):
         if not 1 <= int(text) <= 230:
             raise InputError(f"no space group has the number {text}; give 1 to 230 or a symbol such as F-43m")
         return {"space_group_number": int(text)}
@@ -106,4 +107,4 @@ def _order(sort: str | None) -> list[tuple[str, int]]:
 def _positive(limit: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise InputError(f"limit must be a positive integer, got {limit!r}")
-    return limit
+    return min(limit, _MOST)

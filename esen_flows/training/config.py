@@ -88,8 +88,8 @@ def read_config(path: str | Path) -> TrainingConfig:
     if not path.is_file():
         raise InputError(f"no training file at {path}")
     try:
-        values: Any = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a flat mapping of names to values, got {type(values).__name__}")

@@ -131,6 +131,7 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
         (["--set", "mesh=0,9,9"], "--set mesh: "),
         (["--set", "displacement.order=2"], "so it is 3"),
         (["--device", "gpu"], "none of cpu, cuda"),
+        (["--set", "displacement.fc3_supercell=0,1,1"], "positive determinant"),
     ],
 )
 def test_wrong_usage(run: Run, tmp_path: Path, options: list[str], words: str) -> None:
@@ -151,3 +152,24 @@ def test_a_slab_may_relax_without_its_cell(run: Run, tmp_path: Path) -> None:
     check(run("relax", tmp_path / "slab.xyz"), 1, "add --set relax_cell=false", tmp_path / "home")
     _, _, err = run("relax", tmp_path / "slab.xyz", "--set", "relax_cell=false")
     assert "ESEN_FLOWS_MONGOD" in err  # it got as far as the database
+
+
+def test_a_symbol_that_is_no_element(run: Run, tmp_path: Path) -> None:
+    path = write_silicon(tmp_path)
+    path.write_text(path.read_text().replace("  Si ", "  Qq "))
+    code, out, err = run("relax", path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "without an element" in err
+
+
+@pytest.mark.parametrize(("words", "said"), [((), "interrupted; what"), (("state saved",), "state saved")])
+def test_ctrl_c_is_answered(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt(*words)
+
+    monkeypatch.setattr("esen_flows.cli.properties.ask", interrupted)
+    code, out, err = run("relax", write_silicon(tmp_path))
+    assert (code, out, err.count("\n")) == (130, "", 1)
+    assert err.startswith(f"esen-flows: {said}")

@@ -157,6 +157,9 @@ def test_recipe_level_errors(tmp_path):
     (tmp_path / "broken.yaml").write_text("seed: [1\n")
     with pytest.raises(InputError, match="is not YAML"):
         read_recipe(tmp_path / "broken.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_recipe(tmp_path / "binary.yaml")
 
 
 def test_the_silicon_recipe_is_what_its_card_describes():

@@ -138,6 +138,8 @@ def test_operators_in_free_text_are_only_text(filled: Store) -> None:
     assert query(filled, "relax", model="{'$ne': ''}") == []
     assert query(filled, "relax", model={"$ne": ""}) == []  # type: ignore[arg-type]
     assert query(filled, "relax", spacegroup={"$ne": 0}) == []  # type: ignore[arg-type]
+    assert query(filled, "relax", spacegroup="²") == []  # a digit to Python, but no number
+    assert query(filled, "relax", spacegroup=216, limit=10**30) == query(filled, "relax", spacegroup=216)
     with pytest.raises(InputError, match="unknown kind of result"):
         query(filled, {"$ne": "relax"})  # type: ignore[arg-type]
 

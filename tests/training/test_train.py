@@ -108,3 +108,9 @@ def test_bad_training_files_name_what_is_wrong(tmp_path, text, words):
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(InputError, match=words):
         read_config(tmp_path / "t.yaml")
+
+
+def test_a_binary_training_file_is_refused(tmp_path):
+    (tmp_path / "t.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match="YAML"):
+        read_config(tmp_path / "t.yaml")
