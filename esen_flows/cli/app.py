@@ -4,7 +4,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer import Context
 from typer.core import TyperGroup
 
 from esen_flows import __version__
@@ -21,7 +20,7 @@ class _Interrupted(Exception):
 class _Commands(TyperGroup):
     """Typer ends a KeyboardInterrupt that reaches it without a word, so none does."""
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # the context class is private to typer
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:  # commands that hold claims have said so and released them by now
