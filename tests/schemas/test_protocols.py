@@ -91,6 +91,12 @@ def test_protocols_are_closed_and_frozen() -> None:
         RelaxProtocol().max_steps = 3  # type: ignore[misc]
 
 
+def test_a_supercell_without_volume_is_refused() -> None:
+    for matrix in (((1, 0, 0), (1, 0, 0), (0, 0, 1)), ((0, 1, 0), (1, 0, 0), (0, 0, 1))):
+        with pytest.raises(ValueError, match="positive determinant"):
+            DisplacementProtocol(fc2_supercell=matrix)
+
+
 def test_three_integers_are_a_diagonal_supercell() -> None:
     assert DisplacementProtocol(fc2_supercell=(2, 3, 4)).fc2_supercell == ((2, 0, 0), (0, 3, 0), (0, 0, 4))  # type: ignore[arg-type]
 

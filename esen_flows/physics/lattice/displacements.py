@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 from ase import Atoms
 
-from esen_flows.errors import StructureError
 from esen_flows.forcefield.contract import ForceField, require_conservative
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.lattice.adapter import plan_displacements
@@ -84,28 +83,18 @@ def supercell_matrices(unitcell: Atoms, protocol: DisplacementProtocol) -> tuple
     """Second- and third-order supercell matrices (3, 3) of a conventional cell; None where there is no third order.
 
     A matrix that is not given is the smallest diagonal one whose every lattice vector has the protocol's length.
-
-    Raises
-    ------
-    StructureError : a matrix that makes no cell.
     """
-    fc2 = _matrix(unitcell, protocol.fc2_supercell, protocol.fc2_min_length_angstrom, "fc2_supercell")
+    fc2 = _matrix(unitcell, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
     if protocol.order == 2:
         return fc2, None
-    return fc2, _matrix(unitcell, protocol.fc3_supercell, protocol.fc3_min_length_angstrom, "fc3_supercell")
+    return fc2, _matrix(unitcell, protocol.fc3_supercell, protocol.fc3_min_length_angstrom)
 
 
-def _matrix(unitcell: Atoms, given: Matrix3 | None, min_length: float, name: str) -> np.ndarray:
+def _matrix(unitcell: Atoms, given: Matrix3 | None, min_length: float) -> np.ndarray:
     if given is None:
         lengths = unitcell.cell.lengths() + LENGTH_TOLERANCE_ANGSTROM
         return np.diag(np.ceil(min_length / lengths).astype(np.int64))
-    matrix = np.array(given, dtype=np.int64)
-    if round(float(np.linalg.det(matrix))) < 1:
-        raise StructureError(
-            f"{name} {given} makes no right-handed cell: its determinant is {np.linalg.det(matrix):.0f}; give three "
-            "positive integers or a 3 x 3 integer matrix with a positive determinant"
-        )
-    return matrix
+    return np.array(given, dtype=np.int64)
 
 
 def _evaluate(

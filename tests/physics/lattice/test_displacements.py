@@ -105,9 +105,3 @@ def test_supercells_by_length_are_the_smallest_that_are_long_enough() -> None:
     # 2.9999999 is 3 for everybody but a comparison of floats.
     unitcell.cell[0, 0] -= 1e-7
     assert supercell_matrices(unitcell, DisplacementProtocol(order=2))[0][0, 0] == 5
-
-
-def test_supercell_matrix_without_volume_is_refused() -> None:
-    protocol = DisplacementProtocol(fc2_supercell=((1, 0, 0), (1, 0, 0), (0, 0, 1)))
-    with pytest.raises(StructureError, match=r"fc2_supercell .* determinant is 0"):
-        supercell_matrices(Atoms("Po", cell=[3, 3, 3], pbc=True), protocol)
