@@ -4,7 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from esen_flows.errors import InputError
@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     mongod: Path | None = Field(default=None, description="mongod binary; otherwise PATH, then the `embedded` extra")
     mongod_idle_seconds: float = 600.0
     server_timeout_seconds: float = 15.0
+    model_mirror: str | None = Field(default=None, description="folder or URL to fetch published checkpoints from")
+    hub_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices(f"{_PREFIX}HUB_TOKEN", "HF_TOKEN"),
+        description="token for gated checkpoints; never printed",
+    )
     threads: int | None = Field(default=None, description="torch and OpenMP threads; None: the library default")
 
     @field_validator("data_dir", "cache_dir", "mongod", mode="after")

@@ -28,6 +28,8 @@ BARE_OWN = ("esen_flows.errors", "esen_flows.units", "esen_flows.schemas.keys", 
 LAZY_IN_BARE_ROOMS = {
     "esen_flows/forcefield/third_party.py": {"sevenn"},
     "esen_flows/forcefield/load.py": {"esen_flows.schemas.card"},
+    "esen_flows/forcefield/pull.py": {"esen_flows.schemas.card", "esen_flows.settings"},
+    "esen_flows/network/grid.py": {"e3nn.o3"},
     "esen_flows/training/config.py": {"yaml"},
     "esen_flows/data/generate.py": {"yaml"},
 }
@@ -166,7 +168,7 @@ def not_bare(imports: list[Import]) -> list[str]:
             allowed = found.imported_room in BARE_ROOMS or found.module in BARE_OWN
         else:
             allowed = found.top in BARE_PACKAGES or found.top in sys.stdlib_module_names or found.top == "esen_flows"
-        if found.lazy:
+        if found.lazy or found.typing:
             exceptions = LAZY_IN_BARE_ROOMS.get(found.file, set())
             allowed = allowed or found.module in exceptions or found.top in exceptions
         if not allowed:

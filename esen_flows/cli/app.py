@@ -35,8 +35,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (properties, results, models, train, doctor):
+for module in (properties, results, train, doctor):
     module.register(app)
+app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")
 
 

@@ -89,10 +89,11 @@ def _compute() -> Iterator[tuple[str, str, bool]]:
 
 
 def _models() -> Iterator[tuple[str, str, bool]]:
-    from esen_flows.schemas.card import list_cards, resolve_model
+    from esen_flows.schemas.card import list_cards, read_card, resolve_model
 
     for name in list_cards():
         try:
             yield f"model {name}", resolve_model(name).key[:12], True
         except EsenFlowsError as error:
-            yield f"model {name}", str(error), False
+            optional = read_card(name).source is not None
+            yield f"model {name}", f"not fetched: esen-flows models pull {name}" if optional else str(error), optional

@@ -1,27 +1,33 @@
-"""`esen-flows models [NAME]`: which force fields exist, and what was measured of one."""
+"""`esen-flows models [show | convert | pull]`: which force fields exist, and how published ones get here."""
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from esen_flows.schemas.card import ModelCard, list_cards, read_card
+from esen_flows.cli.overrides import UsageError, parse_value
+from esen_flows.errors import EsenFlowsError
+from esen_flows.schemas.card import ModelCard, checkpoint_path, list_cards, read_card
+
+app = typer.Typer(help="Which force fields exist; without a command, all of them.", invoke_without_command=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("models")(models)
+@app.callback()
+def models(context: typer.Context) -> None:
+    """List the model cards."""
+    if context.invoked_subcommand is None:
+        Console().print(_overview([read_card(card) for card in list_cards()]))
 
 
-def models(name: Annotated[str | None, typer.Argument(help="A model card; without it, all of them.")] = None) -> None:
-    """List the model cards, or show one with its measured results."""
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
+    """One model card with its measured results."""
     console = Console()
-    if name is None:
-        console.print(_overview([read_card(card) for card in list_cards()]))
-        return
     card = read_card(name)
     console.print(f"{card.name} ({card.family})\n{card.description.strip()}\n", highlight=False, markup=False)
     console.print(_facts(card), highlight=False, markup=False)
@@ -29,14 +35,81 @@ def models(name: Annotated[str | None, typer.Argument(help="A model card; withou
         console.print(_measured(card))
 
 
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint (.pt).")],
+    output: Annotated[Path | None, typer.Option(help="Default: the same name, ending in .safetensors.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option that the file does not say, such as use_envelope=true. Repeatable."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="An option of the file that does not matter. Repeatable.")
+    ] = None,
+    elements: Annotated[str | None, typer.Option(help="Elements that it knows, such as Si,O.")] = None,
+    task: Annotated[str | None, typer.Option(help="Whose scale and references, in a file of several tasks.")] = None,
+) -> None:
+    """Turn a published checkpoint into a native one; nothing in the file is run."""
+    target = output or file.with_suffix(".safetensors")
+    if target.exists():
+        raise UsageError(f"{target} exists; give another --output, or remove it")
+    options = dict(_assignment(text) for text in assignments or [])
+    known = None if elements is None else [_number(symbol) for symbol in elements.split(",")]
+    from esen_flows.forcefield.checkpoint import save
+    from esen_flows.forcefield.converted import read_published
+
+    checkpoint = read_published(file, options=options, ignore=ignore or (), elements=known, task=task)
+    key = save(target, checkpoint)
+    parameters = sum(p.numel() for p in checkpoint.network.parameters())
+    typer.echo(f"wrote {target}: {parameters:,} parameters, model key {key}")
+
+
+@app.command()
+def pull(name: Annotated[str, typer.Argument(help="A model card with a source.")]) -> None:
+    """Fetch a published checkpoint by its card, verify it, convert it."""
+    card = read_card(name)
+    from esen_flows.forcefield.pull import pull as fetch
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(card.name, total=None)
+        path = fetch(card, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    typer.echo(f"{card.name} is at {path}")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"--set {text!r} is not name=value; for example --set use_envelope=true")
+    return name.strip(), parse_value(value.strip())
+
+
+def _number(symbol: str) -> int:
+    from ase.data import atomic_numbers
+
+    if symbol.strip() not in atomic_numbers:
+        raise UsageError(f"--elements {symbol!r} is not an element; write them as Si,O")
+    return atomic_numbers[symbol.strip()]
+
+
 def _overview(cards: list[ModelCard]) -> Table:
     table = Table()
-    for heading in ("model", "family", "elements", "conservative", "symmetry", "description"):
-        table.add_column(heading)
+    for heading in ("model", "here", "elements", "conservative", "symmetry", "description"):
+        table.add_column(heading, no_wrap=heading == "model")
     for card in cards:
         conservative = "yes" if card.conservative else "no"
-        table.add_row(card.name, card.family, _elements(card), conservative, card.equivariance, _first_words(card))
+        table.add_row(card.name, _here(card), _elements(card), conservative, card.equivariance, _first_words(card))
     return table
+
+
+def _here(card: ModelCard) -> str:
+    if card.family == "third_party":
+        return "package"
+    try:
+        checkpoint_path(card)
+    except EsenFlowsError:
+        return "to pull" if card.source is not None else "no"
+    return "yes"
 
 
 def _first_words(card: ModelCard) -> str:

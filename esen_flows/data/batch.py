@@ -8,7 +8,8 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.data.neighbors import nearest, neighbor_pairs
+from esen_flows.errors import StructureError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Graph:
     source, target : (edges,) atom indices.
     vectors : (edges, 3) Angstrom, from target to source.
     volume : Angstrom^3; NaN without a cell of three vectors, so that its stress is NaN and not a made-up zero.
+    charge, spin : total charge (e) and spin multiplicity (0: not said).
     """
 
     numbers: np.ndarray
@@ -28,13 +30,33 @@ class Graph:
     target: np.ndarray
     vectors: np.ndarray
     volume: float
+    charge: int = 0
+    spin: int = 0
 
     @classmethod
-    def from_atoms(cls, atoms: Atoms, cutoff_angstrom: float) -> "Graph":
-        """The graph of a structure: all neighbours within the cutoff."""
+    def from_atoms(cls, atoms: Atoms, cutoff_angstrom: float, max_neighbors: int | None = None) -> "Graph":
+        """The graph of a structure: all neighbours within the cutoff, or about the nearest `max_neighbors`.
+
+        Charge and spin multiplicity are `atoms.info["charge"]` and `["spin"]`, 0 where not given.
+
+        Raises
+        ------
+        StructureError : see `neighbor_pairs`; a charge or spin that is not an integer.
+        """
         pairs = neighbor_pairs(atoms, cutoff_angstrom)
+        if max_neighbors is not None:
+            pairs = nearest(pairs, max_neighbors)
         volume = abs(float(np.linalg.det(atoms.cell.array))) if atoms.cell.rank == 3 else float("nan")
-        return cls(np.asarray(atoms.numbers, dtype=np.int64), pairs.source, pairs.target, pairs.vectors, volume)
+        numbers = np.asarray(atoms.numbers, dtype=np.int64)
+        charge, spin = (_integer(atoms, name) for name in ("charge", "spin"))
+        return cls(numbers, pairs.source, pairs.target, pairs.vectors, volume, charge, spin)
+
+
+def _integer(atoms: Atoms, name: str) -> int:
+    value = atoms.info.get(name, 0)
+    if not isinstance(value, int | float | np.number) or not float(value).is_integer():
+        raise StructureError(f"{atoms.get_chemical_formula()}: {name} must be an integer, got {value!r}")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,7 @@ class GraphBatch:
     vectors : (edges, 3) Angstrom, from target to source.
     system : (atoms,) int64 structure of each atom; edge_system : (edges,) of each edge.
     volume : (systems,) Angstrom^3.
+    charge, spin : (systems,) int64.
     n_systems : number of structures.
     """
 
@@ -58,6 +81,8 @@ class GraphBatch:
     system: Tensor
     edge_system: Tensor
     volume: Tensor
+    charge: Tensor
+    spin: Tensor
     n_systems: int
 
     @property
@@ -79,6 +104,8 @@ class GraphBatch:
             "target": np.concatenate([graph.target for graph in graphs]) + offsets,
             "system": np.repeat(np.arange(len(graphs)), atoms),
             "edge_system": np.repeat(np.arange(len(graphs)), edges),
+            "charge": np.array([graph.charge for graph in graphs]),
+            "spin": np.array([graph.spin for graph in graphs]),
         }
         vectors = np.concatenate([graph.vectors for graph in graphs])
         volume = np.array([graph.volume for graph in graphs])

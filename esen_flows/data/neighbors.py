@@ -68,3 +68,25 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
     keep = np.flatnonzero(distance <= cutoff_angstrom)
     keep = keep[np.lexsort((source[keep], target[keep]))]
     return NeighborPairs(source[keep], target[keep], np.asarray(shifts, dtype=np.int64)[keep], vectors[keep])
+
+
+# Neighbours this much further (squared distance, Angstrom^2) than the last one that counts are kept too, so that
+# symmetry-equivalent neighbours stay together; the published models' tolerance.
+LIMIT_TOLERANCE_ANGSTROM2 = 0.01
+
+
+def nearest(pairs: NeighborPairs, max_neighbors: int) -> NeighborPairs:
+    """The nearest neighbours of each target, where there are more than `max_neighbors`.
+
+    Kept are those whose squared distance is at most that of neighbour number `max_neighbors` (counted from 0) plus
+    0.01 Angstrom^2. What a network makes of the result jumps whenever two atoms change places in this order.
+    """
+    squared = (pairs.vectors**2).sum(axis=1)
+    order = np.lexsort((squared, pairs.target))
+    targets = pairs.target[order]
+    first = np.searchsorted(targets, targets)  # position of each target's nearest neighbour
+    count = np.searchsorted(targets, targets, side="right") - first
+    last = np.minimum(first + max_neighbors, len(order) - 1)
+    limit = np.where(count > max_neighbors, squared[order][last] + LIMIT_TOLERANCE_ANGSTROM2, np.inf)
+    keep = np.sort(order[squared[order] <= limit])
+    return NeighborPairs(pairs.source[keep], pairs.target[keep], pairs.shifts[keep], pairs.vectors[keep])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from esen_flows.errors import ModelError
-from esen_flows.network.esen import ESEN, ESENConfig
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.esen import ESEN
 from esen_flows.schemas.checkpoint_header import FORMAT_VERSION, METADATA_NAME, read_header
 from esen_flows.schemas.keys import canonical_json
 
@@ -40,6 +41,7 @@ class Checkpoint:
     elements: tuple[int, ...]
     training: dict[str, Any] = field(default_factory=dict)
     model_key: str = ""
+    energy_offset_ev: float = 0.0  # added once to each structure: the mean that some published normalisers take off
 
 
 def model_key(tensors: Mapping[str, Tensor], identity: Mapping[str, Any]) -> str:
@@ -55,10 +57,11 @@ def model_key(tensors: Mapping[str, Tensor], identity: Mapping[str, Any]) -> str
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "family": "esen",
-        "architecture": asdict(checkpoint.network.config),
+        "architecture": checkpoint.network.config.to_dict(),
         "scale_ev": checkpoint.scale_ev,
         "references_ev": {str(z): e for z, e in sorted(checkpoint.references_ev.items())},
         "elements": sorted(checkpoint.elements),
+        **({"energy_offset_ev": checkpoint.energy_offset_ev} if checkpoint.energy_offset_ev else {}),
     }
 
 
@@ -66,12 +69,16 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint atomically and return its model key."""
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.state_dict().items()}
-    identity = _identity(checkpoint)
+    identity, config = _identity(checkpoint), checkpoint.network.config
     key = model_key(tensors, identity)
     header = {
         **identity,
         "format_version": FORMAT_VERSION,
-        "declaration": {"conservative": True, "equivariance": "SO3", "differentiable": True},
+        "declaration": {
+            "conservative": not config.direct_forces,
+            "equivariance": config.equivariance,
+            "differentiable": not config.direct_forces,
+        },
         "training": checkpoint.training,
         "model_key": key,
     }
@@ -107,6 +114,7 @@ def load(path: str | Path) -> Checkpoint:
         tuple(header["elements"]),
         header.get("training", {}),
         header["model_key"],
+        float(header.get("energy_offset_ev", 0.0)),
     )
     found = model_key(tensors, _identity(checkpoint))
     if found != checkpoint.model_key:

@@ -8,11 +8,11 @@ import torch
 from ase import Atoms
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.errors import EvaluationError, UnknownElementError
+from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.so3 import degree_index
+from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
 # Measured 180 kB per edge for 2 layers, 128 channels, lmax 2 (9 coefficients), float32: 20 copies of a feature row.
 COPIES_PER_EDGE = 20
@@ -36,34 +36,59 @@ class EsenForceField(ForceField):
         self.device = torch.device(device)
         self.network = checkpoint.network.to(device=self.device, dtype=self.torch_dtype).eval()
         self.network.requires_grad_(False)
-        self.scale_ev = checkpoint.scale_ev
+        self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         config = self.network.config
         references = np.zeros(config.max_num_elements)
         for number, energy in checkpoint.references_ev.items():
             references[number] = energy
         self.references_ev = references
+        has_stress = not config.direct_forces or config.direct_stress != "none"
         self.declaration = Declaration(
-            conservative=True,
-            equivariance="SO3",
-            differentiable=True,
+            conservative=not config.direct_forces,
+            equivariance=config.equivariance,
+            differentiable=not config.direct_forces,
+            smooth=config.smooth,
             elements=frozenset(checkpoint.elements),
             dtype=dtype,
-            outputs=("energy", "forces", "stress", "energies"),
+            outputs=("energy", "forces", *(("stress",) if has_stress else ()), "energies"),
             cutoff_angstrom=config.cutoff_angstrom,
         )
         item = torch.finfo(self.torch_dtype).bits // 8
-        row = len(degree_index(config.lmax)) * config.sphere_channels * item
+        row = self.network.n_coefficients * config.sphere_channels * item
         self.max_edges = max(1, int(memory_bytes / (COPIES_PER_EDGE * config.num_layers * row)))
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
         """Energies, forces and stresses; structures of any sizes and periodicities may be mixed."""
-        self._check_elements(structures)
-        graphs = [Graph.from_atoms(atoms, self.network.config.cutoff_angstrom) for atoms in structures]
         results: list[Evaluation] = []
-        for chunk in self._batches(graphs):
+        for chunk in self._batches(self._graphs(structures)):
             results += self._evaluate_batch(chunk)
         self.force_evaluations += len(results)
         return results
+
+    def embeddings(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
+        """Node features after the last layer, for analysis: (atoms, (lmax + 1)^2, sphere_channels) of each structure.
+
+        The first coefficient (l = 0) of an atom does not change under rotation; the others turn with it, as real
+        spherical harmonics do (y is the polar axis, l = 1 is x, y, z).
+
+        Raises
+        ------
+        StructureError, UnknownElementError : as `evaluate`.
+        """
+        features: list[np.ndarray] = []
+        for chunk in self._batches(self._graphs(structures)):
+            batch = GraphBatch.collate(chunk, dtype=self.torch_dtype, device=self.device)
+            with torch.no_grad():
+                joined = self.network(batch).node_embedding.double().cpu().numpy()
+            features += np.split(joined, np.cumsum([len(graph.numbers) for graph in chunk])[:-1])
+        return features
+
+    def _graphs(self, structures: Sequence[Atoms]) -> list[Graph]:
+        self._check_elements(structures)
+        config = self.network.config
+        graphs = [Graph.from_atoms(atoms, config.cutoff_angstrom, config.max_neighbors) for atoms in structures]
+        self._check_charges(graphs)
+        return graphs
 
     def _check_elements(self, structures: Sequence[Atoms]) -> None:
         known = self.declaration.elements or frozenset()
@@ -73,6 +98,14 @@ class EsenForceField(ForceField):
                 raise UnknownElementError(
                     f"structure {index} ({atoms.get_chemical_formula()}) holds {', '.join(unknown)}, which "
                     f"{self.label!r} never saw; it knows atomic numbers {sorted(known)}"
+                )
+
+    def _check_charges(self, graphs: Sequence[Graph]) -> None:
+        for index, graph in enumerate(graphs):
+            if abs(graph.charge) > MAX_CHARGE or not 0 <= graph.spin <= MAX_SPIN:
+                raise StructureError(
+                    f"structure {index} has charge {graph.charge} and spin multiplicity {graph.spin}; charges from "
+                    f"-{MAX_CHARGE} to {MAX_CHARGE} and multiplicities from 0 to {MAX_SPIN} are possible"
                 )
 
     def _batches(self, graphs: Sequence[Graph]) -> Iterator[list[Graph]]:
@@ -98,12 +131,14 @@ class EsenForceField(ForceField):
         evaluations, start = [], 0
         for index, graph in enumerate(graphs):
             rows = slice(start, start := start + len(graph.numbers))
-            references = self.references_ev[graph.numbers]
+            references = self.references_ev[graph.numbers] + self.offset_ev / len(graph.numbers)
             evaluation = Evaluation(
                 float(energy[index] + references.sum()), forces[rows], stress[index], node_energy[rows] + references
             )
             finite = np.isfinite(evaluation.energy) and np.isfinite(evaluation.forces).all()
-            if not finite or (np.isfinite(graph.volume) and not np.isfinite(evaluation.stress).all()):
+            if "stress" in self.declaration.outputs and np.isfinite(graph.volume):
+                finite = finite and np.isfinite(evaluation.stress).all()
+            if not finite:
                 raise EvaluationError(
                     f"{self.label!r} returned NaN or infinity for a structure of {len(graph.numbers)} atoms; "
                     "check its interatomic distances, or use dtype float64"

@@ -1,4 +1,4 @@
-"""Forces and stress as derivatives of the energy, through the edge vectors.
+"""Energy, forces and stress of a batch: derivatives of the energy, or what direct heads say.
 
 All of the geometry enters through the edge vectors, so that one gradient with respect to them gives both: forces by
 summing over edges, the virial as the sum of v outer dE/dv, without strained copies of positions and cells.
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from esen_flows.data.batch import GraphBatch
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen import ESEN, NetworkOutput
+from esen_flows.network.heads import stress_tensor
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,24 @@ class EnergyForcesStress:
     ----------
     energy : (systems,) float64.
     node_energy : (atoms,).
-    forces : (atoms, 3) = -dE/dx.
-    stress : (systems, 3, 3) = dE/dstrain / volume; NaN for systems without a volume.
+    forces : (atoms, 3) = -dE/dx, or of the direct head.
+    stress : (systems, 3, 3) = dE/dstrain / volume, or of the direct head; NaN for systems without a volume, and for
+        all where a direct-force model has no stress head.
+    embedding : (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
     """
 
     energy: Tensor
     node_energy: Tensor
     forces: Tensor
     stress: Tensor
+    embedding: Tensor | None = None
 
 
 def energy_forces_stress(network: ESEN, graph: GraphBatch, *, create_graph: bool = False) -> EnergyForcesStress:
     """Energy, forces and stress of a batch; `create_graph` keeps them differentiable for training."""
+    if network.config.direct_forces:
+        with torch.set_grad_enabled(create_graph):
+            return _of_direct_heads(network(graph), graph)
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_(True)
         output = network(graph, vectors=vectors)
@@ -44,7 +51,16 @@ def energy_forces_stress(network: ESEN, graph: GraphBatch, *, create_graph: bool
     outer = graph.vectors.unsqueeze(2) * gradient.unsqueeze(1)
     virial = gradient.new_zeros(graph.n_systems, 3, 3).index_add(0, graph.edge_system, outer)
     virial = 0.5 * (virial + virial.transpose(1, 2))
-    energy, node_energy = output.energy, output.node_energy
-    if not create_graph:
-        energy, node_energy = energy.detach(), node_energy.detach()
-    return EnergyForcesStress(energy, node_energy, forces, virial / graph.volume.view(-1, 1, 1))
+    kept = (output.energy, output.node_energy, output.node_embedding)
+    energy, node_energy, embedding = kept if create_graph else (value.detach() for value in kept)
+    return EnergyForcesStress(energy, node_energy, forces, virial / graph.volume.view(-1, 1, 1), embedding)
+
+
+def _of_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesStress:
+    assert output.forces is not None
+    if output.isotropic_stress is None or output.anisotropic_stress is None:
+        stress = output.forces.new_full((graph.n_systems, 3, 3), float("nan"))
+    else:
+        stress = stress_tensor(output.isotropic_stress, output.anisotropic_stress)
+        stress = torch.where(torch.isfinite(graph.volume).view(-1, 1, 1), stress, float("nan"))
+    return EnergyForcesStress(output.energy, output.node_energy, output.forces, stress, output.node_embedding)

@@ -1,4 +1,4 @@
-"""eSEN, the published conservative configuration (arXiv 2502.12147): gate, spectral node block, rms norm, envelope.
+"""eSEN (arXiv 2502.12147): one network for every published and ablated configuration, see `config.ESENConfig`.
 
 Parameter names are those of the published checkpoints without their `backbone.` prefix, so that a published file maps
 name by name.
@@ -10,34 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from esen_flows.data.batch import GraphBatch
-from esen_flows.network.radial import GaussianBasis, RadialMLP, envelope
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.grid import GridNodeBlock
+from esen_flows.network.heads import ForceEncoding, StressHead, VectorHead
+from esen_flows.network.norms import NORMS
+from esen_flows.network.radial import BesselBasis, GaussianBasis, RadialMLP, envelope
 from esen_flows.network.so2 import EdgeBlock
-from esen_flows.network.so3 import EdgeRotation, NodeBlock, RMSNormSH, edge_frames
+from esen_flows.network.so3 import EdgeRotation, NodeBlock, edge_frames
 
 EDGE_DEGREE_RESCALE = 5.0  # a constant of the published model
-
-
-@dataclass(frozen=True)
-class ESENConfig:
-    """Sizes of an eSEN; the defaults are those of eSEN-3.2M on MPtrj."""
-
-    num_layers: int = 2
-    lmax: int = 2
-    mmax: int = 2
-    sphere_channels: int = 128
-    hidden_channels: int = 128
-    edge_channels: int = 128
-    num_distance_basis: int = 10
-    cutoff_angstrom: float = 6.0
-    max_num_elements: int = 100
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.mmax <= self.lmax:
-            raise ValueError(f"eSEN needs 1 <= mmax <= lmax, got mmax={self.mmax}, lmax={self.lmax}")
-        if self.num_distance_basis < 2:
-            raise ValueError(f"the Gaussian basis needs at least 2 functions, got {self.num_distance_basis}")
-        if self.cutoff_angstrom <= 0 or self.num_layers < 1:
-            raise ValueError(f"cutoff_angstrom and num_layers must be positive, got {self}")
+MAX_CHARGE, MAX_SPIN = 100, 100  # of the published tables: charges from -100 to 100, multiplicities from 0 to 100
 
 
 @dataclass(frozen=True)
@@ -49,11 +31,18 @@ class NetworkOutput:
     energy : (systems,).
     node_energy : (atoms,).
     node_embedding : (atoms, (lmax + 1)^2, sphere_channels) after the final norm.
+    forces : (atoms, 3) of the direct head, or None.
+    noise : (atoms, 3) of the denoising head, or None.
+    isotropic_stress, anisotropic_stress : (systems,) and (systems, 5) of the direct head, or None.
     """
 
     energy: Tensor
     node_energy: Tensor
     node_embedding: Tensor
+    forces: Tensor | None = None
+    noise: Tensor | None = None
+    isotropic_stress: Tensor | None = None
+    anisotropic_stress: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +56,7 @@ class EdgeGeometry:
     back : (edges, coefficients, n_reduced) out of it, times the envelope.
     basis : (edges, K) radial basis.
     species : source and target species embeddings, each (atoms, edge_channels).
+    state : (atoms, channels) what charge and spin add to l = 0 in every layer, or None.
     """
 
     source: Tensor
@@ -75,6 +65,7 @@ class EdgeGeometry:
     back: Tensor
     basis: Tensor
     species: tuple[Tensor, Tensor]
+    state: Tensor | None
 
 
 class EdgeDegreeEmbedding(nn.Module):
@@ -102,22 +93,29 @@ def _gather_pairs(x: Tensor, edges: EdgeGeometry) -> Tensor:
     return gathered.view(-1, n_coefficients, 2 * channels)
 
 
+def _add_to_scalars(x: Tensor, scalars: Tensor | None) -> Tensor:
+    return x if scalars is None else torch.cat((x[:, :1] + scalars.unsqueeze(1), x[:, 1:]), dim=1)
+
+
 class Layer(nn.Module):
     """x + edge block, then x + node block, each behind a norm."""
 
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
         c = config
-        self.norm_1 = RMSNormSH(c.lmax, c.sphere_channels)
-        self.edge_wise = EdgeBlock(
-            c.lmax, c.mmax, c.sphere_channels, c.hidden_channels, c.edge_channels, c.num_distance_basis
-        )
-        self.norm_2 = RMSNormSH(c.lmax, c.sphere_channels)
-        self.atom_wise = NodeBlock(c.lmax, c.sphere_channels, c.hidden_channels)
+        self.norm_1 = NORMS[c.norm_type](c.lmax, c.sphere_channels)
+        self.edge_wise = EdgeBlock(c)
+        self.norm_2 = NORMS[c.norm_type](c.lmax, c.sphere_channels)
+        self.atom_wise: nn.Module
+        if c.mlp_type == "spectral":
+            self.atom_wise = NodeBlock(c.lmax, c.sphere_channels, c.hidden_channels)
+        else:
+            self.atom_wise = GridNodeBlock(c.lmax, c.sphere_channels, c.hidden_channels, c.grid_resolution)
 
     def forward(self, x: Tensor, edges: EdgeGeometry) -> Tensor:
         """(atoms, coefficients, channels) -> same."""
-        rotated = torch.bmm(edges.rotation, _gather_pairs(self.norm_1(x), edges))
+        features = _add_to_scalars(self.norm_1(x), edges.state)
+        rotated = torch.bmm(edges.rotation, _gather_pairs(features, edges))
         messages = self.edge_wise(rotated, edges.basis, edges.species, (edges.source, edges.target))
         x = x.index_add(0, edges.target, torch.bmm(edges.back, messages))
         return x + self.atom_wise(self.norm_2(x))
@@ -131,7 +129,12 @@ class ESEN(nn.Module):
         self.config = c = config
         self.n_coefficients = (c.lmax + 1) ** 2
         self.sphere_embedding = nn.Embedding(c.max_num_elements, c.sphere_channels)
-        self.distance_expansion = GaussianBasis(c.num_distance_basis, c.cutoff_angstrom)
+        if c.charge_spin_embedding == "rand_emb":
+            self.charge_embedding = nn.Embedding(2 * MAX_CHARGE + 1, c.sphere_channels)
+            self.spin_embedding = nn.Embedding(MAX_SPIN + 1, c.sphere_channels)
+            self.mix_csd = nn.Linear(2 * c.sphere_channels, c.sphere_channels)
+        basis = GaussianBasis if c.distance_function == "gaussian" else BesselBasis
+        self.distance_expansion = basis(c.num_distance_basis, c.cutoff_angstrom)
         self.source_embedding = nn.Embedding(c.max_num_elements, c.edge_channels)
         self.target_embedding = nn.Embedding(c.max_num_elements, c.edge_channels)
         for table in (self.source_embedding, self.target_embedding):
@@ -139,7 +142,10 @@ class ESEN(nn.Module):
         self.edge_rotation = EdgeRotation(c.lmax, c.mmax)
         self.edge_degree_embedding = EdgeDegreeEmbedding(c)
         self.blocks = nn.ModuleList(Layer(c) for _ in range(c.num_layers))
-        self.norm = RMSNormSH(c.lmax, c.sphere_channels)
+        self.norm = NORMS[c.norm_type](c.lmax, c.sphere_channels)
+        self.force_embedding = ForceEncoding(c) if c.denoising else None
+        self.force_head = VectorHead(c) if c.direct_forces else None
+        self.stress_head = StressHead(c) if c.direct_stress != "none" else None
         self.energy_block = nn.Sequential(
             nn.Linear(c.sphere_channels, c.hidden_channels),
             nn.SiLU(),
@@ -148,27 +154,44 @@ class ESEN(nn.Module):
             nn.Linear(c.hidden_channels, 1),
         )
 
-    def embed(self, graph: GraphBatch, vectors: Tensor, frames: Tensor | None) -> Tensor:
+    def embed(self, graph: GraphBatch, vectors: Tensor, frames: Tensor | None, noised_forces: Tensor | None) -> Tensor:
         """Node features after the final norm, (atoms, coefficients, channels)."""
-        distance = torch.linalg.vector_norm(vectors, dim=1)
-        if frames is None:
-            frames = edge_frames(vectors / distance.unsqueeze(1))
-        rotation = self.edge_rotation(frames)
-        smooth = envelope(distance, self.config.cutoff_angstrom)
-        edges = EdgeGeometry(
-            graph.source,
-            graph.target,
-            rotation,
-            (rotation * smooth.view(-1, 1, 1)).transpose(1, 2),
-            self.distance_expansion(distance),
-            (self.source_embedding(graph.numbers), self.target_embedding(graph.numbers)),
-        )
+        edges = self._geometry(graph, vectors, frames)
         scalars = self.sphere_embedding(graph.numbers).unsqueeze(1)
         x = nn.functional.pad(scalars, (0, 0, 0, self.n_coefficients - 1))
+        x = _add_to_scalars(x, edges.state)
+        if self.force_embedding is not None:
+            known = vectors.new_zeros(x.shape[0], 3) if noised_forces is None else noised_forces
+            x = x + self.force_embedding(known)
         x = x + self.edge_degree_embedding(x, edges)
         for layer in self.blocks:
             x = layer(x, edges)
         return self.norm(x)
+
+    def _geometry(self, graph: GraphBatch, vectors: Tensor, frames: Tensor | None) -> EdgeGeometry:
+        distance = torch.linalg.vector_norm(vectors, dim=1)
+        if frames is None:
+            frames = edge_frames(vectors / distance.unsqueeze(1))
+        rotation = self.edge_rotation(frames.detach() if self.config.direct_forces else frames)
+        back = rotation
+        if self.config.use_envelope:
+            back = rotation * envelope(distance, self.config.cutoff_angstrom).view(-1, 1, 1)
+        return EdgeGeometry(
+            graph.source,
+            graph.target,
+            rotation,
+            back.transpose(1, 2),
+            self.distance_expansion(distance),
+            (self.source_embedding(graph.numbers), self.target_embedding(graph.numbers)),
+            self._charge_and_spin(graph),
+        )
+
+    def _charge_and_spin(self, graph: GraphBatch) -> Tensor | None:
+        if self.config.charge_spin_embedding == "none":
+            return None
+        charge = self.charge_embedding(graph.charge + MAX_CHARGE)
+        mixed = self.mix_csd(torch.cat((charge, self.spin_embedding(graph.spin)), dim=1))
+        return nn.functional.silu(mixed).index_select(0, graph.system)
 
     def forward(
         self,
@@ -177,6 +200,7 @@ class ESEN(nn.Module):
         vectors: Tensor | None = None,
         edge_frames: Tensor | None = None,
         displacement: Tensor | None = None,
+        noised_forces: Tensor | None = None,
     ) -> NetworkOutput:
         """Energies of a batch; differentiable with respect to `vectors` and `displacement`.
 
@@ -186,14 +210,24 @@ class ESEN(nn.Module):
         vectors : (edges, 3) in Angstrom, from target to source; default: the graph's.
         edge_frames : (edges, 3, 3) rotations with R v/|v| = +y; default: the deterministic ones.
         displacement : (systems, 3, 3) strain; its symmetric part acts on all vectors (stress by differentiation).
+        noised_forces : (atoms, 3) true forces in eV/Angstrom of atoms that were noised, zero for the others
+            (denoising models; default: nothing was noised).
+
+        Raises
+        ------
+        ValueError : noised_forces for a model without denoising.
         """
+        if noised_forces is not None and self.force_embedding is None:
+            raise ValueError("noised_forces are an input of denoising models; this one has denoising=False")
         vectors = graph.vectors if vectors is None else vectors
         if displacement is not None:
             strain = 0.5 * (displacement + displacement.transpose(1, 2))
             vectors = vectors + torch.bmm(vectors.unsqueeze(1), strain[graph.edge_system]).squeeze(1)
-        embedding = self.embed(graph, vectors, edge_frames)
+        embedding = self.embed(graph, vectors, edge_frames, noised_forces)
         node_energy = self.energy_block(embedding[:, 0]).squeeze(1)
         # Sums over thousands of atoms in float32 would lose meV.
         total = node_energy.new_zeros(graph.n_systems, dtype=torch.float64)
         energy = total.index_add(0, graph.system, node_energy.double())
-        return NetworkOutput(energy, node_energy, embedding)
+        forces, noise = self.force_head(embedding) if self.force_head is not None else (None, None)
+        stress = self.stress_head(embedding, graph, vectors) if self.stress_head is not None else (None, None)
+        return NetworkOutput(energy, node_energy, embedding, forces, noise, *stress)

@@ -39,23 +39,34 @@ def spherical_harmonics(degree: int, vectors: np.ndarray) -> np.ndarray:
 
 
 @cache
-def raising_isometry(degree: int) -> np.ndarray:
-    """The isometry C from degrees (l - 1) x 1 to l, so that D^l = C (D^(l-1) kron D^1) C^T.
+def raising_product(degree: int) -> np.ndarray:
+    """The matrix P with Y^l = P (Y^(l-1) outer Y^1) on any vector, lengths kept: |v|^l times the harmonic of v / |v|.
 
-    Found by least squares on sampled harmonics: Y^l is a linear function of the products of Y^(l-1) and Y^1; the
-    minimum-norm solution has no part in the antisymmetric degree l - 1, which vanishes on equal arguments.
+    Found by least squares on sampled harmonics; the minimum-norm solution has no part in the antisymmetric degree
+    l - 1, which vanishes on equal arguments.
 
     Returns
     -------
-    (2l + 1, (2l - 1) * 3), orthonormal rows.
+    (2l + 1, (2l - 1) * 3).
     """
     random = np.random.default_rng(degree)
     points = random.normal(size=(40 * (degree + 1), 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     lower, first = spherical_harmonics(degree - 1, points), spherical_harmonics(1, points)
     products = (lower[:, :, None] * first[:, None, :]).reshape(len(points), -1)
-    solution = (np.linalg.pinv(products, rcond=1e-10) @ spherical_harmonics(degree, points)).T
-    return solution / np.linalg.norm(solution, axis=1, keepdims=True)
+    return (np.linalg.pinv(products, rcond=1e-10) @ spherical_harmonics(degree, points)).T
+
+
+@cache
+def raising_isometry(degree: int) -> np.ndarray:
+    """The isometry C from degrees (l - 1) x 1 to l, so that D^l = C (D^(l-1) kron D^1) C^T.
+
+    Returns
+    -------
+    (2l + 1, (2l - 1) * 3), orthonormal rows.
+    """
+    product = raising_product(degree)
+    return product / np.linalg.norm(product, axis=1, keepdims=True)
 
 
 @cache

@@ -36,6 +36,26 @@ class GaussianBasis(nn.Module):
         return torch.exp(-0.5 * ((distance.unsqueeze(1) - offset) / width).square())
 
 
+class BesselBasis(nn.Module):
+    """K spherical Bessel functions of order 0 with learned frequencies, times the envelope.
+
+    env(u) sqrt(2 / cutoff^3) sin(f_k u) / u with u = distance / cutoff, f_k = pi k at first.
+    """
+
+    def __init__(self, size: int, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.rbf = nn.Module()
+        self.rbf.frequencies = nn.Parameter(torch.pi * torch.arange(1, size + 1, dtype=torch.float32))
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """(edges,) Angstrom -> (edges, K)."""
+        u = (distance / self.cutoff).unsqueeze(1)
+        frequencies = self.rbf.get_parameter("frequencies")
+        scale = (2.0 / self.cutoff**3) ** 0.5
+        return envelope(distance, self.cutoff).unsqueeze(1) * scale / u * torch.sin(frequencies * u)
+
+
 class RadialMLP(nn.Module):
     """Edge scalars -> modulation: three linear layers with LayerNorm and SiLU between.
 

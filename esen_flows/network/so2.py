@@ -7,6 +7,8 @@ Features are kept as a list of parts, one per m = 0 .. mmax: (edges, lmax + 1, c
 import torch
 from torch import Tensor, nn
 
+from esen_flows.network.config import ESENConfig, SO2Weights
+from esen_flows.network.grid import SphereGrid
 from esen_flows.network.radial import RadialMLP
 
 
@@ -16,15 +18,24 @@ def part_sizes(lmax: int, mmax: int) -> list[int]:
 
 
 class MixM(nn.Module):
-    """The weight of one m > 0: out+ = Wr x+ - Wi x-, out- = Wr x- + Wi x+, as one real matrix product."""
+    """The weight of one m > 0.
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    complex: out+ = Wr x+ - Wi x-, out- = Wr x- + Wi x+, as one real matrix product. real: out+ = W x+, out- = W x-,
+    which keeps the parity of +m and -m apart, so that mirror images hold exactly.
+    """
+
+    def __init__(self, in_features: int, out_features: int, weights: SO2Weights) -> None:
         super().__init__()
-        self.fc = nn.Linear(in_features, 2 * out_features, bias=False)
-        self.fc.weight.data.mul_(2.0**-0.5)  # two products add up in every output
+        self.weights: SO2Weights = weights
+        self.in_features = in_features
+        parts = 2 if weights == "complex" else 1
+        self.fc = nn.Linear(in_features, parts * out_features, bias=False)
+        self.fc.weight.data.mul_(parts**-0.5)  # two products add up in every output of the complex form
 
     def forward(self, x: Tensor) -> Tensor:
         """(edges, 2 * in_features) -> (edges, 2 * out_features)."""
+        if self.weights == "real":
+            return self.fc(x.reshape(2 * x.shape[0], self.in_features)).view(x.shape[0], 2 * self.fc.out_features)
         real, imaginary = self.fc.weight.chunk(2, dim=0)
         block = torch.cat((torch.cat((real, -imaginary), dim=1), torch.cat((imaginary, real), dim=1)), dim=0)
         return nn.functional.linear(x, block)
@@ -41,6 +52,7 @@ class SO2Convolution(nn.Module):
         out_channels: int,
         *,
         extra_outputs: int = 0,
+        weights: SO2Weights = "complex",
         radial: RadialMLP | None = None,
     ) -> None:
         super().__init__()
@@ -49,7 +61,7 @@ class SO2Convolution(nn.Module):
         rows = lmax + 1
         self.fc_m0 = nn.Linear(rows * in_channels, extra_outputs + rows * out_channels)
         self.so2_m_conv = nn.ModuleList(
-            MixM((rows - m) * in_channels, (rows - m) * out_channels) for m in range(1, mmax + 1)
+            MixM((rows - m) * in_channels, (rows - m) * out_channels, weights) for m in range(1, mmax + 1)
         )
         if radial is not None:
             self.rad_func = radial
@@ -82,24 +94,16 @@ class SO2Convolution(nn.Module):
         return outputs, extra
 
 
-class EdgeBlock(nn.Module):
-    """Messages of one layer: convolve, gate, convolve, all in the edge frame."""
+class GateActivation(nn.Module):
+    """SiLU on l = 0; every other coefficient times the sigmoid gate of its degree."""
 
-    def __init__(
-        self, lmax: int, mmax: int, channels: int, hidden_channels: int, edge_channels: int, basis_size: int
-    ) -> None:
+    def __init__(self, lmax: int, hidden_channels: int) -> None:
         super().__init__()
         self.lmax, self.hidden_channels = lmax, hidden_channels
-        self.sizes = part_sizes(lmax, mmax)
-        modulated = sum(lmax + 1 - m for m in range(mmax + 1)) * 2 * channels
-        radial = RadialMLP(basis_size, edge_channels, modulated)
-        self.so2_conv_1 = SO2Convolution(
-            lmax, mmax, 2 * channels, hidden_channels, extra_outputs=lmax * hidden_channels, radial=radial
-        )
-        self.so2_conv_2 = SO2Convolution(lmax, mmax, hidden_channels, channels)
+        self.extra_outputs = lmax * hidden_channels
 
-    def gate(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
-        """SiLU on l = 0; every other coefficient times the sigmoid gate of its degree."""
+    def forward(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
+        """Parts of hidden_channels and the gates (edges, extra_outputs) -> parts."""
         gates = torch.sigmoid(scalars).view(scalars.shape[0], self.lmax, self.hidden_channels)
         first = torch.cat((nn.functional.silu(parts[0][:, :1]), parts[0][:, 1:] * gates), dim=1)
         gated = [first]
@@ -108,6 +112,47 @@ class EdgeBlock(nn.Module):
             pair = part.view(part.shape[0], 2, self.lmax + 1 - m, self.hidden_channels)
             gated.append((pair * rows.unsqueeze(1)).view(part.shape))
         return gated
+
+
+class S2Activation(nn.Module):
+    """SiLU at each point of the sphere for l > 0, and of extra scalars for l = 0."""
+
+    def __init__(self, lmax: int, mmax: int, hidden_channels: int, resolution: int | None) -> None:
+        super().__init__()
+        self.sizes = part_sizes(lmax, mmax)
+        self.extra_outputs = hidden_channels
+        self.sphere = SphereGrid(lmax, mmax, resolution, m_major=True)
+
+    def forward(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
+        """Parts of hidden_channels and scalars (edges, hidden_channels) -> parts."""
+        x = self.sphere.from_grid(nn.functional.silu(self.sphere.to_grid(torch.cat(parts, dim=1))))
+        x = torch.cat((nn.functional.silu(scalars).unsqueeze(1), x[:, 1:]), dim=1)
+        return list(x.split(self.sizes, dim=1))
+
+
+class EdgeBlock(nn.Module):
+    """Messages of one layer: convolve, activate, convolve, all in the edge frame."""
+
+    def __init__(self, config: ESENConfig) -> None:
+        super().__init__()
+        c = config
+        self.sizes = part_sizes(c.lmax, c.mmax)
+        modulated = sum(c.lmax + 1 - m for m in range(c.mmax + 1)) * 2 * c.sphere_channels
+        self.activation: GateActivation | S2Activation
+        if c.act_type == "gate":
+            self.activation = GateActivation(c.lmax, c.hidden_channels)
+        else:
+            self.activation = S2Activation(c.lmax, c.mmax, c.hidden_channels, c.grid_resolution)
+        self.so2_conv_1 = SO2Convolution(
+            c.lmax,
+            c.mmax,
+            2 * c.sphere_channels,
+            c.hidden_channels,
+            extra_outputs=self.activation.extra_outputs,
+            weights=c.so2_weights,
+            radial=RadialMLP(c.num_distance_basis, c.edge_channels, modulated),
+        )
+        self.so2_conv_2 = SO2Convolution(c.lmax, c.mmax, c.hidden_channels, c.sphere_channels, weights=c.so2_weights)
 
     def forward(
         self, rotated: Tensor, basis: Tensor, species: tuple[Tensor, Tensor], edge_index: tuple[Tensor, Tensor]
@@ -125,5 +170,5 @@ class EdgeBlock(nn.Module):
         """
         modulation = self.so2_conv_1.rad_func(basis, species, edge_index)
         hidden, scalars = self.so2_conv_1(list(rotated.split(self.sizes, dim=1)), modulation)
-        outputs, _ = self.so2_conv_2(self.gate(hidden, scalars))
+        outputs, _ = self.so2_conv_2(self.activation(hidden, scalars))
         return torch.cat(outputs, dim=1)

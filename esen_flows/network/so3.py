@@ -8,7 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from esen_flows.network.harmonics import assembly_matrix, raising_matrix, reduced_order
+from esen_flows.network.harmonics import assembly_matrix, raising_matrix, raising_product, reduced_order
+from esen_flows.network.norms import degree_index
 
 
 # Not module buffers: a cast to float32 and back would round them for good.
@@ -22,9 +23,27 @@ def _assembly(lmax: int, mmax: int, dtype: torch.dtype, device: torch.device) ->
     return torch.from_numpy(assembly_matrix(lmax, mmax)).to(dtype=dtype, device=device)
 
 
-def degree_index(lmax: int) -> list[int]:
-    """The degree l of each of the (lmax + 1)^2 coefficients."""
-    return [degree for degree in range(lmax + 1) for _ in range(2 * degree + 1)]
+@cache
+def _product(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(raising_product(degree).T.copy()).to(dtype=dtype, device=device)
+
+
+def solid_harmonics(vectors: Tensor, lmax: int) -> list[Tensor]:
+    """Real solid harmonics by degree: |v|^l times the harmonic of the direction, whose squares sum to 1 over m.
+
+    Parameters
+    ----------
+    vectors : (n, 3), of any length, zero included.
+
+    Returns
+    -------
+    lmax + 1 tensors (n, 2l + 1).
+    """
+    parts = [torch.ones_like(vectors[:, :1]), vectors]
+    for degree in range(2, lmax + 1):
+        outer = (parts[-1].unsqueeze(2) * vectors.unsqueeze(1)).flatten(1)
+        parts.append(outer @ _product(degree, vectors.dtype, vectors.device))
+    return parts[: lmax + 1]
 
 
 def edge_frames(unit_vectors: Tensor) -> Tensor:
@@ -73,34 +92,6 @@ class EdgeRotation(nn.Module):
             blocks.append(products @ _raising(degree, frames.dtype, frames.device))
         dense = torch.cat(blocks, dim=1) @ _assembly(self.lmax, self.mmax, frames.dtype, frames.device)
         return dense.view(n_edges, self.n_rows, self.n_coefficients)
-
-
-class RMSNormSH(nn.Module):
-    """Root-mean-square norm over all degrees with one statistic per atom (science: "rms_norm_sh").
-
-    l = 0 is centred over channels; every degree weighs the same in the statistic; learned scale per degree and channel
-    and bias on l = 0.
-    """
-
-    def __init__(self, lmax: int, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        degrees = degree_index(lmax)
-        self.affine_weight = nn.Parameter(torch.ones(lmax + 1, channels))
-        self.affine_bias = nn.Parameter(torch.zeros(channels))
-        # Published models were trained with these weights rounded to float32; exact ones shift energies by 2e-7.
-        balance = torch.tensor([1.0 / ((2 * degree + 1) * (lmax + 1)) for degree in degrees], dtype=torch.float32)
-        self.register_buffer("balance_degree_weight", balance.unsqueeze(1), persistent=False)
-        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, coefficients, channels) -> same."""
-        scalar = x[:, :1]
-        x = torch.cat((scalar - scalar.mean(dim=2, keepdim=True), x[:, 1:]), dim=1)
-        power = (x.square() * self.get_buffer("balance_degree_weight")).sum(dim=1, keepdim=True)
-        inverse = (power.mean(dim=2, keepdim=True) + self.eps).rsqrt()
-        x = x * (inverse * self.affine_weight[self.get_buffer("degrees")])
-        return torch.cat((x[:, :1] + self.affine_bias, x[:, 1:]), dim=1)
 
 
 class SO3Linear(nn.Module):

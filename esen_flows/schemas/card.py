@@ -5,7 +5,7 @@ for a third-party force field, hashed from its package, version and arguments.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from esen_flows.assets import asset_dir
 from esen_flows.errors import ModelError, NotConservativeError
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.keys import third_party_key
+from esen_flows.settings import get_settings
 
 Equivariance = Literal["O3", "SO3", "approximate"]
 
@@ -35,6 +36,24 @@ class Checkpoint(Closed):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     model_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     parameters: int | None = None
+
+
+class Source(Closed):
+    """Where a published checkpoint comes from, in its publishers' format.
+
+    `sha256` is None where the publishers name none that we could check: the hub's own digest is used then.
+    """
+
+    url: str = Field(pattern=r"^https?://")
+    page: str  # for people: licence, request for access
+    gated: bool = False  # access has to be asked for, and a token is needed
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    options: dict[str, Any] = Field(default_factory=dict)  # what the file does not say
+
+    @property
+    def filename(self) -> str:
+        """The last part of the address."""
+        return self.url.rstrip("/").rsplit("/", 1)[-1]
 
 
 class Reference(Closed):
@@ -68,6 +87,7 @@ class ModelCard(Closed):
     intended_use: str
     limitations: str = ""
     checkpoint: Checkpoint | None = None
+    source: Source | None = None  # `esen-flows models pull` fetches and converts it
     architecture: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
@@ -89,8 +109,8 @@ class ModelCard(Closed):
     def _source_of_numbers(self) -> "ModelCard":
         if self.family == "third_party" and (self.package is None or self.builder is None):
             raise ValueError("a third_party card needs `package` and `builder`")
-        if self.family != "third_party" and self.checkpoint is None:
-            raise ValueError(f"a card of family {self.family!r} needs `checkpoint`")
+        if self.family != "third_party" and self.checkpoint is None and self.source is None:
+            raise ValueError(f"a card of family {self.family!r} needs `checkpoint` or `source`")
         return self
 
     def references(self, formula: str, property_name: str) -> tuple[Measured, ...]:
@@ -185,7 +205,7 @@ def checkpoint_path(card: ModelCard) -> Path:
     ModelError : no checkpoint, a missing file, or one whose bytes are not those that the card names.
     """
     if card.checkpoint is None:
-        raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
+        return _pulled_path(card)
     path = card_path(card.name).parent / card.checkpoint.file
     if not path.is_file():
         raise ModelError(f"checkpoint {path} of model {card.name!r} is missing; restore it from the repository")
@@ -195,6 +215,29 @@ def checkpoint_path(card: ModelCard) -> Path:
         raise ModelError(
             f"checkpoint {path} is corrupted: sha256 {found[:16]}..., its card names "
             f"{card.checkpoint.sha256[:16]}...; restore the file from the repository"
+        )
+    return path
+
+
+def pulled_folder(card: ModelCard) -> Path:
+    """Where `models pull` keeps the files of a card."""
+    return get_settings().data_dir / "models" / card.name
+
+
+def _pulled_path(card: ModelCard) -> Path:
+    """The converted checkpoint that `models pull` made.
+
+    Raises
+    ------
+    ModelError : not fetched yet; the message says how.
+    """
+    if card.source is None:
+        raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
+    path = pulled_folder(card) / f"{card.name}.safetensors"
+    if not path.is_file():
+        raise ModelError(
+            f"the checkpoint of {card.name!r} is not on this machine: run esen-flows models pull {card.name}, which "
+            f"fetches {card.source.url} (terms at {card.source.page})"
         )
     return path
 
@@ -214,13 +257,13 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         return _resolve_third_party(card)
     path = checkpoint_path(card)
     header = read_header(path)
-    assert card.checkpoint is not None  # the card's own validator
-    if header["model_key"] != card.checkpoint.model_key:
+    if card.checkpoint is not None and header["model_key"] != card.checkpoint.model_key:
         raise ModelError(
             f"{path} has model key {header['model_key'][:16]}..., its card names {card.checkpoint.model_key[:16]}...; "
             "correct the card"
         )
-    return _reference(card, header["model_key"])
+    found = _reference(card, header["model_key"])
+    return replace(found, elements=frozenset(header["elements"])) if found.elements is None else found
 
 
 def _resolve_file(path: Path) -> ModelReference:

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esen_flows.errors import InputError
-from esen_flows.network.esen import ESENConfig
+from esen_flows.network.config import (
+    Activation,
+    DirectStress,
+    ESENConfig,
+    NodeBlockType,
+    NormType,
+    RadialBasis,
+    SO2Weights,
+)
 
 
 @dataclass(frozen=True)
@@ -14,7 +22,7 @@ class TrainingConfig:
 
     Attributes
     ----------
-    num_layers .. cutoff_angstrom : the network, see ESENConfig.
+    num_layers .. cutoff_angstrom, distance_function .. direct_stress : the network, see ESENConfig.
     epochs : passes over the data; group_share says which share of a group an epoch sees.
     edges_per_batch : a batch is filled up to this many directed edges (at least one structure).
     learning_rate, betas, weight_decay : AdamW.
@@ -59,6 +67,16 @@ class TrainingConfig:
     initial_head_factor: float = 1.0
     group_share: dict[str, float] | None = None
     validate_every_epochs: int = 1
+    distance_function: RadialBasis = "gaussian"
+    norm_type: NormType = "rms_norm_sh"
+    use_envelope: bool = True
+    act_type: Activation = "gate"
+    mlp_type: NodeBlockType = "spectral"
+    grid_resolution: int | None = None
+    so2_weights: SO2Weights = "complex"
+    max_neighbors: int | None = None
+    direct_forces: bool = False
+    direct_stress: DirectStress = "none"
 
     def __post_init__(self) -> None:
         if self.loss not in ("absolute", "relative"):
@@ -68,11 +86,15 @@ class TrainingConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)!r}")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        try:
+            _ = self.architecture
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     @property
     def architecture(self) -> ESENConfig:
-        """The network's sizes."""
-        return ESENConfig(**{f.name: getattr(self, f.name) for f in fields(ESENConfig) if f.name != "max_num_elements"})
+        """The network's sizes and options."""
+        return ESENConfig(**{f.name: getattr(self, f.name) for f in fields(ESENConfig) if hasattr(self, f.name)})
 
 
 def read_config(path: str | Path) -> TrainingConfig:

@@ -38,13 +38,16 @@ class LabelledBatch:
 
 
 def make_frames(
-    structures: Sequence[LabelledStructure], cutoff_angstrom: float, references_ev: Mapping[int, float]
+    structures: Sequence[LabelledStructure],
+    cutoff_angstrom: float,
+    references_ev: Mapping[int, float],
+    max_neighbors: int | None = None,
 ) -> list[Frame]:
     """Graphs and labels of structures, with the element references taken off the energies."""
     frames = []
     for item in structures:
         above = item.energy - sum(references_ev[int(z)] for z in item.atoms.numbers)
-        graph = Graph.from_atoms(item.atoms, cutoff_angstrom)
+        graph = Graph.from_atoms(item.atoms, cutoff_angstrom, max_neighbors)
         frames.append(Frame(graph, above, np.asarray(item.forces), np.asarray(item.stress), item.group))
     return frames
 

@@ -123,8 +123,8 @@ def train(
     else:
         _check_initial(initial, config, training)
         references, scale_ev = initial.references_ev, initial.scale_ev
-    frames = make_frames(training, config.cutoff_angstrom, references)
-    held_out = make_frames(validation, config.cutoff_angstrom, references)
+    frames = make_frames(training, config.cutoff_angstrom, references, config.max_neighbors)
+    held_out = make_frames(validation, config.cutoff_angstrom, references, config.max_neighbors)
 
     torch.manual_seed(config.seed)
     network = ESEN(config.architecture)

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.network.esen import ESEN, ESENConfig
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.esen import ESEN
 from esen_flows.schemas.checkpoint_header import read_header
 
 SIZES = {"sphere_channels": 6, "hidden_channels": 6, "edge_channels": 4, "cutoff_angstrom": 4.0}

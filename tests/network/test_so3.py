@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from esen_flows.network.harmonics import raising_isometry, reduced_order, spherical_harmonics
-from esen_flows.network.so3 import EdgeRotation, NodeBlock, RMSNormSH, edge_frames
+from esen_flows.network.norms import LayerNormPerDegree, LayerNormSH, RMSNormSH
+from esen_flows.network.so3 import EdgeRotation, NodeBlock, edge_frames, solid_harmonics
 
 
 def unit_vectors(n=50, seed=0):
@@ -40,6 +41,14 @@ def test_rotations_turn_harmonics_into_the_edge_frame(lmax, mmax):
     assert np.allclose(np.einsum("ers,es->er", rotation, before), expected, atol=1e-12)
 
 
+def test_solid_harmonics_are_harmonics_times_a_power_of_the_length():
+    points = unit_vectors(10)
+    parts = solid_harmonics(torch.from_numpy(1.7 * points), 4)
+    for degree, part in enumerate(parts):
+        assert np.allclose(part.numpy(), 1.7**degree * spherical_harmonics(degree, points), atol=1e-12)
+    assert [float(part.abs().sum()) for part in solid_harmonics(torch.zeros(1, 3), 2)] == [1.0, 0.0, 0.0]
+
+
 def test_frames_are_proper_rotations_to_y_everywhere_poles_included():
     poles = np.array([[0, 1, 0], [0, -1, 0], [1e-9, -1, 0], [1, 0, 0], [0, 0, -1.0]])
     n = torch.from_numpy(np.concatenate([unit_vectors(100), poles / np.linalg.norm(poles, axis=1, keepdims=True)]))
@@ -57,7 +66,7 @@ def test_frame_derivatives_are_finite_and_right_at_the_poles():
     assert torch.autograd.gradgradcheck(lambda v: rotation(edge_frames(v)), (n,))
 
 
-@pytest.mark.parametrize("block", [RMSNormSH(3, 8), NodeBlock(3, 8, 12)])
+@pytest.mark.parametrize("block", [RMSNormSH(3, 8), LayerNormSH(3, 8), LayerNormPerDegree(3, 8), NodeBlock(3, 8, 12)])
 def test_node_operations_commute_with_rotations(block):
     block = block.double()
     frame = edge_frames(torch.from_numpy(unit_vectors(1, seed=2)))

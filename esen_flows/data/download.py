@@ -1,0 +1,110 @@
+"""Large files from the web: resumed where they broke off, verified, complete or not there at all.
+
+Standard library only: the rooms that use it have to run on a bare machine.
+"""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from esen_flows.errors import EsenFlowsError
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 30.0
+Progress = Callable[[int, int | None], None]
+
+
+class DownloadError(EsenFlowsError):
+    """A file could not be fetched. `status` is the HTTP status, None where no answer came."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows, keeps what hubs say before they forward, and takes the token to no other host."""
+
+    def __init__(self) -> None:
+        self.digest: str | None = None
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        self.digest = self.digest or named_digest(headers)
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
+            new.remove_header("Authorization")
+        return new
+
+
+def download(
+    url: str, path: Path, *, sha256: str | None = None, token: str | None = None, progress: Progress | None = None
+) -> None:
+    """Fetch a file to `path`; a part left by an interrupted call (`path` + ".part") is continued.
+
+    Parameters
+    ----------
+    sha256 : what the file has to be; without it, the digest that the server names, if it names one.
+    token : bearer token, for the host of `url` only.
+    progress : called with bytes so far and bytes in all (None: not said).
+
+    Raises
+    ------
+    DownloadError : no answer, a refusal, a broken connection (the part is kept), or a wrong checksum (it is removed).
+    """
+    partial = path.with_name(path.name + ".part")
+    redirects = _Redirects()
+    done = partial.stat().st_size if partial.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_SECONDS) as answer:
+            named = redirects.digest or named_digest(answer.headers)
+            _write(answer, partial, done if answer.status == 206 else 0, progress)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: nothing is left to fetch
+            raise DownloadError(f"{url} answers HTTP {error.code} {error.reason}", error.code) from error
+        named = redirects.digest or named_digest(error.headers)
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise DownloadError(f"{url} cannot be fetched: {reason}") from error
+    for expected in {sha256, named} - {None}:
+        found = digest(partial)
+        if found != expected:
+            partial.unlink()  # every further attempt would only add to the wrong bytes
+            raise DownloadError(f"{url} has sha256 {found[:16]}..., expected {str(expected)[:16]}...; fetch it again")
+    os.replace(partial, path)
+
+
+def _write(answer: Any, partial: Path, done: int, progress: Progress | None) -> None:
+    length = answer.headers.get("Content-Length")
+    total = done + int(length) if length is not None else None
+    with partial.open("ab" if done else "wb") as stream:
+        while chunk := answer.read(CHUNK_BYTES):
+            stream.write(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+    if total is not None and done != total:
+        raise OSError(f"the connection broke after {done} of {total} bytes; the same command goes on from there")
+
+
+def named_digest(headers: Message) -> str | None:
+    """The sha256 by which a hub names a large file (X-Linked-Etag, as Hugging Face sends it)."""
+    value = headers.get("X-Linked-Etag", "").strip('"')
+    return value if len(value) == 64 else None
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

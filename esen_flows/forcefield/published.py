@@ -1,0 +1,256 @@
+"""Published eSEN state dicts: their names, shapes and configurations in ours.
+
+Knows names only; `forcefield.converted` reads the files. Source of names and rules: listings of the published models'
+state dicts and configurations.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esen_flows.errors import ModelError
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.esen import ESEN, MAX_CHARGE, MAX_SPIN
+from esen_flows.network.harmonics import spherical_harmonics
+from esen_flows.network.norms import degree_index
+
+# Ours, where it differs from the published name of an option.
+_OPTIONS = {"cutoff": "cutoff_angstrom", "chg_spin_emb_type": "charge_spin_embedding"}
+# What published configurations say and a trained network does not depend on.
+_IGNORED = {
+    "model",
+    "otf_graph",
+    "regress_forces",
+    "regress_stress",
+    "use_pbc",
+    "use_pbc_single",
+    "edge_chunk_size",
+    "activation_checkpointing",
+    "activation_checkpoint",
+    "always_use_pbc",
+    "use_dataset_embedding",
+    "dataset_list",
+    "dataset_emb_grad",
+    "cs_emb_grad",
+}
+NOT_IN_THE_SHAPES = ("use_envelope", "max_neighbors", "grid_resolution")
+# The table sits on the embedding itself or one level below it.
+_TABLE = re.compile(r"backbone\.(charge|spin)_embedding\.(?:\w+\.)?weight$")
+_HEAD_PARTS = {
+    "energy_block": "energy_block",
+    "linear": "force_head.linear",
+    "denoising_linear": "force_head.denoising_linear",
+    "sphharm_norm": "stress_head.sphharm_norm",
+    "xedge_layer_norm": "stress_head.xedge_layer_norm",
+    "block": "stress_head.block",
+}
+
+
+def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> ESEN:
+    """The network of a published state dict, weights in place.
+
+    Parameters
+    ----------
+    state : published names ("backbone.*", "output_heads.*", with or without "module." before them).
+    options : the published backbone configuration. Sizes are read from the shapes and must agree with it; what the
+        shapes do not tell has to be here.
+
+    Raises
+    ------
+    ModelError : unknown names, options or shapes, buffers of another convention, a contradiction, or an option that
+        has to be given.
+    """
+    state = strip_prefixes(state)
+    config = infer_config(state, options or {})
+    check_buffers(state, config)
+    tensors = {_native_name(name): value.float() for name, value in state.items() if not is_constant(name)}
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in ESEN(config).state_dict().items()}
+    if "distance_expansion.offset" in expected and "distance_expansion.offset" not in tensors:
+        tensors["distance_expansion.offset"] = torch.linspace(0.0, config.cutoff_angstrom, config.num_distance_basis)
+    _check_shapes({name: tuple(value.shape) for name, value in tensors.items()}, expected)
+    bad = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
+    if bad:
+        raise ModelError(f"NaN or infinite weights: {', '.join(bad[:5])}; the file is damaged or its training failed")
+    network = ESEN(config)
+    network.load_state_dict(tensors)
+    return network
+
+
+def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without leading "module." (one per wrapper of a distributed training)."""
+    return {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}
+
+
+def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESENConfig:
+    """Sizes and options from names and shapes, the rest from `options`.
+
+    Raises
+    ------
+    ModelError : see `build`.
+    """
+    known = {field.name for field in fields(ESENConfig)}
+    given = {_OPTIONS.get(name, name): value for name, value in options.items() if name not in _IGNORED}
+    if unknown := sorted(set(given) - known):
+        raise ModelError(f"the configuration has options that this release does not know: {', '.join(unknown)}")
+    if given.get("max_neighbors") is not None and given["max_neighbors"] <= 0:
+        given["max_neighbors"] = None
+    found = _from_shapes(state)
+    if "cutoff_angstrom" not in found and "cutoff_angstrom" not in given:
+        raise ModelError("the shapes do not tell the cutoff of this file: give cutoff")
+    needed = NOT_IN_THE_SHAPES if {found["act_type"], found["mlp_type"]} & {"s2", "grid"} else NOT_IN_THE_SHAPES[:2]
+    if missing := [name for name in needed if name not in given]:
+        raise ModelError(f"the shapes of the weights do not tell {', '.join(missing)}: give them")
+    for name, value in found.items():
+        said = given.get(name, value)
+        if said != value and not (name == "cutoff_angstrom" and abs(said - value) < 1e-6 * value):
+            raise ModelError(f"the configuration says {name} = {said!r}, the weights say {value!r}")
+    try:
+        return ESENConfig(**{**found, **given})
+    except ValueError as error:
+        raise ModelError(f"no network of this configuration: {error}") from error
+
+
+def _from_shapes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    try:
+        return _sizes(state) | _kinds(state)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise ModelError(f"the weights are not those of an eSEN: {error} is missing or has another rank") from error
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    max_num_elements, channels = state["backbone.sphere_embedding.weight"].shape
+    convolution = "backbone.blocks.0.edge_wise.so2_conv_{}.so2_m_conv.{}.fc.weight"
+    mmax = sum(1 for m in range(100) if convolution.format(1, m) in state)
+    rows = state["backbone.edge_degree_embedding.rad_func.net.6.weight"].shape[0] // channels
+    values: dict[str, Any] = {
+        "num_layers": len({name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}),
+        "lmax": rows - 1,
+        "mmax": mmax,
+        "sphere_channels": channels,
+        "hidden_channels": state["backbone.blocks.0.edge_wise.so2_conv_2.fc_m0.weight"].shape[1] // rows,
+        "edge_channels": state["backbone.source_embedding.weight"].shape[1],
+        "max_num_elements": max_num_elements,
+    }
+    first = state["backbone.edge_degree_embedding.rad_func.net.0.weight"].shape[1]
+    values["num_distance_basis"] = first - 2 * values["edge_channels"]
+    offset = state.get("backbone.distance_expansion.offset")
+    if offset is not None:
+        values["cutoff_angstrom"] = float(offset[-1])
+    return values
+
+
+def _kinds(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    block = "backbone.blocks.0."
+    channels = state["backbone.sphere_embedding.weight"].shape[1]
+    if "backbone.norm.norm_l0.weight" in state:
+        norm = "layer_norm_sh"
+    else:
+        norm = "rms_norm_sh" if "backbone.norm.balance_degree_weight" in state else "layer_norm"
+    rows = state["backbone.edge_degree_embedding.rad_func.net.6.weight"].shape[0] // channels
+    outputs = state[block + "edge_wise.so2_conv_2.so2_m_conv.0.fc.weight"].shape[0]
+    stress = next((value for name, value in state.items() if name.endswith(".xedge_layer_norm.weight")), None)
+    return {
+        "distance_function": "bessel" if "backbone.distance_expansion.rbf.frequencies" in state else "gaussian",
+        "norm_type": norm,
+        "act_type": "gate" if block + "edge_wise.act.expand_index" in state else "s2",
+        "mlp_type": "spectral" if block + "atom_wise.scalar_mlp.0.weight" in state else "grid",
+        "so2_weights": "complex" if outputs == 2 * (rows - 1) * channels else "real",
+        "direct_forces": any(name.endswith(".linear.weight") for name in state if name.startswith("output_heads.")),
+        "direct_stress": "none" if stress is None else "target" if stress.shape[0] == channels else "source_target",
+        "denoising": "backbone.force_embedding.weight" in state,
+        "charge_spin_embedding": _charge_spin(state),
+    }
+
+
+def _charge_spin(state: Mapping[str, Tensor]) -> str:
+    """ "rand_emb" where charge and spin have tables, "none" where they have nothing."""
+    channels = state["backbone.sphere_embedding.weight"].shape[1]
+    tables = {name: tuple(value.shape) for name, value in state.items() if _TABLE.match(name)}
+    mixing = state.get("backbone.mix_csd.weight")
+    if not tables and mixing is None:
+        return "none"
+    expected = {(2 * MAX_CHARGE + 1, channels), (MAX_SPIN + 1, channels)}
+    if set(tables.values()) != expected or mixing is None or tuple(mixing.shape) != (channels, 2 * channels):
+        raise ModelError(
+            f"charge and spin enter by {tables or 'no table'} and mix_csd of shape "
+            f"{None if mixing is None else tuple(mixing.shape)}; this release knows tables of {2 * MAX_CHARGE + 1} "
+            f"charges and {MAX_SPIN + 1} multiplicities (rand_emb), without a dataset embedding"
+        )
+    return "rand_emb"
+
+
+def is_constant(name: str) -> bool:
+    """Whether a published name is a constant of the architecture and not a weight."""
+    last = name.split(".")[-1]
+    return last.startswith("Jd_") or last in ("expand_index", "balance_degree_weight")
+
+
+def _native_name(name: str) -> str:
+    if table := _TABLE.match(name):
+        return f"{table.group(1)}_embedding.weight"
+    if name.startswith("backbone."):
+        return name.removeprefix("backbone.")
+    parts = name.split(".")
+    if parts[0] == "output_heads" and len(parts) > 2:
+        # One more level in files of the second generation: output_heads.<name>.head.energy_block
+        rest = parts[3:] if parts[2] == "head" else parts[2:]
+        if rest[0] in _HEAD_PARTS:
+            return ".".join([_HEAD_PARTS[rest[0]], *rest[1:]])
+    raise ModelError(f"no place for the weights {name!r}; known are backbone.* and energy, force and stress heads")
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    if missing := sorted(set(expected) - set(found)):
+        raise ModelError(f"weights are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
+    if unknown := sorted(set(found) - set(expected)):
+        raise ModelError(f"weights without a place: {', '.join(unknown[:5])} ({len(unknown)} in all)")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ModelError(f"{name} has shape {found[name]}, the other weights ask for {shape}")
+
+
+def check_buffers(state: Mapping[str, Tensor], config: ESENConfig) -> None:
+    """Refuse stored constants of another convention than ours.
+
+    Raises
+    ------
+    ModelError : naming the buffer.
+    """
+    for name, value in state.items():
+        if not is_constant(name):
+            continue
+        expected = expected_constant(name, config)
+        found = value.double().numpy()
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-6, atol=1e-6):
+            raise ModelError(f"the constant {name} is not that of eSEN's convention; this is another architecture")
+
+
+def expected_constant(name: str, config: ESENConfig) -> np.ndarray:
+    """The constant that eSEN has under a published name."""
+    parts = name.split(".")
+    if parts[-1].startswith("Jd_"):
+        return _swap_representation(int(parts[-1].removeprefix("Jd_")))
+    degrees = degree_index(1 if parts[-2] in ("linear", "denoising_linear") else config.lmax)
+    if parts[-1] == "balance_degree_weight":
+        first = 1 if config.norm_type == "layer_norm_sh" else 0
+        count = config.lmax + 1 - first
+        return np.array([[1 / ((2 * degree + 1) * count)] for degree in degrees if degree >= first])
+    if parts[-2] == "act":
+        limit = 2 * (config.mmax if "edge_wise" in parts else config.lmax) + 1
+        return np.repeat(np.arange(config.lmax), [min(2 * d + 1, limit) for d in range(1, config.lmax + 1)])
+    return np.array(degrees)
+
+
+def _swap_representation(degree: int) -> np.ndarray:
+    """What (x, y, z) -> (-y, -x, z) does to the harmonics of a degree: the J of published files."""
+    points = np.random.default_rng(0).normal(size=(20 * (degree + 1), 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    swapped = np.stack((-points[:, 1], -points[:, 0], points[:, 2]), axis=1)
+    solution, *_ = np.linalg.lstsq(spherical_harmonics(degree, points), spherical_harmonics(degree, swapped))
+    return solution.T

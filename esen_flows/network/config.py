@@ -1,0 +1,147 @@
+"""What an eSEN is made of: sizes and options, in the words of the published configurations."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+NormType = Literal["rms_norm_sh", "layer_norm_sh", "layer_norm"]
+RadialBasis = Literal["gaussian", "bessel"]
+Activation = Literal["gate", "s2"]
+NodeBlockType = Literal["spectral", "grid"]
+SO2Weights = Literal["complex", "real"]
+DirectStress = Literal["none", "target", "source_target"]
+ChargeSpinEmbedding = Literal["none", "rand_emb"]
+
+
+@dataclass(frozen=True)
+class ESENConfig:
+    """Sizes and options of an eSEN; the defaults are those of eSEN-3.2M on MPtrj.
+
+    Attributes
+    ----------
+    num_layers, lmax, mmax, sphere_channels, hidden_channels, edge_channels, max_num_elements : sizes.
+    num_distance_basis, distance_function : number and kind of radial functions.
+    cutoff_angstrom : of the neighbour graph.
+    norm_type : "rms_norm_sh" (one statistic for all degrees), "layer_norm_sh" (l = 0 apart), "layer_norm" (each l).
+    use_envelope : multiply messages by a polynomial that vanishes at the cutoff. Without it energy and forces jump when
+        an atom crosses the cutoff.
+    act_type : on edges, "gate", or "s2" (a SiLU on a grid of the sphere). "s2" depends on how edge frames are rolled
+        about the edge: rotations hold only approximately, and the energy jumps where the frames' charts meet.
+    mlp_type : on nodes, "spectral", or "grid" (an MLP at each point of a grid; rotations hold only approximately).
+    grid_resolution : points in both directions of the sphere, even; None: 2 (lmax + 1) x (2 mmax + 1), or one more
+        ring of longitudes, 2 (mmax + 1) + 1, where lmax = mmax.
+    so2_weights : "complex" (the published ones: mixes +m and -m, breaks mirror images) or "real" (exact for O(3), half
+        of the m > 0 work).
+    max_neighbors : keep about this many nearest neighbours of an atom; None: all. For the ablation only: with a limit
+        the energy is no longer a continuous function of the positions.
+    direct_forces : a head predicts forces; edge frames are then constants, and the forces are not the gradient.
+    direct_stress : a head predicts the stress, from features of the target or of both ends of each edge. Published as
+        it is, an MLP acts on each of the five anisotropic components by itself: rotations do not hold for them.
+    denoising : inputs and a head for DeNS (needs direct_forces): true forces enter the embedding of noised atoms, and
+        the noise is predicted for them.
+    charge_spin_embedding : "rand_emb": total charge (-100 .. 100) and spin multiplicity (0: not said) of a structure
+        are inputs, one learned vector each.
+    """
+
+    num_layers: int = 2
+    lmax: int = 2
+    mmax: int = 2
+    sphere_channels: int = 128
+    hidden_channels: int = 128
+    edge_channels: int = 128
+    num_distance_basis: int = 10
+    cutoff_angstrom: float = 6.0
+    max_num_elements: int = 100
+    distance_function: RadialBasis = "gaussian"
+    norm_type: NormType = "rms_norm_sh"
+    use_envelope: bool = True
+    act_type: Activation = "gate"
+    mlp_type: NodeBlockType = "spectral"
+    grid_resolution: int | None = None
+    so2_weights: SO2Weights = "complex"
+    max_neighbors: int | None = None
+    direct_forces: bool = False
+    direct_stress: DirectStress = "none"
+    denoising: bool = False
+    charge_spin_embedding: ChargeSpinEmbedding = "none"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.mmax <= self.lmax:
+            raise ValueError(f"eSEN needs 1 <= mmax <= lmax, got mmax={self.mmax}, lmax={self.lmax}")
+        if self.distance_function == "gaussian" and self.num_distance_basis < 2:
+            raise ValueError(f"the Gaussian basis needs at least 2 functions, got {self.num_distance_basis}")
+        sizes = ("num_layers", "sphere_channels", "hidden_channels", "edge_channels", "num_distance_basis")
+        for name in (*sizes, "cutoff_angstrom", "max_num_elements"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.grid_resolution is not None and (self.grid_resolution % 2 or self.grid_resolution < 2 * self.lmax + 1):
+            raise ValueError(
+                f"grid_resolution must be even and at least {2 * self.lmax + 2} for lmax {self.lmax}, "
+                f"got {self.grid_resolution}"
+            )
+        if self.max_neighbors is not None and self.max_neighbors < 1:
+            raise ValueError(f"max_neighbors must be positive, or None for all, got {self.max_neighbors}")
+        if (self.denoising or self.direct_stress != "none") and not self.direct_forces:
+            raise ValueError("denoising and direct_stress are parts of a direct-force model: set direct_forces too")
+
+    @property
+    def uses_grid(self) -> bool:
+        """Whether anything is computed on a grid of the sphere, where rotations hold only approximately."""
+        return self.act_type == "s2" or self.mlp_type == "grid"
+
+    @property
+    def equivariance(self) -> Literal["O3", "SO3", "approximate"]:
+        """Of energy, forces and stress."""
+        if self.uses_grid or self.direct_stress != "none":
+            return "approximate"
+        return "O3" if self.so2_weights == "real" else "SO3"
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the energy is continuous with two derivatives along every path of the atoms."""
+        return self.use_envelope and self.act_type == "gate" and self.max_neighbors is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Sizes, and those options that are not at their default: new options do not change old keys."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in values.items() if name in _SIZES or value != defaults[name]}
+
+
+_CHOICES = {
+    "distance_function": get_args(RadialBasis),
+    "norm_type": get_args(NormType),
+    "act_type": get_args(Activation),
+    "mlp_type": get_args(NodeBlockType),
+    "so2_weights": get_args(SO2Weights),
+    "direct_stress": get_args(DirectStress),
+    "charge_spin_embedding": get_args(ChargeSpinEmbedding),
+}
+_SIZES = (
+    "num_layers",
+    "lmax",
+    "mmax",
+    "sphere_channels",
+    "hidden_channels",
+    "edge_channels",
+    "num_distance_basis",
+    "cutoff_angstrom",
+    "max_num_elements",
+)
+
+# Configurations whose parameter counts are those that were published; names are those of the model cards.
+PUBLISHED: dict[str, ESENConfig] = {
+    "esen_3.2m": ESENConfig(),  # 3,199,745; MPtrj at 6 Angstrom, SPICE at 5
+    "esen_30m_mp": ESENConfig(num_layers=10, lmax=3, mmax=2),  # 30,085,121
+    "esen_30m_oam": ESENConfig(num_layers=10, lmax=3, mmax=2, num_distance_basis=64),  # 30,161,153
+}
+# Not fixed by what was published: sizes near the quoted 6.5 M that its authors may or may not have used.
+CANDIDATES: dict[str, tuple[ESENConfig, ...]] = {
+    "esen_6.5m": (
+        ESENConfig(lmax=3, mmax=3, num_distance_basis=64),  # 6,451,969
+        ESENConfig(lmax=3, mmax=3),  # 6,431,233
+        ESENConfig(num_layers=4, num_distance_basis=512),  # 6,547,969
+    )
+}

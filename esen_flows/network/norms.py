@@ -1,0 +1,95 @@
+"""The three norms of node features (n, (lmax + 1)^2, channels), under the names of the published configurations.
+
+All subtract the channel mean from l = 0, scale each degree and channel, and add a bias to l = 0; they differ in which
+coefficients share a root mean square.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from esen_flows.network.config import NormType
+
+EPS = 1e-5
+
+
+def degree_index(lmax: int) -> list[int]:
+    """The degree l of each of the (lmax + 1)^2 coefficients."""
+    return [degree for degree in range(lmax + 1) for _ in range(2 * degree + 1)]
+
+
+def _balance(degrees: list[int], n_degrees: int) -> Tensor:
+    # Published models were trained with these weights rounded to float32; exact ones shift energies by 2e-7.
+    weights = torch.tensor([1.0 / ((2 * degree + 1) * n_degrees) for degree in degrees], dtype=torch.float32)
+    return weights.unsqueeze(1)
+
+
+def _centred(x: Tensor) -> Tensor:
+    scalar = x[:, :1]
+    return torch.cat((scalar - scalar.mean(dim=2, keepdim=True), x[:, 1:]), dim=1)
+
+
+class RMSNormSH(nn.Module):
+    """One statistic per atom, in which every degree weighs the same ("rms_norm_sh")."""
+
+    def __init__(self, lmax: int, channels: int) -> None:
+        super().__init__()
+        degrees = degree_index(lmax)
+        self.affine_weight = nn.Parameter(torch.ones(lmax + 1, channels))
+        self.affine_bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("balance_degree_weight", _balance(degrees, lmax + 1), persistent=False)
+        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, coefficients, channels) -> same."""
+        x = _centred(x)
+        power = (x.square() * self.get_buffer("balance_degree_weight")).sum(dim=1, keepdim=True)
+        inverse = (power.mean(dim=2, keepdim=True) + EPS).rsqrt()
+        x = x * (inverse * self.affine_weight[self.get_buffer("degrees")])
+        return torch.cat((x[:, :1] + self.affine_bias, x[:, 1:]), dim=1)
+
+
+class LayerNormSH(nn.Module):
+    """l = 0 by an ordinary layer norm, all l > 0 by one statistic ("layer_norm_sh")."""
+
+    def __init__(self, lmax: int, channels: int) -> None:
+        super().__init__()
+        degrees = degree_index(lmax)[1:]
+        self.norm_l0 = nn.LayerNorm(channels, eps=EPS)
+        self.affine_weight = nn.Parameter(torch.ones(lmax, channels))
+        self.register_buffer("balance_degree_weight", _balance(degrees, lmax), persistent=False)
+        self.register_buffer("degrees", torch.tensor(degrees) - 1, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, coefficients, channels) -> same."""
+        higher = x[:, 1:]
+        power = (higher.square() * self.get_buffer("balance_degree_weight")).sum(dim=1, keepdim=True)
+        inverse = (power.mean(dim=2, keepdim=True) + EPS).rsqrt()
+        return torch.cat(
+            (self.norm_l0(x[:, :1]), higher * (inverse * self.affine_weight[self.get_buffer("degrees")])), dim=1
+        )
+
+
+class LayerNormPerDegree(nn.Module):
+    """Each degree by its own statistic ("layer_norm")."""
+
+    def __init__(self, lmax: int, channels: int) -> None:
+        super().__init__()
+        self.sizes = [2 * degree + 1 for degree in range(lmax + 1)]
+        self.affine_weight = nn.Parameter(torch.ones(lmax + 1, channels))
+        self.affine_bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, coefficients, channels) -> same."""
+        parts = []
+        for weight, part in zip(self.affine_weight, _centred(x).split(self.sizes, dim=1), strict=True):
+            inverse = (part.square().mean(dim=(1, 2), keepdim=True) + EPS).rsqrt()
+            parts.append(part * (inverse * weight))
+        parts[0] = parts[0] + self.affine_bias
+        return torch.cat(parts, dim=1)
+
+
+NORMS: dict[NormType, type[nn.Module]] = {
+    "rms_norm_sh": RMSNormSH,
+    "layer_norm_sh": LayerNormSH,
+    "layer_norm": LayerNormPerDegree,
+}

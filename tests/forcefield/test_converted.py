@@ -1,0 +1,287 @@
+"""Files laid out like published checkpoints give the numbers of the network that they were written from."""
+
+import collections
+import copy
+import os
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from published_files import backbone_options, first_generation, published_state, small_network
+
+from esen_flows.errors import ModelError
+from esen_flows.forcefield.checkpoint import Checkpoint, load, save
+from esen_flows.forcefield.converted import read_published
+from esen_flows.forcefield.esen import EsenForceField
+
+REFERENCES = {14: -5.4, 8: -2.0}
+
+
+def quartz():
+    atoms = bulk("SiO", "zincblende", a=4.6)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def expected(network, **changes):
+    values = {"scale_ev": 1.7, "references_ev": REFERENCES, "elements": (8, 14)} | changes
+    return EsenForceField(Checkpoint(network, **values)).evaluate([quartz()])[0]
+
+
+def evaluate(path, **arguments):
+    return EsenForceField(read_published(path, **arguments)).evaluate([quartz()])[0]
+
+
+def same(a, b):
+    assert a.energy == b.energy
+    assert np.array_equal(a.forces, b.forces)
+    assert np.array_equal(a.stress, b.stress)
+
+
+def plain_file(content):
+    return content
+
+
+def legacy_names(content):
+    """Targets and standard deviations as the first files spelt them, numbers as numpy's."""
+    content["normalizers"] = {
+        "target": {"mean": np.float64(0.0), "std": np.float64(1.7)},
+        "grad_target": {"mean": np.float32(0.0), "std": np.float64(1.7)},
+    }
+    return content
+
+
+def prefixed(content):
+    content["state_dict"] = {f"module.module.{k}": v for k, v in content["state_dict"].items()}
+    return content
+
+
+def default_dicts(content):
+    content["config"] = collections.defaultdict(dict, content["config"])
+    content["elementrefs"]["energy"] = {
+        "element_references": content["elementrefs"]["energy"]["element_references"].numpy()
+    }
+    return content
+
+
+def training_file(content):
+    """With optimiser, scheduler and a moving average that differs from the weights."""
+    state = content["state_dict"]
+    constants = ("Jd_", "expand_index", "balance_degree_weight", "offset")
+    parameters = [name for name in state if not any(part in name for part in constants)]
+    shadow = [state[name].clone() for name in parameters]
+    for name in parameters:
+        state[name] = state[name] + 1.0
+    content |= {
+        "epoch": 3,
+        "step": 100,
+        "optimizer": {"state": {}},
+        "scheduler": None,
+        "best_val_metric": np.float64(1),
+    }
+    return content | {"ema": {"decay": 0.999, "num_updates": 100, "shadow_params": shadow, "collected_params": []}}
+
+
+@pytest.mark.parametrize("spelling", [plain_file, legacy_names, prefixed, default_dicts, training_file])
+def test_first_generation_files_evaluate_to_the_same_numbers(tmp_path, spelling):
+    network = small_network()
+    torch.save(spelling(first_generation(network)), tmp_path / "esen.pt")
+    same(evaluate(tmp_path / "esen.pt"), expected(network))
+
+
+def test_it_converts_to_a_native_file(tmp_path):
+    network = small_network()
+    torch.save(first_generation(network), tmp_path / "esen.pt")
+    checkpoint = read_published(tmp_path / "esen.pt")
+    key = save(tmp_path / "esen.safetensors", checkpoint)
+    again = load(tmp_path / "esen.safetensors")
+    assert again.model_key == key
+    assert again.network.config.max_neighbors == 300
+    assert again.elements == (8, 14)
+    assert again.training["converted_from"]["weights"] == "model"
+    same(EsenForceField(again).evaluate([quartz()])[0], expected(network))
+
+
+def test_a_shifted_energy_keeps_its_shift(tmp_path):
+    network = small_network()
+    content = first_generation(network)
+    content["normalizers"]["energy"]["mean"] = torch.tensor(-0.25, dtype=torch.float64)
+    torch.save(content, tmp_path / "esen.pt")
+    found, plain = evaluate(tmp_path / "esen.pt"), expected(network)
+    assert found.energy == pytest.approx(plain.energy - 0.25, abs=1e-12)
+    assert found.energies.sum() == pytest.approx(found.energy, abs=1e-12)
+    save(tmp_path / "esen.safetensors", read_published(tmp_path / "esen.pt"))
+    assert EsenForceField(load(tmp_path / "esen.safetensors")).evaluate([quartz()])[0].energy == found.energy
+
+
+def test_without_configuration_the_rest_is_asked_for(tmp_path):
+    network = small_network()
+    content = first_generation(network)
+    del content["config"]
+    torch.save(content, tmp_path / "esen.pt")
+    with pytest.raises(ModelError, match="do not tell use_envelope, max_neighbors: give them"):
+        read_published(tmp_path / "esen.pt")
+    same(evaluate(tmp_path / "esen.pt", options={"use_envelope": True, "max_neighbors": 0}), expected(network))
+
+
+def second_generation(network):
+    """Plain objects of classes that are not there when the file is read."""
+    normalizer = {"_target_": "fairchem.core.Normalizer", "mean": 0.0, "rmsd": 1.7}
+    references = [REFERENCES.get(z, 0.0) for z in range(100)]
+    state = published_state(network)
+    averaged = {f"module.{name}": value for name, value in state.items() if not name.endswith("offset")}
+    options = {"chg_spin_emb_type": "rand_emb"} if network.config.charge_spin_embedding != "none" else {}
+    backbone = backbone_options(network.config, **options)
+    del backbone["use_envelope"]  # always on in the second generation
+    return {
+        "model_config": {"backbone": backbone, "heads": {"efs": {}}},
+        "model_state_dict": {name: value + 1 for name, value in state.items()},
+        "ema_state_dict": {"n_averaged": torch.tensor(7), **averaged},
+        "tasks_config": [
+            {"name": "omol_energy", "property": "energy", "normalizer": normalizer,
+             "element_references": {"_target_": "fairchem.core.LinearReferences", "element_references": references}},
+            {"name": "omol_forces", "property": "forces", "normalizer": normalizer, "element_references": None},
+        ],
+    }  # fmt: skip
+
+
+def save_record(content, path):
+    """As an instance of a foreign class: its name is put into the pickle, the class is gone afterwards."""
+    import sys
+    import types
+
+    module = types.ModuleType("fairchem.checkpoints")
+    cls = type("InferenceCheckpoint", (), {"__module__": module.__name__})
+    module.InferenceCheckpoint = cls
+    sys.modules.update({"fairchem": types.ModuleType("fairchem"), module.__name__: module})
+    try:
+        value = cls()
+        value.__dict__.update(content)
+        torch.save(value, path)
+    finally:
+        del sys.modules[module.__name__], sys.modules["fairchem"]
+
+
+@pytest.mark.parametrize("charged", ["none", "rand_emb"])
+def test_second_generation_files_evaluate_to_the_same_numbers(tmp_path, charged):
+    network = small_network(charge_spin_embedding=charged)
+    save_record(second_generation(network), tmp_path / "esen.pt")
+    same(evaluate(tmp_path / "esen.pt"), expected(network))
+
+
+def test_charge_and_spin_enter(tmp_path):
+    network = small_network(charge_spin_embedding="rand_emb")
+    force_field = EsenForceField(Checkpoint(network, 1.7, REFERENCES, (8, 14)))
+    states = [quartz() for _ in range(3)]
+    states[1].info["charge"] = -1
+    states[2].info["spin"] = 3
+    energies = [result.energy for result in force_field.evaluate(states)]
+    assert len({round(energy, 6) for energy in energies}) == 3
+    states[1].info["charge"] = 0.5
+    with pytest.raises(ValueError, match=r"charge must be an integer, got 0\.5"):
+        force_field.evaluate(states)
+    states[1].info["charge"] = 101
+    with pytest.raises(ValueError, match="structure 1 has charge 101"):
+        force_field.evaluate(states)
+
+
+def test_several_tasks_ask_for_one(tmp_path):
+    network = small_network()
+    content = second_generation(network)
+    other = copy.deepcopy(content["tasks_config"][0]) | {"name": "omat_energy"}
+    content["tasks_config"].append(other)
+    save_record(content, tmp_path / "esen.pt")
+    with pytest.raises(ModelError, match="several tasks for energy: give task"):
+        read_published(tmp_path / "esen.pt")
+    same(evaluate(tmp_path / "esen.pt", task="omol"), expected(network))
+
+
+def scaled_forces(content):
+    content["normalizers"]["forces"]["rmsd"] = torch.tensor(2.0)
+
+
+def unscaled_forces(content):
+    del content["normalizers"]["forces"]
+
+
+def shifted_stress(content):
+    content["normalizers"]["stress"]["mean"] = torch.tensor(0.1)
+
+
+def impossible_scale(content):
+    content["normalizers"]["energy"]["rmsd"] = torch.tensor(0.0)
+
+
+def vector_scale(content):
+    content["normalizers"]["energy"]["rmsd"] = torch.ones(3)
+
+
+def mean_head(content):
+    content["config"]["model"]["heads"]["mptrj"]["reduce"] = "mean"
+
+
+def no_references(content):
+    content["elementrefs"] = {}
+
+
+def nan_references(content):
+    content["elementrefs"]["energy"]["element_references"][3] = float("nan")
+
+
+def heavy_reference(content):
+    content["elementrefs"]["energy"]["element_references"][110] = 1.0
+
+
+def no_weights(content):
+    del content["state_dict"]
+
+
+def short_average(content):
+    content["ema"] = {"shadow_params": [torch.zeros(1)]}
+
+
+def words_for_weights(content):
+    content["state_dict"]["backbone.norm.affine_bias"] = "hello"
+
+
+def odd_layout(content):
+    content["normalizers"] = [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (scaled_forces, r"energy x 1\.7, forces x 2\.0 .*then forces are not the gradient"),
+        (unscaled_forces, r"scaled by 1\.7 and the forces by nothing"),
+        (shifted_stress, "normalisers disagree"),
+        (impossible_scale, r"scale 0\.0"),
+        (vector_scale, "normaliser of 3 numbers"),
+        (mean_head, "head mptrj reduces by 'mean'"),
+        (no_references, "give elements"),
+        (nan_references, "references hold NaN"),
+        (heavy_reference, r"atomic numbers \[110\] are beyond the 100"),
+        (no_weights, "no state_dict in the file; it has normalizers"),
+        (short_average, "moving average does not fit"),
+        (words_for_weights, "not a tensor"),
+        (odd_layout, "not laid out like a published checkpoint"),
+    ],
+)
+def test_contradictions_are_refused_with_the_reason(tmp_path, damage, words):
+    content = first_generation(small_network())
+    damage(content)
+    torch.save(content, tmp_path / "esen.pt")
+    with pytest.raises(ModelError, match=words) as caught:
+        read_published(tmp_path / "esen.pt")
+    assert str(tmp_path / "esen.pt") in str(caught.value)
+
+
+def test_a_hostile_checkpoint_runs_nothing(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({**first_generation(small_network()), "amp": Hostile()}, tmp_path / "esen.pt")
+    with pytest.raises(ModelError, match=r"asks for posix\.system"):
+        read_published(tmp_path / "esen.pt")
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,190 @@
+"""What torch.save writes comes back as data; what a pickle could do beyond that is refused, and nothing ran."""
+
+import argparse
+import collections
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from esen_flows.errors import ModelError
+from esen_flows.forcefield.inert_pickle import MAX_PICKLE_BYTES, Record, plain, read_torch_file
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_checkpoints_hold_comes_back(tmp_path, protocol):
+    tensor = torch.arange(6.0).reshape(2, 3)
+    content = {
+        "ordered": collections.OrderedDict(a=tensor, b=torch.nn.Parameter(torch.ones(2))),
+        "default": collections.defaultdict(dict, x=1),
+        "transposed": tensor.T,
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "scalar": np.float64(1.5),
+        "integer": np.int32(-3),
+        "array": np.arange(4.0).reshape(2, 2),
+        "bytes": b"a\xff",
+        "settings": argparse.Namespace(steps=3),
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+        "size": torch.Size([2, 3]),
+        "plain": [1, 2.5, "x", None, True, {"y"}],
+    }
+    torch.save(content, tmp_path / "f.pt", pickle_protocol=protocol)
+    found = read_torch_file(tmp_path / "f.pt")
+    assert torch.equal(found["ordered"]["a"], tensor)
+    assert torch.equal(found["ordered"]["b"], torch.ones(2))
+    assert torch.equal(found["transposed"], tensor.T)
+    assert found["half"].dtype is torch.bfloat16
+    assert dict(found["default"]) == {"x": 1}
+    assert plain([found["scalar"], found["integer"], found["array"]]) == [1.5, -3, [[0.0, 1.0], [2.0, 3.0]]]
+    assert (found["bytes"], found["dtype"], tuple(found["size"])) == (b"a\xff", torch.float32, (2, 3))
+    assert isinstance(found["settings"], Record)
+    assert found["settings"].fields == {"steps": 3}
+    assert found["device"].path == "torch.device"
+    assert found["plain"] == content["plain"]
+
+
+class Reduces:
+    def __init__(self, *result):
+        self.result = result
+
+    def __reduce__(self):
+        return self.result
+
+
+def archive(path, program, members=None, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as out:
+        out.writestr("archive/data.pkl", program)
+        for name, data in (members or {}).items():
+            out.writestr(f"archive/{name}", data)
+
+
+def storage_pid(key, count):
+    """How torch names the numbers of a tensor inside of a pickle."""
+    return ("storage", torch.FloatStorage, key, "cpu", count)
+
+
+class _StoragePickler(pickle.Pickler):
+    def persistent_id(self, value):
+        return value.pid if isinstance(value, _Stored) else None
+
+
+class _Stored:
+    def __init__(self, key, count):
+        self.pid = storage_pid(key, count)
+
+
+def pickled(value, path):
+    with path.open("wb") as stream:
+        _StoragePickler(stream, 2).dump(value)
+    return path.read_bytes()
+
+
+def touch(path):
+    return Reduces(os.system, (f"touch {path}",))
+
+
+def state_setter(path):
+    return Reduces(collections.OrderedDict, (), {"x": touch(path)})
+
+
+def builtin_eval(path):
+    return Reduces(eval, (f"open({str(path)!r}, 'w')",))
+
+
+def import_by_getattr(path):
+    return Reduces(getattr, (str(path), "upper"))
+
+
+@pytest.mark.parametrize("hostile", [touch, state_setter, builtin_eval, import_by_getattr])
+def test_programs_are_refused_and_nothing_ran(tmp_path, hostile):
+    trace = tmp_path / "ran"
+    torch.save({"state_dict": {}, "config": hostile(trace)}, tmp_path / "f.pt")
+    with pytest.raises(ModelError, match=r"asks for (posix|nt|builtins)\.\w+, which no checkpoint needs"):
+        read_torch_file(tmp_path / "f.pt")
+    assert not trace.exists()
+
+
+def test_an_unlisted_name_is_named(tmp_path):
+    torch.save({"x": Reduces(struct.Struct, ("i",))}, tmp_path / "f.pt")
+    with pytest.raises(ModelError, match=r"asks for _?struct\.Struct"):
+        read_torch_file(tmp_path / "f.pt")
+
+
+def test_names_that_are_answered_cannot_be_changed(tmp_path):
+    # GLOBAL collections.OrderedDict, then BUILD with a state: an attempt to patch what we answered with.
+    program = b"ccollections\nOrderedDict\n" + pickle.dumps({"__call__": 1}, 2)[2:-1] + b"b."
+    archive(tmp_path / "f.pt", program)
+    with pytest.raises(ModelError, match=r"tries to change collections\.OrderedDict"):
+        read_torch_file(tmp_path / "f.pt")
+    assert collections.OrderedDict(a=1) == {"a": 1}
+
+
+def test_a_class_of_settings_is_a_record_and_not_imported(tmp_path):
+    archive(tmp_path / "f.pt", b"cfairchem.core.nowhere\nConfig\n)\x81}X\x01\x00\x00\x00aK\x05sb.")
+    found = read_torch_file(tmp_path / "f.pt")
+    assert (found.path, found.fields) == ("fairchem.core.nowhere.Config", {"a": 5})
+
+
+def test_truncated_and_foreign_files(tmp_path):
+    torch.save({"x": torch.ones(1000)}, tmp_path / "whole.pt")
+    data = (tmp_path / "whole.pt").read_bytes()
+    for name, part in (("half", data[: len(data) // 2]), ("text", b"not a checkpoint"), ("empty", b"")):
+        (tmp_path / name).write_bytes(part)
+        with pytest.raises(ModelError, match=r"not a whole torch.save archive .* fetch it again"):
+            read_torch_file(tmp_path / name)
+    with pytest.raises(ModelError, match="no file"):
+        read_torch_file(tmp_path / "nowhere")
+
+
+def test_a_flipped_byte_is_found(tmp_path):
+    torch.save({"x": torch.arange(1000.0)}, tmp_path / "f.pt")
+    data = bytearray((tmp_path / "f.pt").read_bytes())
+    data[data.index(np.float32(500).tobytes())] ^= 1
+    (tmp_path / "f.pt").write_bytes(data)
+    with pytest.raises(ModelError, match="CRC"):
+        read_torch_file(tmp_path / "f.pt")
+
+
+def test_a_compressed_member_is_refused_before_it_is_read(tmp_path):
+    archive(tmp_path / "bomb.pt", b"\x80\x02}.", {"data/0": b"\0" * 50_000_000}, zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "bomb.pt").stat().st_size < 100_000
+    with pytest.raises(ModelError, match="is compressed or larger than the file"):
+        read_torch_file(tmp_path / "bomb.pt")
+
+
+def test_a_program_as_large_as_data_is_refused(tmp_path):
+    archive(tmp_path / "f.pt", b"\0" * (MAX_PICKLE_BYTES + 1))
+    with pytest.raises(ModelError, match=f"its pickle has {MAX_PICKLE_BYTES + 1} bytes"):
+        read_torch_file(tmp_path / "f.pt")
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "count"),
+    [((10**9,), (0,), 4), ((5,), (1,), 4), ((2, 2), (4, 1), 4), ((2,), (-1,), 4), ((4,), (1,), 10**6)],
+)
+def test_tensors_that_reach_beyond_their_numbers_are_refused(tmp_path, size, stride, count):
+    rebuild = torch._utils._rebuild_tensor_v2
+    value = Reduces(rebuild, (_Stored("0", count), 0, size, stride, False, collections.OrderedDict()))
+    program = pickled({"x": value}, tmp_path / "program")
+    archive(tmp_path / "f.pt", program, {"data/0": np.ones(4, dtype=np.float32).tobytes()})
+    with pytest.raises(ModelError, match=r"reaches beyond its 4 numbers|16 bytes, its pickle says 1000000"):
+        read_torch_file(tmp_path / "f.pt")
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    torch.save({"x": np.array([{}], dtype=object)}, tmp_path / "f.pt")
+    with pytest.raises(ModelError, match="numbers of numpy type"):
+        read_torch_file(tmp_path / "f.pt")
+
+
+def test_two_programs_are_refused(tmp_path):
+    path = Path(tmp_path / "f.pt")
+    archive(path, b"\x80\x02}.", {"more/data.pkl": b"\x80\x02}."})
+    with pytest.raises(ModelError, match=r"one data\.pkl"):
+        read_torch_file(path)

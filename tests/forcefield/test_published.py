@@ -1,0 +1,169 @@
+"""Published names, shapes and sizes against listings of the published models, and what is inferred from shapes."""
+
+import pytest
+import torch
+from published_files import backbone_options, published_state, small_network
+
+from esen_flows.errors import ModelError
+from esen_flows.forcefield.published import build, expected_constant, infer_config
+from esen_flows.network.config import CANDIDATES, PUBLISHED, ESENConfig
+from esen_flows.network.esen import ESEN
+
+TWO_LAYERS = {"num_layers": 2, "lmax": 2, "mmax": 2}
+TABLES = {
+    "esen_2layer_l2m2_conservative": {},
+    "esen_2layer_l2m2_layer_norm": {"norm_type": "layer_norm"},
+    "esen_2layer_l2m2_layer_norm_sh": {"norm_type": "layer_norm_sh"},
+    "esen_2layer_l2m2_grid_s2": {"act_type": "s2", "mlp_type": "grid"},
+    "esen_2layer_l2m2_dens_direct": {"direct_forces": True, "denoising": True},
+    "esen_2layer_l2m2_direct_stress": {"direct_forces": True, "direct_stress": "source_target"},
+    "esen_30m_mp_conservative": {"num_layers": 10, "lmax": 3},
+    "esen_30m_oam_conservative": {"num_layers": 10, "lmax": 3, "num_distance_basis": 64},
+}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
+
+
+def count(config):
+    with torch.device("meta"):
+        return sum(p.numel() for p in ESEN(config).parameters())
+
+
+def test_parameter_counts_are_the_published_ones():
+    assert {name: count(config) for name, config in PUBLISHED.items()} == {
+        "esen_3.2m": 3_199_745,
+        "esen_30m_mp": 30_085_121,
+        "esen_30m_oam": 30_161_153,
+    }
+    assert count(ESENConfig(num_distance_basis=512)) == 3_392_513
+    for resolution in (6, 10, 14):
+        assert count(ESENConfig(act_type="s2", mlp_type="grid", grid_resolution=resolution)) == 2_838_017
+    assert [count(config) for config in CANDIDATES["esen_6.5m"]] == [6_451_969, 6_431_233, 6_547_969]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("table", TABLES)
+def test_names_shapes_and_constants_of_the_published_listings(shared_dir, table):
+    """Every line of a listing finds its place, none of our weights stays without one, and the sizes are inferred."""
+    rows = (shared_dir / "fixtures/esen/state_dict_keys" / f"{table}.tsv").read_text().splitlines()[1:]
+    config = ESENConfig(**TABLES[table])
+    state = {}
+    for key, shape, dtype, kind in (row.split("\t") for row in rows):
+        sizes = [int(n) for n in shape.split("x")]
+        value = torch.zeros(sizes, dtype=DTYPES[dtype])
+        if key.endswith("offset"):
+            value = torch.linspace(0.0, 6.0, sizes[0])
+        elif kind == "buffer":
+            value = torch.from_numpy(expected_constant(key, config)).to(DTYPES[dtype])
+            assert list(value.shape) == sizes
+        state[key] = value
+    options = {"use_envelope": True, "max_neighbors": 0, "grid_resolution": None}
+    network = build(state, options)
+    assert network.config == config
+    published = sum(value.numel() for key, value in state.items() if f"{key}\t" in param_lines(rows))
+    assert sum(p.numel() for p in network.parameters()) == published
+
+
+def param_lines(rows):
+    return "\n".join(row for row in rows if row.endswith("\tparam"))
+
+
+VARIANTS = [
+    {},
+    {"lmax": 3, "mmax": 1, "num_layers": 1, "norm_type": "layer_norm"},
+    {"norm_type": "layer_norm_sh", "distance_function": "bessel"},
+    {"act_type": "s2", "mlp_type": "grid", "grid_resolution": 8},
+    {"so2_weights": "real", "use_envelope": False, "max_neighbors": 12},
+    {"direct_forces": True, "direct_stress": "target"},
+    {"direct_forces": True, "denoising": True},
+    {"charge_spin_embedding": "rand_emb"},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_configurations_are_inferred_and_weights_kept(variant):
+    network = small_network(**variant)
+    config = network.config
+    options = {"use_envelope": config.use_envelope, "max_neighbors": config.max_neighbors, "cutoff": 4.0}
+    found = build(published_state(network), {**options, "grid_resolution": config.grid_resolution})
+    assert found.config == config
+    for name, value in network.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("missing", ["use_envelope", "max_neighbors", "grid_resolution", "cutoff"])
+def test_what_shapes_do_not_tell_is_asked_for_by_name(missing):
+    network = small_network(act_type="s2", mlp_type="grid", distance_function="bessel")
+    options = {"use_envelope": True, "max_neighbors": 300, "grid_resolution": None, "cutoff": 4.0}
+    del options[missing]
+    with pytest.raises(ModelError, match=rf"do not tell .*{missing}"):
+        infer_config(published_state(network), options)
+
+
+def test_prefixes_of_distributed_training_are_stripped():
+    network = small_network()
+    state = {f"module.module.{name}": value for name, value in published_state(network).items()}
+    assert build(state, {"use_envelope": True, "max_neighbors": 0}).config == network.config
+
+
+def drop(state, name):
+    del state[name]
+
+
+def add(state, name):
+    state[name] = torch.zeros(1)
+
+
+def reshape(state, name):
+    state[name] = torch.zeros(3, 3)
+
+
+def spoil(state, name):
+    state[name].view(-1)[0] = float("nan")
+
+
+def flip(state, name):
+    state[name] = state[name] + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        (drop, "backbone.norm.affine_bias", "weights are missing: norm.affine_bias"),
+        (drop, "backbone.sphere_embedding.weight", "not those of an eSEN"),
+        (add, "backbone.surprise", "without a place: surprise"),
+        (add, "other.surprise", "no place for the weights 'other.surprise'"),
+        (reshape, "backbone.target_embedding.weight", r"target_embedding.weight has shape \(3, 3\)"),
+        (spoil, "backbone.norm.affine_weight", "NaN or infinite weights: norm.affine_weight"),
+        (flip, "backbone.Jd_2", "constant backbone.Jd_2 is not that of eSEN"),
+        (flip, "backbone.blocks.1.norm_1.balance_degree_weight", "balance_degree_weight is not that"),
+        (flip, "backbone.blocks.0.edge_wise.act.expand_index", "expand_index is not that"),
+    ],
+)
+def test_weights_that_make_no_network_are_refused(change, name, words):
+    state = published_state(small_network())
+    change(state, name)
+    with pytest.raises(ModelError, match=words):
+        build(state, {"use_envelope": True, "max_neighbors": 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lmax": 3}, "says lmax = 3, the weights say 2"),
+        ({"cutoff": 5.0}, "says cutoff_angstrom = 5.0, the weights say 4.0"),
+        ({"act_type": "s2"}, "says act_type = 's2', the weights say 'gate'"),
+        ({"warp_drive": True}, "does not know: warp_drive"),
+        ({"direct_forces": True}, "says direct_forces = True"),
+    ],
+)
+def test_a_configuration_that_contradicts_the_weights_is_refused(changes, words):
+    network = small_network()
+    with pytest.raises(ModelError, match=words):
+        build(published_state(network), backbone_options(network.config, **changes))
+
+
+def test_a_dataset_embedding_is_refused_by_name():
+    state = published_state(small_network(charge_spin_embedding="rand_emb"))
+    state["backbone.mix_csd.weight"] = torch.zeros(6, 18)
+    with pytest.raises(ModelError, match=r"mix_csd of shape \(6, 18\).*without a dataset embedding"):
+        build(state, {"use_envelope": True, "max_neighbors": 0})
