@@ -2,6 +2,11 @@
 
 First generation: a dict with state_dict, config, normalizers, elementrefs and, in files of a training, ema. Second
 generation: a record with model_config, model_state_dict, ema_state_dict and tasks_config. Nothing in them is run.
+
+Open for the second generation, until somebody holds a published file: the names inside of tasks_config (here: name,
+property, normalizer.mean and rmsd, element_references.element_references), what the tables of charge and spin are
+called (here: one weight at or below charge_embedding and spin_embedding), the formulas of the other two ways in which
+charge and spin can enter (pos_emb, lin_emb), and the dataset embedding; files with these are refused by name.
 """
 
 from collections.abc import Mapping, Sequence
