@@ -30,7 +30,15 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("key", ASCENDING), ("attempt", ASCENDING)], name="key_attempt", unique=True),
         IndexModel([("kind", ASCENDING), ("chemsys", ASCENDING)], name="kind_chemsys"),
         IndexModel([("kind", ASCENDING), ("formula", ASCENDING)], name="kind_formula"),
-        IndexModel([("kind", ASCENDING), ("created_at", DESCENDING)], name="kind_created"),
+        IndexModel([("kind", ASCENDING), ("elements", ASCENDING)], name="kind_elements"),
+        IndexModel([("kind", ASCENDING), ("space_group_number", ASCENDING)], name="kind_space_group"),
+        IndexModel([("kind", ASCENDING), ("model_label", ASCENDING)], name="kind_model"),
+        # Newest first, the order of every list, without a sort.
+        IndexModel(
+            [("kind", ASCENDING), ("state", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+            name="kind_state_created",
+        ),
+        IndexModel("summary.$**", name="summary"),  # whichever value a condition or an order names
         IndexModel("model_key", name="model"),
         IndexModel("structure_key", name="structure"),
         IndexModel("blobs", name="blobs"),
@@ -38,6 +46,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     "structures": [
         IndexModel("chemsys", name="chemsys"),
         IndexModel("formula", name="formula"),
+        IndexModel("elements", name="elements"),
+        IndexModel("space_group_number", name="space_group"),
+        IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
     ],
     "claims": [
         IndexModel("tokens", name="tokens"),

@@ -84,6 +84,7 @@ def names(found: list[Any]) -> list[str]:
         ({"spacegroup": 216}, ["arsenide"]),
         ({"spacegroup": "216"}, ["arsenide"]),
         ({"spacegroup": "P3_121"}, ["quartz"]),
+        ({"spacegroup": "P 31 2 1"}, ["quartz"]),
         ({"model": "other"}, ["arsenide"]),
         ({"model": key_of("other")}, ["arsenide"]),
         ({"model": "esen_silicon", "elements": ["O"]}, ["garnet", "quartz"]),
@@ -93,6 +94,14 @@ def names(found: list[Any]) -> list[str]:
         ({"sort": "energy_per_atom_ev"}, ["garnet", "quartz", "silicon", "arsenide"]),
         ({"limit": 1}, ["garnet"]),
         ({"formula": "Ge"}, []),
+        ({"where": "energy_per_atom < -5 and nsites < 80"}, ["quartz", "silicon"]),
+        ({"where": "not (energy_per_atom < -5 and nsites < 80)"}, ["garnet", "arsenide"]),
+        ({"where": "formula == 'AsGa' or spacegroup == 152"}, ["arsenide", "quartz"]),
+        ({"where": "elements == 'O' and elements != 'Al'"}, ["quartz"]),
+        ({"where": "created >= '2026-11-03'"}, ["garnet", "arsenide"]),
+        ({"where": "model != 'other'", "elements": ["O"], "sort": "-energy_per_atom"}, ["quartz", "garnet"]),
+        ({"where": "converged or not converged"}, []),  # none of them says
+        ({"where": "error == 'NotConvergedError' and final", "failed": True}, ["failed"]),
     ],
 )
 def test_filters(filled: Store, filters: dict[str, Any], expected: list[str]) -> None:
@@ -127,6 +136,9 @@ def names_of_attempts(found: list[Any]) -> list[int]:
         ({"sort": "summary.$x"}, "cannot sort by"),
         ({"limit": 0}, "limit must be a positive integer, got 0"),
         ({"limit": "5"}, "limit must be"),
+        ({"sort": "energi_per_atom"}, "did you mean energy_per_atom"),
+        ({"where": "$where == 'sleep(1)'"}, "cannot read the condition at position 1"),
+        ({"where": {"$where": "sleep(1)"}}, "a condition is a text"),
     ],
 )
 def test_nonsense_is_refused(filled: Store, filters: dict[str, Any], message: str) -> None:
@@ -137,8 +149,9 @@ def test_nonsense_is_refused(filled: Store, filters: dict[str, Any], message: st
 def test_operators_in_free_text_are_only_text(filled: Store) -> None:
     assert query(filled, "relax", model="{'$ne': ''}") == []
     assert query(filled, "relax", model={"$ne": ""}) == []  # type: ignore[arg-type]
-    assert query(filled, "relax", spacegroup={"$ne": 0}) == []  # type: ignore[arg-type]
-    assert query(filled, "relax", spacegroup="²") == []  # a digit to Python, but no number
+    for wrong in ({"$ne": 0}, "²", "Fd3x", "a" * 10**6):  # ² is a digit to Python, but no number
+        with pytest.raises(InputError, match=r"no space group is called .{1,60}; give 1 to 230"):
+            query(filled, "relax", spacegroup=wrong)  # type: ignore[arg-type]
     assert query(filled, "relax", spacegroup=216, limit=10**30) == query(filled, "relax", spacegroup=216)
     with pytest.raises(InputError, match="unknown kind of result"):
         query(filled, {"$ne": "relax"})  # type: ignore[arg-type]
