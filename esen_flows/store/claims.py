@@ -1,16 +1,15 @@
-"""Who computes what: claims that expire by the server's clock, and the heartbeat that renews them."""
+"""Who computes what: claims that expire by the server's clock and are renewed while their process lives."""
 
-import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from esen_flows.errors import EsenFlowsError
-from esen_flows.store.database import Database
+from esen_flows.store.database import Database, Row
+from esen_flows.store.heartbeat import Heartbeat
 from esen_flows.store.host import Host, ProcessId
 
 LIFETIME_SECONDS = 120.0
@@ -26,11 +25,13 @@ class Claim:
     key : result key.
     token : nobody else's.
     inherited : blobs that a dead predecessor may have left.
+    forced : what is committed becomes a further attempt, whatever is there.
     """
 
     key: str
     token: str
     inherited: tuple[str, ...] = ()
+    forced: bool = False
 
 
 class Claims:
@@ -50,11 +51,12 @@ class Claims:
         self._database = database
         self._host = host or Host()
         self._lifetime_ms = int(lifetime_seconds * 1000)
-        self._heartbeat_seconds = heartbeat_seconds
-        self._held: set[str] = set()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._heartbeat = Heartbeat(self._lifetime_ms, heartbeat_seconds)
+
+    @property
+    def heartbeat_pid(self) -> int | None:
+        """The process that renews this one's claims; None before the first one."""
+        return self._heartbeat.pid
 
     def try_claim(self, key: str) -> Claim | None:
         """A claim, if nobody alive has one; dead processes of this machine are recognised at once."""
@@ -68,8 +70,24 @@ class Claims:
             row = taken or db.call(lambda: db["claims"].find_one({"_id": key})) or row
         if row["token"] != token:
             return None
-        self._hold(token)
+        self._hold([token])
         return Claim(key, token, tuple(row["blobs"]))
+
+    def try_claim_many(self, keys: Sequence[str]) -> list[Claim]:
+        """Claims on those of these keys that nobody alive has, in two round trips however many they are."""
+        db = self._database
+        tokens = {key: uuid.uuid4().hex for key in keys}
+        if not tokens:
+            return []
+        wanted = [UpdateOne({"_id": key}, self._if_expired(key, token), upsert=True) for key, token in tokens.items()]
+        db.call(lambda: _ignoring_races(lambda: db["claims"].bulk_write(wanted, ordered=False)))
+        rows: list[Row] = db.call(lambda: list(db["claims"].find({"_id": {"$in": list(tokens)}})))
+        ours = [row for row in rows if row["token"] == tokens[row["_id"]]]
+        self._hold(row["token"] for row in ours)
+        claims = [Claim(row["_id"], row["token"], tuple(row["blobs"])) for row in ours]
+        dead = [row["_id"] for row in rows if row["token"] != tokens[row["_id"]] and self._claimant_is_dead(row)]
+        claims += [claim for key in dead if (claim := self.try_claim(key)) is not None]
+        return claims
 
     def announce_blobs(self, claim: Claim, shas: Iterable[str]) -> None:
         """Write down which blobs are about to be written, and renew the claim."""
@@ -77,7 +95,8 @@ class Claims:
         names = {"$literal": sorted(shas)}
         blobs = {"$setUnion": [{"$ifNull": ["$blobs", []]}, names]}
         renewal = [{"$set": {"blobs": blobs, "expires_at": self._expiry()}}]
-        if db.call(lambda: db["claims"].update_one({"token": claim.token}, renewal)).matched_count:
+        query = {"tokens": claim.token, "token": claim.token}  # the index is on `tokens`, which holds `token` too
+        if db.call(lambda: db["claims"].update_one(query, renewal)).matched_count:
             return
         # Lost to somebody who took us for dead: the work is done, so it is kept, under an entry of its own.
         entry = f"{claim.key}#{claim.token}"
@@ -87,12 +106,23 @@ class Claims:
     def forget(self, claim: Claim) -> bool:
         """Delete the claim; False if somebody had taken it over."""
         db = self._database
-        with self._lock:
-            self._held.discard(claim.token)
+        self.let_go([claim])
         if db.call(lambda: db["claims"].delete_one({"_id": claim.key, "token": claim.token})).deleted_count:
             return True
         db.call(lambda: db["claims"].delete_one({"_id": f"{claim.key}#{claim.token}", "token": claim.token}))
         return False
+
+    def forget_many(self, claims: Sequence[Claim]) -> None:
+        """Delete claims in one round trip."""
+        db = self._database
+        self.let_go(claims)
+        names = [name for claim in claims for name in (claim.key, f"{claim.key}#{claim.token}")]
+        tokens = [claim.token for claim in claims]
+        db.call(lambda: db["claims"].delete_many({"_id": {"$in": names}, "token": {"$in": tokens}}))
+
+    def let_go(self, claims: Iterable[Claim]) -> None:
+        """Renew claims no more; they expire by themselves."""
+        self._heartbeat.drop(claim.token for claim in claims)
 
     def dead(self) -> list[str]:
         """Ids of claims that are expired, or whose process on this machine has ended."""
@@ -109,21 +139,21 @@ class Claims:
 
     def close(self) -> None:
         """Stop the heartbeat."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
+        self._heartbeat.close()
 
     def _claim_if_expired(self, key: str, token: str) -> dict[str, Any]:
         """The claim on a key after an atomic attempt to have it."""
         db = self._database
-        free = {"$or": [{"$eq": [{"$type": "$expires_at"}, "missing"]}, {"$lt": ["$expires_at", "$$NOW"]}]}
-        ours = self._mine(key, token)["$replaceWith"]
-        pipeline = [{"$replaceWith": {"$cond": [free, ours, "$$ROOT"]}}]
+        pipeline = self._if_expired(key, token)
         while True:
             try:
                 return db.call(lambda: self._find_and_replace({"_id": key}, pipeline, upsert=True))
             except DuplicateKeyError:  # another upsert won between look and insert; next time it is found
                 continue
+
+    def _if_expired(self, key: str, token: str) -> list[dict[str, Any]]:
+        free = {"$or": [{"$eq": [{"$type": "$expires_at"}, "missing"]}, {"$lt": ["$expires_at", "$$NOW"]}]}
+        return [{"$replaceWith": {"$cond": [free, self._mine(key, token)["$replaceWith"], "$$ROOT"]}}]
 
     def _find_and_replace(self, query: dict[str, Any], pipeline: list[dict[str, Any]], upsert: bool) -> Any:
         return self._database["claims"].find_one_and_update(
@@ -150,22 +180,16 @@ class Claims:
     def _claimant_is_dead(self, row: dict[str, Any]) -> bool:
         return self._host.is_dead(ProcessId(**row["process"]))
 
-    def _hold(self, token: str) -> None:
-        with self._lock:
-            self._held.add(token)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="esen_flows claims", daemon=True)
-                self._thread.start()
-
-    def _beat(self) -> None:
+    def _hold(self, tokens: Iterable[str]) -> None:
         db = self._database
-        while not self._stop.wait(self._heartbeat_seconds):
-            with self._lock:
-                tokens = sorted(self._held)
-            if not tokens:
-                continue
-            renewal = [{"$set": {"expires_at": self._expiry()}}]
-            try:
-                db.call(lambda: db["claims"].update_many({"token": {"$in": tokens}}, renewal))  # noqa: B023
-            except EsenFlowsError:
-                continue  # a lost beat is what the lifetime allows for; whoever uses the store next reports it
+        server = {"uri": db.uri, "options": db.client_options, "database": db.database_name}
+        self._heartbeat.hold(tokens, server)
+
+
+def _ignoring_races(write: Callable[[], object]) -> None:
+    """Carry out a bulk of upserts; one that another process won between look and insert is that process's."""
+    try:
+        write()
+    except BulkWriteError as error:
+        if any(fault["code"] != 11000 for fault in error.details["writeErrors"]):
+            raise

@@ -1,0 +1,144 @@
+"""The heartbeat: beats through native calls, ends with its worker, keeps the password to itself."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from other_processes import Remote
+
+from esen_flows.store.claims import Claims
+from esen_flows.store.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from esen_flows.store.results import Store
+
+KEY = "ab" * 32
+NOWHERE = {"uri": "mongodb://ann:geheim@127.0.0.1:9/", "options": {"serverSelectionTimeoutMS": 100}, "database": "x"}
+
+
+def gone(pid: int, seconds: float = 20.0) -> bool:
+    """Whether a process ends (or is a zombie) within that time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.mongod
+def test_a_native_call_that_holds_the_interpreter_does_not_starve_it(store: "Store") -> None:
+    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.5, heartbeat_seconds=0.3)
+    assert claims.try_claim(KEY) is not None
+    ctypes.PyDLL(None).sleep(4)  # PyDLL keeps the lock: no thread of this process runs meanwhile
+    assert Claims(store.database).try_claim(KEY) is None
+    claims.close()
+
+
+@pytest.mark.mongod
+def test_of_a_chunk_it_renews_what_is_still_held(store: "Store") -> None:
+    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.5, heartbeat_seconds=0.3)
+    held, dropped = claims.try_claim_many(["aa" * 32, "bb" * 32])
+    claims.let_go([dropped])
+    time.sleep(3.0)
+    assert Claims(store.database).dead() == [dropped.key]
+    claims.close()
+    assert store.database["claims"].find_one({"_id": held.key}) is not None
+
+
+WORKER = """
+import sys, time
+from esen_flows.settings import Settings
+from esen_flows.store.claims import Claims
+from esen_flows.store.database import connect
+from other_processes import Remote
+database = connect(Settings(mongo_uri=sys.argv[1], database=sys.argv[2]))
+claims = Claims(database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.3)
+claims.try_claim(sys.argv[3])
+print(claims.heartbeat_pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.mongod
+def test_a_killed_worker_takes_it_along_and_its_claim_expires(store: "Store") -> None:
+    command = [sys.executable, "-c", WORKER, store.database.uri, store.database.database_name, KEY]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert worker.stdout is not None
+    pid = int(worker.stdout.readline())
+    time.sleep(2.5)
+    here = Claims(store.database)
+    assert here.try_claim(KEY) is None  # renewed for longer than its lifetime
+    worker.kill()
+    worker.communicate()
+    assert gone(pid)
+    time.sleep(2.2)
+    assert here.try_claim(KEY) is not None
+    here.close()
+
+
+def test_the_password_is_on_no_command_line_and_in_no_environment() -> None:
+    beat = Heartbeat(1000, 0.2)
+    beat.hold(["t"], NOWHERE)
+    time.sleep(0.1)
+    for name in ("cmdline", "environ"):
+        assert b"geheim" not in Path(f"/proc/{beat.pid}/{name}").read_bytes()
+    beat.close()
+
+
+def test_signals_for_a_whole_job_do_not_stop_it_and_one_that_was_killed_is_replaced() -> None:
+    beat = Heartbeat(1000, 60.0)
+    beat.hold(["t"], NOWHERE)
+    first = beat.pid
+    assert first is not None
+    time.sleep(1.0)  # it has come up
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(first, number)
+    assert not gone(first, 0.3)
+    os.kill(first, signal.SIGKILL)
+    assert gone(first)
+    time.sleep(0.3)  # its other thread too, which shares the pipe
+    beat.hold(["u"], NOWHERE)
+    second = beat.pid
+    assert second not in (None, first)
+    beat.close()
+    assert beat.pid is None
+    assert gone(second or 0, 0.1)
+
+
+def test_a_forked_child_of_the_worker_does_not_keep_it_alive() -> None:
+    """The child has the other end of the pipe too, as data loaders do."""
+    code = (
+        "import os, time\n"
+        "from esen_flows.store.heartbeat import Heartbeat\n"
+        f"beat = Heartbeat(1000, 0.3); beat.hold(['t'], {NOWHERE!r})\n"
+        "child = os.fork()\n"
+        "if child: print(beat.pid, child, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    pid, child = map(int, worker.stdout.readline().split())
+    time.sleep(0.5)
+    worker.kill()
+    try:
+        assert gone(pid)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        worker.communicate()
+
+
+def test_until_a_renewal_is_due_it_holds_the_standard_library_alone() -> None:
+    code = "import sys, esen_flows.store.heartbeat; print({'pymongo', 'numpy', 'pydantic', 'ase'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
