@@ -1,36 +1,72 @@
 """The store: results by key, computed once; structures by key."""
 
 import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from esen_flows.errors import ClaimedElsewhereError, InputError, StoreError
+from esen_flows.errors import ClaimedElsewhereError, InputError, ServerUnavailableError
 from esen_flows.schemas.documents import SCHEMA_VERSION, ResultDocument, StructureData
 from esen_flows.schemas.identity import identify
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import BlobStore, pack, unpack
 from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.database import Database, Row
+from esen_flows.store.migrations import upgraded
+from esen_flows.store.rows import document_of, packed
 
 IDENTITY_FIELDS = frozenset(
     ("formula", "chemsys", "elements", "nsites", "space_group_number", "space_group_symbol", "material_ids", "tags")
 )
-_STORE_FIELDS = ("_id", "blobs")  # of a stored result, beside those of ResultDocument
+_SETTLED: Row = {"$or": [{"failure": None}, {"failure.final": True}]}
+
+
+class Refuge(Protocol):
+    """Where results go while there is no server."""
+
+    patience_seconds: float  # how long to wait for the server before
+
+    def keep(self, row: Row, large: dict[str, np.ndarray], forced: bool) -> None:
+        """Write down a packed result so that it outlives this process."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What became of the keys that `claim_many` was given.
+
+    Attributes
+    ----------
+    claims : ours to compute; each ends with `commit` or `release`.
+    settled : keys whose result is there.
+    leftovers : keys that others are computing; ask for them again later.
+    """
+
+    claims: tuple[Claim, ...]
+    settled: tuple[str, ...]
+    leftovers: tuple[str, ...]
 
 
 class Store:
     """Results and structures in one MongoDB database; open it with `open_store`."""
 
-    def __init__(self, database: Database, claims: Claims | None = None) -> None:
-        self.database = database
+    def __init__(self, database: Database, claims: Claims | None = None, refuge: Refuge | None = None) -> None:
+        self._database = database
         self.closed = False
         self._claims = claims or Claims(database)
         self._blobs = BlobStore(database)
+        self._refuge = refuge
+        self._away_since: float | None = None
+
+    @property
+    def database(self) -> Database:
+        """The connection."""
+        return self._database
 
     def get(self, key: str, load_arrays: bool = True) -> ResultDocument | None:
         """The current result of a key, finished or failed; None if there is none.
@@ -48,7 +84,7 @@ class Store:
         row = db.call(lambda: db["results"].find_one({"key": key, "current": True}))
         return None if row is None else self.read(row, load_arrays)
 
-    def get_or_claim(self, key: str, wait_seconds: float = 600.0) -> ResultDocument | Claim:
+    def get_or_claim(self, key: str, wait_seconds: float = 600.0, force: bool = False) -> ResultDocument | Claim:
         """The result of a key, or else the right and duty to compute it.
 
         A failure that is not final counts as absent. While another living process computes the result, this waits.
@@ -57,6 +93,8 @@ class Store:
         ----------
         key : result key.
         wait_seconds : for somebody else's result.
+        force : compute it again whatever is there. What is committed becomes a further attempt and the current one,
+            except that a failure never takes the place of a result.
 
         Raises
         ------
@@ -65,16 +103,16 @@ class Store:
         deadline = time.monotonic() + wait_seconds
         pause = 0.05
         while True:
-            result = self._settled(key)
+            result = None if force else self._settled(key)
             if result is not None:
                 return result
             claim = self._claims.try_claim(key)
             if claim is not None:
-                self._blobs.remove_orphans(claim.inherited, by_token=claim.token)
+                self._clear_after_predecessors([claim])
                 # Between the look and the claim, its last holder may have finished.
-                result = self._settled(key)
+                result = None if force else self._settled(key)
                 if result is None:
-                    return claim
+                    return replace(claim, forced=force)
                 self._claims.forget(claim)
                 return result
             left = deadline - time.monotonic()
@@ -86,39 +124,71 @@ class Store:
             time.sleep(min(pause, left))
             pause = min(2 * pause, 2.0)
 
-    def commit(self, claim: Claim, document: ResultDocument) -> ResultDocument:
-        """Store a result unless a finished one is there; the one that is stored now.
+    def claim_many(self, keys: Iterable[str]) -> Chunk:
+        """Claims on those of many keys that have no result and that nobody else computes; it never waits.
 
         Parameters
         ----------
-        claim : from `get_or_claim`; it ends here.
+        keys : result keys, each counted once; a failure that is not final counts as absent.
+        """
+        asked = list(dict.fromkeys(keys))
+        settled = self._settled_among(asked)
+        claims = self._claims.try_claim_many([key for key in asked if key not in settled])
+        self._clear_after_predecessors(claims)
+        late = self._settled_among([claim.key for claim in claims])  # finished between the look and the claim
+        self.release_many([claim for claim in claims if claim.key in late])
+        ours = tuple(claim for claim in claims if claim.key not in late)
+        known = settled | late | {claim.key for claim in ours}
+        return Chunk(
+            claims=ours,
+            settled=tuple(key for key in asked if key in settled or key in late),
+            leftovers=tuple(key for key in asked if key not in known),
+        )
+
+    def commit(self, claim: Claim, document: ResultDocument, *, document_id: ObjectId | None = None) -> ResultDocument:
+        """Store a result unless a finished one is there; the one that is stored now.
+
+        While the server is away this waits, then keeps the result in the spool, which `esen-flows db ingest` merges.
+
+        Parameters
+        ----------
+        claim : from `get_or_claim` or `claim_many`; it ends here.
         document : finished or failed; `attempt` and `current` are set by the store.
+        document_id : of a document that was spooled, so that it is stored once however often it is merged.
 
         Raises
         ------
         StoreError : it is not the claimed result, or holds something that cannot be stored (the claim stays).
+        ServerUnavailableError : the server stays away and this store has no spool.
         """
-        if document.key != claim.key:
-            raise StoreError(f"the claim is for result {claim.key}, but the document is result {document.key}")
-        large: dict[str, np.ndarray] = {}
-        row = pack(document.model_dump(), large, path=document.kind)
-        row |= {"_id": ObjectId(), "blobs": sorted(large), "created_at": _milliseconds(document.created_at)}
-        if large:
-            self._claims.announce_blobs(claim, large)
-            for sha, array in large.items():
-                self._blobs.put(sha, array, claim.token)
-        stored = self._insert_if_absent(row)
-        mine = stored["_id"] == row["_id"]
-        if not mine:
-            self._blobs.remove_orphans(large, by_token=claim.token)
-        if not self._claims.forget(claim) and mine:
-            for sha, array in large.items():
-                self._blobs.repair(sha, array)
-        return self.read(stored)
+        row, large = packed(claim, document)
+        if document_id is not None:
+            row["_id"] = document_id
+        while True:
+            try:
+                stored = self._commit(claim, row, large)
+                self._away_since = None
+                return self.read(stored)
+            except ServerUnavailableError:
+                if self._refuge is None:
+                    raise
+                if not self._keeps_waiting(self._refuge.patience_seconds):
+                    self._refuge.keep(row, large, claim.forced)
+                    self._claims.let_go([claim])
+                    return document.model_copy(update={"created_at": row["created_at"]})
 
     def release(self, claim: Claim) -> None:
         """Give a claim back without a result, so that the next one who asks computes it."""
-        self._claims.forget(claim)
+        self.release_many([claim])
+
+    def release_many(self, claims: Sequence[Claim]) -> None:
+        """Give claims back without results; while the server is away they expire by themselves."""
+        if not claims:
+            return
+        try:
+            self._claims.forget_many(claims)
+        except ServerUnavailableError:
+            return  # somebody is about to hear of what really went wrong
 
     def sweep(self) -> int:
         """Clear away after the dead: their claims, and arrays that no document names; how many claims."""
@@ -126,7 +196,7 @@ class Store:
         for claim_id in self._claims.dead():
             claim = self._claims.try_claim(claim_id)
             if claim is not None:
-                self._blobs.remove_orphans(claim.inherited, by_token=claim.token)
+                self._clear_after_predecessors([claim])
                 self._claims.forget(claim)
                 swept += 1
         return swept
@@ -173,6 +243,7 @@ class Store:
         row = db.call(lambda: db["structures"].find_one({"_id": key}))
         if row is None:
             return None
+        row = upgraded("structures", row)
         atoms = StructureData(**unpack(row["structure"])).to_atoms()
         atoms.info.update({name: row[name] for name in ("charge", "spin") if row[name]})
         return atoms
@@ -184,13 +255,7 @@ class Store:
         ------
         StoreError : it is of a newer version of this package, or damaged.
         """
-        version = row.get("schema_version", SCHEMA_VERSION)
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"result {row.get('key')} has schema version {version}, newer than {SCHEMA_VERSION}; upgrade esen_flows"
-            )
-        fields = {name: value for name, value in row.items() if name not in _STORE_FIELDS}
-        return ResultDocument(**unpack(fields, self._blobs.get if load_arrays else None))
+        return document_of(row, self._blobs.get if load_arrays else None)
 
     def close(self) -> None:
         """Disconnect; the private server stops when nobody else uses it."""
@@ -204,6 +269,57 @@ class Store:
         pending = result is not None and result.failure is not None and not result.failure.final
         return None if pending else result
 
+    def _settled_among(self, keys: Collection[str]) -> set[str]:
+        db = self.database
+        query = {"key": {"$in": list(keys)}, "current": True, **_SETTLED}
+        return set(db.call(lambda: db["results"].distinct("key", query))) if keys else set()
+
+    def _clear_after_predecessors(self, claims: Sequence[Claim]) -> None:
+        """Remove arrays that the dead left, and give back its current result to a key that lost it in a crash."""
+        for claim in claims:
+            self._blobs.remove_orphans(claim.inherited, by_token=claim.token)
+        db = self.database
+        # A forced attempt takes the place of a result in two steps; a crash between them leaves no current one.
+        query = {"key": {"$in": [claim.key for claim in claims]}, "current": False, **_SETTLED}
+        rows = db.call(lambda: list(db["results"].find(query, {"key": 1}).sort("attempt", 1)))
+        for document_id in {row["key"]: row["_id"] for row in rows}.values():
+            self._become_current(document_id)
+
+    def _become_current(self, document_id: ObjectId) -> bool:
+        """Whether this document is the current one of its key now; another one may be."""
+        db = self.database
+        try:
+            db.call(lambda: db["results"].update_one({"_id": document_id}, {"$set": {"current": True}}))
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def _keeps_waiting(self, patience_seconds: float) -> bool:
+        """Whether a server that is away may still come back in time; measured from when it was first missed."""
+        now = time.monotonic()
+        if self._away_since is None:
+            # The attempt that has just failed waited that long already.
+            self._away_since = now - self.database.timeout_seconds
+        if now - self._away_since >= patience_seconds:
+            return False
+        time.sleep(min(1.0, patience_seconds))
+        return True
+
+    def _commit(self, claim: Claim, row: Row, large: dict[str, np.ndarray]) -> Row:
+        """The stored row; repeating it with the same row changes nothing."""
+        if large:
+            self._claims.announce_blobs(claim, large)
+            for sha, array in large.items():
+                self._blobs.put(sha, array, claim.token)
+        stored = self._add_attempt(row) if claim.forced else self._insert_if_absent(row)
+        mine = stored["_id"] == row["_id"]
+        if not mine:
+            self._blobs.remove_orphans(large, by_token=claim.token)
+        if not self._claims.forget(claim) and mine:
+            for sha, array in large.items():
+                self._blobs.repair(sha, array)
+        return stored
+
     def _insert_if_absent(self, row: Row) -> Row:
         """The current document of the key after the insertion: ours, or one that settles the question."""
         db = self.database
@@ -211,8 +327,7 @@ class Store:
             current = db.call(lambda: db["results"].find_one({"key": row["key"], "current": True}))
             if current is not None and (current["_id"] == row["_id"] or not _is_pending(current)):
                 return current
-            last = db.call(lambda: db["results"].find_one({"key": row["key"]}, {"attempt": 1}, sort=[("attempt", -1)]))
-            new = row | {"attempt": last["attempt"] + 1 if last else 0, "current": True}
+            new = row | {"attempt": self._next_attempt(row["key"]), "current": True}
             if current is not None:
                 # Not one step with the insertion: a crash here leaves no current document, which is a pending one too.
                 old = {"_id": current["_id"]}
@@ -222,6 +337,30 @@ class Store:
             except DuplicateKeyError:
                 continue  # somebody was faster, or our insertion was repeated: look again
 
+    def _add_attempt(self, row: Row) -> Row:
+        """Our document as a further attempt, the current one unless it failed and there is a result."""
+        db = self.database
+        while (found := db.call(lambda: db["results"].find_one({"_id": row["_id"]}))) is None:
+            new = row | {"attempt": self._next_attempt(row["key"]), "current": False}
+            try:
+                db.call(lambda: db["results"].insert_one(new))  # noqa: B023
+            except DuplicateKeyError:
+                continue  # somebody was faster, or our insertion was repeated: look again
+        while not found["current"]:
+            current = db.call(lambda: db["results"].find_one({"key": row["key"], "current": True}))
+            if current is not None and current["failure"] is None and row["failure"] is not None:
+                break
+            if current is not None:
+                old = {"_id": current["_id"]}
+                db.call(lambda: db["results"].update_one(old, {"$set": {"current": False}}))  # noqa: B023
+            found["current"] = self._become_current(row["_id"])
+        return found
+
+    def _next_attempt(self, key: str) -> int:
+        db = self.database
+        last = db.call(lambda: db["results"].find_one({"key": key}, {"attempt": 1}, sort=[("attempt", -1)]))
+        return last["attempt"] + 1 if last else 0
+
     def _claimant(self, key: str) -> str:
         db = self.database
         row = db.call(lambda: db["claims"].find_one({"_id": key}, {"process": 1}))
@@ -230,9 +369,3 @@ class Store:
 
 def _is_pending(row: Row) -> bool:
     return row["failure"] is not None and not row["failure"]["final"]
-
-
-def _milliseconds(moment: datetime) -> datetime:
-    """UTC as MongoDB keeps it, so that what `commit` returns is what `get` returns."""
-    moment = moment.astimezone(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

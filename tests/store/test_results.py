@@ -283,3 +283,85 @@ def test_a_given_identity_is_not_computed_again(store: Store, monkeypatch: pytes
     assert row["chemsys"] == "Si"
     with pytest.raises(InputError, match=r"unknown fields of a structure: \['name'\]"):
         store.put_structure(bulk("Si"), name="silicon")
+
+
+def test_many_are_claimed_at_once_and_those_of_others_are_left_over(store: Store) -> None:
+    other = Store(store.database, Claims(store.database, host=Remote()))
+    keys = [key_of(name) for name in ("free", "stored", "final", "pending", "taken", "dead")]
+    store.commit(claimed(store, keys[1]), document(keys[1]))
+    store.commit(claimed(store, keys[2]), failed(keys[2], final=True))
+    store.commit(claimed(store, keys[3]), failed(keys[3], final=False))
+    claimed(other, keys[4])
+    claimed(Store(store.database, Claims(store.database, host=Ghost())), keys[5])
+    chunk = store.claim_many([*keys, keys[0]])
+    assert {claim.key for claim in chunk.claims} == {keys[0], keys[3], keys[5]}
+    assert (chunk.settled, chunk.leftovers) == ((keys[1], keys[2]), (keys[4],))
+    assert other.claim_many(keys).leftovers == (keys[0], *keys[3:])  # its own too: another thread has it
+    store.commit(chunk.claims[0], document(chunk.claims[0].key))
+    store.release_many(chunk.claims[1:])
+    assert len(other.claim_many(keys).claims) == 2
+    assert store.claim_many([]).claims == ()
+
+
+def test_what_was_finished_between_the_look_and_the_claims_is_not_computed_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_many = store._claims.try_claim_many
+
+    def late(keys: list[str]) -> list[Claim]:
+        other = Store(store.database)
+        other.commit(claimed(other), document(KEY))
+        return claim_many(keys)
+
+    monkeypatch.setattr(store._claims, "try_claim_many", late)
+    chunk = store.claim_many([KEY, key_of("two")])
+    assert [claim.key for claim in chunk.claims] == [key_of("two")]
+    assert chunk.settled == (KEY,)
+    assert rows(store)["claims"] == 1
+
+
+def attempts(store: Store) -> list[tuple[int, str, bool]]:
+    found = store.database["results"].find({"key": KEY}).sort("attempt")
+    return [(row["attempt"], row["state"], row["current"]) for row in found]
+
+
+def forced(store: Store) -> Claim:
+    claim = store.get_or_claim(KEY, wait_seconds=0, force=True)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def test_a_forced_recomputation_is_a_further_attempt(store: Store) -> None:
+    store.commit(claimed(store), document(KEY, summary={"n": 0}))
+    again = store.commit(forced(store), document(KEY, summary={"n": 1}))
+    assert (again.attempt, again.current, again.summary) == (1, True, {"n": 1})
+    found = store.get(KEY)
+    assert found is not None
+    assert found.summary == {"n": 1}
+    assert attempts(store) == [(0, "finished", False), (1, "finished", True)]
+
+
+def test_a_forced_failure_takes_no_result_away(store: Store) -> None:
+    store.commit(forced(store), failed(KEY, final=True))  # nothing is there: like any other
+    store.commit(forced(store), document(KEY))
+    failure = store.commit(forced(store), failed(KEY, final=True))
+    assert (failure.state, failure.current) == ("failed", False)
+    assert attempts(store) == [(0, "failed", False), (1, "finished", True), (2, "failed", False)]
+
+
+def test_a_crash_within_a_forced_attempt_hides_no_result_for_long(store: Store) -> None:
+    """Killed when neither of the two attempts is the current one."""
+    store.commit(claimed(store), document(KEY, summary={"n": 0}))
+    store.commit(forced(store), document(KEY, summary={"n": 1}))
+    assert store.get_or_claim(KEY) is not None
+    for ask in (lambda: store.get_or_claim(KEY), lambda: store.claim_many([KEY]), lambda: swept(store)):
+        store.database["results"].update_many({"key": KEY}, {"$set": {"current": False}})
+        assert store.get(KEY) is None
+        assert not isinstance(ask(), Claim)
+        assert attempts(store) == [(0, "finished", False), (1, "finished", True)]
+        assert rows(store)["claims"] == 0
+
+
+def swept(store: Store) -> int:
+    assert Claims(store.database, host=Ghost()).try_claim(KEY) is not None
+    return store.sweep()

@@ -1,0 +1,55 @@
+"""A result as it is stored: the row of the collection or of the spool, and back."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from bson import ObjectId
+
+from esen_flows.errors import StoreError
+from esen_flows.schemas.documents import ResultDocument
+from esen_flows.store.blobs import BlobReference, pack, unpack
+from esen_flows.store.claims import Claim
+from esen_flows.store.database import Row
+from esen_flows.store.migrations import upgraded
+
+_STORE_FIELDS = ("_id", "blobs")  # of a stored result, beside those of ResultDocument
+
+
+def packed(claim: Claim, document: ResultDocument) -> tuple[Row, dict[str, np.ndarray]]:
+    """A result as it is stored, and its large arrays by content key.
+
+    Raises
+    ------
+    StoreError : it is not the claimed result, or holds something that cannot be stored.
+    """
+    if document.key != claim.key:
+        raise StoreError(f"the claim is for result {claim.key}, but the document is result {document.key}")
+    large: dict[str, np.ndarray] = {}
+    row = pack(document.model_dump(), large, path=document.kind)
+    row |= {"_id": ObjectId(), "blobs": sorted(large), "created_at": _milliseconds(document.created_at)}
+    return row, large
+
+
+def document_of(row: Row, load: Callable[[BlobReference], Any] | None) -> ResultDocument:
+    """A stored result, checked.
+
+    Parameters
+    ----------
+    row : as it is stored.
+    load : gives the array of a reference; None leaves the reference.
+
+    Raises
+    ------
+    StoreError : it is of a newer version of this package, or damaged.
+    """
+    row = upgraded("results", row)
+    fields = {name: value for name, value in row.items() if name not in _STORE_FIELDS}
+    return ResultDocument(**unpack(fields, load))
+
+
+def _milliseconds(moment: datetime) -> datetime:
+    """UTC as MongoDB keeps it, so that what `commit` returns is what `get` returns."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
