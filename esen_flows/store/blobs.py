@@ -192,10 +192,11 @@ class BlobStore:
 
     def _is_named(self, sha: str, by_token: str) -> bool:
         db = self._database
-        if db.call(lambda: db["results"].find_one({"blobs": sha}, {"_id": 1})) is not None:
-            return True
+        # The claims first: a writer that finishes between the two looks is found by the second one.
         query = {"blobs": sha, "token": {"$ne": by_token}}
-        return db.call(lambda: db["claims"].find_one(query, {"_id": 1})) is not None
+        if db.call(lambda: db["claims"].find_one(query, {"_id": 1})) is not None:
+            return True
+        return db.call(lambda: db["results"].find_one({"blobs": sha}, {"_id": 1})) is not None
 
 
 def _checked_name(name: Any, path: str) -> str:

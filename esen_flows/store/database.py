@@ -122,6 +122,11 @@ class Database:
         for name, models in INDEXES.items():
             self.call(lambda name=name, models=models: self[name].create_indexes(models))  # type: ignore[misc]
 
+    def collection_names(self) -> list[str]:
+        """Names of the collections that exist, in alphabetical order."""
+        names = self.call(lambda: self._client[self.database_name].list_collection_names())
+        return sorted(name for name in names if not name.startswith("system."))
+
     def drop(self) -> None:
         """Delete the whole database, with all results."""
         self.call(lambda: self._client.drop_database(self.database_name))
@@ -155,7 +160,10 @@ class Database:
         if error.code == 18:
             return "the database server refuses the credentials of ESEN_FLOWS_MONGO_URI"
         if error.code == 13:
-            return f"the database user may not do this in {self.database_name!r}: it needs the role readWrite"
+            return (
+                f"the database user may not do this in {self.database_name!r}: it needs the role readWrite; to query "
+                "only, set ESEN_FLOWS_READ_ONLY=1"
+            )
         return f"the database server refuses: {self._redacted(str(error))[:500]}"
 
     def _redacted(self, text: str) -> str:
