@@ -3,9 +3,13 @@
 import os
 from typing import Any
 
+from esen_flows.errors import InputError
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.database import connect
+from esen_flows.store.read_only import ReadOnlyDatabase
 from esen_flows.store.results import Store
+from esen_flows.store.spool import SpoolWriter
+from esen_flows.store.spool_store import SpoolStore
 
 _opened: dict[tuple[Any, ...], Store] = {}
 
@@ -14,7 +18,8 @@ def open_store(settings: Settings | None = None) -> Store:
     """The store that the settings mean: a MongoDB server by URI, or else this user's private one, started if need be.
 
     One per process and settings: asking again gives the same object until it is closed. Opening clears away what
-    killed processes left.
+    killed processes left. With `spool` set there is no server, and results are kept in files; with `read_only` set
+    nothing is written at all.
 
     Raises
     ------
@@ -23,15 +28,27 @@ def open_store(settings: Settings | None = None) -> Store:
     chosen = settings or get_settings()
     uri = chosen.mongo_uri.get_secret_value() if chosen.mongo_uri else None
     # The process is part of the name: a connection does not survive a fork.
-    name = (os.getpid(), uri, chosen.database, chosen.data_dir)
+    how = (chosen.read_only, chosen.spool, chosen.spool_folder)
+    name = (os.getpid(), uri, chosen.database, chosen.data_dir, *how)
     store = _opened.get(name)
     if store is None or store.closed:
-        database = connect(chosen)
-        try:
-            database.make_indexes()
-        except BaseException:
-            database.close()
-            raise
-        store = _opened[name] = Store(database)
+        store = _opened[name] = _open(chosen)
+    return store
+
+
+def _open(settings: Settings) -> Store:
+    if settings.spool and settings.read_only:
+        raise InputError("ESEN_FLOWS_SPOOL and ESEN_FLOWS_READ_ONLY are both set; unset one of them")
+    if settings.spool:
+        return SpoolStore(settings.spool_folder)
+    database = connect(settings)
+    if settings.read_only:
+        return Store(ReadOnlyDatabase(database))
+    try:
+        database.make_indexes()
+        store = Store(database, refuge=SpoolWriter(settings.spool_folder, settings.spool_after_seconds))
         store.sweep()
+    except BaseException:
+        database.close()
+        raise
     return store

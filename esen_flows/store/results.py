@@ -32,7 +32,7 @@ class Refuge(Protocol):
 
     patience_seconds: float  # how long to wait for the server before
 
-    def keep(self, row: Row, large: dict[str, np.ndarray], forced: bool) -> None:
+    def keep(self, row: Row, large: dict[str, np.ndarray], forced: bool) -> object:
         """Write down a packed result so that it outlives this process."""
 
 
@@ -214,9 +214,7 @@ class Store:
         ------
         InputError : an unknown field.
         """
-        unknown = sorted(set(identity) - IDENTITY_FIELDS)
-        if unknown:
-            raise InputError(f"unknown fields of a structure: {unknown}; known are {sorted(IDENTITY_FIELDS)}")
+        check_identity(identity)
         db = self.database
         key = atoms_key(atoms)
         labels = {name: {"$each": list(identity.pop(name, ()))} for name in ("material_ids", "tags")}
@@ -365,6 +363,18 @@ class Store:
         db = self.database
         row = db.call(lambda: db["claims"].find_one({"_id": key}, {"process": 1}))
         return f"process {row['process']['pid']} on {row['process']['host']}" if row else "another process"
+
+
+def check_identity(identity: Collection[str]) -> None:
+    """Refuse fields that no structure has.
+
+    Raises
+    ------
+    InputError : an unknown field.
+    """
+    unknown = sorted(set(identity) - IDENTITY_FIELDS)
+    if unknown:
+        raise InputError(f"unknown fields of a structure: {unknown}; known are {sorted(IDENTITY_FIELDS)}")
 
 
 def _is_pending(row: Row) -> bool:
