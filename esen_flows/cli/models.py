@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from esen_flows.cli.overrides import UsageError, parse_value
-from esen_flows.errors import EsenFlowsError
+from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.schemas.card import ModelCard, checkpoint_path, list_cards, read_card
 
 app = typer.Typer(help="Which force fields exist; without a command, all of them.", invoke_without_command=True)
@@ -50,9 +50,15 @@ def convert(
     task: Annotated[str | None, typer.Option(help="Whose scale and references, in a file of several tasks.")] = None,
 ) -> None:
     """Turn a published checkpoint into a native one; nothing in the file is run."""
+    if not file.is_file():
+        raise InputError(f"no file {file}")
     target = output or file.with_suffix(".safetensors")
     if target.exists():
         raise UsageError(f"{target} exists; give another --output, or remove it")
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--output {target} does not end in .safetensors, by which a model is known")
+    if not target.parent.is_dir():
+        raise UsageError(f"no folder {target.parent} for --output; make it first")
     options = dict(_assignment(text) for text in assignments or [])
     known = None if elements is None else [_number(symbol) for symbol in elements.split(",")]
     from esen_flows.forcefield.checkpoint import save

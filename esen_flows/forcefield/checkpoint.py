@@ -66,7 +66,12 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> str:
-    """Write a checkpoint atomically and return its model key."""
+    """Write a checkpoint atomically and return its model key.
+
+    Raises
+    ------
+    ModelError : the file cannot be written; nothing is left of it.
+    """
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.state_dict().items()}
     identity, config = _identity(checkpoint), checkpoint.network.config
@@ -83,8 +88,13 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
         "model_key": key,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={METADATA_NAME: json.dumps(header, sort_keys=True)})
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata={METADATA_NAME: json.dumps(header, sort_keys=True)})
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return key
 
 

@@ -83,7 +83,7 @@ def read_published(
         network = build(published.state, given)
         scale, offset = _one_scale(published.normalizers, network.config.direct_forces)
         references = published.references_ev or {}
-        known = elements or [number for number, energy in references.items() if energy != 0.0]
+        known = sorted(set(elements or [number for number, energy in references.items() if energy != 0.0]))
         if not known:
             raise ModelError("the file has no element references, which tell the elements it knows: give elements")
         too_heavy = [z for z in known if not 0 < z < network.config.max_num_elements]
@@ -91,9 +91,11 @@ def read_published(
             raise ModelError(
                 f"atomic numbers {too_heavy} are beyond the {network.config.max_num_elements} of the network"
             )
+        if references and (lacking := [z for z in known if not references.get(z)]):
+            raise ModelError(f"the file has no reference energy for atomic numbers {lacking}")
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{path} is not laid out like a published checkpoint: {type(error).__name__} {error}"
         ) from error
@@ -109,8 +111,8 @@ def read_published(
     return Checkpoint(
         network,
         scale,
-        {number: references.get(number, 0.0) for number in sorted(known)},
-        tuple(sorted(known)),
+        {number: references.get(number, 0.0) for number in known},
+        tuple(known),
         training,
         energy_offset_ev=offset,
     )

@@ -38,6 +38,7 @@ _IGNORED = {
     "dataset_emb_grad",
     "cs_emb_grad",
 }
+_LARGEST = {"lmax": 11, "num_layers": 100}  # published tables of rotations end at degree 11
 NOT_IN_THE_SHAPES = ("use_envelope", "max_neighbors", "grid_resolution")
 # The table sits on the embedding itself or one level below it.
 _TABLE = re.compile(r"backbone\.(charge|spin)_embedding\.(?:\w+\.)?weight$")
@@ -68,7 +69,10 @@ def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None)
     state = strip_prefixes(state)
     config = infer_config(state, options or {})
     check_buffers(state, config)
-    tensors = {_native_name(name): value.float() for name, value in state.items() if not is_constant(name)}
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not is_constant(name) and tensors.setdefault(_native_name(name), value) is not value:
+            raise ModelError(f"several weights for {_native_name(name)}; one head for each output is possible")
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in ESEN(config).state_dict().items()}
     if "distance_expansion.offset" in expected and "distance_expansion.offset" not in tensors:
@@ -78,7 +82,7 @@ def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None)
     if bad:
         raise ModelError(f"NaN or infinite weights: {', '.join(bad[:5])}; the file is damaged or its training failed")
     network = ESEN(config)
-    network.load_state_dict(tensors)
+    network.load_state_dict({name: value.float() for name, value in tensors.items()})
     return network
 
 
@@ -98,9 +102,13 @@ def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESE
     given = {_OPTIONS.get(name, name): value for name, value in options.items() if name not in _IGNORED}
     if unknown := sorted(set(given) - known):
         raise ModelError(f"the configuration has options that this release does not know: {', '.join(unknown)}")
-    if given.get("max_neighbors") is not None and given["max_neighbors"] <= 0:
+    limit = given.get("max_neighbors")
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit <= 0:
         given["max_neighbors"] = None
     found = _from_shapes(state)
+    for name, largest in _LARGEST.items():  # tables for a degree of a million would fill the memory
+        if found[name] > largest:
+            raise ModelError(f"the weights say {name} = {found[name]}; no published model has more than {largest}")
     if "cutoff_angstrom" not in found and "cutoff_angstrom" not in given:
         raise ModelError("the shapes do not tell the cutoff of this file: give cutoff")
     needed = NOT_IN_THE_SHAPES if {found["act_type"], found["mlp_type"]} & {"s2", "grid"} else NOT_IN_THE_SHAPES[:2]
@@ -235,7 +243,10 @@ def expected_constant(name: str, config: ESENConfig) -> np.ndarray:
     """The constant that eSEN has under a published name."""
     parts = name.split(".")
     if parts[-1].startswith("Jd_"):
-        return _swap_representation(int(parts[-1].removeprefix("Jd_")))
+        degree = int(parts[-1].removeprefix("Jd_"))
+        if degree > config.lmax:
+            raise ModelError(f"the constant {name} is of a degree that lmax {config.lmax} has no use for")
+        return _swap_representation(degree)
     degrees = degree_index(1 if parts[-2] in ("linear", "denoising_linear") else config.lmax)
     if parts[-1] == "balance_degree_weight":
         first = 1 if config.norm_type == "layer_norm_sh" else 0

@@ -65,13 +65,14 @@ class ESENConfig:
     charge_spin_embedding: ChargeSpinEmbedding = "none"
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not 1 <= self.mmax <= self.lmax:
             raise ValueError(f"eSEN needs 1 <= mmax <= lmax, got mmax={self.mmax}, lmax={self.lmax}")
         if self.distance_function == "gaussian" and self.num_distance_basis < 2:
             raise ValueError(f"the Gaussian basis needs at least 2 functions, got {self.num_distance_basis}")
         sizes = ("num_layers", "sphere_channels", "hidden_channels", "edge_channels", "num_distance_basis")
         for name in (*sizes, "cutoff_angstrom", "max_num_elements"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -85,6 +86,15 @@ class ESENConfig:
             raise ValueError(f"max_neighbors must be positive, or None for all, got {self.max_neighbors}")
         if (self.denoising or self.direct_stress != "none") and not self.direct_forces:
             raise ValueError("denoising and direct_stress are parts of a direct-force model: set direct_forces too")
+
+    def _check_types(self) -> None:
+        """Options come from files and command lines: "false" is a text, and would count as true."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), _TYPES.get(type(field.default), int)  # None: an optional integer
+            if field.name in _CHOICES or (value is None and field.default is None):
+                continue
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{field.name} must be {_WORDS[kind]}, got {value!r}")
 
     @property
     def uses_grid(self) -> bool:
@@ -119,6 +129,8 @@ _CHOICES = {
     "direct_stress": get_args(DirectStress),
     "charge_spin_embedding": get_args(ChargeSpinEmbedding),
 }
+_TYPES: dict[type, Any] = {bool: bool, float: int | float}
+_WORDS = {bool: "true or false", int: "an integer", int | float: "a number"}
 _SIZES = (
     "num_layers",
     "lmax",

@@ -59,6 +59,8 @@ def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (("--set", "use_envelope"), "is not name=value"),
         (("--elements", "Si,Qq"), "'Qq' is not an element"),
         ((), "not a whole torch.save archive"),
+        (("--output", "nowhere/esen.safetensors"), "no folder nowhere for --output"),
+        (("--output", "esen.bin"), "does not end in .safetensors"),
     ],
 )
 def test_bad_input_writes_nothing(
@@ -70,3 +72,10 @@ def test_bad_input_writes_nothing(
     assert out == ""
     assert words in err
     assert list(tmp_path.iterdir()) == [tmp_path / "esen.pt"]
+
+
+@pytest.mark.parametrize("file", ["", ".", "nowhere.pt"])
+def test_a_file_that_is_none(capsys: pytest.CaptureFixture[str], file: str) -> None:
+    code, _, err = run(capsys, "convert", file)
+    assert code == 1
+    assert "no file" in err

@@ -100,3 +100,12 @@ def test_corrupted_files_are_refused_with_the_reason(written, corrupt, words):
 def test_missing_file(tmp_path):
     with pytest.raises(ModelError, match=r"no checkpoint file at .*nowhere"):
         load(tmp_path / "nowhere.safetensors")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(written, tmp_path):
+    _, _, checkpoint = written
+    (tmp_path / "taken.safetensors").mkdir()
+    for target in ("taken.safetensors", "nowhere/model.safetensors"):
+        with pytest.raises(ModelError, match=f"{target} cannot be written"):
+            save(tmp_path / target, checkpoint)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "taken.safetensors"]

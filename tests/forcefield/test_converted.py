@@ -125,6 +125,14 @@ def test_without_configuration_the_rest_is_asked_for(tmp_path):
     same(evaluate(tmp_path / "esen.pt", options={"use_envelope": True, "max_neighbors": 0}), expected(network))
 
 
+def test_elements_are_given_once_and_have_a_reference(tmp_path):
+    torch.save(first_generation(small_network()), tmp_path / "esen.pt")
+    checkpoint = read_published(tmp_path / "esen.pt", elements=[14, 14])
+    assert (checkpoint.elements, checkpoint.references_ev) == ((14,), {14: -5.4})
+    with pytest.raises(ModelError, match=r"no reference energy for atomic numbers \[26\]"):
+        read_published(tmp_path / "esen.pt", elements=[14, 26])
+
+
 def second_generation(network):
     """Plain objects of classes that are not there when the file is read."""
     normalizer = {"_target_": "fairchem.core.Normalizer", "mean": 0.0, "rmsd": 1.7}
@@ -233,6 +241,14 @@ def heavy_reference(content):
     content["elementrefs"]["energy"]["element_references"][110] = 1.0
 
 
+def endless_scale(content):
+    content["normalizers"]["energy"]["mean"] = 10**400
+
+
+def words_for_a_switch(content):
+    content["config"]["model"]["backbone"]["use_envelope"] = "false"
+
+
 def no_weights(content):
     del content["state_dict"]
 
@@ -261,6 +277,8 @@ def odd_layout(content):
         (no_references, "give elements"),
         (nan_references, "references hold NaN"),
         (heavy_reference, r"atomic numbers \[110\] are beyond the 100"),
+        (endless_scale, "OverflowError"),
+        (words_for_a_switch, "use_envelope must be true or false, got 'false'"),
         (no_weights, "no state_dict in the file; it has normalizers"),
         (short_average, "moving average does not fit"),
         (words_for_weights, "not a tensor"),

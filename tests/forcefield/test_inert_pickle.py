@@ -5,6 +5,7 @@ import collections
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from esen_flows.errors import ModelError
-from esen_flows.forcefield.inert_pickle import MAX_PICKLE_BYTES, Record, plain, read_torch_file
+from esen_flows.forcefield.inert_pickle import MAX_PICKLE_BYTES, MAX_VALUES, Record, plain, read_torch_file
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -188,3 +189,76 @@ def test_two_programs_are_refused(tmp_path):
     archive(path, b"\x80\x02}.", {"more/data.pkl": b"\x80\x02}."})
     with pytest.raises(ModelError, match=r"one data\.pkl"):
         read_torch_file(path)
+
+
+def tensor_program(count):
+    """What torch.save writes for a tensor of the first `count` numbers of data/0."""
+    length = b"J" + struct.pack("<i", count)
+    pid = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu" + length + b"tQ"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + b"K\x00" + length + b"\x85K\x01\x85\x89}tR"
+
+
+EMPTY_ROWS = (
+    b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01\x8a\x05\x00\x00\x00\x00\x01K\x00\x86"
+    b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R\x89C\x00tb"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (b"})" + b"\x85" * 100_000 + b"K\x01s.", "a key of type tuple"),  # hashing it ends Python
+        (b"}\x8a\x09" + b"\xff" * 8 + b"\x00K\x01s.", "a key of type int"),
+        (b"cbuiltins\nset\n])a\x85R.", "a key of type tuple"),
+        (tensor_program(4) + b"}b.", "tries to change a Tensor"),
+        (tensor_program(4) + b"(" + tensor_program(4) + b"\x90.", "puts items into a Tensor"),
+        (tensor_program(4) + b"K\x00K\x01s.", "puts items into a Tensor"),
+        (tensor_program(4) + b")R.", "calls a Tensor"),
+        (EMPTY_ROWS + b".", r"shape \(4294967296, 0\) from 0 bytes"),
+        (b"(icollections\nOrderedDict\n.", "uses INST, which no checkpoint needs"),
+        (b"\x82\x01.", "uses EXT1"),
+        (b"\x96" + struct.pack("<Q", 1 << 40) + b".", "only 1 remain"),
+        (b"N", "exhausted before seeing STOP"),
+        (b".", "is refused"),
+    ],
+)
+def test_operations_that_no_checkpoint_needs_are_refused(tmp_path, program, words):
+    archive(tmp_path / "f.pt", b"\x80\x04" + program, {"data/0": bytes(16)})
+    with pytest.raises(ModelError, match=words):
+        read_torch_file(tmp_path / "f.pt")
+
+
+def test_the_number_of_a_memo_costs_no_memory(tmp_path):
+    archive(tmp_path / "f.pt", b"\x80\x02Nr\xff\xff\xff\x0f.")  # 4 GB in Python's own machine
+    tracemalloc.start()
+    assert read_torch_file(tmp_path / "f.pt") is None
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_methods_of_a_dict_cannot_be_replaced(tmp_path):
+    archive(tmp_path / "f.pt", b"ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x01sb.")
+    assert list(read_torch_file(tmp_path / "f.pt").items()) == []
+
+
+def test_lists_of_references_to_lists_do_not_grow_without_end(tmp_path):
+    value = [1.0]
+    for _ in range(40):
+        value = [value, value]
+    torch.save(value, tmp_path / "f.pt")
+    with pytest.raises(ModelError, match=f"more than {MAX_VALUES} values"):
+        plain(read_torch_file(tmp_path / "f.pt"))
+
+
+def test_one_piece_of_data_has_one_type(tmp_path):
+    other = tensor_program(4).replace(b"FloatStorage", b"IntStorage")
+    archive(tmp_path / "f.pt", b"\x80\x02" + tensor_program(4) + other + b"\x86.", {"data/0": bytes(16)})
+    with pytest.raises(ModelError, match=r"used as torch\.int32 and as torch\.float32"):
+        read_torch_file(tmp_path / "f.pt")
+
+
+def test_a_reason_is_not_as_long_as_the_file(tmp_path):
+    archive(tmp_path / "f.pt", b"\x80\x02c" + b"a" * 1_000_000 + b"\nb\n.")
+    with pytest.raises(ModelError, match="nothing of it was run") as caught:
+        read_torch_file(tmp_path / "f.pt")
+    assert len(str(caught.value)) < 1000

@@ -121,6 +121,14 @@ def spoil(state, name):
     state[name].view(-1)[0] = float("nan")
 
 
+def second(state, name):
+    state[name.replace(".energy.", ".other.")] = state[name] + 1
+
+
+def many_degrees(state, name):
+    state[name] = torch.zeros(6 * 13, 5)
+
+
 def flip(state, name):
     state[name] = state[name] + 1
 
@@ -134,6 +142,9 @@ def flip(state, name):
         (add, "other.surprise", "no place for the weights 'other.surprise'"),
         (reshape, "backbone.target_embedding.weight", r"target_embedding.weight has shape \(3, 3\)"),
         (spoil, "backbone.norm.affine_weight", "NaN or infinite weights: norm.affine_weight"),
+        (second, "output_heads.energy.energy_block.0.weight", "several weights for energy_block.0.weight; one head"),
+        (many_degrees, "backbone.edge_degree_embedding.rad_func.net.6.weight", "lmax = 12; no published model"),
+        (add, "backbone.Jd_3000", "Jd_3000 is of a degree that lmax 2"),
         (flip, "backbone.Jd_2", "constant backbone.Jd_2 is not that of eSEN"),
         (flip, "backbone.blocks.1.norm_1.balance_degree_weight", "balance_degree_weight is not that"),
         (flip, "backbone.blocks.0.edge_wise.act.expand_index", "expand_index is not that"),
@@ -152,6 +163,9 @@ def test_weights_that_make_no_network_are_refused(change, name, words):
         ({"lmax": 3}, "says lmax = 3, the weights say 2"),
         ({"cutoff": 5.0}, "says cutoff_angstrom = 5.0, the weights say 4.0"),
         ({"act_type": "s2"}, "says act_type = 's2', the weights say 'gate'"),
+        ({"use_envelope": "no"}, "use_envelope must be true or false, got 'no'"),
+        ({"max_neighbors": 2.5}, r"max_neighbors must be an integer, got 2\.5"),
+        ({"max_neighbors": "all"}, "max_neighbors must be an integer, got 'all'"),
         ({"warp_drive": True}, "does not know: warp_drive"),
         ({"direct_forces": True}, "says direct_forces = True"),
     ],
