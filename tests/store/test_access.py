@@ -1,0 +1,273 @@
+"""Who may do what: a server with users, read-only opening, and a password that nothing ever shows."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from bson import json_util
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from result_documents import document, key_of, large_array
+
+from esen_flows.errors import InputError, StoreError
+from esen_flows.settings import Settings, get_settings
+from esen_flows.store.claims import Claim
+from esen_flows.store.connection import open_store
+from esen_flows.store.mongod import find_mongod
+from esen_flows.store.results import Store
+
+KEY = key_of("one")
+PASSWORD = "geheim/wort@1"  # has to be escaped in a URI
+
+
+@dataclass
+class Guarded:
+    """A one-node replica set with users.
+
+    Attributes
+    ----------
+    folder : of the server.
+    writer, reader : URIs of a user who may write and of one who may only read.
+    """
+
+    folder: Path
+    writer: str
+    reader: str
+
+    def settings(self, uri: str, **changes: object) -> Settings:
+        """As the environment would give them."""
+        base = {"mongo_uri": uri, "data_dir": self.folder / "user", "database": "guarded", "server_timeout_seconds": 10}
+        return Settings(**base | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, embedded_settings: Settings) -> Iterator[Guarded]:
+    """Started with --auth and --replSet, whose members know each other by host and port."""
+    folder = tmp_path_factory.mktemp("g")
+    (folder / "data").mkdir()
+    key = folder / "keyfile"
+    key.write_text("c2VjcmV0" * 8)
+    key.chmod(0o400)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [str(find_mongod(embedded_settings.mongod).binary), "--dbpath", str(folder / "data")]
+    command += ["--bind_ip", "127.0.0.1", "--port", host.partition(":")[2], "--nounixsocket"]
+    command += ["--logpath", str(folder / "log")]
+    command += ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
+    command += ["--replSet", "rs0", "--oplogSize", "64", "--auth", "--keyFile", str(key)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        make_users(f"mongodb://{host}/?directConnection=true", host)
+        writer, reader = (
+            f"mongodb://{user}:{quote(PASSWORD, safe='')}@{host}/?replicaSet=rs0&authSource=admin"
+            for user in ("writer", "reader")
+        )
+        yield Guarded(folder, writer, reader)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def make_users(uri: str, host: str) -> None:
+    """The first user comes through the localhost exception, the others are made by it."""
+    client: MongoClient[dict[str, object]] = MongoClient(uri, serverSelectionTimeoutMS=20_000)
+    client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]})
+    deadline = time.monotonic() + 20
+    while not client.admin.command("hello")["isWritablePrimary"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    roles = [{"role": "root", "db": "admin"}]
+    client.admin.command("createUser", "root", pwd=PASSWORD, roles=roles)
+    client.close()
+    client = MongoClient(uri, username="root", password=PASSWORD)
+    for user, role in (("writer", "readWrite"), ("reader", "read")):
+        client.admin.command("createUser", user, pwd=PASSWORD, roles=[{"role": role, "db": "guarded"}])
+    client.close()
+
+
+def fill(store: Store) -> None:
+    claim = store.get_or_claim(KEY)
+    if isinstance(claim, Claim):
+        store.commit(claim, document(KEY, output={"fc2": large_array(0)}))
+
+
+@pytest.mark.mongod
+def test_a_replica_set_with_users_stores_results(guarded: Guarded) -> None:
+    store = open_store(guarded.settings(guarded.writer))
+    fill(store)
+    assert store.get(KEY) is not None
+    assert store.database["results"].write_concern.document == {"j": True, "w": "majority"}
+    chunk = store.claim_many([KEY, key_of("two")])
+    assert len(chunk.claims) == 1
+    store.release_many(chunk.claims)
+    store.close()
+
+
+@pytest.mark.mongod
+def test_a_user_who_may_only_read(guarded: Guarded) -> None:
+    writing = open_store(guarded.settings(guarded.writer))
+    fill(writing)
+    writing.close()
+    with pytest.raises(StoreError, match=r"may not do this in 'guarded'.*readWrite.*set ESEN_FLOWS_READ_ONLY=1"):
+        open_store(guarded.settings(guarded.reader))
+    reading = open_store(guarded.settings(guarded.reader, read_only=True))
+    assert reading.get(KEY) is not None
+    assert isinstance(reading.get_or_claim(KEY), object)
+    reading.close()
+
+
+@pytest.mark.mongod
+def test_wrong_credentials(guarded: Guarded) -> None:
+    wrong = guarded.writer.replace(quote(PASSWORD, safe=""), "falsch")
+    with pytest.raises(StoreError, match="refuses the credentials of ESEN_FLOWS_MONGO_URI") as caught:
+        open_store(guarded.settings(wrong))
+    assert "falsch" not in repr(caught.value)
+
+
+@pytest.mark.mongod
+def test_read_only_refuses_every_write(store: Store, embedded_settings: Settings) -> None:
+    fill(store)
+    changes = {"database": store.database.database_name, "read_only": True}
+    reading = open_store(embedded_settings.model_copy(update=changes))
+    assert reading.get(KEY) is not None
+    assert not isinstance(reading.get_or_claim(KEY), Claim)
+    assert reading.database["results"].count_documents({}) == 1
+    assert list(reading.database["results"].aggregate([{"$match": {}}, {"$project": {"_id": 1}}])) != []
+    from ase.build import bulk
+
+    results = reading.database["results"]
+    writes = {
+        "get_or_claim": lambda: reading.get_or_claim(key_of("two")),
+        "claim_many": lambda: reading.claim_many([key_of("two")]),
+        "put_structure": lambda: reading.put_structure(bulk("Si")),
+        "insert": lambda: results.insert_one({}),
+        "delete": lambda: results.delete_many({}),
+        "out": lambda: results.aggregate([{"$out": "elsewhere"}]),
+        "drop": reading.database.drop,
+    }
+    for name, write in writes.items():
+        with pytest.raises(StoreError, match=r"ESEN_FLOWS_READ_ONLY is set, so nothing is written"):
+            pytest.fail(f"{name} wrote {write()}")
+    assert store.database["results"].count_documents({}) == 1
+    assert store.database["claims"].count_documents({}) == 0
+    reading.close()
+
+
+def test_read_only_and_spool_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ESEN_FLOWS_SPOOL and ESEN_FLOWS_READ_ONLY are both set"):
+        open_store(Settings(mongo_uri=None, data_dir=tmp_path, read_only=True, spool=True))
+
+
+@pytest.fixture
+def uri_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A private file that the environment names."""
+    file = tmp_path / "uri"
+    file.write_text(f"mongodb://ann:{quote(PASSWORD, safe='')}@127.0.0.1:9/\n")
+    file.chmod(0o600)
+    monkeypatch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI_FILE", str(file))
+    get_settings.cache_clear()
+    yield file
+    get_settings.cache_clear()
+
+
+def test_the_uri_from_a_private_file(uri_file: Path) -> None:
+    settings = get_settings()
+    assert settings.mongo_uri is not None
+    assert settings.mongo_uri.get_secret_value() == uri_file.read_text().strip()
+    assert "geheim" not in repr(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
+def test_a_file_that_others_can_read_is_refused(uri_file: Path, mode: int) -> None:
+    uri_file.chmod(mode)
+    with pytest.raises(InputError, match=rf"MONGO_URI_FILE .* \(mode 0{mode:o}\); run: chmod 600 ") as caught:
+        get_settings()
+    assert_silent(caught)
+
+
+def test_a_file_that_cannot_be_used(uri_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in ("", f"mongodb://ann:{PASSWORD}@h\nmongodb://ann:{PASSWORD}@i"):
+        uri_file.write_text(content)
+        with pytest.raises(InputError, match="must hold one line") as caught:
+            get_settings()
+        assert_silent(caught)
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI", f"mongodb://ann:{PASSWORD}@h")
+    with pytest.raises(InputError, match="are both set; unset one") as caught:
+        get_settings()
+    assert_silent(caught)
+    monkeypatch.delenv("ESEN_FLOWS_MONGO_URI")
+    uri_file.unlink()
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        get_settings()
+
+
+def assert_silent(caught: "pytest.ExceptionInfo[Exception]") -> None:
+    """Neither the message nor the errors below it, which a traceback prints, show the password."""
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "geheim" not in str(error) + repr(error)
+        error = error.__cause__ or error.__context__
+
+
+ALL_COMMANDS = """
+from esen_flows.cli.app import main
+for words in ("doctor", "db status", "query relax", "show 0123456789", "db start"):
+    try:
+        main(words.split())
+    except SystemExit:
+        pass
+"""
+
+
+@pytest.mark.mongod
+def test_the_planted_password_is_nowhere(
+    guarded: Guarded, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In no document, log, spool, output of `doctor` and `db status`, nor on a command line."""
+    caplog.set_level(logging.DEBUG)
+    file = tmp_path / "uri"
+    file.write_text(guarded.writer)
+    file.chmod(0o600)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ESEN_FLOWS_")}
+    environment |= {"ESEN_FLOWS_MONGO_URI_FILE": str(file), "ESEN_FLOWS_DATABASE": "guarded"}
+    environment |= {"ESEN_FLOWS_DATA_DIR": str(tmp_path / "data")}
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_COMMANDS], capture_output=True, text=True, env=environment, timeout=120, check=True
+    )
+    texts = [done.stdout + done.stderr]
+    assert "ESEN_FLOWS_MONGO_URI is set, so there is no private server to start" in texts[0]
+    settings = guarded.settings(guarded.writer, spool_dir=tmp_path / "spool", spool_after_seconds=0.0)
+    store = open_store(settings)
+    claim = store.get_or_claim(key_of("planted"))
+    assert isinstance(claim, Claim)
+    heart = store._claims.heartbeat_pid
+    texts += [Path(f"/proc/{heart}/{name}").read_text() for name in ("cmdline", "environ")]
+    monkeypatch.setattr(store.database, "call", away)
+    store.commit(claim, document(key_of("planted")))
+    monkeypatch.undo()
+    for name in ("results", "claims", "structures", "blobs"):
+        rows = list(store.database["results" if name == "blobs" else name].find())
+        texts.append(json_util.dumps(rows) + json.dumps([str(row) for row in rows]))
+    store.close()
+    texts += [path.read_text() for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+    texts += [(guarded.folder / "log").read_text(), caplog.text, repr(settings), repr(store.database)]
+    for secret in (PASSWORD, quote(PASSWORD, safe=""), "geheim"):
+        assert [text[:200] for text in texts if secret in text] == []
+    assert any("planted" in text or key_of("planted") in text for text in texts)
+
+
+def away(operation: object) -> None:
+    from esen_flows.errors import ServerUnavailableError
+
+    raise ServerUnavailableError("away") from PyMongoError("away")
