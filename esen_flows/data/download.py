@@ -30,7 +30,7 @@ class DownloadError(EsenFlowsError):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows, keeps what hubs say before they forward, and takes the token to no other host."""
+    """Follows, keeps what hubs say before they forward, and takes the token to no other host and not off https."""
 
     def __init__(self) -> None:
         self.digest: str | None = None
@@ -40,7 +40,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         self.digest = self.digest or named_digest(headers)
         new = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-        if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
+        old, target = urlsplit(req.full_url), urlsplit(newurl)
+        if new is not None and (target.netloc != old.netloc or target.scheme not in (old.scheme, "https")):
             new.remove_header("Authorization")
         return new
 
@@ -74,6 +75,12 @@ def download(
         if error.code != 416:  # 416: nothing is left to fetch
             raise DownloadError(f"{url} answers HTTP {error.code} {error.reason}", error.code) from error
         named = redirects.digest or named_digest(error.headers)
+        whole = error.headers.get("Content-Range", "").rpartition("/")[2]
+        if not done or (whole.isdigit() and int(whole) != done):
+            partial.unlink(missing_ok=True)
+            raise DownloadError(
+                f"{url} has {whole or 'no'} bytes, {done} were here: another version; fetch it again", error.code
+            ) from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(f"{url} cannot be fetched: {reason}") from error

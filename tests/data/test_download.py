@@ -2,11 +2,13 @@
 
 import hashlib
 import threading
+import urllib.request
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from esen_flows.data.download import DownloadError, download
+from esen_flows.data.download import DownloadError, _Redirects, download
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -33,7 +35,9 @@ class Hub(BaseHTTPRequestHandler):
     def send_file(self):
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
         if start >= len(CONTENT):
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
@@ -85,6 +89,28 @@ def test_a_complete_part_is_only_verified(hubs, tmp_path):
     (tmp_path / "f.part").write_bytes(CONTENT)
     download(url(hubs, "/file"), tmp_path / "f", sha256=SHA256)
     assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_file_is_of_another_version(hubs, tmp_path):
+    (tmp_path / "f.part").write_bytes(CONTENT + b"more")
+    with pytest.raises(DownloadError, match=f"has {len(CONTENT)} bytes, {len(CONTENT) + 4} were here"):
+        download(url(hubs, "/file"), tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "kept"),
+    [
+        ("https://hub.org/f", "https://hub.org/g", True),
+        ("http://hub.org/f", "https://hub.org/g", True),
+        ("https://hub.org/f", "http://hub.org/g", False),
+        ("https://hub.org/f", "https://other.org/g", False),
+    ],
+)
+def test_the_token_is_not_forwarded_in_the_clear(start, end, kept):
+    request = urllib.request.Request(start, headers={"Authorization": "Bearer secret"})
+    forwarded = _Redirects().redirect_request(request, None, 302, "", Message(), end)
+    assert forwarded.has_header("Authorization") == kept
 
 
 def test_wrong_bytes_are_removed(hubs, tmp_path):
