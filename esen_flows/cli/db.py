@@ -1,4 +1,4 @@
-"""`esen-flows db start | stop | status`: the private MongoDB server of this user."""
+"""`esen-flows db start | stop | status`: the private MongoDB server of this user; and what looks after the database."""
 
 from typing import Annotated, Any
 
@@ -6,9 +6,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli import ingest, upkeep
 from esen_flows.errors import StoreError
 
-app = typer.Typer(help="The private MongoDB server, used unless ESEN_FLOWS_MONGO_URI is set.", no_args_is_help=True)
+app = typer.Typer(
+    help="The database, and the private MongoDB server that is used unless ESEN_FLOWS_MONGO_URI is set.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
@@ -39,6 +43,10 @@ def status() -> None:
     if _has_uri():
         typer.echo("ESEN_FLOWS_MONGO_URI is set: that server is used, the private one is not")
     _print(embedded.status())
+
+
+upkeep.register(app)
+ingest.register(app)
 
 
 def _has_uri() -> bool:

@@ -1,26 +1,19 @@
 """jobflow's JobStore in our database; a module of its own because importing maggma takes seconds."""
 
 from jobflow import JobStore
-from maggma.stores import MongoStore
+from maggma.stores import MemoryStore
 
+from esen_flows.store.jobflow_files import job_store_spec
 from esen_flows.store.results import Store
-
-DOCUMENTS, DATA = "jobs", "data"
+from esen_flows.store.spool_store import SpoolStore
 
 
 def job_store(store: Store) -> JobStore:
-    """A JobStore beside our collections: small outputs in `jobs`, what Makers mark as data in `data`.
+    """A JobStore beside our collections, the same that `esen-flows db init` writes down for others.
 
-    It holds the server's URI, so it must never be serialised: `flow_to_workflow` is called without a store.
+    It holds the server's URI, so it must never be serialised: `flow_to_workflow` is called without a store. Without a
+    server it lives in memory: results are in the spool, and what jobs hand on to one another ends with the flow.
     """
-    database = store.database
-
-    def collection(name: str) -> MongoStore:
-        return MongoStore.from_uri(
-            database.uri,
-            name,
-            database=database.database_name,
-            mongoclient_kwargs=database.client_options,
-        )
-
-    return JobStore(collection(DOCUMENTS), additional_stores={"data": collection(DATA)})
+    if isinstance(store, SpoolStore):
+        return JobStore(MemoryStore("jobs"), additional_stores={"data": MemoryStore("data")})
+    return JobStore.from_dict_spec(job_store_spec(store.database))

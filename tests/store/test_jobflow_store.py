@@ -32,7 +32,7 @@ def test_a_flow_runs_against_it(store: "Store") -> None:
     responses = run_locally(Flow([first, second]), log=False, store=jobs, raise_immediately=True)
     assert responses[second.uuid][1].output == 10
     assert store.database["jobs"].count_documents({}) == 2
-    assert store.database["data"].count_documents({}) == 1
+    assert store.database["data.files"].count_documents({}) == 1
     row = store.database["jobs"].find_one({"uuid": first.uuid})
     assert row is not None
     assert row["output"]["n"] == 4

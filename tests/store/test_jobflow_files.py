@@ -1,0 +1,126 @@
+"""What `db init` writes works in jobflow and FireWorks, and is nobody else's to read."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from esen_flows.errors import InputError
+from esen_flows.store.database import Database
+from esen_flows.store.jobflow_files import write_jobflow_files
+
+if TYPE_CHECKING:
+    from esen_flows.store.results import Store
+
+PASSWORD = "geheim%40wort"
+URI = f"mongodb://ann:{PASSWORD}@db.example.org:27018/?authSource=admin&tls=true"
+
+
+@pytest.fixture
+def remote() -> Database:
+    """A server of somebody else, which is not asked for anything."""
+    return Database(URI, "group", 1.0)
+
+
+def test_the_files_hold_the_settings_and_are_private(remote: Database, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        paths = write_jobflow_files(remote, tmp_path / "new" / "folder")
+    finally:
+        os.umask(before)
+    assert [path.name for path in paths] == ["jobflow.yaml", "my_launchpad.yaml", "my_fworker.yaml"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
+    jobflow, launchpad, worker = (yaml.safe_load(path.read_text()) for path in paths)
+    docs, data = jobflow["JOB_STORE"]["docs_store"], jobflow["JOB_STORE"]["additional_stores"]["data"]
+    assert docs["type"] == "MongoStore"
+    assert data["type"] == "GridFSStore"
+    for where in (docs, data):
+        assert (where["uri"], where["database"]) == (URI, "group")
+        assert where["mongoclient_kwargs"] == {"journal": True, "w": "majority", "serverSelectionTimeoutMS": 1000}
+    assert (launchpad["host"], launchpad["name"], launchpad["uri_mode"]) == (URI, "group", True)
+    assert worker["category"] == ""
+    assert "&id" not in paths[0].read_text()
+
+
+@pytest.mark.parametrize("name", ["jobflow.yaml", "my_launchpad.yaml", "my_fworker.yaml"])
+def test_nothing_is_replaced_and_nothing_half_written(remote: Database, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"{name} exists; remove it, or give another folder"):
+        write_jobflow_files(remote, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_link_is_not_followed(remote: Database, tmp_path: Path) -> None:
+    (tmp_path / "jobflow.yaml").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="exists"):
+        write_jobflow_files(remote, tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# What somebody does with a Maker of another package: nothing of ours is imported.
+FOREIGN = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from fireworks import FWorker, LaunchPad
+from fireworks.core.rocket_launcher import rapidfire
+from jobflow import SETTINGS, Flow, job
+from jobflow.managers.fireworks import flow_to_workflow
+import foreign_job
+
+launchpad = LaunchPad.from_file("my_launchpad.yaml")
+launchpad.reset("", require_password=False)
+worker = FWorker.from_file("my_fworker.yaml")
+first = foreign_job.make(3)
+second = foreign_job.total(first.output["large"])
+launchpad.add_wf(flow_to_workflow(Flow([first, second])))
+rapidfire(launchpad, worker, nlaunches=0, strm_lvl="ERROR")
+states = [launchpad.get_fw_by_id(n).state for n in launchpad.get_fw_ids()]
+SETTINGS.JOB_STORE.connect()
+print(json.dumps({"states": states, "total": SETTINGS.JOB_STORE.get_output(second.uuid),
+                  "ours": [name for name in sys.modules if name.startswith("esen_flows")]}))
+"""
+FOREIGN_JOB = """
+from jobflow import job
+
+@job(data=["large"])
+def make(n):
+    return {"n": n, "large": ["x" * 1_000_000] * 18 + [n]}
+
+@job
+def total(large):
+    return large[-1] + len(large)
+"""
+
+
+@pytest.mark.mongod
+def test_foreign_jobs_land_in_the_same_database(store: "Store", tmp_path: Path) -> None:
+    write_jobflow_files(store.database, tmp_path)
+    (tmp_path / "foreign_job.py").write_text(FOREIGN_JOB)
+    variables = {"JOBFLOW_CONFIG_FILE": str(tmp_path / "jobflow.yaml"), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said == {"states": ["COMPLETED", "COMPLETED"], "total": 22, "ours": []}
+    database = store.database
+    assert database["jobs"].count_documents({}) == 2
+    files = list(database["data.files"].find())
+    assert len(files) == 1
+    assert files[0]["length"] > 16 * 2**20  # more than a document could hold
+    assert database["fireworks"].count_documents({}) == 2
+    for name in ("fireworks", "launches", "workflows"):
+        assert all("mongodb://" not in repr(row) for row in database[name].find())
