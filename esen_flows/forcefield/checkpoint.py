@@ -111,21 +111,21 @@ def load(path: str | Path) -> Checkpoint:
         network = ESEN(config)
         tensors = load_file(path)
         network.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        checkpoint = Checkpoint(
+            network,
+            float(header["scale_ev"]),
+            {int(z): float(e) for z, e in header["references_ev"].items()},
+            tuple(header["elements"]),
+            header.get("training", {}),
+            header["model_key"],
+            float(header.get("energy_offset_ev", 0.0)),
+        )
+    except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
             f"{path} cannot be loaded: {error}; the file is corrupted or not an eSEN, fetch it again"
         ) from error
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise ModelError(f"{path} holds NaN or infinite weights; the training that wrote it failed")
-    checkpoint = Checkpoint(
-        network,
-        float(header["scale_ev"]),
-        {int(z): float(e) for z, e in header["references_ev"].items()},
-        tuple(header["elements"]),
-        header.get("training", {}),
-        header["model_key"],
-        float(header.get("energy_offset_ev", 0.0)),
-    )
     found = model_key(tensors, _identity(checkpoint))
     if found != checkpoint.model_key:
         raise ModelError(

@@ -45,7 +45,7 @@ class Declaration:
     dtype: Literal["float32", "float64"]
     outputs: tuple[str, ...] = ("energy", "forces", "stress")
     cutoff_angstrom: float | None = None  # of one interaction layer, where that has a meaning
-    smooth: bool = True  # no jump of the energy by construction (neighbour limit, no envelope, grid)
+    smooth: bool = True  # no jump of the energy by construction (neighbour limit, no envelope, s2 on edges)
 
 
 class ForceField(ABC):

@@ -21,7 +21,7 @@ import torch
 
 from esen_flows.errors import ModelError
 
-MAX_PICKLE_BYTES = 64_000_000  # the program; the numbers are in other members
+MAX_PICKLE_BYTES = 8_000_000  # the program, 0.3 MB for 30 M parameters in training; the numbers are in other members
 MAX_VALUES = 1_000_000  # in one configuration or table, each counted as often as it is referred to
 _STORAGES = {
     "FloatStorage": torch.float32,

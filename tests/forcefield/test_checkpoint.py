@@ -79,6 +79,12 @@ def corrupt_shape(path):
     save_file(dict(tensors), path, metadata={"esen_flows": json.dumps(header)})
 
 
+def corrupt_scale(path):
+    header = read_header(path)
+    del header["scale_ev"]
+    save_file(dict(load(path).network.state_dict()), path, metadata={"esen_flows": json.dumps(header)})
+
+
 @pytest.mark.parametrize(
     ("corrupt", "words"),
     [
@@ -88,6 +94,7 @@ def corrupt_shape(path):
         (corrupt_foreign, "without an 'esen_flows' header"),
         (corrupt_nan, "NaN"),
         (corrupt_shape, "cannot be loaded"),
+        (corrupt_scale, "cannot be loaded: 'scale_ev'"),
     ],
 )
 def test_corrupted_files_are_refused_with_the_reason(written, corrupt, words):
