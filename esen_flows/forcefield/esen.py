@@ -55,7 +55,9 @@ class EsenForceField(ForceField):
         )
         item = torch.finfo(self.torch_dtype).bits // 8
         row = self.network.n_coefficients * config.sphere_channels * item
-        self.max_edges = max(1, int(memory_bytes / (COPIES_PER_EDGE * config.num_layers * row)))
+        self.max_edges = self.network.edges_per_chunk = max(
+            1, int(memory_bytes / (COPIES_PER_EDGE * config.num_layers * row))
+        )
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
         """Energies, forces and stresses; structures of any sizes and periodicities may be mixed."""
@@ -109,7 +111,7 @@ class EsenForceField(ForceField):
                 )
 
     def _batches(self, graphs: Sequence[Graph]) -> Iterator[list[Graph]]:
-        """Consecutive graphs up to `max_edges`; one that is larger goes alone."""
+        """Consecutive graphs up to `max_edges`; one that is larger goes alone, and the network cuts it into chunks."""
         chunk: list[Graph] = []
         edges = 0
         for graph in graphs:

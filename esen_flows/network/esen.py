@@ -4,10 +4,12 @@ Parameter names are those of the published checkpoints without their `backbone.`
 name by name.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.config import ESENConfig
@@ -67,6 +69,38 @@ class EdgeGeometry:
     species: tuple[Tensor, Tensor]
     state: Tensor | None
 
+    def chunks(self, size: int | None) -> list["EdgeGeometry"]:
+        """Consecutive edges, at most `size` at a time; None: all at once."""
+        if size is None or size >= self.source.shape[0]:
+            return [self]
+        # `split` and not slices: the gradients of all parts are then joined once, instead of each padded with zeros.
+        names = ("source", "target", "rotation", "back", "basis")
+        columns = [getattr(self, name).split(size) for name in names]
+        return [replace(self, **dict(zip(names, part, strict=True))) for part in zip(*columns, strict=True)]
+
+
+Messages = Callable[[Tensor, EdgeGeometry], Tensor]
+
+
+def sum_messages(messages: Messages, x: Tensor, chunks: Sequence[EdgeGeometry]) -> Tensor:
+    """The sum of messages at their targets, (atoms, coefficients, channels).
+
+    Of several chunks, one at a time is held in memory: what its gradient needs is computed again on the way back.
+    """
+    if len(chunks) == 1:
+        return torch.zeros_like(x).index_add(0, chunks[0].target, messages(x, chunks[0]))
+    total = torch.zeros_like(x)
+    for edges in chunks:
+        # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
+        first, last = int(edges.target.min()), int(edges.target.max())
+        part = checkpoint(_sum_in_rows, messages, x, edges, first, last + 1 - first, use_reentrant=False)
+        total[first : last + 1] += part
+    return total
+
+
+def _sum_in_rows(messages: Messages, x: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
+    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, messages(x, edges))
+
 
 class EdgeDegreeEmbedding(nn.Module):
     """Initial messages: m = 0 coefficients from a radial network, rotated back and summed onto the target."""
@@ -77,11 +111,10 @@ class EdgeDegreeEmbedding(nn.Module):
         self.rad_func = RadialMLP(config.num_distance_basis, config.edge_channels, self.rows * self.channels)
 
     def forward(self, x: Tensor, edges: EdgeGeometry) -> Tensor:
-        """Messages to add to x (atoms, coefficients, channels)."""
+        """Messages of the edges, (edges, coefficients, channels)."""
         modulation = self.rad_func(edges.basis, edges.species, (edges.source, edges.target))
         values = modulation.view(-1, self.rows, self.channels)
-        messages = torch.bmm(edges.back[:, :, : self.rows], values) / EDGE_DEGREE_RESCALE
-        return torch.zeros_like(x).index_add(0, edges.target, messages)
+        return torch.bmm(edges.back[:, :, : self.rows], values) / EDGE_DEGREE_RESCALE
 
 
 def _gather_pairs(x: Tensor, edges: EdgeGeometry) -> Tensor:
@@ -112,20 +145,29 @@ class Layer(nn.Module):
         else:
             self.atom_wise = GridNodeBlock(c.lmax, c.sphere_channels, c.hidden_channels, c.grid_resolution)
 
-    def forward(self, x: Tensor, edges: EdgeGeometry) -> Tensor:
+    def forward(self, x: Tensor, chunks: Sequence[EdgeGeometry]) -> Tensor:
         """(atoms, coefficients, channels) -> same."""
-        features = _add_to_scalars(self.norm_1(x), edges.state)
-        rotated = torch.bmm(edges.rotation, _gather_pairs(features, edges))
-        messages = self.edge_wise(rotated, edges.basis, edges.species, (edges.source, edges.target))
-        x = x.index_add(0, edges.target, torch.bmm(edges.back, messages))
+        features = _add_to_scalars(self.norm_1(x), chunks[0].state)
+        x = x + sum_messages(self.messages, features, chunks)
         return x + self.atom_wise(self.norm_2(x))
+
+    def messages(self, features: Tensor, edges: EdgeGeometry) -> Tensor:
+        """Normed features -> messages of the edges, (edges, coefficients, channels)."""
+        rotated = torch.bmm(edges.rotation, _gather_pairs(features, edges))
+        mixed = self.edge_wise(rotated, edges.basis, edges.species, (edges.source, edges.target))
+        return torch.bmm(edges.back, mixed)
 
 
 class ESEN(nn.Module):
-    """Equivariant smooth energy network: a graph batch in, energies in network units out."""
+    """Equivariant smooth energy network: a graph batch in, energies in network units out.
+
+    `edges_per_chunk` bounds the memory of a large structure: messages are computed for so many edges at a time, and
+    once more for the gradient. None: all at once. The numbers do not depend on it beyond rounding.
+    """
 
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
+        self.edges_per_chunk: int | None = None
         self.config = c = config
         self.n_coefficients = (c.lmax + 1) ** 2
         self.sphere_embedding = nn.Embedding(c.max_num_elements, c.sphere_channels)
@@ -163,9 +205,10 @@ class ESEN(nn.Module):
         if self.force_embedding is not None:
             known = vectors.new_zeros(x.shape[0], 3) if noised_forces is None else noised_forces
             x = x + self.force_embedding(known)
-        x = x + self.edge_degree_embedding(x, edges)
+        chunks = edges.chunks(self.edges_per_chunk)
+        x = x + sum_messages(self.edge_degree_embedding, x, chunks)
         for layer in self.blocks:
-            x = layer(x, edges)
+            x = layer(x, chunks)
         return self.norm(x)
 
     def _geometry(self, graph: GraphBatch, vectors: Tensor, frames: Tensor | None) -> EdgeGeometry:
