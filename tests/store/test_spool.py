@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,6 +202,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+import warnings
 from pathlib import Path
 from esen_flows.store.spool_store import SpoolStore
 from result_documents import document, key_of, large_array
@@ -259,3 +261,25 @@ def test_a_run_that_loses_its_server_waits_and_then_spools(embedded_settings: Se
     assert running.commit(claimed(running, key_of("back")), document(key_of("back"))).attempt == 0
     assert records(folder) == 2
     running.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_flow_runs_without_a_server(spool: SpoolStore) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of maggma and its libraries
+        from jobflow import Flow, job, run_locally
+
+        from esen_flows.store.jobflow_store import job_store
+
+    @job(data=["trajectory"])
+    def make(n: int) -> dict[str, object]:
+        return {"n": n, "trajectory": list(range(n))}
+
+    @job
+    def add(a: int, b: list[int]) -> int:
+        return a + sum(b)
+
+    first = make(4)
+    second = add(first.output["n"], first.output["trajectory"])
+    responses = run_locally(Flow([first, second]), log=False, store=job_store(spool), raise_immediately=True)
+    assert responses[second.uuid][1].output == 10
