@@ -74,7 +74,7 @@ def read_published(
     """
     content = read_torch_file(path)
     try:
-        published = _first_generation(content) if isinstance(content, dict) else _second_generation(content, task)
+        published = _first_generation(content, task) if isinstance(content, dict) else _second_generation(content, task)
         given = {name: value for name, value in published.options.items() if name not in ignore}
         for name, value in (options or {}).items():
             if name in given and given[name] != value:
@@ -118,7 +118,9 @@ def read_published(
     )
 
 
-def _first_generation(content: Mapping[str, Any]) -> Published:
+def _first_generation(content: Mapping[str, Any], task: str | None) -> Published:
+    if task is not None:
+        raise ModelError(f"the file is of the first generation, which has no tasks; leave out task {task!r}")
     if "state_dict" not in content:
         raise ModelError(f"no state_dict in the file; it has {', '.join(map(str, list(content)[:8]))}")
     state = strip_prefixes(_tensors(content["state_dict"]))
@@ -157,10 +159,11 @@ def _second_generation(content: Any, task: str | None) -> Published:
     config = plain(fields["model_config"])
     options = {"use_envelope": True, **(config.get("backbone") or {})}
     normalizers: dict[str, tuple[float, float]] = {}
-    references = None
+    references, names = None, set[str]()
     for item in plain(fields.get("tasks_config") or []):
         entry = plain(item.fields) if isinstance(item, Record) else item
         name, quantity = str(entry.get("name", "")), str(entry.get("property", ""))
+        names.add(name)
         if task is not None and not name.startswith(task):
             continue
         if quantity in normalizers:
@@ -169,6 +172,8 @@ def _second_generation(content: Any, task: str | None) -> Published:
         normalizers[quantity] = (_number(normalizer.get("mean", 0.0)), _number(normalizer.get("rmsd", 1.0)))
         if quantity == "energy" and entry.get("element_references"):
             references = _fields_of(entry["element_references"])["element_references"]
+    if task is not None and not normalizers:
+        raise ModelError(f"the file has no task {task!r}; it has {', '.join(sorted(names)) or 'none'}")
     return Published(2, state, weights, options, normalizers, _references(references), {"task": task})
 
 

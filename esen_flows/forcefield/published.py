@@ -87,8 +87,16 @@ def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None)
 
 
 def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without leading "module." (one per wrapper of a distributed training)."""
-    return {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}
+    """Names without leading "module." (one per wrapper of a distributed training).
+
+    Raises
+    ------
+    ModelError : two names become one.
+    """
+    stripped = {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}
+    if len(stripped) != len(state):
+        raise ModelError("the file has weights twice, with and without 'module.' before their names")
+    return stripped
 
 
 def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESENConfig:

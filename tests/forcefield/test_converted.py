@@ -203,6 +203,11 @@ def test_several_tasks_ask_for_one(tmp_path):
     with pytest.raises(ModelError, match="several tasks for energy: give task"):
         read_published(tmp_path / "esen.pt")
     same(evaluate(tmp_path / "esen.pt", task="omol"), expected(network))
+    with pytest.raises(ModelError, match="no task 'omoll'; it has omat_energy, omol_energy, omol_forces"):
+        read_published(tmp_path / "esen.pt", task="omoll", elements=[14])
+    torch.save(first_generation(network), tmp_path / "first.pt")
+    with pytest.raises(ModelError, match="first generation, which has no tasks"):
+        read_published(tmp_path / "first.pt", task="omol")
 
 
 def scaled_forces(content):

@@ -125,6 +125,10 @@ def second(state, name):
     state[name.replace(".energy.", ".other.")] = state[name] + 1
 
 
+def prefix(state, name):
+    state[f"module.{name}"] = state[name] + 1
+
+
 def many_degrees(state, name):
     state[name] = torch.zeros(6 * 13, 5)
 
@@ -143,6 +147,7 @@ def flip(state, name):
         (reshape, "backbone.target_embedding.weight", r"target_embedding.weight has shape \(3, 3\)"),
         (spoil, "backbone.norm.affine_weight", "NaN or infinite weights: norm.affine_weight"),
         (second, "output_heads.energy.energy_block.0.weight", "several weights for energy_block.0.weight; one head"),
+        (prefix, "backbone.norm.affine_bias", "weights twice, with and without 'module.'"),
         (many_degrees, "backbone.edge_degree_embedding.rad_func.net.6.weight", "lmax = 12; no published model"),
         (add, "backbone.Jd_3000", "Jd_3000 is of a degree that lmax 2"),
         (flip, "backbone.Jd_2", "constant backbone.Jd_2 is not that of eSEN"),
