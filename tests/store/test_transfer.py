@@ -4,8 +4,12 @@ import hashlib
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +26,7 @@ from esen_flows.store import transfer as module
 from esen_flows.store.archive import Archive
 from esen_flows.store.blobs import BlobStore
 from esen_flows.store.connection import open_store
+from esen_flows.store.maintenance import Garbage, collect_garbage
 from esen_flows.store.transfer import Transferred, export_archive, import_archive
 from esen_flows.store.verify import verify
 
@@ -353,6 +358,55 @@ def test_an_interrupted_import_is_completed_by_repeating_it(
     report = verify(store)
     assert report.problems == []
     assert report.checked == {"results": 7, "structures": 2, "arrays": 3}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from esen_flows.settings import Settings
+from esen_flows.store.blobs import BlobStore
+from esen_flows.store.connection import open_store
+from esen_flows.store.transfer import import_archive
+
+put, calls = BlobStore.put, []
+
+def killed(self, *arguments):
+    put(self, *arguments)
+    calls.append(arguments)
+    if len(calls) == 2:
+        os.kill(os.getpid(), 9)
+
+BlobStore.put = killed
+folder, database, file = sys.argv[1:]
+import_archive(open_store(Settings(mongo_uri=None, data_dir=Path(folder), database=database)), Path(file))
+"""
+
+
+def test_a_killed_import_leaves_nothing_that_opening_does_not_clear(
+    store: "Store", pristine: bytes, tmp_path: Path, embedded_settings: Settings
+) -> None:
+    file, name = tmp_path / "all.tar", store.database.database_name
+    file.write_bytes(pristine)
+    done = subprocess.run([sys.executable, "-c", KILLED, embedded_settings.data_dir, name, file], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.database["blobs"].count_documents({}) == 2
+    assert store.sweep() == 1
+    assert store.database["results"].count_documents({}) == 0
+    assert store.database["blob_chunks"].count_documents({}) == 0
+    assert import_archive(store, file).results == 7
+    assert verify(store).problems == []
+
+
+def test_two_imports_at_once_are_one(store: "Store", pristine: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "all.tar"
+    file.write_bytes(pristine)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: import_archive(store, file), range(4)))
+    assert all(each.results <= 7 for each in done)
+    report = verify(store)
+    assert report.problems == []
+    assert report.checked == {"results": 7, "structures": 2, "arrays": 3}
+    assert collect_garbage(store, apply=False) == Garbage(attempts=1, blobs=0, blob_bytes=0, chunks=0)
 
 
 def test_arrays_that_a_sweeper_took_from_an_import_are_written_again(
