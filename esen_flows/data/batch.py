@@ -41,8 +41,10 @@ class Graph:
 
         Raises
         ------
-        StructureError : see `neighbor_pairs`; a charge or spin that is not an integer.
+        StructureError : no atoms; see `neighbor_pairs`; a charge or spin that is not an integer.
         """
+        if len(atoms) == 0:
+            raise StructureError("a structure has no atoms; leave it out")
         pairs = neighbor_pairs(atoms, cutoff_angstrom)
         if max_neighbors is not None:
             pairs = nearest(pairs, max_neighbors)

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from esen_flows.data.batch import Graph
-from esen_flows.errors import UnknownElementError
+from esen_flows.errors import StructureError, UnknownElementError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.symmetrized import InversionAveraged
@@ -155,6 +155,11 @@ def test_embeddings_are_per_structure_and_turn_with_it(force_field):
 def test_unknown_element_is_named(force_field):
     with pytest.raises(UnknownElementError, match=r"structure 1 \(AsGa\) holds As, Ga"):
         force_field.evaluate([bulk("Si"), bulk("GaAs", "zincblende", a=5.6)])
+
+
+def test_a_structure_without_atoms_is_refused(force_field):
+    with pytest.raises(StructureError, match="no atoms"):
+        force_field.evaluate([bulk("Si"), Atoms(cell=[3, 3, 3], pbc=True)])
 
 
 def test_the_caller_can_count(force_field):
