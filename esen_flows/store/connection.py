@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, ServerUnavailableError
 from esen_flows.settings import Settings, get_settings
-from esen_flows.store.database import connect
+from esen_flows.store.database import Database, connect
 from esen_flows.store.read_only import ReadOnlyDatabase
 from esen_flows.store.results import Store
 from esen_flows.store.spool import SpoolWriter
@@ -36,6 +36,14 @@ def open_store(settings: Settings | None = None) -> Store:
     return store
 
 
+def _reach(database: Database) -> None:
+    """First contact with the server: nothing is computed yet, so this is the time to say that it is not there."""
+    try:
+        database.make_indexes()
+    except ServerUnavailableError as error:
+        raise ServerUnavailableError(f"{error}; or compute without a server: ESEN_FLOWS_SPOOL=1") from None
+
+
 def _open(settings: Settings) -> Store:
     if settings.spool and settings.read_only:
         raise InputError("ESEN_FLOWS_SPOOL and ESEN_FLOWS_READ_ONLY are both set; unset one of them")
@@ -45,7 +53,7 @@ def _open(settings: Settings) -> Store:
     if settings.read_only:
         return Store(ReadOnlyDatabase(database))
     try:
-        database.make_indexes()
+        _reach(database)
         store = Store(database, refuge=SpoolWriter(settings.spool_folder, settings.spool_after_seconds))
         store.sweep()
     except BaseException:

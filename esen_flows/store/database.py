@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -139,12 +140,21 @@ class Database:
 
     def _new_client(self, uri: str) -> "MongoClient[Row]":
         try:
-            return MongoClient(uri, tz_aware=True, **self.client_options)
-        except (InvalidURI, ConfigurationError, ValueError):
+            # The driver only warns of an option that it cannot read, and would connect without TLS.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                return MongoClient(uri, tz_aware=True, **self.client_options)
+        except OSError as error:
+            raise StoreError(
+                f"a TLS file that ESEN_FLOWS_MONGO_URI names cannot be used: {error.filename or 'its content'} "
+                f"({error.strerror}); correct tlsCAFile or tlsCertificateKeyFile"
+            ) from None
+        except (InvalidURI, ConfigurationError, UserWarning, ValueError):
             # The driver's own words may quote the password.
             raise StoreError(
                 "ESEN_FLOWS_MONGO_URI is not a valid MongoDB URI (not shown, it may hold a password); write "
-                "mongodb://user:password@host:port/?options and escape special characters of the password as %XX"
+                "mongodb://user:password@host:port/?options, escape special characters of the password as %XX and "
+                "check the names and values of the options"
             ) from None
 
     def _revive(self) -> None:

@@ -62,6 +62,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, embedded_settings: Setting
         host = f"127.0.0.1:{probe.getsockname()[1]}"
     command = [str(find_mongod(embedded_settings.mongod).binary), "--dbpath", str(folder / "data")]
     command += ["--bind_ip", "127.0.0.1", "--port", host.partition(":")[2], "--nounixsocket"]
+    command += ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", str(certificate(folder))]
     command += ["--logpath", str(folder / "log")]
     command += ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
     command += ["--replSet", "rs0", "--oplogSize", "64", "--auth", "--keyFile", str(key)]
@@ -76,6 +77,16 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, embedded_settings: Setting
     finally:
         server.kill()
         server.wait()
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate that signs itself, with its key."""
+    key, signed, both = folder / "key.pem", folder / "ca.pem", folder / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(signed)]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_text(key.read_text() + signed.read_text())
+    return both
 
 
 def make_users(uri: str, host: str) -> None:
@@ -135,6 +146,35 @@ def test_wrong_credentials(guarded: Guarded) -> None:
 
 
 @pytest.mark.mongod
+def test_tls_through_the_uri(guarded: Guarded) -> None:
+    store = open_store(guarded.settings(f"{guarded.writer}&tls=true&tlsCAFile={quote(str(guarded.folder / 'ca.pem'))}"))
+    fill(store)
+    claim = store.get_or_claim(key_of("tls"))
+    assert isinstance(claim, Claim)
+    store.release(claim)
+    status = store.database.call(lambda: store.database._client.admin.command("connectionStatus"))
+    assert status["authInfo"]["authenticatedUsers"] == [{"user": "writer", "db": "admin"}]
+    store.close()
+    unsigned = guarded.settings(f"{guarded.writer}&tls=true", server_timeout_seconds=1)
+    with pytest.raises(StoreError, match="CERTIFICATE_VERIFY_FAILED"):
+        open_store(unsigned)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("tls=true&tlsCAFile=/nowhere.pem", r"TLS file .* cannot be used: /nowhere\.pem \(No such file"),
+        ("tls=maybe", "not a valid MongoDB URI"),  # the driver would go on without TLS
+        ("tsl=true", "not a valid MongoDB URI"),
+    ],
+)
+def test_wrong_tls_options_are_refused_before_a_password_is_sent(options: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=message) as caught:
+        open_store(Settings(mongo_uri=f"mongodb://ann:geheim@127.0.0.1:9/?{options}", data_dir=tmp_path))
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.mongod
 def test_read_only_refuses_every_write(store: Store, embedded_settings: Settings) -> None:
     fill(store)
     changes = {"database": store.database.database_name, "read_only": True}
@@ -161,6 +201,12 @@ def test_read_only_refuses_every_write(store: Store, embedded_settings: Settings
     assert store.database["results"].count_documents({}) == 1
     assert store.database["claims"].count_documents({}) == 0
     reading.close()
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    settings = Settings(mongo_uri="mongodb://127.0.0.1:9/", data_dir=tmp_path, server_timeout_seconds=0.2)
+    with pytest.raises(StoreError, match=r"does not answer .*; or compute without a server: ESEN_FLOWS_SPOOL=1"):
+        open_store(settings)
 
 
 def test_read_only_and_spool_exclude_each_other(tmp_path: Path) -> None:
