@@ -34,10 +34,18 @@ class Graph:
     spin: int = 0
 
     @classmethod
-    def from_atoms(cls, atoms: Atoms, cutoff_angstrom: float, max_neighbors: int | None = None) -> "Graph":
+    def from_atoms(
+        cls,
+        atoms: Atoms,
+        cutoff_angstrom: float,
+        max_neighbors: int | None = None,
+        *,
+        charge_and_spin: bool = False,
+    ) -> "Graph":
         """The graph of a structure: all neighbours within the cutoff, or about the nearest `max_neighbors`.
 
-        Charge and spin multiplicity are `atoms.info["charge"]` and `["spin"]`, 0 where not given.
+        With `charge_and_spin`, total charge and spin multiplicity are read from `atoms.info["charge"]` and `["spin"]`,
+        0 where not given.
 
         Raises
         ------
@@ -50,7 +58,7 @@ class Graph:
             pairs = nearest(pairs, max_neighbors)
         volume = abs(float(np.linalg.det(atoms.cell.array))) if atoms.cell.rank == 3 else float("nan")
         numbers = np.asarray(atoms.numbers, dtype=np.int64)
-        charge, spin = (_integer(atoms, name) for name in ("charge", "spin"))
+        charge, spin = (_integer(atoms, name) if charge_and_spin else 0 for name in ("charge", "spin"))
         return cls(numbers, pairs.source, pairs.target, pairs.vectors, volume, charge, spin)
 
 

@@ -88,7 +88,11 @@ class EsenForceField(ForceField):
     def _graphs(self, structures: Sequence[Atoms]) -> list[Graph]:
         self._check_elements(structures)
         config = self.network.config
-        graphs = [Graph.from_atoms(atoms, config.cutoff_angstrom, config.max_neighbors) for atoms in structures]
+        reads_state = config.charge_spin_embedding != "none"
+        graphs = [
+            Graph.from_atoms(atoms, config.cutoff_angstrom, config.max_neighbors, charge_and_spin=reads_state)
+            for atoms in structures
+        ]
         self._check_charges(graphs)
         return graphs
 

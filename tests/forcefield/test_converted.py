@@ -192,6 +192,8 @@ def test_charge_and_spin_enter(tmp_path):
     states[1].info["charge"] = 101
     with pytest.raises(ValueError, match="structure 1 has charge 101"):
         force_field.evaluate(states)
+    blind = EsenForceField(Checkpoint(small_network(), 1.7, REFERENCES, (8, 14)))
+    assert len({result.energy for result in blind.evaluate(states)}) == 1  # what it does not read cannot be wrong
 
 
 def test_several_tasks_ask_for_one(tmp_path):
