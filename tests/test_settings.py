@@ -42,6 +42,16 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.database, settings.threads, settings.mongod) == ("campaigns", 3, Path("/opt/mongod"))
 
 
+def test_the_spool_is_in_the_data_folder_unless_it_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Settings().spool_folder == tmp_path / ".local/share/esen_flows/spool"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ESEN_FLOWS_SPOOL_DIR", "here")
+    assert Settings().spool_folder == tmp_path / "here"
+    assert (Settings().spool, Settings().read_only, Settings().spool_after_seconds) == (False, False, 600.0)
+
+
 def test_set_but_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESEN_FLOWS_MONGO_URI", "")
     monkeypatch.setenv("ESEN_FLOWS_THREADS", "")

@@ -1,9 +1,11 @@
 """The store: results by key, computed once; structures by key."""
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,8 @@ from esen_flows.store.database import Database, Row
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.rows import document_of, packed
 
+logger = logging.getLogger(__name__)
+
 IDENTITY_FIELDS = frozenset(
     ("formula", "chemsys", "elements", "nsites", "space_group_number", "space_group_symbol", "material_ids", "tags")
 )
@@ -31,6 +35,7 @@ class Refuge(Protocol):
     """Where results go while there is no server."""
 
     patience_seconds: float  # how long to wait for the server before
+    folder: Path  # for messages
 
     def keep(self, row: Row, large: dict[str, np.ndarray], forced: bool) -> object:
         """Write down a packed result so that it outlives this process."""
@@ -175,6 +180,10 @@ class Store:
                 if not self._keeps_waiting(self._refuge.patience_seconds):
                     self._refuge.keep(row, large, claim.forced)
                     self._claims.let_go([claim])
+                    logger.warning(
+                        "the database server is still away; result %s is kept in %s; merge it later with: "
+                        "esen-flows db ingest %s", claim.key, self._refuge.folder, self._refuge.folder,
+                    )  # fmt: skip
                     return document.model_copy(update={"created_at": row["created_at"]})
 
     def release(self, claim: Claim) -> None:
@@ -298,6 +307,7 @@ class Store:
         if self._away_since is None:
             # The attempt that has just failed waited that long already.
             self._away_since = now - self.database.timeout_seconds
+            logger.warning("the database server is away; waiting %.0f s for it to come back", patience_seconds)
         if now - self._away_since >= patience_seconds:
             return False
         time.sleep(min(1.0, patience_seconds))

@@ -233,7 +233,9 @@ def test_what_was_acknowledged_before_a_kill_is_merged(store: Store, tmp_path: P
 
 
 @pytest.mark.mongod
-def test_a_run_that_loses_its_server_waits_and_then_spools(embedded_settings: Settings, store: Store) -> None:
+def test_a_run_that_loses_its_server_waits_and_then_spools(
+    embedded_settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """The server is one that is found at a port; it goes away under the store."""
     folder = embedded_settings.data_dir / "lost"
     changes = {"database": store.database.database_name, "spool_dir": folder, "spool_after_seconds": 1.0}
@@ -252,6 +254,11 @@ def test_a_run_that_loses_its_server_waits_and_then_spools(embedded_settings: Se
     running.commit(claims[1], document(keys[1]))
     running.release(claims[2])  # no more than a claim that will expire
     assert records(folder) == 2
+    said = [record.getMessage() for record in caplog.records if record.name == "esen_flows.store.results"]
+    assert said[0] == "the database server is away; waiting 1 s for it to come back"
+    assert [f"result {key} is kept in {folder}/" in text for key, text in zip(keys, said[1:], strict=False)] == [
+        True
+    ] * 2
     database._client, database.lease, database.timeout_seconds = server, lease, 15.0
     assert ingest(running, folder).counts == {"new": 2}
     found = running.get(keys[0])
