@@ -12,12 +12,12 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from esen_flows.errors import InputError
 from esen_flows.store.archive import Archive, ArchiveWriter
-from esen_flows.store.blobs import BlobReference, BlobStore
+from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import Database, Row
 from esen_flows.store.maintenance import batches, ids_after
 from esen_flows.store.results import Store
-from esen_flows.store.verify import result_problems, structure_problems
+from esen_flows.store.verify import references, result_problems, structure_problems
 
 _BATCH = 100  # whole documents, which may have megabytes of inline arrays
 _LABELS = ("material_ids", "tags")
@@ -123,9 +123,10 @@ def _with_ancestors(database: Database, keys: Iterable[str]) -> Iterator[Row]:
 
 def _check(store: Store, archive: Archive) -> None:
     """Refuse an archive of which anything could not be imported."""
-    arrays = archive.arrays
-    for sha in arrays:
-        archive.array(sha)
+    arrays = {}
+    for sha in archive.arrays:
+        array = archive.array(sha)
+        arrays[sha] = (array.dtype.str, array.shape)
     for row in archive.rows("structures"):
         problems = list(structure_problems(row))
         if problems or not all(name.isidentifier() for name in row):
@@ -136,8 +137,9 @@ def _check(store: Store, archive: Archive) -> None:
         if problems or not typed or type(row.get("current")) is not bool:
             what = problems or [f"result {row.get('key')} is not as this package writes it"]
             raise InputError(f"{archive.path} cannot be imported: {what[0]}")
-        if not arrays.issuperset(row["blobs"]):
-            raise InputError(f"{archive.path} cannot be imported: an array of result {row['key']} is missing")
+        for reference in references(unpack(row["output"])):
+            if arrays.get(reference.sha) != (reference.dtype, reference.shape):
+                raise InputError(f"{archive.path} cannot be imported: an array of result {row['key']} is missing")
 
 
 def _add_structures(database: Database, rows: list[Row]) -> int:

@@ -16,6 +16,8 @@ from esen_flows.store.maintenance import ids_after
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.results import Store
 
+_BATCH = 100  # whole results, which may have megabytes of inline arrays
+
 
 @dataclass
 class Verification:
@@ -39,11 +41,14 @@ def verify(store: Store) -> Verification:
     that somebody names is there and is what its key says. Numbers inside a document have no checksum.
     """
     database, report = store.database, Verification()
-    for rows in ids_after(database, "results", {}):
+    for rows in ids_after(database, "results", {}, length=_BATCH):
         report.checked["results"] += len(rows)
+        readable = []
         for row in rows:
-            report.problems += result_problems(store, row)
-        report.problems += _unresolved(database, rows)
+            problems = list(result_problems(store, row))
+            report.problems += problems
+            readable += [] if problems else [row]
+        report.problems += _unresolved(database, readable)
     for rows in ids_after(database, "structures", {}):
         report.checked["structures"] += len(rows)
         for row in rows:
@@ -102,22 +107,25 @@ def references(value: object) -> Iterator[BlobReference]:
 
 
 def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
-    """What these results refer to and the store does not have."""
-    wanted = {key for row in rows for key in (row.get("parent_key"), row.get("structure_key"))}
-    query = {"$in": sorted(key for key in wanted if isinstance(key, str))}
-    known = set(database.call(lambda: database["structures"].distinct("_id", {"_id": query})))
-    results = set(database.call(lambda: database["results"].distinct("key", {"key": query})))
-    shas = {"$in": sorted({sha for row in rows for sha in row.get("blobs", ())})}
-    arrays = set(database.call(lambda: database["blobs"].distinct("_id", {"_id": shas})))
+    """What these results, which can be read, refer to and the store does not have."""
+    keys = {"$in": sorted({key for row in rows for key in (row["parent_key"], row["structure_key"])})}
+    structures = set(database.call(lambda: database["structures"].distinct("_id", {"_id": keys})))
+    results = set(database.call(lambda: database["results"].distinct("key", {"key": keys})))
+    shas = {"$in": sorted({sha for row in rows for sha in row["blobs"]})}
+    headers = database.call(lambda: list(database["blobs"].find({"_id": shas}, {"dtype": 1, "shape": 1})))
+    arrays = {header["_id"]: (header["dtype"], tuple(header["shape"])) for header in headers}
     for row in rows:
-        name = f"result {row.get('key')}"
-        if row.get("structure_key") not in known:
-            yield f"{name}: its structure {row.get('structure_key')} is not stored"
-        if row.get("parent_key") not in known | results:
-            yield f"{name}: its parent {row.get('parent_key')} is not stored"
-        for sha in row.get("blobs", ()):
-            if sha not in arrays and _still_there(database, row):
-                yield f"{name}: its array {sha} is missing"
+        name = f"result {row['key']}"
+        if row["structure_key"] not in structures:
+            yield f"{name}: its structure {row['structure_key']} is not stored"
+        if row["parent_key"] not in structures | results:
+            yield f"{name}: its parent {row['parent_key']} is not stored"
+        for reference in references(unpack(row["output"])):
+            found = arrays.get(reference.sha)
+            if found is None and _still_there(database, row):
+                yield f"{name}: its array {reference.sha} is missing"
+            elif found not in (None, (reference.dtype, reference.shape)):
+                yield f"{name}: its array {reference.sha} has another type or shape than the result says"
 
 
 def _still_there(database: Database, row: Row) -> bool:

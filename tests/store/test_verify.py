@@ -47,7 +47,13 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda database: database["results"].update_one({}, {"$unset": {"formula": 1}}),
         "cannot be read: 1 validation error for ResultDocument formula",
     ),
+    "another shape": (
+        lambda database: database["results"].update_one({"kind": "phonon"}, {"$set": {"output.fc2.shape": [2, 65536]}}),
+        "has another type or shape than the result says",
+    ),
+    "a structure that is no text": (change("results", structure_key={"a": 1}), "cannot be read"),
     "a newer document": (change("results", schema_version=99), "schema version 99, newer than 1; upgrade esen_flows"),
+    "no list of arrays": (change("results", blobs=7), "cannot be read"),
     "a wrong list of arrays": (change("results", blobs=["0" * 64]), "refers to other large arrays than it lists"),
 }  # fmt: skip
 
