@@ -1,31 +1,43 @@
 """`esen-flows show KEY` and `esen-flows query KIND`: what is stored. Nothing is computed, no torch."""
 
-import csv
 import json
-import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import Kind, ResultDocument
 
-KindOrKappa = Literal["relax", "forces", "phonon", "conductivity", "kappa"]
-Format = Literal["table", "json", "csv"]
-# The summary fields that a table of each kind has room for; json and csv give all.
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "relax": ("energy_per_atom_ev", "volume_per_atom_angstrom3", "a_angstrom", "n_steps"),
-    "forces": ("displacements_fc2", "displacements_fc3", "parity_averaged"),
-    "phonon": ("verdict", "max_frequency_thz", "min_frequency_thz"),
-    "conductivity": ("kappa_rta_w_per_m_k", "kappa_wigner_w_per_m_k", "temperature_kelvin", "mesh"),
-}
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from esen_flows.store.results import Store
+    from esen_flows.store.tables import Found
+
+Queried = Literal["relax", "forces", "phonon", "conductivity", "kappa", "structures"]
+Format = Literal["table", "csv", "json", "jsonl", "extxyz", "cif"]
+TABLE_ROWS = 50
 KeyArgument = Annotated[str, typer.Argument(help="A result key or the first four or more of its digits.")]
+KindArgument = Annotated[Queried, typer.Argument(help="Which kind of result; kappa is conductivity.")]
 ElementsOption = Annotated[str | None, typer.Option(help="At least these elements: Si,O.")]
-SpacegroupOption = Annotated[str | None, typer.Option(help="Number or symbol: 227 or Fd-3m.")]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
+SpacegroupOption = Annotated[str | None, typer.Option(help="Number or symbol of the input structure: 227 or Fd-3m.")]
+WhereOption = Annotated[
+    str | None, typer.Option(help="Condition: \"kappa_300K > 10 and not (nsites > 8 or formula == 'GaAs')\".")
+]
+SortOption = Annotated[str | None, typer.Option(help="A name as in --where, - before it for descending.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many.  [default: 50 in a table, else all]")]
+ColumnsOption = Annotated[
+    str | None, typer.Option(help="Names as in --where, with commas between: key,formula,kappa_300K.")
+]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; extxyz and cif are structures.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; for cif a folder.")]
+StructureOption = Annotated[
+    Literal["computed", "input"], typer.Option(help="For extxyz and cif: the relaxed structure or the one asked about.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +48,7 @@ def register(app: typer.Typer) -> None:
 
 def show(key: KeyArgument, form: Annotated[Literal["table", "json"], typer.Option("--format", "-f")] = "table") -> None:
     """Show one stored result."""
+    from esen_flows.cli.listing import plain
     from esen_flows.store.connection import open_store
     from esen_flows.store.query import find_by_prefix
 
@@ -52,45 +65,103 @@ def show(key: KeyArgument, form: Annotated[Literal["table", "json"], typer.Optio
 
 
 def query(
-    kind: Annotated[KindOrKappa, typer.Argument(help="Which kind of result; kappa is conductivity.")],
+    kind: KindArgument,
     chemsys: Annotated[str | None, typer.Option(help="Exactly these elements: Ga-As.")] = None,
     formula: Annotated[str | None, typer.Option(help="Formula: GaAs.")] = None,
     elements: ElementsOption = None,
     spacegroup: SpacegroupOption = None,
     model: Annotated[str | None, typer.Option(help="Label or key of the force field.")] = None,
+    where: WhereOption = None,
     failed: Annotated[bool, typer.Option("--failed", help="The failed ones instead.")] = False,
-    sort: Annotated[str | None, typer.Option(help="A field or summary value, - before it for descending.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    sort: SortOption = None,
+    limit: LimitOption = None,
+    columns: ColumnsOption = None,
     form: FormatOption = "table",
+    output: OutputOption = None,
+    structure: StructureOption = "computed",
 ) -> None:
-    """List stored results, newest first."""
-    from esen_flows.store.connection import open_store
-    from esen_flows.store.query import query as search
-
-    sought: Kind = "conductivity" if kind == "kappa" else kind
-    found = search(
-        open_store(),
-        sought,
-        chemsys=chemsys,
-        formula=formula,
-        elements=elements.replace(",", " ").split() if elements else None,
-        spacegroup=spacegroup,
-        model=model,
-        failed=failed,
-        sort=sort,
-        limit=limit,
-    )
-    if form == "json":
-        typer.echo(json.dumps([plain(document) for document in found], indent=1))
-    elif form == "csv":
-        _print_csv(found)
+    """List stored results, newest first, or write them and their structures."""
+    sought: Kind | Literal["structures"] = "conductivity" if kind == "kappa" else kind
+    filters: dict[str, Any] = {
+        "chemsys": chemsys,
+        "formula": formula,
+        "elements": elements.replace(",", " ").split() if elements else None,
+        "spacegroup": spacegroup,
+        "where": where,
+        "sort": sort,
+        "limit": limit,
+    }
+    if sought != "structures":
+        filters |= {"model": model, "failed": failed}
+    elif model is not None or failed:
+        raise UsageError("structures have no force field and do not fail: leave out --model and --failed")
+    names = columns.replace(",", " ").split() if columns else None
+    if form == "table":
+        _list_as_table(sought, filters, names, output)
+    elif form in ("extxyz", "cif"):
+        _write_structures(sought, filters, names, form, output, structure)
     else:
-        Console().print(_table(sought, found))
+        _write_text(sought, filters, names, form, output)
 
 
-def plain(document: ResultDocument) -> dict[str, Any]:
-    """A document as JSON-able values, without its arrays."""
-    return document.model_dump(mode="json", exclude={"output", "schema_version"})
+def _list_as_table(kind: Any, filters: dict[str, Any], names: list[str] | None, output: Path | None) -> None:
+    from esen_flows.cli.listing import print_table
+    from esen_flows.store.connection import open_store
+
+    if output is not None:
+        raise UsageError("a table is printed; to write a file add --format csv, json, jsonl, extxyz or cif")
+    rows = filters["limit"] or TABLE_ROWS
+    found = _found(open_store(), kind, {**filters, "limit": rows + 1})
+    print_table(kind, found, names, filters.get("failed", False), rows)
+
+
+def _write_text(kind: Any, filters: dict[str, Any], names: list[str] | None, form: str, output: Path | None) -> None:
+    from esen_flows.cli.listing import WRITERS, output_file
+    from esen_flows.store.connection import open_store
+
+    found = _found(open_store(), kind, filters)
+    with output_file(output) as out:
+        WRITERS[form](out, kind, found, names)
+
+
+def _write_structures(
+    kind: Any, filters: dict[str, Any], names: list[str] | None, form: str, output: Path | None, structure: Any
+) -> None:
+    from esen_flows.cli import listing
+    from esen_flows.store.connection import open_store
+
+    if output is None and form == "cif":
+        raise UsageError("--format cif writes a file for each structure: name their folder with --output FOLDER")
+    pairs = _with_structures(open_store(), kind, filters, structure)
+    if form == "cif":
+        assert output is not None
+        listing.report(listing.write_cifs(output, pairs), output)
+        return
+    with listing.output_file(output) as out:
+        count = listing.write_extxyz(out, pairs, names or ("key", "formula", *_label(kind)))
+    if output is not None:
+        listing.report(count, output)
+
+
+def _label(kind: str) -> tuple[str, ...]:
+    return ("material_ids",) if kind == "structures" else ("model", "material_ids")
+
+
+def _found(store: "Store", kind: Any, filters: dict[str, Any]) -> "Iterator[Found]":
+    from esen_flows.store.query import stream, stream_structures
+
+    return stream_structures(store, **filters) if kind == "structures" else stream(store, kind, **filters)
+
+
+def _with_structures(
+    store: "Store", kind: Any, filters: dict[str, Any], structure: Any
+) -> "Iterator[tuple[Found, Atoms]]":
+    from esen_flows.store.crystals import stream_atoms
+    from esen_flows.store.query import stream_structures
+
+    if kind == "structures":
+        return ((record, record.atoms) for record in stream_structures(store, **filters))
+    return iter(stream_atoms(store, kind, structure, **filters))
 
 
 def _show(document: ResultDocument) -> None:
@@ -104,39 +175,3 @@ def _show(document: ResultDocument) -> None:
     out.print(f"{document.failure.error}: {document.failure.message}", highlight=False, soft_wrap=True, markup=False)
     out.print("final: asking again changes nothing" if document.failure.final else "not final: ask again")
     out.print(f"key      {document.key}", highlight=False, soft_wrap=True)
-
-
-def _table(kind: str, documents: Sequence[ResultDocument]) -> Table:
-    table = Table(caption=None if documents else "nothing found")
-    names = ("error", "message") if any(document.failure for document in documents) else COLUMNS[kind]
-    for heading in ("key", "formula", "space group", "model", *names, "created"):
-        table.add_column(heading)
-    for document in documents:
-        values = [_text(document.summary.get(name)) for name in names]
-        if document.failure:
-            values = [document.failure.error, document.failure.message]
-        table.add_row(
-            document.key[:12],
-            document.formula,
-            document.space_group_symbol or "",
-            document.model_label,
-            *values,
-            f"{document.created_at:%Y-%m-%d %H:%M}",
-        )
-    return table
-
-
-def _print_csv(documents: Sequence[ResultDocument]) -> None:
-    fixed = ("key", "formula", "chemsys", "nsites", "space_group_number", "model_label", "state", "created_at")
-    summary = sorted({name for document in documents for name in document.summary})
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*fixed, *summary])
-    for document in documents:
-        values = plain(document)
-        writer.writerow([*(values[name] for name in fixed), *(document.summary.get(name) for name in summary)])
-
-
-def _text(value: float | int | str | bool | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ from esen_flows.errors import InputError
 from esen_flows.settings import Settings
 from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
-from esen_flows.store.query import find_by_prefix, query
+from esen_flows.store.query import find_by_prefix, query, select
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
@@ -168,16 +168,41 @@ def test_prefixes(filled: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "filters"),
+    [
+        ("relax", {}),
+        ("relax", {"chemsys": "Ga-As"}),
+        ("relax", {"elements": ["Si", "O"]}),
+        ("relax", {"formula": "GaAs"}),
+        ("relax", {"spacegroup": 216}),
+        ("relax", {"spacegroup": "F-43m"}),
+        ("relax", {"model": "esen_silicon"}),
+        ("relax", {"model": key_of("model")}),
+        ("relax", {"failed": True}),
+        ("relax", {"where": "energy_per_atom < -5 and converged"}),
+        ("relax", {"sort": "energy_per_atom"}),
+        ("conductivity", {"where": "kappa_300K > 10 and converged", "sort": "-kappa_300K"}),
+        ("structures", {}),
+        ("structures", {"chemsys": "Ga-As"}),
+        ("structures", {"elements": ["Si", "O"]}),
+        ("structures", {"spacegroup": 216}),
+    ],
+)
+def test_queries_use_an_index(filled: Store, kind: Any, filters: dict[str, Any]) -> None:
+    plan = str(select(kind, **filters).cursor(filled, {"_id": 1}).explain()["queryPlanner"]["winningPlan"])
+    assert "IXSCAN" in plan
+    assert "COLLSCAN" not in plan
+
+
+@pytest.mark.parametrize(
     "filters",
     [
-        {"kind": "relax", "current": True, "chemsys": "As-Ga"},
-        {"kind": "relax", "current": True, "formula": "GaAs"},
         {"key": {"$gte": "ab", "$lt": "abg"}, "current": True},
         {"key": key_of("quartz"), "current": True},
         {"blobs": "a" * 64},
     ],
 )
-def test_they_use_an_index(filled: Store, filters: dict[str, Any]) -> None:
+def test_lookups_by_key_use_an_index(filled: Store, filters: dict[str, Any]) -> None:
     plan = str(filled.database["results"].find(filters).explain()["queryPlanner"]["winningPlan"])
     assert "IXSCAN" in plan
     assert "COLLSCAN" not in plan

@@ -1,0 +1,154 @@
+"""Many results and structures at once, for imports: insert-if-absent as everywhere, a thousand to a round trip.
+
+Nothing is claimed, because nothing is computed: a result that is there already stays, one whose computation somebody
+has claimed is there when they look again, and a failure that may be tried again is superseded.
+"""
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from ase import Atoms
+from bson import ObjectId
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from esen_flows.errors import InputError
+from esen_flows.schemas.documents import SCHEMA_VERSION, ResultDocument, StructureData
+from esen_flows.schemas.identity import identify
+from esen_flows.schemas.keys import atoms_key
+from esen_flows.store.blobs import pack
+from esen_flows.store.claims import Claim
+from esen_flows.store.database import Row
+from esen_flows.store.results import IDENTITY_FIELDS, Store
+
+BATCH = 1000
+_DUPLICATE = 11000
+_WRITERS = 2
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def insert_results(store: Store, documents: Iterable[ResultDocument]) -> int:
+    """Store results whose keys have none yet; how many these were.
+
+    Parameters
+    ----------
+    documents : finished or failed; `attempt` and `current` are set by the store. Those with arrays over 256 kB are
+        stored one by one.
+
+    Raises
+    ------
+    StoreError : the server refuses, or a document holds something that cannot be stored; batches before it are kept.
+    """
+    return sum(_overlapped(lambda batch: _insert_batch(store, batch), _batches(documents)))
+
+
+def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
+    """Store structures under their keys, each once; the keys, in order.
+
+    Parameters
+    ----------
+    structures : each with what it is called, as `Store.put_structure` takes it (formula, ..., material_ids, tags).
+
+    Raises
+    ------
+    InputError : an unknown field.
+    """
+    return [key for keys in _overlapped(lambda batch: _put_batch(store, batch), _batches(structures)) for key in keys]
+
+
+def _put_batch(store: Store, structures: list[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
+    db = store.database
+    updates = [_structure_update(atoms, identity) for atoms, identity in structures]
+    writes = [UpdateOne({"_id": key}, update, upsert=True) for key, update in updates]
+    # Two upserts of one key may collide; the same operations again then find what the other one has inserted.
+    while db.call(lambda: _duplicates(db["structures"].bulk_write, writes)):
+        continue
+    return [key for key, _ in updates]
+
+
+def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
+    db = store.database
+    rows: list[Row] = []
+    sources: list[ResultDocument] = []
+    alone: list[ResultDocument] = []
+    for document in documents:
+        large: dict[str, np.ndarray] = {}
+        row = pack(document.model_dump(), large, path=document.kind)
+        if large:
+            alone.append(document)
+            continue
+        rows.append(row | {"_id": ObjectId(), "blobs": [], "attempt": 0, "current": True})
+        sources.append(document)
+    inserted = len(rows)
+    if rows:
+        for index, on_own_id in db.call(lambda: _duplicates(db["results"].insert_many, rows)).items():
+            if not on_own_id:  # else a repeated operation met its own first insertion
+                inserted -= 1
+                alone.append(sources[index])
+    return inserted + sum(_commit_alone(store, document) for document in alone)
+
+
+def _commit_alone(store: Store, document: ResultDocument) -> bool:
+    """Store one result by the long way, as somebody who has lost the claim; whether it was needed."""
+    found = store.get(document.key, load_arrays=False)
+    if found is not None and (found.failure is None or found.failure.final):
+        return False
+    store.commit(Claim(document.key, uuid.uuid4().hex), document)
+    return True
+
+
+def _duplicates(write: Any, operations: list[Any]) -> dict[int, bool]:
+    """Indices of the operations that met a unique index, and whether that was the one of `_id`."""
+    try:
+        write(operations, ordered=False)
+    except BulkWriteError as error:
+        faults = error.details["writeErrors"]
+        if error.details.get("writeConcernErrors") or any(fault["code"] != _DUPLICATE for fault in faults):
+            raise
+        return {fault["index"]: "_id" in fault["keyPattern"] for fault in faults}
+    return {}
+
+
+def _structure_update(atoms: Atoms, identity: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The key of a structure and the upsert that `Store.put_structure` makes of it."""
+    unknown = sorted(set(identity) - IDENTITY_FIELDS)
+    if unknown:
+        raise InputError(f"unknown fields of a structure: {unknown}; known are {sorted(IDENTITY_FIELDS)}")
+    fields = dict(identity)
+    labels = {name: {"$each": list(fields.pop(name, ()))} for name in ("material_ids", "tags")}
+    if "formula" not in fields:
+        fields = identify(atoms) | fields
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "structure": pack(StructureData.from_atoms(atoms).model_dump(), path="structure"),
+        "charge": float(atoms.info.get("charge", 0.0)),
+        "spin": float(atoms.info.get("spin", 0.0)),
+        "created_at": datetime.now(UTC),
+        **pack(fields, path="structure"),
+    }
+    return atoms_key(atoms), {"$setOnInsert": document, "$addToSet": labels}
+
+
+def _overlapped(write: Callable[[list[T]], R], batches: Iterable[list[T]]) -> Iterator[R]:
+    """What `write` returns for each batch, in order; one is packed while the server takes another."""
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        writing: deque[Future[R]] = deque()
+        for batch in batches:
+            writing.append(pool.submit(write, batch))
+            if len(writing) > _WRITERS:  # no more in memory than that
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

@@ -1,0 +1,97 @@
+"""Bulk insertion keeps what the single one keeps: one result for a key, the first one, with its arrays."""
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from result_documents import document, failed, key_of, large_array
+
+from esen_flows.errors import InputError
+from esen_flows.schemas.keys import atoms_key
+from esen_flows.store.bulk import BATCH, insert_results, put_structures
+from esen_flows.store.claims import Claim
+
+if TYPE_CHECKING:
+    from esen_flows.store.results import Store
+
+pytestmark = pytest.mark.mongod
+
+
+def test_absent_results_are_inserted_and_present_ones_stay(store: "Store") -> None:
+    keys = [key_of(str(number)) for number in range(BATCH + 10)]
+    assert insert_results(store, (document(key, tags=["first"]) for key in keys[:7])) == 7
+    assert insert_results(store, (document(key, tags=["second"]) for key in keys)) == BATCH + 3
+    assert insert_results(store, [document(keys[0]), document(keys[0])]) == 0
+    assert store.database["results"].count_documents({}) == BATCH + 10
+    assert store.database["results"].count_documents({"tags": "first"}) == 7
+    found = store.get(keys[0])
+    assert found is not None
+    assert (found.attempt, found.current, found.tags) == (0, True, ["first"])
+    assert found.output is not None
+    np.testing.assert_array_equal(found.output["forces"], np.zeros((2, 3)))
+
+
+def test_one_key_twice_in_a_batch(store: "Store") -> None:
+    key = key_of("twice")
+    assert insert_results(store, [document(key, tags=["a"]), document(key, tags=["b"])]) == 1
+    assert store.database["results"].count_documents({}) == 1
+
+
+def test_pending_failures_are_superseded_and_final_ones_are_not(store: "Store") -> None:
+    insert_results(store, [failed(key_of("a"), final=False), failed(key_of("b"), final=True)])
+    assert insert_results(store, [document(key_of("a")), document(key_of("b"))]) == 1
+    a, b = store.get(key_of("a")), store.get(key_of("b"))
+    assert a is not None
+    assert b is not None
+    assert (a.state, a.attempt) == ("finished", 1)
+    assert b.state == "failed"
+
+
+def test_large_arrays_go_to_the_blobs(store: "Store") -> None:
+    made = document(key_of("large"), output={"fc2": large_array(0)})
+    assert insert_results(store, [made]) == 1
+    assert insert_results(store, [made]) == 0
+    found = store.get(made.key)
+    assert found is not None
+    assert found.output is not None
+    np.testing.assert_array_equal(found.output["fc2"], large_array(0))
+    counts = {name: store.database[name].count_documents({}) for name in ("results", "blobs", "blob_chunks", "claims")}
+    assert counts == {"results": 1, "blobs": 1, "blob_chunks": 1, "claims": 0}
+
+
+def test_who_computes_meanwhile_finds_the_result(store: "Store") -> None:
+    claim = store.get_or_claim(key_of("claimed"))
+    assert isinstance(claim, Claim)
+    assert insert_results(store, [document(claim.key, tags=["imported"])]) == 1
+    assert store.commit(claim, document(claim.key, tags=["computed"])).tags == ["imported"]
+
+
+def test_several_at_once_insert_each_once(store: "Store") -> None:
+    documents = [document(key_of(str(number))) for number in range(300)]
+    inserted: list[int] = []
+    threads = [threading.Thread(target=lambda: inserted.append(insert_results(store, documents))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(inserted) == 300
+    assert store.database["results"].count_documents({}) == 300
+
+
+def test_structures(store: "Store") -> None:
+    silicon, copper = bulk("Si"), bulk("Cu")
+    copper.info["charge"] = 1.0
+    assert store.put_structure(silicon, material_ids=["one"]) == atoms_key(silicon)
+    keys = put_structures(store, [(silicon, {"material_ids": ["two"]}), (copper, {"tags": ["t"]}), (copper, {})])
+    assert keys == [atoms_key(silicon), atoms_key(copper), atoms_key(copper)]
+    assert store.database["structures"].count_documents({}) == 2
+    row = store.database["structures"].find_one({"_id": keys[0]})
+    assert row is not None
+    assert (row["material_ids"], row["formula"], row["space_group_number"]) == (["one", "two"], "Si", 227)
+    found = store.get_structure(keys[1])
+    assert found is not None
+    assert found.info == {"charge": 1.0}
+    with pytest.raises(InputError, match=r"unknown fields of a structure: \['colour'\]"):
+        put_structures(store, [(silicon, {"colour": "red"})])
