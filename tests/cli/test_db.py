@@ -31,26 +31,33 @@ def run(*arguments: str | Path) -> int:
     return int(caught.value.code or 0)
 
 
-def test_a_real_result_goes_out_and_in_again(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_result_goes_out_and_in_again(
+    copper: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esen_flows.store.blobs.INLINE_LIMIT_BYTES", 200_000)  # less than these third-order constants
+    options = ["--set", "displacement.fc2_supercell=3,3,3", "--set", "displacement.fc3_supercell=2,2,2"]
+    mesh = ["--set", "mesh=5,5,5", "--set", "relax.fmax_ev_per_angstrom=0.01", "--output", "kappa"]
+    assert run("kappa", "Cu.cif", "--model", copper.checkpoint, *options, *mesh) == 0
     capsys.readouterr()
     database = copper.store.database
-    before = list(database["results"].find())
+    before = list(database["results"].find().sort("_id"))
     assert run("db", "verify") == 0
-    assert capsys.readouterr().out == "1 results, 1 structures, 0 arrays: all whole\n"
+    assert capsys.readouterr().out == "4 results, 1 structures, 1 arrays: all whole\n"
     assert run("db", "export", "all.tar") == 0
     assert run("db", "export", "some.tar", "--kind", "relax", "--elements", "Cu", "--where", "nsites == 4") == 0
-    assert run("db", "export", "none.tar", "--kind", "kappa") == 0
+    assert run("db", "export", "none.tar", "--kind", "phonon") == 0
+    assert run("db", "export", "kappa.tar", "--kind", "kappa") == 0
     out = capsys.readouterr().out
-    assert "1 results, 1 structures, 0 large arrays in all.tar" in out
-    assert "1 results, 1 structures, 0 large arrays in some.tar" in out
+    assert "4 results, 1 structures, 1 large arrays in all.tar" in out
+    assert "2 results, 1 structures, 0 large arrays in some.tar" in out
     assert "0 results, 0 structures, 0 large arrays in none.tar" in out
-    for file, added in (("some.tar", 1), ("all.tar", 0)):
-        if added:
-            database["results"].delete_many({})
-            database["structures"].delete_many({})
+    assert "3 results, 1 structures, 1 large arrays in kappa.tar" in out  # with its relaxation and its forces
+    for collection in ("results", "structures", "blobs", "blob_chunks"):
+        database[collection].delete_many({})
+    for file, added in (("some.tar", (2, 1, 0)), ("kappa.tar", (2, 0, 1)), ("all.tar", (0, 0, 0))):
         assert run("db", "import", file) == 0
-        assert f"added {added} results, {added} structures" in capsys.readouterr().out
-        assert list(database["results"].find()) == before
+        assert "added {} results, {} structures, {} large arrays".format(*added) in capsys.readouterr().out
+    assert list(database["results"].find().sort("_id")) == before
     assert run("db", "verify") == 0
 
 
