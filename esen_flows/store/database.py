@@ -34,6 +34,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("kind", ASCENDING), ("elements", ASCENDING)], name="kind_elements"),
         IndexModel([("kind", ASCENDING), ("space_group_number", ASCENDING)], name="kind_space_group"),
         IndexModel([("kind", ASCENDING), ("model_label", ASCENDING)], name="kind_model"),
+        IndexModel([("kind", ASCENDING), ("nsites", ASCENDING)], name="kind_nsites"),
         # Newest first, the order of every list, without a sort.
         IndexModel(
             [("kind", ASCENDING), ("state", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
@@ -49,6 +50,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("formula", name="formula"),
         IndexModel("elements", name="elements"),
         IndexModel("space_group_number", name="space_group"),
+        IndexModel("nsites", name="nsites"),
         IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
     ],
     "claims": [

@@ -181,6 +181,7 @@ def test_prefixes(filled: Store) -> None:
         ("relax", {"failed": True}),
         ("relax", {"where": "energy_per_atom < -5 and converged"}),
         ("relax", {"sort": "energy_per_atom"}),
+        ("relax", {"where": "nsites < 10", "sort": "-nsites"}),
         ("conductivity", {"where": "kappa_300K > 10 and converged", "sort": "-kappa_300K"}),
         ("structures", {}),
         ("structures", {"chemsys": "Ga-As"}),
