@@ -15,12 +15,13 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from ase import Atoms
 
-from esen_flows.errors import InputError, StoreError
-from esen_flows.schemas.documents import SCHEMA_VERSION, Kind, ResultDocument, StructureData
+from esen_flows.errors import InputError
+from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
 from esen_flows.schemas.identity import canonical_chemsys, canonical_formula
 from esen_flows.store.blobs import unpack
 from esen_flows.store.database import Row
 from esen_flows.store.fields import find_field
+from esen_flows.store.migrations import upgraded
 from esen_flows.store.results import Store
 from esen_flows.store.where import where_filter
 
@@ -212,11 +213,7 @@ def read_structure(row: Row) -> StructureRecord:
     ------
     StoreError : it is of a newer version of this package, or damaged.
     """
-    version = row.get("schema_version", SCHEMA_VERSION)
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"structure {row['_id']} has schema version {version}, newer than {SCHEMA_VERSION}; upgrade esen_flows"
-        )
+    row = upgraded("structures", row)
     atoms = StructureData(**unpack(row["structure"])).to_atoms()
     atoms.info.update({name: row[name] for name in ("charge", "spin") if row.get(name)})
     hidden = ("_id", "structure", "schema_version")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ase.build import bulk
 from bson import json_util
 from result_documents import document, key_of
 
@@ -12,6 +13,8 @@ from esen_flows.schemas.documents import SCHEMA_VERSION
 from esen_flows.store import migrations
 from esen_flows.store.claims import Claim
 from esen_flows.store.migrations import MigrationReport, migrate, upgraded
+from esen_flows.store.query import query, query_structures
+from esen_flows.store.verify import verify
 
 if TYPE_CHECKING:
     from esen_flows.store.database import Row
@@ -101,8 +104,6 @@ def test_nothing_to_do(store: "Store") -> None:
 @pytest.mark.mongod
 @pytest.mark.usefixtures("second_version")
 def test_a_dry_run_only_counts_and_the_real_one_happens_once(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
-    from ase.build import bulk
-
     monkeypatch.setattr(migrations, "_BATCH", 2)
     keys = [commit(store, name) for name in "abcde"]
     store.put_structure(bulk("Si"), tags=["new"])
@@ -125,6 +126,22 @@ def test_a_dry_run_only_counts_and_the_real_one_happens_once(store: "Store", mon
     assert structure is not None
     assert structure["tags"] == ["new", "old"]
     assert [report.migrated for report in migrate(store.database, apply=True)] == [0, 0]
+
+
+@pytest.mark.mongod
+@pytest.mark.usefixtures("second_version")
+def test_every_reader_sees_the_current_form(store: "Store") -> None:
+    key = commit(store, "one")
+    store.put_structure(bulk("Si"), tags=["new"])
+    for collection in ("results", "structures"):
+        store.database[collection].update_one({}, {"$set": {"schema_version": 1}})
+    found = store.get(key)
+    assert found is not None
+    assert [found.model_label, *(each.model_label for each in query(store, "relax"))] == ["ESEN_SILICON"] * 2
+    (structure,) = query_structures(store)
+    assert structure.fields["tags"] == ["new", "old"]
+    assert verify(store).checked == {"results": 1, "structures": 1}
+    assert migrate(store.database, apply=False)[0].older == {1: 1}
 
 
 @pytest.mark.mongod
