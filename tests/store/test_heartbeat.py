@@ -35,21 +35,33 @@ def gone(pid: int, seconds: float = 20.0) -> bool:
     return False
 
 
+def await_renewal(store: "Store", key: str = KEY) -> None:
+    """Wait until it has come up, which takes its time on a busy machine, and beats."""
+    first = store.database["claims"].find_one({"_id": key})
+    assert first is not None
+    deadline = time.monotonic() + 60
+    while store.database["claims"].find_one({"_id": key, "expires_at": {"$gt": first["expires_at"]}}) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.mongod
 def test_a_native_call_that_holds_the_interpreter_does_not_starve_it(store: "Store") -> None:
-    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.5, heartbeat_seconds=0.3)
+    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
     assert claims.try_claim(KEY) is not None
-    ctypes.PyDLL(None).sleep(4)  # PyDLL keeps the lock: no thread of this process runs meanwhile
+    await_renewal(store)
+    ctypes.PyDLL(None).sleep(3)  # PyDLL keeps the lock: no thread of this process runs meanwhile
     assert Claims(store.database).try_claim(KEY) is None
     claims.close()
 
 
 @pytest.mark.mongod
 def test_of_a_chunk_it_renews_what_is_still_held(store: "Store") -> None:
-    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.5, heartbeat_seconds=0.3)
+    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
     held, dropped = claims.try_claim_many(["aa" * 32, "bb" * 32])
+    await_renewal(store, dropped.key)
     claims.let_go([dropped])
-    time.sleep(3.0)
+    time.sleep(2.5)
     assert Claims(store.database).dead() == [dropped.key]
     claims.close()
     assert store.database["claims"].find_one({"_id": held.key}) is not None
@@ -62,7 +74,7 @@ from esen_flows.store.claims import Claims
 from esen_flows.store.database import connect
 from other_processes import Remote
 database = connect(Settings(mongo_uri=sys.argv[1], database=sys.argv[2]))
-claims = Claims(database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.3)
+claims = Claims(database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
 claims.try_claim(sys.argv[3])
 print(claims.heartbeat_pid, flush=True)
 time.sleep(60)
@@ -76,13 +88,14 @@ def test_a_killed_worker_takes_it_along_and_its_claim_expires(store: "Store") ->
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert worker.stdout is not None
     pid = int(worker.stdout.readline())
-    time.sleep(2.5)
+    await_renewal(store)
+    time.sleep(2.2)
     here = Claims(store.database)
     assert here.try_claim(KEY) is None  # renewed for longer than its lifetime
     worker.kill()
     worker.communicate()
     assert gone(pid)
-    time.sleep(2.2)
+    time.sleep(2.1)
     assert here.try_claim(KEY) is not None
     here.close()
 
