@@ -45,9 +45,7 @@ def measure(sizes: dict[str, float]) -> dict[str, dict[str, float]]:
     atoms.rattle(0.05, seed=0)
     torch.manual_seed(0)
     networks = {kind: ESEN(ESENConfig(**sizes, so2_weights=kind)) for kind in ("complex", "real")}
-    graph = GraphBatch.collate(
-        [Graph.from_atoms(atoms, networks["real"].config.cutoff_angstrom)], dtype=torch.float32
-    )
+    graph = GraphBatch.collate([Graph.from_atoms(atoms, networks["real"].config.cutoff_angstrom)], dtype=torch.float32)
     times: dict[str, dict[str, list[float]]] = {kind: {"evaluation": [], "training_step": []} for kind in networks}
     for _ in range(REPETITIONS + 1):
         for kind, network in networks.items():
