@@ -3,19 +3,16 @@
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from bson import json_util
-from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from replica_set import DATABASE, PASSWORD, ReplicaSet
 from result_documents import document, key_of, large_array
 
 from esen_flows.errors import InputError, StoreError
@@ -26,84 +23,23 @@ from esen_flows.store.mongod import find_mongod
 from esen_flows.store.results import Store
 
 KEY = key_of("one")
-PASSWORD = "geheim/wort@1"  # has to be escaped in a URI
 
 
-@dataclass
-class Guarded:
-    """A one-node replica set with users.
-
-    Attributes
-    ----------
-    folder : of the server.
-    writer, reader : URIs of a user who may write and of one who may only read.
-    """
-
-    folder: Path
-    writer: str
-    reader: str
+class Guarded(ReplicaSet):
+    """The replica set as one that the environment names."""
 
     def settings(self, uri: str, **changes: object) -> Settings:
         """As the environment would give them."""
-        base = {"mongo_uri": uri, "data_dir": self.folder / "user", "database": "guarded", "server_timeout_seconds": 10}
+        base = {"mongo_uri": uri, "data_dir": self.folder / "user", "database": DATABASE, "server_timeout_seconds": 10}
         return Settings(**base | changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, embedded_settings: Settings) -> Iterator[Guarded]:
-    """Started with --auth and --replSet, whose members know each other by host and port."""
-    folder = tmp_path_factory.mktemp("g")
-    (folder / "data").mkdir()
-    key = folder / "keyfile"
-    key.write_text("c2VjcmV0" * 8)
-    key.chmod(0o400)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [str(find_mongod(embedded_settings.mongod).binary), "--dbpath", str(folder / "data")]
-    command += ["--bind_ip", "127.0.0.1", "--port", host.partition(":")[2], "--nounixsocket"]
-    command += ["--tlsMode", "allowTLS", "--tlsCertificateKeyFile", str(certificate(folder))]
-    command += ["--logpath", str(folder / "log")]
-    command += ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
-    command += ["--replSet", "rs0", "--oplogSize", "64", "--auth", "--keyFile", str(key)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        make_users(f"mongodb://{host}/?directConnection=true", host)
-        writer, reader = (
-            f"mongodb://{user}:{quote(PASSWORD, safe='')}@{host}/?replicaSet=rs0&authSource=admin"
-            for user in ("writer", "reader")
-        )
-        yield Guarded(folder, writer, reader)
-    finally:
-        server.kill()
-        server.wait()
-
-
-def certificate(folder: Path) -> Path:
-    """A certificate that signs itself, with its key."""
-    key, signed, both = folder / "key.pem", folder / "ca.pem", folder / "server.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(signed)]
-    subprocess.run(command, check=True, capture_output=True)
-    both.write_text(key.read_text() + signed.read_text())
-    return both
-
-
-def make_users(uri: str, host: str) -> None:
-    """The first user comes through the localhost exception, the others are made by it."""
-    client: MongoClient[dict[str, object]] = MongoClient(uri, serverSelectionTimeoutMS=20_000)
-    client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]})
-    deadline = time.monotonic() + 20
-    while not client.admin.command("hello")["isWritablePrimary"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    roles = [{"role": "root", "db": "admin"}]
-    client.admin.command("createUser", "root", pwd=PASSWORD, roles=roles)
-    client.close()
-    client = MongoClient(uri, username="root", password=PASSWORD)
-    for user, role in (("writer", "readWrite"), ("reader", "read")):
-        client.admin.command("createUser", user, pwd=PASSWORD, roles=[{"role": role, "db": "guarded"}])
-    client.close()
+    """A replica set with users."""
+    server = Guarded(tmp_path_factory.mktemp("g"), find_mongod(embedded_settings.mongod).binary)
+    yield server
+    server.kill()
 
 
 def fill(store: Store) -> None:
