@@ -92,11 +92,17 @@ def command_line(binary: Path, layout: Layout, socket: Path) -> list[str]:
         "--bind_ip", str(socket),
         "--unixSocketPrefix", str(socket.parent),
         "--filePermissions", "0600",
-        "--wiredTigerCacheSizeGB", "0.25",  # the laptop is for force calls
+        "--wiredTigerCacheSizeGB", f"{_cache_gigabytes():.2f}",
         "--logpath", str(layout.server_log),
         "--setParameter", "diagnosticDataCollectionEnabled=false",
         "--quiet",
     ]  # fmt: skip
+
+
+def _cache_gigabytes() -> float:
+    """A sixteenth of the memory, because the laptop is for force calls; a gigabyte holds the indexes of a campaign."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return min(max(memory / 16, 0.25), 1.0)
 
 
 def log_reason(layout: Layout) -> str:

@@ -71,6 +71,16 @@ def test_the_command_line_opens_no_port(tmp_path: Path) -> None:
     assert "--port" not in line
 
 
+@pytest.mark.parametrize(("gigabytes", "cache"), [(2, "0.25"), (8, "0.50"), (16, "1.00"), (512, "1.00")])
+def test_the_cache_leaves_the_memory_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, cache: str
+) -> None:
+    pages = {"SC_PHYS_PAGES": gigabytes * 2**18, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    line = command_line(Path("mongod"), Layout(tmp_path), Path("/run/x/mongod.sock"))
+    assert line[line.index("--wiredTigerCacheSizeGB") + 1] == cache
+
+
 def test_the_reason_is_the_first_error_of_the_log(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     assert "no log" in log_reason(layout)
