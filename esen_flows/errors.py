@@ -33,6 +33,10 @@ class NotConservativeError(ModelError):
     """A property that needs energy-conserving forces was asked of a force field that does not declare them."""
 
 
+class NotDifferentiableError(ModelError):
+    """Exact second derivatives were asked of a force field that does not have them."""
+
+
 class NotConvergedError(EsenFlowsError):
     """A relaxation used up its steps."""
 

@@ -16,7 +16,7 @@ import torch
 from ase import Atoms
 from safetensors.torch import load_file
 
-from esen_flows.errors import ModelError
+from esen_flows.errors import ModelError, NotDifferentiableError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.esen import EsenForceField
@@ -54,8 +54,9 @@ def check_force_field(
     """Check what a force field declares, on structures that it covers.
 
     Always: shapes, finite values, invariance under translation, permutation and change of image; batch = single; no
-    torch global left behind. As declared: rotation, mirror images, forces and stress as derivatives of the energy (with
-    smaller steps for a force field that is not smooth, whose energy may jump inside of a step).
+    torch global left behind. As declared: rotation, mirror images, forces and stress as derivatives of the energy, the
+    Hessian as derivative of the forces (with smaller steps for a force field that is not smooth, whose energy may jump
+    inside of a step).
 
     Parameters
     ----------
@@ -83,15 +84,27 @@ def check_force_field(
         for name, changed, back in _symmetric_images(atoms, declared.equivariance, random):
             (image,) = force_field.evaluate([changed])
             record(name, _difference(back(image), alone))
+        shorter = 1.0 if declared.smooth else 0.01
+        if declared.differentiable:
+            error, broken = _hessian_errors(force_field, atoms, random, 5e-4 * shorter)
+            record("Hessian is symmetric", broken)
+            if declared.dtype == "float64":
+                record("Hessian is the derivative of the forces", error)
+        else:
+            _check_refusal(force_field, atoms)
         if declared.conservative and declared.dtype == "float64":
-            shorter = 1.0 if declared.smooth else 0.01
             record("forces are the gradient", _gradient_error(force_field, atoms, alone, random, 2e-3 * shorter))
             if np.isfinite(alone.stress).all():
                 error = _strain_error(force_field, atoms, alone, random, 5e-4 * shorter)
                 record("stress is the strain derivative", error)
     after = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
     assert after == torch_before, f"torch globals changed from {torch_before} to {after}"
-    limits = {"forces are the gradient": 1e-6, "stress is the strain derivative": 1e-6}
+    derivatives = (
+        "forces are the gradient",
+        "stress is the strain derivative",
+        "Hessian is the derivative of the forces",
+    )
+    limits = dict.fromkeys(derivatives, 1e-6)
     if declared.equivariance == "approximate":
         limits |= {"rotation": np.inf, "inversion": np.inf}
     if declared.equivariance == "SO3":
@@ -195,3 +208,31 @@ def _strain_error(
     energies = [r.energy for r in force_field.evaluate(strained)]
     slope = sum(w * e for (_, w), e in zip(_STENCIL, energies, strict=True)) / step
     return abs(slope / atoms.get_volume() - float((result.stress * direction).sum()))
+
+
+def _hessian_errors(
+    force_field: ForceField, atoms: Atoms, random: np.random.Generator, step: float
+) -> tuple[float, float]:
+    """Deviation from differences of forces, and what is broken of permutation symmetry and of the acoustic sum rule."""
+    directions = random.normal(size=(2, len(atoms), 3))
+    directions /= np.linalg.norm(directions, axis=(1, 2), keepdims=True)
+    products = force_field.hessian_vector_products(atoms, directions)
+    assert products.shape == directions.shape, f"products have shape {products.shape}, expected {directions.shape}"
+    displaced = []
+    for k, _ in _STENCIL:
+        displaced.append(atoms.copy())
+        displaced[-1].positions += k * step * directions[0]
+    forces = [r.forces for r in force_field.evaluate(displaced)]
+    slope = -np.sum([w * f for (_, w), f in zip(_STENCIL, forces, strict=True)], axis=0) / step
+    size = max(1.0, float(np.abs(products).max()))
+    crossed = float((directions[0] * products[1]).sum() - (directions[1] * products[0]).sum())
+    drift = float(np.abs(products.sum(axis=1)).max())
+    return float(np.abs(slope - products[0]).max()) / size, max(abs(crossed), drift) / size
+
+
+def _check_refusal(force_field: ForceField, atoms: Atoms) -> None:
+    try:
+        force_field.hessian_vector_products(atoms, np.zeros((1, len(atoms), 3)))
+    except NotDifferentiableError:
+        return
+    raise AssertionError(f"{force_field.label} declares no exact second derivatives, but gives some")

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 
-from esen_flows.errors import NotConservativeError
+from esen_flows.errors import NotConservativeError, NotDifferentiableError
 
 Equivariance = Literal["O3", "SO3", "approximate"]
 
@@ -40,7 +40,7 @@ class Declaration:
 
     conservative: bool  # forces = -dE/dx and stress = strain derivative
     equivariance: Equivariance  # O3: mirror images too; SO3: proper rotations only
-    differentiable: bool  # second derivatives by autograd
+    differentiable: bool  # gives `hessian_vector_products`: exact second derivatives of the energy
     elements: frozenset[int] | None  # atomic numbers seen in training; None: all that it accepts
     dtype: Literal["float32", "float64"]
     outputs: tuple[str, ...] = ("energy", "forces", "stress")
@@ -57,7 +57,8 @@ class ForceField(ABC):
         version and arguments for a third-party one.
     label : a name for people; never used to find anything.
     declaration : what it claims.
-    force_evaluations : structures evaluated so far by this object (a counter for provenance and tests).
+    force_evaluations : structures evaluated so far by this object (a counter for provenance and tests); one product
+        with the Hessian counts as one structure.
     """
 
     key: str
@@ -75,6 +76,54 @@ class ForceField(ABC):
         EvaluationError : a result is NaN or infinite.
         """
 
+    def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
+        """Second derivatives of the energy along directions: sum over j, b of d2E / dx_ia dx_jb * vectors[k, j, b].
+
+        Parameters
+        ----------
+        atoms : one structure.
+        vectors : (k, n, 3) directions, of any length.
+
+        Returns
+        -------
+        (k, n, 3) in eV/Angstrom^2 times the unit of `vectors`.
+
+        Raises
+        ------
+        NotDifferentiableError : the force field has no exact second derivatives (see its declaration).
+        StructureError, UnknownElementError, EvaluationError : as `evaluate`.
+        """
+        raise NotDifferentiableError(
+            f"{self.label!r} has no exact second derivatives; differentiate its forces by finite displacements "
+            "(force_constants=finite_displacement)"
+        )
+
+    def hessian(self, atoms: Atoms, rows: Sequence[int] | None = None) -> np.ndarray:
+        """Second derivatives d2E / dx_ia dx_jb of the energy, by atoms.
+
+        With `rows` the first index runs over these atoms alone. With phonopy's `primitive.p2s_map` and its supercell
+        these are compact force constants in phonopy's layout.
+
+        Parameters
+        ----------
+        rows : atom indices; default: all.
+
+        Returns
+        -------
+        (len(rows), n, 3, 3) in eV/Angstrom^2, neither symmetrised nor otherwise repaired. All rows, transposed to
+        (n, 3, n, 3), are the 3n x 3n matrix.
+
+        Raises
+        ------
+        NotDifferentiableError, StructureError, UnknownElementError, EvaluationError : see `hessian_vector_products`.
+        """
+        chosen, n = list(range(len(atoms)) if rows is None else rows), len(atoms)
+        unit = np.zeros((len(chosen), 3, n, 3))
+        for row, atom in enumerate(chosen):
+            unit[row, :, atom] = np.eye(3)
+        products = self.hessian_vector_products(atoms, unit.reshape(-1, n, 3))
+        return products.reshape(len(chosen), 3, n, 3).transpose(0, 2, 1, 3)
+
 
 def require_conservative(force_field: ForceField, purpose: str) -> None:
     """Refuse a force field whose forces are not the gradient of its energy.
@@ -87,4 +136,18 @@ def require_conservative(force_field: ForceField, purpose: str) -> None:
         raise NotConservativeError(
             f"{purpose} needs forces that are the gradient of an energy, but {force_field.label!r} does not declare "
             "conservative forces; use a conservative (fine-tuned) force field"
+        )
+
+
+def require_differentiable(force_field: ForceField, purpose: str) -> None:
+    """Refuse a force field without exact second derivatives.
+
+    Raises
+    ------
+    NotDifferentiableError : naming the force field and the purpose.
+    """
+    if not force_field.declaration.differentiable:
+        raise NotDifferentiableError(
+            f"{purpose} needs exact second derivatives of the energy, which {force_field.label!r} does not have; use "
+            "force_constants=finite_displacement"
         )

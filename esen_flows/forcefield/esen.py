@@ -10,7 +10,8 @@ from ase import Atoms
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, require_differentiable
+from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
@@ -66,6 +67,18 @@ class EsenForceField(ForceField):
             results += self._evaluate_batch(chunk)
         self.force_evaluations += len(results)
         return results
+
+    def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
+        """Exact second derivatives along directions (k, n, 3) in the precision of the force field; see the contract."""
+        require_differentiable(self, "a Hessian")
+        (graph,) = self._graphs([atoms])
+        products = self.scale_ev * hessian_vector_products(
+            self.network, graph, vectors, dtype=self.torch_dtype, device=self.device
+        )
+        self.force_evaluations += len(vectors)
+        if not np.isfinite(products).all():
+            raise EvaluationError(f"{self.label!r} has NaN or infinite second derivatives; check for overlapping atoms")
+        return products
 
     def embeddings(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
         """Node features after the last layer, for analysis: (atoms, (lmax + 1)^2, sphere_channels) of each structure.

@@ -29,10 +29,10 @@ class InversionAveraged(ForceField):
     """E(x) <- (E(x) + E(-x))/2 and its gradients, from two evaluations in one batch.
 
     Every improper operation is the inversion times a proper rotation, so the average over {1, inversion} of an
-    SO(3)-exact force field is O(3)-exact. Energies, per-atom energies and stress (a tensor of even rank) are averaged;
-    forces, odd under inversion, are subtracted. The average of conservative forces is conservative. Why it matters:
-    phonon codes reduce displacements by all space-group operations, and a constant mirror error over the displacement
-    ruins third-order force constants.
+    SO(3)-exact force field is O(3)-exact. Energies, per-atom energies, stress and Hessian (tensors of even rank) are
+    averaged; forces, odd under inversion, are subtracted. The average of conservative forces is conservative. Why it
+    matters: phonon codes reduce displacements by all space-group operations, and a constant mirror error over the
+    displacement ruins third-order force constants.
 
     Parameters
     ----------
@@ -44,8 +44,7 @@ class InversionAveraged(ForceField):
         self.key = sha256_of({"wrapper": "inversion_averaged", "revision": 1, "inner": inner.key})
         self.label = f"{inner.label}, inversion-averaged"
         equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
-        # Second derivatives are those of the inner model, which is not reached through the averaged energy.
-        self.declaration = replace(inner.declaration, equivariance=equivariance, differentiable=False)
+        self.declaration = replace(inner.declaration, equivariance=equivariance)
         self.force_evaluations = 0
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
@@ -54,6 +53,15 @@ class InversionAveraged(ForceField):
         `force_evaluations` grows by what the inner force field evaluated: two per structure.
         """
         return [averaged(original, image) for original, image in self.evaluate_pairs(structures)]
+
+    def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
+        """Averaged second derivatives along directions (k, n, 3); see the contract.
+
+        The second derivatives of E(-x) are those of E at -x: both signs of the chain rule cancel.
+        """
+        original, image = (self.inner.hessian_vector_products(each, vectors) for each in (atoms, inverted(atoms)))
+        self.force_evaluations += 2 * len(vectors)
+        return np.asarray(original + image) / 2
 
     def evaluate_pairs(self, structures: Sequence[Atoms]) -> list[tuple[Evaluation, Evaluation]]:
         """What the inner force field says of every structure and of its inverse, not yet averaged."""

@@ -37,7 +37,25 @@ class ChiralForceField(ForceField):
         self.force_evaluations += len(structures)
         return [self._one(atoms) for atoms in structures]
 
+    def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
+        self.force_evaluations += len(vectors)
+        positions, _, per_atom = self._energies(atoms)
+        (gradient,) = torch.autograd.grad(per_atom.sum(), positions, create_graph=True)
+        products = [
+            torch.autograd.grad(gradient, positions, torch.tensor(vector), retain_graph=True)[0] for vector in vectors
+        ]
+        return torch.stack(products).numpy()
+
     def _one(self, atoms: Atoms) -> Evaluation:
+        positions, strain, per_atom = self._energies(atoms)
+        by_positions, by_strain = torch.autograd.grad(per_atom.sum(), [positions, strain])
+        volume = abs(np.linalg.det(atoms.cell.array))
+        stress = by_strain.numpy() / volume if volume > 0 else np.full((3, 3), np.nan)
+        energies = per_atom.detach().numpy()
+        return Evaluation(float(energies.sum()), -by_positions.numpy(), stress, energies)
+
+    def _energies(self, atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Positions, strain and the per-atom energies that depend on them."""
         centre, neighbour, shift = neighbor_list("ijS", atoms, CUTOFF)
         positions = torch.tensor(atoms.positions, requires_grad=True)
         strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
@@ -54,11 +72,7 @@ class ChiralForceField(ForceField):
         a, b, c = (sum_over_neighbours(window * vectors * distance**power) for power in (0, 1, 2))
         pair = sum_over_neighbours(window * torch.exp(-distance)).squeeze(1)
         per_atom = pair + self.chirality * (a * torch.linalg.cross(b, c)).sum(1)
-        by_positions, by_strain = torch.autograd.grad(per_atom.sum(), [positions, strain])
-        volume = abs(np.linalg.det(atoms.cell.array))
-        stress = by_strain.numpy() / volume if volume > 0 else np.full((3, 3), np.nan)
-        energies = per_atom.detach().numpy()
-        return Evaluation(float(energies.sum()), -by_positions.numpy(), stress, energies)
+        return positions, strain, per_atom
 
 
 @pytest.fixture(name="crystal")
@@ -105,6 +119,16 @@ def test_wrapper_passes_the_contract_as_the_o3_force_field_that_it_declares(crys
     deviations = check_force_field(wrapped, [crystal, bulk("Cu").repeat((1, 1, 2))])
     assert wrapped.declaration.equivariance == "O3"
     assert deviations["inversion"] < 1e-12
+
+
+def test_hessian_is_averaged_and_counted(crystal):
+    directions = np.random.default_rng(0).normal(size=(2, len(crystal), 3))
+    wrapped = InversionAveraged(ChiralForceField())
+    without = ChiralForceField(chirality=0.0).hessian_vector_products(crystal, directions)
+    np.testing.assert_allclose(wrapped.hessian_vector_products(crystal, directions), without, atol=1e-12)
+    assert np.abs(wrapped.inner.hessian_vector_products(crystal, directions) - without).max() > 1e-2
+    assert wrapped.declaration.differentiable
+    assert wrapped.force_evaluations == 4
 
 
 def test_inner_force_field_itself_breaks_only_mirrors(crystal):

@@ -1,0 +1,123 @@
+"""Exact second derivatives: copies and groups of directions, rows, memory, precision, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+from esen_flows.errors import EvaluationError, NotDifferentiableError, UnknownElementError
+from esen_flows.forcefield.checkpoint import Checkpoint
+from esen_flows.forcefield.contract import require_differentiable
+from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.hessian import hessian_vector_products
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.esen import ESEN
+
+
+def small_force_field(dtype="float64", **options):
+    torch.manual_seed(0)
+    sizes = {"sphere_channels": 8, "hidden_channels": 10, "edge_channels": 6, "cutoff_angstrom": 4.0}
+    return EsenForceField(Checkpoint(ESEN(ESENConfig(**sizes | options)), 1.7, {14: -5.4}, (8, 12, 14)), dtype=dtype)
+
+
+@pytest.fixture(scope="module", name="force_field")
+def _force_field():
+    return small_force_field()
+
+
+@pytest.fixture(name="crystal")
+def _crystal():
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def products(force_field, atoms, directions, **options):
+    (graph,) = force_field._graphs([atoms])
+    return hessian_vector_products(
+        force_field.network, graph, directions, dtype=force_field.torch_dtype, device=force_field.device, **options
+    )
+
+
+def test_hessian_is_the_limit_of_central_differences(force_field, crystal):
+    hessian = force_field.hessian(crystal)
+    assert hessian.shape == (8, 8, 3, 3)
+
+    def difference(step):
+        cells = []
+        for sign in (1, -1):
+            cells.append(crystal.copy())
+            cells[-1].positions[3, 1] += sign * step
+        plus, minus = (result.forces for result in force_field.evaluate(cells))
+        return -(plus - minus) / (2 * step)
+
+    coarse, fine = difference(2e-3), difference(1e-3)
+    richardson = (4 * fine - coarse) / 3
+    assert np.abs(hessian[3, :, 1] - richardson).max() < 1e-8 * np.abs(hessian).max()
+    assert np.abs(hessian[3, :, 1] - fine).max() < 1e-4 * np.abs(hessian).max()
+
+
+def test_hessian_is_symmetric_and_obeys_the_sum_rule_without_repair(force_field, crystal):
+    hessian = force_field.hessian(crystal)
+    size = np.abs(hessian).max()
+    assert np.abs(hessian - hessian.transpose(1, 0, 3, 2)).max() < 1e-14 * size
+    assert np.abs(hessian.sum(axis=1)).max() < 1e-13 * size
+
+
+def test_rows_are_those_of_the_whole(force_field, crystal):
+    whole = force_field.hessian(crystal)
+    np.testing.assert_allclose(force_field.hessian(crystal, [5, 0]), whole[[5, 0]], atol=1e-14)
+    assert force_field.hessian(crystal, []).shape == (0, 8, 3, 3)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 5, 100])
+def test_groups_of_copies_change_nothing(force_field, crystal, copies):
+    directions = np.random.default_rng(0).normal(size=(7, 8, 3))
+    (graph,) = force_field._graphs([crystal])
+    expected = np.einsum("iajb,kjb->kia", force_field.hessian(crystal).transpose(0, 2, 1, 3), directions)
+    found = products(force_field, crystal, directions, max_edges=copies * len(graph.source))
+    np.testing.assert_allclose(1.7 * found, expected, atol=1e-13)
+
+
+def test_a_bare_atom_has_a_zero_hessian(force_field):
+    assert np.array_equal(force_field.hessian(Atoms("O")), np.zeros((1, 1, 3, 3)))
+
+
+def test_edges_in_chunks_change_nothing(force_field, crystal):
+    directions = np.random.default_rng(0).normal(size=(3, 8, 3))
+    chunked = small_force_field()
+    chunked.network.edges_per_chunk = 50
+    np.testing.assert_allclose(
+        products(chunked, crystal, directions), products(force_field, crystal, directions), atol=1e-13
+    )
+
+
+def test_single_precision_is_close(force_field, crystal):
+    exact = force_field.hessian(crystal, [0])
+    rounded = small_force_field("float32").hessian(crystal, [0])
+    assert rounded.dtype == np.float64
+    assert 0 < np.abs(rounded - exact).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_nothing_is_left_behind(force_field, crystal):
+    before = force_field.force_evaluations
+    with torch.no_grad():
+        force_field.hessian(crystal, [0])
+        assert not torch.is_grad_enabled()
+    assert force_field.force_evaluations == before + 3
+    assert all(parameter.grad is None for parameter in force_field.network.parameters())
+
+
+def test_refusals(force_field, crystal):
+    direct = small_force_field(direct_forces=True)
+    with pytest.raises(NotDifferentiableError, match="exact second derivatives"):
+        direct.hessian(crystal)
+    with pytest.raises(NotDifferentiableError, match="force_constants=finite_displacement"):
+        require_differentiable(direct, "phonons by autodiff")
+    with pytest.raises(UnknownElementError):
+        force_field.hessian(bulk("Cu"))
+    broken = small_force_field()
+    broken.scale_ev = float("nan")
+    with pytest.raises(EvaluationError, match="second derivatives"):
+        broken.hessian(crystal)
