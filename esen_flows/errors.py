@@ -61,6 +61,10 @@ class EvaluationError(EsenFlowsError):
     final = True
 
 
+class InsufficientMemoryError(EsenFlowsError):
+    """A structure does not fit into memory however small its parts; on a larger machine it may."""
+
+
 class StoreError(EsenFlowsError):
     """The database cannot be used as asked."""
 

@@ -8,27 +8,27 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from esen_flows.data.neighbors import nearest, neighbor_pairs
+from esen_flows.data.neighbors import Edges, determinant, nearest, neighbor_pairs
 from esen_flows.errors import StructureError
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One structure with its edges, as numpy float64.
+    """One structure with its edges.
 
     Attributes
     ----------
-    numbers : (atoms,) atomic numbers.
-    source, target : (edges,) atom indices.
-    vectors : (edges, 3) Angstrom, from target to source.
+    numbers : (atoms,) int64 atomic numbers, on the CPU.
+    source, target : (edges,) int64 atom indices, sorted by target.
+    vectors : (edges, 3) float64 Angstrom, from target to source.
     volume : Angstrom^3; NaN without a cell of three vectors, so that its stress is NaN and not a made-up zero.
     charge, spin : total charge (e) and spin multiplicity (0: not said).
     """
 
-    numbers: np.ndarray
-    source: np.ndarray
-    target: np.ndarray
-    vectors: np.ndarray
+    numbers: Tensor
+    source: Tensor
+    target: Tensor
+    vectors: Tensor
     volume: float
     charge: int = 0
     spin: int = 0
@@ -56,10 +56,16 @@ class Graph:
         pairs = neighbor_pairs(atoms, cutoff_angstrom)
         if max_neighbors is not None:
             pairs = nearest(pairs, max_neighbors)
-        volume = abs(float(np.linalg.det(atoms.cell.array))) if atoms.cell.rank == 3 else float("nan")
-        numbers = np.asarray(atoms.numbers, dtype=np.int64)
+        columns = (torch.from_numpy(column) for column in (pairs.source, pairs.target, pairs.vectors))
+        return cls.from_edges(atoms, Edges(*columns), charge_and_spin=charge_and_spin)
+
+    @classmethod
+    def from_edges(cls, atoms: Atoms, edges: Edges, *, charge_and_spin: bool = False) -> "Graph":
+        """The graph of a structure whose edges are known, as `from_atoms`."""
+        volume = abs(determinant(atoms.cell.array)) or float("nan")
+        numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
         charge, spin = (_integer(atoms, name) if charge_and_spin else 0 for name in ("charge", "spin"))
-        return cls(numbers, pairs.source, pairs.target, pairs.vectors, volume, charge, spin)
+        return cls(numbers, edges.source, edges.target, edges.vectors, volume, charge, spin)
 
 
 def _integer(atoms: Atoms, name: str) -> int:
@@ -107,21 +113,21 @@ class GraphBatch:
         """Join graphs of any sizes and periodicities. Vectors are rounded to `dtype` only here."""
         atoms = np.array([len(graph.numbers) for graph in graphs])
         edges = np.array([len(graph.source) for graph in graphs])
-        offsets = np.repeat(np.cumsum(atoms) - atoms, edges)
-        joined = {
-            "numbers": np.concatenate([graph.numbers for graph in graphs]),
-            "source": np.concatenate([graph.source for graph in graphs]) + offsets,
-            "target": np.concatenate([graph.target for graph in graphs]) + offsets,
-            "system": np.repeat(np.arange(len(graphs)), atoms),
-            "edge_system": np.repeat(np.arange(len(graphs)), edges),
+        systems = np.arange(len(graphs))
+        small = {
+            "system": np.repeat(systems, atoms),
+            "edge_system": np.repeat(systems, edges),
             "charge": np.array([graph.charge for graph in graphs]),
             "spin": np.array([graph.spin for graph in graphs]),
         }
-        vectors = np.concatenate([graph.vectors for graph in graphs])
-        volume = np.array([graph.volume for graph in graphs])
+        first = torch.from_numpy(np.repeat(np.cumsum(atoms) - atoms, edges)).to(device)
+        volume = torch.tensor([graph.volume for graph in graphs], dtype=torch.float64)
         return cls(
-            **{name: torch.from_numpy(value).to(device) for name, value in joined.items()},
-            vectors=torch.from_numpy(vectors).to(device=device, dtype=dtype),
-            volume=torch.from_numpy(volume).to(device=device, dtype=dtype),
+            **{name: torch.from_numpy(value).to(device) for name, value in small.items()},
+            numbers=torch.cat([graph.numbers for graph in graphs]).to(device),
+            source=torch.cat([graph.source for graph in graphs]).to(device) + first,
+            target=torch.cat([graph.target for graph in graphs]).to(device) + first,
+            vectors=torch.cat([graph.vectors for graph in graphs]).to(device=device, dtype=dtype),
+            volume=volume.to(device=device, dtype=dtype),
             n_systems=len(graphs),
         )

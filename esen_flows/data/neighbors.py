@@ -1,9 +1,12 @@
 """Neighbour pairs within a cutoff: no cap on their number, any cell, any mix of periodic directions, linear cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
+from torch import Tensor
 from vesin import NeighborList
 
 from esen_flows.errors import StructureError
@@ -29,6 +32,163 @@ class NeighborPairs:
     vectors: np.ndarray
 
 
+@dataclass(frozen=True)
+class PairTable:
+    """Who may be a neighbour of whom: the pairs of one geometry, without their vectors.
+
+    Attributes
+    ----------
+    source, target : (pairs,) int64, sorted by target, then source, then shift.
+    shifts : (pairs, 3) float64 whole numbers, lattice translation of the source.
+    """
+
+    source: Tensor
+    target: Tensor
+    shifts: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A structure with pairs among which its neighbours are.
+
+    Attributes
+    ----------
+    atoms : the structure; its cell is the current one.
+    positions : (atoms, 3) Angstrom, each in the periodic image that the table's shifts count from.
+    table : pairs; all that are within the cutoff, and others.
+    """
+
+    atoms: Atoms
+    positions: np.ndarray
+    table: PairTable
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Pairs within the cutoff, sorted by target: (pairs,) source and target, (pairs, 3) float64 vectors in Angstrom."""
+
+    source: Tensor
+    target: Tensor
+    vectors: Tensor
+
+
+def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str = "cpu") -> PairTable:
+    """All pairs with distance <= radius and a few at a hair beyond it, self-images included.
+
+    Raises
+    ------
+    StructureError : NaN coordinates, or a periodic direction without a lattice vector.
+    """
+    cell = _checked_cell(atoms)
+    # A hair beyond the radius: independent of the library's convention and rounding at the cutoff.
+    finder = NeighborList(cutoff=radius_angstrom * (1.0 + 1e-10), full_list=True)
+    target, source, shifts = finder.compute(atoms.positions, cell, atoms.pbc.tolist(), quantities="ijS")
+    target, source = target.view(np.int64), source.view(np.int64)  # from unsigned
+    shifts = shifts.astype(np.float64)
+    order = np.argsort(_rank(source, target, shifts, len(atoms)))
+    columns = (source.take(order), target.take(order), shifts.take(order, axis=0))
+    return PairTable(*(torch.from_numpy(column).to(device) for column in columns))
+
+
+def _rank(source: np.ndarray, target: np.ndarray, shifts: np.ndarray, n_atoms: int) -> np.ndarray:
+    """One integer per pair, in the order of target, source, shift: many times faster to sort than several columns."""
+    base = 2.0 * np.abs(shifts).max(initial=0.0) + 1.0
+    code = (shifts @ np.array([base * base, base, 1.0])).astype(np.int64)
+    return (target * n_atoms + source) * int(base) ** 3 + code
+
+
+def _checked_cell(atoms: Atoms) -> np.ndarray:
+    """The cell, completed where a direction has no lattice vector."""
+    cell = atoms.cell.array
+    # A sum is finite only where all its terms are, or where they are too large for any structure.
+    if not np.isfinite(atoms.positions.sum() + cell.sum()):
+        raise StructureError(
+            f"{atoms.get_chemical_formula()}: positions or cell hold NaN or infinity; repair the input"
+        )
+    lengths = np.sqrt((cell * cell).sum(axis=1))
+    if np.any(atoms.pbc & (lengths < 1e-8)):
+        raise StructureError(
+            f"{atoms.get_chemical_formula()}: periodic directions {atoms.pbc.tolist()} but lattice vector lengths "
+            f"{lengths.tolist()} Angstrom; give a lattice vector or switch that periodicity off"
+        )
+    if not lengths.all():
+        cell = atoms.cell.complete().array
+    if atoms.pbc.any() and abs(determinant(cell)) < 1e-8:
+        raise StructureError(
+            f"{atoms.get_chemical_formula()}: the lattice vectors {cell.tolist()} are linearly dependent; give a cell "
+            "with a volume"
+        )
+    return cell
+
+
+def determinant(cell: np.ndarray) -> float:
+    """Of a 3 x 3 array; for so few numbers plain arithmetic beats a call of LAPACK."""
+    (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> list[Edges]:
+    """The pairs with distance <= cutoff of each structure, computed for all of them at once, on the tables' device.
+
+    Raises
+    ------
+    StructureError : two atoms of a structure coincide.
+    """
+    source, target = (_joined([getattr(one.table, name) for one in candidates]) for name in ("source", "target"))
+    vectors = _vectors(candidates, source, target)
+    kept, counts = _within(candidates, vectors, cutoff_angstrom)
+    columns = (source, target, vectors)
+    if kept is not None:
+        columns = (source.index_select(0, kept), target.index_select(0, kept), vectors.index_select(0, kept))
+    parts = zip(*(column.split(counts) for column in columns), strict=True)
+    return [Edges(*part) for part in parts]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # `cat` copies even one
+
+
+def _vectors(candidates: Sequence[Candidates], source: Tensor, target: Tensor) -> Tensor:
+    """r_source + shift.cell - r_target of all pairs, (pairs, 3); atoms are counted in each structure."""
+    positions = torch.from_numpy(np.concatenate([one.positions for one in candidates])).to(source.device)
+    cells = torch.from_numpy(np.stack([one.atoms.cell.array for one in candidates])).to(source.device)
+    if len(candidates) > 1:
+        atoms = np.array([len(one.positions) for one in candidates])
+        sizes = [len(one.table.source) for one in candidates]
+        first = torch.from_numpy(np.repeat(np.cumsum(atoms) - atoms, sizes)).to(source.device)
+        source, target = source + first, target + first
+    vectors = _joined([one.table.shifts @ cell for one, cell in zip(candidates, cells, strict=True)])
+    return vectors.add_(positions.index_select(0, source)).sub_(positions.index_select(0, target))
+
+
+def _within(
+    candidates: Sequence[Candidates], vectors: Tensor, cutoff_angstrom: float
+) -> tuple[Tensor | None, list[int]]:
+    """Rows within the cutoff, None for all of them, and how many there are of each structure."""
+    sizes = [len(one.table.source) for one in candidates]
+    distance = torch.linalg.vector_norm(vectors, dim=1)
+    if len(distance) and float(distance.min()) < MINIMUM_DISTANCE_ANGSTROM:
+        raise _coincidence(candidates, sizes, distance)
+    kept = (distance <= cutoff_angstrom).nonzero().squeeze(1)
+    if len(kept) == len(distance):
+        return None, sizes
+    if len(sizes) == 1:
+        return kept, [len(kept)]
+    ends = torch.from_numpy(np.cumsum(sizes)).to(kept.device)
+    return kept, torch.searchsorted(kept, ends).diff(prepend=ends.new_zeros(1)).tolist()
+
+
+def _coincidence(candidates: Sequence[Candidates], sizes: Sequence[int], distance: Tensor) -> StructureError:
+    worst = int(distance.argmin())
+    row = int(np.searchsorted(np.cumsum(sizes), worst, side="right"))
+    pair = worst - sum(sizes[:row])
+    table = candidates[row].table
+    return StructureError(
+        f"{candidates[row].atoms.get_chemical_formula()}: atoms {int(table.target[pair])} and "
+        f"{int(table.source[pair])} are {float(distance[worst]):.2g} Angstrom apart; remove the duplicate"
+    )
+
+
 def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
     """All pairs with 0 < distance <= cutoff, self-images included.
 
@@ -36,38 +196,14 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
     ------
     StructureError : NaN coordinates, a periodic direction without a lattice vector, or coinciding atoms.
     """
-    positions = np.ascontiguousarray(atoms.positions, dtype=np.float64)
-    if not np.isfinite(positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise StructureError(
-            f"{atoms.get_chemical_formula()}: positions or cell hold NaN or infinity; repair the input"
-        )
-    lengths = atoms.cell.lengths()
-    if np.any(atoms.pbc & (lengths < 1e-8)):
-        raise StructureError(
-            f"{atoms.get_chemical_formula()}: periodic directions {atoms.pbc.tolist()} but lattice vector lengths "
-            f"{lengths.tolist()} Angstrom; give a lattice vector or switch that periodicity off"
-        )
-    cell = np.ascontiguousarray(atoms.cell.complete().array, dtype=np.float64)
-    if atoms.pbc.any() and abs(np.linalg.det(cell)) < 1e-8:
-        raise StructureError(
-            f"{atoms.get_chemical_formula()}: the lattice vectors {cell.tolist()} are linearly dependent; give a cell "
-            "with a volume"
-        )
-    # A hair beyond the cutoff, then "<=" on our own distances: independent of the library's convention and rounding.
-    finder = NeighborList(cutoff=cutoff_angstrom * (1.0 + 1e-10), full_list=True)
-    target, source, shifts = finder.compute(positions, cell, atoms.pbc.tolist(), quantities="ijS")
-    target, source = target.astype(np.int64), source.astype(np.int64)
-    vectors = positions[source] + shifts @ cell - positions[target]
-    distance = np.linalg.norm(vectors, axis=1)
-    if distance.size and distance.min() < MINIMUM_DISTANCE_ANGSTROM:
-        worst = int(distance.argmin())
-        raise StructureError(
-            f"{atoms.get_chemical_formula()}: atoms {target[worst]} and {source[worst]} are {distance[worst]:.2g} "
-            "Angstrom apart; remove the duplicate"
-        )
-    keep = np.flatnonzero(distance <= cutoff_angstrom)
-    keep = keep[np.lexsort((source[keep], target[keep]))]
-    return NeighborPairs(source[keep], target[keep], np.asarray(shifts, dtype=np.int64)[keep], vectors[keep])
+    table = pair_table(atoms, cutoff_angstrom)
+    candidates = [Candidates(atoms, atoms.positions, table)]
+    vectors = _vectors(candidates, table.source, table.target)
+    kept, _ = _within(candidates, vectors, cutoff_angstrom)
+    columns = [column.numpy() for column in (table.source, table.target, table.shifts.long(), vectors)]
+    if kept is not None:
+        columns = [column[kept.numpy()] for column in columns]
+    return NeighborPairs(*columns)
 
 
 # Neighbours this much further (squared distance, Angstrom^2) than the last one that counts are kept too, so that

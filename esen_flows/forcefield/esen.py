@@ -1,6 +1,7 @@
 """An eSEN behind the contract."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -8,20 +9,30 @@ import torch
 from ase import Atoms
 
 from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.data.neighbor_cache import NeighborCache
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
+from esen_flows.forcefield.batching import EdgeBudget, Result
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, require_differentiable
 from esen_flows.forcefield.hessian import hessian_vector_products
+from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
-# Measured 180 kB per edge for 2 layers, 128 channels, lmax 2 (9 coefficients), float32: 20 copies of a feature row.
-COPIES_PER_EDGE = 20
-DEFAULT_MEMORY_BYTES = 1.5e9
+# Graphs are made for so many edges at a time (40 bytes each), or for a few full batches.
+EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
+ATOMS_AT_ONCE = 2_000
 
 
 class EsenForceField(ForceField):
-    """Energies, forces and stresses of an eSEN, in batches bounded by memory."""
+    """Energies, forces and stresses of an eSEN, in batches bounded by memory.
+
+    Parameters
+    ----------
+    memory_bytes : for what a batch holds beside the parameters; default: 1.5 GB on a CPU, on a GPU four fifths of what
+        is free. Batches are as large as is expected to fit; those that do not fit are halved, and so are all later
+        ones of this object.
+    """
 
     def __init__(
         self,
@@ -30,7 +41,7 @@ class EsenForceField(ForceField):
         label: str = "esen",
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float64",
-        memory_bytes: float = DEFAULT_MEMORY_BYTES,
+        memory_bytes: float | None = None,
     ) -> None:
         self.key, self.label = checkpoint.model_key, label
         self.torch_dtype = {"float32": torch.float32, "float64": torch.float64}[dtype]
@@ -54,23 +65,35 @@ class EsenForceField(ForceField):
             outputs=("energy", "forces", *(("stress",) if has_stress else ()), "energies"),
             cutoff_angstrom=config.cutoff_angstrom,
         )
-        item = torch.finfo(self.torch_dtype).bits // 8
-        row = self.network.n_coefficients * config.sphere_channels * item
-        self.max_edges = self.network.edges_per_chunk = max(
-            1, int(memory_bytes / (COPIES_PER_EDGE * config.num_layers * row))
-        )
+        self.neighbors = NeighborCache(config.cutoff_angstrom, device=self.device)
+        self._is_known = np.isin(np.arange(config.max_num_elements), sorted(checkpoint.elements))
+        memory = available_bytes(self.device) if memory_bytes is None else memory_bytes
+        self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory))
+
+    @property
+    def max_edges(self) -> int:
+        """Edges of a batch, and of a chunk of a structure that is larger."""
+        return self._budget.max_edges
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """Energies, forces and stresses; structures of any sizes and periodicities may be mixed."""
-        results: list[Evaluation] = []
-        for chunk in self._batches(self._graphs(structures)):
-            results += self._evaluate_batch(chunk)
+        """Energies, forces and stresses; structures of any sizes and periodicities may be mixed.
+
+        They are evaluated in whatever order fills batches, and returned in the given one.
+
+        Raises
+        ------
+        InsufficientMemoryError : a structure does not fit into memory, not even in small chunks.
+        StructureError, UnknownElementError, EvaluationError : see the contract; of more than a million edges, atoms
+            that coincide are found only when it is their turn.
+        """
+        results = self._in_batches(structures, self._evaluate_batch)
         self.force_evaluations += len(results)
         return results
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Exact second derivatives along directions (k, n, 3) in the precision of the force field; see the contract."""
         require_differentiable(self, "a Hessian")
+        self._check_elements([atoms])
         (graph,) = self._graphs([atoms])
         products = self.scale_ev * hessian_vector_products(
             self.network, graph, vectors, dtype=self.torch_dtype, device=self.device
@@ -90,77 +113,102 @@ class EsenForceField(ForceField):
         ------
         StructureError, UnknownElementError : as `evaluate`.
         """
-        features: list[np.ndarray] = []
-        for chunk in self._batches(self._graphs(structures)):
-            batch = GraphBatch.collate(chunk, dtype=self.torch_dtype, device=self.device)
-            with torch.no_grad():
-                joined = self.network(batch).node_embedding.double().cpu().numpy()
-            features += np.split(joined, np.cumsum([len(graph.numbers) for graph in chunk])[:-1])
-        return features
+        return self._in_batches(structures, self._embed_batch)
 
-    def _graphs(self, structures: Sequence[Atoms]) -> list[Graph]:
+    def _in_batches(self, structures: Sequence[Atoms], compute: Callable[[list[Graph]], list[Result]]) -> list[Result]:
         self._check_elements(structures)
+        results: list[Result] = []
+        for graphs in self._windows(structures):
+            results += self._budget.run(compute, graphs, [len(graph.source) for graph in graphs])
+        return results
+
+    def _windows(self, structures: Sequence[Atoms]) -> Iterator[list[Graph]]:
+        """Graphs of consecutive structures: enough to fill batches from, and not all of a long list."""
+        graphs: list[Graph] = []
+        edges = 0
+        ends = np.cumsum([len(atoms) for atoms in structures]) // ATOMS_AT_ONCE
+        starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(structures)]
+        for first, last in pairwise(starts):
+            new = self._graphs(structures[first:last], first)
+            graphs += new
+            edges += sum(len(graph.source) for graph in new)
+            if edges >= max(EDGES_AHEAD, BATCHES_AHEAD * self.max_edges):
+                yield graphs
+                graphs, edges = [], 0
+        if graphs:
+            yield graphs
+
+    def _graphs(self, structures: Sequence[Atoms], first: int = 0) -> list[Graph]:
+        """Graphs of structures whose elements were checked; `first` is the number of the first one, for errors."""
         config = self.network.config
-        reads_state = config.charge_spin_embedding != "none"
-        graphs = [
-            Graph.from_atoms(atoms, config.cutoff_angstrom, config.max_neighbors, charge_and_spin=reads_state)
-            for atoms in structures
-        ]
-        self._check_charges(graphs)
+        state = config.charge_spin_embedding != "none"
+        if config.max_neighbors is None:
+            edges = self.neighbors.edges(structures)
+            pairs = zip(structures, edges, strict=True)
+            graphs = [Graph.from_edges(atoms, one, charge_and_spin=state) for atoms, one in pairs]
+        else:
+            cutoff, limit = config.cutoff_angstrom, config.max_neighbors
+            graphs = [Graph.from_atoms(atoms, cutoff, limit, charge_and_spin=state) for atoms in structures]
+        self._check_charges(graphs, first)
         return graphs
 
     def _check_elements(self, structures: Sequence[Atoms]) -> None:
-        known = self.declaration.elements or frozenset()
         for index, atoms in enumerate(structures):
-            unknown = sorted(set(atoms.symbols[~np.isin(atoms.numbers, list(known))]))
-            if unknown:
-                raise UnknownElementError(
-                    f"structure {index} ({atoms.get_chemical_formula()}) holds {', '.join(unknown)}, which "
-                    f"{self.label!r} never saw; it knows atomic numbers {sorted(known)}"
-                )
+            if len(atoms) == 0:
+                raise StructureError(f"structure {index} has no atoms; leave it out")
+            numbers = atoms.numbers
+            if numbers.max() < len(self._is_known) and self._is_known[numbers].all():
+                continue
+            known = self.declaration.elements or frozenset()
+            unknown = sorted(set(atoms.symbols[~np.isin(numbers, list(known))]))
+            raise UnknownElementError(
+                f"structure {index} ({atoms.get_chemical_formula()}) holds {', '.join(unknown)}, which "
+                f"{self.label!r} never saw; it knows atomic numbers {sorted(known)}"
+            )
 
-    def _check_charges(self, graphs: Sequence[Graph]) -> None:
-        for index, graph in enumerate(graphs):
+    def _check_charges(self, graphs: Sequence[Graph], first: int) -> None:
+        for index, graph in enumerate(graphs, start=first):
             if abs(graph.charge) > MAX_CHARGE or not 0 <= graph.spin <= MAX_SPIN:
                 raise StructureError(
                     f"structure {index} has charge {graph.charge} and spin multiplicity {graph.spin}; charges from "
                     f"-{MAX_CHARGE} to {MAX_CHARGE} and multiplicities from 0 to {MAX_SPIN} are possible"
                 )
 
-    def _batches(self, graphs: Sequence[Graph]) -> Iterator[list[Graph]]:
-        """Consecutive graphs up to `max_edges`; one that is larger goes alone, and the network cuts it into chunks."""
-        chunk: list[Graph] = []
-        edges = 0
-        for graph in graphs:
-            if chunk and edges + len(graph.source) > self.max_edges:
-                yield chunk
-                chunk, edges = [], 0
-            chunk.append(graph)
-            edges += len(graph.source)
-        if chunk:
-            yield chunk
+    def _collate(self, graphs: list[Graph]) -> GraphBatch:
+        self.network.edges_per_chunk = self.max_edges
+        return GraphBatch.collate(graphs, dtype=self.torch_dtype, device=self.device)
+
+    def _embed_batch(self, graphs: list[Graph]) -> list[np.ndarray]:
+        with torch.no_grad():
+            joined = self.network(self._collate(graphs)).node_embedding.double().cpu().numpy()
+        return np.split(joined, np.cumsum([len(graph.numbers) for graph in graphs])[:-1])
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
-        batch = GraphBatch.collate(graphs, dtype=self.torch_dtype, device=self.device)
-        result = energy_forces_stress(self.network, batch)
-        node_energy = result.node_energy.double().cpu().numpy() * self.scale_ev
-        forces = result.forces.double().cpu().numpy() * self.scale_ev
-        stress = result.stress.double().cpu().numpy() * self.scale_ev
-        energy = result.energy.cpu().numpy() * self.scale_ev
+        result = energy_forces_stress(self.network, self._collate(graphs))
+        of_atoms = torch.cat((result.node_energy.double().unsqueeze(1), result.forces.double()), dim=1)
+        of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
+        atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev
+        self._check_finite(graphs, atoms, systems)
+        forces = np.ascontiguousarray(atoms[:, 1:])
         evaluations, start = [], 0
-        for index, graph in enumerate(graphs):
+        for graph, system in zip(graphs, systems, strict=True):
             rows = slice(start, start := start + len(graph.numbers))
-            references = self.references_ev[graph.numbers] + self.offset_ev / len(graph.numbers)
-            evaluation = Evaluation(
-                float(energy[index] + references.sum()), forces[rows], stress[index], node_energy[rows] + references
-            )
-            finite = np.isfinite(evaluation.energy) and np.isfinite(evaluation.forces).all()
-            if "stress" in self.declaration.outputs and np.isfinite(graph.volume):
-                finite = finite and np.isfinite(evaluation.stress).all()
-            if not finite:
-                raise EvaluationError(
-                    f"{self.label!r} returned NaN or infinity for a structure of {len(graph.numbers)} atoms; "
-                    "check its interatomic distances, or use dtype float64"
-                )
-            evaluations.append(evaluation)
+            references = self.references_ev[graph.numbers.numpy()] + self.offset_ev / len(graph.numbers)
+            energy = float(system[0] + references.sum())
+            stress = system[1:].reshape(3, 3)
+            evaluations.append(Evaluation(energy, forces[rows], stress, atoms[rows, 0] + references))
         return evaluations
+
+    def _check_finite(self, graphs: list[Graph], atoms: np.ndarray, systems: np.ndarray) -> None:
+        """Refuse NaN and infinity, but for the stress where there is none."""
+        expected = np.ones_like(systems, dtype=bool)
+        volumes = np.array([graph.volume for graph in graphs])
+        expected[:, 1:] = np.isfinite(volumes)[:, None] & ("stress" in self.declaration.outputs)
+        bad = (expected & ~np.isfinite(systems)).any(axis=1)
+        system = np.repeat(np.arange(len(graphs)), [len(graph.numbers) for graph in graphs])
+        bad[system[~np.isfinite(atoms).all(axis=1)]] = True
+        if bad.any():
+            raise EvaluationError(
+                f"{self.label!r} returned NaN or infinity for a structure of {len(graphs[bad.argmax()].numbers)} "
+                "atoms; check its interatomic distances, or use dtype float64"
+            )

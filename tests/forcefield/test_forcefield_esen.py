@@ -7,11 +7,15 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from esen_flows.data.batch import Graph
-from esen_flows.errors import StructureError, UnknownElementError
+from esen_flows.data.neighbor_cache import NeighborCache
+from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownElementError
+from esen_flows.forcefield import esen
+from esen_flows.forcefield.batching import MINIMUM_EDGES
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.symmetrized import InversionAveraged
 from esen_flows.network.config import ESENConfig
+from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import ESEN
 from esen_flows.testing import check_force_field
 
@@ -113,13 +117,70 @@ def test_a_limit_keeps_the_nearest_and_ties():
     assert len(Graph.from_atoms(atoms, 6.0, max_neighbors=300).target) == len(Graph.from_atoms(atoms, 6.0).target)
 
 
+def assert_equal(results, expected):
+    for one, other in zip(results, expected, strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-11)
+        np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(one.energies, other.energies, rtol=0, atol=1e-12)
+
+
 def test_memory_bounded_batches_equal_single_evaluations(force_field):
     structures = mixed_structures()
     tight = EsenForceField(small_checkpoint(), memory_bytes=1.0)
-    assert tight.max_edges == 1
-    for one, many in zip(tight.evaluate(structures), force_field.evaluate(structures), strict=True):
-        assert one.energy == pytest.approx(many.energy, abs=1e-11)
-        assert np.allclose(one.forces, many.forces, atol=1e-12)
+    assert tight.max_edges == MINIMUM_EDGES
+    singles = [force_field.evaluate([atoms])[0] for atoms in structures]
+    for batches in (force_field, tight):
+        assert_equal(batches.evaluate(structures), singles)
+    for one, other in zip(tight.embeddings(structures), force_field.embeddings(structures), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_long_lists_are_worked_off_in_windows_and_in_order(force_field, monkeypatch):
+    for name, value in (("EDGES_AHEAD", 1), ("BATCHES_AHEAD", 0), ("ATOMS_AT_ONCE", 4)):
+        monkeypatch.setattr(esen, name, value)
+    structures = mixed_structures() + mixed_structures()[::-1]
+    assert len(list(force_field._windows(structures))) > 4
+    assert_equal(force_field.evaluate(structures), [force_field.evaluate([atoms])[0] for atoms in structures])
+
+
+def test_running_out_of_memory_changes_nothing_but_the_batches(force_field, monkeypatch):
+    structures = mixed_structures()
+    expected = force_field.evaluate(structures)
+    scarce = EsenForceField(small_checkpoint())
+    limit, sizes = 100, []
+
+    def scarce_memory(network, batch):
+        sizes.append(min(batch.n_edges, network.edges_per_chunk))
+        if sizes[-1] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return energy_forces_stress(network, batch)
+
+    monkeypatch.setattr(esen, "energy_forces_stress", scarce_memory)
+    assert_equal(scarce.evaluate(structures), expected)
+    assert max(sizes) > limit
+    sizes.clear()
+    assert_equal(scarce.evaluate(structures), expected)
+    assert max(sizes) <= limit  # remembered
+    limit = 0
+    with pytest.raises(InsufficientMemoryError, match="does not fit into memory"):
+        scarce.evaluate(structures)
+
+
+def test_a_trajectory_costs_one_search_and_the_same_numbers(force_field):
+    perfect = bulk("Si", cubic=True) * (2, 2, 1)
+    moving, fresh = EsenForceField(small_checkpoint()), []
+    trajectory = [rattled(perfect.copy(), seed) for seed in range(3)]
+    trajectory[1].set_cell(trajectory[1].cell.array * [1.01, 0.98, 1], scale_atoms=True)
+    trajectory[2].positions += 3.0
+    trajectory[2].wrap()
+    trajectory[2].numbers[0] = 8
+    steps = [moving.evaluate([atoms])[0] for atoms in trajectory]
+    for atoms in trajectory:
+        force_field.neighbors = NeighborCache(4.0, skin_angstrom=0.0)
+        fresh += force_field.evaluate([atoms])
+    assert moving.neighbors.searches == 1
+    assert_equal(steps, fresh)
 
 
 def test_scale_and_references_enter_the_energy(force_field):

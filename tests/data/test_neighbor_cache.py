@@ -1,0 +1,182 @@
+"""Kept neighbour pairs against a fresh search: the same edges, whatever moved, and no search where none is needed."""
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.emt import EMT
+from ase.filters import UnitCellFilter
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+
+from esen_flows.data import neighbor_cache
+from esen_flows.data.neighbor_cache import NeighborCache
+from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.errors import StructureError
+
+CUTOFF = 4.5
+
+
+def assert_fresh(cache, atoms):
+    """The edges of a cache are those of a search, to 1e-12 Angstrom."""
+    (edges,) = cache.edges([atoms])
+    fresh = neighbor_pairs(atoms, CUTOFF)
+    assert np.all(np.diff(edges.target.numpy()) >= 0)
+    rows = [
+        np.column_stack((target, source, vectors))[np.lexsort((*vectors.round(7).T, source, target))]
+        for source, target, vectors in (
+            (edges.source.numpy(), edges.target.numpy(), edges.vectors.numpy()),
+            (fresh.source, fresh.target, fresh.vectors),
+        )
+    ]
+    assert rows[0].shape == rows[1].shape
+    np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-12)
+
+
+def rattled(atoms, seed=0):
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+def test_molecular_dynamics_wrapped_or_not():
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.calc = EMT()
+    random = np.random.default_rng(0)
+    atoms.set_velocities(random.normal(size=(32, 3)) * np.sqrt(4000 * units.kB / atoms.get_masses())[:, None])
+    cache, count = NeighborCache(CUTOFF), 0
+
+    def compare():
+        nonlocal count
+        count += 1
+        seen = atoms.copy()
+        seen.positions += 0.2 * count  # the whole crystal drifts through its cell
+        if count % 3 == 0:
+            seen.wrap()
+        assert_fresh(cache, seen)
+
+    dynamics = VelocityVerlet(atoms, 5 * units.fs)
+    dynamics.attach(compare)
+    dynamics.run(30)
+    assert count == 31
+    assert 1 < cache.searches < 10  # so hot that atoms leave their places, and yet most steps need no search
+
+
+def test_relaxation_with_its_cell():
+    atoms = rattled(bulk("Cu", a=3.45, cubic=True) * (2, 2, 2))
+    atoms.set_cell(atoms.cell.array @ [[1, 0.04, 0], [0, 0.97, 0.03], [0, 0, 1.05]], scale_atoms=True)
+    atoms.calc = EMT()
+    cache = NeighborCache(CUTOFF)
+    cells = [atoms.cell.volume]
+
+    def compare():
+        cells.append(atoms.cell.volume)
+        assert_fresh(cache, atoms)
+
+    optimizer = FIRE(UnitCellFilter(atoms), logfile=None)
+    optimizer.attach(compare)
+    optimizer.run(fmax=0.01, steps=40)
+    assert max(cells) / min(cells) > 1.05
+    assert cache.searches <= 2
+
+
+CASES = {
+    "crystal": bulk("Si", cubic=True) * (2, 2, 2),
+    "small cell with self-images": bulk("Si", a=3.0),
+    "one atom": bulk("Cu", a=2.0),
+    "triclinic": Atoms("Si3", cell=[[3, 0, 0], [2.5, 2.0, 0], [-1.5, 1.0, 4]], pbc=True,
+                       scaled_positions=[[0, 0, 0], [0.3, 0.6, 0.2], [0.7, 0.1, 0.9]]),
+    "slab": fcc111("Cu", (3, 3, 3), vacuum=8, periodic=False),
+    "tilted slab": Atoms("Cu4", cell=[[2.5, 0, 1], [0.3, 2.6, 0], [0, 0, 0]], pbc=[True, True, False],
+                         positions=[[0, 0, 0], [1, 1, 2], [0.5, 2, 4], [2, 0, 6]]),
+    "wire": Atoms("C3", cell=[0, 0, 2.9], pbc=[False, False, True], positions=[[0, 0, 0], [1, 0, 1], [5, 1, 2]]),
+    "molecule": molecule("C60"),
+    "molecule in a box": Atoms("CO", cell=[9, 9, 9], positions=[[1, 1, 1], [1, 1, 5.5]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_motion_of_any_structure(name, monkeypatch):
+    monkeypatch.setattr(neighbor_cache, "MINIMUM_ATOMS", 0)
+    random = np.random.default_rng(1)
+    start, cache = CASES[name], NeighborCache(CUTOFF)
+    for _ in range(40):
+        atoms = start.copy()
+        strain = np.eye(3) + random.choice([0.0, 0.01, 0.1]) * random.normal(size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=bool(random.integers(2)) and atoms.cell.rank == 3)
+        atoms.positions += random.choice([0.01, 0.2, 0.6]) * random.normal(size=(len(atoms), 3))
+        if random.integers(2):
+            images = random.integers(-2, 3, size=(len(atoms), 3)) * atoms.pbc
+            atoms.positions += images @ atoms.cell.array + random.normal(size=3)
+        assert_fresh(cache, atoms)
+    assert 0 < cache.searches < 40
+
+
+@pytest.mark.parametrize(("step", "searches", "edges"), [(0.499, 1, 0), (0.501, 2, 0), (1.01, 2, 2)])
+def test_the_skin_is_used_up_and_not_more(step, searches, edges, monkeypatch):
+    monkeypatch.setattr(neighbor_cache, "MINIMUM_ATOMS", 0)
+    cache = NeighborCache(5.0, skin_angstrom=1.0)
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 7.0]])
+    cache.edges([atoms])
+    atoms.positions[:, 2] += [step, -step]
+    (found,) = cache.edges([atoms])
+    assert (cache.searches, len(found.source)) == (searches, edges)
+
+
+def test_pairs_beyond_the_cutoff_never_leave():
+    cache = NeighborCache(5.0)
+    for edges in cache.edges([rattled(bulk("Si", cubic=True) * (2, 2, 2), seed) for seed in range(3)]):
+        assert float(edges.vectors.norm(dim=1).max()) <= 5.0
+    assert cache.searches == 1
+
+
+def test_displaced_and_transmuted_supercells_share_one_search():
+    perfect = bulk("Si", cubic=True) * (2, 2, 2)
+    cells = []
+    for atom in range(10):
+        displaced = perfect.copy()
+        displaced.positions[atom] += [0.03, 0, -0.01]
+        displaced.numbers[atom] = 32
+        cells.append(displaced)
+    cache = NeighborCache(CUTOFF)
+    together = cache.edges(cells)
+    assert cache.searches == 1
+    for atoms, edges in zip(cells, together, strict=True):
+        fresh = neighbor_pairs(atoms, CUTOFF)
+        np.testing.assert_array_equal(edges.source.numpy(), fresh.source)
+        np.testing.assert_array_equal(edges.target.numpy(), fresh.target)
+        np.testing.assert_allclose(edges.vectors.numpy(), fresh.vectors, rtol=0, atol=1e-13)
+
+
+def test_other_periodicity_and_other_size_are_searched_again():
+    cache = NeighborCache(CUTOFF)
+    atoms = bulk("Si", cubic=True) * (2, 2, 2)
+    for changed in (atoms, Atoms(atoms, pbc=[True, True, False]), atoms[:-1], atoms):
+        assert_fresh(cache, changed)
+    assert cache.searches == 3
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    cache, random = NeighborCache(CUTOFF), np.random.default_rng(0)
+    for _ in range(12):
+        cache.edges([Atoms("Cu30", cell=[9, 9, 9], pbc=True, scaled_positions=random.random((30, 3)))])
+    assert (len(cache._references), cache.searches) == (neighbor_cache.MAXIMUM_TABLES, 12)
+    monkeypatch.setattr(neighbor_cache, "MAXIMUM_PAIRS", 2000)
+    for scale in (1.0, 1.2):
+        cache.edges([bulk("Cu", a=3.6 * scale, cubic=True) * (3, 3, 3)])
+        assert len(cache._references) == 1
+
+
+def test_broken_structures_are_refused_after_good_ones():
+    good = bulk("Si", cubic=True) * (2, 2, 2)
+    cache = NeighborCache(CUTOFF)
+    cache.edges([good])
+    lost, flat, double = good.copy(), good.copy(), good.copy()
+    lost.positions[3, 1] = np.nan
+    flat.set_cell([10, 10, 0])
+    double.positions[5] = double.positions[4] + [0, 0, 1e-3]
+    for broken, words in ((lost, "NaN"), (flat, "lattice vector"), (double, "atoms [45] and [45] are 0.001")):
+        with pytest.raises(StructureError, match=words):
+            cache.edges([good, broken, good])
+    flat.set_cell(np.full((3, 3), np.nan))
+    with pytest.raises(StructureError, match="NaN"):
+        cache.edges([flat])
