@@ -44,10 +44,11 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
     """A table of at most `limit` rows, which says if there are more."""
     rows = list(islice(found, limit + 1))
     heading = () if columns else ("key", "formula", "spacegroup", *(() if kind == "structures" else ("model",)))
-    names = columns or (*heading, *(_FAILURE if failed else COLUMNS[kind]), "created")
+    names = columns or (*heading, *(_FAILURE if failed else COLUMNS.get(kind, ())), "created")
     fields = columns_of(kind, names)
     more = f"the first {limit}; there are more: --limit N, or --format csv for all"
-    table = Table(caption=None if 0 < len(rows) <= limit else more if rows else "nothing found")
+    nothing = "nothing found" if kind in COLUMNS else f"nothing found: this version computes no {kind} results"
+    table = Table(caption=None if 0 < len(rows) <= limit else more if rows else nothing)
     for name in names:
         table.add_column("space group" if name == "spacegroup" and heading else name)
     for each in rows[:limit]:
@@ -62,7 +63,7 @@ def write_csv(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[
     """Identity and all values of the kind, or the columns named."""
     from esen_flows.store.fields import SUMMARIES
 
-    fixed = STRUCTURE_COLUMNS if kind == "structures" else (*RESULT_COLUMNS, *sorted(SUMMARIES[kind]))
+    fixed = STRUCTURE_COLUMNS if kind == "structures" else (*RESULT_COLUMNS, *sorted(SUMMARIES.get(kind, ())))
     fields = columns_of(kind, columns or fixed)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(fields)

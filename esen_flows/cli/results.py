@@ -10,7 +10,7 @@ from rich.console import Console
 
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import InputError
-from esen_flows.schemas.documents import Kind, ResultDocument
+from esen_flows.schemas.documents import ResultDocument
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from esen_flows.store.results import Store
     from esen_flows.store.tables import Found
 
-Queried = Literal["relax", "forces", "phonon", "conductivity", "kappa", "structures"]
+Queried = Literal[
+    "relax", "static", "forces", "phonon", "conductivity", "kappa", "stability", "md", "training", "structures"
+]
 Format = Literal["table", "csv", "json", "jsonl", "extxyz", "cif"]
 TABLE_ROWS = 50
 KeyArgument = Annotated[str, typer.Argument(help="A result key or the first four or more of its digits.")]
@@ -71,6 +73,7 @@ def query(
     elements: ElementsOption = None,
     spacegroup: SpacegroupOption = None,
     model: Annotated[str | None, typer.Option(help="Label or key of the force field.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="Name of a campaign: what is tagged with it.")] = None,
     where: WhereOption = None,
     failed: Annotated[bool, typer.Option("--failed", help="The failed ones instead.")] = False,
     sort: SortOption = None,
@@ -81,12 +84,13 @@ def query(
     structure: StructureOption = "computed",
 ) -> None:
     """List stored results, newest first, or write them and their structures."""
-    sought: Kind | Literal["structures"] = "conductivity" if kind == "kappa" else kind
+    sought = "conductivity" if kind == "kappa" else kind
     filters: dict[str, Any] = {
         "chemsys": chemsys,
         "formula": formula,
         "elements": elements.replace(",", " ").split() if elements else None,
         "spacegroup": spacegroup,
+        "campaign": campaign,
         "where": where,
         "sort": sort,
         "limit": limit,

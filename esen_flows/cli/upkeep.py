@@ -120,6 +120,7 @@ def export(
     elements: FilterOption = None,
     spacegroup: FilterOption = None,
     model: FilterOption = None,
+    campaign: FilterOption = None,
     where: FilterOption = None,
 ) -> None:
     """Write results, their structures and arrays into one archive: all of them, or those of a query."""
@@ -131,6 +132,7 @@ def export(
         "elements": elements.replace(",", " ").split() if elements else None,
         "spacegroup": spacegroup,
         "model": model,
+        "campaign": campaign,
         "where": where,
     }
     if kind is None and any(value is not None for value in filters.values()):

@@ -50,7 +50,10 @@ def stream_atoms(
         raise InputError(f"which must be 'computed' or 'input', got {which!r}")
     if which == "computed" and filters.get("failed"):
         raise InputError("failed results have no computed structure; ask for the input structures")
-    ids = select_ids(store, select(kind, **filters))
+    selection = select(kind, **filters)
+    if which == "computed" and kind not in _PLACES:
+        raise InputError(f"{kind} results have no structure of their own; ask for the input structures")
+    ids = select_ids(store, selection)
     return _with_input(store, ids) if which == "input" else _with_computed(store, kind, ids)
 
 

@@ -35,6 +35,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("kind", ASCENDING), ("space_group_number", ASCENDING)], name="kind_space_group"),
         IndexModel([("kind", ASCENDING), ("model_label", ASCENDING)], name="kind_model"),
         IndexModel([("kind", ASCENDING), ("nsites", ASCENDING)], name="kind_nsites"),
+        IndexModel([("kind", ASCENDING), ("tags", ASCENDING)], name="kind_tags"),
         # Newest first, the order of every list, without a sort.
         IndexModel(
             [("kind", ASCENDING), ("state", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
@@ -51,6 +52,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("elements", name="elements"),
         IndexModel("space_group_number", name="space_group"),
         IndexModel("nsites", name="nsites"),
+        IndexModel("tags", name="tags"),
         IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
     ],
     "claims": [

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.identity import canonical_chemsys, canonical_formula
 
 Type = Literal["number", "text", "boolean", "date", "list"]
+# What can be asked for. Of those that are no `Kind` yet other versions may have stored results; here none are found.
+KINDS = tuple(dict.fromkeys((*get_args(Kind), "static", "stability", "md", "training")))
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ SUMMARIES: dict[str, dict[str, Type]] = {
         "displacements_fc3": "number",
         "atoms_fc3": "number",
         "parity_averaged": "boolean",
+        "force_constants": "text",
     },
     "phonon": {
         "verdict": "text",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import inf
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack
 
 from ase import Atoms
 
@@ -20,7 +20,7 @@ from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
 from esen_flows.schemas.identity import canonical_chemsys, canonical_formula
 from esen_flows.store.blobs import unpack
 from esen_flows.store.database import Row
-from esen_flows.store.fields import find_field
+from esen_flows.store.fields import KINDS, find_field
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.results import Store
 from esen_flows.store.where import where_filter
@@ -40,6 +40,7 @@ class StructureFilters(TypedDict, total=False):
     formula : "GaAs", in any order and unreduced too.
     elements : at least these.
     spacegroup : number or international symbol ("F-43m") of the input structure.
+    campaign : name of a campaign, which its structures and results carry as a tag.
     where : a condition such as "nsites < 10 and not spacegroup == 216" (see esen_flows.store.where).
     sort : a name as in `where`, "-" before it for descending; a summary value leaves out results without it.
         Default: newest first.
@@ -50,6 +51,7 @@ class StructureFilters(TypedDict, total=False):
     formula: str | None
     elements: Sequence[str] | None
     spacegroup: int | str | None
+    campaign: str | None
     where: str | None
     sort: str | None
     limit: int | None
@@ -153,6 +155,7 @@ def select(
     formula: str | None = None,
     elements: Sequence[str] | None = None,
     spacegroup: int | str | None = None,
+    campaign: str | None = None,
     where: str | None = None,
     model: str | None = None,
     failed: bool = False,
@@ -165,8 +168,8 @@ def select(
     ------
     InputError : a filter that means nothing.
     """
-    if kind not in (*get_args(Kind), "structures"):
-        raise InputError(f"unknown kind of result {kind!r}; choose from {', '.join((*get_args(Kind), 'structures'))}")
+    if kind not in (*KINDS, "structures"):
+        raise InputError(f"unknown kind of result {kind!r}; choose from {', '.join((*KINDS, 'structures'))}")
     filters: Row = {}
     if kind != "structures":
         filters = {"kind": kind, "current": True, "state": "failed" if failed else "finished"}
@@ -180,6 +183,8 @@ def select(
         filters["elements"] = {"$all": _rarest_first(canonical_chemsys("-".join(elements)).split("-"))}
     if spacegroup is not None:
         filters["space_group_number"] = _space_group(spacegroup)
+    if campaign is not None:
+        filters["tags"] = {"$eq": str(campaign)}
     if model is not None:
         filters |= _model(str(model))
     conditions = [] if where is None else [where_filter(kind, where)]

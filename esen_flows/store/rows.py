@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from bson import ObjectId
+from pydantic import ValidationError
 
 from esen_flows.errors import StoreError
 from esen_flows.schemas.documents import ResultDocument
@@ -46,7 +47,14 @@ def document_of(row: Row, load: Callable[[BlobReference], Any] | None) -> Result
     """
     row = upgraded("results", row)
     fields = {name: value for name, value in row.items() if name not in _STORE_FIELDS}
-    return ResultDocument(**unpack(fields, load))
+    try:
+        return ResultDocument(**unpack(fields, load))
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        raise StoreError(
+            f"result {row.get('key')} is not as this version of esen_flows writes it ({fault['loc'][0]}: "
+            f"{fault['msg'][:200]}); upgrade esen_flows, or look for damage with: esen-flows db verify"
+        ) from None
 
 
 def _milliseconds(moment: datetime) -> datetime:

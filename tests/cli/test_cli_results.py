@@ -164,6 +164,40 @@ def test_structures_as_files(relaxed: Store, capsys: pytest.CaptureFixture[str])
     assert {json.loads(line)["nsites"] for line in capsys.readouterr().out.splitlines()} == {2, 4}
 
 
+@pytest.mark.parametrize("kind", ["phonon", "kappa", "static", "stability", "md", "training"])
+def test_kinds_without_results(relaxed: Store, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    common = ["--chemsys", "Ga-As", "--spacegroup", "216", "--where", "nsites < 9 and converged", "--campaign", "none"]
+    assert run("query", kind, *common) == 0
+    assert "nothing found" in capsys.readouterr().out
+    assert run("query", kind, "--format", "csv") == 0
+    (header,) = capsys.readouterr().out.splitlines()
+    assert header.startswith("key,formula,chemsys,nsites")
+    assert run("query", kind, "--format", "jsonl", "--failed") == 0
+    assert run("query", kind, "--format", "extxyz", "--structure", "input") == 0
+    assert capsys.readouterr().out == ""
+    assert run("query", kind, "--format", "json") == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_the_example_with_a_temperature(relaxed: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    atoms = bulk("GaAs", "zincblende", 5.65)
+    temperature = {"kappa_rta_w_per_m_k": 46.0, "temperature_kelvin": 300.0}
+    warm, cold = ({**temperature, "kappa_rta_w_per_m_k": kappa} for kappa in (46.0, 5.0))
+    hot = {**warm, "temperature_kelvin": 500.0}
+    made = [
+        relaxation(atoms, 5.65, kind="conductivity", summary=summary, tags=["iii-v"]) for summary in (warm, cold, hot)
+    ]
+    assert insert_results(relaxed, made) == 3
+    capsys.readouterr()
+    asked = ["query", "kappa", "--where", "kappa_300K > 10 and converged", "--columns", "key,kappa_300K"]
+    assert run(*asked, "--chemsys", "Ga-As", "--campaign", "iii-v", "--format", "csv") == 0
+    assert capsys.readouterr().out.splitlines() == ["key,kappa_300K", f"{made[0].key},46.0"]
+    assert run(*asked, "--campaign", "another", "--format", "csv") == 0
+    assert capsys.readouterr().out == "key,kappa_300K\n"
+    relaxed.database["results"].delete_many({"kind": "conductivity"})
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -177,6 +211,9 @@ def test_structures_as_files(relaxed: Store, capsys: pytest.CaptureFixture[str])
         (["relax", "--format", "cif", "--output", "file"], 1, "file is a file; a CIF export needs a folder"),
         (["relax", "--format", "csv", "--output", "."], 1, "is a folder; give a file"),
         (["relax", "--output", "table.txt"], 2, "a table is printed"),
+        (["static", "--format", "extxyz"], 1, "static results have no structure of their own"),
+        (["md", "--where", "temperature > 300"], 1, "md has no value 'temperature'"),
+        (["bands"], 2, "'bands' is not one of"),
         (["relax", "--failed", "--format", "extxyz"], 1, "failed results have no computed structure"),
         (["relax", "--format", "csv", "--output", "missing/file"], 1, "No such file"),
     ],

@@ -35,7 +35,13 @@ CRYSTALS = {
         "model_label": "other",
         "model_key": key_of("other"),
     },
-    "garnet": {"formula": "Al5Y3O12", "chemsys": "Al-O-Y", "elements": ["Al", "O", "Y"], "nsites": 80},
+    "garnet": {
+        "formula": "Al5Y3O12",
+        "chemsys": "Al-O-Y",
+        "elements": ["Al", "O", "Y"],
+        "nsites": 80,
+        "tags": ["oxides"],
+    },
 }
 ENERGIES = {"silicon": -5.4, "quartz": -7.9, "arsenide": -4.1, "garnet": -8.3}
 
@@ -89,6 +95,8 @@ def names(found: list[Any]) -> list[str]:
         ({"model": key_of("other")}, ["arsenide"]),
         ({"model": "esen_silicon", "elements": ["O"]}, ["garnet", "quartz"]),
         ({"failed": True}, ["failed"]),
+        ({"campaign": "oxides"}, ["garnet"]),
+        ({"campaign": {"$ne": ""}}, []),
         ({"sort": "formula"}, ["garnet", "arsenide", "silicon", "quartz"]),
         ({"sort": "-nsites", "limit": 2}, ["garnet", "quartz"]),
         ({"sort": "energy_per_atom_ev"}, ["garnet", "quartz", "silicon", "arsenide"]),
@@ -179,6 +187,9 @@ def test_prefixes(filled: Store) -> None:
         ("relax", {"model": "esen_silicon"}),
         ("relax", {"model": key_of("model")}),
         ("relax", {"failed": True}),
+        ("relax", {"campaign": "oxides"}),
+        ("structures", {"campaign": "oxides"}),
+        ("stability", {"where": "nsites < 10"}),
         ("relax", {"where": "energy_per_atom < -5 and converged"}),
         ("relax", {"sort": "energy_per_atom"}),
         ("relax", {"where": "nsites < 10", "sort": "-nsites"}),
