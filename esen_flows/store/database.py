@@ -31,7 +31,11 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("key", ASCENDING), ("attempt", ASCENDING)], name="key_attempt", unique=True),
         IndexModel([("kind", ASCENDING), ("chemsys", ASCENDING)], name="kind_chemsys"),
         IndexModel([("kind", ASCENDING), ("formula", ASCENDING)], name="kind_formula"),
-        IndexModel([("kind", ASCENDING), ("elements", ASCENDING)], name="kind_elements"),
+        # Newest first within an element: of the many oxides a list needs the latest alone.
+        IndexModel(
+            [("kind", ASCENDING), ("elements", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+            name="kind_elements_created",
+        ),
         IndexModel([("kind", ASCENDING), ("space_group_number", ASCENDING)], name="kind_space_group"),
         IndexModel([("kind", ASCENDING), ("model_label", ASCENDING)], name="kind_model"),
         IndexModel([("kind", ASCENDING), ("nsites", ASCENDING)], name="kind_nsites"),
@@ -49,7 +53,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "structures": [
         IndexModel("chemsys", name="chemsys"),
         IndexModel("formula", name="formula"),
-        IndexModel("elements", name="elements"),
+        IndexModel([("elements", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="elements_created"),
         IndexModel("space_group_number", name="space_group"),
         IndexModel("nsites", name="nsites"),
         IndexModel("tags", name="tags"),

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from bson import json_util
+from foreign_flow import run_foreign_flow
 from pymongo.errors import PyMongoError
 from replica_set import DATABASE, PASSWORD, ReplicaSet
 from result_documents import document, key_of, large_array
@@ -19,6 +20,7 @@ from esen_flows.errors import InputError, StoreError
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
+from esen_flows.store.jobflow_files import write_jobflow_files
 from esen_flows.store.mongod import find_mongod
 from esen_flows.store.results import Store
 
@@ -247,6 +249,35 @@ def test_the_planted_password_is_nowhere(
     for secret in (PASSWORD, quote(PASSWORD, safe=""), "geheim"):
         assert [text[:200] for text in texts if secret in text] == []
     assert any("planted" in text or key_of("planted") in text for text in texts)
+
+
+@pytest.mark.mongod
+def test_the_planted_password_is_in_no_specification(
+    guarded: Guarded, tmp_path: Path, header_only_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in what FireWorks stores and writes for other Makers, nor in the workflow of one of ours."""
+    from ase.build import bulk
+    from jobflow.managers.fireworks import flow_to_workflow
+
+    from esen_flows.makers.relax import RelaxMaker
+
+    store = open_store(guarded.settings(guarded.writer))
+    settings = write_jobflow_files(store.database, tmp_path)
+    assert run_foreign_flow(tmp_path)["states"] == ["COMPLETED", "COMPLETED"]
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path not in settings]
+    assert any("foreign_job" in text and "_fw_name" in text for text in texts)  # the specification in its folder
+    names = store.database.collection_names()
+    assert {"fireworks", "launches", "workflows", "jobs", "data.files"} <= set(names)
+    texts += [json_util.dumps(list(store.database[name].find())) for name in names if name != "data.chunks"]
+    store.close()
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI", guarded.writer)
+    get_settings.cache_clear()
+    maker = RelaxMaker(force_field_name=str(header_only_checkpoint))
+    texts.append(json.dumps(flow_to_workflow(maker.make(bulk("Si"))).to_dict(), default=str))
+    assert "relax_job" in texts[-1]
+    get_settings.cache_clear()
+    for secret in (PASSWORD, quote(PASSWORD, safe=""), "geheim"):
+        assert [text[:200] for text in texts if secret in text] == []
 
 
 def away(operation: object) -> None:

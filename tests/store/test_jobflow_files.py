@@ -1,15 +1,13 @@
 """What `db init` writes works in jobflow and FireWorks, and is nobody else's to read."""
 
-import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from foreign_flow import run_foreign_flow
 
 from esen_flows.errors import InputError
 from esen_flows.store.database import Database
@@ -64,58 +62,10 @@ def test_a_link_is_not_followed(remote: Database, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-# What somebody does with a Maker of another package: nothing of ours is imported.
-FOREIGN = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-from fireworks import FWorker, LaunchPad
-from fireworks.core.rocket_launcher import rapidfire
-from jobflow import SETTINGS, Flow, job
-from jobflow.managers.fireworks import flow_to_workflow
-import foreign_job
-
-launchpad = LaunchPad.from_file("my_launchpad.yaml")
-launchpad.reset("", require_password=False)
-worker = FWorker.from_file("my_fworker.yaml")
-first = foreign_job.make(3)
-second = foreign_job.total(first.output["large"])
-launchpad.add_wf(flow_to_workflow(Flow([first, second])))
-rapidfire(launchpad, worker, nlaunches=0, strm_lvl="ERROR")
-states = [launchpad.get_fw_by_id(n).state for n in launchpad.get_fw_ids()]
-SETTINGS.JOB_STORE.connect()
-print(json.dumps({"states": states, "total": SETTINGS.JOB_STORE.get_output(second.uuid),
-                  "ours": [name for name in sys.modules if name.startswith("esen_flows")]}))
-"""
-FOREIGN_JOB = """
-from jobflow import job
-
-@job(data=["large"])
-def make(n):
-    return {"n": n, "large": ["x" * 1_000_000] * 18 + [n]}
-
-@job
-def total(large):
-    return large[-1] + len(large)
-"""
-
-
 @pytest.mark.mongod
 def test_foreign_jobs_land_in_the_same_database(store: "Store", tmp_path: Path) -> None:
     write_jobflow_files(store.database, tmp_path)
-    (tmp_path / "foreign_job.py").write_text(FOREIGN_JOB)
-    variables = {"JOBFLOW_CONFIG_FILE": str(tmp_path / "jobflow.yaml"), "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", FOREIGN],
-        cwd=tmp_path,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said == {"states": ["COMPLETED", "COMPLETED"], "total": 22, "ours": []}
+    assert run_foreign_flow(tmp_path) == {"states": ["COMPLETED", "COMPLETED"], "total": 22, "ours": []}
     database = store.database
     assert database["jobs"].count_documents({}) == 2
     files = list(database["data.files"].find())
