@@ -61,6 +61,8 @@ def ask(kind: Property, file: Path, model: str, assignments: list[str], dtype: D
     check_elements(atoms, reference)
     if kind != "relax":
         reference.require_conservative(kind)
+    if not isinstance(protocol, RelaxProtocol) and protocol.displacement.force_constants == "autodiff":
+        reference.require_differentiable("force_constants=autodiff")
     numeric = NumericSettings(dtype=_dtype(reference, dtype))
     steps = _steps(atoms_key(atoms), reference.key, protocol, numeric)
     return Question(kind, atoms, reference, protocol, numeric, device, steps)

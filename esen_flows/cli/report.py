@@ -32,6 +32,7 @@ ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("displacements_fc3", "displacements, third order", "", "d"),
         ("atoms_fc3", "atoms, third order", "", "d"),
         ("parity_averaged", "inversion-averaged", "", ""),
+        ("force_constants", "force constants by", "", ""),
     ),
     "phonon": (
         ("verdict", "verdict", "", ""),

@@ -11,7 +11,7 @@ from esen_flows.makers.jobs import forces_job, relax_job
 from esen_flows.makers.structures import as_atoms, atoms_to_json
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.schemas.protocols import NumericSettings
+from esen_flows.schemas.protocols import DisplacementProtocol, NumericSettings
 from esen_flows.schemas.requests import ResultRequest
 
 if TYPE_CHECKING:
@@ -80,10 +80,13 @@ def lattice_flow(
     Raises
     ------
     NotConservativeError : the force field does not declare that its forces are the gradient of its energy.
+    NotDifferentiableError : force constants by autodiff of a force field without exact second derivatives.
     """
     atoms, model = as_atoms(structure), resolve_model(maker.force_field_name)
     model.require_conservative(maker.name)
     relax, forces, last = requests(atoms_key(atoms), model.key)
+    if isinstance(forces.protocol, DisplacementProtocol) and forces.protocol.force_constants == "autodiff":
+        model.require_differentiable(f"{maker.name} with force_constants=autodiff")
     relaxed = keyed(job(relax_job)(**maker.arguments(atoms, model, relax)), relax, f"{maker.name} relax")
     displaced = keyed(
         job(forces_job)(**maker.arguments(atoms, model, forces), relaxed=relaxed.output), forces, f"{maker.name} forces"

@@ -43,6 +43,7 @@ def forces_summary(output: ForcesOutput) -> Summary:
         "displacements_fc3": None if output.forces_fc3 is None else len(output.forces_fc3),
         "atoms_fc3": None if output.forces_fc3 is None else int(output.forces_fc3.shape[1]),
         "parity_averaged": output.parity_averaged,
+        "force_constants": output.force_constants,
     }
 
 

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from esen_flows.assets import asset_dir
-from esen_flows.errors import ModelError, NotConservativeError
+from esen_flows.errors import ModelError, NotConservativeError, NotDifferentiableError
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.keys import third_party_key
 from esen_flows.settings import get_settings
@@ -153,6 +153,20 @@ class ModelReference:
             raise NotConservativeError(
                 f"{purpose} needs forces that are the gradient of an energy, but {self.label!r} does not declare "
                 "conservative forces; use a conservative (fine-tuned) force field"
+            )
+
+    def require_differentiable(self, purpose: str) -> None:
+        """Refuse what needs exact second derivatives, before anything is loaded: only networks of ours have them.
+
+        Raises
+        ------
+        NotDifferentiableError : a force field of another package, or one without an energy.
+        """
+        ours = self.card is None or self.card.family == "esen"
+        if not (ours and self.conservative):
+            raise NotDifferentiableError(
+                f"{purpose} needs exact second derivatives of the energy, which {self.label!r} does not have; use "
+                "force_constants=finite_displacement"
             )
 
 

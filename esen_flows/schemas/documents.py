@@ -65,7 +65,8 @@ class RelaxOutput(Document):
 class ForcesOutput(Document):
     """Forces of displaced supercells, with all that force constants need: no structure is ever evaluated again.
 
-    For order 2 the fc3 fields are None.
+    For order 2 the fc3 fields are None. With force constants by autodiff, forces are what the displacements add to
+    first order in the last one, by exact Hessians: -H u, and of a pair -H u - H(u) w.
     """
 
     unitcell: StructureData
@@ -73,6 +74,7 @@ class ForcesOutput(Document):
     supercell_matrix_fc2: Array
     primitive_matrix: Array  # (3, 3)
     displacement_angstrom: float
+    force_constants: Literal["finite_displacement", "autodiff"] = "finite_displacement"
     symprec_angstrom: float
     parity: Literal["average", "as_is"]
     parity_averaged: bool  # whether averaging was really needed and done

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 from esen_flows.schemas.keys import sha256_of
 
 Parity = Literal["average", "as_is"]
+ForceConstants = Literal["finite_displacement", "autodiff"]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
@@ -62,6 +63,8 @@ class RelaxProtocol(Frozen):
 class DisplacementProtocol(Frozen):
     """Which displaced supercells are evaluated: the input of every finite-difference lattice property."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"force_constants"})
+
     order: Literal[2, 3] = 2  # 2: harmonic force constants; 3: third order too
     displacement_angstrom: PositiveFloat = 0.01
     fc2_supercell: Matrix3 | None = None  # of the conventional cell; None: by fc2_min_length_angstrom
@@ -70,6 +73,9 @@ class DisplacementProtocol(Frozen):
     fc3_min_length_angstrom: PositiveFloat = 10.0
     symprec_angstrom: PositiveFloat = 1e-5  # phonopy's default
     parity: Parity = "average"  # esen.md D2: SO(3)-only models make fc3 drift with the displacement
+    # autodiff: forces in the limit of small displacements, from exact Hessians; the displacement is then only the step
+    # between Hessians, for the third order.
+    force_constants: ForceConstants = "finite_displacement"
 
     @field_validator("fc2_supercell", "fc3_supercell", mode="before")
     @classmethod

@@ -9,7 +9,8 @@ import pytest
 from ase.build import bulk
 from jobflow import Flow, Job, run_locally
 
-from esen_flows.errors import ModelError, NotConservativeError, NotConvergedError
+from esen_flows.errors import ModelError, NotConservativeError, NotConvergedError, NotDifferentiableError
+from esen_flows.forcefield.load import load_force_field
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker
 from esen_flows.makers.progress import listening
@@ -107,6 +108,25 @@ def test_phonons(copper: Any) -> None:
 
 
 @pytest.mark.mongod
+def test_phonons_by_autodiff_are_results_of_their_own(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esen_flows.forcefield.load.load_force_field", load_force_field)  # the shipped silicon
+    silicon, small = bulk("Si", "diamond", a=5.4666), {"fc2_supercell": (1, 1, 1)}
+    found = {}
+    for method in ("finite_displacement", "autodiff"):
+        displacement = DisplacementProtocol(force_constants=method, **small)
+        protocol = PHONON.model_copy(update={"displacement": displacement})
+        output = run(PhononMaker(force_field_name="esen_silicon", protocol=protocol).make(silicon), copper)
+        forces = copper.store.get(copper.store.get(output["key"]).parent_key)
+        assert forces.summary["force_constants"] == method
+        assert forces.protocol["force_constants"] == method
+        assert forces.summary["displacements_fc2"] == 1
+        found[method] = output
+    finite, exact = (found[method]["summary"]["max_frequency_thz"] for method in found)
+    assert found["finite_displacement"]["key"] != found["autodiff"]["key"]
+    assert 0 < abs(exact - finite) < 0.01
+
+
+@pytest.mark.mongod
 def test_a_failed_relaxation_ends_the_flow_and_is_not_tried_again(copper: Any) -> None:
     protocol = CONDUCTIVITY.model_copy(update={"relax": RELAX.model_copy(update={"max_steps": 1})})
     maker = ConductivityMaker(force_field_name=str(copper.checkpoint), protocol=protocol)
@@ -184,6 +204,13 @@ def test_a_direct_force_model_gets_no_phonons(header_only_checkpoint: Any) -> No
         with pytest.raises(NotConservativeError, match="does not declare"):
             maker(force_field_name=str(header_only_checkpoint)).make(bulk("Si"))
     RelaxMaker(force_field_name=str(header_only_checkpoint)).make(bulk("Si"))
+
+
+def test_autodiff_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esen_flows.schemas.card.version", lambda package: "0.13.0")
+    protocol = PHONON.model_copy(update={"displacement": DisplacementProtocol(force_constants="autodiff")})
+    with pytest.raises(NotDifferentiableError, match="'sevennet_l3i5' does not have"):
+        PhononMaker(force_field_name="sevennet_l3i5", protocol=protocol).make(bulk("Si"))
 
 
 def test_pymatgen_structures_are_the_same_request(header_only_checkpoint: Any) -> None:

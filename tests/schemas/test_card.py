@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from esen_flows.errors import ModelError, NotConservativeError
+from esen_flows.errors import ModelError, NotConservativeError, NotDifferentiableError
 from esen_flows.schemas import card as module
 from esen_flows.schemas.card import list_cards, read_card, resolve_model
 from esen_flows.schemas.keys import third_party_key
@@ -67,6 +67,7 @@ def test_a_card_resolves_to_the_key_of_its_checkpoint(silicon: dict[str, Any]) -
     assert found.elements == {14}
     assert found.equivariance == "SO3"
     found.require_conservative("phonon")
+    found.require_differentiable("autodiff")
 
 
 def test_a_bare_checkpoint_resolves_by_its_path(header_only_checkpoint: Path) -> None:
@@ -156,6 +157,8 @@ def test_a_third_party_key_is_package_version_and_arguments(models_dir: Path) ->
     assert found.elements is None
     with pytest.raises(NotConservativeError, match=r"phonon needs .*'other'"):
         found.require_conservative("phonon")
+    with pytest.raises(NotDifferentiableError, match=r"autodiff needs exact second derivatives.*'other'"):
+        found.require_differentiable("autodiff")
 
 
 def test_a_third_party_package_that_is_not_installed_says_how_to_get_it(models_dir: Path) -> None:

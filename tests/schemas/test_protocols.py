@@ -74,6 +74,13 @@ def test_a_field_that_is_not_named_as_added_changes_the_hash() -> None:
     assert grown(None, 0.1, named=False).hash() != First().hash()
 
 
+def test_autodiff_is_another_key() -> None:
+    exact = DisplacementProtocol(force_constants="autodiff")
+    assert DisplacementProtocol(force_constants="finite_displacement").hash() == GOLDEN["displacement default"]
+    assert exact.hash() != GOLDEN["displacement default"]
+    assert PhononProtocol(displacement=exact).hash() != GOLDEN["phonon default"]
+
+
 def test_nested_values_and_types_count() -> None:
     assert First(relax=RelaxProtocol(max_steps=501)).hash() != First().hash()
     assert HarmonicProtocol.of(PhononProtocol()).hash() != TransportProtocol.of(ConductivityProtocol()).hash()

@@ -80,7 +80,7 @@ def plan_displacements(
     if fc3_matrix is None:
         harmonic = _phonopy(StructureData.from_atoms(unitcell), fc2_matrix, "auto", symprec_angstrom)
         harmonic.generate_displacements(distance=displacement_angstrom)
-        plan = _plan(harmonic.dataset, harmonic.supercells_with_displacements)
+        plan = _plan(harmonic.dataset, harmonic.supercell, harmonic.supercells_with_displacements)
         return Plans(np.array(harmonic.primitive_matrix), plan, None)
     separate = not np.array_equal(fc2_matrix, fc3_matrix)
     anharmonic = _phono3py(
@@ -89,13 +89,14 @@ def plan_displacements(
     anharmonic.generate_displacements(distance=displacement_angstrom)
     fc2 = None
     if separate:
-        fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercells_with_displacements)
-    fc3 = _plan(anharmonic.dataset, anharmonic.supercells_with_displacements)
+        displaced = anharmonic.phonon_supercells_with_displacements
+        fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercell, displaced)
+    fc3 = _plan(anharmonic.dataset, anharmonic.supercell, anharmonic.supercells_with_displacements)
     return Plans(np.array(anharmonic.primitive_matrix), fc2, fc3)
 
 
-def _plan(dataset: Any, supercells: Any) -> DisplacementPlan:
-    return DisplacementPlan(plain(dataset), [_ase(cell) for cell in supercells])
+def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any) -> DisplacementPlan:
+    return DisplacementPlan(plain(dataset), _ase(perfect), [_ase(cell) for cell in supercells])
 
 
 def _ase(cell: PhonopyAtoms) -> Atoms:

@@ -19,9 +19,10 @@ Nac = dict[str, Any]
 
 @dataclass(frozen=True)
 class DisplacementPlan:
-    """Displaced supercells of one order: the dataset without forces, and the cells in its order."""
+    """Displaced supercells of one order: the dataset without forces, the undisplaced cell, those in its order."""
 
     dataset: Dataset
+    perfect: Atoms
     supercells: list[Atoms]
 
 

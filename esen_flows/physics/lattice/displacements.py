@@ -6,15 +6,17 @@ from collections.abc import Callable
 import numpy as np
 from ase import Atoms
 
-from esen_flows.forcefield.contract import ForceField, require_conservative
+from esen_flows.forcefield.contract import ForceField, require_conservative, require_differentiable
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.lattice.adapter import plan_displacements
 from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, Plans, first_order
+from esen_flows.physics.lattice.linear_response import linear_forces
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.documents import ForcesOutput, StructureData
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
 
 Progress = Callable[[int, int], None]
+Forces = Callable[[DisplacementPlan, Callable[[int], None]], np.ndarray]  # and how to tell what is done
 
 # About 0.1-0.5 GB of activations for a small model; a batch never splits a supercell.
 ATOMS_PER_BATCH = 2048
@@ -39,6 +41,10 @@ def displaced_forces(
     Forces are kept as they are: residual forces of the undisplaced crystal are not subtracted (phonopy's and
     phono3py's convention, and that of the published reference data). Relax tightly first.
 
+    With the protocol's `force_constants` "autodiff" they are instead those of `linear_response`: the same document in
+    the limit of small displacements, from exact Hessians. Its displacement then matters for the third order alone, as
+    the step between two Hessians.
+
     Parameters
     ----------
     atoms : a relaxed crystal.
@@ -49,10 +55,14 @@ def displaced_forces(
     ------
     StructureError : not a crystal (not periodic in three directions), or no symmetry found.
     NotConservativeError : the force field does not declare forces that are the gradient of an energy.
+    NotDifferentiableError : "autodiff", and the force field does not declare exact second derivatives.
     UnknownElementError, EvaluationError : from the force field.
     """
     start = time.perf_counter()
     require_conservative(force_field, "lattice dynamics")
+    exact = protocol.force_constants == "autodiff"
+    if exact:
+        require_differentiable(force_field, "force_constants=autodiff")
     unitcell = conventional_cell(atoms, protocol.symprec_angstrom)
     fc2_matrix, fc3_matrix = supercell_matrices(unitcell, protocol)
     plans = plan_displacements(
@@ -60,13 +70,20 @@ def displaced_forces(
     )
     averaged = with_parity(force_field, protocol.parity)
     before = force_field.force_evaluations
-    fc2, fc3 = _evaluate(plans, averaged, atoms_per_batch, progress)
+
+    def forces(plan: DisplacementPlan, report: Callable[[int], None]) -> np.ndarray:
+        if exact:
+            return linear_forces(plan, averaged, report)
+        return _forces(plan, averaged, atoms_per_batch, report)
+
+    fc2, fc3 = _evaluate(plans, forces, progress)
     return ForcesOutput(
         unitcell=StructureData.from_atoms(unitcell),
         supercell_matrix_fc3=fc3_matrix,
         supercell_matrix_fc2=fc2_matrix,
         primitive_matrix=plans.primitive_matrix,
         displacement_angstrom=protocol.displacement_angstrom,
+        force_constants=protocol.force_constants,
         symprec_angstrom=protocol.symprec_angstrom,
         parity=protocol.parity,
         parity_averaged=averaged is not force_field,
@@ -98,7 +115,7 @@ def _matrix(unitcell: Atoms, given: Matrix3 | None, min_length: float) -> np.nda
 
 
 def _evaluate(
-    plans: Plans, force_field: ForceField, atoms_per_batch: int, progress: Progress | None
+    plans: Plans, forces: Forces, progress: Progress | None
 ) -> tuple[tuple[Dataset, np.ndarray], tuple[Dataset, np.ndarray] | None]:
     """Datasets and forces of the second and the third order."""
     done, total = 0, sum(len(plan.supercells) for plan in (plans.fc3, plans.fc2) if plan is not None)
@@ -111,9 +128,9 @@ def _evaluate(
 
     fc3 = None
     if plans.fc3 is not None:
-        fc3 = plans.fc3.dataset, _forces(plans.fc3, force_field, atoms_per_batch, report)
+        fc3 = plans.fc3.dataset, forces(plans.fc3, report)
     if plans.fc2 is not None:
-        return (plans.fc2.dataset, _forces(plans.fc2, force_field, atoms_per_batch, report)), fc3
+        return (plans.fc2.dataset, forces(plans.fc2, report)), fc3
     assert fc3 is not None  # a plan has at least one order
     return first_order(*fc3), fc3
 

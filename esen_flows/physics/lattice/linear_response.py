@@ -1,0 +1,57 @@
+"""Forces of displaced supercells to first order in the last displacement, from exact Hessians.
+
+The finite-displacement method in the limit of small displacements, in its own data format: force constants follow from
+these forces by the same code. Nothing is subtracted from anything, so that float32 loses no digits here.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from ase import Atoms
+
+from esen_flows.forcefield.contract import ForceField
+from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan
+
+# One more gradient is built for every so many products; progress is told after each.
+PRODUCTS_PER_CALL = 64
+
+
+def linear_forces(plan: DisplacementPlan, force_field: ForceField, report: Callable[[int], None]) -> np.ndarray:
+    """What displacements add to the forces, (n_supercells, n_atoms, 3) in eV/Angstrom, in the order of the dataset.
+
+    An atom displaced by u: -H u, with the Hessian H of the undisplaced supercell. A pair, the first atom by u and the
+    second by w: -H u - H(u) w, with the Hessian H(u) of the supercell in which the first atom has moved. Third-order
+    force constants are then differences of exact Hessians. They are central differences: phono3py displaces along +u
+    and -u unless the crystal's symmetry maps one to the other, and solves for all symmetry-equivalent displacements at
+    once, so that what is even in u cancels.
+
+    Residual forces of the undisplaced crystal do not enter.
+
+    Raises
+    ------
+    NotDifferentiableError : the force field has no exact second derivatives.
+    StructureError, UnknownElementError, EvaluationError : from the force field.
+    """
+    first_atoms = plan.dataset["first_atoms"]
+    firsts = -_products(force_field, plan.perfect, first_atoms, report)
+    pairs = [
+        force - _products(force_field, moved, entry["second_atoms"], report)
+        for entry, force, moved in zip(first_atoms, firsts, plan.supercells, strict=False)
+        if "second_atoms" in entry
+    ]
+    return np.concatenate([firsts, *pairs])
+
+
+def _products(
+    force_field: ForceField, cell: Atoms, displaced: list[Dataset], report: Callable[[int], None]
+) -> np.ndarray:
+    """The Hessian of a supercell times each displacement of one atom, (n, n_atoms, 3) in eV/Angstrom."""
+    products = np.zeros((len(displaced), len(cell), 3))
+    for first in range(0, len(displaced), PRODUCTS_PER_CALL):
+        entries = displaced[first : first + PRODUCTS_PER_CALL]
+        vectors = np.zeros((len(entries), len(cell), 3))
+        for vector, entry in zip(vectors, entries, strict=True):
+            vector[entry["number"]] = entry["displacement"]
+        products[first : first + len(entries)] = force_field.hessian_vector_products(cell, vectors)
+        report(len(entries))
+    return products
