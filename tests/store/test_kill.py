@@ -1,22 +1,25 @@
 """kill -9 at random moments: every result is there once, whole, and nothing else is."""
 
+import contextlib
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from result_documents import key_of, large_array
+from replica_set import DATABASE, ReplicaSet
+from result_documents import key_of
+from under_fire import Fight, check_whole, kill_rounds
 
 from esen_flows.settings import Settings
 from esen_flows.store import embedded
 from esen_flows.store.connection import open_store
-from esen_flows.store.results import Store
+from esen_flows.store.mongod import find_mongod
 
 pytestmark = [pytest.mark.mongod, pytest.mark.slow]
 WRITER = Path(__file__).with_name("kill_writer.py")
@@ -35,51 +38,28 @@ def finish(process: "subprocess.Popen[str]") -> None:
     assert process.returncode == 0
 
 
-def check_whole(store: Store, names: list[str]) -> None:
-    """One current document per name with the right arrays; nothing that no document names."""
-    database = store.database
-    assert database["claims"].count_documents({}) == 0
-    assert sorted(database["results"].distinct("key")) == sorted(key_of(name) for name in names)
-    assert (
-        database["results"].count_documents({"current": True}) == len(names) == database["results"].count_documents({})
-    )
-    for name in names:
-        found = store.get(key_of(name))  # checks every checksum
-        assert found is not None
-        assert found.output is not None
-        np.testing.assert_array_equal(found.output["fc2"], large_array(int(key_of(name)[:8], 16)))
-    named = {sha for row in database["results"].find({}, {"blobs": 1}) for sha in row["blobs"]}
-    headers = {row["_id"]: row for row in database["blobs"].find()}
-    assert set(headers) == named
-    chunks = Counter((row["sha"], row["write"]) for row in database["blob_chunks"].find({}, {"data": 0}))
-    assert chunks == Counter({(sha, row["write"]): row["chunks"] for sha, row in headers.items()})
-
-
 def own_server(embedded_settings: Settings, tmp_path: Path) -> Settings:
-    return embedded_settings.model_copy(update={"data_dir": tmp_path, "mongod_idle_seconds": 120.0})
+    return embedded_settings.model_copy(
+        update={"data_dir": tmp_path, "mongod_idle_seconds": 120.0, "server_timeout_seconds": 120.0}
+    )
 
 
-def test_writers_servers_and_keepers_killed(embedded_settings: Settings, tmp_path: Path) -> None:
-    """Fifteen rounds; the first ones fall into the first start of the server."""
+def test_killed_during_the_first_start(embedded_settings: Settings, tmp_path: Path) -> None:
+    """Nobody is lost when writer, server or keeper is killed while the server starts for the first time."""
     settings, notes, dice = own_server(embedded_settings, tmp_path), tmp_path / "notes", random.Random(20261121)
-    names = [f"round {n}" for n in range(15)]
-    killed: Counter[str] = Counter()
+    names = [f"round {n}" for n in range(6)]
     for n, name in enumerate(names):
         process = writer(settings, notes, *names[max(0, n - 1) : n], name)
-        time.sleep(dice.uniform(0.0, 1.2 if n < 4 else 0.35))
-        victim = dice.choice(["writer", "writer", "mongod", "keeper"])
-        pids = embedded.status(settings)
-        pid = process.pid if victim == "writer" else pids.get(f"{victim}_pid") or process.pid
-        killed[victim] += 1
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            killed["too late"] += 1
-        if pid == process.pid:
+        time.sleep(dice.uniform(0.0, 1.0 if n < 3 else 0.35))
+        victim = ("keeper", "mongod", "writer")[n % 3]
+        pid = None if victim == "writer" else embedded.status(settings).get(f"{victim}_pid")
+        if pid is None:  # what does not run yet cannot be killed
+            process.kill()
             process.communicate()
         else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             finish(process)  # a writer outlives its server
-    assert {"writer", "mongod", "keeper"} <= set(killed)
     finish(writer(settings, notes, *names))
     store = open_store(settings)
     check_whole(store, names)
@@ -88,11 +68,12 @@ def test_writers_servers_and_keepers_killed(embedded_settings: Settings, tmp_pat
 
 
 def test_killed_while_writing_arrays(embedded_settings: Settings, tmp_path: Path) -> None:
-    """Killed again and again between its chunks; the next name only when one came through."""
+    """Killed again and again, until some kills fell between the first chunk and the document."""
     settings, notes, dice = own_server(embedded_settings, tmp_path), tmp_path / "notes", random.Random(7)
     store = open_store(settings)
     names, debris = ["array 0"], 0
-    for _ in range(12):
+    while debris < 2:
+        assert len(names) < 20
         before = store.database["blob_chunks"].count_documents({})
         process = writer(settings, notes, names[-1])
         while process.poll() is None and store.database["blob_chunks"].count_documents({}) <= before:
@@ -104,21 +85,61 @@ def test_killed_while_writing_arrays(embedded_settings: Settings, tmp_path: Path
             names.append(f"array {len(names)}")
         elif store.database["blob_chunks"].count_documents({}):
             debris += 1
-    assert debris > 0  # some kills did fall between the first chunk and the document
     finish(writer(settings, notes, *names))
     check_whole(store, names)
     store.close()
     embedded.stop(settings)
 
 
-def test_processes_that_ask_for_the_same_compute_once(embedded_settings: Settings, tmp_path: Path) -> None:
-    settings, notes = own_server(embedded_settings, tmp_path), tmp_path / "notes"
-    names = [f"shared {n}" for n in range(12)]
-    processes = [writer(settings, notes, *names) for _ in range(3)]
+def test_eight_processes_compute_each_of_200_results_once(embedded_settings: Settings, tmp_path: Path) -> None:
+    settings = own_server(embedded_settings, tmp_path)
+    fight = Fight(settings, tmp_path, [f"of 200: {n}" for n in range(200)], seconds=0.01)
+    open_store(settings).close()
+    processes = [fight.start_worker() for _ in range(8)]
     for process in processes:
-        finish(process)
-    assert sorted(notes.read_text().split("\n")[:-1]) == sorted(names)
-    store = open_store(settings)
-    check_whole(store, names)
-    store.close()
+        assert process.communicate(timeout=300)[0] == "ready\ndone\n"
+    assert sorted(fight.computed()) == sorted(fight.names)
+    fight.check().close()
     embedded.stop(settings)
+
+
+def test_four_workers_under_fire(embedded_settings: Settings, tmp_path: Path) -> None:
+    """Fifty rounds of the same: python tests/store/test_kill.py"""
+    settings = own_server(embedded_settings, tmp_path)
+    killed = kill_rounds(settings, tmp_path, rounds=5)
+    assert all(killed[victim] > 0 for victim in ("worker", "mongod", "heartbeat", "keeper"))
+    embedded.stop(settings)
+
+
+def test_four_workers_under_fire_on_a_replica_set(embedded_settings: Settings, tmp_path: Path) -> None:
+    server = ReplicaSet(tmp_path / "server", find_mongod(embedded_settings.mongod).binary)
+    try:
+        killed = kill_rounds(remote(server, tmp_path), tmp_path, rounds=4, server=server)
+    finally:
+        server.kill()
+    assert all(killed[victim] > 0 for victim in ("worker", "mongod", "heartbeat"))
+
+
+def remote(server: ReplicaSet, folder: Path) -> Settings:
+    return Settings(mongo_uri=server.writer, data_dir=folder, database=DATABASE, server_timeout_seconds=120.0)  # type: ignore[arg-type]
+
+
+def main(rounds: int) -> None:
+    """That many rounds against both kinds of server, printed as JSON."""
+    for guarded in (False, True):
+        with tempfile.TemporaryDirectory() as made:
+            folder, server = Path(made), None
+            settings = Settings(mongo_uri=None, data_dir=folder, server_timeout_seconds=120.0)
+            if guarded:
+                server = ReplicaSet(folder / "server", find_mongod(None).binary)
+                settings = remote(server, folder)
+            try:
+                happened = kill_rounds(settings, folder, rounds, server=server)
+            finally:
+                server.kill() if server else embedded.stop(settings, force=True)
+        kind = "replica set with users" if guarded else "private server"
+        print(json.dumps({"server": kind, "rounds": rounds, **happened, "load average": os.getloadavg()}), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
