@@ -95,9 +95,17 @@ class EsenForceField(ForceField):
         require_differentiable(self, "a Hessian")
         self._check_elements([atoms])
         (graph,) = self._graphs([atoms])
-        products = self.scale_ev * hessian_vector_products(
-            self.network, graph, vectors, dtype=self.torch_dtype, device=self.device
-        )
+
+        def compute(graphs: list[Graph]) -> list[np.ndarray]:
+            return [
+                hessian_vector_products(
+                    self.network, one, vectors, dtype=self.torch_dtype, device=self.device, max_edges=self.max_edges
+                )
+                for one in graphs
+            ]
+
+        (products,) = self._budget.run(compute, [graph], [len(graph.source)])
+        products = self.scale_ev * products
         self.force_evaluations += len(vectors)
         if not np.isfinite(products).all():
             raise EvaluationError(f"{self.label!r} has NaN or infinite second derivatives; check for overlapping atoms")

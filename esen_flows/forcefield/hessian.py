@@ -10,6 +10,8 @@ from esen_flows.network.esen import ESEN
 # Copies of a small structure are taken together up to about so many edges: on a CPU (measured: 8 atoms of silicon)
 # 1,000 to 2,000 cost 0.7 of one copy at a time, and more than that leaves the caches again; a GPU wants more work.
 EDGES_PER_PASS = {"cpu": 1536, "cuda": 65536}
+# A gradient that can be differentiated holds 41 copies of an edge's feature row per layer, a plain one 20 (measured).
+MEMORY_OF_FORCE_CALLS = 2
 
 
 def hessian_vector_products(
@@ -19,20 +21,21 @@ def hessian_vector_products(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    max_edges: int | None = None,
+    max_edges: int,
 ) -> np.ndarray:
     """Second derivatives of the network's energy along directions, exact to rounding.
 
     All of the geometry enters through the edge vectors v = r_source - r_target, so that with g = dE/dv the product is
     the derivative of g along the edges' share of the direction, summed onto the atoms as forces are. The gradient is
     built once, for as many copies of the structure as fill the device, and then serves every group of that many
-    directions: each costs one more backward pass through it.
+    directions: each costs one more backward pass through it. A structure of more than `max_edges` is computed in
+    chunks of edges instead, which are computed again for every group.
 
     Parameters
     ----------
     graph : one structure.
     directions : (k, atoms, 3).
-    max_edges : of all copies together (but one structure at least); default: what fills the device.
+    max_edges : of one chunk in a force call that fits into memory; half as many do here.
 
     Returns
     -------
@@ -40,8 +43,9 @@ def hessian_vector_products(
     """
     if len(directions) == 0 or len(graph.source) == 0:
         return np.zeros(directions.shape)
-    limit = EDGES_PER_PASS.get(device.type, EDGES_PER_PASS["cpu"]) if max_edges is None else max_edges
-    fitting = max(1, limit // len(graph.source))
+    network.edges_per_chunk = max(1, max_edges // MEMORY_OF_FORCE_CALLS)
+    filling = min(network.edges_per_chunk, EDGES_PER_PASS.get(device.type, EDGES_PER_PASS["cpu"]))
+    fitting = max(1, filling // len(graph.source))
     n_groups = -(-len(directions) // fitting)
     copies = -(-len(directions) // n_groups)
     batch = GraphBatch.collate([graph] * copies, dtype=dtype, device=device)

@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from esen_flows.errors import EvaluationError, NotDifferentiableError, UnknownElementError
+from esen_flows.forcefield import hessian
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import require_differentiable
 from esen_flows.forcefield.esen import EsenForceField
@@ -15,10 +16,11 @@ from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
 
 
-def small_force_field(dtype="float64", **options):
+def small_force_field(dtype="float64", memory_bytes=None, **options):
     torch.manual_seed(0)
     sizes = {"sphere_channels": 8, "hidden_channels": 10, "edge_channels": 6, "cutoff_angstrom": 4.0}
-    return EsenForceField(Checkpoint(ESEN(ESENConfig(**sizes | options)), 1.7, {14: -5.4}, (8, 12, 14)), dtype=dtype)
+    checkpoint = Checkpoint(ESEN(ESENConfig(**sizes | options)), 1.7, {14: -5.4}, (8, 12, 14))
+    return EsenForceField(checkpoint, dtype=dtype, memory_bytes=memory_bytes)
 
 
 @pytest.fixture(scope="module", name="force_field")
@@ -33,16 +35,15 @@ def _crystal():
     return atoms
 
 
-def products(force_field, atoms, directions, **options):
+def products(force_field, atoms, directions, max_edges):
     (graph,) = force_field._graphs([atoms])
-    return hessian_vector_products(
-        force_field.network, graph, directions, dtype=force_field.torch_dtype, device=force_field.device, **options
-    )
+    options = {"dtype": force_field.torch_dtype, "device": force_field.device}
+    return hessian_vector_products(force_field.network, graph, directions, max_edges=max_edges, **options)
 
 
 def test_hessian_is_the_limit_of_central_differences(force_field, crystal):
-    hessian = force_field.hessian(crystal)
-    assert hessian.shape == (8, 8, 3, 3)
+    matrix = force_field.hessian(crystal)
+    assert matrix.shape == (8, 8, 3, 3)
 
     def difference(step):
         cells = []
@@ -54,15 +55,15 @@ def test_hessian_is_the_limit_of_central_differences(force_field, crystal):
 
     coarse, fine = difference(2e-3), difference(1e-3)
     richardson = (4 * fine - coarse) / 3
-    assert np.abs(hessian[3, :, 1] - richardson).max() < 1e-8 * np.abs(hessian).max()
-    assert np.abs(hessian[3, :, 1] - fine).max() < 1e-4 * np.abs(hessian).max()
+    assert np.abs(matrix[3, :, 1] - richardson).max() < 1e-8 * np.abs(matrix).max()
+    assert np.abs(matrix[3, :, 1] - fine).max() < 1e-4 * np.abs(matrix).max()
 
 
 def test_hessian_is_symmetric_and_obeys_the_sum_rule_without_repair(force_field, crystal):
-    hessian = force_field.hessian(crystal)
-    size = np.abs(hessian).max()
-    assert np.abs(hessian - hessian.transpose(1, 0, 3, 2)).max() < 1e-14 * size
-    assert np.abs(hessian.sum(axis=1)).max() < 1e-13 * size
+    matrix = force_field.hessian(crystal)
+    size = np.abs(matrix).max()
+    assert np.abs(matrix - matrix.transpose(1, 0, 3, 2)).max() < 1e-14 * size
+    assert np.abs(matrix.sum(axis=1)).max() < 1e-13 * size
 
 
 def test_rows_are_those_of_the_whole(force_field, crystal):
@@ -72,11 +73,12 @@ def test_rows_are_those_of_the_whole(force_field, crystal):
 
 
 @pytest.mark.parametrize("copies", [1, 2, 5, 100])
-def test_groups_of_copies_change_nothing(force_field, crystal, copies):
+def test_groups_of_copies_change_nothing(force_field, crystal, copies, monkeypatch):
+    monkeypatch.setitem(hessian.EDGES_PER_PASS, "cpu", 10**6)
     directions = np.random.default_rng(0).normal(size=(7, 8, 3))
     (graph,) = force_field._graphs([crystal])
     expected = np.einsum("iajb,kjb->kia", force_field.hessian(crystal).transpose(0, 2, 1, 3), directions)
-    found = products(force_field, crystal, directions, max_edges=copies * len(graph.source))
+    found = products(force_field, crystal, directions, 2 * copies * len(graph.source))
     np.testing.assert_allclose(1.7 * found, expected, atol=1e-13)
 
 
@@ -86,11 +88,10 @@ def test_a_bare_atom_has_a_zero_hessian(force_field):
 
 def test_edges_in_chunks_change_nothing(force_field, crystal):
     directions = np.random.default_rng(0).normal(size=(3, 8, 3))
-    chunked = small_force_field()
-    chunked.network.edges_per_chunk = 50
-    np.testing.assert_allclose(
-        products(chunked, crystal, directions), products(force_field, crystal, directions), atol=1e-13
-    )
+    whole = force_field.hessian_vector_products(crystal, directions)
+    tight = small_force_field(memory_bytes=1.0)
+    assert tight.max_edges < 100
+    np.testing.assert_allclose(tight.hessian_vector_products(crystal, directions), whole, atol=1e-13)
 
 
 def test_single_precision_is_close(force_field, crystal):
@@ -121,3 +122,20 @@ def test_refusals(force_field, crystal):
     broken.scale_ev = float("nan")
     with pytest.raises(EvaluationError, match="second derivatives"):
         broken.hessian(crystal)
+
+
+def test_out_of_memory_makes_smaller_chunks(force_field, crystal, monkeypatch):
+    directions = np.random.default_rng(0).normal(size=(2, 8, 3))
+    short = small_force_field()
+    asked = []
+
+    def sometimes(*arguments, max_edges, **options):
+        asked.append(max_edges)
+        if len(asked) < 3:
+            raise torch.OutOfMemoryError("as PyTorch says it")
+        return hessian_vector_products(*arguments, max_edges=max_edges, **options)
+
+    monkeypatch.setattr("esen_flows.forcefield.esen.hessian_vector_products", sometimes)
+    expected = force_field.hessian_vector_products(crystal, directions)
+    np.testing.assert_allclose(short.hessian_vector_products(crystal, directions), expected, atol=1e-13)
+    assert asked[0] > asked[1] > asked[2]
