@@ -18,7 +18,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from esen_flows.errors import ServerUnavailableError, StoreError
+from esen_flows.errors import InputError, ServerUnavailableError, StoreError
 from esen_flows.settings import Settings
 from esen_flows.store.embedded import EmbeddedServer, Lease
 
@@ -116,7 +116,7 @@ class Database:
             except AutoReconnect as error:
                 if time.monotonic() > deadline:
                     raise ServerUnavailableError(
-                        f"the database server does not answer ({self._redacted(str(error))[:300]}); check that it runs "
+                        f"the database server does not answer ({self._redacted(_reason(error))}); check that it runs "
                         "and that ESEN_FLOWS_MONGO_URI names it"
                     ) from None
                 self._revive()
@@ -195,14 +195,25 @@ class Database:
         return text
 
 
+def _reason(error: AutoReconnect) -> str:
+    """What the driver says, without its timeouts and what it knows about each server."""
+    said = re.sub(r" \(configured timeouts[^)]*\)", "", str(error))
+    return said.partition(", Timeout: ")[0][:300]
+
+
 def connect(settings: Settings) -> Database:
     """A connection as the settings say: to the URI, or else to the private server of this user.
 
     Raises
     ------
+    InputError : a database cannot have that name.
     ServerUnavailableError, StoreError : with the one reason and its remedy.
     """
     timeout = settings.server_timeout_seconds
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", settings.database):
+        raise InputError(
+            f"ESEN_FLOWS_DATABASE is {settings.database[:80]!r}; a database's name has 1 to 63 letters, digits, _ and -"
+        )
     if settings.mongo_uri is not None:
         return Database(settings.mongo_uri.get_secret_value(), settings.database, timeout)
     lease = EmbeddedServer.of(settings).connect()

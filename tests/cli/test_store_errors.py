@@ -56,9 +56,16 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Ask:
 def test_server_down(command: tuple[str, ...], environment: Any, refused: Ask, tmp_path: Path) -> None:
     environment(mongo_uri="mongodb://ann:geheim@127.0.0.1:9/")
     message = refused(*command)
-    assert "does not answer" in message
-    assert "check that it runs and that ESEN_FLOWS_MONGO_URI names it" in message
+    assert "does not answer (127.0.0.1:9: [Errno 111] Connection refused); check that" in message
+    assert "ESEN_FLOWS_MONGO_URI names it" in message
     assert "geheim" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "$where", "a.b", "x" * 64])
+def test_a_name_that_no_database_can_have(name: str, environment: Any, refused: Ask, tmp_path: Path) -> None:
+    environment(database=name)
+    assert f"ESEN_FLOWS_DATABASE is {name!r}; a database's name has 1 to 63 letters" in refused("query", "relax")
     assert list(tmp_path.iterdir()) == []
 
 
