@@ -47,7 +47,7 @@ class EsenForceField(ForceField):
         self.torch_dtype = {"float32": torch.float32, "float64": torch.float64}[dtype]
         self.device = torch.device(device)
         self.network = checkpoint.network.to(device=self.device, dtype=self.torch_dtype).eval()
-        self.network.requires_grad_(False)
+        self.network.freeze()
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         config = self.network.config
         references = np.zeros(config.max_num_elements)

@@ -4,15 +4,18 @@ Parameter names are those of the published checkpoints without their `backbone.`
 name by name.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.config import ESENConfig
+from esen_flows.network.edges import EdgeGeometry, Messages, sum_messages
+from esen_flows.network.fused import Edges, FusedNetwork, fused
 from esen_flows.network.grid import GridNodeBlock
 from esen_flows.network.heads import ForceEncoding, StressHead, VectorHead
 from esen_flows.network.norms import NORMS
@@ -45,61 +48,6 @@ class NetworkOutput:
     noise: Tensor | None = None
     isotropic_stress: Tensor | None = None
     anisotropic_stress: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class EdgeGeometry:
-    """What all layers share of the edges.
-
-    Attributes
-    ----------
-    source, target : (edges,) atom indices.
-    rotation : (edges, n_reduced, coefficients) into the edge frame.
-    back : (edges, coefficients, n_reduced) out of it, times the envelope.
-    basis : (edges, K) radial basis.
-    species : source and target species embeddings, each (atoms, edge_channels).
-    state : (atoms, channels) what charge and spin add to l = 0 in every layer, or None.
-    """
-
-    source: Tensor
-    target: Tensor
-    rotation: Tensor
-    back: Tensor
-    basis: Tensor
-    species: tuple[Tensor, Tensor]
-    state: Tensor | None
-
-    def chunks(self, size: int | None) -> list["EdgeGeometry"]:
-        """Consecutive edges, at most `size` at a time; None: all at once."""
-        if size is None or size >= self.source.shape[0]:
-            return [self]
-        # `split` and not slices: the gradients of all parts are then joined once, instead of each padded with zeros.
-        names = ("source", "target", "rotation", "back", "basis")
-        columns = [getattr(self, name).split(size) for name in names]
-        return [replace(self, **dict(zip(names, part, strict=True))) for part in zip(*columns, strict=True)]
-
-
-Messages = Callable[[Tensor, EdgeGeometry], Tensor]
-
-
-def sum_messages(messages: Messages, x: Tensor, chunks: Sequence[EdgeGeometry]) -> Tensor:
-    """The sum of messages at their targets, (atoms, coefficients, channels).
-
-    Of several chunks, one at a time is held in memory: what its gradient needs is computed again on the way back.
-    """
-    if len(chunks) == 1:
-        return torch.zeros_like(x).index_add(0, chunks[0].target, messages(x, chunks[0]))
-    total = torch.zeros_like(x)
-    for edges in chunks:
-        # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
-        first, last = int(edges.target.min()), int(edges.target.max())
-        part = checkpoint(_sum_in_rows, messages, x, edges, first, last + 1 - first, use_reentrant=False)
-        total[first : last + 1] += part
-    return total
-
-
-def _sum_in_rows(messages: Messages, x: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
-    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, messages(x, edges))
 
 
 class EdgeDegreeEmbedding(nn.Module):
@@ -145,10 +93,9 @@ class Layer(nn.Module):
         else:
             self.atom_wise = GridNodeBlock(c.lmax, c.sphere_channels, c.hidden_channels, c.grid_resolution)
 
-    def forward(self, x: Tensor, chunks: Sequence[EdgeGeometry]) -> Tensor:
-        """(atoms, coefficients, channels) -> same."""
-        features = _add_to_scalars(self.norm_1(x), chunks[0].state)
-        x = x + sum_messages(self.messages, features, chunks)
+    def forward(self, x: Tensor, edge_sum: Callable[[Tensor], Tensor], state: Tensor | None) -> Tensor:
+        """(atoms, coefficients, channels) -> same; `edge_sum` sums this layer's messages of features."""
+        x = x + edge_sum(_add_to_scalars(self.norm_1(x), state))
         return x + self.atom_wise(self.norm_2(x))
 
     def messages(self, features: Tensor, edges: EdgeGeometry) -> Tensor:
@@ -168,6 +115,7 @@ class ESEN(nn.Module):
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
         self.edges_per_chunk: int | None = None
+        self.fused: FusedNetwork | None = None
         self.config = c = config
         self.n_coefficients = (c.lmax + 1) ** 2
         self.sphere_embedding = nn.Embedding(c.max_num_elements, c.sphere_channels)
@@ -205,11 +153,27 @@ class ESEN(nn.Module):
         if self.force_embedding is not None:
             known = vectors.new_zeros(x.shape[0], 3) if noised_forces is None else noised_forces
             x = x + self.force_embedding(known)
-        chunks = edges.chunks(self.edges_per_chunk)
-        x = x + sum_messages(self.edge_degree_embedding, x, chunks)
-        for layer in self.blocks:
-            x = layer(x, chunks)
+        first, *others = self._edge_sums(edges)
+        x = x + first(x)
+        for layer, edge_sum in zip(self.blocks, others, strict=True):
+            x = layer(x, edge_sum, edges.state)
         return self.norm(x)
+
+    def _edge_sums(self, edges: EdgeGeometry) -> list[Callable[[Tensor], Tensor]]:
+        """Sums of messages of node features: of the first embedding, then of each layer."""
+        in_order = bool((edges.target[1:] >= edges.target[:-1]).all())
+        if self.fused is not None and in_order and edges.basis.dtype == self.fused.dtype:
+            steps = Edges(edges, self.edges_per_chunk)
+            return [partial(self.fused.sum, part, steps) for part in self.fused.parts]
+        chunks = edges.chunks(self.edges_per_chunk)
+        layers = cast(Iterable[Layer], self.blocks)
+        messages: list[Messages] = [self.edge_degree_embedding, *(layer.messages for layer in layers)]
+        return [partial(sum_messages, part, chunks=chunks) for part in messages]
+
+    def freeze(self) -> None:
+        """Make the parameters constants, as they are and where they are now: evaluation becomes faster."""
+        self.requires_grad_(False)
+        self.fused = fused(self, EDGE_DEGREE_RESCALE)
 
     def _geometry(self, graph: GraphBatch, vectors: Tensor, frames: Tensor | None) -> EdgeGeometry:
         distance = torch.linalg.vector_norm(vectors, dim=1)

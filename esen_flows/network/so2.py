@@ -36,9 +36,14 @@ class MixM(nn.Module):
         """(edges, 2 * in_features) -> (edges, 2 * out_features)."""
         if self.weights == "real":
             return self.fc(x.reshape(2 * x.shape[0], self.in_features)).view(x.shape[0], 2 * self.fc.out_features)
+        return nn.functional.linear(x, self.block())
+
+    def block(self) -> Tensor:
+        """The one matrix: (2 out, 2 in) on pairs if complex, (out, in) on each of a pair if real."""
+        if self.weights == "real":
+            return self.fc.weight
         real, imaginary = self.fc.weight.chunk(2, dim=0)
-        block = torch.cat((torch.cat((real, -imaginary), dim=1), torch.cat((imaginary, real), dim=1)), dim=0)
-        return nn.functional.linear(x, block)
+        return torch.cat((torch.cat((real, -imaginary), dim=1), torch.cat((imaginary, real), dim=1)), dim=0)
 
 
 class SO2Convolution(nn.Module):

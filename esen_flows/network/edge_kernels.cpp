@@ -1,0 +1,502 @@
+// What an eSEN does per edge outside its matrix products: gather and rotate, gate, rotate back and sum, and the
+// gradients of these. Plain C interface, called through ctypes by native.py; fused.py has the order of the calls.
+//
+// Rows of an edge are the (l, m) of `reduced_order`, m-major; the coefficients of a node are l*l + l + m. Matrices
+// are row-major, channels last. `rot` is (edges, rows, coefficients), zero outside of the blocks of equal l. Every
+// output element is summed by one thread in a fixed order: results do not depend on the number of threads.
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+struct Row {
+    int l, m, modulation;  // modulation: place of (|m|, l) among the modulated rows
+};
+
+std::vector<Row> reduced_rows(int lmax, int mmax) {
+    std::vector<Row> rows;
+    int place = 0;
+    for (int m = 0; m <= mmax; ++m) {
+        for (int sign = 0; sign < (m ? 2 : 1); ++sign)
+            for (int l = m; l <= lmax; ++l) rows.push_back({l, sign ? -m : m, place + l - m});
+        place += lmax + 1 - m;
+    }
+    return rows;
+}
+
+// exp without a library call, so that loops over it are vectorised; NaN stays NaN.
+inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+    const float shifted = x * 1.44269504f + 12582912.0f;
+    const float n = shifted - 12582912.0f;
+    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.9841270e-4f;
+    p = p * r + 1.3888889e-3f;
+    p = p * r + 8.3333333e-3f;
+    p = p * r + 4.1666667e-2f;
+    p = p * r + 1.6666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const int32_t bits = (std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(12582912.0f) + 127) << 23;
+    return p * std::bit_cast<float>(bits);
+}
+
+inline double exponential(double x) {
+    x = x < -708.0 ? -708.0 : (x > 709.0 ? 709.0 : x);
+    const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
+    const double n = shifted - 6755399441055744.0;
+    const double r = (x - n * 0.693145751953125) - n * 1.42860682030941723212e-6;
+    double p = 1.0 / 6227020800.0;
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    const int64_t bits = (std::bit_cast<int64_t>(shifted) - std::bit_cast<int64_t>(6755399441055744.0) + 1023) << 52;
+    return p * std::bit_cast<double>(bits);
+}
+
+template <typename T>
+inline T sigmoid(T x) {
+    return T(1) / (T(1) + exponential(-x));
+}
+
+// out[c] = sum over k of weight[k] * x[k][c], times `factor[c]` where there is one.
+template <typename T, int K>
+inline void combine(const T* __restrict weight, const T* __restrict x, int channels, const T* __restrict factor,
+                    T* __restrict out) {
+#pragma omp simd
+    for (int c = 0; c < channels; ++c) {
+        T sum = weight[0] * x[c];
+        for (int k = 1; k < K; ++k) sum += weight[k] * x[k * channels + c];
+        out[c] = sum * factor[c];
+    }
+}
+
+// The gradients of `combine` given that of its output, which becomes the gradient of the bare sum. `first`: grad_factor
+// holds nothing yet (it is shared by the rows of +m and -m).
+template <typename T, int K>
+inline void combine_backward(const T* __restrict weight, const T* __restrict x, int channels,
+                             const T* __restrict factor, T* __restrict grad, T* __restrict grad_factor, bool first,
+                             T* __restrict grad_weight) {
+    if (first) std::fill(grad_factor, grad_factor + channels, T(0));
+#pragma omp simd
+    for (int c = 0; c < channels; ++c) {
+        T sum = weight[0] * x[c];
+        for (int k = 1; k < K; ++k) sum += weight[k] * x[k * channels + c];
+        grad_factor[c] += grad[c] * sum;
+        grad[c] *= factor[c];
+    }
+    for (int k = 0; k < K; ++k) {
+        T dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (int c = 0; c < channels; ++c) dot += grad[c] * x[k * channels + c];
+        grad_weight[k] += dot;
+    }
+}
+
+// x[k][c] += weight[k] * (value[c] + shift[c]).
+template <typename T, int K>
+inline void spread(const T* __restrict weight, const T* __restrict value, const T* __restrict shift, int channels,
+                   T* __restrict x) {
+#pragma omp simd
+    for (int c = 0; c < channels; ++c) {
+        const T sum = value[c] + shift[c];
+        for (int k = 0; k < K; ++k) x[k * channels + c] += weight[k] * sum;
+    }
+}
+
+// Calls `work` with 2l + 1 as a compile-time constant; native.py allows lmax <= 6.
+template <typename Work>
+inline void with_width(int l, Work work) {
+    switch (l) {
+        case 0: return work(std::integral_constant<int, 1>());
+        case 1: return work(std::integral_constant<int, 3>());
+        case 2: return work(std::integral_constant<int, 5>());
+        case 3: return work(std::integral_constant<int, 7>());
+        case 4: return work(std::integral_constant<int, 9>());
+        case 5: return work(std::integral_constant<int, 11>());
+        default: return work(std::integral_constant<int, 13>());
+    }
+}
+
+// First of the positions [0, n) of thread `part` of `parts` such that no two threads work on the same node.
+inline int64_t node_start(const int64_t* nodes, const int64_t* order, int64_t n, int64_t part, int64_t parts) {
+    int64_t position = n * part / parts;
+    const auto node = [&](int64_t p) { return nodes[order ? order[p] : p]; };
+    while (position > 0 && position < n && node(position) == node(position - 1)) ++position;
+    return position;
+}
+
+template <typename Work>
+inline void by_nodes(const int64_t* nodes, const int64_t* order, int64_t n, int threads, Work work) {
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int part = 0; part < threads; ++part) {
+        const int64_t end = node_start(nodes, order, n, part + 1, threads);
+        for (int64_t p = node_start(nodes, order, n, part, threads); p < end; ++p) work(order ? order[p] : p);
+    }
+}
+
+template <typename T>
+void gather_rotate(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
+                   const T* x, const T* rot, const T* modulation, T* out, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
+    const int64_t n_modulation = (rows.back().modulation + 1) * wide;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e)
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const Row row = rows[r];
+            const int64_t block = row.l * row.l;
+            const T* weight = rot + (e * n_rows + r) * size + block;
+            const T* factor = modulation + e * n_modulation + row.modulation * wide;
+            T* to = out + (e * n_rows + r) * wide;
+            with_width(row.l, [&](auto width) {
+                constexpr int K = decltype(width)::value;
+                combine<T, K>(weight, x + (source[e] * size + block) * channels, channels, factor, to);
+                combine<T, K>(weight, x + (target[e] * size + block) * channels, channels, factor + channels,
+                              to + channels);
+            });
+        }
+}
+
+// `grad`: of the rotated and modulated rows; becomes that of the rotated ones.
+template <typename T>
+void gather_rotate_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
+                            const T* x, const T* rot, const T* modulation, T* grad, T* grad_rot, T* grad_modulation,
+                            int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
+    const int64_t n_modulation = (rows.back().modulation + 1) * wide;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e)
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const Row row = rows[r];
+            const int64_t block = row.l * row.l;
+            const int64_t place = (e * n_rows + r) * size + block, radial = e * n_modulation + row.modulation * wide;
+            T* from = grad + (e * n_rows + r) * wide;
+            with_width(row.l, [&](auto width) {
+                constexpr int K = decltype(width)::value;
+                for (int half = 0; half < 2; ++half) {
+                    const int64_t node = half ? target[e] : source[e], shift = half * channels;
+                    combine_backward<T, K>(rot + place, x + (node * size + block) * channels, channels,
+                                           modulation + radial + shift, from + shift, grad_modulation + radial + shift,
+                                           row.m >= 0, grad_rot + place);
+                }
+            });
+        }
+}
+
+// grad_x of the source (half 0, in the order of sources) or target (half 1) halves.
+template <typename T>
+void scatter_rotated(int lmax, int mmax, int channels, int64_t n, int half, const int64_t* nodes, const int64_t* order,
+                     const T* rot, const T* grad, T* grad_x, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
+    const std::vector<T> zero(channels, T(0));
+    by_nodes(nodes, order, n, threads, [&](int64_t e) {
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const int64_t block = rows[r].l * rows[r].l;
+            with_width(rows[r].l, [&](auto width) {
+                spread<T, decltype(width)::value>(rot + (e * n_rows + r) * size + block,
+                                                  grad + (e * n_rows + r) * wide + half * channels, zero.data(),
+                                                  channels, grad_x + (nodes[e] * size + block) * channels);
+            });
+        }
+    });
+}
+
+// rows (edges, rows, channels) plus a bias on m = 0, rotated back by `scaled` and added to their targets.
+template <typename T>
+void rotate_back(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* scaled, const T* values,
+                 const T* bias, T* out, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1);
+    const std::vector<T> zero(channels, T(0));
+    by_nodes(target, nullptr, n, threads, [&](int64_t e) {
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const int64_t block = rows[r].l * rows[r].l;
+            const T* shift = rows[r].m == 0 ? bias + r * channels : zero.data();
+            with_width(rows[r].l, [&](auto width) {
+                spread<T, decltype(width)::value>(scaled + (e * n_rows + r) * size + block,
+                                                  values + (e * n_rows + r) * channels, shift, channels,
+                                                  out + (target[e] * size + block) * channels);
+            });
+        }
+    });
+}
+
+template <typename T>
+void rotate_back_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* scaled,
+                          const T* values, const T* bias, const T* grad, T* grad_scaled, T* grad_values, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1);
+    const std::vector<T> zero(channels, T(0)), one(channels, T(1));
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e)
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const int64_t block = rows[r].l * rows[r].l, place = (e * n_rows + r) * size + block;
+            const T* value = values + (e * n_rows + r) * channels;
+            const T* shift = rows[r].m == 0 ? bias + r * channels : zero.data();
+            const T* from = grad + (target[e] * size + block) * channels;
+            with_width(rows[r].l, [&](auto width) {
+                constexpr int K = decltype(width)::value;
+                combine<T, K>(scaled + place, from, channels, one.data(), grad_values + (e * n_rows + r) * channels);
+                for (int k = 0; k < K; ++k) {
+                    T dot = 0;
+#pragma omp simd reduction(+ : dot)
+                    for (int c = 0; c < channels; ++c) dot += (value[c] + shift[c]) * from[k * channels + c];
+                    grad_scaled[place + k] += dot;
+                }
+            });
+        }
+}
+
+// hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0.
+template <typename T>
+void gate(int lmax, int mmax, int channels, int64_t n, const T* hidden, const T* bias, T* out, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
+    const std::vector<T> zero(channels, T(0));
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<T> gates(extra);
+#pragma omp for schedule(static)
+        for (int64_t e = 0; e < n; ++e) {
+            const T* from = hidden + e * wide;
+#pragma omp simd
+            for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(from[c] + bias[c]);
+            for (int64_t r = 0; r < n_rows; ++r) {
+                const T* h = from + extra + r * channels;
+                const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
+                T* to = out + (e * n_rows + r) * channels;
+                if (rows[r].l == 0) {
+#pragma omp simd
+                    for (int c = 0; c < channels; ++c) to[c] = (h[c] + b[c]) * sigmoid(h[c] + b[c]);
+                } else {
+                    const T* g = gates.data() + (rows[r].l - 1) * channels;
+#pragma omp simd
+                    for (int c = 0; c < channels; ++c) to[c] = (h[c] + b[c]) * g[c];
+                }
+            }
+        }
+    }
+}
+
+template <typename T>
+void gate_backward(int lmax, int mmax, int channels, int64_t n, const T* hidden, const T* bias, const T* grad,
+                   T* grad_hidden, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
+    const std::vector<T> zero(channels, T(0));
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<T> gates(extra);
+#pragma omp for schedule(static)
+        for (int64_t e = 0; e < n; ++e) {
+            const T* from = hidden + e * wide;
+            T* to = grad_hidden + e * wide;
+#pragma omp simd
+            for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(from[c] + bias[c]);
+            std::fill(to, to + extra, T(0));
+            for (int64_t r = 0; r < n_rows; ++r) {
+                const T* h = from + extra + r * channels;
+                const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
+                const T* up = grad + (e * n_rows + r) * channels;
+                T* down = to + extra + r * channels;
+                if (rows[r].l == 0) {
+#pragma omp simd
+                    for (int c = 0; c < channels; ++c) {
+                        const T v = h[c] + b[c], s = sigmoid(v);
+                        down[c] = up[c] * s * (T(1) + v * (T(1) - s));
+                    }
+                } else {
+                    const T* g = gates.data() + (rows[r].l - 1) * channels;
+                    T* sum = to + (rows[r].l - 1) * channels;
+#pragma omp simd
+                    for (int c = 0; c < channels; ++c) {
+                        down[c] = up[c] * g[c];
+                        sum[c] += up[c] * (h[c] + b[c]);
+                    }
+                }
+            }
+#pragma omp simd
+            for (int64_t c = 0; c < extra; ++c) to[c] *= gates[c] * (T(1) - gates[c]);
+        }
+    }
+}
+
+template <typename T>
+void add_of_nodes(int channels, int64_t n, const int64_t* source, const int64_t* target, const T* of_source,
+                  const T* of_target, T* out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        const T* s = of_source + source[e] * channels;
+        const T* t = of_target + target[e] * channels;
+        T* to = out + e * channels;
+#pragma omp simd
+        for (int c = 0; c < channels; ++c) to[c] += s[c] + t[c];
+    }
+}
+
+template <typename T>
+inline void moments(const T* x, int channels, T& mean, T& inverse) {
+    T sum = 0, power = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int c = 0; c < channels; ++c) sum += x[c];
+    mean = sum / channels;
+#pragma omp simd reduction(+ : power)
+    for (int c = 0; c < channels; ++c) power += (x[c] - mean) * (x[c] - mean);
+    inverse = T(1) / std::sqrt(power / channels + T(1e-5));  // torch's LayerNorm
+}
+
+// SiLU of a layer norm.
+template <typename T>
+void norm_silu(int channels, int64_t n, const T* x, const T* weight, const T* bias, T* out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        const T* from = x + e * channels;
+        T* to = out + e * channels;
+        T mean, inverse;
+        moments(from, channels, mean, inverse);
+#pragma omp simd
+        for (int c = 0; c < channels; ++c) {
+            const T v = (from[c] - mean) * inverse * weight[c] + bias[c];
+            to[c] = v * sigmoid(v);
+        }
+    }
+}
+
+template <typename T>
+void norm_silu_backward(int channels, int64_t n, const T* x, const T* weight, const T* bias, const T* grad, T* grad_x,
+                        int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        const T* from = x + e * channels;
+        const T* up = grad + e * channels;
+        T* down = grad_x + e * channels;
+        T mean, inverse, sum = 0, dot = 0;
+        moments(from, channels, mean, inverse);
+#pragma omp simd reduction(+ : sum, dot)
+        for (int c = 0; c < channels; ++c) {
+            const T normal = (from[c] - mean) * inverse, v = normal * weight[c] + bias[c], s = sigmoid(v);
+            const T g = up[c] * s * (T(1) + v * (T(1) - s)) * weight[c];
+            down[c] = g;
+            sum += g;
+            dot += g * normal;
+        }
+        sum /= channels;
+        dot /= channels;
+#pragma omp simd
+        for (int c = 0; c < channels; ++c)
+            down[c] = inverse * (down[c] - sum - (from[c] - mean) * inverse * dot);
+    }
+}
+
+// out[t][s][c] += columns[e][s] * values[e][c]: scalars of edges as m = 0 rows, rotated back.
+template <typename T>
+void spread_scalars(int size, int channels, int64_t n, const int64_t* target, const T* columns, const T* values, T* out,
+                    int threads) {
+    by_nodes(target, nullptr, n, threads, [&](int64_t e) {
+        const T* value = values + e * channels;
+        for (int s = 0; s < size; ++s) {
+            const T weight = columns[e * size + s];
+            T* to = out + (target[e] * size + s) * channels;
+#pragma omp simd
+            for (int c = 0; c < channels; ++c) to[c] += weight * value[c];
+        }
+    });
+}
+
+template <typename T>
+void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* target, const T* columns,
+                             const T* values, const T* grad, T* grad_columns, T* grad_values, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        const T* value = values + e * channels;
+        T* down = grad_values + e * channels;
+        std::fill(down, down + channels, T(0));
+        for (int s = 0; s < size; ++s) {
+            const T* up = grad + (target[e] * size + s) * channels;
+            const T weight = columns[e * size + s];
+            T dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int c = 0; c < channels; ++c) {
+                down[c] += weight * up[c];
+                dot += value[c] * up[c];
+            }
+            grad_columns[e * size + s] = dot;
+        }
+    }
+}
+
+}  // namespace
+
+#define FOR_TYPE(T, suffix)                                                                                            \
+    void gather_rotate_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t, const T* x,        \
+                                const T* rot, const T* mod, T* out, int threads) {                                     \
+        gather_rotate<T>(l, m, c, n, s, t, x, rot, mod, out, threads);                                                 \
+    }                                                                                                                  \
+    void gather_rotate_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t,           \
+                                         const T* x, const T* rot, const T* mod, T* grad, T* grad_rot, T* grad_mod,    \
+                                         int threads) {                                                                \
+        gather_rotate_backward<T>(l, m, c, n, s, t, x, rot, mod, grad, grad_rot, grad_mod, threads);                   \
+    }                                                                                                                  \
+    void scatter_rotated_##suffix(int l, int m, int c, int64_t n, int half, const int64_t* nodes,                      \
+                                  const int64_t* order, const T* rot, const T* grad, T* grad_x, int threads) {         \
+        scatter_rotated<T>(l, m, c, n, half, nodes, order, rot, grad, grad_x, threads);                                \
+    }                                                                                                                  \
+    void rotate_back_##suffix(int l, int m, int c, int64_t n, const int64_t* t, const T* scaled, const T* values,      \
+                              const T* bias, T* out, int threads) {                                                    \
+        rotate_back<T>(l, m, c, n, t, scaled, values, bias, out, threads);                                             \
+    }                                                                                                                  \
+    void rotate_back_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* t, const T* scaled,              \
+                                       const T* values, const T* bias, const T* grad, T* grad_scaled, T* grad_values,  \
+                                       int threads) {                                                                  \
+        rotate_back_backward<T>(l, m, c, n, t, scaled, values, bias, grad, grad_scaled, grad_values, threads);         \
+    }                                                                                                                  \
+    void gate_##suffix(int l, int m, int c, int64_t n, const T* hidden, const T* bias, T* out, int threads) {          \
+        gate<T>(l, m, c, n, hidden, bias, out, threads);                                                               \
+    }                                                                                                                  \
+    void gate_backward_##suffix(int l, int m, int c, int64_t n, const T* hidden, const T* bias, const T* grad,         \
+                                T* grad_hidden, int threads) {                                                         \
+        gate_backward<T>(l, m, c, n, hidden, bias, grad, grad_hidden, threads);                                        \
+    }                                                                                                                  \
+    void add_of_nodes_##suffix(int c, int64_t n, const int64_t* s, const int64_t* t, const T* of_source,               \
+                               const T* of_target, T* out, int threads) {                                              \
+        add_of_nodes<T>(c, n, s, t, of_source, of_target, out, threads);                                               \
+    }                                                                                                                  \
+    void norm_silu_##suffix(int c, int64_t n, const T* x, const T* weight, const T* bias, T* out, int threads) {       \
+        norm_silu<T>(c, n, x, weight, bias, out, threads);                                                             \
+    }                                                                                                                  \
+    void norm_silu_backward_##suffix(int c, int64_t n, const T* x, const T* weight, const T* bias, const T* grad,      \
+                                     T* grad_x, int threads) {                                                         \
+        norm_silu_backward<T>(c, n, x, weight, bias, grad, grad_x, threads);                                           \
+    }                                                                                                                  \
+    void spread_scalars_##suffix(int size, int c, int64_t n, const int64_t* t, const T* columns, const T* values,      \
+                                 T* out, int threads) {                                                                \
+        spread_scalars<T>(size, c, n, t, columns, values, out, threads);                                               \
+    }                                                                                                                  \
+    void spread_scalars_backward_##suffix(int size, int c, int64_t n, const int64_t* t, const T* columns,              \
+                                          const T* values, const T* grad, T* grad_columns, T* grad_values,             \
+                                          int threads) {                                                               \
+        spread_scalars_backward<T>(size, c, n, t, columns, values, grad, grad_columns, grad_values, threads);          \
+    }
+
+extern "C" {
+FOR_TYPE(float, f32)
+FOR_TYPE(double, f64)
+}

@@ -1,0 +1,63 @@
+"""The edges of a batch as all layers see them, and sums of messages over them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class EdgeGeometry:
+    """What all layers share of the edges.
+
+    Attributes
+    ----------
+    source, target : (edges,) atom indices.
+    rotation : (edges, n_reduced, coefficients) into the edge frame.
+    back : (edges, coefficients, n_reduced) out of it, times the envelope.
+    basis : (edges, K) radial basis.
+    species : source and target species embeddings, each (atoms, edge_channels).
+    state : (atoms, channels) what charge and spin add to l = 0 in every layer, or None.
+    """
+
+    source: Tensor
+    target: Tensor
+    rotation: Tensor
+    back: Tensor
+    basis: Tensor
+    species: tuple[Tensor, Tensor]
+    state: Tensor | None
+
+    def chunks(self, size: int | None) -> list["EdgeGeometry"]:
+        """Consecutive edges, at most `size` at a time; None: all at once."""
+        if size is None or size >= self.source.shape[0]:
+            return [self]
+        # `split` and not slices: the gradients of all parts are then joined once, instead of each padded with zeros.
+        names = ("source", "target", "rotation", "back", "basis")
+        columns = [getattr(self, name).split(size) for name in names]
+        return [replace(self, **dict(zip(names, part, strict=True))) for part in zip(*columns, strict=True)]
+
+
+Messages = Callable[[Tensor, EdgeGeometry], Tensor]
+
+
+def sum_messages(messages: Messages, x: Tensor, *, chunks: Sequence[EdgeGeometry]) -> Tensor:
+    """The sum of messages at their targets, (atoms, coefficients, channels).
+
+    Of several chunks, one at a time is held in memory: what its gradient needs is computed again on the way back.
+    """
+    if len(chunks) == 1:
+        return torch.zeros_like(x).index_add(0, chunks[0].target, messages(x, chunks[0]))
+    total = torch.zeros_like(x)
+    for edges in chunks:
+        # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
+        first, last = int(edges.target.min()), int(edges.target.max())
+        part = checkpoint(_sum_in_rows, messages, x, edges, first, last + 1 - first, use_reentrant=False)
+        total[first : last + 1] += part
+    return total
+
+
+def _sum_in_rows(messages: Messages, x: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
+    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, messages(x, edges))

@@ -1,0 +1,360 @@
+"""Messages of frozen networks on CPUs: the compiled kernels between matrix products, a few hundred edges at a time.
+
+The numbers are those of `Layer.messages` and `EdgeDegreeEmbedding`, in less memory and time. Parameters get no
+gradient here. Where a gradient itself has to be differentiated (`create_graph`), it is that of the plain modules.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from esen_flows.network.edges import EdgeGeometry, sum_messages
+from esen_flows.network.harmonics import reduced_order
+from esen_flows.network.native import MAX_LMAX, Kernels, kernels
+from esen_flows.network.norms import degree_index
+from esen_flows.network.radial import RadialMLP
+from esen_flows.network.so2 import MixM, SO2Convolution
+
+if TYPE_CHECKING:
+    from esen_flows.network.esen import ESEN, EdgeDegreeEmbedding, Layer
+
+# Of all sizes tried, those whose rows stay in the second-level cache of a core were the fastest.
+EDGES_PER_STEP_AND_THREAD = 256
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product of a convolution: columns `read` times `weight` are columns `write`."""
+
+    read: slice
+    write: slice
+    weight: Tensor
+
+
+def _products(convolution: SO2Convolution) -> list[Product]:
+    rows = convolution.lmax + 1
+    n_in, n_out, extra = convolution.in_channels, convolution.out_channels, convolution.extra_outputs
+    first = Product(slice(0, rows * n_in), slice(0, extra + rows * n_out), convolution.fc_m0.weight.detach().T)
+    products, done = [first], rows
+    for m, mix in enumerate(cast(Sequence[MixM], convolution.so2_m_conv), start=1):
+        weight = mix.block().detach().T
+        shares = (2 * (rows - m),) if mix.weights == "complex" else (rows - m, rows - m)
+        for share in shares:
+            read = slice(done * n_in, (done + share) * n_in)
+            products.append(Product(read, slice(extra + done * n_out, extra + (done + share) * n_out), weight))
+            done += share
+    return products
+
+
+def _bias(convolution: SO2Convolution) -> Tensor:
+    return convolution.fc_m0.bias.detach()
+
+
+def _multiply(products: Sequence[Product], values: Tensor, out: Tensor) -> None:
+    for product in products:
+        torch.mm(values[:, product.read], product.weight, out=out[:, product.write])
+
+
+def _multiply_back(products: Sequence[Product], grad: Tensor, out: Tensor) -> None:
+    for product in products:
+        torch.mm(grad[:, product.write], product.weight.T, out=out[:, product.read])
+
+
+class Radial:
+    """All but the last layer of a radial network, (edges, K) -> (edges, edge_channels)."""
+
+    def __init__(self, kernel: Kernels, network: RadialMLP) -> None:
+        self.kernel = kernel
+        first, norm_1, _, second, norm_2, _, last = cast(Iterable[Any], network.net)
+        self.basis, self.source, self.target = (
+            part.contiguous() for part in first.weight.detach().split(network.split, 1)
+        )
+        self.bias = first.bias.detach()
+        self.norms = [(norm.weight.detach(), norm.bias.detach()) for norm in (norm_1, norm_2)]
+        self.weight, self.shift = second.weight.detach(), second.bias.detach()
+        self.last_weight, self.last_bias = last.weight.detach(), last.bias.detach()
+        self.channels = len(self.bias)
+
+    def tables(self, species: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the species of source and target add to the first layer, each (atoms, edge_channels)."""
+        return species[0].detach() @ self.source.T, torch.addmm(self.bias, species[1].detach(), self.target.T)
+
+    def forward(self, step: "Step") -> tuple[Tensor, Tensor, Tensor]:
+        """Before the first norm, before the second, and the result."""
+        before_1 = step.basis @ self.basis.T
+        self.kernel.add_of_nodes(self.channels, step.n, step.source, step.target, *step.tables, before_1)
+        after = torch.empty_like(before_1)
+        self.kernel.norm_silu(self.channels, step.n, before_1, *self.norms[0], after)
+        before_2 = torch.addmm(self.shift, after, self.weight.T)
+        self.kernel.norm_silu(self.channels, step.n, before_2, *self.norms[1], after)
+        return before_1, before_2, after
+
+    def backward(self, step: "Step", before_1: Tensor, before_2: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of the basis, (edges, K), from that of the result."""
+        down = torch.empty_like(grad)
+        self.kernel.norm_silu_backward(self.channels, step.n, before_2, *self.norms[1], grad, down)
+        grad = down @ self.weight
+        self.kernel.norm_silu_backward(self.channels, step.n, before_1, *self.norms[0], grad, down)
+        return down @ self.basis
+
+
+@dataclass(frozen=True)
+class Step:
+    """The edges of one step.
+
+    Attributes
+    ----------
+    n : their number.
+    source, target : (n,) atoms; target sorted.
+    by_source : (n,) order in which the sources are sorted.
+    rotation, scaled : (n, rows, coefficients) into the edge frame; and out of it (transposed), times the envelope.
+    basis : (n, K).
+    tables : of the radial network.
+    """
+
+    n: int
+    source: Tensor
+    target: Tensor
+    by_source: Tensor
+    rotation: Tensor
+    scaled: Tensor
+    basis: Tensor
+    tables: tuple[Tensor, Tensor]
+
+
+class Edges:
+    """The edges of a batch in steps, for all layers.
+
+    Up to `limit` edges, what the way back needs is kept from the way there; of more, it is computed again.
+    """
+
+    def __init__(self, geometry: EdgeGeometry, limit: int | None) -> None:
+        self.geometry, self.limit = geometry, limit
+        self.keep = limit is None or len(geometry.source) <= limit
+        size = EDGES_PER_STEP_AND_THREAD * torch.get_num_threads()
+        columns = (geometry.source.split(size), geometry.target.split(size))
+        self.parts = [(source, target, source.argsort(stable=True)) for source, target in zip(*columns, strict=True)]
+
+    def steps(self, radial: Radial, rotation: Tensor, scaled: Tensor, basis: Tensor) -> Iterator[tuple[slice, Step]]:
+        """The rows of each step, and the step."""
+        tables, start = radial.tables(self.geometry.species), 0
+        for source, target, order in self.parts:
+            rows = slice(start, start := start + len(source))
+            yield rows, Step(len(source), source, target, order, rotation[rows], scaled[rows], basis[rows], tables)
+
+    def replaced(self, rotation: Tensor, scaled: Tensor, basis: Tensor) -> EdgeGeometry:
+        """The geometry with these tensors."""
+        return replace(self.geometry, rotation=rotation, back=scaled.transpose(1, 2), basis=basis)
+
+
+class Messages:
+    """The edge part of one layer."""
+
+    def __init__(self, kernel: Kernels, layer: "Layer", lmax: int, mmax: int) -> None:
+        self.kernel, self.plain = kernel, layer.messages
+        block = layer.edge_wise
+        one, two = block.so2_conv_1, block.so2_conv_2
+        self.sizes = (lmax, mmax)
+        self.rows = len(reduced_order(lmax, mmax))
+        self.channels, self.hidden, self.extra = one.in_channels // 2, one.out_channels, one.extra_outputs
+        self.radial = Radial(kernel, one.rad_func)
+        self.first, self.second = _products(one), _products(two)
+        self.bias_1, self.bias_2 = _bias(one), _bias(two)
+
+    def sum(self, edges: Edges, x: Tensor, rotation: Tensor, scaled: Tensor, basis: Tensor) -> tuple[Tensor, list[Any]]:
+        """Total (atoms, coefficients, channels), and what is kept of each step."""
+        total, kept = torch.zeros_like(x), []
+        for _, step in edges.steps(self.radial, rotation, scaled, basis):
+            values = self._compute(step, x)
+            shared = (step.target, step.scaled, values[-1], self.bias_2, total)
+            self.kernel.rotate_back(*self.sizes, self.channels, step.n, *shared)
+            kept.append(values if edges.keep else None)
+        return total, kept
+
+    def gradients(
+        self,
+        edges: Edges,
+        kept: Sequence[Any],
+        grad: Tensor,
+        x: Tensor,
+        rotation: Tensor,
+        scaled: Tensor,
+        basis: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of x, rotation, scaled and basis, from that of the total."""
+        grad_x = torch.zeros_like(x)
+        of_edges = (torch.zeros_like(rotation), torch.zeros_like(scaled), torch.empty_like(basis))
+        for (rows, step), values in zip(edges.steps(self.radial, rotation, scaled, basis), kept, strict=True):
+            known = values or self._compute(step, x)
+            self._backward(step, x, known, grad, grad_x, *(value[rows] for value in of_edges))
+        return grad_x, *of_edges
+
+    def _compute(self, step: Step, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Modulation, hidden rows without their bias, and messages in the edge frame without theirs."""
+        kernel, n = self.kernel, step.n
+        _, _, scalars = self.radial.forward(step)
+        modulation = torch.addmm(self.radial.last_bias, scalars, self.radial.last_weight.T)
+        rotated = x.new_empty(n, self.rows * 2 * self.channels)
+        shared = (step.source, step.target, x, step.rotation, modulation, rotated)
+        kernel.gather_rotate(*self.sizes, self.channels, n, *shared)
+        hidden = x.new_empty(n, self.extra + self.rows * self.hidden)
+        _multiply(self.first, rotated, hidden)
+        gated = x.new_empty(n, self.rows * self.hidden)
+        kernel.gate(*self.sizes, self.hidden, n, hidden, self.bias_1, gated)
+        values = x.new_empty(n, self.rows * self.channels)
+        _multiply(self.second, gated, values)
+        return modulation, hidden, values
+
+    def _backward(
+        self,
+        step: Step,
+        x: Tensor,
+        known: tuple[Tensor, Tensor, Tensor],
+        grad: Tensor,
+        grad_x: Tensor,
+        grad_rotation: Tensor,
+        grad_scaled: Tensor,
+        grad_basis: Tensor,
+    ) -> None:
+        """Adds to `grad_x`, `grad_rotation`, `grad_scaled`; writes `grad_basis`."""
+        kernel, n, ends = self.kernel, step.n, (step.source, step.target)
+        modulation, hidden, values = known
+        grad_values = torch.empty_like(values)
+        shared: tuple[Tensor, ...] = (step.scaled, values, self.bias_2, grad, grad_scaled, grad_values)
+        kernel.rotate_back_backward(*self.sizes, self.channels, n, step.target, *shared)
+        grad_gated = x.new_empty(n, self.rows * self.hidden)
+        _multiply_back(self.second, grad_values, grad_gated)
+        grad_hidden = torch.empty_like(hidden)
+        kernel.gate_backward(*self.sizes, self.hidden, n, hidden, self.bias_1, grad_gated, grad_hidden)
+        grad_rows = x.new_empty(n, self.rows * 2 * self.channels)
+        _multiply_back(self.first, grad_hidden, grad_rows)
+        grad_modulation = torch.empty_like(modulation)
+        shared = (*ends, x, step.rotation, modulation, grad_rows, grad_rotation, grad_modulation)
+        kernel.gather_rotate_backward(*self.sizes, self.channels, n, *shared)
+        for half, order in enumerate((step.by_source, None)):
+            shared = (step.rotation, grad_rows, grad_x)
+            kernel.scatter_rotated(*self.sizes, self.channels, n, half, ends[half], order, *shared)
+        before_1, before_2, _ = self.radial.forward(step)  # cheaper again than kept
+        grad_scalars = grad_modulation @ self.radial.last_weight
+        grad_basis.copy_(self.radial.backward(step, before_1, before_2, grad_scalars))
+
+
+class Degrees:
+    """The first messages: scalars of edges as m = 0 rows. Its last linear layer acts on the sums over edges."""
+
+    def __init__(self, kernel: Kernels, module: "EdgeDegreeEmbedding", rescale: float) -> None:
+        self.kernel, self.plain = kernel, module
+        self.radial = Radial(kernel, module.rad_func)
+        self.degrees = torch.tensor(degree_index(module.rows - 1))
+        self.sizes = [2 * degree + 1 for degree in range(module.rows)]
+        shape = (module.rows, module.channels)
+        self.weights = self.radial.last_weight.view(*shape, self.radial.channels) / rescale
+        self.biases = (self.radial.last_bias.view(shape) / rescale)[self.degrees]
+
+    def _columns(self, scaled: Tensor) -> Tensor:
+        """(n, coefficients): of each coefficient, the entry in the m = 0 row of its own degree."""
+        return scaled[:, self.degrees, torch.arange(len(self.degrees))].contiguous()
+
+    def sum(self, edges: Edges, x: Tensor, rotation: Tensor, scaled: Tensor, basis: Tensor) -> tuple[Tensor, list[Any]]:
+        """Total (atoms, coefficients, channels); nothing is kept."""
+        n_atoms, size = x.shape[:2]
+        sums, counts = x.new_zeros(n_atoms, size, self.radial.channels), x.new_zeros(n_atoms, size)
+        for _, step in edges.steps(self.radial, rotation, scaled, basis):
+            _, _, scalars = self.radial.forward(step)
+            columns = self._columns(step.scaled)
+            shared = (step.target, columns, scalars, sums)
+            self.kernel.spread_scalars(size, self.radial.channels, step.n, *shared)
+            counts.index_add_(0, step.target, columns)
+        parts = [part @ weight.T for part, weight in zip(sums.split(self.sizes, 1), self.weights, strict=True)]
+        return torch.cat(parts, dim=1) + counts.unsqueeze(2) * self.biases, [None] * len(edges.parts)
+
+    def gradients(
+        self,
+        edges: Edges,
+        kept: Sequence[Any],
+        grad: Tensor,
+        x: Tensor,
+        rotation: Tensor,
+        scaled: Tensor,
+        basis: Tensor,
+    ) -> tuple[None, Tensor, Tensor, Tensor]:
+        """Of rotation, scaled and basis, from that of the total; the messages do not depend on x."""
+        grad_scaled, grad_basis = torch.zeros_like(scaled), torch.empty_like(basis)
+        parts = [part @ weight for part, weight in zip(grad.split(self.sizes, 1), self.weights, strict=True)]
+        of_sums, of_counts = torch.cat(parts, dim=1), (grad * self.biases).sum(dim=2)
+        size, channels = grad.shape[1], self.radial.channels
+        for rows, step in edges.steps(self.radial, rotation, scaled, basis):
+            before_1, before_2, scalars = self.radial.forward(step)
+            columns = self._columns(step.scaled)
+            grad_columns, grad_scalars = torch.empty_like(columns), torch.empty_like(scalars)
+            shared = (step.target, columns, scalars, of_sums, grad_columns, grad_scalars)
+            self.kernel.spread_scalars_backward(size, channels, step.n, *shared)
+            grad_columns += of_counts.index_select(0, step.target)
+            grad_scaled[rows][:, self.degrees, torch.arange(size)] = grad_columns
+            grad_basis[rows] = self.radial.backward(step, before_1, before_2, grad_scalars)
+        return None, torch.zeros_like(rotation), grad_scaled, grad_basis
+
+
+class EdgeSum(torch.autograd.Function):
+    """Sums of messages at their targets; gradients for x, rotation, scaled and basis."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Messages | Degrees, edges: Edges, *inputs: Tensor) -> Tensor:
+        """Total (atoms, coefficients, channels)."""
+        ctx.part, ctx.edges = part, edges
+        ctx.save_for_backward(*inputs)
+        total, ctx.kept = part.sum(edges, *inputs)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """From the gradient of the total."""
+        if torch.is_grad_enabled():
+            return None, None, *_differentiable_gradients(ctx.part, ctx.edges, ctx.saved_tensors, grads[0])
+        found = ctx.part.gradients(ctx.edges, ctx.kept, grads[0].contiguous(), *ctx.saved_tensors)
+        return None, None, *found
+
+
+def _differentiable_gradients(
+    part: Messages | Degrees, edges: Edges, inputs: Sequence[Tensor], grad: Tensor
+) -> list[Tensor | None]:
+    # Views, because x itself depends on the edges through earlier layers, and that way is not taken here.
+    views = [value.view_as(value) for value in inputs]
+    wanted = [value for value in views if value.requires_grad]
+    x, *of_edges = views
+    total = sum_messages(part.plain, x, chunks=edges.replaced(*of_edges).chunks(edges.limit))
+    found = iter(torch.autograd.grad(total, wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if value.requires_grad else None for value in inputs]
+
+
+class FusedNetwork:
+    """The edge parts of a frozen network."""
+
+    def __init__(self, kernel: Kernels, network: "ESEN", rescale: float) -> None:
+        config = network.config
+        self.dtype = network.sphere_embedding.weight.dtype
+        layers = cast("Sequence[Layer]", network.blocks)
+        self.parts: list[Messages | Degrees] = [Degrees(kernel, network.edge_degree_embedding, rescale)]
+        self.parts += [Messages(kernel, layer, config.lmax, config.mmax) for layer in layers]
+
+    def sum(self, part: Messages | Degrees, edges: Edges, x: Tensor) -> Tensor:
+        """Sum of the messages of one part, (atoms, coefficients, channels); differentiable to any order."""
+        geometry = edges.geometry
+        # `scaled` is contiguous: `back` is its transposed view.
+        scaled = geometry.back.transpose(1, 2).contiguous()
+        return cast(Tensor, EdgeSum.apply(part, edges, x.contiguous(), geometry.rotation, scaled, geometry.basis))
+
+
+def fused(network: "ESEN", rescale: float) -> FusedNetwork | None:
+    """The kernels for this network as it is now; None where they do not apply.
+
+    They are for CPUs, gate activations, float32 and float64, with a compiler at hand (see `native`).
+    """
+    config, weight = network.config, network.sphere_embedding.weight
+    if config.act_type != "gate" or config.lmax > MAX_LMAX or weight.device.type != "cpu":
+        return None
+    kernel = kernels(weight.dtype)
+    return None if kernel is None else FusedNetwork(kernel, network, rescale)

@@ -1,0 +1,133 @@
+"""Loads `edge_kernels.cpp`: compiled once per machine with the C++ compiler at hand, and optional.
+
+Without a compiler the same numbers come from plain torch operations, more slowly. `ESEN_FLOWS_NATIVE=off` does not even
+try.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("edge_kernels.cpp")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+MAX_LMAX = 6  # of the widths compiled in
+COMPILE_SECONDS = 300
+SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+
+# i: int, n: number of edges, p: an array. Every function ends with the number of threads.
+SIGNATURES = {
+    "gather_rotate": "iiinpppppp",
+    "gather_rotate_backward": "iiinpppppppp",
+    "scatter_rotated": "iiinippppp",
+    "rotate_back": "iiinppppp",
+    "rotate_back_backward": "iiinppppppp",
+    "gate": "iiinppp",
+    "gate_backward": "iiinpppp",
+    "add_of_nodes": "inppppp",
+    "norm_silu": "inpppp",
+    "norm_silu_backward": "inppppp",
+    "spread_scalars": "iinpppp",
+    "spread_scalars_backward": "iinpppppp",
+}
+_TYPES = {"i": ctypes.c_int, "n": ctypes.c_int64, "p": ctypes.c_void_p}
+
+logger = logging.getLogger(__name__)
+
+
+class Kernels:
+    """The compiled functions by name, for one dtype; tensors are passed by address, None as null."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        for name, signature in SIGNATURES.items():
+            function = getattr(library, f"{name}_{SUFFIX[dtype]}")
+            function.argtypes = [_TYPES[letter] for letter in signature] + [ctypes.c_int]
+            function.restype = None
+            setattr(self, name, _caller(function))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no kernel {name!r}; there are {', '.join(SIGNATURES)}")
+
+
+def _caller(function: Any) -> Any:
+    def call(*arguments: int | Tensor | None) -> None:
+        values = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+        function(*values, torch.get_num_threads())
+
+    return call
+
+
+@cache
+def kernels(dtype: torch.dtype) -> Kernels | None:
+    """The kernels, compiled if need be; None where that is not possible, with the reason logged once."""
+    library = _library()
+    return Kernels(library, dtype) if library is not None and dtype in SUFFIX else None
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    if os.environ.get("ESEN_FLOWS_NATIVE", "").lower() == "off":
+        return None
+    try:
+        return ctypes.CDLL(str(compiled()))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        logger.warning(
+            "esen_flows runs without its compiled kernels, about 1.5 times slower on this CPU: %s "
+            "(ESEN_FLOWS_NATIVE=off hides this)",
+            detail.strip().splitlines()[0] if detail.strip() else type(error).__name__,
+        )
+        return None
+
+
+def compiled() -> Path:
+    """The shared library for this source, compiler and processor, made if it is not there yet.
+
+    Raises
+    ------
+    OSError : no compiler ($CXX, g++, clang++), or nowhere to write.
+    subprocess.SubprocessError : the compiler failed.
+    """
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
+    if compiler is None:
+        raise FileNotFoundError("no C++ compiler: install g++, or name one in CXX")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to someone else; a library from there is not loaded")
+    parts = (SOURCE.read_bytes(), " ".join((compiler, *FLAGS)).encode(), _processor().encode())
+    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    library = folder / f"edge_kernels-{name}.so"
+    if not library.exists():
+        _compile(compiler, library)
+    return library
+
+
+def _compile(compiler: str, library: Path) -> None:
+    descriptor, made = tempfile.mkstemp(dir=library.parent, suffix=".so")
+    os.close(descriptor)
+    try:
+        command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", made]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+        os.replace(made, library)  # processes that compile at the same time make the same file
+    finally:
+        Path(made).unlink(missing_ok=True)
+
+
+def _processor() -> str:
+    """What -march=native depends on; home folders are shared by nodes of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

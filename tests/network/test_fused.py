@@ -1,0 +1,224 @@
+"""Compiled kernels against the plain modules: the same numbers, to any order of derivatives."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.network import native
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.derivatives import energy_forces_stress
+from esen_flows.network.edges import EdgeGeometry
+from esen_flows.network.esen import ESEN
+from esen_flows.network.fused import Edges, EdgeSum
+
+SMALL = ESENConfig(sphere_channels=8, hidden_channels=6, edge_channels=5, max_num_elements=20, cutoff_angstrom=4.0)
+VARIANTS = {
+    "published": SMALL,
+    "lmax 3": replace(SMALL, lmax=3),
+    "mmax 1, real": replace(SMALL, mmax=1, so2_weights="real"),
+    "lmax 4, real": replace(SMALL, lmax=4, mmax=3, so2_weights="real"),
+    "lmax 1": replace(SMALL, lmax=1, mmax=1, norm_type="layer_norm"),
+    "lmax 6": replace(SMALL, lmax=6, num_layers=1),
+    "no envelope, Bessel": replace(SMALL, use_envelope=False, distance_function="bessel", norm_type="layer_norm_sh"),
+    "grid on nodes": replace(SMALL, mlp_type="grid"),
+    "neighbour limit": replace(SMALL, max_neighbors=9),
+    "charge and spin": replace(SMALL, charge_spin_embedding="rand_emb"),
+    "direct": replace(SMALL, direct_forces=True, direct_stress="target", denoising=True),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Where there is a compiler, the kernels have to be there."""
+    if native.kernels(torch.float64) is None:
+        pytest.skip("no C++ compiler here")
+
+
+def network(config: ESENConfig, dtype: torch.dtype = torch.float64) -> ESEN:
+    torch.manual_seed(1)
+    made = ESEN(config).to(dtype)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)  # biases start at zero and would not be seen
+    return made.requires_grad_(False)
+
+
+def batch(config: ESENConfig, dtype: torch.dtype = torch.float64) -> GraphBatch:
+    silicon, aluminium = bulk("Si", "diamond", 5.4, cubic=True), bulk("Al", "fcc", 3.7, cubic=True)
+    for crystal in (silicon, aluminium):  # layer norms of features that vanish by symmetry only amplify rounding
+        crystal.rattle(0.1, seed=3)
+    # A crystal, a molecule, an atom without neighbours, a cell smaller than the cutoff.
+    structures = [silicon, molecule("CH3CH2OH"), Atoms("O"), aluminium]
+    graphs = [Graph.from_atoms(atoms, config.cutoff_angstrom, config.max_neighbors) for atoms in structures]
+    return GraphBatch.collate(graphs, dtype=dtype)
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    scale = max(1.0, other.nan_to_num().abs().max().item())
+    torch.testing.assert_close(one.isnan(), other.isnan())
+    return (one.nan_to_num() - other.nan_to_num()).abs().max().item() / scale
+
+
+@pytest.mark.parametrize("limit", [None, 40], ids=["kept", "computed again"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_energy_forces_stress_equal_the_plain_modules(name: str, limit: int | None) -> None:
+    plain = network(VARIANTS[name])
+    graph = batch(plain.config)
+    expected = energy_forces_stress(plain, graph)
+    plain.freeze()
+    assert plain.fused is not None
+    plain.edges_per_chunk = limit
+    found = energy_forces_stress(plain, graph)
+    for part in ("energy", "forces", "stress", "embedding"):
+        assert difference(getattr(found, part), getattr(expected, part)) < 1e-12
+
+
+def test_float32_is_as_good_as_the_plain_modules() -> None:
+    exact = energy_forces_stress(network(SMALL), batch(SMALL))
+    plain = network(SMALL, torch.float32)
+    graph = batch(SMALL, torch.float32)
+    usual = energy_forces_stress(plain, graph)
+    plain.freeze()
+    found = energy_forces_stress(plain, graph)
+    for part in ("energy", "forces", "stress"):
+        error = difference(getattr(found, part).double(), getattr(exact, part))
+        assert error < 2.0 * difference(getattr(usual, part).double(), getattr(exact, part)) + 1e-6
+
+
+def edge_inputs(made: ESEN, n_edges: int) -> tuple[EdgeGeometry, list[torch.Tensor]]:
+    """A few edges of a batch, with x, rotation, scaled and basis as independent variables."""
+    graph = batch(made.config)
+    geometry = made._geometry(graph, graph.vectors, None).chunks(n_edges)[0]
+    x = torch.randn(len(graph.numbers), made.n_coefficients, made.config.sphere_channels, dtype=torch.float64)
+    # Independent of each other, but zero outside of the blocks of equal degree, as all rotations are.
+    inputs = [x, geometry.rotation, geometry.back.transpose(1, 2).contiguous(), geometry.basis]
+    return geometry, [value.detach().clone() for value in inputs]
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["first embedding", "layer"])
+def test_gradients_and_gradients_of_gradients(part: int) -> None:
+    made = network(replace(SMALL, lmax=2, mmax=1, sphere_channels=3, hidden_channels=2, edge_channels=2))
+    made.freeze()
+    assert made.fused is not None
+    geometry, (x, rotation, scaled, basis) = edge_inputs(made, 4)
+    x = x[:3].requires_grad_(True)
+    geometry = replace(geometry, source=geometry.source % 3, target=(geometry.target % 3).sort().values)
+    edges = Edges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), None)
+    blocks = (rotation != 0).double()
+
+    def total(x: torch.Tensor, rotation: torch.Tensor, scaled: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+        return EdgeSum.apply(made.fused.parts[part], edges, x, rotation * blocks, scaled * blocks, basis)
+
+    inputs = (x, *(value.requires_grad_(True) for value in (rotation, scaled, basis)))
+    assert torch.autograd.gradcheck(total, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(total, inputs, fast_mode=True)
+
+
+def test_second_derivatives_equal_those_of_the_plain_modules() -> None:
+    made = network(SMALL)
+    graph = batch(SMALL)
+    direction = torch.randn_like(graph.vectors)
+
+    def product() -> torch.Tensor:
+        vectors = graph.vectors.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(made(graph, vectors=vectors).energy.sum(), vectors, create_graph=True)
+        return torch.autograd.grad(gradient, vectors, direction)[0]
+
+    expected = product()
+    made.freeze()
+    for limit in (None, 40):
+        made.edges_per_chunk = limit
+        assert difference(product(), expected) < 1e-12
+
+
+def test_numbers_do_not_depend_on_threads() -> None:
+    made = network(SMALL)
+    made.freeze()
+    graph = batch(SMALL)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(energy_forces_stress(made, graph))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert difference(other.forces, results[0].forces) < 1e-12
+
+
+def test_no_memory_is_read_before_it_is_written() -> None:
+    made = network(SMALL)
+    made.freeze()
+    graph = batch(SMALL)
+    expected = energy_forces_stress(made, graph)
+    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
+    try:
+        found = energy_forces_stress(made, graph)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert difference(found.forces, expected.forces) < 1e-14
+    assert difference(found.stress, expected.stress) < 1e-14
+
+
+def test_edges_in_any_other_order_are_summed_too() -> None:
+    made = network(SMALL)
+    graph = batch(SMALL)
+    order = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(0))
+    columns = ("source", "target", "vectors", "edge_system")
+    mixed = replace(graph, **{name: getattr(graph, name)[order] for name in columns})
+    expected = energy_forces_stress(made, graph)
+    made.freeze()
+    assert difference(energy_forces_stress(made, mixed).forces, expected.forces) < 1e-12
+
+
+def test_nan_is_not_hidden() -> None:
+    made = network(SMALL)
+    made.freeze()
+    graph = batch(SMALL)
+    vectors = graph.vectors.clone()
+    vectors[0, 0] = float("nan")
+    assert energy_forces_stress(made, replace(graph, vectors=vectors)).energy[0].isnan()
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """As in a new process with an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for cached in (native.kernels, native._library):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (native.kernels, native._library):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"])
+def test_without_a_working_compiler_the_plain_modules_answer(fresh, monkeypatch, caplog, compiler: str) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    made = network(SMALL)
+    with caplog.at_level(logging.WARNING):
+        made.freeze()
+    assert made.fused is None
+    assert "without its compiled kernels" in caplog.text
+    assert torch.isfinite(energy_forces_stress(made, batch(SMALL)).forces).all()
+    assert not list(fresh.glob("**/*.so"))
+
+
+def test_kernels_can_be_switched_off(fresh, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("ESEN_FLOWS_NATIVE", "off")
+    assert native.kernels(torch.float32) is None
+    assert not caplog.text
+
+
+def test_a_library_is_compiled_once(fresh, monkeypatch) -> None:
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-O0"))  # faster to compile
+    library = native.compiled()
+    made = library.stat().st_mtime_ns
+    assert native.compiled() == library
+    assert library.stat().st_mtime_ns == made
+    assert [file.name for file in library.parent.iterdir()] == [library.name]
