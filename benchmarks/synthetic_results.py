@@ -44,7 +44,7 @@ def relaxations(count: int, first: int = 0, seed: int = 0) -> Iterator[tuple[Ato
     random = np.random.default_rng(seed)
     for number in range(first, first + count):
         atoms, identity = _crystal(random)
-        identity["material_ids"] = [f"wbm-{number}"]
+        identity |= {"material_ids": [f"wbm-{number}"], "tags": [f"step-{number % 5 + 1}"]}
         yield atoms, identity, _relaxation(atoms, identity, number, random)
 
 

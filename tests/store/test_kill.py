@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_eight_processes_compute_each_of_200_results_once(embedded_settings: Set
 
 
 def test_four_workers_under_fire(embedded_settings: Settings, tmp_path: Path) -> None:
-    """Fifty rounds of the same: python tests/store/test_kill.py"""
+    """Fifty rounds of the same: python tests/store/test_kill.py (benchmarks/results/store_kill.json)"""
     settings = own_server(embedded_settings, tmp_path)
     killed = kill_rounds(settings, tmp_path, rounds=5)
     assert all(killed[victim] > 0 for victim in ("worker", "mongod", "heartbeat", "keeper"))
@@ -126,19 +127,21 @@ def remote(server: ReplicaSet, folder: Path) -> Settings:
 
 def main(rounds: int) -> None:
     """That many rounds against both kinds of server, printed as JSON."""
-    for guarded in (False, True):
+    results = {}
+    for kind in ("private server", "replica set with users"):
         with tempfile.TemporaryDirectory() as made:
             folder, server = Path(made), None
             settings = Settings(mongo_uri=None, data_dir=folder, server_timeout_seconds=120.0)
-            if guarded:
+            if kind != "private server":
                 server = ReplicaSet(folder / "server", find_mongod(None).binary)
                 settings = remote(server, folder)
             try:
-                happened = kill_rounds(settings, folder, rounds, server=server)
+                results[kind] = {"rounds": rounds, **kill_rounds(settings, folder, rounds, server=server)}
             finally:
                 server.kill() if server else embedded.stop(settings, force=True)
-        kind = "replica set with users" if guarded else "private server"
-        print(json.dumps({"server": kind, "rounds": rounds, **happened, "load average": os.getloadavg()}), flush=True)
+        results[kind]["load_average"] = os.getloadavg()
+    versions = {"mongod": find_mongod(None).version, "pymongo": version("pymongo")}
+    print(json.dumps({**results, "cpus": os.cpu_count(), "versions": versions}, indent=1))
 
 
 if __name__ == "__main__":
