@@ -14,6 +14,8 @@ from ase import Atoms
 from esen_flows.errors import NotConservativeError, NotDifferentiableError
 
 Equivariance = Literal["O3", "SO3", "approximate"]
+# Of a Hessian: what is common to all products of one call is a few per cent of so many (three a row).
+ROWS_PER_CALL = 32
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,15 @@ class ForceField(ABC):
         NotDifferentiableError, StructureError, UnknownElementError, EvaluationError : see `hessian_vector_products`.
         """
         chosen, n = list(range(len(atoms)) if rows is None else rows), len(atoms)
-        unit = np.zeros((len(chosen), 3, n, 3))
-        for row, atom in enumerate(chosen):
-            unit[row, :, atom] = np.eye(3)
-        products = self.hessian_vector_products(atoms, unit.reshape(-1, n, 3))
-        return products.reshape(len(chosen), 3, n, 3).transpose(0, 2, 1, 3)
+        result = np.zeros((len(chosen), n, 3, 3))
+        for first in range(0, len(chosen), ROWS_PER_CALL):
+            some = chosen[first : first + ROWS_PER_CALL]
+            unit = np.zeros((len(some), 3, n, 3))
+            for row, atom in enumerate(some):
+                unit[row, :, atom] = np.eye(3)
+            products = self.hessian_vector_products(atoms, unit.reshape(-1, n, 3)).reshape(unit.shape)
+            result[first : first + len(some)] = products.transpose(0, 2, 1, 3)
+        return result
 
 
 def require_conservative(force_field: ForceField, purpose: str) -> None:
