@@ -16,4 +16,4 @@ def job_store(store: Store) -> JobStore:
     """
     if isinstance(store, SpoolStore):
         return JobStore(MemoryStore("jobs"), additional_stores={"data": MemoryStore("data")})
-    return JobStore.from_dict_spec(job_store_spec(store.database))
+    return JobStore.from_dict(job_store_spec(store.database))

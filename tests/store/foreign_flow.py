@@ -1,4 +1,4 @@
-"""What somebody does with a Maker of another package and our settings files: nothing of ours is imported."""
+"""What somebody does with Makers of another package and our settings files."""
 
 import json
 import os
@@ -21,12 +21,14 @@ launchpad.reset("", require_password=False)
 worker = FWorker.from_file("my_fworker.yaml")
 first = foreign_job.make(3)
 second = foreign_job.total(first.output["large"])
-launchpad.add_wf(flow_to_workflow(Flow([first, second])))
+unlisted, bare = foreign_job.unlisted(7), foreign_job.bare()
+launchpad.add_wf(flow_to_workflow(Flow([first, second, unlisted, bare])))
 rapidfire(launchpad, worker, nlaunches=0, strm_lvl="ERROR")
 states = [launchpad.get_fw_by_id(n).state for n in launchpad.get_fw_ids()]
 SETTINGS.JOB_STORE.connect()
 print(json.dumps({"states": states, "total": SETTINGS.JOB_STORE.get_output(second.uuid),
-                  "ours": [name for name in sys.modules if name.startswith("esen_flows")]}))
+                  "unlisted": len(SETTINGS.JOB_STORE.get_output(bare.uuid, load=True)),
+                  "torch": "torch" in sys.modules}))
 """
 FOREIGN_JOB = """
 from jobflow import job
@@ -36,13 +38,21 @@ def make(n):
     return {"n": n, "large": ["x" * 1_000_000] * 18 + [n]}
 
 @job
+def unlisted(n):
+    return {"n": n, "blob": ["x" * 1_000_000] * 18}
+
+@job
+def bare():
+    return ["x" * 1_000_000] * 18
+
+@job
 def total(large):
     return large[-1] + len(large)
 """
 
 
 def run_foreign_flow(folder: Path) -> dict[str, Any]:
-    """Run two jobs through FireWorks with the files that `write_jobflow_files` wrote into a folder; what they say."""
+    """Run four jobs through FireWorks with the files that `write_jobflow_files` wrote into a folder; what they say."""
     (folder / "foreign_job.py").write_text(FOREIGN_JOB)
     variables = {"JOBFLOW_CONFIG_FILE": str(folder / "jobflow.yaml"), "PYTHONPATH": str(folder)}
     done = subprocess.run(

@@ -36,8 +36,8 @@ def test_the_files_hold_the_settings_and_are_private(remote: Database, tmp_path:
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
     jobflow, launchpad, worker = (yaml.safe_load(path.read_text()) for path in paths)
     docs, data = jobflow["JOB_STORE"]["docs_store"], jobflow["JOB_STORE"]["additional_stores"]["data"]
-    assert docs["type"] == "MongoStore"
-    assert data["type"] == "GridFSStore"
+    assert docs["@class"] == "RoomyStore"
+    assert data["@class"] == "GridFSStore"
     for where in (docs, data):
         assert (where["uri"], where["database"]) == (URI, "group")
         assert where["mongoclient_kwargs"] == {"journal": True, "w": "majority", "serverSelectionTimeoutMS": 1000}
@@ -65,12 +65,19 @@ def test_a_link_is_not_followed(remote: Database, tmp_path: Path) -> None:
 @pytest.mark.mongod
 def test_foreign_jobs_land_in_the_same_database(store: "Store", tmp_path: Path) -> None:
     write_jobflow_files(store.database, tmp_path)
-    assert run_foreign_flow(tmp_path) == {"states": ["COMPLETED", "COMPLETED"], "total": 22, "ours": []}
+    assert run_foreign_flow(tmp_path) == {
+        "states": ["COMPLETED"] * 4,
+        "total": 22,
+        "unlisted": 18,
+        "torch": False,
+    }
     database = store.database
-    assert database["jobs"].count_documents({}) == 2
+    assert database["jobs"].count_documents({}) == 4
     files = list(database["data.files"].find())
-    assert len(files) == 1
-    assert files[0]["length"] > 16 * 2**20  # more than a document could hold
-    assert database["fireworks"].count_documents({}) == 2
+    assert len(files) == 3
+    assert all(file["length"] > 16 * 2**20 for file in files)  # more than a document could hold
+    (mixed,) = database["jobs"].find({"output.n": 7})
+    assert mixed["output"]["blob"]["store"] == "data"  # the small part stays where queries find it
+    assert database["fireworks"].count_documents({}) == 4
     for name in ("fireworks", "launches", "workflows"):
         assert all("mongodb://" not in repr(row) for row in database[name].find())

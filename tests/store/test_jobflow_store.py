@@ -39,3 +39,35 @@ def test_a_flow_runs_against_it(store: "Store") -> None:
     assert "blob_uuid" in row["output"]["trajectory"]
     assert jobs.docs_store._collection.write_concern.document["j"] is True
     jobs.close()
+
+
+def test_what_does_not_fit_is_moved_and_found_again(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest parts first, as few as needed; also an output that is no dictionary."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from jobflow import job, run_locally
+
+        from esen_flows.store import roomy_store
+        from esen_flows.store.jobflow_store import job_store
+
+    monkeypatch.setattr(roomy_store, "LIMIT_BYTES", 3000)
+
+    @job
+    def make() -> dict[str, object]:
+        return {"n": 1, "some": ["s" * 1000], "most": ["m" * 2000], "deep": {"list": list(range(50))}}
+
+    @job
+    def text() -> str:
+        return "t" * 4000
+
+    jobs = job_store(store)
+    for made, moved in ((make(), ["most"]), (text(), None)):
+        responses = run_locally(made, log=False, store=jobs, raise_immediately=True)
+        expected = responses[made.uuid][1].output
+        assert jobs.get_output(made.uuid, load=True) == expected
+        row = store.database["jobs"].find_one({"uuid": made.uuid})
+        assert row is not None
+        found = row["output"]
+        assert found["store"] == "data" if moved is None else [n for n in found if found[n] != expected[n]] == moved
+    assert store.database["data.files"].count_documents({"metadata.job_uuid": {"$exists": True}}) == 2
+    jobs.close()
