@@ -36,7 +36,9 @@ class BlobReference:
     shape: tuple[int, ...]
 
 
-def pack(value: Any, large: dict[str, np.ndarray] | None = None, path: str = "output") -> Any:
+def pack(
+    value: Any, large: dict[str, np.ndarray] | None = None, path: str = "output", inline_bytes: int | None = None
+) -> Any:
     """The value with arrays and numpy scalars turned into what BSON holds; lists for tuples.
 
     Parameters
@@ -44,6 +46,7 @@ def pack(value: Any, large: dict[str, np.ndarray] | None = None, path: str = "ou
     value : nested dictionaries (string keys), lists and tuples of arrays, numbers, strings, bytes, dates and None.
     large : receives arrays over 256 kB by their content key; None: everything stays inline.
     path : of the value, for messages.
+    inline_bytes : instead of 256 kB.
 
     Raises
     ------
@@ -51,17 +54,21 @@ def pack(value: Any, large: dict[str, np.ndarray] | None = None, path: str = "ou
     """
     if isinstance(value, dict):
         return {
-            _checked_name(name, path): item if type(item) in _PLAIN else pack(item, large, f"{path}.{name}")
+            _checked_name(name, path): item
+            if type(item) in _PLAIN
+            else pack(item, large, f"{path}.{name}", inline_bytes)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [
-            item if type(item) in _PLAIN else pack(item, large, f"{path}[{index}]") for index, item in enumerate(value)
+            item if type(item) in _PLAIN else pack(item, large, f"{path}[{index}]", inline_bytes)
+            for index, item in enumerate(value)
         ]
     if isinstance(value, np.generic) and value.dtype.kind in "biufUS":
         value = value.item()
     if isinstance(value, np.ndarray | np.generic):
-        return _pack_array(np.asarray(value), large, path)
+        limit = INLINE_LIMIT_BYTES if inline_bytes is None else inline_bytes
+        return _pack_array(np.asarray(value), large, path, limit)
     if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
         raise StoreError(f"{path} is {value}, which does not fit into 64 bits")
     if value is None or isinstance(value, bool | int | float | str | bytes | datetime):
@@ -214,11 +221,11 @@ def _checked_name(name: Any, path: str) -> str:
     return name
 
 
-def _pack_array(array: np.ndarray, large: dict[str, np.ndarray] | None, path: str) -> dict[str, Any]:
+def _pack_array(array: np.ndarray, large: dict[str, np.ndarray] | None, path: str, limit: int) -> dict[str, Any]:
     if array.dtype.kind not in _DTYPE_KINDS:
         raise StoreError(f"{path} is an array of {array.dtype}; arrays of numbers, booleans or text can be stored")
     described = {"dtype": _little_endian(array).dtype.str, "shape": list(array.shape)}
-    if large is None or array.nbytes < INLINE_LIMIT_BYTES:
+    if large is None or array.nbytes < limit:
         return {_INLINE: 1, **described, "data": Binary(_bytes(array))}
     sha = array_key(array)
     large[sha] = array

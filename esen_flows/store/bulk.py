@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-import numpy as np
 from ase import Atoms
-from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
@@ -26,6 +24,7 @@ from esen_flows.store.blobs import pack
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.results import IDENTITY_FIELDS, Store
+from esen_flows.store.rows import row_of_document
 
 BATCH = 1000
 _DUPLICATE = 11000
@@ -79,12 +78,11 @@ def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
     sources: list[ResultDocument] = []
     alone: list[ResultDocument] = []
     for document in documents:
-        large: dict[str, np.ndarray] = {}
-        row = pack(document.model_dump(), large, path=document.kind)
+        row, large = row_of_document(document)
         if large:
             alone.append(document)
             continue
-        rows.append(row | {"_id": ObjectId(), "blobs": [], "attempt": 0, "current": True})
+        rows.append(row | {"attempt": 0, "current": True})
         sources.append(document)
     inserted = len(rows)
     if rows:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import bson
 import numpy as np
 from bson import ObjectId
 from pydantic import ValidationError
@@ -15,6 +16,8 @@ from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.migrations import upgraded
 
+LONGEST_BYTES = 12_000_000  # MongoDB takes 16 MB, a driver and a server add some
+_FEW_BYTES = 2000  # many arrays that are short each are too much together: then all but the shortest are kept apart
 _STORE_FIELDS = ("_id", "blobs")  # of a stored result, beside those of ResultDocument
 
 
@@ -27,10 +30,28 @@ def packed(claim: Claim, document: ResultDocument) -> tuple[Row, dict[str, np.nd
     """
     if document.key != claim.key:
         raise StoreError(f"the claim is for result {claim.key}, but the document is result {document.key}")
-    large: dict[str, np.ndarray] = {}
-    row = pack(document.model_dump(), large, path=document.kind)
-    row |= {"_id": ObjectId(), "blobs": sorted(large), "created_at": _milliseconds(document.created_at)}
-    return row, large
+    return row_of_document(document)
+
+
+def row_of_document(document: ResultDocument) -> tuple[Row, dict[str, np.ndarray]]:
+    """A result as it is stored, with an id of its own, and its large arrays by content key.
+
+    Raises
+    ------
+    StoreError : it holds something that cannot be stored.
+    """
+    fields = document.model_dump() | {"created_at": _milliseconds(document.created_at)}
+    for inline_bytes in (None, _FEW_BYTES):
+        large: dict[str, np.ndarray] = {}
+        row = pack(fields, large, document.kind, inline_bytes)
+        row |= {"_id": ObjectId(), "blobs": sorted(large)}
+        length = len(bson.encode(row))
+        if length < LONGEST_BYTES:
+            return row, large
+    raise StoreError(
+        f"result {document.key} has {length / 1e6:.0f} MB without its arrays, but a document holds 16 MB; give numbers "
+        "as arrays instead of lists"
+    )
 
 
 def document_of(row: Row, load: Callable[[BlobReference], Any] | None) -> ResultDocument:

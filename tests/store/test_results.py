@@ -70,6 +70,24 @@ def test_arrays_of_all_sizes_survive(store: Store) -> None:
     assert rows(store) == {"results": 1, "claims": 0, "blobs": 1, "blob_chunks": 3}
 
 
+def test_many_short_arrays_are_no_long_document(store: Store) -> None:
+    """Together they would not fit into one; a path of a long run of molecular dynamics is such a thing."""
+    output = {"path": [large_array(n, 0.2) for n in range(90)], "small": np.arange(5)}
+    store.commit(claimed(store), document(KEY, output=output))
+    found = store.get(KEY)
+    assert found is not None
+    assert found.output is not None
+    np.testing.assert_array_equal(found.output["path"][89], output["path"][89])
+    np.testing.assert_array_equal(found.output["small"], output["small"])
+    assert store.database["blobs"].count_documents({}) == 90
+
+
+def test_a_document_that_is_too_long_by_itself_is_refused_with_the_remedy(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"has 18 MB without its arrays.*as arrays instead of lists"):
+        store.commit(claimed(store), document(KEY, output={"words": "x" * 18_000_000}))
+    assert store.get(KEY) is None
+
+
 def test_large_arrays_are_left_where_they_are_unless_asked_for(store: Store) -> None:
     array = large_array(0)
     store.commit(claimed(store), document(KEY, output={"large": array, "small": np.arange(2)}))
