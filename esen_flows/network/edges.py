@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from esen_flows.network.recompute import recomputed
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,13 @@ class EdgeGeometry:
 Messages = Callable[[Tensor, EdgeGeometry], Tensor]
 
 
-def sum_messages(messages: Messages, x: Tensor, *, chunks: Sequence[EdgeGeometry]) -> Tensor:
+def sum_messages(
+    messages: Messages, x: Tensor, *, chunks: Sequence[EdgeGeometry], parameters: Sequence[Tensor] = ()
+) -> Tensor:
     """The sum of messages at their targets, (atoms, coefficients, channels).
 
-    Of several chunks, one at a time is held in memory: what its gradient needs is computed again on the way back.
+    Of several chunks, one at a time is held in memory: what its gradient needs, and what that gradient's own needs, is
+    computed again on the way back. `parameters` are those that `messages` reads and that may get a gradient.
     """
     if len(chunks) == 1:
         return torch.zeros_like(x).index_add(0, chunks[0].target, messages(x, chunks[0]))
@@ -54,10 +59,23 @@ def sum_messages(messages: Messages, x: Tensor, *, chunks: Sequence[EdgeGeometry
     for edges in chunks:
         # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
         first, last = int(edges.target.min()), int(edges.target.max())
-        part = checkpoint(_sum_in_rows, messages, x, edges, first, last + 1 - first, use_reentrant=False)
+        values = (x, edges.rotation, edges.back, edges.basis, *edges.species)
+        part = recomputed(partial(_sum_in_rows, messages, edges, first, last + 1 - first), values, parameters)
         total[first : last + 1] += part
     return total
 
 
-def _sum_in_rows(messages: Messages, x: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
+def _sum_in_rows(
+    messages: Messages,
+    edges: EdgeGeometry,
+    first: int,
+    rows: int,
+    x: Tensor,
+    rotation: Tensor,
+    back: Tensor,
+    basis: Tensor,
+    of_sources: Tensor,
+    of_targets: Tensor,
+) -> Tensor:
+    edges = replace(edges, rotation=rotation, back=back, basis=basis, species=(of_sources, of_targets))
     return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, messages(x, edges))

@@ -168,7 +168,11 @@ class ESEN(nn.Module):
         chunks = edges.chunks(self.edges_per_chunk)
         layers = cast(Iterable[Layer], self.blocks)
         messages: list[Messages] = [self.edge_degree_embedding, *(layer.messages for layer in layers)]
-        return [partial(sum_messages, part, chunks=chunks) for part in messages]
+        modules = [self.edge_degree_embedding, *(layer.edge_wise for layer in layers)]
+        return [
+            partial(sum_messages, part, chunks=chunks, parameters=list(module.parameters()))
+            for part, module in zip(messages, modules, strict=True)
+        ]
 
     def freeze(self) -> None:
         """Make the parameters constants, as they are and where they are now: evaluation becomes faster."""
