@@ -52,16 +52,19 @@ def show(key: KeyArgument, form: Annotated[Literal["table", "json"], typer.Optio
     """Show one stored result."""
     from esen_flows.cli.listing import plain
     from esen_flows.store.connection import open_store
+    from esen_flows.store.models import stored_model
     from esen_flows.store.query import find_by_prefix
 
-    found = find_by_prefix(open_store(), key)
+    store = open_store()
+    found = find_by_prefix(store, key)
     if not found:
         raise InputError(f"no result with a key that begins with {key!r}; list some with: esen-flows query KIND")
     if len(found) > 1:
         keys = ", ".join(document.key[: len(key) + 6] for document in found)
         raise InputError(f"{key!r} begins the keys of several results ({keys}); give more digits")
     if form == "json":
-        typer.echo(json.dumps(plain(found[0]), indent=1))
+        force_field = stored_model(store.database, found[0].model_key)
+        typer.echo(json.dumps({**plain(found[0]), "model": force_field}, indent=1))
         return
     _show(found[0])
 

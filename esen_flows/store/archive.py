@@ -3,6 +3,7 @@
     manifest.json           what it is, first
     results/000000.jsonl    results as MongoDB's canonical extended JSON, one a line
     structures/000000.jsonl input structures, likewise
+    models/000000.jsonl     the force fields of the results, likewise
     blobs/<key>.npy         large arrays in numpy's format, by the hash of their content
     checksums.json          sha256 of every other file, last
 
@@ -31,7 +32,9 @@ from esen_flows.store.database import Row
 FORMAT, FORMAT_VERSION = "esen_flows archive", 1
 _MANIFEST, _CHECKSUMS = "manifest.json", "checksums.json"
 _PART_BYTES = 8 * 2**20  # of lines in a part; one line may be longer
-_NAMES = re.compile(r"manifest\.json|(results|structures)/[0-9]{6}\.jsonl|blobs/[0-9a-f]{64}\.npy|checksums\.json")
+_NAMES = re.compile(
+    r"manifest\.json|(results|structures|models)/[0-9]{6}\.jsonl|blobs/[0-9a-f]{64}\.npy|checksums\.json"
+)
 
 
 class ArchiveWriter:
@@ -61,7 +64,7 @@ class ArchiveWriter:
             self._partial.unlink(missing_ok=True)
 
     def add_rows(self, folder: str, rows: Iterable[Row]) -> int:
-        """Write documents as they come; how many. `folder` is results or structures, and used once."""
+        """Write documents as they come; how many. `folder` is results, structures or models, and used once."""
         lines: list[str] = []
         count = length = part = 0
         for row in rows:

@@ -85,6 +85,7 @@ def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
         rows.append(row | {"attempt": 0, "current": True})
         sources.append(document)
     inserted = len(rows)
+    store.note_models((document.model_key, document.model_label) for document in documents)
     if rows:
         for index, on_own_id in db.call(lambda: _duplicates(db["results"].insert_many, rows)).items():
             if not on_own_id:  # else a repeated operation met its own first insertion

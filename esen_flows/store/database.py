@@ -11,6 +11,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import (
     AutoReconnect,
+    BulkWriteError,
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
@@ -24,6 +25,7 @@ from esen_flows.store.embedded import EmbeddedServer, Lease
 
 T = TypeVar("T")
 Row = dict[str, Any]
+_DUPLICATE = 11000
 
 INDEXES: dict[str, list[IndexModel]] = {
     "results": [
@@ -199,6 +201,17 @@ def _reason(error: AutoReconnect) -> str:
     """What the driver says, without its timeouts and what it knows about each server."""
     said = re.sub(r" \(configured timeouts[^)]*\)", "", str(error))
     return said.partition(", Timeout: ")[0][:300]
+
+
+def without_duplicates(write: Callable[[], object]) -> bool:
+    """Carry out a bulk of insertions; False when some met what was there already."""
+    try:
+        write()
+    except BulkWriteError as error:
+        if any(fault["code"] != _DUPLICATE for fault in error.details["writeErrors"]):
+            raise
+        return False
+    return True
 
 
 def connect(settings: Settings) -> Database:

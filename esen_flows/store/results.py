@@ -21,6 +21,7 @@ from esen_flows.store.blobs import BlobStore, pack, unpack
 from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.database import Database, Row
 from esen_flows.store.migrations import upgraded
+from esen_flows.store.models import note_models
 from esen_flows.store.rows import document_of, packed
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Store:
         self._blobs = BlobStore(database)
         self._refuge = refuge
         self._away_since: float | None = None
+        self._noted_models: set[tuple[str, str]] = set()
 
     @property
     def database(self) -> Database:
@@ -171,6 +173,7 @@ class Store:
             row["_id"] = document_id
         while True:
             try:
+                self.note_models([(document.model_key, document.model_label)])
                 stored = self._commit(claim, row, large)
                 self._away_since = None
                 return self.read(stored)
@@ -243,6 +246,13 @@ class Store:
         except DuplicateKeyError:  # two insertions at once; the other one is there now
             db.call(lambda: db["structures"].update_one({"_id": key}, update, upsert=True))
         return key
+
+    def note_models(self, named: Iterable[tuple[str, str]]) -> None:
+        """Store force fields by key and label; each asks the server once per process."""
+        new = set(named) - self._noted_models
+        if new:
+            note_models(self.database, new)
+            self._noted_models |= new
 
     def get_structure(self, key: str) -> Atoms | None:
         """The structure of a key, or None."""

@@ -74,7 +74,7 @@ def document_of(row: Row, load: Callable[[BlobReference], Any] | None) -> Result
         fault = error.errors(include_input=False, include_url=False)[0]
         raise StoreError(
             f"result {row.get('key')} is not as this version of esen_flows writes it ({fault['loc'][0]}: "
-            f"{fault['msg'][:200]}); upgrade esen_flows, or look for damage with: esen-flows db verify"
+            f"{fault['msg'][:200]}); upgrade esen_flows if a newer one wrote it, else the store is damaged"
         ) from None
 
 

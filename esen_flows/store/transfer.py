@@ -1,27 +1,27 @@
 """Results from one store into another by an archive: export and import."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bson import ObjectId
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import InputError
 from esen_flows.store.archive import Archive, ArchiveWriter
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.claims import Claims
-from esen_flows.store.database import Database, Row
+from esen_flows.store.database import Database, Row, without_duplicates
 from esen_flows.store.maintenance import batches, ids_after
+from esen_flows.store.models import add_models, model_problems
 from esen_flows.store.results import Store
 from esen_flows.store.verify import references, result_problems, structure_problems
 
 _BATCH = 100  # whole documents, which may have megabytes of inline arrays
 _LABELS = ("material_ids", "tags")
-_DUPLICATE = 11000
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
     database, blobs = store.database, BlobStore(store.database)
     arrays: set[str] = set()
     structures: set[str] = set()
+    models: set[str] = set()
 
     def noted(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
             arrays.update(row["blobs"])
             structures.add(row["structure_key"])
+            models.add(row["model_key"])
             yield row
 
     with ArchiveWriter(path) as archive:
@@ -65,6 +67,7 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
         else:
             n_results = archive.add_rows("results", noted(_with_ancestors(database, keys)))
             n_structures = archive.add_rows("structures", _found(database, "structures", "_id", sorted(structures)))
+        archive.add_rows("models", _found(database, "models", "_id", sorted(models)))
         for sha in sorted(arrays):
             header = database.call(lambda sha=sha: database["blobs"].find_one({"_id": sha}))  # type: ignore[misc]
             dtype, shape = (header["dtype"], tuple(header["shape"])) if header else ("<f8", ())
@@ -86,10 +89,12 @@ def import_archive(store: Store, path: Path) -> Transferred:
     with Archive(path) as archive:
         _check(store, archive)
         n_structures = sum(_add_structures(database, batch) for batch in batches(archive.rows("structures"), _BATCH))
+        add_models(database, archive.rows("models"))
         claims = Claims(database)
         results = arrays = 0
         try:
             for batch in batches(archive.rows("results"), _BATCH):
+                store.note_models((row["model_key"], row["model_label"]) for row in batch)
                 added = _add_results(database, claims, archive, batch)
                 results, arrays = results + added[0], arrays + added[1]
         finally:
@@ -127,6 +132,9 @@ def _check(store: Store, archive: Archive) -> None:
     for sha in archive.arrays:
         array = archive.array(sha)
         arrays[sha] = (array.dtype.str, array.shape)
+    for row in archive.rows("models"):
+        for problem in model_problems(row):
+            raise InputError(f"{archive.path} cannot be imported: {problem}")
     for row in archive.rows("structures"):
         problems = list(structure_problems(row))
         if problems or not all(name.isidentifier() for name in row):
@@ -151,7 +159,7 @@ def _add_structures(database: Database, rows: list[Row]) -> int:
         updates.append(UpdateOne({"_id": row["_id"]}, {"$setOnInsert": fields, "$addToSet": labels}, upsert=True))
     known = {"_id": {"$in": [row["_id"] for row in rows]}}
     before = database.call(lambda: database["structures"].count_documents(known))
-    while not database.call(lambda: _without_duplicates(lambda: database["structures"].bulk_write(updates))):
+    while not database.call(lambda: without_duplicates(lambda: database["structures"].bulk_write(updates))):
         continue  # two upserts of one key at once: now it is there
     return len(rows) - before
 
@@ -194,7 +202,7 @@ def _insert(database: Database, rows: list[Row]) -> int:
     known = set(database.call(lambda: database["results"].distinct("key", {"key": keys})))
     fresh = [row for row in rows if row["key"] not in known]
     if fresh:
-        database.call(lambda: _without_duplicates(lambda: database["results"].insert_many(fresh, ordered=False)))
+        database.call(lambda: without_duplicates(lambda: database["results"].insert_many(fresh, ordered=False)))
     ids = {"$in": [row["_id"] for row in fresh]}
     there = set(database.call(lambda: database["results"].distinct("_id", {"_id": ids})))
     return len(there) + sum(_insert_alone(database, row) for row in rows if row["_id"] not in there)
@@ -226,14 +234,3 @@ def _insert_alone(database: Database, row: Row) -> bool:
 
 def _is_settled(row: Row) -> bool:
     return row["failure"] is None or bool(row["failure"]["final"])
-
-
-def _without_duplicates(write: Callable[[], object]) -> bool:
-    """Carry out a bulk of insertions; False when some met what was there already."""
-    try:
-        write()
-    except BulkWriteError as error:
-        if any(fault["code"] != _DUPLICATE for fault in error.details["writeErrors"]):
-            raise
-        return False
-    return True

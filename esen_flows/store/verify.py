@@ -14,6 +14,7 @@ from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.database import Database, Row
 from esen_flows.store.maintenance import ids_after
 from esen_flows.store.migrations import upgraded
+from esen_flows.store.models import model_problems
 from esen_flows.store.results import Store
 
 _BATCH = 100  # whole results, which may have megabytes of inline arrays
@@ -53,6 +54,8 @@ def verify(store: Store) -> Verification:
         report.checked["structures"] += len(rows)
         for row in rows:
             report.problems += structure_problems(row)
+    for rows in ids_after(database, "models", {}):
+        report.problems += [problem for row in rows for problem in model_problems(row)]
     blobs = BlobStore(database)
     for rows in ids_after(database, "blobs", {"dtype": 1, "shape": 1}):
         report.checked["arrays"] += len(rows)

@@ -137,6 +137,7 @@ def test_show_and_query(copper: Any, folder: Path, capsys: pytest.CaptureFixture
     assert run("show", key, "--format", "json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["key"], document["formula"], document["state"]) == (key, "Cu", "finished")
+    assert document["model"] == {"key": "cc" * 32, "labels": ["emt"], "card": None}
 
     assert run("query", "relax", "--elements", "Cu", "--spacegroup", "225", "--format", "json") == 0
     assert [found["key"] for found in json.loads(capsys.readouterr().out)] == [key]

@@ -40,7 +40,7 @@ def test_a_real_result_goes_out_and_in_again(
     assert run("kappa", "Cu.cif", "--model", copper.checkpoint, *options, *mesh) == 0
     capsys.readouterr()
     database = copper.store.database
-    before = list(database["results"].find().sort("_id"))
+    before, models = list(database["results"].find().sort("_id")), list(database["models"].find())
     assert run("db", "verify") == 0
     assert capsys.readouterr().out == "4 results, 1 structures, 1 arrays: all whole\n"
     assert run("db", "export", "all.tar") == 0
@@ -52,12 +52,13 @@ def test_a_real_result_goes_out_and_in_again(
     assert "2 results, 1 structures, 0 large arrays in some.tar" in out
     assert "0 results, 0 structures, 0 large arrays in none.tar" in out
     assert "3 results, 1 structures, 1 large arrays in kappa.tar" in out  # with its relaxation and its forces
-    for collection in ("results", "structures", "blobs", "blob_chunks"):
+    for collection in ("results", "structures", "models", "blobs", "blob_chunks"):
         database[collection].delete_many({})
     for file, added in (("some.tar", (2, 1, 0)), ("kappa.tar", (2, 0, 1)), ("all.tar", (0, 0, 0))):
         assert run("db", "import", file) == 0
         assert "added {} results, {} structures, {} large arrays".format(*added) in capsys.readouterr().out
     assert list(database["results"].find().sort("_id")) == before
+    assert list(database["models"].find()) == models
     assert run("db", "verify") == 0
 
 
@@ -101,7 +102,9 @@ def test_garbage_and_migration_tell_first(copper: Any, folder: Path, capsys: pyt
     assert [found["_id"] for found in results.find()] == [row["_id"]]
 
     assert run("db", "migrate") == 0
-    assert capsys.readouterr().out == "results: 1 of the current version\nstructures: 1 of the current version\n"
+    assert capsys.readouterr().out == "".join(
+        f"{name}: 1 of the current version\n" for name in ("results", "structures", "models")
+    )
     results.update_one({}, {"$set": {"schema_version": 99}})
     assert run("db", "migrate", "--apply") == 1
     assert "1 documents were written by a newer version of esen_flows and left alone" in capsys.readouterr().err

@@ -98,6 +98,7 @@ def test_nothing_to_do(store: "Store") -> None:
     assert migrate(store.database, apply=True) == [
         MigrationReport("results", 1, {}, {}, 0),
         MigrationReport("structures", 0, {}, {}, 0),
+        MigrationReport("models", 1, {}, {}, 0),
     ]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from esen_flows.schemas.documents import ResultDocument
     from esen_flows.store.results import Store
 
-COLLECTIONS = ("results", "structures")
+COLLECTIONS = ("results", "structures", "models")
 
 
 def fields_of(kind: str, parent: str, structure: str, name: str) -> dict[str, Any]:
