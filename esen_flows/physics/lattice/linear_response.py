@@ -46,12 +46,24 @@ def _products(
     force_field: ForceField, cell: Atoms, displaced: list[Dataset], report: Callable[[int], None]
 ) -> np.ndarray:
     """The Hessian of a supercell times each displacement of one atom, (n, n_atoms, 3) in eV/Angstrom."""
-    products = np.zeros((len(displaced), len(cell), 3))
-    for first in range(0, len(displaced), PRODUCTS_PER_CALL):
-        entries = displaced[first : first + PRODUCTS_PER_CALL]
-        vectors = np.zeros((len(entries), len(cell), 3))
-        for vector, entry in zip(vectors, entries, strict=True):
-            vector[entry["number"]] = entry["displacement"]
-        products[first : first + len(entries)] = force_field.hessian_vector_products(cell, vectors)
-        report(len(entries))
-    return products
+    vectors, which, sign = _up_to_sign(displaced, len(cell))
+    products = np.zeros_like(vectors)
+    for first in range(0, len(vectors), PRODUCTS_PER_CALL):
+        block = slice(first, first + PRODUCTS_PER_CALL)
+        products[block] = force_field.hessian_vector_products(cell, vectors[block])
+        report(int((which // PRODUCTS_PER_CALL == first // PRODUCTS_PER_CALL).sum()))
+    return np.asarray(sign[:, None, None] * products[which])
+
+
+def _up_to_sign(displaced: list[Dataset], n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Displacements as vectors (m, n_atoms, 3), opposite ones once; of each displacement, which one and its sign."""
+    known: dict[tuple[float, ...], int] = {}
+    which, sign = [], []
+    for entry in displaced:
+        displacement = np.asarray(entry["displacement"])
+        sign.append(1.0 if tuple(displacement) > (0.0, 0.0, 0.0) else -1.0)
+        which.append(known.setdefault((entry["number"], *(sign[-1] * displacement)), len(known)))
+    vectors = np.zeros((len(known), n_atoms, 3))
+    for vector, (number, *components) in zip(vectors, known, strict=True):
+        vector[int(number)] = components
+    return vectors, np.array(which, dtype=int), np.array(sign)
