@@ -21,8 +21,11 @@ from esen_flows.settings import Settings, get_settings
 from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
 from esen_flows.store.jobflow_files import write_jobflow_files
+from esen_flows.store.maintenance import collect_garbage, size
 from esen_flows.store.mongod import find_mongod
+from esen_flows.store.query import query
 from esen_flows.store.results import Store
+from esen_flows.store.verify import verify
 
 KEY = key_of("one")
 
@@ -71,7 +74,11 @@ def test_a_user_who_may_only_read(guarded: Guarded) -> None:
         open_store(guarded.settings(guarded.reader))
     reading = open_store(guarded.settings(guarded.reader, read_only=True))
     assert reading.get(KEY) is not None
-    assert isinstance(reading.get_or_claim(KEY), object)
+    assert not isinstance(reading.get_or_claim(KEY), Claim)
+    assert len(query(reading, "relax", where="converged or nsites > 0")) >= 1
+    assert {one.name for one in size(reading.database)} >= {"results", "blobs"}
+    assert verify(reading).checked["results"] >= 1
+    assert collect_garbage(reading, apply=False).blobs == 0
     reading.close()
 
 
