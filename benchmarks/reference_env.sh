@@ -3,7 +3,7 @@
 #
 #     benchmarks/reference_env.sh FOLDER [PYTHON]
 #
-# FOLDER (outside the repository; about 1.5 GB) gets fairchem-1.10.0/ and fairchem-2.24.0/. PYTHON: 3.11 (default
+# FOLDER (outside the repository; about 3.5 GB) gets fairchem-1.10.0/ and fairchem-2.24.0/. PYTHON: 3.11 (default
 # python3). torch comes first and is then held: a resolver left free brings gigabytes of CUDA packages. For the same
 # reason the reference itself is installed without its requirements (1.10.0 asks for torch 2.4, 2.24.0 for CUDA
 # kernels that a CPU has no use for), and they are named here.
@@ -36,7 +36,7 @@ echo 'from torch_geometric.utils import scatter as scatter' > "$stub/__init__.py
 
 # shellcheck disable=SC2086
 make_environment 2.24.0 numpy==2.4.6 e3nn==0.6.0 ase==3.29.0 ase-db-backends==0.11.0 lmdb==1.7.3 'setuptools<81' \
-    clusterscope==0.0.18 monty scipy websockets $common
+    clusterscope==0.0.18 backoff monty scipy websockets $common
 
 for environment in "$folder"/fairchem-*; do
     "$environment/bin/python" -c 'import torch; print(torch.__version__)'

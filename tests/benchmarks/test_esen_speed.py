@@ -134,6 +134,7 @@ def test_a_run_writes_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert row["peak_mb"] > 50
     assert row["memory_bytes"] == memory
     assert row["versions"]["torch"] == torch.__version__
+    assert 0 < row["forces_error"] < 1e-4
     assert row["ratio_cpu"] == row["ratio_wall"] == {}
     assert "reference_env.sh" in row["reference"]["fairchem-core 1.10.0"]["error"]
     assert output.with_suffix(".png").stat().st_size > 1000
