@@ -161,8 +161,7 @@ class ESEN(nn.Module):
 
     def _edge_sums(self, edges: EdgeGeometry) -> list[Callable[[Tensor], Tensor]]:
         """Sums of messages of node features: of the first embedding, then of each layer."""
-        in_order = bool((edges.target[1:] >= edges.target[:-1]).all())
-        if self.fused is not None and in_order and edges.basis.dtype == self.fused.dtype:
+        if self.fused is not None and self.fused.takes(edges):
             steps = Edges(edges, self.edges_per_chunk)
             return [partial(self.fused.sum, part, steps) for part in self.fused.parts]
         chunks = edges.chunks(self.edges_per_chunk)

@@ -340,6 +340,10 @@ class FusedNetwork:
         self.parts: list[Messages | Degrees] = [Degrees(kernel, network.edge_degree_embedding, rescale)]
         self.parts += [Messages(kernel, layer, config.lmax, config.mmax) for layer in layers]
 
+    def takes(self, edges: EdgeGeometry) -> bool:
+        """Whether these edges are of the right dtype and sorted by target."""
+        return edges.basis.dtype == self.dtype and bool((edges.target[1:] >= edges.target[:-1]).all())
+
     def sum(self, part: Messages | Degrees, edges: Edges, x: Tensor) -> Tensor:
         """Sum of the messages of one part, (atoms, coefficients, channels); differentiable to any order."""
         geometry = edges.geometry

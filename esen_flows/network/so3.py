@@ -12,17 +12,6 @@ from esen_flows.network.harmonics import assembly_matrix, raising_matrix, raisin
 from esen_flows.network.norms import degree_index
 
 
-# Not module buffers: a cast to float32 and back would round them for good.
-@cache
-def _raising(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.from_numpy(raising_matrix(degree)).to(dtype=dtype, device=device)
-
-
-@cache
-def _assembly(lmax: int, mmax: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.from_numpy(assembly_matrix(lmax, mmax)).to(dtype=dtype, device=device)
-
-
 @cache
 def _product(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.from_numpy(raising_product(degree).T.copy()).to(dtype=dtype, device=device)
@@ -81,16 +70,30 @@ class EdgeRotation(nn.Module):
         super().__init__()
         self.lmax, self.mmax = lmax, mmax
         self.n_rows, self.n_coefficients = len(reduced_order(lmax, mmax)), (lmax + 1) ** 2
+        # Not module buffers: a cast to float32 and back would round them for good.
+        self._constants: dict[tuple[torch.dtype, torch.device], tuple[list[Tensor], Tensor]] = {}
+
+    def constants(self, dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """The raising matrices of the degrees 2 .. lmax and the assembly matrix; made at the first call."""
+        if (dtype, device) not in self._constants:
+            arrays = [
+                *(raising_matrix(degree) for degree in range(2, self.lmax + 1)),
+                assembly_matrix(self.lmax, self.mmax),
+            ]
+            *raising, assembly = (torch.from_numpy(array).to(dtype=dtype, device=device) for array in arrays)
+            self._constants[dtype, device] = (raising, assembly)
+        return self._constants[dtype, device]
 
     def forward(self, frames: Tensor) -> Tensor:
         """(edges, 3, 3) frames -> (edges, n_reduced, (lmax + 1)^2) rotations."""
         n_edges = frames.shape[0]
+        raising, assembly = self.constants(frames.dtype, frames.device)
         first = frames.reshape(n_edges, 9)
         blocks = [first.new_ones(n_edges, 1), first][: self.lmax + 1]
-        for degree in range(2, self.lmax + 1):
-            products = (blocks[-1].unsqueeze(2) * first.unsqueeze(1)).reshape(n_edges, (2 * degree - 1) ** 2 * 9)
-            blocks.append(products @ _raising(degree, frames.dtype, frames.device))
-        dense = torch.cat(blocks, dim=1) @ _assembly(self.lmax, self.mmax, frames.dtype, frames.device)
+        for matrix in raising:
+            products = (blocks[-1].unsqueeze(2) * first.unsqueeze(1)).reshape(n_edges, matrix.shape[0])
+            blocks.append(products @ matrix)
+        dense = torch.cat(blocks, dim=1) @ assembly
         return dense.view(n_edges, self.n_rows, self.n_coefficients)
 
 
