@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
+from ase.filters import UnitCellFilter
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
 
 from esen_flows.data.batch import Graph
 from esen_flows.data.neighbor_cache import NeighborCache
 from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownElementError
 from esen_flows.forcefield import esen
+from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.esen import EsenForceField
@@ -167,20 +171,43 @@ def test_running_out_of_memory_changes_nothing_but_the_batches(force_field, monk
         scarce.evaluate(structures)
 
 
-def test_a_trajectory_costs_one_search_and_the_same_numbers(force_field):
-    perfect = bulk("Si", cubic=True) * (2, 2, 1)
-    moving, fresh = EsenForceField(small_checkpoint()), []
-    trajectory = [rattled(perfect.copy(), seed) for seed in range(3)]
-    trajectory[1].set_cell(trajectory[1].cell.array * [1.01, 0.98, 1], scale_atoms=True)
-    trajectory[2].positions += 3.0
-    trajectory[2].wrap()
-    trajectory[2].numbers[0] = 8
-    steps = [moving.evaluate([atoms])[0] for atoms in trajectory]
-    for atoms in trajectory:
-        force_field.neighbors = NeighborCache(4.0, skin_angstrom=0.0)
-        fresh += force_field.evaluate([atoms])
+def assert_same_without_skin(steps, moving):
+    """Steps (atoms, evaluation) of a force field that keeps pairs, against one that searches every time."""
+    fresh = EsenForceField(small_checkpoint())
+    for atoms, evaluation in steps:
+        fresh.neighbors = NeighborCache(4.0)
+        assert_equal([evaluation], fresh.evaluate([atoms]))
+        assert fresh.neighbors.searches == 1
     assert moving.neighbors.searches == 1
-    assert_equal(steps, fresh)
+
+
+def test_molecular_dynamics_costs_one_search_and_the_same_numbers():
+    atoms, moving, steps = bulk("Si", cubic=True) * (2, 2, 1), EsenForceField(small_checkpoint()), []
+    atoms.calc = ForceFieldCalculator(moving)
+    velocity = np.sqrt(300 * units.kB / atoms.get_masses())[:, None]
+    atoms.set_velocities(velocity * np.random.default_rng(0).normal(size=(32, 3)) + [0.5, 0, 0])  # drifting
+
+    def keep():
+        if dynamics.nsteps % 5 == 0:
+            atoms.wrap()
+        steps.append((atoms.copy(), moving.evaluate([atoms])[0]))
+
+    dynamics = VelocityVerlet(atoms, 2 * units.fs)
+    dynamics.attach(keep)
+    dynamics.run(20)
+    assert np.abs(steps[-1][0].positions - steps[0][0].positions).max() > 1.0
+    assert_same_without_skin(steps, moving)
+
+
+def test_a_relaxation_with_its_cell_costs_one_search_and_the_same_numbers():
+    atoms, moving, steps = rattled(bulk("Si", cubic=True) * (2, 2, 1)), EsenForceField(small_checkpoint()), []
+    atoms.calc = ForceFieldCalculator(moving)
+    optimizer = FIRE(UnitCellFilter(atoms, scalar_pressure=0.5), maxstep=0.05, logfile=None)
+    optimizer.attach(lambda: steps.append((atoms.copy(), moving.evaluate([atoms])[0])))
+    optimizer.run(fmax=1e-6, steps=12)
+    volumes = [atoms.get_volume() for atoms, _ in steps]
+    assert max(volumes) / min(volumes) > 1.02
+    assert_same_without_skin(steps, moving)
 
 
 def test_scale_and_references_enter_the_energy(force_field):
