@@ -80,7 +80,7 @@ def test_groups_of_copies_change_nothing(force_field, crystal, copies, monkeypat
     directions = np.random.default_rng(0).normal(size=(7, 8, 3))
     (graph,) = force_field._graphs([crystal])
     expected = np.einsum("iajb,kjb->kia", force_field.hessian(crystal).transpose(0, 2, 1, 3), directions)
-    found = products(force_field, crystal, directions, 2 * copies * len(graph.source))
+    found = products(force_field, crystal, directions, hessian.MEMORY_OF_FORCE_CALLS * copies * len(graph.source))
     np.testing.assert_allclose(1.7 * found, expected, atol=1e-13)
 
 
