@@ -1,5 +1,7 @@
 """Kept neighbour pairs against a fresh search: the same edges, whatever moved, and no search where none is needed."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -180,3 +182,16 @@ def test_broken_structures_are_refused_after_good_ones():
     flat.set_cell(np.full((3, 3), np.nan))
     with pytest.raises(StructureError, match="NaN"):
         cache.edges([flat])
+
+
+def test_threads_share_a_cache():
+    perfect = bulk("Si", cubic=True) * (2, 2, 2)
+    cells = [rattled(perfect * (1, 1, 1 + seed % 2), seed) for seed in range(40)]
+    cache = NeighborCache(CUTOFF)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda atoms: cache.edges([atoms])[0], cells))
+    for atoms, edges in zip(cells, found, strict=True):
+        fresh = neighbor_pairs(atoms, CUTOFF)
+        np.testing.assert_array_equal(edges.source.numpy(), fresh.source)
+        np.testing.assert_allclose(edges.vectors.numpy(), fresh.vectors, rtol=0, atol=1e-13)
+    assert cache.searches < 20
