@@ -1,6 +1,7 @@
 """`esen-flows db init | size | gc | verify | migrate | export | import`: looking after the database."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -22,7 +23,7 @@ ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this,
 KindOption = Annotated[
     str | None, typer.Option(help="Only results of this kind (relax, forces, phonon, conductivity or kappa, ...).")
 ]
-FilterOption = Annotated[str | None, typer.Option(help="As in esen-flows query; needs --kind.")]
+FilterOption = Annotated[str | None, typer.Option(help="As in esen-flows query.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -121,9 +122,9 @@ def export(
     spacegroup: FilterOption = None,
     model: FilterOption = None,
     campaign: FilterOption = None,
-    where: FilterOption = None,
+    where: Annotated[str | None, typer.Option(help="As in esen-flows query; needs --kind.")] = None,
 ) -> None:
-    """Write results, their structures and arrays into one archive: all of them, or those of a query."""
+    """Write results, their structures and arrays into one archive: all of them, a campaign's, or those of a query."""
     from esen_flows.store.transfer import export_archive
 
     filters: Filters = {
@@ -135,10 +136,11 @@ def export(
         "campaign": campaign,
         "where": where,
     }
-    if kind is None and any(value is not None for value in filters.values()):
-        raise InputError("say which results are meant: --kind relax, --kind conductivity, ...")
+    if kind is None and where is not None:
+        raise InputError("say which results --where is about: --kind relax, --kind conductivity, ...")
     store = _open()
-    keys = None if kind is None else _keys(store, "conductivity" if kind == "kappa" else kind, filters)
+    chosen = kind is not None or any(value is not None for value in filters.values())
+    keys = _keys(store, "conductivity" if kind == "kappa" else kind, filters) if chosen else None
     done = export_archive(store, file, keys)
     typer.echo(f"{done.results} results, {done.structures} structures, {done.arrays} large arrays in {file}")
 
@@ -157,7 +159,10 @@ def _open() -> "Store":
     return open_store()
 
 
-def _keys(store: "Store", kind: str, filters: "Filters") -> Iterator[str]:
+def _keys(store: "Store", kind: str | None, filters: "Filters") -> Iterator[str]:
+    from esen_flows.store.fields import KINDS
     from esen_flows.store.query import stream
 
-    return (document.key for document in stream(store, cast("Kind", kind), **filters))
+    kinds = KINDS if kind is None else (kind,)
+    found = [stream(store, cast("Kind", name), **filters) for name in kinds]
+    return (document.key for document in chain.from_iterable(found))

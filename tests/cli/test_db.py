@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from ase.build import bulk
 from ase.io import write
+from bson import ObjectId
 
 from esen_flows.cli.app import main
 from esen_flows.settings import get_settings
+from esen_flows.store.archive import Archive
 
 pytestmark = pytest.mark.mongod
 
@@ -62,10 +64,28 @@ def test_a_real_result_goes_out_and_in_again(
     assert run("db", "verify") == 0
 
 
+def test_a_campaign_is_one_archive(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All kinds of its results, and nothing of others."""
+    results = copper.store.database["results"]
+    relax = results.find_one({})
+    results.update_one({}, {"$set": {"tags": ["oxides", "tests"]}})
+    phonon = {**relax, "_id": ObjectId(), "kind": "phonon", "key": "ab" * 32, "tags": ["oxides"], "output": None}
+    results.insert_many([phonon, {**phonon, "_id": ObjectId(), "key": "cd" * 32, "tags": ["nitrides"]}])
+    capsys.readouterr()
+    assert run("db", "export", "oxides.tar", "--campaign", "oxides") == 0
+    assert "2 results, 1 structures, 0 large arrays in oxides.tar" in capsys.readouterr().out
+    assert run("db", "export", "tests.tar", "--campaign", "tests", "--formula", "Cu") == 0
+    assert "1 results, 1 structures" in capsys.readouterr().out
+    with Archive(folder / "oxides.tar") as archive:
+        assert {row["key"] for row in archive.rows("results")} == {relax["key"], "ab" * 32}
+
+
 def test_bad_archives_and_filters(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert run("db", "export", "all.tar", "--formula", "Cu") == 1
-    assert "say which results are meant: --kind relax" in capsys.readouterr().err
+    assert run("db", "export", "all.tar", "--where", "nsites < 5") == 1
+    assert "say which results --where is about: --kind relax" in capsys.readouterr().err
+    assert run("db", "export", "all.tar", "--formula", "Cux") == 1
+    assert "not a chemical formula: 'Cux'" in capsys.readouterr().err
     assert run("db", "export", "all.tar", "--kind", "nonsense") == 1
     assert "unknown kind of result 'nonsense'" in capsys.readouterr().err
     assert not (folder / "all.tar").exists()
