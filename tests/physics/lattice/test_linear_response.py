@@ -165,6 +165,8 @@ def test_document_progress_and_count(mgo: Case, monkeypatch: pytest.MonkeyPatch)
     assert len(seen) > 3  # after every third product
     finite = forces(mgo, protocol, force_constants="finite_displacement")
     assert finite.force_constants == "finite_displacement"
+    stored_before = finite.model_dump(exclude={"force_constants"})
+    assert ForcesOutput.model_validate(stored_before).force_constants == "finite_displacement"
     assert finite.forces_fc3.shape == output.forces_fc3.shape
     assert deviation(output.forces_fc3, finite.forces_fc3) < 0.05
 
