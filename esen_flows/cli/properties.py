@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from esen_flows.cli.questions import Dtype, Property, Question, ask
+from esen_flows.cli.questions import Dtype, Question, ask
 from esen_flows.cli.report import print_report
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
@@ -30,6 +30,12 @@ Set = Annotated[
 ]
 DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Precision of force calls.", show_default="float64")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="torch.compile the network: slow to start, faster on GPUs; part of the key.")
+]
+Tf32 = Annotated[
+    bool, typer.Option("--tf32", help="float32 products on GPUs rounded to 10 bits, for screening; part of the key.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for figures.", show_default="results/FORMULA-KEY")
 ]
@@ -48,10 +54,13 @@ def relax(
     set_: Set = None,
     dtype: DtypeOption = None,
     device: Device = "cpu",
+    compile_: Compile = False,
+    tf32: Tf32 = False,
     output: Output = None,
 ) -> None:
     """Relax positions and cell."""
-    _answer("relax", file, model, set_, dtype, device, output)
+    question = ask("relax", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
+    _answer(question, output)
 
 
 def phonon(
@@ -60,10 +69,13 @@ def phonon(
     set_: Set = None,
     dtype: DtypeOption = None,
     device: Device = "cpu",
+    compile_: Compile = False,
+    tf32: Tf32 = False,
     output: Output = None,
 ) -> None:
     """Harmonic phonons: bands, density of states, thermal properties, stability."""
-    _answer("phonon", file, model, set_, dtype, device, output)
+    question = ask("phonon", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
+    _answer(question, output)
 
 
 def kappa(
@@ -72,22 +84,16 @@ def kappa(
     set_: Set = None,
     dtype: DtypeOption = None,
     device: Device = "cpu",
+    compile_: Compile = False,
+    tf32: Tf32 = False,
     output: Output = None,
 ) -> None:
     """Lattice thermal conductivity: relaxation-time approximation and Wigner transport."""
-    _answer("conductivity", file, model, set_, dtype, device, output)
+    question = ask("conductivity", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
+    _answer(question, output)
 
 
-def _answer(
-    kind: Property,
-    file: Path,
-    model: str,
-    set_: list[str] | None,
-    dtype: Dtype | None,
-    device: str,
-    output: Path | None,
-) -> None:
-    question = ask(kind, file, model, set_ or [], dtype, device)
+def _answer(question: Question, output: Path | None) -> None:
     _check_folder(output or Path("results"))
     with _interruptible():
         documents = _documents(question)

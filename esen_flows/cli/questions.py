@@ -43,12 +43,22 @@ class Question:
     steps: tuple[ResultRequest, ...]
 
 
-def ask(kind: Property, file: Path, model: str, assignments: list[str], dtype: Dtype | None, device: str) -> Question:
+def ask(
+    kind: Property,
+    file: Path,
+    model: str,
+    assignments: list[str],
+    dtype: Dtype | None,
+    device: str,
+    *,
+    compile: bool = False,
+    tf32: bool = False,
+) -> Question:
     """Read and check everything that a command was given.
 
     Raises
     ------
-    UsageError : a wrong --set, --device or --dtype.
+    UsageError : a wrong --set, --device, --dtype, --compile or --tf32.
     InputError : a file, structure or force field that cannot be used for this property.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -63,7 +73,8 @@ def ask(kind: Property, file: Path, model: str, assignments: list[str], dtype: D
         reference.require_conservative(kind)
     if not isinstance(protocol, RelaxProtocol) and protocol.displacement.force_constants == "autodiff":
         reference.require_differentiable("force_constants=autodiff")
-    numeric = NumericSettings(dtype=_dtype(reference, dtype))
+    numeric = NumericSettings(dtype=_dtype(reference, dtype), compile=compile, tf32=tf32)
+    _check_numeric(numeric, reference, device)
     steps = _steps(atoms_key(atoms), reference.key, protocol, numeric)
     return Question(kind, atoms, reference, protocol, numeric, device, steps)
 
@@ -83,6 +94,15 @@ def _dtype(model: ModelReference, asked: Dtype | None) -> Dtype:
     if asked not in (None, model.dtype):
         raise UsageError(f"--dtype {asked}: {model.label} computes in {model.dtype} only; leave the option out")
     return model.dtype
+
+
+def _check_numeric(numeric: NumericSettings, model: ModelReference, device: str) -> None:
+    """Refuse what would change the key and not the numbers."""
+    if numeric.tf32 and (numeric.dtype != "float32" or device == "cpu"):
+        raise UsageError(f"--tf32 needs --dtype float32 and --device cuda, got {numeric.dtype} on {device}")
+    theirs = model.card is not None and model.card.family == "third_party"
+    if (numeric.tf32 or numeric.compile) and theirs:
+        raise UsageError(f"--compile and --tf32 are for this package's own networks, not for {model.label}")
 
 
 def _check_purpose(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:

@@ -16,6 +16,7 @@ from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, require_differentiable
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
+from esen_flows.forcefield.precision import compiled, tensor_float_32
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
@@ -32,6 +33,7 @@ class EsenForceField(ForceField):
     memory_bytes : for what a batch holds beside the parameters; default: 1.5 GB on a CPU, on a GPU four fifths of what
         is free. Batches are as large as is expected to fit; those that do not fit are halved, and so are all later
         ones of this object.
+    compile, tf32 : see `load_force_field`.
     """
 
     def __init__(
@@ -42,12 +44,17 @@ class EsenForceField(ForceField):
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float64",
         memory_bytes: float | None = None,
+        compile: bool = False,
+        tf32: bool = False,
     ) -> None:
         self.key, self.label = checkpoint.model_key, label
         self.torch_dtype = {"float32": torch.float32, "float64": torch.float64}[dtype]
         self.device = torch.device(device)
         self.network = checkpoint.network.to(device=self.device, dtype=self.torch_dtype).eval()
         self.network.freeze()
+        # Second derivatives are always those of the network itself.
+        self._evaluator = compiled(self.network) if compile else self.network
+        self._tf32 = tf32
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         config = self.network.config
         references = np.zeros(config.max_num_elements)
@@ -68,8 +75,8 @@ class EsenForceField(ForceField):
         self.neighbors = NeighborCache(config.cutoff_angstrom, device=self.device)
         self._is_known = np.isin(np.arange(config.max_num_elements), sorted(checkpoint.elements))
         memory = available_bytes(self.device) if memory_bytes is None else memory_bytes
-        compiled = self.network.fused is not None
-        self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=compiled))
+        fused = self._evaluator.fused is not None
+        self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=fused))
         # Of second derivatives: the compiled kernels have none, and the modules keep more of an edge.
         self._hessian_budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=False))
 
@@ -109,7 +116,8 @@ class EsenForceField(ForceField):
                 for one in graphs
             ]
 
-        (products,) = budget.run(compute, [graph], [len(graph.source)])
+        with tensor_float_32(self._tf32):
+            (products,) = budget.run(compute, [graph], [len(graph.source)])
         products = self.scale_ev * products
         self.force_evaluations += len(vectors)
         if not np.isfinite(products).all():
@@ -131,8 +139,9 @@ class EsenForceField(ForceField):
     def _in_batches(self, structures: Sequence[Atoms], compute: Callable[[list[Graph]], list[Result]]) -> list[Result]:
         self._check_elements(structures)
         results: list[Result] = []
-        for graphs in self._windows(structures):
-            results += self._budget.run(compute, graphs, [len(graph.source) for graph in graphs])
+        with tensor_float_32(self._tf32):
+            for graphs in self._windows(structures):
+                results += self._budget.run(compute, graphs, [len(graph.source) for graph in graphs])
         return results
 
     def _windows(self, structures: Sequence[Atoms]) -> Iterator[list[Graph]]:
@@ -188,16 +197,16 @@ class EsenForceField(ForceField):
                 )
 
     def _collate(self, graphs: list[Graph]) -> GraphBatch:
-        self.network.edges_per_chunk = self.max_edges
+        self._evaluator.edges_per_chunk = self.max_edges
         return GraphBatch.collate(graphs, dtype=self.torch_dtype, device=self.device)
 
     def _embed_batch(self, graphs: list[Graph]) -> list[np.ndarray]:
         with torch.no_grad():
-            joined = self.network(self._collate(graphs)).node_embedding.double().cpu().numpy()
+            joined = self._evaluator(self._collate(graphs)).node_embedding.double().cpu().numpy()
         return np.split(joined, np.cumsum([len(graph.numbers) for graph in graphs])[:-1])
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
-        result = energy_forces_stress(self.network, self._collate(graphs))
+        result = energy_forces_stress(self._evaluator, self._collate(graphs))
         of_atoms = torch.cat((result.node_energy.double().unsqueeze(1), result.forces.double()), dim=1)
         of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
         atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev

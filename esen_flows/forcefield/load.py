@@ -16,7 +16,12 @@ THIRD_PARTY = {"sevennet": sevennet}
 
 
 def load_force_field(
-    card_or_path: str | Path, *, device: str = "cpu", dtype: Literal["float32", "float64"] = "float64"
+    card_or_path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: Literal["float32", "float64"] = "float64",
+    compile: bool = False,
+    tf32: bool = False,
 ) -> ForceField:
     """A force field, ready to evaluate.
 
@@ -25,18 +30,23 @@ def load_force_field(
     card_or_path : name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
     device : a torch device, such as "cpu", "cuda" or "cuda:1".
     dtype : of the arithmetic. A third-party force field keeps its own, see its declaration.
+    compile : an eSEN through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs the
+        package's own compiled kernels, used without this, are faster.
+    tf32 : float32 products on a GPU may be rounded to 10 bits: faster, and only for screening.
 
     Raises
     ------
     ModelError : unknown card, missing or corrupted checkpoint.
-    InputError : a device that is not there, or an unknown dtype.
+    InputError : a device that is not there, an unknown dtype, `compile` or `tf32` where they mean nothing.
     """
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     check_device(device)
+    if tf32 and (dtype != "float32" or not device.startswith("cuda")):
+        raise InputError(f"tf32 is for dtype float32 on a CUDA device, got {dtype} on {device!r}; leave it out")
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:
-        return EsenForceField(load(text), label=Path(text).stem, device=device, dtype=dtype)
+        return EsenForceField(load(text), label=Path(text).stem, device=device, dtype=dtype, compile=compile, tf32=tf32)
     # Cards are YAML checked by pydantic, which a bare GPU machine lacks; a path works there without them.
     from esen_flows.schemas.card import checkpoint_path, read_card
 
@@ -45,8 +55,13 @@ def load_force_field(
         builder = THIRD_PARTY.get(card.builder or "")
         if builder is None:
             raise ModelError(f"card {text!r} names the builder {card.builder!r}; known are {sorted(THIRD_PARTY)}")
+        if compile or tf32:
+            raise InputError(
+                f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
+            )
         return builder(**card.arguments, device=device)
-    return EsenForceField(load(checkpoint_path(card)), label=card.name, device=device, dtype=dtype)
+    checkpoint = load(checkpoint_path(card))
+    return EsenForceField(checkpoint, label=card.name, device=device, dtype=dtype, compile=compile, tf32=tf32)
 
 
 def check_device(device: str) -> None:

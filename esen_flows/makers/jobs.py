@@ -136,7 +136,10 @@ def _force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
     """Load the force field and make sure that it is the one that the key names."""
     from esen_flows.forcefield.load import load_force_field
 
-    force_field = load_force_field(model["location"], device=model["device"], dtype=request.numeric.dtype)
+    numeric = request.numeric
+    force_field = load_force_field(
+        model["location"], device=model["device"], dtype=numeric.dtype, compile=numeric.compile, tf32=numeric.tf32
+    )
     if force_field.key != request.model_key:
         raise ModelError(
             f"{model['location']} has model key {force_field.key[:12]} here, the request names "

@@ -131,6 +131,8 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
         (["--set", "mesh=0,9,9"], "--set mesh: "),
         (["--set", "displacement.order=2"], "so it is 3"),
         (["--device", "gpu"], "none of cpu, cuda"),
+        (["--tf32"], "--tf32 needs --dtype float32 and --device cuda"),
+        (["--compile", "--model", "sevennet_l3i5"], "own networks"),
         (["--set", "displacement.fc3_supercell=0,1,1"], "positive determinant"),
     ],
 )

@@ -1,0 +1,107 @@
+"""Compiled networks and reduced products: the same numbers, and only where they were asked for."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from esen_flows.errors import InputError
+from esen_flows.forcefield.checkpoint import Checkpoint
+from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.load import load_force_field
+from esen_flows.forcefield.precision import tensor_float_32
+from esen_flows.network.config import ESENConfig
+from esen_flows.network.esen import ESEN
+from esen_flows.testing import check_force_field
+
+TINY = ESENConfig(num_layers=1, lmax=1, mmax=1, sphere_channels=4, hidden_channels=4, edge_channels=4)
+SILICON = [bulk("Si", "diamond", 5.4, cubic=True), bulk("Si", "diamond", 5.5), bulk("Si", "diamond", 5.3) * (2, 1, 1)]
+for atoms in SILICON:
+    atoms.rattle(0.1, seed=1)
+
+
+def checkpoint(config: ESENConfig = TINY) -> Checkpoint:
+    torch.manual_seed(0)
+    return Checkpoint(ESEN(config), scale_ev=1.0, references_ev={14: -1.0}, elements=(14,))
+
+
+@pytest.fixture(scope="module")
+def traced() -> Iterator[EsenForceField]:
+    """Everything of `torch.compile` but the making of machine code, which takes long."""
+    torch.compiler.reset()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+        yield EsenForceField(checkpoint(), compile=True)
+
+
+def assert_same(found, expected, tolerance: float = 1e-12) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=tolerance)
+        np.testing.assert_allclose(one.forces, other.forces, atol=tolerance)
+        np.testing.assert_allclose(one.stress, other.stress, atol=tolerance)
+
+
+def test_a_compiled_network_gives_the_same_numbers(traced: EsenForceField) -> None:
+    expected = EsenForceField(checkpoint()).evaluate(SILICON)
+    assert_same(traced.evaluate(SILICON), expected)
+    assert_same([traced.evaluate([atoms])[0] for atoms in SILICON], expected)
+    with torch.compiler.set_stance("fail_on_recompile"):  # other structures make no new code
+        for atoms in (SILICON[1] * (2, 2, 1), SILICON[0] * (1, 1, 2)):
+            traced.evaluate([atoms])
+            traced.evaluate([atoms, *SILICON])
+
+
+def test_the_contract_holds_for_a_compiled_network(traced: EsenForceField) -> None:
+    check_force_field(traced, SILICON)  # second derivatives too
+
+
+@pytest.mark.slow
+def test_machine_code_gives_the_same_numbers() -> None:
+    torch.compiler.reset()
+    expected = EsenForceField(checkpoint()).evaluate(SILICON)
+    assert_same(EsenForceField(checkpoint(), compile=True).evaluate(SILICON), expected)
+
+
+def test_networks_with_grids_are_not_compiled() -> None:
+    with pytest.raises(InputError, match="grids"):
+        EsenForceField(checkpoint(ESENConfig(**TINY.to_dict(), act_type="s2")), compile=True)
+
+
+def test_tf32_is_set_inside_and_given_back() -> None:
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    for host in ("tf32", "ieee"):
+        products.fp32_precision = host
+        for allowed, name in ((True, "tf32"), (False, "ieee")):
+            with tensor_float_32(allowed):
+                assert products.fp32_precision == name
+            assert products.fp32_precision == host
+    products.fp32_precision = before
+
+
+def test_without_tf32_the_host_programs_choice_does_not_count(monkeypatch) -> None:
+    force_field = EsenForceField(checkpoint())
+    seen = []
+    inner = force_field._evaluate_batch
+
+    def watched(graphs):
+        seen.append(torch.backends.cuda.matmul.fp32_precision)
+        return inner(graphs)
+
+    monkeypatch.setattr(force_field, "_evaluate_batch", watched)
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        force_field.evaluate(SILICON[:1])
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert seen == ["ieee"]
+
+
+@pytest.mark.parametrize(("name", "options"), [("esen_silicon", {"tf32": True}), ("sevennet_l3i5", {"compile": True})])
+def test_options_that_mean_nothing_are_refused(name: str, options: dict[str, bool]) -> None:
+    with pytest.raises(InputError, match="leave"):
+        load_force_field(name, **options)
