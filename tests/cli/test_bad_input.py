@@ -132,7 +132,6 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
         (["--set", "displacement.order=2"], "so it is 3"),
         (["--device", "gpu"], "none of cpu, cuda"),
         (["--tf32"], "--tf32 needs --dtype float32 and --device cuda"),
-        (["--compile", "--model", "sevennet_l3i5"], "own networks"),
         (["--set", "displacement.fc3_supercell=0,1,1"], "positive determinant"),
     ],
 )
@@ -156,6 +155,11 @@ def test_a_slab_may_relax_without_its_cell(run: Run, tmp_path: Path) -> None:
     assert "ESEN_FLOWS_MONGOD" in err  # it got as far as the database
 
 
+def test_a_third_party_force_field_is_not_compiled(run: Run, tmp_path: Path) -> None:
+    answer = run("kappa", write_silicon(tmp_path), "--compile", model="sevennet_l3i5")
+    check(answer, 2, "own networks", tmp_path / "home")
+
+
 def test_a_symbol_that_is_no_element(run: Run, tmp_path: Path) -> None:
     path = write_silicon(tmp_path)
     path.write_text(path.read_text().replace("  Si ", "  Qq "))
@@ -168,7 +172,7 @@ def test_a_symbol_that_is_no_element(run: Run, tmp_path: Path) -> None:
 def test_ctrl_c_is_answered(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt(*words)
 
     monkeypatch.setattr("esen_flows.cli.properties.ask", interrupted)
