@@ -2,7 +2,7 @@
 
     python benchmarks/store_scale.py [COUNT] [FOLDER]
 
-loads made-up results (synthetic_results.py), asks every query example, exports everything, and writes
+loads made-up results (synthetic_results.py), asks every query example, exports everything, and adds what it measured to
 benchmarks/results/store_scale.json. FOLDER (default: a temporary one) keeps the data: a second run with it does not
 load again. Times are walls; beside them stand the CPU seconds of this process and of mongod and the load averages,
 because on a machine that does other work as well the walls say little.
@@ -229,8 +229,8 @@ def main() -> None:
     }
     store.close()
     path = Path(__file__).parent / "results" / "store_scale.json"
-    runs = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(runs | {str(stored): result}, indent=1) + "\n")
+    runs = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps([*runs, result], indent=1) + "\n")
     print(path.read_text())
 
 
