@@ -7,7 +7,7 @@ from esen_flows.network.config import ESENConfig
 
 CPU_BYTES = 1.5e9
 GPU_SHARE = 0.9  # of what is free: the libraries want workspaces of their own
-# A process holds more than the tensors that live in it; measured between 1.04 and 1.4 (benchmarks/memory_per_edge.py).
+# A process holds more than the tensors that live in it: 1.0 to 1.44 times (benchmarks/memory_per_edge.py).
 ALLOCATOR = 1.3
 
 
@@ -20,8 +20,8 @@ def bytes_per_edge(config: ESENConfig, dtype: torch.dtype, *, compiled: bool) ->
 
     | configuration | modules | compiled kernels |
     |---|---|---|
-    | esen_3.2m | 101 | 36 |
-    | esen_30m_mp | 712 | 269 |
+    | esen_3.2m | 100 | 36 |
+    | esen_30m_mp | 712 | 276 |
 
     and twice that in float64. Grids (`act_type` s2, `mlp_type` grid) need more and direct forces less.
 
