@@ -84,6 +84,9 @@ def _compute() -> Iterator[tuple[str, str, bool]]:
     yield "threads", f"{torch.get_num_threads()} (ESEN_FLOWS_THREADS, OMP_NUM_THREADS)", True
     devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
     yield "devices", ", ".join(devices), True
+    from esen_flows.network.native import status
+
+    yield "kernels", status(), True
     tuned = tune_allocator()
     yield "allocator", "glibc, tuned while computing" if tuned else "not glibc: left as it is (slower on CPUs)", True
 

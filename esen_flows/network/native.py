@@ -76,7 +76,7 @@ def kernels(dtype: torch.dtype) -> Kernels | None:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    if os.environ.get("ESEN_FLOWS_NATIVE", "").lower() == "off":
+    if _is_off():
         return None
     try:
         return ctypes.CDLL(str(compiled()))
@@ -90,6 +90,17 @@ def _library() -> ctypes.CDLL | None:
         return None
 
 
+def status() -> str:
+    """What an evaluation on a CPU would use; nothing is compiled."""
+    if _is_off():
+        return "off (ESEN_FLOWS_NATIVE)"
+    compiler = _compiler()
+    if compiler is None:
+        return "no C++ compiler ($CXX, g++, clang++): force calls on CPUs take about 1.5 times longer"
+    library = _library_path(compiler)
+    return str(library) if library.exists() else f"compiled by {compiler} at the first evaluation"
+
+
 def compiled() -> Path:
     """The shared library for this source, compiler and processor, made if it is not there yet.
 
@@ -98,19 +109,31 @@ def compiled() -> Path:
     OSError : no compiler ($CXX, g++, clang++), or nowhere to write.
     subprocess.SubprocessError : the compiler failed.
     """
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
+    compiler = _compiler()
     if compiler is None:
         raise FileNotFoundError("no C++ compiler: install g++, or name one in CXX")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to someone else; a library from there is not loaded")
-    parts = (SOURCE.read_bytes(), " ".join((compiler, *FLAGS)).encode(), _processor().encode())
-    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    library = folder / f"edge_kernels-{name}.so"
+    library = _library_path(compiler)
+    library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if library.parent.stat().st_uid != os.getuid():
+        raise PermissionError(f"{library.parent} belongs to someone else; a library from there is not loaded")
     if not library.exists():
         _compile(compiler, library)
     return library
+
+
+def _is_off() -> bool:
+    return os.environ.get("ESEN_FLOWS_NATIVE", "").lower() == "off"
+
+
+def _compiler() -> str | None:
+    return os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
+
+
+def _library_path(compiler: str) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows"
+    parts = (SOURCE.read_bytes(), " ".join((compiler, *FLAGS)).encode(), _processor().encode())
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    return folder / f"edge_kernels-{digest[:16]}.so"
 
 
 def _compile(compiler: str, library: Path) -> None:

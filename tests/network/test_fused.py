@@ -211,13 +211,16 @@ def test_without_a_working_compiler_the_plain_modules_answer(fresh, monkeypatch,
 
 def test_kernels_can_be_switched_off(fresh, monkeypatch, caplog) -> None:
     monkeypatch.setenv("ESEN_FLOWS_NATIVE", "off")
+    assert native.status().startswith("off")
     assert native.kernels(torch.float32) is None
     assert not caplog.text
 
 
 def test_a_library_is_compiled_once(fresh, monkeypatch) -> None:
     monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-O0"))  # faster to compile
+    assert "at the first evaluation" in native.status()
     library = native.compiled()
+    assert native.status() == str(library)
     made = library.stat().st_mtime_ns
     assert native.compiled() == library
     assert library.stat().st_mtime_ns == made
