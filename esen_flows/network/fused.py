@@ -17,6 +17,7 @@ from esen_flows.network.native import MAX_LMAX, Kernels, kernels
 from esen_flows.network.norms import degree_index
 from esen_flows.network.radial import RadialMLP
 from esen_flows.network.so2 import MixM, SO2Convolution
+from esen_flows.network.so3 import by_rows
 
 if TYPE_CHECKING:
     from esen_flows.network.esen import ESEN, EdgeDegreeEmbedding, Layer
@@ -128,12 +129,11 @@ class Step:
 class Edges:
     """The edges of a batch in steps, for all layers.
 
-    Up to `limit` edges, what the way back needs is kept from the way there; of more, it is computed again.
+    Of the first `limit` edges, what the way back needs is kept from the way there; of others it is computed again.
     """
 
     def __init__(self, geometry: EdgeGeometry, limit: int | None) -> None:
         self.geometry, self.limit = geometry, limit
-        self.keep = limit is None or len(geometry.source) <= limit
         size = EDGES_PER_STEP_AND_THREAD * torch.get_num_threads()
         columns = (geometry.source.split(size), geometry.target.split(size))
         self.parts = [(source, target, source.argsort(stable=True)) for source, target in zip(*columns, strict=True)]
@@ -167,11 +167,11 @@ class Messages:
     def sum(self, edges: Edges, x: Tensor, rotation: Tensor, scaled: Tensor, basis: Tensor) -> tuple[Tensor, list[Any]]:
         """Total (atoms, coefficients, channels), and what is kept of each step."""
         total, kept = torch.zeros_like(x), []
-        for _, step in edges.steps(self.radial, rotation, scaled, basis):
+        for rows, step in edges.steps(self.radial, rotation, scaled, basis):
             values = self._compute(step, x)
             shared = (step.target, step.scaled, values[-1], self.bias_2, total)
             self.kernel.rotate_back(*self.sizes, self.channels, step.n, *shared)
-            kept.append(values if edges.keep else None)
+            kept.append(values if edges.limit is None or rows.stop <= edges.limit else None)
         return total, kept
 
     def gradients(
@@ -268,7 +268,7 @@ class Degrees:
             shared = (step.target, columns, scalars, sums)
             self.kernel.spread_scalars(size, self.radial.channels, step.n, *shared)
             counts.index_add_(0, step.target, columns)
-        parts = [part @ weight.T for part, weight in zip(sums.split(self.sizes, 1), self.weights, strict=True)]
+        parts = [by_rows(part, weight) for part, weight in zip(sums.split(self.sizes, 1), self.weights, strict=True)]
         return torch.cat(parts, dim=1) + counts.unsqueeze(2) * self.biases, [None] * len(edges.parts)
 
     def gradients(
@@ -283,7 +283,7 @@ class Degrees:
     ) -> tuple[None, Tensor, Tensor, Tensor]:
         """Of rotation, scaled and basis, from that of the total; the messages do not depend on x."""
         grad_scaled, grad_basis = torch.zeros_like(scaled), torch.empty_like(basis)
-        parts = [part @ weight for part, weight in zip(grad.split(self.sizes, 1), self.weights, strict=True)]
+        parts = [by_rows(part, weight.T) for part, weight in zip(grad.split(self.sizes, 1), self.weights, strict=True)]
         of_sums, of_counts = torch.cat(parts, dim=1), (grad * self.biases).sum(dim=2)
         size, channels = grad.shape[1], self.radial.channels
         for rows, step in edges.steps(self.radial, rotation, scaled, basis):

@@ -97,6 +97,11 @@ class EdgeRotation(nn.Module):
         return dense.view(n_edges, self.n_rows, self.n_coefficients)
 
 
+def by_rows(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T for (n, rows, in) and (out, in), as one matrix product: torch makes n small ones of a view."""
+    return (x.reshape(-1, x.shape[2]) @ weight.T).view(*x.shape[:2], -1)
+
+
 class SO3Linear(nn.Module):
     """One matrix per degree; bias on l = 0."""
 
@@ -109,9 +114,10 @@ class SO3Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, coefficients, in_channels) -> (n, coefficients, out_channels)."""
-        parts = x.split(self.sizes, dim=1)
-        first = nn.functional.linear(parts[0], self.weight[0], self.bias)
-        return torch.cat([first, *(part @ self.weight[i + 1].T for i, part in enumerate(parts[1:]))], dim=1)
+        first, *others = x.split(self.sizes, dim=1)
+        outputs = [nn.functional.linear(first, self.weight[0], self.bias)]
+        outputs += [by_rows(part, weight) for part, weight in zip(others, self.weight[1:], strict=True)]
+        return torch.cat(outputs, dim=1)
 
 
 class NodeBlock(nn.Module):

@@ -64,9 +64,10 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return (one.nan_to_num() - other.nan_to_num()).abs().max().item() / scale
 
 
-@pytest.mark.parametrize("limit", [None, 40], ids=["kept", "computed again"])
+@pytest.mark.parametrize("limit", [None, 40, 0], ids=["kept", "kept in part", "computed again"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_energy_forces_stress_equal_the_plain_modules(name: str, limit: int | None) -> None:
+def test_energy_forces_stress_equal_the_plain_modules(monkeypatch, name: str, limit: int | None) -> None:
+    monkeypatch.setattr("esen_flows.network.fused.EDGES_PER_STEP_AND_THREAD", 16)
     plain = network(VARIANTS[name])
     graph = batch(plain.config)
     expected = energy_forces_stress(plain, graph)
