@@ -35,7 +35,7 @@ def bytes_per_edge(config: ESENConfig, dtype: torch.dtype, *, compiled: bool) ->
     rows = 2 * moduli - c.lmax - 1
     if compiled:
         hidden = (c.lmax + rows) * c.hidden_channels
-        layer = 2 * moduli * c.sphere_channels + hidden + rows * c.sphere_channels
+        layer = (2 * moduli + rows) * c.sphere_channels + hidden + 2 * c.edge_channels
         numbers = c.num_layers * (layer + coefficients * c.sphere_channels / 8) + 7 * rows * coefficients
     else:
         channels = max(c.sphere_channels, c.hidden_channels)

@@ -265,32 +265,29 @@ void rotate_back_backward(int lmax, int mmax, int channels, int64_t n, const int
         }
 }
 
-// hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0.
+// hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0. The gates
+// become their sigmoids, which the way back needs too.
 template <typename T>
-void gate(int lmax, int mmax, int channels, int64_t n, const T* hidden, const T* bias, T* out, int threads) {
+void gate(int lmax, int mmax, int channels, int64_t n, T* hidden, const T* bias, T* out, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
     const std::vector<T> zero(channels, T(0));
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<T> gates(extra);
-#pragma omp for schedule(static)
-        for (int64_t e = 0; e < n; ++e) {
-            const T* from = hidden + e * wide;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        T* gates = hidden + e * wide;
 #pragma omp simd
-            for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(from[c] + bias[c]);
-            for (int64_t r = 0; r < n_rows; ++r) {
-                const T* h = from + extra + r * channels;
-                const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
-                T* to = out + (e * n_rows + r) * channels;
-                if (rows[r].l == 0) {
+        for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(gates[c] + bias[c]);
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const T* h = gates + extra + r * channels;
+            const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
+            T* to = out + (e * n_rows + r) * channels;
+            if (rows[r].l == 0) {
 #pragma omp simd
-                    for (int c = 0; c < channels; ++c) to[c] = (h[c] + b[c]) * sigmoid(h[c] + b[c]);
-                } else {
-                    const T* g = gates.data() + (rows[r].l - 1) * channels;
+                for (int c = 0; c < channels; ++c) to[c] = (h[c] + b[c]) * sigmoid(h[c] + b[c]);
+            } else {
+                const T* g = gates + (rows[r].l - 1) * channels;
 #pragma omp simd
-                    for (int c = 0; c < channels; ++c) to[c] = (h[c] + b[c]) * g[c];
-                }
+                for (int c = 0; c < channels; ++c) to[c] = (h[c] + b[c]) * g[c];
             }
         }
     }
@@ -302,40 +299,34 @@ void gate_backward(int lmax, int mmax, int channels, int64_t n, const T* hidden,
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
     const std::vector<T> zero(channels, T(0));
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<T> gates(extra);
-#pragma omp for schedule(static)
-        for (int64_t e = 0; e < n; ++e) {
-            const T* from = hidden + e * wide;
-            T* to = grad_hidden + e * wide;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        const T* gates = hidden + e * wide;
+        T* to = grad_hidden + e * wide;
+        std::fill(to, to + extra, T(0));
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const T* h = gates + extra + r * channels;
+            const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
+            const T* up = grad + (e * n_rows + r) * channels;
+            T* down = to + extra + r * channels;
+            if (rows[r].l == 0) {
 #pragma omp simd
-            for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(from[c] + bias[c]);
-            std::fill(to, to + extra, T(0));
-            for (int64_t r = 0; r < n_rows; ++r) {
-                const T* h = from + extra + r * channels;
-                const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
-                const T* up = grad + (e * n_rows + r) * channels;
-                T* down = to + extra + r * channels;
-                if (rows[r].l == 0) {
+                for (int c = 0; c < channels; ++c) {
+                    const T v = h[c] + b[c], s = sigmoid(v);
+                    down[c] = up[c] * s * (T(1) + v * (T(1) - s));
+                }
+            } else {
+                const T* g = gates + (rows[r].l - 1) * channels;
+                T* sum = to + (rows[r].l - 1) * channels;
 #pragma omp simd
-                    for (int c = 0; c < channels; ++c) {
-                        const T v = h[c] + b[c], s = sigmoid(v);
-                        down[c] = up[c] * s * (T(1) + v * (T(1) - s));
-                    }
-                } else {
-                    const T* g = gates.data() + (rows[r].l - 1) * channels;
-                    T* sum = to + (rows[r].l - 1) * channels;
-#pragma omp simd
-                    for (int c = 0; c < channels; ++c) {
-                        down[c] = up[c] * g[c];
-                        sum[c] += up[c] * (h[c] + b[c]);
-                    }
+                for (int c = 0; c < channels; ++c) {
+                    down[c] = up[c] * g[c];
+                    sum[c] += up[c] * (h[c] + b[c]);
                 }
             }
-#pragma omp simd
-            for (int64_t c = 0; c < extra; ++c) to[c] *= gates[c] * (T(1) - gates[c]);
         }
+#pragma omp simd
+        for (int64_t c = 0; c < extra; ++c) to[c] *= gates[c] * (T(1) - gates[c]);
     }
 }
 
@@ -468,7 +459,7 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
                                        int threads) {                                                                  \
         rotate_back_backward<T>(l, m, c, n, t, scaled, values, bias, grad, grad_scaled, grad_values, threads);         \
     }                                                                                                                  \
-    void gate_##suffix(int l, int m, int c, int64_t n, const T* hidden, const T* bias, T* out, int threads) {          \
+    void gate_##suffix(int l, int m, int c, int64_t n, T* hidden, const T* bias, T* out, int threads) {                \
         gate<T>(l, m, c, n, hidden, bias, out, threads);                                                               \
     }                                                                                                                  \
     void gate_backward_##suffix(int l, int m, int c, int64_t n, const T* hidden, const T* bias, const T* grad,         \

@@ -192,10 +192,14 @@ class Messages:
             self._backward(step, x, known, grad, grad_x, *(value[rows] for value in of_edges))
         return grad_x, *of_edges
 
-    def _compute(self, step: Step, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Modulation, hidden rows without their bias, and messages in the edge frame without theirs."""
+    def _compute(self, step: Step, x: Tensor) -> tuple[Tensor, ...]:
+        """What the way back needs.
+
+        Two hidden layers of the radial network, the modulation, gates and hidden rows (these without their bias), and
+        last the messages in the edge frame, without theirs.
+        """
         kernel, n = self.kernel, step.n
-        _, _, scalars = self.radial.forward(step)
+        before_1, before_2, scalars = self.radial.forward(step)
         modulation = torch.addmm(self.radial.last_bias, scalars, self.radial.last_weight.T)
         rotated = x.new_empty(n, self.rows * 2 * self.channels)
         shared = (step.source, step.target, x, step.rotation, modulation, rotated)
@@ -206,13 +210,13 @@ class Messages:
         kernel.gate(*self.sizes, self.hidden, n, hidden, self.bias_1, gated)
         values = x.new_empty(n, self.rows * self.channels)
         _multiply(self.second, gated, values)
-        return modulation, hidden, values
+        return before_1, before_2, modulation, hidden, values
 
     def _backward(
         self,
         step: Step,
         x: Tensor,
-        known: tuple[Tensor, Tensor, Tensor],
+        known: tuple[Tensor, ...],
         grad: Tensor,
         grad_x: Tensor,
         grad_rotation: Tensor,
@@ -221,7 +225,7 @@ class Messages:
     ) -> None:
         """Adds to `grad_x`, `grad_rotation`, `grad_scaled`; writes `grad_basis`."""
         kernel, n, ends = self.kernel, step.n, (step.source, step.target)
-        modulation, hidden, values = known
+        before_1, before_2, modulation, hidden, values = known
         grad_values = torch.empty_like(values)
         shared: tuple[Tensor, ...] = (step.scaled, values, self.bias_2, grad, grad_scaled, grad_values)
         kernel.rotate_back_backward(*self.sizes, self.channels, n, step.target, *shared)
@@ -237,7 +241,6 @@ class Messages:
         for half, order in enumerate((step.by_source, None)):
             shared = (step.rotation, grad_rows, grad_x)
             kernel.scatter_rotated(*self.sizes, self.channels, n, half, ends[half], order, *shared)
-        before_1, before_2, _ = self.radial.forward(step)  # cheaper again than kept
         grad_scalars = grad_modulation @ self.radial.last_weight
         grad_basis.copy_(self.radial.backward(step, before_1, before_2, grad_scalars))
 

@@ -59,9 +59,9 @@ def test_published_sizes():
         for compiled in (False, True)
     }
     assert kilobytes["esen_3.2m", torch.float32, False] == pytest.approx(100.4, rel=0.05)
-    assert kilobytes["esen_3.2m", torch.float32, True] == pytest.approx(35.8, rel=0.05)
+    assert kilobytes["esen_3.2m", torch.float32, True] == pytest.approx(37.9, rel=0.05)
     assert kilobytes["esen_30m_mp", torch.float32, False] == pytest.approx(712, rel=0.05)
-    assert kilobytes["esen_30m_mp", torch.float32, True] == pytest.approx(276, rel=0.05)
+    assert kilobytes["esen_30m_mp", torch.float32, True] == pytest.approx(286, rel=0.05)
     for (name, dtype, compiled), value in kilobytes.items():
         single = kilobytes[name, torch.float32, compiled]
         assert value == pytest.approx(single * (2 if dtype == torch.float64 else 1))
