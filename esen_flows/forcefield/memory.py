@@ -20,8 +20,8 @@ def bytes_per_edge(config: ESENConfig, dtype: torch.dtype, *, compiled: bool) ->
 
     | configuration | modules | compiled kernels |
     |---|---|---|
-    | esen_3.2m | 100 | 36 |
-    | esen_30m_mp | 712 | 276 |
+    | esen_3.2m | 100 | 38 |
+    | esen_30m_mp | 712 | 286 |
 
     and twice that in float64. Grids (`act_type` s2, `mlp_type` grid) need more and direct forces less.
 
