@@ -108,13 +108,13 @@ inline void combine_backward(const T* __restrict weight, const T* __restrict x, 
     }
 }
 
-// x[k][c] += weight[k] * (value[c] + shift[c]).
+// x[k][c] += weight[k] * factor * (value[c] + shift[c]).
 template <typename T, int K>
-inline void spread(const T* __restrict weight, const T* __restrict value, const T* __restrict shift, int channels,
-                   T* __restrict x) {
+inline void spread(const T* __restrict weight, T factor, const T* __restrict value, const T* __restrict shift,
+                   int channels, T* __restrict x) {
 #pragma omp simd
     for (int c = 0; c < channels; ++c) {
-        const T sum = value[c] + shift[c];
+        const T sum = factor * (value[c] + shift[c]);
         for (int k = 0; k < K; ++k) x[k * channels + c] += weight[k] * sum;
     }
 }
@@ -211,7 +211,7 @@ void scatter_rotated(int lmax, int mmax, int channels, int64_t n, int half, cons
         for (int64_t r = 0; r < n_rows; ++r) {
             const int64_t block = rows[r].l * rows[r].l;
             with_width(rows[r].l, [&](auto width) {
-                spread<T, decltype(width)::value>(rot + (e * n_rows + r) * size + block,
+                spread<T, decltype(width)::value>(rot + (e * n_rows + r) * size + block, T(1),
                                                   grad + (e * n_rows + r) * wide + half * channels, zero.data(),
                                                   channels, grad_x + (nodes[e] * size + block) * channels);
             });
@@ -219,10 +219,10 @@ void scatter_rotated(int lmax, int mmax, int channels, int64_t n, int half, cons
     });
 }
 
-// rows (edges, rows, channels) plus a bias on m = 0, rotated back by `scaled` and added to their targets.
+// rows (edges, rows, channels) plus a bias on m = 0, rotated back, times the envelope and added to their targets.
 template <typename T>
-void rotate_back(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* scaled, const T* values,
-                 const T* bias, T* out, int threads) {
+void rotate_back(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* rot, const T* envelope,
+                 const T* values, const T* bias, T* out, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1);
     const std::vector<T> zero(channels, T(0));
@@ -231,7 +231,7 @@ void rotate_back(int lmax, int mmax, int channels, int64_t n, const int64_t* tar
             const int64_t block = rows[r].l * rows[r].l;
             const T* shift = rows[r].m == 0 ? bias + r * channels : zero.data();
             with_width(rows[r].l, [&](auto width) {
-                spread<T, decltype(width)::value>(scaled + (e * n_rows + r) * size + block,
+                spread<T, decltype(width)::value>(rot + (e * n_rows + r) * size + block, envelope[e],
                                                   values + (e * n_rows + r) * channels, shift, channels,
                                                   out + (target[e] * size + block) * channels);
             });
@@ -239,30 +239,43 @@ void rotate_back(int lmax, int mmax, int channels, int64_t n, const int64_t* tar
     });
 }
 
+// Adds to grad_rot, writes grad_envelope and grad_values.
 template <typename T>
-void rotate_back_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* scaled,
-                          const T* values, const T* bias, const T* grad, T* grad_scaled, T* grad_values, int threads) {
+void rotate_back_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* rot,
+                          const T* envelope, const T* values, const T* bias, const T* grad, T* grad_rot,
+                          T* grad_envelope, T* grad_values, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1);
-    const std::vector<T> zero(channels, T(0)), one(channels, T(1));
+    const std::vector<T> zero(channels, T(0));
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t e = 0; e < n; ++e)
+    for (int64_t e = 0; e < n; ++e) {
+        const T factor = envelope[e];
+        T of_envelope = 0;
         for (int64_t r = 0; r < n_rows; ++r) {
             const int64_t block = rows[r].l * rows[r].l, place = (e * n_rows + r) * size + block;
             const T* value = values + (e * n_rows + r) * channels;
             const T* shift = rows[r].m == 0 ? bias + r * channels : zero.data();
             const T* from = grad + (target[e] * size + block) * channels;
+            T* to = grad_values + (e * n_rows + r) * channels;
             with_width(rows[r].l, [&](auto width) {
                 constexpr int K = decltype(width)::value;
-                combine<T, K>(scaled + place, from, channels, one.data(), grad_values + (e * n_rows + r) * channels);
+#pragma omp simd
+                for (int c = 0; c < channels; ++c) {
+                    T sum = rot[place] * from[c];
+                    for (int k = 1; k < K; ++k) sum += rot[place + k] * from[k * channels + c];
+                    to[c] = factor * sum;
+                }
                 for (int k = 0; k < K; ++k) {
                     T dot = 0;
 #pragma omp simd reduction(+ : dot)
                     for (int c = 0; c < channels; ++c) dot += (value[c] + shift[c]) * from[k * channels + c];
-                    grad_scaled[place + k] += dot;
+                    grad_rot[place + k] += factor * dot;
+                    of_envelope += rot[place + k] * dot;
                 }
             });
         }
+        grad_envelope[e] = of_envelope;
+    }
 }
 
 // hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0. The gates
@@ -450,14 +463,15 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
                                   const int64_t* order, const T* rot, const T* grad, T* grad_x, int threads) {         \
         scatter_rotated<T>(l, m, c, n, half, nodes, order, rot, grad, grad_x, threads);                                \
     }                                                                                                                  \
-    void rotate_back_##suffix(int l, int m, int c, int64_t n, const int64_t* t, const T* scaled, const T* values,      \
-                              const T* bias, T* out, int threads) {                                                    \
-        rotate_back<T>(l, m, c, n, t, scaled, values, bias, out, threads);                                             \
+    void rotate_back_##suffix(int l, int m, int c, int64_t n, const int64_t* t, const T* rot, const T* envelope,       \
+                              const T* values, const T* bias, T* out, int threads) {                                   \
+        rotate_back<T>(l, m, c, n, t, rot, envelope, values, bias, out, threads);                                      \
     }                                                                                                                  \
-    void rotate_back_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* t, const T* scaled,              \
-                                       const T* values, const T* bias, const T* grad, T* grad_scaled, T* grad_values,  \
-                                       int threads) {                                                                  \
-        rotate_back_backward<T>(l, m, c, n, t, scaled, values, bias, grad, grad_scaled, grad_values, threads);         \
+    void rotate_back_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* t, const T* rot,                 \
+                                       const T* envelope, const T* values, const T* bias, const T* grad, T* grad_rot,  \
+                                       T* grad_envelope, T* grad_values, int threads) {                                \
+        rotate_back_backward<T>(l, m, c, n, t, rot, envelope, values, bias, grad, grad_rot, grad_envelope,             \
+                                grad_values, threads);                                                                 \
     }                                                                                                                  \
     void gate_##suffix(int l, int m, int c, int64_t n, T* hidden, const T* bias, T* out, int threads) {                \
         gate<T>(l, m, c, n, hidden, bias, out, threads);                                                               \

@@ -18,7 +18,7 @@ class EdgeGeometry:
     ----------
     source, target : (edges,) atom indices.
     rotation : (edges, n_reduced, coefficients) into the edge frame.
-    back : (edges, coefficients, n_reduced) out of it, times the envelope.
+    envelope : (edges,) factors of the messages; ones for a network without an envelope.
     basis : (edges, K) radial basis.
     species : source and target species embeddings, each (atoms, edge_channels).
     state : (atoms, channels) what charge and spin add to l = 0 in every layer, or None.
@@ -27,17 +27,22 @@ class EdgeGeometry:
     source: Tensor
     target: Tensor
     rotation: Tensor
-    back: Tensor
+    envelope: Tensor
     basis: Tensor
     species: tuple[Tensor, Tensor]
     state: Tensor | None
+
+    @property
+    def back(self) -> Tensor:
+        """(edges, coefficients, n_reduced): out of the edge frame, times the envelope."""
+        return (self.rotation * self.envelope.view(-1, 1, 1)).transpose(1, 2)
 
     def chunks(self, size: int | None) -> list["EdgeGeometry"]:
         """Consecutive edges, at most `size` at a time; None: all at once."""
         if size is None or size >= self.source.shape[0]:
             return [self]
         # `split` and not slices: the gradients of all parts are then joined once, instead of each padded with zeros.
-        names = ("source", "target", "rotation", "back", "basis")
+        names = ("source", "target", "rotation", "envelope", "basis")
         columns = [getattr(self, name).split(size) for name in names]
         return [replace(self, **dict(zip(names, part, strict=True))) for part in zip(*columns, strict=True)]
 
@@ -59,7 +64,7 @@ def sum_messages(
     for edges in chunks:
         # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
         first, last = int(edges.target.min()), int(edges.target.max())
-        values = (x, edges.rotation, edges.back, edges.basis, *edges.species)
+        values = (x, edges.rotation, edges.envelope, edges.basis, *edges.species)
         part = recomputed(partial(_sum_in_rows, messages, edges, first, last + 1 - first), values, parameters)
         total[first : last + 1] += part
     return total
@@ -72,10 +77,10 @@ def _sum_in_rows(
     rows: int,
     x: Tensor,
     rotation: Tensor,
-    back: Tensor,
+    envelope: Tensor,
     basis: Tensor,
     of_sources: Tensor,
     of_targets: Tensor,
 ) -> Tensor:
-    edges = replace(edges, rotation=rotation, back=back, basis=basis, species=(of_sources, of_targets))
+    edges = replace(edges, rotation=rotation, envelope=envelope, basis=basis, species=(of_sources, of_targets))
     return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, messages(x, edges))

@@ -183,14 +183,14 @@ class ESEN(nn.Module):
         if frames is None:
             frames = edge_frames(vectors / distance.unsqueeze(1))
         rotation = self.edge_rotation(frames.detach() if self.config.direct_forces else frames)
-        back = rotation
+        factors = torch.ones_like(distance)
         if self.config.use_envelope:
-            back = rotation * envelope(distance, self.config.cutoff_angstrom).view(-1, 1, 1)
+            factors = envelope(distance, self.config.cutoff_angstrom)
         return EdgeGeometry(
             graph.source,
             graph.target,
             rotation,
-            back.transpose(1, 2),
+            factors,
             self.distance_expansion(distance),
             (self.source_embedding(graph.numbers), self.target_embedding(graph.numbers)),
             self._charge_and_spin(graph),

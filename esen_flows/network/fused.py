@@ -111,7 +111,8 @@ class Step:
     n : their number.
     source, target : (n,) atoms; target sorted.
     by_source : (n,) order in which the sources are sorted.
-    rotation, scaled : (n, rows, coefficients) into the edge frame; and out of it (transposed), times the envelope.
+    rotation : (n, rows, coefficients) into the edge frame; its transpose leads out of it.
+    envelope : (n,) factors of the messages.
     basis : (n, K).
     tables : of the radial network.
     """
@@ -121,7 +122,7 @@ class Step:
     target: Tensor
     by_source: Tensor
     rotation: Tensor
-    scaled: Tensor
+    envelope: Tensor
     basis: Tensor
     tables: tuple[Tensor, Tensor]
 
@@ -138,16 +139,16 @@ class Edges:
         columns = (geometry.source.split(size), geometry.target.split(size))
         self.parts = [(source, target, source.argsort(stable=True)) for source, target in zip(*columns, strict=True)]
 
-    def steps(self, radial: Radial, rotation: Tensor, scaled: Tensor, basis: Tensor) -> Iterator[tuple[slice, Step]]:
+    def steps(self, radial: Radial, rotation: Tensor, envelope: Tensor, basis: Tensor) -> Iterator[tuple[slice, Step]]:
         """The rows of each step, and the step."""
         tables, start = radial.tables(self.geometry.species), 0
         for source, target, order in self.parts:
             rows = slice(start, start := start + len(source))
-            yield rows, Step(len(source), source, target, order, rotation[rows], scaled[rows], basis[rows], tables)
+            yield rows, Step(len(source), source, target, order, rotation[rows], envelope[rows], basis[rows], tables)
 
-    def replaced(self, rotation: Tensor, scaled: Tensor, basis: Tensor) -> EdgeGeometry:
+    def replaced(self, rotation: Tensor, envelope: Tensor, basis: Tensor) -> EdgeGeometry:
         """The geometry with these tensors."""
-        return replace(self.geometry, rotation=rotation, back=scaled.transpose(1, 2), basis=basis)
+        return replace(self.geometry, rotation=rotation, envelope=envelope, basis=basis)
 
 
 class Messages:
@@ -164,12 +165,14 @@ class Messages:
         self.first, self.second = _products(one), _products(two)
         self.bias_1, self.bias_2 = _bias(one), _bias(two)
 
-    def sum(self, edges: Edges, x: Tensor, rotation: Tensor, scaled: Tensor, basis: Tensor) -> tuple[Tensor, list[Any]]:
+    def sum(
+        self, edges: Edges, x: Tensor, rotation: Tensor, envelope: Tensor, basis: Tensor
+    ) -> tuple[Tensor, list[Any]]:
         """Total (atoms, coefficients, channels), and what is kept of each step."""
         total, kept = torch.zeros_like(x), []
-        for rows, step in edges.steps(self.radial, rotation, scaled, basis):
+        for rows, step in edges.steps(self.radial, rotation, envelope, basis):
             values = self._compute(step, x)
-            shared = (step.target, step.scaled, values[-1], self.bias_2, total)
+            shared = (step.target, step.rotation, step.envelope, values[-1], self.bias_2, total)
             self.kernel.rotate_back(*self.sizes, self.channels, step.n, *shared)
             kept.append(values if edges.limit is None or rows.stop <= edges.limit else None)
         return total, kept
@@ -181,13 +184,13 @@ class Messages:
         grad: Tensor,
         x: Tensor,
         rotation: Tensor,
-        scaled: Tensor,
+        envelope: Tensor,
         basis: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of x, rotation, scaled and basis, from that of the total."""
+        """Of x, rotation, envelope and basis, from that of the total."""
         grad_x = torch.zeros_like(x)
-        of_edges = (torch.zeros_like(rotation), torch.zeros_like(scaled), torch.empty_like(basis))
-        for (rows, step), values in zip(edges.steps(self.radial, rotation, scaled, basis), kept, strict=True):
+        of_edges = (torch.zeros_like(rotation), torch.empty_like(envelope), torch.empty_like(basis))
+        for (rows, step), values in zip(edges.steps(self.radial, rotation, envelope, basis), kept, strict=True):
             known = values or self._compute(step, x)
             self._backward(step, x, known, grad, grad_x, *(value[rows] for value in of_edges))
         return grad_x, *of_edges
@@ -220,14 +223,15 @@ class Messages:
         grad: Tensor,
         grad_x: Tensor,
         grad_rotation: Tensor,
-        grad_scaled: Tensor,
+        grad_envelope: Tensor,
         grad_basis: Tensor,
     ) -> None:
-        """Adds to `grad_x`, `grad_rotation`, `grad_scaled`; writes `grad_basis`."""
+        """Adds to `grad_x`, `grad_rotation`; writes `grad_envelope`, `grad_basis`."""
         kernel, n, ends = self.kernel, step.n, (step.source, step.target)
         before_1, before_2, modulation, hidden, values = known
         grad_values = torch.empty_like(values)
-        shared: tuple[Tensor, ...] = (step.scaled, values, self.bias_2, grad, grad_scaled, grad_values)
+        shared: tuple[Tensor, ...] = (step.rotation, step.envelope, values, self.bias_2, grad)
+        shared = (*shared, grad_rotation, grad_envelope, grad_values)
         kernel.rotate_back_backward(*self.sizes, self.channels, n, step.target, *shared)
         grad_gated = x.new_empty(n, self.rows * self.hidden)
         _multiply_back(self.second, grad_values, grad_gated)
@@ -257,17 +261,20 @@ class Degrees:
         self.weights = self.radial.last_weight.view(*shape, self.radial.channels) / rescale
         self.biases = (self.radial.last_bias.view(shape) / rescale)[self.degrees]
 
-    def _columns(self, scaled: Tensor) -> Tensor:
-        """(n, coefficients): of each coefficient, the entry in the m = 0 row of its own degree."""
-        return scaled[:, self.degrees, torch.arange(len(self.degrees))].contiguous()
+    def _columns(self, step: Step) -> tuple[Tensor, Tensor]:
+        """(n, coefficients): of each coefficient, the entry in the m = 0 row of its own degree; times the envelope."""
+        columns = step.rotation[:, self.degrees, torch.arange(len(self.degrees))]
+        return columns, columns * step.envelope.unsqueeze(1)
 
-    def sum(self, edges: Edges, x: Tensor, rotation: Tensor, scaled: Tensor, basis: Tensor) -> tuple[Tensor, list[Any]]:
+    def sum(
+        self, edges: Edges, x: Tensor, rotation: Tensor, envelope: Tensor, basis: Tensor
+    ) -> tuple[Tensor, list[Any]]:
         """Total (atoms, coefficients, channels); nothing is kept."""
         n_atoms, size = x.shape[:2]
         sums, counts = x.new_zeros(n_atoms, size, self.radial.channels), x.new_zeros(n_atoms, size)
-        for _, step in edges.steps(self.radial, rotation, scaled, basis):
+        for _, step in edges.steps(self.radial, rotation, envelope, basis):
             _, _, scalars = self.radial.forward(step)
-            columns = self._columns(step.scaled)
+            _, columns = self._columns(step)
             shared = (step.target, columns, scalars, sums)
             self.kernel.spread_scalars(size, self.radial.channels, step.n, *shared)
             counts.index_add_(0, step.target, columns)
@@ -281,28 +288,30 @@ class Degrees:
         grad: Tensor,
         x: Tensor,
         rotation: Tensor,
-        scaled: Tensor,
+        envelope: Tensor,
         basis: Tensor,
     ) -> tuple[None, Tensor, Tensor, Tensor]:
-        """Of rotation, scaled and basis, from that of the total; the messages do not depend on x."""
-        grad_scaled, grad_basis = torch.zeros_like(scaled), torch.empty_like(basis)
+        """Of rotation, envelope and basis, from that of the total; the messages do not depend on x."""
+        of_edges = (torch.zeros_like(rotation), torch.empty_like(envelope), torch.empty_like(basis))
         parts = [by_rows(part, weight.T) for part, weight in zip(grad.split(self.sizes, 1), self.weights, strict=True)]
         of_sums, of_counts = torch.cat(parts, dim=1), (grad * self.biases).sum(dim=2)
         size, channels = grad.shape[1], self.radial.channels
-        for rows, step in edges.steps(self.radial, rotation, scaled, basis):
+        for rows, step in edges.steps(self.radial, rotation, envelope, basis):
             before_1, before_2, scalars = self.radial.forward(step)
-            columns = self._columns(step.scaled)
+            bare, columns = self._columns(step)
             grad_columns, grad_scalars = torch.empty_like(columns), torch.empty_like(scalars)
             shared = (step.target, columns, scalars, of_sums, grad_columns, grad_scalars)
             self.kernel.spread_scalars_backward(size, channels, step.n, *shared)
             grad_columns += of_counts.index_select(0, step.target)
-            grad_scaled[rows][:, self.degrees, torch.arange(size)] = grad_columns
-            grad_basis[rows] = self.radial.backward(step, before_1, before_2, grad_scalars)
-        return None, torch.zeros_like(rotation), grad_scaled, grad_basis
+            of_rotation, of_envelope, of_basis = (value[rows] for value in of_edges)
+            of_rotation[:, self.degrees, torch.arange(size)] = grad_columns * step.envelope.unsqueeze(1)
+            of_envelope.copy_((grad_columns * bare).sum(dim=1))
+            of_basis.copy_(self.radial.backward(step, before_1, before_2, grad_scalars))
+        return None, *of_edges
 
 
 class EdgeSum(torch.autograd.Function):
-    """Sums of messages at their targets; gradients for x, rotation, scaled and basis."""
+    """Sums of messages at their targets; gradients for x, rotation, envelope and basis."""
 
     @staticmethod
     def forward(ctx: Any, part: Messages | Degrees, edges: Edges, *inputs: Tensor) -> Tensor:
@@ -350,9 +359,8 @@ class FusedNetwork:
     def sum(self, part: Messages | Degrees, edges: Edges, x: Tensor) -> Tensor:
         """Sum of the messages of one part, (atoms, coefficients, channels); differentiable to any order."""
         geometry = edges.geometry
-        # `scaled` is contiguous: `back` is its transposed view.
-        scaled = geometry.back.transpose(1, 2).contiguous()
-        return cast(Tensor, EdgeSum.apply(part, edges, x.contiguous(), geometry.rotation, scaled, geometry.basis))
+        of_edges = (geometry.rotation, geometry.envelope, geometry.basis)
+        return cast(Tensor, EdgeSum.apply(part, edges, x.contiguous(), *(value.contiguous() for value in of_edges)))
 
 
 def fused(network: "ESEN", rescale: float) -> FusedNetwork | None:

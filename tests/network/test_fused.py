@@ -92,12 +92,12 @@ def test_float32_is_as_good_as_the_plain_modules() -> None:
 
 
 def edge_inputs(made: ESEN, n_edges: int) -> tuple[EdgeGeometry, list[torch.Tensor]]:
-    """A few edges of a batch, with x, rotation, scaled and basis as independent variables."""
+    """A few edges of a batch, with x, rotation, envelope and basis as independent variables."""
     graph = batch(made.config)
     geometry = made._geometry(graph, graph.vectors, None).chunks(n_edges)[0]
     x = torch.randn(len(graph.numbers), made.n_coefficients, made.config.sphere_channels, dtype=torch.float64)
     # Independent of each other, but zero outside of the blocks of equal degree, as all rotations are.
-    inputs = [x, geometry.rotation, geometry.back.transpose(1, 2).contiguous(), geometry.basis]
+    inputs = [x, geometry.rotation, geometry.envelope, geometry.basis]
     return geometry, [value.detach().clone() for value in inputs]
 
 
@@ -106,16 +106,16 @@ def test_gradients_and_gradients_of_gradients(part: int) -> None:
     made = network(replace(SMALL, lmax=2, mmax=1, sphere_channels=3, hidden_channels=2, edge_channels=2))
     made.freeze()
     assert made.fused is not None
-    geometry, (x, rotation, scaled, basis) = edge_inputs(made, 4)
+    geometry, (x, rotation, envelope, basis) = edge_inputs(made, 4)
     x = x[:3].requires_grad_(True)
     geometry = replace(geometry, source=geometry.source % 3, target=(geometry.target % 3).sort().values)
     edges = Edges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), None)
     blocks = (rotation != 0).double()
 
-    def total(x: torch.Tensor, rotation: torch.Tensor, scaled: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-        return EdgeSum.apply(made.fused.parts[part], edges, x, rotation * blocks, scaled * blocks, basis)
+    def total(x: torch.Tensor, rotation: torch.Tensor, envelope: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+        return EdgeSum.apply(made.fused.parts[part], edges, x, rotation * blocks, envelope, basis)
 
-    inputs = (x, *(value.requires_grad_(True) for value in (rotation, scaled, basis)))
+    inputs = (x, *(value.requires_grad_(True) for value in (rotation, envelope, basis)))
     assert torch.autograd.gradcheck(total, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(total, inputs, fast_mode=True)
 
