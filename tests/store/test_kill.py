@@ -48,7 +48,7 @@ def own_server(embedded_settings: Settings, tmp_path: Path) -> Settings:
 def test_killed_during_the_first_start(embedded_settings: Settings, tmp_path: Path) -> None:
     """Nobody is lost when writer, server or keeper is killed while the server starts for the first time."""
     settings, notes, dice = own_server(embedded_settings, tmp_path), tmp_path / "notes", random.Random(20261121)
-    names = [f"round {n}" for n in range(6)]
+    names = [f"round {n}" for n in range(4)]
     for n, name in enumerate(names):
         process = writer(settings, notes, *names[max(0, n - 1) : n], name)
         time.sleep(dice.uniform(0.0, 1.0 if n < 3 else 0.35))
