@@ -7,7 +7,7 @@ name by name.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +172,14 @@ class ESEN(nn.Module):
             partial(sum_messages, part, chunks=chunks, parameters=list(module.parameters()))
             for part, module in zip(messages, modules, strict=True)
         ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "fused": self.fused is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "fused": None})
+        if state["fused"]:  # kernels belong to a machine: copies look for those of their own
+            self.freeze()
 
     def freeze(self) -> None:
         """Make the parameters constants, as they are and where they are now: evaluation becomes faster."""

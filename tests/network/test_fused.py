@@ -1,6 +1,8 @@
 """Compiled kernels against the plain modules: the same numbers, to any order of derivatives."""
 
+import copy
 import logging
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -177,6 +179,17 @@ def test_edges_in_any_other_order_are_summed_too() -> None:
     expected = energy_forces_stress(made, graph)
     made.freeze()
     assert difference(energy_forces_stress(made, mixed).forces, expected.forces) < 1e-12
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_copies_have_kernels_of_their_own(copied) -> None:
+    made = network(SMALL)
+    assert copied(made).fused is None
+    made.freeze()
+    twin = copied(made)
+    assert twin.fused is not None
+    assert twin.fused is not made.fused
+    assert difference(twin(batch(SMALL)).energy, made(batch(SMALL)).energy) < 1e-14
 
 
 def test_nan_is_not_hidden() -> None:
