@@ -4,7 +4,7 @@ The numbers are those of `Layer.messages` and `EdgeDegreeEmbedding`, in less mem
 gradient here. Where a gradient itself has to be differentiated (`create_graph`), it is that of the plain modules.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,23 +83,28 @@ class Radial:
         """What the species of source and target add to the first layer, each (atoms, edge_channels)."""
         return species[0].detach() @ self.source.T, torch.addmm(self.bias, species[1].detach(), self.target.T)
 
-    def forward(self, step: "Step") -> tuple[Tensor, Tensor, Tensor]:
-        """Before the first norm, before the second, and the result."""
-        before_1 = step.basis @ self.basis.T
+    def forward(self, step: "Step", place: "Place") -> tuple[Tensor, Tensor, Tensor]:
+        """Before the first norm, before the second (both in their `place`), and the result."""
+        before_1, before_2 = place("before_1", self.channels), place("before_2", self.channels)
+        after = step.scratch("after", self.channels)
+        torch.mm(step.basis, self.basis.T, out=before_1)
         self.kernel.add_of_nodes(self.channels, step.n, step.source, step.target, *step.tables, before_1)
-        after = torch.empty_like(before_1)
         self.kernel.norm_silu(self.channels, step.n, before_1, *self.norms[0], after)
-        before_2 = torch.addmm(self.shift, after, self.weight.T)
+        torch.addmm(self.shift, after, self.weight.T, out=before_2)
         self.kernel.norm_silu(self.channels, step.n, before_2, *self.norms[1], after)
         return before_1, before_2, after
 
-    def backward(self, step: "Step", before_1: Tensor, before_2: Tensor, grad: Tensor) -> Tensor:
-        """Gradient of the basis, (edges, K), from that of the result."""
-        down = torch.empty_like(grad)
+    def backward(self, step: "Step", before_1: Tensor, before_2: Tensor, grad: Tensor, grad_basis: Tensor) -> None:
+        """Writes the gradient of the basis, (edges, K), from that of the result, which is overwritten."""
+        down = step.scratch("down", self.channels)
         self.kernel.norm_silu_backward(self.channels, step.n, before_2, *self.norms[1], grad, down)
-        grad = down @ self.weight
+        torch.mm(down, self.weight, out=grad)
         self.kernel.norm_silu_backward(self.channels, step.n, before_1, *self.norms[0], grad, down)
-        return down @ self.basis
+        torch.mm(down, self.basis, out=grad_basis)
+
+
+# A name and a number of columns -> memory for that, one row per edge.
+Place = Callable[[str, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ class Step:
     envelope : (n,) factors of the messages.
     basis : (n, K).
     tables : of the radial network.
+    kept : whether what the way back needs is kept from the way there; if not, it is computed again.
+    buffers : memory that all steps share. Allocating it anew at every step fragments the heap, and touches new pages.
     """
 
     n: int
@@ -125,6 +132,19 @@ class Step:
     envelope: Tensor
     basis: Tensor
     tables: tuple[Tensor, Tensor]
+    kept: bool
+    buffers: dict[tuple[str, int], Tensor]
+
+    def scratch(self, name: str, columns: int) -> Tensor:
+        """Memory until the next step."""
+        found = self.buffers.get((name, columns))
+        if found is None or len(found) < self.n:
+            found = self.buffers[name, columns] = self.basis.new_empty(self.n, columns)
+        return found[: self.n]
+
+    def lasting(self, name: str, columns: int) -> Tensor:
+        """Memory of its own for what is kept."""
+        return self.basis.new_empty(self.n, columns) if self.kept else self.scratch(name, columns)
 
 
 class Edges:
@@ -137,6 +157,7 @@ class Edges:
         self.geometry, self.limit = geometry, limit
         size = EDGES_PER_STEP_AND_THREAD * torch.get_num_threads()
         columns = (geometry.source.split(size), geometry.target.split(size))
+        self.buffers: dict[tuple[str, int], Tensor] = {}
         self.parts = [(source, target, source.argsort(stable=True)) for source, target in zip(*columns, strict=True)]
 
     def steps(self, radial: Radial, rotation: Tensor, envelope: Tensor, basis: Tensor) -> Iterator[tuple[slice, Step]]:
@@ -144,7 +165,9 @@ class Edges:
         tables, start = radial.tables(self.geometry.species), 0
         for source, target, order in self.parts:
             rows = slice(start, start := start + len(source))
-            yield rows, Step(len(source), source, target, order, rotation[rows], envelope[rows], basis[rows], tables)
+            of_edges = (rotation[rows], envelope[rows], basis[rows])
+            kept = self.limit is None or rows.stop <= self.limit
+            yield rows, Step(len(source), source, target, order, *of_edges, tables, kept, self.buffers)
 
     def replaced(self, rotation: Tensor, envelope: Tensor, basis: Tensor) -> EdgeGeometry:
         """The geometry with these tensors."""
@@ -170,11 +193,11 @@ class Messages:
     ) -> tuple[Tensor, list[Any]]:
         """Total (atoms, coefficients, channels), and what is kept of each step."""
         total, kept = torch.zeros_like(x), []
-        for rows, step in edges.steps(self.radial, rotation, envelope, basis):
+        for _, step in edges.steps(self.radial, rotation, envelope, basis):
             values = self._compute(step, x)
             shared = (step.target, step.rotation, step.envelope, values[-1], self.bias_2, total)
             self.kernel.rotate_back(*self.sizes, self.channels, step.n, *shared)
-            kept.append(values if edges.limit is None or rows.stop <= edges.limit else None)
+            kept.append(values if step.kept else None)
         return total, kept
 
     def gradients(
@@ -202,16 +225,17 @@ class Messages:
         last the messages in the edge frame, without theirs.
         """
         kernel, n = self.kernel, step.n
-        before_1, before_2, scalars = self.radial.forward(step)
-        modulation = torch.addmm(self.radial.last_bias, scalars, self.radial.last_weight.T)
-        rotated = x.new_empty(n, self.rows * 2 * self.channels)
+        before_1, before_2, scalars = self.radial.forward(step, step.lasting)
+        modulation = step.lasting("modulation", len(self.radial.last_bias))
+        torch.addmm(self.radial.last_bias, scalars, self.radial.last_weight.T, out=modulation)
+        rotated = step.scratch("rotated", self.rows * 2 * self.channels)
         shared = (step.source, step.target, x, step.rotation, modulation, rotated)
         kernel.gather_rotate(*self.sizes, self.channels, n, *shared)
-        hidden = x.new_empty(n, self.extra + self.rows * self.hidden)
+        hidden = step.lasting("hidden", self.extra + self.rows * self.hidden)
         _multiply(self.first, rotated, hidden)
-        gated = x.new_empty(n, self.rows * self.hidden)
+        gated = step.scratch("gated", self.rows * self.hidden)
         kernel.gate(*self.sizes, self.hidden, n, hidden, self.bias_1, gated)
-        values = x.new_empty(n, self.rows * self.channels)
+        values = step.lasting("values", self.rows * self.channels)
         _multiply(self.second, gated, values)
         return before_1, before_2, modulation, hidden, values
 
@@ -229,24 +253,25 @@ class Messages:
         """Adds to `grad_x`, `grad_rotation`; writes `grad_envelope`, `grad_basis`."""
         kernel, n, ends = self.kernel, step.n, (step.source, step.target)
         before_1, before_2, modulation, hidden, values = known
-        grad_values = torch.empty_like(values)
+        grad_values = step.scratch("grad_values", values.shape[1])
         shared: tuple[Tensor, ...] = (step.rotation, step.envelope, values, self.bias_2, grad)
         shared = (*shared, grad_rotation, grad_envelope, grad_values)
         kernel.rotate_back_backward(*self.sizes, self.channels, n, step.target, *shared)
-        grad_gated = x.new_empty(n, self.rows * self.hidden)
+        grad_gated = step.scratch("gated", self.rows * self.hidden)
         _multiply_back(self.second, grad_values, grad_gated)
-        grad_hidden = torch.empty_like(hidden)
+        grad_hidden = step.scratch("grad_hidden", hidden.shape[1])
         kernel.gate_backward(*self.sizes, self.hidden, n, hidden, self.bias_1, grad_gated, grad_hidden)
-        grad_rows = x.new_empty(n, self.rows * 2 * self.channels)
+        grad_rows = step.scratch("rotated", self.rows * 2 * self.channels)
         _multiply_back(self.first, grad_hidden, grad_rows)
-        grad_modulation = torch.empty_like(modulation)
+        grad_modulation = step.scratch("grad_modulation", modulation.shape[1])
         shared = (*ends, x, step.rotation, modulation, grad_rows, grad_rotation, grad_modulation)
         kernel.gather_rotate_backward(*self.sizes, self.channels, n, *shared)
         for half, order in enumerate((step.by_source, None)):
             shared = (step.rotation, grad_rows, grad_x)
             kernel.scatter_rotated(*self.sizes, self.channels, n, half, ends[half], order, *shared)
-        grad_scalars = grad_modulation @ self.radial.last_weight
-        grad_basis.copy_(self.radial.backward(step, before_1, before_2, grad_scalars))
+        grad_scalars = step.scratch("after", self.radial.channels)
+        torch.mm(grad_modulation, self.radial.last_weight, out=grad_scalars)
+        self.radial.backward(step, before_1, before_2, grad_scalars, grad_basis)
 
 
 class Degrees:
@@ -273,7 +298,7 @@ class Degrees:
         n_atoms, size = x.shape[:2]
         sums, counts = x.new_zeros(n_atoms, size, self.radial.channels), x.new_zeros(n_atoms, size)
         for _, step in edges.steps(self.radial, rotation, envelope, basis):
-            _, _, scalars = self.radial.forward(step)
+            _, _, scalars = self.radial.forward(step, step.scratch)
             _, columns = self._columns(step)
             shared = (step.target, columns, scalars, sums)
             self.kernel.spread_scalars(size, self.radial.channels, step.n, *shared)
@@ -297,16 +322,16 @@ class Degrees:
         of_sums, of_counts = torch.cat(parts, dim=1), (grad * self.biases).sum(dim=2)
         size, channels = grad.shape[1], self.radial.channels
         for rows, step in edges.steps(self.radial, rotation, envelope, basis):
-            before_1, before_2, scalars = self.radial.forward(step)
+            before_1, before_2, scalars = self.radial.forward(step, step.scratch)
             bare, columns = self._columns(step)
-            grad_columns, grad_scalars = torch.empty_like(columns), torch.empty_like(scalars)
+            grad_columns, grad_scalars = torch.empty_like(columns), step.scratch("grad_scalars", channels)
             shared = (step.target, columns, scalars, of_sums, grad_columns, grad_scalars)
             self.kernel.spread_scalars_backward(size, channels, step.n, *shared)
             grad_columns += of_counts.index_select(0, step.target)
             of_rotation, of_envelope, of_basis = (value[rows] for value in of_edges)
             of_rotation[:, self.degrees, torch.arange(size)] = grad_columns * step.envelope.unsqueeze(1)
             of_envelope.copy_((grad_columns * bare).sum(dim=1))
-            of_basis.copy_(self.radial.backward(step, before_1, before_2, grad_scalars))
+            self.radial.backward(step, before_1, before_2, grad_scalars, of_basis)
         return None, *of_edges
 
 
