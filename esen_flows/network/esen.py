@@ -162,7 +162,7 @@ class ESEN(nn.Module):
     def _edge_sums(self, edges: EdgeGeometry) -> list[Callable[[Tensor], Tensor]]:
         """Sums of messages of node features: of the first embedding, then of each layer."""
         if self.fused is not None and self.fused.takes(edges):
-            steps = Edges(edges, self.edges_per_chunk)
+            steps = Edges(edges, self.config.sphere_channels, self.edges_per_chunk)
             return [partial(self.fused.sum, part, steps) for part in self.fused.parts]
         chunks = edges.chunks(self.edges_per_chunk)
         layers = cast(Iterable[Layer], self.blocks)

@@ -70,7 +70,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize("limit", [None, 40, 0], ids=["kept", "kept in part", "computed again"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_energy_forces_stress_equal_the_plain_modules(monkeypatch, name: str, limit: int | None) -> None:
-    monkeypatch.setattr("esen_flows.network.fused.EDGES_PER_STEP_AND_THREAD", 16)
+    monkeypatch.setattr("esen_flows.network.fused.STEP_SIZE", 16 * VARIANTS[name].sphere_channels)
     plain = network(VARIANTS[name])
     graph = batch(plain.config)
     expected = energy_forces_stress(plain, graph)
@@ -112,7 +112,7 @@ def test_gradients_and_gradients_of_gradients(part: int) -> None:
     geometry, (x, rotation, envelope, basis) = edge_inputs(made, 4)
     x = x[:3].requires_grad_(True)
     geometry = replace(geometry, source=geometry.source % 3, target=(geometry.target % 3).sort().values)
-    edges = Edges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), None)
+    edges = Edges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), 3, None)
     blocks = (rotation != 0).double()
 
     def total(x: torch.Tensor, rotation: torch.Tensor, envelope: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
