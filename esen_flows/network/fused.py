@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from esen_flows.network.esen import ESEN, EdgeDegreeEmbedding, Layer
 
 # Edges x channels of a step, per thread. Small steps stay in the caches, large ones wake the threads less often.
-# Measured with two threads, seconds a call: 216 Si, 128 channels, 128, 256, 512, 1024 edges a step and thread 0.93, 0.77, 0.72,
-# 0.70 (the last takes 40 MB more); 640 Si, 32 channels, 256, 1024, 2048, 4096 edges 0.32, 0.20, 0.20, 0.19.
+# Measured with two threads, seconds a call: 216 Si, 128 channels, 128, 256, 512, 1024 edges a step and thread 0.93,
+# 0.77, 0.72, 0.70 (the last takes 40 MB more); 640 Si, 32 channels, 256, 1024, 2048, 4096 edges 0.32, 0.20, 0.20, 0.19.
 STEP_SIZE = 65536
 
 
