@@ -10,6 +10,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.io import write
 
 from esen_flows.cli.app import main
+from esen_flows.schemas.card import ModelReference, read_card
 from esen_flows.settings import get_settings
 
 SILICON = bulk("Si", "diamond", a=5.43, cubic=True)
@@ -155,7 +156,10 @@ def test_a_slab_may_relax_without_its_cell(run: Run, tmp_path: Path) -> None:
     assert "ESEN_FLOWS_MONGOD" in err  # it got as far as the database
 
 
-def test_a_third_party_force_field_is_not_compiled(run: Run, tmp_path: Path) -> None:
+def test_a_third_party_force_field_is_not_compiled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = read_card("sevennet_l3i5")
+    reference = ModelReference(card.name, "0" * 64, card.name, None, card, True, "O3", "float32")
+    monkeypatch.setattr("esen_flows.cli.questions.resolve_model", lambda text: reference)  # needs no sevenn
     answer = run("kappa", write_silicon(tmp_path), "--compile", model="sevennet_l3i5")
     check(answer, 2, "own networks", tmp_path / "home")
 
