@@ -83,7 +83,7 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning(
-            "esen_flows runs without its compiled kernels, about 1.5 times slower on this CPU: %s "
+            "esen_flows runs without its compiled kernels, about 1.4 times slower on this CPU: %s "
             "(ESEN_FLOWS_NATIVE=off hides this)",
             detail.strip().splitlines()[0] if detail.strip() else type(error).__name__,
         )
@@ -96,7 +96,7 @@ def status() -> str:
         return "off (ESEN_FLOWS_NATIVE)"
     compiler = _compiler()
     if compiler is None:
-        return "no C++ compiler ($CXX, g++, clang++): force calls on CPUs take about 1.5 times longer"
+        return "no C++ compiler ($CXX, g++, clang++): force calls on CPUs take about 1.4 times longer"
     library = _library_path(compiler)
     return str(library) if library.exists() else f"compiled by {compiler} at the first evaluation"
 
