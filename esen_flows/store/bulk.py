@@ -8,7 +8,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -16,15 +15,11 @@ from ase import Atoms
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from esen_flows.errors import InputError
-from esen_flows.schemas.documents import SCHEMA_VERSION, ResultDocument, StructureData
-from esen_flows.schemas.identity import identify
-from esen_flows.schemas.keys import atoms_key
-from esen_flows.store.blobs import pack
+from esen_flows.schemas.documents import ResultDocument
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
-from esen_flows.store.results import IDENTITY_FIELDS, Store
-from esen_flows.store.rows import row_of_document
+from esen_flows.store.results import Store
+from esen_flows.store.rows import row_of_document, structure_update
 
 BATCH = 1000
 _DUPLICATE = 11000
@@ -64,7 +59,7 @@ def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, 
 
 def _put_batch(store: Store, structures: list[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
     db = store.database
-    updates = [_structure_update(atoms, identity) for atoms, identity in structures]
+    updates = [structure_update(atoms, identity) for atoms, identity in structures]
     writes = [UpdateOne({"_id": key}, update, upsert=True) for key, update in updates]
     # Two upserts of one key may collide; the same operations again then find what the other one has inserted.
     while db.call(lambda: _duplicates(db["structures"].bulk_write, writes)):
@@ -113,26 +108,6 @@ def _duplicates(write: Any, operations: list[Any]) -> dict[int, bool]:
             raise
         return {fault["index"]: "_id" in fault["keyPattern"] for fault in faults}
     return {}
-
-
-def _structure_update(atoms: Atoms, identity: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The key of a structure and the upsert that `Store.put_structure` makes of it."""
-    unknown = sorted(set(identity) - IDENTITY_FIELDS)
-    if unknown:
-        raise InputError(f"unknown fields of a structure: {unknown}; known are {sorted(IDENTITY_FIELDS)}")
-    fields = dict(identity)
-    labels = {name: {"$each": list(fields.pop(name, ()))} for name in ("material_ids", "tags")}
-    if "formula" not in fields:
-        fields = identify(atoms) | fields
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "structure": pack(StructureData.from_atoms(atoms).model_dump(), path="structure"),
-        "charge": float(atoms.info.get("charge", 0.0)),
-        "spin": float(atoms.info.get("spin", 0.0)),
-        "created_at": datetime.now(UTC),
-        **pack(fields, path="structure"),
-    }
-    return atoms_key(atoms), {"$setOnInsert": document, "$addToSet": labels}
 
 
 def _overlapped(write: Callable[[list[T]], R], batches: Iterable[list[T]]) -> Iterator[R]:

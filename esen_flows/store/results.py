@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,22 +12,17 @@ from ase import Atoms
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from esen_flows.errors import ClaimedElsewhereError, InputError, ServerUnavailableError
-from esen_flows.schemas.documents import SCHEMA_VERSION, ResultDocument, StructureData
-from esen_flows.schemas.identity import identify
-from esen_flows.schemas.keys import atoms_key
-from esen_flows.store.blobs import BlobStore, pack, unpack
+from esen_flows.errors import ClaimedElsewhereError, ServerUnavailableError
+from esen_flows.schemas.documents import ResultDocument, StructureData
+from esen_flows.store.blobs import BlobStore, unpack
 from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.database import Database, Row
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import note_models
-from esen_flows.store.rows import document_of, packed
+from esen_flows.store.rows import document_of, packed, structure_update
 
 logger = logging.getLogger(__name__)
 
-IDENTITY_FIELDS = frozenset(
-    ("formula", "chemsys", "elements", "nsites", "space_group_number", "space_group_symbol", "material_ids", "tags")
-)
 _SETTLED: Row = {"$or": [{"failure": None}, {"failure.final": True}]}
 
 
@@ -226,21 +220,8 @@ class Store:
         ------
         InputError : an unknown field.
         """
-        check_identity(identity)
+        key, update = structure_update(atoms, identity)
         db = self.database
-        key = atoms_key(atoms)
-        labels = {name: {"$each": list(identity.pop(name, ()))} for name in ("material_ids", "tags")}
-        if "formula" not in identity:
-            identity = identify(atoms) | identity
-        fields = {
-            "schema_version": SCHEMA_VERSION,
-            "structure": pack(StructureData.from_atoms(atoms).model_dump(), path="structure"),
-            "charge": float(atoms.info.get("charge", 0.0)),
-            "spin": float(atoms.info.get("spin", 0.0)),
-            "created_at": datetime.now(UTC),
-            **pack(identity, path="structure"),
-        }
-        update = {"$setOnInsert": fields, "$addToSet": labels}
         try:
             db.call(lambda: db["structures"].update_one({"_id": key}, update, upsert=True))
         except DuplicateKeyError:  # two insertions at once; the other one is there now
@@ -383,18 +364,6 @@ class Store:
         db = self.database
         row = db.call(lambda: db["claims"].find_one({"_id": key}, {"process": 1}))
         return f"process {row['process']['pid']} on {row['process']['host']}" if row else "another process"
-
-
-def check_identity(identity: Collection[str]) -> None:
-    """Refuse fields that no structure has.
-
-    Raises
-    ------
-    InputError : an unknown field.
-    """
-    unknown = sorted(set(identity) - IDENTITY_FIELDS)
-    if unknown:
-        raise InputError(f"unknown fields of a structure: {unknown}; known are {sorted(IDENTITY_FIELDS)}")
 
 
 def _is_pending(row: Row) -> bool:

@@ -16,8 +16,8 @@ from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import pack, unpack
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Database
-from esen_flows.store.results import Chunk, Store, check_identity
-from esen_flows.store.rows import document_of, packed
+from esen_flows.store.results import Chunk, Store
+from esen_flows.store.rows import check_identity, document_of, packed
 from esen_flows.store.spool import Record, SpoolWriter, load_blob, read_record, read_records, spool_files
 
 
