@@ -15,7 +15,6 @@ from result_documents import document, failed, key_of, large_array
 from esen_flows.errors import ClaimedElsewhereError, InputError, StoreError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
-from esen_flows.store import results as module
 from esen_flows.store.blobs import BlobReference
 from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.results import Store
@@ -294,7 +293,7 @@ def charged(atoms: Atoms) -> Atoms:
 
 
 def test_a_given_identity_is_not_computed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "identify", lambda atoms: pytest.fail("computed"))
+    monkeypatch.setattr("esen_flows.store.rows.identify", lambda atoms: pytest.fail("computed"))
     key = store.put_structure(bulk("Si"), formula="Si", chemsys="Si", elements=["Si"], nsites=2)
     row = store.database["structures"].find_one({"_id": key})
     assert row is not None
