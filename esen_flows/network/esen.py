@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.edges import EdgeGeometry, Messages, sum_messages
-from esen_flows.network.fused import Edges, FusedNetwork, fused
+from esen_flows.network.fused import FusedNetwork, fused
 from esen_flows.network.grid import GridNodeBlock
 from esen_flows.network.heads import ForceEncoding, StressHead, VectorHead
 from esen_flows.network.norms import NORMS
 from esen_flows.network.radial import BesselBasis, GaussianBasis, RadialMLP, envelope
 from esen_flows.network.so2 import EdgeBlock
 from esen_flows.network.so3 import EdgeRotation, NodeBlock, edge_frames
+from esen_flows.network.steps import Edges
 
 EDGE_DEGREE_RESCALE = 5.0  # a constant of the published model
 MAX_CHARGE, MAX_SPIN = 100, 100  # of the published tables: charges from -100 to 100, multiplicities from 0 to 100

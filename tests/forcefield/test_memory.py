@@ -40,7 +40,7 @@ def peak_bytes(network, cells):
 def test_the_estimate_is_what_is_allocated(sizes, compiled, monkeypatch):
     config = ESENConfig(**sizes)
     # Temporary memory of a step of edges must not grow with these small batches.
-    monkeypatch.setattr("esen_flows.network.fused.STEP_SIZE", 64 * config.sphere_channels)
+    monkeypatch.setattr("esen_flows.network.steps.STEP_SIZE", 64 * config.sphere_channels)
     network = ESEN(config).eval()
     network.requires_grad_(False)
     if compiled:

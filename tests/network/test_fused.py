@@ -16,7 +16,8 @@ from esen_flows.network.config import ESENConfig
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.edges import EdgeGeometry
 from esen_flows.network.esen import ESEN
-from esen_flows.network.fused import Edges, EdgeSum
+from esen_flows.network.fused import EdgeSum
+from esen_flows.network.steps import Edges
 
 SMALL = ESENConfig(sphere_channels=8, hidden_channels=6, edge_channels=5, max_num_elements=20, cutoff_angstrom=4.0)
 VARIANTS = {
@@ -70,7 +71,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize("limit", [None, 40, 0], ids=["kept", "kept in part", "computed again"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_energy_forces_stress_equal_the_plain_modules(monkeypatch, name: str, limit: int | None) -> None:
-    monkeypatch.setattr("esen_flows.network.fused.STEP_SIZE", 16 * VARIANTS[name].sphere_channels)
+    monkeypatch.setattr("esen_flows.network.steps.STEP_SIZE", 16 * VARIANTS[name].sphere_channels)
     plain = network(VARIANTS[name])
     graph = batch(plain.config)
     expected = energy_forces_stress(plain, graph)
