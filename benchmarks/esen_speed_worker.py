@@ -85,7 +85,7 @@ def measure(call: Call, task: dict[str, Any], system: Result) -> tuple[dict[str,
     warm_up = WARM_UP[device.split(":")[0]]
     for index in range(1, warm_up):
         call(moved(system["positions"], index))
-    gpu_mb = gpu_peak_mb(device)  # before the floor takes its share
+    gpu_mb, cpu_mb = gpu_peak_mb(device), cpu_peak_mb()  # before the floor takes its share
     n_atoms, n_edges = len(system["numbers"]), len(system["source"])
     floor = floor_call(Sizes(**task["sizes"]), n_atoms, n_edges, getattr(torch, task["dtype"]), device)
     floor()
@@ -98,7 +98,7 @@ def measure(call: Call, task: dict[str, Any], system: Result) -> tuple[dict[str,
     answer = {
         **_medians(calls),
         **{f"floor_{name}": value for name, value in _medians(floors).items()},
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,  # it is given in kB
+        "peak_mb": cpu_mb,
         **({} if gpu_mb is None else {"gpu_peak_mb": gpu_mb}),
         "calls": [asdict(timing) for timing in calls],
         "load_average": os.getloadavg(),
@@ -111,6 +111,11 @@ def measure(call: Call, task: dict[str, Any], system: Result) -> tuple[dict[str,
 
 def _medians(timings: list[Timing]) -> dict[str, float]:
     return {name: median(getattr(timing, name) for timing in timings) for name in ("seconds", "cpu_seconds")}
+
+
+def cpu_peak_mb() -> float:
+    """What the process held at most in main memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # it is given in kB
 
 
 def gpu_peak_mb(device: str) -> float | None:

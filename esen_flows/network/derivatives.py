@@ -48,9 +48,10 @@ def energy_forces_stress(network: ESEN, graph: GraphBatch, *, create_graph: bool
     # v = r_source - r_target: the source is pulled along -dE/dv, the target along +dE/dv.
     forces = gradient.new_zeros(n_atoms, 3).index_add(0, graph.target, gradient)
     forces = forces.index_add(0, graph.source, -gradient)
-    outer = graph.vectors.unsqueeze(2) * gradient.unsqueeze(1)
-    virial = gradient.new_zeros(graph.n_systems, 3, 3).index_add(0, graph.edge_system, outer)
-    virial = 0.5 * (virial + virial.transpose(1, 2))
+    # Contributions of the edges cancel: a float32 sum of them would err more than they do.
+    outer = (graph.vectors.unsqueeze(2) * gradient.unsqueeze(1)).double()
+    virial = outer.new_zeros(graph.n_systems, 3, 3).index_add(0, graph.edge_system, outer)
+    virial = (0.5 * (virial + virial.transpose(1, 2))).to(gradient.dtype)
     kept = (output.energy, output.node_energy, output.node_embedding)
     energy, node_energy, embedding = kept if create_graph else (value.detach() for value in kept)
     return EnergyForcesStress(energy, node_energy, forces, virial / graph.volume.view(-1, 1, 1), embedding)
