@@ -55,7 +55,8 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from esen_flows.cli.machine import tune_allocator
-    from esen_flows.data.extxyz import read_labelled, read_provenance, split_by_group
+    from esen_flows.data.extxyz import read_labelled, read_provenance
+    from esen_flows.data.splits import split_by_group
     from esen_flows.forcefield.checkpoint import load
     from esen_flows.training.config import read_config
     from esen_flows.training.train import train as run_training

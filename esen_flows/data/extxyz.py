@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from esen_flows.data.labelled import LabelledStructure, check_labels
 from esen_flows.errors import InputError
 
 # ASE cuts floats in columns to eight decimals: 1e-8 eV/Angstrom, below the noise of any label.
 _COLUMNS = ["symbols", "positions"]
-
-
-@dataclass(frozen=True)
-class LabelledStructure:
-    """A structure and what its labeller said of it.
-
-    Attributes
-    ----------
-    atoms : the structure, without calculator.
-    energy : total energy in eV.
-    forces : (n, 3) in eV/Angstrom.
-    stress : (3, 3) in eV/Angstrom^3, ASE's sign; NaN where the cell has no volume.
-    group : name of the group of the recipe that it comes from; "" when unknown.
-    """
-
-    atoms: Atoms
-    energy: float
-    forces: np.ndarray
-    stress: np.ndarray
-    group: str = ""
 
 
 def sidecar_path(path: Path | str) -> Path:
@@ -88,7 +68,7 @@ def write_labelled(
 
 
 def _to_frame(path: Path, index: int, item: LabelledStructure) -> Atoms:
-    _check_labels(f"structure {index} for {path}", item)
+    check_labels(f"structure {index} for {path}", item)
     frame = item.atoms.copy()
     frame.calc = None
     if item.group:
@@ -98,19 +78,6 @@ def _to_frame(path: Path, index: int, item: LabelledStructure) -> Atoms:
         results["stress"] = item.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
     frame.calc = SinglePointCalculator(frame, **results)
     return frame
-
-
-def _check_labels(where: str, item: LabelledStructure) -> None:
-    if item.forces.shape != (len(item.atoms), 3):
-        raise InputError(f"{where}: forces have shape {item.forces.shape}, expected ({len(item.atoms)}, 3)")
-    if item.stress.shape != (3, 3):
-        raise InputError(f"{where}: the stress has shape {item.stress.shape}, expected (3, 3)")
-    for name, value in (("energy", item.energy), ("forces", item.forces)):
-        if not np.isfinite(value).all():
-            raise InputError(f"{where}: the {name} label is NaN or infinite; drop the structure or label it again")
-    finite = np.isfinite(item.stress)
-    if not finite.all() and (item.atoms.cell.rank == 3 or finite.any()):
-        raise InputError(f"{where}: the stress label is NaN or infinite, but the cell has a volume; label it again")
 
 
 def read_labelled(path: Path | str, *, require_stress: bool = True) -> list[LabelledStructure]:
@@ -159,9 +126,9 @@ def _from_frame(where: str, frame: Atoms, require_stress: bool) -> LabelledStruc
         group=group,
     )
     if "stress" in results or frame.cell.rank < 3:
-        _check_labels(where, item)
+        check_labels(where, item)
     else:
-        _check_labels(where, LabelledStructure(atoms, item.energy, item.forces, np.zeros((3, 3)), group))
+        check_labels(where, LabelledStructure(atoms, item.energy, item.forces, np.zeros((3, 3)), group))
     return item
 
 
@@ -179,66 +146,3 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
         raise InputError(f"no provenance at {sidecar}; a labelled dataset comes with its sidecar") from error
     except ValueError as error:
         raise InputError(f"{sidecar} is not JSON: {error}") from error
-
-
-def split_by_group(groups: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of a training and a validation set, drawn at random by structure within every group.
-
-    Parameters
-    ----------
-    groups : (n,) group name of every structure.
-    fraction : share of every group that goes to validation, rounded to the nearest integer.
-    seed : of the numpy Generator that draws.
-
-    Returns
-    -------
-    training, validation : sorted indices; together they are 0..n-1.
-
-    Raises
-    ------
-    InputError : a fraction outside 0..1.
-    """
-    if not 0.0 <= fraction < 1.0:
-        raise InputError(f"the validation fraction must be in [0, 1), got {fraction}")
-    generator = np.random.default_rng(seed)
-    validation: list[int] = []
-    for name in sorted(set(groups)):
-        members = [index for index, group in enumerate(groups) if group == name]
-        order = generator.permutation(len(members))[: round(fraction * len(members))]
-        validation += [members[index] for index in order]
-    held_out = set(validation)
-    return [index for index in range(len(groups)) if index not in held_out], sorted(validation)
-
-
-def write_split(path: Path | str, fraction: float, seed: int) -> tuple[Path, Path]:
-    """Split a labelled dataset into `train.xyz` and `valid.xyz` beside it; both sidecars say how.
-
-    Parameters
-    ----------
-    path : a dataset with its provenance.
-    fraction, seed : as of `split_by_group`.
-
-    Raises
-    ------
-    InputError : no dataset, no provenance, or a share that leaves one of the two empty.
-    """
-    path = Path(path)
-    items, provenance = read_labelled(path, require_stress=False), read_provenance(path)
-    groups = [item.group for item in items]
-    parts = dict(zip(("train", "valid"), split_by_group(groups, fraction, seed), strict=True))
-    if not all(parts.values()):
-        sizes = {name: len(indices) for name, indices in parts.items()}
-        raise InputError(f"a validation fraction of {fraction} of {len(items)} structures leaves {sizes}; change it")
-    written = []
-    for name, indices in parts.items():
-        chosen = [items[index] for index in indices]
-        split = {"set": name, "of": path.name, "of_sha256": provenance["sha256"], "fraction": fraction, "seed": seed}
-        content = {
-            **provenance,
-            "split": {**split, "by": "structure, at random within every group", "indices": indices},
-            "count": len(chosen),
-            "atoms": sum(len(item.atoms) for item in chosen),
-            "groups": {group: sum(item.group == group for item in chosen) for group in sorted(set(groups))},
-        }
-        written.append(write_labelled(path.with_name(f"{name}.xyz"), chosen, content))
-    return written[0], written[1]

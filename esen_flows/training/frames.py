@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.data.extxyz import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from esen_flows.data.extxyz import LabelledStructure, write_labelled
+from esen_flows.data.extxyz import write_labelled
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.symmetrized import with_parity

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from esen_flows.data.extxyz import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.references import fit_references, force_scale
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.forcefield.checkpoint import Checkpoint, save

@@ -6,7 +6,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from esen_flows.cli.app import main
-from esen_flows.data.extxyz import LabelledStructure, read_labelled, read_provenance, write_labelled
+from esen_flows.data.extxyz import read_labelled, read_provenance, write_labelled
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.forcefield.load import load_force_field
 
 TRAINING = {

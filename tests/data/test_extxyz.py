@@ -1,7 +1,6 @@
 """Labelled datasets as extended XYZ."""
 
 import hashlib
-import json
 
 import ase.io
 import numpy as np
@@ -10,15 +9,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from esen_flows.data.extxyz import (
-    LabelledStructure,
-    read_labelled,
-    read_provenance,
-    sidecar_path,
-    split_by_group,
-    write_labelled,
-    write_split,
-)
+from esen_flows.data.extxyz import read_labelled, read_provenance, sidecar_path, write_labelled
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 
 
@@ -117,33 +109,6 @@ def test_provenance_carries_the_hash_of_the_file(tmp_path):
         read_provenance(path)
     with pytest.raises(InputError, match="no provenance at"):
         read_provenance(tmp_path / "other.xyz")
-
-
-def test_split_takes_its_share_of_every_group():
-    groups = ["a"] * 50 + ["b"] * 20 + ["c"] * 2
-    training, validation = split_by_group(groups, 0.1, seed=5)
-    assert sorted(training + validation) == list(range(72))
-    assert [sum(groups[i] == g for i in validation) for g in "abc"] == [5, 2, 0]
-    assert split_by_group(groups, 0.1, seed=5) == (training, validation)
-    assert split_by_group(groups, 0.1, seed=6) != (training, validation)
-    with pytest.raises(InputError, match=r"must be in \[0, 1\), got 1.5"):
-        split_by_group(groups, 1.5, seed=0)
-
-
-def test_write_split_says_which_structures_went_where(tmp_path):
-    items = [_labelled(seed, "a" if seed < 6 else "b") for seed in range(10)]
-    path = write_labelled(tmp_path / "all.xyz", items, {"labeller": "EMT"})
-    training, validation = write_split(path, 0.25, seed=1)
-    split = {p.stem: json.loads(sidecar_path(p).read_text()) for p in (training, validation)}
-    assert sorted(split["train"]["split"]["indices"] + split["valid"]["split"]["indices"]) == list(range(10))
-    assert split["valid"]["groups"] == {"a": 2, "b": 1}
-    for part in (training, validation):
-        provenance = split[part.stem]
-        for item, index in zip(read_labelled(part), provenance["split"]["indices"], strict=True):
-            np.testing.assert_allclose(item.atoms.positions, items[index].atoms.positions, atol=1e-8)
-        assert provenance["split"]["of_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(InputError, match="change it"):
-        write_split(path, 0.0, seed=1)
 
 
 def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):

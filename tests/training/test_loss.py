@@ -6,7 +6,7 @@ import torch
 from ase.build import bulk
 from test_train import CONFIG
 
-from esen_flows.data.extxyz import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
 from esen_flows.network.esen import ESEN
 from esen_flows.training.config import TrainingConfig

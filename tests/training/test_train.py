@@ -8,7 +8,7 @@ import torch
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
-from esen_flows.data.extxyz import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.load import load_force_field
