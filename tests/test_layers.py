@@ -32,6 +32,8 @@ LAZY_IN_BARE_ROOMS = {
     "esen_flows/network/grid.py": {"e3nn.o3"},
     "esen_flows/training/config.py": {"yaml"},
     "esen_flows/data/generate.py": {"yaml"},
+    "esen_flows/data/sources/ase_databases.py": {"lmdb"},
+    "esen_flows/data/sources/spice.py": {"h5py"},
 }
 ONLY_IMPORTER = {
     "pymongo": "esen_flows/store/",

@@ -71,8 +71,9 @@ def _to_frame(path: Path, index: int, item: LabelledStructure) -> Atoms:
     check_labels(f"structure {index} for {path}", item)
     frame = item.atoms.copy()
     frame.calc = None
-    if item.group:
-        frame.info["group"] = item.group
+    for name in ("group", "material"):
+        if getattr(item, name):
+            frame.info[name] = getattr(item, name)
     results: dict[str, Any] = {"energy": float(item.energy), "forces": item.forces}
     if np.isfinite(item.stress).all():
         results["stress"] = item.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
@@ -117,13 +118,14 @@ def _from_frame(where: str, frame: Atoms, require_stress: bool) -> LabelledStruc
         raise InputError(f"{where} has no stress label; label it first, or read with require_stress=False")
     atoms = frame.copy()
     atoms.calc = None
-    group = str(atoms.info.pop("group", ""))
+    group, material = (str(atoms.info.pop(name, "")) for name in ("group", "material"))
     item = LabelledStructure(
         atoms=atoms,
         energy=float(results["energy"]),
         forces=np.array(results["forces"], dtype=np.float64),
         stress=stress,
         group=group,
+        material=material,
     )
     if "stress" in results or frame.cell.rank < 3:
         check_labels(where, item)

@@ -1,0 +1,136 @@
+"""What the numbers of each source mean: unit and sign of every label, and the way to eV, Angstrom and ASE's stress."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, get_args
+
+import numpy as np
+from ase import Atoms, units
+
+from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.screening import BadRecord
+from esen_flows.data.sources.vocabulary import EnergyUnit, LengthUnit, StressUnit
+from esen_flows.errors import InputError
+from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
+
+ENERGY_EV = MappingProxyType(
+    {"eV": 1.0, "hartree": units.Hartree, "kcal/mol": units.kcal / units.mol, "kJ/mol": units.kJ / units.mol}
+)
+LENGTH_ANGSTROM = MappingProxyType({"Angstrom": 1.0, "bohr": units.Bohr})
+STRESS_EV_PER_ANGSTROM3 = MappingProxyType(
+    {
+        sign + name: float(f"{sign}1") * factor
+        for sign in ("", "-")
+        for name, factor in (
+            ("eV/Angstrom^3", 1.0),
+            ("GPa", 1.0 / EV_PER_ANGSTROM3_TO_GPA),
+            ("kBar", 0.1 / EV_PER_ANGSTROM3_TO_GPA),
+        )
+    }
+)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Units and signs of a source.
+
+    Attributes
+    ----------
+    energy, length : units; forces are in energy/length.
+    gradients : the labels are derivatives of the energy, forces with the opposite sign.
+    stress : unit with sign; None where the source has none.
+    """
+
+    energy: EnergyUnit = "eV"
+    length: LengthUnit = "Angstrom"
+    gradients: bool = False
+    stress: StressUnit | None = "eV/Angstrom^3"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("energy unit", self.energy, get_args(EnergyUnit)),
+            ("length unit", self.length, get_args(LengthUnit)),
+            ("stress unit", self.stress, (None, *get_args(StressUnit))),
+        ):
+            if value not in known:
+                raise InputError(f"unknown {name} {value!r}; known: {', '.join(map(str, known))}")
+
+    def words(self) -> dict[str, str]:
+        """The same in words, for the index of a dataset."""
+        force = f"{'gradient' if self.gradients else 'force'} in {self.energy}/{self.length}"
+        return {"energy": self.energy, "positions": self.length, "forces": force, "stress": self.stress or "none"}
+
+
+CONVENTIONS = MappingProxyType(
+    {
+        # ASE's own: whatever ASE reads it has turned into eV, eV/Angstrom and eV/Angstrom^3, positive under tension.
+        "extxyz": Convention(),
+        "ase-db": Convention(),
+        "ase-lmdb": Convention(),
+        "ase": Convention(),
+        # Of its description: energies in eV, forces in eV/A, stress in kBar as VASP prints it.
+        "mptrj": Convention(stress="-kBar"),
+        # Atomic units; what is stored is the gradient of the energy.
+        "spice": Convention(energy="hartree", length="bohr", gradients=True, stress=None),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A structure and its labels as a source has them, before units; None where it has none."""
+
+    numbers: Any
+    positions: Any
+    energy: Any
+    forces: Any
+    stress: Any = None
+    cell: Any = None
+    pbc: Any = False
+    group: str = ""
+    material: str = ""
+    charge: Any = 0
+    spin: Any = 0
+
+
+def labelled(where: str, labels: Labels, convention: Convention) -> LabelledStructure | BadRecord:
+    """The structure in our units, or why it is none: a label that is missing or no number."""
+    for name in ("energy", "forces"):
+        if getattr(labels, name) is None:
+            return BadRecord(where, f"no {name}")
+    try:
+        return _converted(labels, convention)
+    except (TypeError, ValueError, KeyError) as error:
+        return BadRecord(where, "unreadable", str(error))
+
+
+def _converted(labels: Labels, convention: Convention) -> LabelledStructure:
+    energy, length = ENERGY_EV[convention.energy], LENGTH_ANGSTROM[convention.length]
+    cell = None if labels.cell is None else np.asarray(labels.cell, dtype=np.float64) * length
+    positions = np.asarray(labels.positions, dtype=np.float64).reshape(-1, 3) * length
+    atoms = Atoms(np.asarray(labels.numbers, dtype=np.int64), positions=positions, cell=cell, pbc=labels.pbc)
+    for name in ("charge", "spin"):
+        if getattr(labels, name):
+            atoms.info[name] = getattr(labels, name)
+    sign = -1.0 if convention.gradients else 1.0
+    stress = np.full((3, 3), np.nan)
+    if labels.stress is not None and convention.stress is not None:
+        stress = full_stress(labels.stress) * _stress_factor(convention.stress, atoms)
+    return LabelledStructure(
+        atoms=atoms,
+        energy=float(labels.energy) * energy,
+        forces=np.array(labels.forces, dtype=np.float64) * (sign * energy / length),
+        stress=stress,
+        group=labels.group,
+        material=labels.material,
+    )
+
+
+def _stress_factor(unit: StressUnit, atoms: Atoms) -> float:
+    return -1.0 / atoms.get_volume() if unit == "virial" else STRESS_EV_PER_ANGSTROM3[unit]
+
+
+def full_stress(stress: Any) -> np.ndarray:
+    """(3, 3) from nine numbers, or from six in the order xx, yy, zz, yz, xz, xy."""
+    values = np.asarray(stress, dtype=np.float64).ravel()
+    return values[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if values.size == 6 else values.reshape(3, 3)

@@ -1,0 +1,143 @@
+"""Labelled structures from any source: which formats exist, how they are told apart, and what is written of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from esen_flows.data.download import digest
+from esen_flows.data.extxyz import read_provenance, sidecar_path
+from esen_flows.data.folders import INDEX_NAME, is_dataset_folder, read_index
+from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.screening import BadRecord
+from esen_flows.data.sources.ase_databases import read_ase_db, read_ase_lmdb
+from esen_flows.data.sources.ase_files import read_extxyz, read_with_ase
+from esen_flows.data.sources.mptrj import read_mptrj
+from esen_flows.data.sources.options import SourceOptions
+from esen_flows.data.sources.spice import read_spice
+from esen_flows.data.sources.vocabulary import SourceFormat
+from esen_flows.errors import InputError
+
+Reader = Callable[[Path, SourceOptions], Iterator[LabelledStructure | BadRecord]]
+
+_READERS: MappingProxyType[str, Reader] = MappingProxyType(
+    {
+        "extxyz": read_extxyz,
+        "ase-db": read_ase_db,
+        "ase-lmdb": read_ase_lmdb,
+        "mptrj": read_mptrj,
+        "spice": read_spice,
+        "ase": read_with_ase,
+    }
+)
+_SUFFIXES = MappingProxyType(
+    {
+        ".xyz": "extxyz",
+        ".extxyz": "extxyz",
+        ".db": "ase-db",
+        ".aselmdb": "ase-lmdb",
+        ".lmdb": "ase-lmdb",
+        ".json": "mptrj",
+        ".hdf5": "spice",
+        ".h5": "spice",
+        ".traj": "ase",
+        ".xml": "ase",
+        ".outcar": "ase",
+    }
+)
+# Files of VASP keep their names, with anything behind them: vasprun.xml-00007, OUTCAR.gz.
+_PREFIXES = ("vasprun.xml", "outcar")
+
+
+def detect_format(path: Path) -> SourceFormat:
+    """The format of a file by its name, or that of the files in a folder.
+
+    Raises
+    ------
+    InputError : nothing there, or no known name.
+    """
+    if is_dataset_folder(path):
+        return "folder"
+    files = _files_below(path) if path.is_dir() else [path]
+    found = {name for name in map(_format_by_name, files) if name is not None}
+    if not path.exists():
+        raise InputError(f"nothing at {path}; check the path")
+    if len(found) != 1:
+        what = f"files of the formats {', '.join(sorted(found))}" if found else "no known format"
+        raise InputError(f"{path} holds {what}; name it with --format: {', '.join(get_args(SourceFormat))}")
+    return found.pop()
+
+
+def _format_by_name(path: Path) -> Any:
+    name = path.name.lower().removesuffix(".gz")
+    return "ase" if name.startswith(_PREFIXES) else _SUFFIXES.get(Path(name).suffix)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def source_files(path: Path, source_format: SourceFormat | None = None) -> list[Path]:
+    """The files of a source: itself, or those of its format in a folder, sorted by name."""
+    if path.is_dir():
+        known = source_format or detect_format(path)
+        return [file for file in _files_below(path) if _format_by_name(file) == known]
+    return [path]
+
+
+def read_source(
+    path: Path | str, source_format: SourceFormat | None = None, options: SourceOptions | None = None
+) -> Iterator[LabelledStructure | BadRecord]:
+    """Records of a file, or of all files of one format in a folder, one after the other.
+
+    Parameters
+    ----------
+    source_format : by default told by the name.
+    options : names and units that the source does not say itself.
+
+    Raises
+    ------
+    InputError : nothing there, no known format, or a file that is not what it should be.
+    """
+    path, options = Path(path), options or SourceOptions()
+    known = source_format or detect_format(path)
+    if known == "folder":
+        yield from _stored(path, options)
+        return
+    if known not in _READERS:
+        raise InputError(f"unknown format {known!r}; known: {', '.join(get_args(SourceFormat))}")
+    if not path.exists():
+        raise InputError(f"nothing at {path}; check the path")
+    for file in source_files(path, known):
+        yield from _READERS[known](file, options)
+
+
+def _stored(path: Path, options: SourceOptions) -> Iterator[LabelledStructure]:
+    from esen_flows.data.dataset import open_dataset
+
+    if options.said():
+        raise InputError(f"{path} is a dataset of ours and says what it holds; leave out {sorted(options.said())}")
+    yield from open_dataset(path)
+
+
+def source_provenance(
+    path: Path | str, source_format: SourceFormat | None = None, options: SourceOptions | None = None
+) -> dict[str, Any]:
+    """Where a source's records come from: its files with size and sha256, format, units and what was said of it."""
+    path, options = Path(path), options or SourceOptions()
+    known = source_format or detect_format(path)
+    document: dict[str, Any] = {"name": path.name, "format": known, "options": options.said()}
+    if known == "folder":
+        index = read_index(path)
+        files = [path / INDEX_NAME]
+        document |= {"key": index["key"], "provenance": index["provenance"]}
+    else:
+        files = source_files(path, known)
+        document["units"] = options.convention(known).words()
+        if sidecar_path(path).is_file():
+            document["labelled"] = read_provenance(path)
+    base = path if path.is_dir() else path.parent
+    document["files"] = [
+        {"name": str(file.relative_to(base)), "bytes": file.stat().st_size, "sha256": digest(file)} for file in files
+    ]
+    return document

@@ -1,0 +1,133 @@
+"""ASE databases: SQLite, and LMDB in the layout of OMat24 and its like."""
+
+import json
+import zlib
+
+import ase.db
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from esen_flows.data.screening import BadRecord
+from esen_flows.data.sources.options import SourceOptions
+from esen_flows.data.sources.read import read_source
+from esen_flows.errors import InputError
+
+FORCES = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]])
+STRESS = np.array([0.01, 0.02, 0.03, 0.004, 0.005, 0.006])  # xx, yy, zz, yz, xz, xy
+FULL = np.array([[0.01, 0.006, 0.005], [0.006, 0.02, 0.004], [0.005, 0.004, 0.03]])
+
+
+def labelled_frame(energy: float = -7.25):
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=FORCES, stress=STRESS)
+    return atoms
+
+
+def row(energy: float = -7.25, **more) -> dict:
+    """A row as the files of OMat24 have it."""
+    atoms = labelled_frame(energy)
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        "pbc": [True, True, True],
+        "energy": energy,
+        "forces": FORCES.tolist(),
+        "stress": STRESS.tolist(),
+        "ctime": 24.5,
+        "unique_id": "0" * 32,
+        "calculator": "unknown",
+        "key_value_pairs": {},
+        "data": {},
+        **more,
+    }
+
+
+def write_lmdb(path, rows: dict, **head) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(path), subdir=False, map_size=1 << 24) as environment, environment.begin(write=True) as writing:
+        for name, value in {**rows, **head}.items():
+            data = value if isinstance(value, bytes) else zlib.compress(json.dumps(value).encode())
+            writing.put(str(name).encode(), data)
+
+
+def test_sqlite(tmp_path):
+    with ase.db.connect(tmp_path / "a.db") as database:
+        database.write(labelled_frame(), data={"charge": -1, "material": "mp-1"}, group="g", my_energy=-2.0)
+        database.write(bulk("Cu"))
+    one, two = read_source(tmp_path / "a.db")
+    assert (one.energy, one.group, one.material, one.atoms.info) == (-7.25, "g", "mp-1", {"charge": -1})
+    np.testing.assert_array_equal(one.forces, FORCES)
+    np.testing.assert_allclose(one.stress, FULL)
+    assert two == BadRecord("row 2 of a.db", "no energy", "")
+    assert next(read_source(tmp_path / "a.db", options=SourceOptions(energy_key="my_energy"))).energy == -2.0
+    (tmp_path / "b.db").write_text("no database")
+    with pytest.raises(InputError, match=r"b\.db is not a readable ASE database"):
+        list(read_source(tmp_path / "b.db"))
+
+
+def test_lmdb(tmp_path):
+    extra = {"data": {"charge": 1, "spin": 2, "sid": "mol-9"}, "key_value_pairs": {"group": "ions"}}
+    rows = {1: row(-1.0), 2: row(-2.0), 3: row(-3.0, **extra), 4: b"not compressed", 6: row() | {"energy": None}}
+    write_lmdb(tmp_path / "a.aselmdb", rows, nextid=7, deleted_ids=[2], metadata={})
+    one, three, four, five, six = read_source(tmp_path / "a.aselmdb", options=SourceOptions(material_key="sid"))
+    assert (one.energy, one.group, one.material, one.atoms.info) == (-1.0, "", "", {})
+    np.testing.assert_array_equal(one.forces, FORCES)
+    np.testing.assert_allclose(one.stress, FULL)
+    assert one.atoms.pbc.all()
+    np.testing.assert_allclose(one.atoms.cell.array, labelled_frame().cell.array)
+    assert (three.energy, three.group, three.material) == (-3.0, "ions", "mol-9")
+    assert three.atoms.info == {"charge": 1, "spin": 2}
+    assert (four.where, four.reason) == ("row 4 of a.aselmdb", "unreadable")
+    assert five == BadRecord("row 5 of a.aselmdb", "unreadable", "the row is missing")
+    assert (six.where, six.reason) == ("row 6 of a.aselmdb", "no energy")
+
+
+def test_arrays_as_ase_encodes_them_are_read_too(tmp_path):
+    encoded = {"__ndarray__": [[2, 3], "float64", FORCES.ravel().tolist()]}
+    write_lmdb(tmp_path / "a.aselmdb", {1: row(forces=encoded)}, nextid=2)
+    (item,) = read_source(tmp_path / "a.aselmdb")
+    np.testing.assert_array_equal(item.forces, FORCES)
+
+
+def test_a_folder_of_files_in_the_order_of_their_names(tmp_path):
+    for name, energy in (("data0001", -2.0), ("data0000", -1.0)):
+        write_lmdb(tmp_path / f"{name}.aselmdb", {1: row(energy)}, nextid=2)
+    (tmp_path / "metadata.npz").write_bytes(b"")
+    (tmp_path / "data0000.aselmdb-lock").write_bytes(b"")
+    assert [item.energy for item in read_source(tmp_path)] == [-1.0, -2.0]
+
+
+def test_what_is_no_database_of_ase_is_named(tmp_path):
+    write_lmdb(tmp_path / "a.lmdb", {1: row()})
+    with pytest.raises(InputError, match=r"a\.lmdb is an LMDB file, but no ASE database: it has no entry 'nextid'"):
+        list(read_source(tmp_path / "a.lmdb"))
+    (tmp_path / "b.lmdb").write_bytes(b"no database")
+    with pytest.raises(InputError, match=r"b\.lmdb is not a readable LMDB file"):
+        list(read_source(tmp_path / "b.lmdb"))
+
+
+def test_the_library_that_writes_such_files_agrees(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    with ase.db.connect(tmp_path / "a.aselmdb", type="aselmdb") as database:
+        for energy in (-1.0, -2.0, -3.0):
+            database.write(labelled_frame(energy), data={"charge": 1})
+        database.delete([2])
+    items = list(read_source(tmp_path / "a.aselmdb"))
+    assert [item.energy for item in items] == [-1.0, -3.0]
+    np.testing.assert_array_equal(items[1].forces, FORCES)
+    np.testing.assert_allclose(items[1].stress, FULL)
+    assert items[1].atoms.info == {"charge": 1}
+    np.testing.assert_allclose(items[1].atoms.positions, labelled_frame().positions)
+
+
+@pytest.mark.shared
+def test_oxides(shared_dir):
+    items = list(read_source(shared_dir / "data" / "dft_frames" / "oxides.db"))
+    assert len(items) == 295
+    assert items[0].energy == -41.358821
+    assert items[0].atoms.get_chemical_formula() == "O4Sn2"
+    np.testing.assert_allclose(items[0].forces[2], [-0.031756, -0.031756, 0.0])
+    assert all(np.isnan(item.stress).all() for item in items)

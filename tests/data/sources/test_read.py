@@ -1,0 +1,78 @@
+"""Which format a source has, and what is written of it."""
+
+import hashlib
+from typing import get_args
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from esen_flows.data.dataset import from_structures, write_dataset
+from esen_flows.data.sources.options import SourceOptions
+from esen_flows.data.sources.read import detect_format, read_source, source_provenance
+from esen_flows.data.sources.vocabulary import SourceFormat
+from esen_flows.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.xyz", "extxyz"), ("a.extxyz.gz", "extxyz"), ("a.db", "ase-db"), ("a.aselmdb", "ase-lmdb"),
+        ("MPtrj_2022.9_full.json", "mptrj"), ("SPICE-2.0.1.hdf5", "spice"), ("md.traj", "ase"),
+        ("vasprun.xml-00007", "ase"), ("vasprun.xml.gz", "ase"), ("OUTCAR", "ase"), ("OUTCAR.gz", "ase"),
+    ],
+)  # fmt: skip
+def test_formats_by_name(tmp_path, name, expected):
+    (tmp_path / name).touch()
+    assert detect_format(tmp_path / name) == expected
+    assert expected in get_args(SourceFormat)
+
+
+def test_what_is_not_known_is_named(tmp_path):
+    with pytest.raises(InputError, match="nothing at"):
+        detect_format(tmp_path / "absent.db")
+    with pytest.raises(InputError, match="holds no known format; name it with --format: extxyz, ase-db"):
+        detect_format(tmp_path)
+    (tmp_path / "a.xyz").touch()
+    (tmp_path / "b.db").touch()
+    with pytest.raises(InputError, match="holds files of the formats ase-db, extxyz; name it"):
+        detect_format(tmp_path)
+    assert list(read_source(tmp_path, "extxyz")) == []
+    with pytest.raises(InputError, match="unknown format 'csv'; known: extxyz"):
+        list(read_source(tmp_path, "csv"))
+
+
+def frame(energy: float):
+    atoms = bulk("Cu")
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)), stress=np.zeros(6))
+    return atoms
+
+
+def test_provenance_names_every_file(tmp_path):
+    (tmp_path / "s" / "sub").mkdir(parents=True)
+    for name, energy in (("b.xyz", -1.0), ("sub/a.xyz", -2.0)):
+        ase.io.write(tmp_path / "s" / name, frame(energy), format="extxyz")
+    options = SourceOptions(group="g", stress_unit="-kBar")
+    document = source_provenance(tmp_path / "s", options=options)
+    assert [item.energy for item in read_source(tmp_path / "s")] == [-1.0, -2.0]
+    assert (document["name"], document["format"]) == ("s", "extxyz")
+    assert document["options"] == {"group": "g", "stress_unit": "-kBar"}
+    assert document["units"]["stress"] == "-kBar"
+    assert document["units"]["forces"] == "force in eV/Angstrom"
+    assert [file["name"] for file in document["files"]] == ["b.xyz", "sub/a.xyz"]
+    data = (tmp_path / "s" / "b.xyz").read_bytes()
+    assert document["files"][0] == {
+        "name": "b.xyz", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()
+    }  # fmt: skip
+
+
+def test_a_dataset_of_ours_is_a_source(tmp_path):
+    ase.io.write(tmp_path / "a.xyz", [frame(-1.0), frame(-2.0)], format="extxyz")
+    dataset = write_dataset(tmp_path / "d", read_source(tmp_path / "a.xyz"), provenance={"x": 1})
+    assert from_structures(read_source(tmp_path / "d")).key == dataset.key
+    document = source_provenance(tmp_path / "d")
+    assert (document["key"], document["provenance"]) == (dataset.key, {"x": 1})
+    with pytest.raises(InputError, match=r"leave out \['group'\]"):
+        list(read_source(tmp_path / "d", options=SourceOptions(group="g")))
