@@ -24,12 +24,17 @@ def label(
     from esen_flows.schemas.card import resolve_model
     from esen_flows.schemas.keys import sha256_of
     from esen_flows.training.label import label as label_structures
+    from esen_flows.training.snapshots import langevin
 
-    structures = generate(read_recipe(recipe))
+    asked = read_recipe(recipe)
     card = resolve_model(model).card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = load_force_field(model, device=device)
     tune_allocator()
+    trajectories = output.with_name(f"{output.name}.snapshots")
+    structures = generate(
+        asked, dynamics=langevin(force_field, trajectories, lambda name: typer.echo(f"molecular dynamics of {name}"))
+    )
     with Progress() as bar:
         task = bar.add_task(f"labelling by {force_field.label}", total=len(structures))
         path = label_structures(

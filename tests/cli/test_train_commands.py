@@ -57,7 +57,7 @@ def test_label_writes_a_dataset_with_its_provenance(copper_data, tmp_path, capsy
     config, recipe = tmp_path / "t.yaml", tmp_path / "r.yaml"
     config.write_text(yaml.safe_dump(TRAINING))
     run("train", config, "--data", copper_data, "--validation-fraction", "0.2", "--folder", tmp_path / "m")
-    groups = [{"name": "a", "prototype": "fcc", "element": "Cu", "lattice_angstrom": 3.6, "count": 3}]
+    groups = [{"name": "a", "prototype": "fcc", "species": "Cu", "lattice_angstrom": 3.6, "count": 3}]
     recipe.write_text(yaml.safe_dump({"seed": 1, "groups": groups}))
     model = tmp_path / "m" / "checkpoint.safetensors"
     assert not run("label", recipe, "--model", model, "--output", tmp_path / "out.xyz")

@@ -8,7 +8,9 @@ from ase.neighborlist import neighbor_list
 
 from esen_flows.assets import asset_dir
 from esen_flows.data.generate import Recipe, generate, read_recipe, recipe_from_dict
+from esen_flows.data.prototypes import perfect
 from esen_flows.errors import InputError
+from esen_flows.schemas.keys import atoms_key, sha256_of
 
 
 def _recipe(**group: object) -> Recipe:
@@ -121,10 +123,13 @@ def test_a_given_structure_is_a_prototype():
     [
         ({"colour": "red"}, r"unknown keys \['colour'\]"),
         ({"count": 0}, "count must be a positive integer, got 0"),
-        ({"element": "Xx"}, "chemical symbol, got 'Xx'"),
+        ({"element": "Si"}, r"unknown keys \['element'\].*species"),
+        ({"species": ["Xx"]}, r"chemical symbols.*got \['Xx'\]"),
+        ({"species": [False]}, r"chemical symbols.*got \[False\]"),
         ({"repeat": [2, 2]}, "three positive integers"),
         ({"repeat": 2}, "three positive integers, got 2"),
-        ({"element": False}, "element must be text, got False"),
+        ({"prototype": False}, "prototype must be text, got False"),
+        ({"crystals_of": ["diamond"]}, "either prototype or crystals_of"),
         ({"cubic": "yes"}, "cubic must be true or false, got 'yes'"),
         ({"c_over_a": "tall"}, "c_over_a must be a number"),
         ({"volume_strain": [0.1, -0.1]}, r"\[low, high\]"),
@@ -133,6 +138,10 @@ def test_a_given_structure_is_a_prototype():
         ({"rattle_angstrom": "much"}, "got 'much'"),
         ({"displaced_atoms": 2}, "go together"),
         ({"displaced_atoms": 3, "displacement_angstrom": 0.1}, "must be 0, 1 or 2, got 3"),
+        ({"snapshots": -1}, "non-negative integer, got -1"),
+        ({"snapshots": 2}, "positive temperature_kelvin go together"),
+        ({"temperature_kelvin": 300}, "positive temperature_kelvin go together"),
+        ({"snapshots": 2, "temperature_kelvin": 300, "interval_femtoseconds": 0}, "times must be positive"),
     ],
 )
 def test_a_recipe_that_cannot_be_used_says_why(change, message):
@@ -152,6 +161,8 @@ def test_recipe_level_errors(tmp_path):
         generate(_recipe(prototype="quartz"))
     with pytest.raises(InputError, match="lattice_angstrom must be positive"):
         generate(_recipe(lattice_angstrom=0))
+    with pytest.raises(InputError, match="diamond takes 1 species, got"):
+        generate(_recipe(species=["Ga", "As"]))
     with pytest.raises(InputError, match="no recipe at"):
         read_recipe(tmp_path / "absent.yaml")
     (tmp_path / "broken.yaml").write_text("seed: [1\n")
@@ -162,10 +173,121 @@ def test_recipe_level_errors(tmp_path):
         read_recipe(tmp_path / "binary.yaml")
 
 
+CRYSTALS = {
+    "GaAs": {"prototype": "zincblende", "species": ["Ga", "As"], "lattice_angstrom": 5.7},
+    "Ge": {"prototype": "diamond", "species": "Ge", "lattice_angstrom": 5.7},
+    "ZnO": {"prototype": "wurtzite", "species": ["Zn", "O"], "lattice_angstrom": 3.2, "c_over_a": 1.6, "u": 0.38},
+}
+
+
+def _of_crystals(crystals: dict, **group: object) -> Recipe:
+    base = {"name": "g", "crystals_of": ["diamond", "zincblende"], "count": 2, "rattle_angstrom": 0.02}
+    return recipe_from_dict({"seed": 7, "crystals": crystals, "groups": [{**base, **group}]})
+
+
+def test_a_group_of_crystals_is_made_of_each_and_they_do_not_disturb_each_other():
+    made = generate(_of_crystals(CRYSTALS, cubic=True))
+    assert [atoms.info for atoms in made] == 2 * [{"group": "g", "crystal": "GaAs"}] + 2 * [
+        {"group": "g", "crystal": "Ge"}
+    ]
+    assert [atoms.get_chemical_formula() for atoms in made] == 2 * ["As4Ga4"] + 2 * ["Ge8"]
+    alone = generate(_of_crystals({"Ge": CRYSTALS["Ge"]}, cubic=True, crystals_of=["diamond"]))
+    np.testing.assert_array_equal(made[2].positions, alone[0].positions)
+    # Of one lattice and one displacement pattern, the first would be the other with its elements changed.
+    assert not np.allclose(made[0].positions, made[2].positions)
+
+
+def test_wurtzite_has_the_given_c_over_a_and_u():
+    atoms = generate(_of_crystals(CRYSTALS, crystals_of=["wurtzite"], count=1, rattle_angstrom=0))[0]
+    a, b, c = atoms.cell.lengths()
+    assert (a, b, c) == pytest.approx((3.2, 3.2, 1.6 * 3.2))
+    i, j, d, vectors = neighbor_list("ijdD", atoms, 2.2)
+    assert set(np.bincount(i)) == {4}
+    assert (atoms.numbers[i] != atoms.numbers[j]).all()
+    along_c = d[np.abs(vectors[:, 2]) > 0.99 * d]
+    np.testing.assert_allclose(along_c, 0.38 * c, atol=1e-9)
+
+
+def test_the_minimum_distance_can_be_relative_to_the_crystal():
+    content = {"seed": 1, "minimum_distance_fraction": 0.8, "crystals": CRYSTALS}
+    group = {"name": "g", "crystals_of": ["zincblende", "wurtzite"], "count": 12, "rattle_angstrom": 0.15}
+    made = generate(recipe_from_dict({**content, "groups": [group]}))
+    # Of wurtzite, the bond along c and the three others.
+    shortest = {"GaAs": 5.7 * 3**0.5 / 4, "ZnO": min(0.38 * 5.12, (3.2**2 / 3 + (0.12 * 5.12) ** 2) ** 0.5)}
+
+    def closest(structures):
+        return min(neighbor_list("d", atoms, 3.0).min() / shortest[atoms.info["crystal"]] for atoms in structures)
+
+    assert closest(made) >= 0.8
+    assert closest(generate(recipe_from_dict({**content, "minimum_distance_fraction": 0, "groups": [group]}))) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("crystals", "group", "message"),
+    [
+        ([], {}, "crystals must map names"),
+        ({"Ge": {"prototype": "diamond", "species": ["Ge"]}}, {}, "'lattice_angstrom' is missing"),
+        ({"Ge": {**CRYSTALS["Ge"], "colour": 1}}, {}, r"crystal 'Ge': unknown keys \['colour'\]"),
+        ({"Ge": {**CRYSTALS["Ge"], "prototype": "quartz"}}, {}, "unknown prototype 'quartz'"),
+        ({"Ge": {**CRYSTALS["Ge"], "prototype": "rocksalt"}}, {}, "'Ge': rocksalt takes 2 species, got"),
+        (CRYSTALS, {"crystals_of": ["rocksalt"]}, r"ask for crystals of \['rocksalt'\], but the recipe lists none"),
+        (CRYSTALS, {"crystals_of": "diamond"}, "crystals_of must be a list"),
+        (CRYSTALS, {"lattice_angstrom": 5.0}, "from the crystals; leave them out"),
+    ],
+)
+def test_crystals_that_cannot_be_used_say_why(crystals, group, message):
+    with pytest.raises(InputError, match=message):
+        _of_crystals(crystals, **group)
+
+
+def test_wurtzite_has_no_cubic_cell():
+    with pytest.raises(InputError, match="wurtzite has no cubic cell"):
+        generate(_of_crystals(CRYSTALS, crystals_of=["wurtzite"], cubic=True))
+
+
+def test_snapshots_take_the_place_of_their_start_and_need_dynamics():
+    group = {"crystals_of": ["diamond"], "snapshots": 3, "temperature_kelvin": [300, 900]}
+    seeds = []
+
+    def dynamics(start, asked, seed):
+        assert asked.temperature_kelvin == (300.0, 900.0)
+        seeds.append(seed)
+        return [start.copy() for _ in range(asked.snapshots)]
+
+    made = generate(_of_crystals(CRYSTALS, **group), dynamics=dynamics)
+    assert [atoms.info for atoms in made] == 6 * [{"group": "g", "crystal": "Ge"}]
+    assert len(set(seeds)) == 2
+    with pytest.raises(InputError, match="need a force field"):
+        generate(_of_crystals(CRYSTALS, **group))
+
+
+def test_the_silicon_recipe_makes_the_structures_that_its_labels_are_of():
+    made = generate(read_recipe(asset_dir("models") / "esen_silicon" / "data.yaml"))
+    # The hash in the provenance of the dataset that models/esen_silicon was trained on.
+    expected = "1688763ccafc857a95543137aceac928114460be29e0527f1d406e3f98048605"
+    assert sha256_of([atoms_key(atoms) for atoms in made]) == expected
+
+
 def test_the_silicon_recipe_is_what_its_card_describes():
     recipe = read_recipe(asset_dir("models") / "esen_silicon" / "data.yaml")
     # Groups may be added, not taken away: labels that exist are of these.
     assert sum(group.count for group in recipe.groups) >= 789
-    assert {group.element for group in recipe.groups} == {"Si"}
+    assert {group.species for group in recipe.groups} == {("Si",)}
     assert max(group.rattle_angstrom[1] for group in recipe.groups) == 0.3
     assert min(group.volume_strain[0] for group in recipe.groups if group.name.startswith("cell8")) == -0.08
+
+
+def test_the_nano_recipe_names_the_crystals_of_its_card():
+    recipe = read_recipe(asset_dir("models") / "esen_nano" / "data.yaml")
+    assert len(recipe.crystals) == 22  # with silicon, whose structures are esen_silicon's, 23
+    elements = {symbol for crystal in recipe.crystals for symbol in crystal.species}
+    assert " ".join(sorted(elements)) == "Al As C Ca Cl F Ga Ge K Li Mg N Na O P S Se Si Zn"
+    for crystal in recipe.crystals:
+        # Bonds from 1.5 Angstrom (C) to 3.2 (KCl): a slip of the pen in a lattice constant leaves this range.
+        atoms = perfect(crystal)
+        assert 1.5 < neighbor_list("d", atoms, 3.3).min() < 3.2
+    kinds = {name: [g for g in recipe.groups if name in g.crystals_of] for name in ("diamond", "rocksalt", "wurtzite")}
+    for groups in kinds.values():
+        assert any(group.snapshots for group in groups)
+        assert any(group.displaced_atoms == 2 and np.prod(group.repeat) >= 8 for group in groups)
+        assert {-0.1, 0.1} <= {strain for group in groups for strain in group.volume_strain}

@@ -1,0 +1,84 @@
+"""Perfect crystals of the structure types that recipes name, with one or two elements."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+from esen_flows.errors import InputError
+
+# How many elements each takes.
+PROTOTYPES = {
+    "diamond": 1,
+    "hexagonal_diamond": 1,
+    "beta_tin": 1,
+    "fcc": 1,
+    "bcc": 1,
+    "sc": 1,
+    "rocksalt": 2,
+    "zincblende": 2,
+    "wurtzite": 2,
+}
+_NOT_CUBIC = ("hexagonal_diamond", "beta_tin", "wurtzite")
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A crystal with its equilibrium geometry.
+
+    Attributes
+    ----------
+    name : of the crystal, such as "GaN_wurtzite".
+    prototype : one of PROTOTYPES.
+    species : one or two chemical symbols; of two, the first sits at the origin.
+    lattice_angstrom : the lattice constant a: the edge of the cubic cell, or of the hexagonal or tetragonal base.
+    c_over_a : of hexagonal_diamond, beta_tin and wurtzite; None: ideal.
+    u : internal parameter of wurtzite, the length of the bond along c over c; None: all bonds equally long.
+    """
+
+    name: str
+    prototype: str
+    species: tuple[str, ...]
+    lattice_angstrom: float
+    c_over_a: float | None = None
+    u: float | None = None
+
+
+def perfect(crystal: Crystal, cubic: bool = False) -> Atoms:
+    """The primitive cell of a crystal, or its cubic one.
+
+    Raises
+    ------
+    InputError : unknown prototype, wrong number of species, no positive lattice constant, no cubic cell.
+    """
+    name, prototype, a = crystal.name, crystal.prototype, crystal.lattice_angstrom
+    if prototype not in PROTOTYPES:
+        raise InputError(f"{name!r}: unknown prototype {prototype!r}; known are {list(PROTOTYPES)}")
+    if len(crystal.species) != PROTOTYPES[prototype]:
+        raise InputError(f"{name!r}: {prototype} takes {PROTOTYPES[prototype]} species, got {list(crystal.species)}")
+    if a <= 0.0:
+        raise InputError(f"{name!r}: lattice_angstrom must be positive, got {a}")
+    if cubic and prototype in _NOT_CUBIC:
+        raise InputError(f"{name!r}: {prototype} has no cubic cell; leave cubic out")
+    if prototype == "beta_tin":
+        return _beta_tin(crystal.species[0], a, crystal.c_over_a or 0.55)
+    if prototype == "hexagonal_diamond":
+        return _hexagonal_diamond(crystal.species[0], a, crystal.c_over_a or float(np.sqrt(8 / 3)))
+    symbols = "".join(crystal.species)
+    if prototype == "wurtzite":
+        return bulk(symbols, prototype, a=a, covera=crystal.c_over_a or float(np.sqrt(8 / 3)), u=crystal.u)
+    return bulk(symbols, prototype, a=a, cubic=cubic and prototype != "sc")
+
+
+def _beta_tin(element: str, a: float, c_over_a: float) -> Atoms:
+    """I4_1/amd, site 4a; conventional tetragonal cell of four atoms."""
+    scaled = [[0, 0, 0], [0.5, 0, 0.25], [0.5, 0.5, 0.5], [0, 0.5, 0.75]]
+    return Atoms(f"{element}4", scaled_positions=scaled, cell=[a, a, a * c_over_a], pbc=True)
+
+
+def _hexagonal_diamond(element: str, a: float, c_over_a: float) -> Atoms:
+    """P6_3/mmc, site 4f with the ideal z = 1/16; four atoms."""
+    cell = [[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, a * c_over_a]]
+    scaled = [[1 / 3, 2 / 3, z] for z in (1 / 16, 7 / 16)] + [[2 / 3, 1 / 3, z] for z in (9 / 16, 15 / 16)]
+    return Atoms(f"{element}4", scaled_positions=scaled, cell=cell, pbc=True)
