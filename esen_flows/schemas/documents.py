@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Array = Annotated[np.ndarray, BeforeValidator(np.asarray)]
 SCHEMA_VERSION = 1
-Kind = Literal["relax", "forces", "phonon", "conductivity"]
+Kind = Literal["relax", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"]
 
 
 class Document(BaseModel):
@@ -179,7 +179,7 @@ class ResultDocument(Document):
     kind: Kind
     key: str
     parent_key: str
-    structure_key: str  # of the input structure at the root of the chain
+    structure_key: str  # of the input structure, or the dataset, at the root of the chain
     model_key: str
     model_label: str
     protocol: dict[str, Any]

@@ -6,7 +6,7 @@ pymatgen would know all of this, but importing it costs more than a stored answe
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from math import gcd
 from typing import Any
@@ -57,6 +57,19 @@ def identify(atoms: Atoms, symprec_angstrom: float = 0.01) -> dict[str, Any]:
         "nsites": len(symbols),
         "space_group_number": number,
         "space_group_symbol": symbol,
+    }
+
+
+def identify_dataset(elements: Sequence[str], atoms: int) -> dict[str, Any]:
+    """The same fields for what is about many structures: their elements, in alphabetical order, and all their atoms."""
+    chemsys = "-".join(elements)
+    return {
+        "formula": chemsys if len(elements) <= 6 else f"{len(elements)} elements",
+        "chemsys": chemsys,
+        "elements": list(elements),
+        "nsites": atoms,
+        "space_group_number": None,
+        "space_group_symbol": None,
     }
 
 

@@ -25,16 +25,31 @@ from esen_flows.schemas.protocols import (
     RelaxProtocol,
     TransportProtocol,
 )
+from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 # Raised by hand when a step's numbers change for the same input; old results then stay, under their old keys.
-NUMERICS_REVISION: dict[Kind, int] = {"relax": 1, "forces": 1, "phonon": 1, "conductivity": 1}
+NUMERICS_REVISION: dict[Kind, int] = {
+    "relax": 1, "forces": 1, "phonon": 1, "conductivity": 1, "labelling": 1, "training": 1, "evaluation": 1,
+}  # fmt: skip
 
 STEP_PROTOCOLS: dict[str, type[Frozen]] = {
     "relax": RelaxProtocol,
     "forces": DisplacementProtocol,
     "phonon": HarmonicProtocol,
     "conductivity": TransportProtocol,
+    "labelling": LabellingProtocol,
+    "training": TrainingProtocol,
+    "evaluation": EvaluationProtocol,
 }
+Protocol = (
+    RelaxProtocol
+    | DisplacementProtocol
+    | HarmonicProtocol
+    | TransportProtocol
+    | LabellingProtocol
+    | TrainingProtocol
+    | EvaluationProtocol
+)
 
 
 class ResultRequest(BaseModel):
@@ -46,7 +61,7 @@ class ResultRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     kind: Kind
-    protocol: RelaxProtocol | DisplacementProtocol | HarmonicProtocol | TransportProtocol
+    protocol: Protocol
     parent_key: str
     structure_key: str
     model_key: str
@@ -101,6 +116,40 @@ def conductivity_requests(
     derived = TransportProtocol.of(protocol)
     numeric = _derived(numeric, "conductivity")
     return relax, forces, _request("conductivity", derived, forces.key, structure_key, model_key, numeric)
+
+
+def labelling_request(
+    structures_key: str, model_key: str, protocol: LabellingProtocol, numeric: NumericSettings
+) -> ResultRequest:
+    """Labels of structures, which are known by `keys.sha256_of` over all of theirs."""
+    return _request("labelling", protocol, structures_key, structures_key, model_key, _of_forces(numeric))
+
+
+def training_request(
+    protocol: TrainingProtocol,
+    *,
+    parent: tuple[str, str] | None = None,
+    initial_model_key: str | None = None,
+) -> ResultRequest:
+    """One training stage.
+
+    Parameters
+    ----------
+    protocol : its settings and data; precision is one of its settings.
+    parent : result key and `model_key` of the training whose network this one starts from.
+    initial_model_key : of the force field to start from, without a parent; None: random weights.
+    """
+    data = protocol.datasets[0][0]
+    parent_key, model_key = parent or (data, initial_model_key or RANDOM_WEIGHTS)
+    numeric = NumericSettings(dtype=protocol.config.get("dtype", "float32"))
+    return _request("training", protocol, parent_key, data, model_key, numeric)
+
+
+def evaluation_request(
+    dataset_key: str, model_key: str, protocol: EvaluationProtocol, numeric: NumericSettings
+) -> ResultRequest:
+    """Errors of a force field on a dataset."""
+    return _request("evaluation", protocol, dataset_key, dataset_key, model_key, _of_forces(numeric))
 
 
 def _force_steps(

@@ -4,6 +4,7 @@
     results/000000.jsonl    results as MongoDB's canonical extended JSON, one a line
     structures/000000.jsonl input structures, likewise
     models/000000.jsonl     the force fields of the results, likewise
+    datasets/000000.jsonl   what trainings were trained on, likewise
     blobs/<key>.npy         large arrays in numpy's format, by the hash of their content
     checksums.json          sha256 of every other file, last
 
@@ -33,7 +34,7 @@ FORMAT, FORMAT_VERSION = "esen_flows archive", 1
 _MANIFEST, _CHECKSUMS = "manifest.json", "checksums.json"
 _PART_BYTES = 8 * 2**20  # of lines in a part; one line may be longer
 _NAMES = re.compile(
-    r"manifest\.json|(results|structures|models)/[0-9]{6}\.jsonl|blobs/[0-9a-f]{64}\.npy|checksums\.json"
+    r"manifest\.json|(results|structures|models|datasets)/[0-9]{6}\.jsonl|blobs/[0-9a-f]{64}\.npy|checksums\.json"
 )
 
 
@@ -64,7 +65,7 @@ class ArchiveWriter:
             self._partial.unlink(missing_ok=True)
 
     def add_rows(self, folder: str, rows: Iterable[Row]) -> int:
-        """Write documents as they come; how many. `folder` is results, structures or models, and used once."""
+        """Write documents as they come; how many. `folder` is results, structures, models or datasets."""
         lines: list[str] = []
         count = length = part = 0
         for row in rows:

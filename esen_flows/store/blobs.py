@@ -21,6 +21,7 @@ from esen_flows.store.database import Database
 
 INLINE_LIMIT_BYTES = 256_000
 CHUNK_BYTES = 8 * 2**20  # a BSON document holds 16 MB
+NAMING = ("results", "datasets")  # the collections whose documents list in `blobs` the arrays that they refer to
 _DTYPE_KINDS = "biufcUS"
 _INLINE, _BLOB = "__array__", "__blob__"
 # Most values of a document are stored as they are; the short way for them halves the time of an import.
@@ -173,7 +174,7 @@ class BlobStore:
         return array
 
     def remove_orphans(self, shas: Iterable[str], by_token: str = "") -> list[str]:
-        """Remove those of these arrays that no result and no claim names; which they were.
+        """Remove those of these arrays that no result, dataset or claim names; which they were.
 
         Parameters
         ----------
@@ -210,7 +211,13 @@ class BlobStore:
         query = {"blobs": sha, "token": {"$ne": by_token}}
         if db.call(lambda: db["claims"].find_one(query, {"_id": 1})) is not None:
             return True
-        return db.call(lambda: db["results"].find_one({"blobs": sha}, {"_id": 1})) is not None
+        return is_named_by_document(db, sha)
+
+
+def is_named_by_document(database: Database, sha: str) -> bool:
+    """Whether a result or a dataset refers to an array."""
+    named = (database.call(lambda name=name: database[name].find_one({"blobs": sha}, {"_id": 1})) for name in NAMING)  # type: ignore[misc]
+    return any(row is not None for row in named)
 
 
 def _checked_name(name: Any, path: str) -> str:

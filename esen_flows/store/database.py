@@ -61,6 +61,12 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("tags", name="tags"),
         IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
     ],
+    "datasets": [
+        IndexModel("names", name="names"),
+        IndexModel("elements", name="elements"),
+        IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
+        IndexModel("blobs", name="blobs"),
+    ],
     "claims": [
         IndexModel("tokens", name="tokens"),
         IndexModel("blobs", name="blobs"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TypeVar
 
-from esen_flows.store.blobs import BlobStore
+from esen_flows.store.blobs import NAMING, BlobStore, is_named_by_document
 from esen_flows.store.database import Database, Row
 from esen_flows.store.results import Store
 
@@ -40,7 +40,7 @@ class Garbage:
     Attributes
     ----------
     attempts : superseded attempts of results that have a current one.
-    blobs : large arrays that no result and no claim names, or that only those attempts name.
+    blobs : large arrays that no result, dataset or claim names, or that only those attempts name.
     blob_bytes : of these arrays.
     chunks : pieces of arrays that dead writers left.
     """
@@ -147,13 +147,14 @@ def _orphans(database: Database, superseded: set[object]) -> Iterator[dict[str, 
     """Batches of {sha: bytes} of arrays that nobody names, apart from superseded attempts."""
     for rows in ids_after(database, "blobs", {"bytes": 1}):
         shas = {"$in": [row["_id"] for row in rows]}
-        # First the claims, then the results: a writer that has finished in between is found among the latter.
+        # First the claims, then the documents: a writer that has finished in between is found among the latter.
         named = set(database.call(lambda shas=shas: database["claims"].distinct("blobs", {"blobs": shas})))  # type: ignore[misc]
-        for row in database.call(
-            lambda shas=shas: list(database["results"].find({"blobs": shas}, {"blobs": 1}))  # type: ignore[misc]
-        ):
-            if row["_id"] not in superseded:
-                named.update(row["blobs"])
+        for name in NAMING:
+            for row in database.call(
+                lambda shas=shas, name=name: list(database[name].find({"blobs": shas}, {"blobs": 1}))  # type: ignore[misc]
+            ):
+                if row["_id"] not in superseded:
+                    named.update(row["blobs"])
         yield {row["_id"]: row["bytes"] for row in rows if row["_id"] not in named}
 
 
@@ -178,7 +179,7 @@ def _leftovers(database: Database, sha: str, writes: set[str], apply: bool) -> i
     # The order matters: the header of a writer whose claim is gone is there by now, or never will be.
     live = set(database.call(lambda: database["claims"].distinct("tokens", {"tokens": {"$in": sorted(writes)}})))
     header = database.call(lambda: database["blobs"].find_one({"_id": sha}, {"write": 1}))
-    if header is None and database.call(lambda: database["results"].find_one({"blobs": sha}, {"_id": 1})) is not None:
+    if header is None and is_named_by_document(database, sha):
         return 0  # somebody may be repairing it
     dead = sorted(writes - live - ({header["write"]} if header else set()))
     query = {"sha": sha, "write": {"$in": dead}}

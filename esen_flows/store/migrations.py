@@ -19,7 +19,12 @@ _BATCH = 500
 
 # collection: {version: the function that makes a row of version + 1 of a row of this version}. A row may come without
 # its `output`, as queries read it. The function sets neither `schema_version` nor `_id`.
-MIGRATIONS: dict[str, dict[int, Callable[[Row], Row]]] = {"results": {}, "structures": {}, "models": {}}
+MIGRATIONS: dict[str, dict[int, Callable[[Row], Row]]] = {
+    "results": {},
+    "structures": {},
+    "models": {},
+    "datasets": {},
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def _migrate_collection(database: Database, collection: str, apply: bool) -> Mig
 
 
 def _unchanged(row: Row) -> Row:
-    mutable = ("_id", "schema_version", "current", "material_ids", "tags", "labels")
+    mutable = ("_id", "schema_version", "current", "material_ids", "tags", "labels", "names")
     return {name: row.get(name, {"$exists": False}) for name in mutable}
 
 

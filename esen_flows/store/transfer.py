@@ -15,6 +15,7 @@ from esen_flows.store.archive import Archive, ArchiveWriter
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import Database, Row, without_duplicates
+from esen_flows.store.datasets import dataset_problems, insert_dataset, keys_of_datasets
 from esen_flows.store.maintenance import batches, ids_after
 from esen_flows.store.models import add_models, model_problems
 from esen_flows.store.results import Store
@@ -31,6 +32,7 @@ class Transferred:
     results: int
     structures: int
     arrays: int
+    datasets: int = 0
 
 
 def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) -> Transferred:
@@ -41,7 +43,8 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
     store : an open store.
     path : of the archive, which must not exist.
     keys : of results, which are exported in their current form together with the results that they start from; None:
-        every result with all its attempts, and every structure.
+        every result with all its attempts, every structure and every dataset. Of a large dataset that is what is known
+        of it; its records stay in their folder.
 
     Raises
     ------
@@ -52,12 +55,19 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
     arrays: set[str] = set()
     structures: set[str] = set()
     models: set[str] = set()
+    datasets: set[str] = set()
 
     def noted(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
             arrays.update(row["blobs"])
             structures.add(row["structure_key"])
             models.add(row["model_key"])
+            datasets.update(keys_of_datasets(row))
+            yield row
+
+    def with_arrays(rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            arrays.update(row["blobs"])
             yield row
 
     with ArchiveWriter(path) as archive:
@@ -67,12 +77,14 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
         else:
             n_results = archive.add_rows("results", noted(_with_ancestors(database, keys)))
             n_structures = archive.add_rows("structures", _found(database, "structures", "_id", sorted(structures)))
+        chosen = _all(database, "datasets") if keys is None else _found(database, "datasets", "_id", sorted(datasets))
+        n_datasets = archive.add_rows("datasets", with_arrays(chosen))
         archive.add_rows("models", _found(database, "models", "_id", sorted(models)))
         for sha in sorted(arrays):
             header = database.call(lambda sha=sha: database["blobs"].find_one({"_id": sha}))  # type: ignore[misc]
             dtype, shape = (header["dtype"], tuple(header["shape"])) if header else ("<f8", ())
             archive.add_array(sha, blobs.get(BlobReference(sha, dtype, shape)))
-    return Transferred(n_results, n_structures, len(arrays))
+    return Transferred(n_results, n_structures, len(arrays), n_datasets)
 
 
 def import_archive(store: Store, path: Path) -> Transferred:
@@ -91,15 +103,16 @@ def import_archive(store: Store, path: Path) -> Transferred:
         n_structures = sum(_add_structures(database, batch) for batch in batches(archive.rows("structures"), _BATCH))
         add_models(database, archive.rows("models"))
         claims = Claims(database)
-        results = arrays = 0
+        results = 0
         try:
+            n_datasets, arrays = _add_datasets(database, claims, archive)
             for batch in batches(archive.rows("results"), _BATCH):
                 store.note_models((row["model_key"], row["model_label"]) for row in batch)
                 added = _add_results(database, claims, archive, batch)
                 results, arrays = results + added[0], arrays + added[1]
         finally:
             claims.close()
-    return Transferred(results, n_structures, arrays)
+    return Transferred(results, n_structures, arrays, n_datasets)
 
 
 def _all(database: Database, collection: str) -> Iterator[Row]:
@@ -139,6 +152,11 @@ def _check(store: Store, archive: Archive) -> None:
         problems = list(structure_problems(row))
         if problems or not all(name.isidentifier() for name in row):
             raise InputError(f"{archive.path} cannot be imported: {(problems or ['odd names of fields'])[0]}")
+    for row in archive.rows("datasets"):
+        lost = [sha for sha in row.get("blobs", ()) if sha not in arrays]
+        problems = [*dataset_problems(row), *(f"array {sha} of dataset {row.get('_id')} is missing" for sha in lost)]
+        if problems or not all(name.isidentifier() for name in row):
+            raise InputError(f"{archive.path} cannot be imported: {(problems or ['odd names of fields'])[0]}")
     for row in archive.rows("results"):
         problems = list(result_problems(store, row))
         typed = isinstance(row.get("_id"), ObjectId) and type(row.get("attempt")) is int
@@ -162,6 +180,16 @@ def _add_structures(database: Database, rows: list[Row]) -> int:
     while not database.call(lambda: without_duplicates(lambda: database["structures"].bulk_write(updates))):
         continue  # two upserts of one key at once: now it is there
     return len(rows) - before
+
+
+def _add_datasets(database: Database, claims: Claims, archive: Archive) -> tuple[int, int]:
+    """How many datasets, and arrays of theirs, were absent and are there now; names are added to the others'."""
+    datasets = arrays = 0
+    for row in archive.rows("datasets"):
+        known = set(database.call(lambda row=row: database["blobs"].distinct("_id", {"_id": {"$in": row["blobs"]}})))  # type: ignore[misc]
+        if insert_dataset(database, claims, row, archive.array):
+            datasets, arrays = datasets + 1, arrays + len(set(row["blobs"]) - known)
+    return datasets, arrays
 
 
 def _add_results(database: Database, claims: Claims, archive: Archive, rows: list[Row]) -> tuple[int, int]:

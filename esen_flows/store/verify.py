@@ -12,12 +12,14 @@ from esen_flows.schemas.keys import result_key, structure_key
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.database import Database, Row
+from esen_flows.store.datasets import dataset_problems
 from esen_flows.store.maintenance import ids_after
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import model_problems
 from esen_flows.store.results import Store
 
 _BATCH = 100  # whole results, which may have megabytes of inline arrays
+WITHOUT_STRUCTURE = ("labelling",)  # what was labelled is in the dataset that it names
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Verification:
 
     Attributes
     ----------
-    checked : how many of which: results, structures, arrays.
+    checked : how many of which: results, structures, datasets, arrays.
     problems : one line each; empty for a whole store.
     """
 
@@ -38,8 +40,9 @@ def verify(store: Store) -> Verification:
     """Read everything and check it; changes nothing, and may run beside live writers.
 
     Checked is that every result can be read, that its key follows from what it says was asked, that its parent and its
-    structure exist, that it names the arrays that it refers to; that a structure is the one of its key; that an array
-    that somebody names is there and is what its key says. Numbers inside a document have no checksum.
+    structure or dataset exist, that it names the arrays that it refers to; that a structure is the one of its key; that
+    an array that somebody names is there and is what its key says. Numbers inside a document have no checksum, nor is
+    the folder of a large dataset read.
     """
     database, report = store.database, Verification()
     for rows in ids_after(database, "results", {}, length=_BATCH):
@@ -56,6 +59,10 @@ def verify(store: Store) -> Verification:
             report.problems += structure_problems(row)
     for rows in ids_after(database, "models", {}):
         report.problems += [problem for row in rows for problem in model_problems(row)]
+    for rows in ids_after(database, "datasets", {}, length=_BATCH):
+        report.checked["datasets"] += len(rows)
+        for row in rows:
+            report.problems += [*dataset_problems(row), *_missing_arrays(database, row)]
     blobs = BlobStore(database)
     for rows in ids_after(database, "blobs", {"dtype": 1, "shape": 1}):
         report.checked["arrays"] += len(rows)
@@ -113,15 +120,17 @@ def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
     """What these results, which can be read, refer to and the store does not have."""
     keys = {"$in": sorted({key for row in rows for key in (row["parent_key"], row["structure_key"])})}
     structures = set(database.call(lambda: database["structures"].distinct("_id", {"_id": keys})))
+    structures |= set(database.call(lambda: database["datasets"].distinct("_id", {"_id": keys})))
     results = set(database.call(lambda: database["results"].distinct("key", {"key": keys})))
     shas = {"$in": sorted({sha for row in rows for sha in row["blobs"]})}
     headers = database.call(lambda: list(database["blobs"].find({"_id": shas}, {"dtype": 1, "shape": 1})))
     arrays = {header["_id"]: (header["dtype"], tuple(header["shape"])) for header in headers}
     for row in rows:
         name = f"result {row['key']}"
-        if row["structure_key"] not in structures:
+        stored = row["kind"] not in WITHOUT_STRUCTURE
+        if stored and row["structure_key"] not in structures:
             yield f"{name}: its structure {row['structure_key']} is not stored"
-        if row["parent_key"] not in structures | results:
+        if stored and row["parent_key"] not in structures | results:
             yield f"{name}: its parent {row['parent_key']} is not stored"
         for reference in references(unpack(row["output"])):
             found = arrays.get(reference.sha)
@@ -129,6 +138,13 @@ def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
                 yield f"{name}: its array {reference.sha} is missing"
             elif found not in (None, (reference.dtype, reference.shape)):
                 yield f"{name}: its array {reference.sha} has another type or shape than the result says"
+
+
+def _missing_arrays(database: Database, row: Row) -> Iterator[str]:
+    """Arrays that a dataset lists and the store does not have."""
+    shas = row.get("blobs") or []
+    found = set(database.call(lambda: database["blobs"].distinct("_id", {"_id": {"$in": shas}})))
+    yield from (f"dataset {row['_id']}: its array {sha} is missing" for sha in shas if sha not in found)
 
 
 def _still_there(database: Database, row: Row) -> bool:

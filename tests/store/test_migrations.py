@@ -99,6 +99,7 @@ def test_nothing_to_do(store: "Store") -> None:
         MigrationReport("results", 1, {}, {}, 0),
         MigrationReport("structures", 0, {}, {}, 0),
         MigrationReport("models", 1, {}, {}, 0),
+        MigrationReport("datasets", 0, {}, {}, 0),
     ]
 
 

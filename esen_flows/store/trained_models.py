@@ -1,0 +1,47 @@
+"""Trained force fields of the store as files: what a training made, for whoever computes with it."""
+
+import os
+from pathlib import Path
+
+from esen_flows.errors import ModelError
+from esen_flows.schemas.checkpoint_header import read_header
+from esen_flows.schemas.training import TrainingOutput
+from esen_flows.settings import get_settings
+from esen_flows.store.results import Store
+
+
+def trained_model_path(model_key: str) -> Path:
+    """Where `trained_model` keeps a checkpoint on this machine."""
+    return get_settings().data_dir / "models" / "by_key" / f"{model_key}.safetensors"
+
+
+def trained_model(store: Store, model_key: str) -> Path:
+    """The checkpoint of a stored training as a file of this machine, written unless it is there.
+
+    Parameters
+    ----------
+    model_key : of the force field, which is in the summary of the training that made it.
+
+    Raises
+    ------
+    ModelError : no stored training made this force field.
+    StoreError : its checkpoint is missing or damaged.
+    """
+    path = trained_model_path(model_key)
+    if path.is_file() and read_header(path)["model_key"] == model_key:
+        return path
+    database = store.database
+    query = {"kind": "training", "current": True, "summary.model_key": model_key}
+    row = database.call(lambda: database["results"].find_one(query, {"key": 1}))
+    document = None if row is None else store.get(row["key"])
+    if document is None or document.output is None:
+        raise ModelError(f"no training in the store made the force field {model_key[:12]}; give its checkpoint file")
+    content = TrainingOutput.model_validate(document.output).checkpoint
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
