@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from esen_flows import __version__
-from esen_flows.cli import db, doctor, models, properties, results, train
+from esen_flows.cli import data, db, doctor, models, properties, results, train
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError
@@ -38,6 +38,7 @@ app = typer.Typer(
 for module in (properties, results, train, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 
 

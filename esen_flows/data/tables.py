@@ -86,10 +86,17 @@ class FileRows:
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(self._count)
         count = max(0, last - first)
-        data = os.pread(self._descriptor, count * self._bytes, self._start + first * self._bytes)
-        if len(data) != count * self._bytes:
-            raise InputError(f"{self.path} ends within row {first + len(data) // self._bytes}; copy the dataset again")
+        data = self._read(self._start + first * self._bytes, count * self._bytes)
         return np.frombuffer(data, self._dtype).reshape(count, *self._row)
+
+    def _read(self, start: int, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, start)
+        while len(data) < size:  # one call reads at most 2 GB
+            more = os.pread(self._descriptor, size - len(data), start + len(data))
+            if not more:
+                raise InputError(f"{self.path} has become shorter since it was opened; copy the dataset again")
+            data += more
+        return data
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

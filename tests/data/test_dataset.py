@@ -216,7 +216,10 @@ def test_a_broken_folder_is_named(tmp_path):
     (folder / "atoms.npy").write_bytes(data)
     with pytest.raises(InputError, match="record 23 is not what was written"):
         verify(open_dataset(folder), key)
+    opened = open_dataset(folder)
     (folder / "atoms.npy").write_bytes(data[:-8])
+    with pytest.raises(InputError, match=r"atoms\.npy has become shorter"):
+        opened[23]
     with pytest.raises(InputError, match=r"atoms\.npy holds \(60,\) of .* bytes; expected"):
         open_dataset(folder)
     (folder / "numbers.npy").unlink()

@@ -1,6 +1,7 @@
 """Labelled datasets as extended XYZ."""
 
 import hashlib
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -25,8 +26,10 @@ def _labelled(seed: int = 0, group: str = "g") -> LabelledStructure:
 
 def test_round_trip_keeps_labels_structure_and_group(tmp_path):
     items = [_labelled(seed, group) for seed, group in enumerate(["a", "b c", ""])]
+    items[1] = replace(items[1], material="mp-1")
     read = read_labelled(write_labelled(tmp_path / "d.xyz", items))
     assert [item.group for item in read] == ["a", "b c", ""]
+    assert [item.material for item in read] == ["", "mp-1", ""]
     for before, after in zip(items, read, strict=True):
         assert after.energy == pytest.approx(before.energy, abs=1e-8)
         np.testing.assert_allclose(after.forces, before.forces, atol=1e-8)

@@ -1,0 +1,142 @@
+"""`esen-flows data import | info | check`: labelled structures from any source as a dataset folder."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressUnit
+
+app = typer.Typer(help="Datasets of labelled structures: import them, look at them, check them.", no_args_is_help=True)
+
+SOURCES = typer.Argument(help="Files, or folders of files of one format.")
+OUTPUT = typer.Option("--output", "-o", help="Folder to make.")
+FORMAT = typer.Option("--format", help="Default: told by the names of the files.")
+FOLDER = typer.Argument(help="A dataset folder.")
+
+
+@app.command(name="import")
+def import_(
+    sources: Annotated[list[Path], SOURCES],
+    output: Annotated[Path, OUTPUT],
+    source_format: Annotated[SourceFormat | None, FORMAT] = None,
+    cutoff: Annotated[float | None, typer.Option(help="Count edges within so many Angstrom now, not later.")] = None,
+    energy_key: Annotated[str | None, typer.Option(help="Name of the energies in the source.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the source.")] = None,
+    stress_key: Annotated[str | None, typer.Option(help="Name of the stresses in the source.")] = None,
+    group_key: Annotated[str | None, typer.Option(help="Name of what says the subset (default: group).")] = None,
+    material_key: Annotated[str | None, typer.Option(help="Name of what no split tears apart.")] = None,
+    group: Annotated[str, typer.Option(help="Subset of the records that name none.")] = "",
+    energy_unit: Annotated[EnergyUnit | None, typer.Option(help="Of energies, and of forces per length.")] = None,
+    stress_unit: Annotated[StressUnit | None, typer.Option(help="With sign; -: positive under compression.")] = None,
+    max_force: Annotated[float, typer.Option(help="Largest force of a good record, eV/Angstrom.")] = 50.0,
+    require_stress: Annotated[bool, typer.Option(help="A crystal without a stress is a bad record.")] = False,
+    on_bad: Annotated[OnBad, typer.Option(help="Leave bad records out and list them, or stop.")] = "skip",
+    check_strain: Annotated[bool, typer.Option(help="Stop if labels are no derivatives of the energies.")] = True,
+) -> None:
+    """Write the records of sources to one dataset folder, with units, signs, checksums and what was left out."""
+    from esen_flows.data.folders import read_index
+    from esen_flows.data.importing import import_sources
+    from esen_flows.data.screening import Limits
+    from esen_flows.data.sources.options import SourceOptions
+
+    options = SourceOptions(
+        energy_key, forces_key, stress_key, group_key, material_key, group, energy_unit, stress_unit
+    )
+    with _progress() as bar:
+        reading = bar.add_task("reading", total=None)
+        counting = bar.add_task("counting edges", total=None, visible=False)
+        import_sources(
+            sources,
+            output,
+            source_format=source_format,
+            options=options,
+            limits=Limits(max_force, require_stress),
+            on_bad=on_bad,
+            check_strain=check_strain,
+            cutoff_angstrom=cutoff,
+            on_record=lambda count: bar.update(reading, completed=count),
+            on_edges=lambda done, total: bar.update(counting, completed=done, total=total, visible=True),
+        )
+    _show(read_index(output), output)
+
+
+@app.command()
+def info(folder: Annotated[Path, FOLDER]) -> None:
+    """What a dataset folder says of itself: size, groups, statistics, sources, what was left out."""
+    from esen_flows.data.folders import read_index
+
+    _show(read_index(folder), folder)
+
+
+@app.command()
+def check(folder: Annotated[Path, FOLDER]) -> None:
+    """Read every record of a dataset again: is it what was written, and do labels belong to the energies?"""
+    from esen_flows.data.dataset import open_dataset, verify
+    from esen_flows.data.folders import read_index
+    from esen_flows.data.stress_check import check_labels_by_strain, require_right
+
+    dataset = open_dataset(folder)
+    with _progress() as bar:
+        task = bar.add_task("reading", total=len(dataset))
+        verify(dataset, read_index(folder)["key"], lambda done, total: bar.update(task, completed=done))
+    typer.echo(f"{len(dataset)} records are what was written")
+    slopes = check_labels_by_strain(dataset)
+    for slope in slopes:
+        typer.echo(slope.words())
+    require_right(slopes)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+
+
+def _show(index: dict[str, Any], folder: Path) -> None:
+    numbers = index["statistics"]
+    lines = [
+        f"{folder}: {index['records']:,} records, {index['atoms']:,} atoms, {index['materials']:,} materials",
+        f"key          {index['key']}",
+        f"elements     {_symbols(numbers['references_ev'])}",
+        f"energy       {1e3 * numbers['energy_rms_ev_per_atom']:.4g} meV/atom rms beside element references",
+        f"forces       {numbers['force_rms_ev_per_angstrom']:.4g} eV/Angstrom rms, "
+        f"largest {numbers['force_max_ev_per_angstrom']:.4g}",
+        f"stress       {_stress(numbers, index['records'])}",
+    ]
+    lines += [
+        f"group        {name or '(none)'}: {count:,} records"
+        for name, count in zip(index["group_names"], index["group_records"], strict=True)
+    ]
+    for found in index.get("check_by_strain", ()):
+        if found["slope"] is None:
+            words = "not checked, no two records are similar enough"
+        else:
+            slope = f"slope {found['slope']:.3g} +- {found['standard_error']:.2g}"
+            words = f"{slope}, {found['pairs']} pairs, {found['verdict']}"
+        lines.append(f"by strain    {found['quantity']}: {words}")
+    for source in index["provenance"].get("sources", ()):
+        size = sum(file["bytes"] for file in source["files"])
+        many = f", {len(source['files'])} files" if len(source["files"]) > 1 else ""
+        lines.append(f"source       {source['name']} ({source['format']}{many}), {size:,} bytes")
+    lines.append(f"left out     {index['rejected']['records']:,} bad records")
+    lines += [f"             {count:,}: {reason}" for reason, count in index["rejected"]["counts"].items()]
+    first = index["rejected"]["listed"][:3]
+    lines += [f"             {bad['where']}: {bad['reason']} {bad['found']}".rstrip() for bad in first]
+    typer.echo("\n".join(lines))
+
+
+def _symbols(references: dict[str, float]) -> str:
+    from ase.data import chemical_symbols
+
+    symbols = [chemical_symbols[int(z)] for z in references]
+    return " ".join(symbols) if len(symbols) <= 20 else f"{len(symbols)}: {' '.join(symbols[:10])} ..."
+
+
+def _stress(numbers: dict[str, Any], records: int) -> str:
+    if not numbers["stress_records"]:
+        return "none"
+    return (
+        f"{numbers['stress_rms_ev_per_angstrom3']:.4g} eV/Angstrom^3 rms, {numbers['stress_records']:,} of {records:,}"
+    )

@@ -1,0 +1,93 @@
+"""`esen-flows data` from the shell's point of view."""
+
+import re
+import subprocess
+import sys
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from esen_flows.cli.app import main
+
+
+@pytest.fixture
+def copper(tmp_path):
+    """Strained copper by EMT under names of its own, the last one with a NaN."""
+    frames = []
+    for seed in range(10):
+        atoms = bulk("Cu", a=3.65 + 0.01 * seed, cubic=True)
+        atoms.rattle(0.01, seed=seed)
+        atoms.calc = EMT()
+        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+        atoms.calc = SinglePointCalculator(atoms, forces=forces)
+        atoms.info |= {"my_energy": energy if seed < 9 else np.nan, "my_stress": stress}
+        frames.append(atoms)
+    ase.io.write(tmp_path / "cu.xyz", frames, format="extxyz")
+    return tmp_path / "cu.xyz"
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return end.value.code
+
+
+NAMES = ("--energy-key", "my_energy", "--stress-key", "my_stress", "--group", "cu")
+
+
+def test_import_info_check(copper, tmp_path, capsys):
+    folder = tmp_path / "d"
+    assert not run("data", "import", copper, "--output", folder, *NAMES, "--cutoff", "4")
+    first = capsys.readouterr().out
+    assert "d: 9 records, 36 atoms, 0 materials" in first
+    assert "elements     Cu" in first
+    assert "group        cu: 9 records" in first
+    assert "source       cu.xyz (extxyz)" in first
+    assert "left out     1 bad records" in first
+    assert "record 9 of " in first
+    assert re.search(r"by strain    stress: slope (1|0\.9|1\.0)\S* \+- \S+, \d+ pairs, right", first)
+    assert (folder / "edges_4.0.npy").is_file()
+    assert not run("data", "info", folder)
+    assert capsys.readouterr().out == first
+    assert not run("data", "check", folder)
+    assert "9 records are what was written" in capsys.readouterr().out
+
+
+def test_what_is_wrong_is_said_in_one_message(copper, tmp_path, capsys):
+    folder = tmp_path / "d"
+    assert run("data", "import", copper, "--output", folder) == 1
+    assert "found my_energy: name it with --energy-key" in capsys.readouterr().err
+    turned = (*NAMES, "--stress-unit", "-eV/Angstrom^3")
+    assert run("data", "import", copper, "--output", folder, *turned) == 1
+    assert "the sign is turned" in capsys.readouterr().err
+    assert not folder.exists()
+    assert run("data", "import", copper, "--output", folder, *NAMES, "--on-bad", "fail") == 1
+    assert "record 9 of" in capsys.readouterr().err
+    assert not run("data", "import", copper, "--output", folder, *turned, "--no-check-strain")
+    capsys.readouterr()
+    assert run("data", "check", folder) == 1
+    captured = capsys.readouterr()
+    assert "9 records are what was written" in captured.out
+    assert "the sign is turned" in captured.err
+    assert run("data", "info", tmp_path) == 1
+    assert "no dataset at" in capsys.readouterr().err
+    assert run("data", "import", copper, "--output", tmp_path / "e", "--format", "csv") == 2
+
+
+def test_info_does_without_torch(copper, tmp_path):
+    assert not run("data", "import", copper, "--output", tmp_path / "d", *NAMES)
+    code = (
+        "import sys\nfrom esen_flows.cli.app import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "data", "info", str(tmp_path / "d")],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "9 records" in done.stdout
