@@ -197,14 +197,21 @@ def write_weights(folder: Path, config: ESENConfig) -> None:
     torch.save(published, folder / "published.pt")
 
 
-def run(implementation: str, python: Path, folder: Path, allocator: str, options: argparse.Namespace) -> dict[str, Any]:
+def run(
+    implementation: str,
+    python: Path,
+    folder: Path,
+    allocator: str,
+    options: argparse.Namespace,
+    worker: str = "esen_speed_worker.py",
+) -> dict[str, Any]:
     """What the worker's process prints; a reference that fails says why, one line."""
     if not python.exists():
         return {"error": f"no environment at {python.parent.parent}: run benchmarks/reference_env.sh"}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     # Threads that wait sleep: spinning ones count as CPU time, and on a shared machine cost far more than they save.
     settings = {"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": "ignore"}
-    command = [str(python), str(HERE / "esen_speed_worker.py"), str(folder), implementation]
+    command = [str(python), str(HERE / worker), str(folder), implementation]
     done = subprocess.run(
         command, env={**inherited, **settings, **ALLOCATORS[allocator]}, capture_output=True, text=True
     )
@@ -246,10 +253,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def scaling(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """For each allocator: how cost grows with the number of atoms (1: linear), the neighbour list's share, the peak."""
+    """How cost grows with the number of atoms (1: linear), the neighbour list's share, the peak: for each allocator and
+    memory setting, because cost rises by a step where messages begin to be computed twice."""
     result: dict[str, Any] = {}
-    for allocator in dict.fromkeys(row["allocator"] for row in rows):
-        of_it = [row for row in rows if row["allocator"] == allocator]
+    for setting in dict.fromkeys((row["allocator"], row["memory_bytes"]) for row in rows):
+        of_it = [row for row in rows if (row["allocator"], row["memory_bytes"]) == setting]
+        allocator = setting[0] if setting[1] is None else f"{setting[0]}, {setting[1] / 1e9:g} GB"
         fitted = [row for row in of_it if row["atoms"] <= 8000]
         logs = {name: np.log([row[name] for row in fitted]) for name in ("atoms", "cpu_seconds", "seconds")}
         result[allocator] = {

@@ -43,5 +43,5 @@ def plot(document: dict[str, Any], path: Path) -> None:
 
 
 def _label(row: dict[str, Any]) -> str:
-    memory = "" if row["memory_bytes"] is None else ", unlimited memory"
+    memory = "" if row["memory_bytes"] is None else f", planned with {row['memory_bytes'] / 1e9:g} GB"
     return f"{row['model']} {row['structure']} {row['atoms']}\n{row['dtype']}, {row['allocator']} allocator{memory}"

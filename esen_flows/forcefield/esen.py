@@ -1,6 +1,7 @@
 """An eSEN behind the contract."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +18,7 @@ from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, 
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.forcefield.precision import compiled, tensor_float_32
+from esen_flows.forcefield.replay import Compute, Replayed, padded_size
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
@@ -54,6 +56,10 @@ class EsenForceField(ForceField):
         self.network.freeze()
         # Second derivatives are always those of the network itself.
         self._evaluator = compiled(self.network) if compile else self.network
+        self._compute: Compute = partial(energy_forces_stress, self._evaluator)
+        self._replayed = (
+            Replayed(self._compute, self.network.config.cutoff_angstrom) if self._may_replay(compile) else None
+        )
         self._tf32 = tf32
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         config = self.network.config
@@ -79,6 +85,10 @@ class EsenForceField(ForceField):
         self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=fused))
         # Of second derivatives: the compiled kernels have none, and the modules keep more of an edge.
         self._hessian_budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=False))
+
+    def _may_replay(self, compile: bool) -> bool:
+        config = self.network.config
+        return compile and self.device.type == "cuda" and config.use_envelope and not config.direct_forces
 
     @property
     def max_edges(self) -> int:
@@ -206,7 +216,10 @@ class EsenForceField(ForceField):
         return np.split(joined, np.cumsum([len(graph.numbers) for graph in graphs])[:-1])
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
-        result = energy_forces_stress(self._evaluator, self._collate(graphs))
+        batch = self._collate(graphs)
+        # A structure that is computed in chunks waits for the GPU between them, which no recording can.
+        recorded = self._replayed is not None and padded_size(batch.n_edges) <= self.max_edges
+        result = self._replayed(batch) if self._replayed and recorded else self._compute(batch)
         of_atoms = torch.cat((result.node_energy.double().unsqueeze(1), result.forces.double()), dim=1)
         of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
         atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev

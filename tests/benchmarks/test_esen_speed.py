@@ -95,14 +95,17 @@ def test_scaling_recovers_a_power() -> None:
     rows = [
         {
             "allocator": "tuned",
+            "memory_bytes": memory,
             "atoms": n,
-            "seconds": n**1.5,
+            "seconds": n**1.5 * (1 if memory is None else n),
             "cpu_seconds": 2.0 * n,
             "neighbor_list_cpu_seconds": 0.02 * n,
             "peak_mb": n / 10,
         }
+        for memory in (None, 2e9)
         for n in (64, 216, 1000, 20000)
     ]
+    assert esen_speed.scaling(rows)["tuned, 2 GB"]["exponent_seconds"] == pytest.approx(2.5)
     found = esen_speed.scaling(rows)["tuned"]
     assert found["exponent_cpu_seconds"] == pytest.approx(1.0)
     assert found["exponent_seconds"] == pytest.approx(1.5)
