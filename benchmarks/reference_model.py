@@ -19,8 +19,10 @@ CONSTANTS = ("Jd_", "expand_index", "balance_degree_weight", "offset")
 CHARGE_AND_SPIN = ("charge_embedding", "spin_embedding", "mix_csd", "dataset_embedding")
 
 
-def reference_call(implementation: str, folder: Path, task: dict[str, Any], system: dict[str, np.ndarray]) -> Call:
-    """The call of "fairchem-core 1.10.0" or "fairchem-core 2.24.0"."""
+def reference_modules(
+    implementation: str, folder: Path, task: dict[str, Any], system: dict[str, np.ndarray]
+) -> tuple[nn.Module, nn.Module, Callable[[Tensor], Any]]:
+    """Backbone, head, and what makes a batch of positions, of "fairchem-core 1.10.0" or "fairchem-core 2.24.0"."""
     dtype = getattr(torch, task["dtype"])
     torch.set_default_dtype(dtype)
     backbone, head, batch = (_first if implementation.endswith("1.10.0") else _second)(task["options"], system)
@@ -30,9 +32,15 @@ def reference_call(implementation: str, folder: Path, task: dict[str, Any], syst
     _load(head, head_names)
     for module in (backbone, head):  # not frozen: that makes the first a quarter slower and does nothing for the second
         module.to(device=task["device"], dtype=dtype).eval()
+    return backbone, head, lambda positions: batch(positions.to(dtype)).to(task["device"])
+
+
+def reference_call(implementation: str, folder: Path, task: dict[str, Any], system: dict[str, np.ndarray]) -> Call:
+    """Energy, forces and stress of positions."""
+    backbone, head, batch = reference_modules(implementation, folder, task, system)
 
     def call(positions: np.ndarray) -> dict[str, np.ndarray]:
-        data = batch(torch.from_numpy(positions).to(dtype)).to(task["device"])
+        data = batch(torch.from_numpy(positions))
         output = head(data, backbone(data))
         shapes = {"energy": (), "forces": (-1, 3), "stress": (3, 3)}
         return {name: output[name].detach().double().cpu().numpy().reshape(s) for name, s in shapes.items()}

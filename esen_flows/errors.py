@@ -9,6 +9,7 @@ class EsenFlowsError(Exception):
     """Base of all errors that this package raises on purpose; the command line prints them without a traceback."""
 
     final = False
+    exit_code = 1  # of the command line
 
 
 class InputError(EsenFlowsError, ValueError):

@@ -9,7 +9,6 @@ from typer.core import TyperGroup
 from esen_flows import __version__
 from esen_flows.cli import data, db, doctor, models, properties, results, train
 from esen_flows.cli.machine import yield_waiting_threads
-from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError
 
 
@@ -58,13 +57,16 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; always ends in SystemExit (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    """Run the command line; always ends in SystemExit.
+
+    0: done, 1: failed, 2: wrong usage, 75: stopped and saved, to be run again, 130: interrupted.
+    """
     yield_waiting_threads()
     try:
         app(args=arguments, prog_name="esen-flows")
-    except UsageError as error:
-        _fail(error, 2)
-    except (EsenFlowsError, OSError) as error:
+    except EsenFlowsError as error:
+        _fail(error, error.exit_code)
+    except OSError as error:
         _fail(error, 1)
     except _Interrupted as stop:
         _fail(stop, 130)

@@ -12,7 +12,9 @@ Protocol = TypeVar("Protocol", bound=Frozen)
 
 
 class UsageError(InputError):
-    """The command itself is wrong, rather than a file that it names; the exit code is 2."""
+    """The command itself is wrong, rather than a file that it names."""
+
+    exit_code = 2
 
 
 def with_overrides(protocol: Protocol, assignments: list[str]) -> Protocol:

@@ -1,12 +1,29 @@
 """`esen-flows label` and `esen-flows train`: from a recipe of structures to a checkpoint."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from esen_flows.cli.overrides import UsageError
+
+if TYPE_CHECKING:
+    from esen_flows.data.dataset import Dataset
+    from esen_flows.training.distributed import World
+    from esen_flows.training.finetune import Parent
+    from esen_flows.training.recipe import Stage
+
 ARGUMENT_RECIPE = typer.Argument(help="YAML recipe of structures, such as models/esen_silicon/data.yaml")
-ARGUMENT_CONFIG = typer.Argument(help="flat YAML training file, such as models/esen_silicon/training.yaml")
+ARGUMENT_WHAT = typer.Argument(
+    help="a flat YAML training file (models/esen_silicon/training.yaml), or a card with a recipe (esen_30m_mp); "
+    "leave it out with --finetune"
+)
+DATA_HELP = (
+    "labelled data: a dataset folder, or a file that `esen-flows data import` reads; PATH:8 counts it eight times, "
+    "NAME=PATH says which data of a card's recipe it is; repeat for more"
+)
 
 
 def label(
@@ -49,46 +66,146 @@ def label(
 
 
 def train(
-    config: Annotated[Path, ARGUMENT_CONFIG],
-    data: Annotated[Path, typer.Option(help="labelled extended XYZ")],
-    folder: Annotated[Path, typer.Option(help="where checkpoint, history and state go; give it again to resume")],
-    initial: Annotated[Path | None, typer.Option(help="checkpoint to start from instead of random weights")] = None,
-    validation_fraction: Annotated[float, typer.Option(help="held out of every group")] = 0.08,
+    what: Annotated[str | None, ARGUMENT_WHAT] = None,
+    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
+    folder: Annotated[Path, typer.Option(help="where all goes; give it again to resume")] = Path("training"),
+    validation: Annotated[Path | None, typer.Option(help="held-out data; default: a share of --data")] = None,
+    validation_fraction: Annotated[float, typer.Option(help="share of every group that is held out")] = 0.08,
     split_seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
+    initial: Annotated[Path | None, typer.Option(help="checkpoint to start from instead of random weights")] = None,
+    recipe: Annotated[str | None, typer.Option(help="which recipe of the card; default: its first")] = None,
+    stage: Annotated[int | None, typer.Option(help="only this stage of the recipe, from 1")] = None,
+    finetune: Annotated[str | None, typer.Option(help="card or checkpoint to adapt to --data")] = None,
+    replay: Annotated[Path | None, typer.Option(help="with --finetune: data of the parent's domain")] = None,
+    replay_share: Annotated[float, typer.Option(help="how much of --replay is trained on; the rest is held out")] = 0.0,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="name=value of the stage; repeat")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="say what it would cost, and stop")] = False,
+    device: Annotated[str, typer.Option(help='"cpu" or "cuda"; several processes: start this with torchrun')] = "cpu",
+    max_seconds: Annotated[float | None, typer.Option(help="save and leave after so long")] = None,
 ) -> None:
-    """Train an eSEN. Interrupted, it saves; the same command goes on batch for batch."""
+    """Train an eSEN, or fine-tune one (--finetune). Interrupted, it saves; the same command goes on batch for batch."""
+    from esen_flows.cli.machine import tune_allocator
+    from esen_flows.cli.training_data import HeldOut, changes_of, parent_domain, read_sources, sources_of, stages_of
+    from esen_flows.training.distributed import joined
+
+    if (what is None) == (finetune is None):
+        raise UsageError("give a training file or a card, or --finetune MODEL with --data")
+    sources, changes = sources_of(data or []), changes_of(overrides or [])
+    if not sources:
+        raise UsageError("give --data: a labelled extended XYZ, or a folder made by esen-flows data import")
+    held_out = HeldOut(validation, validation_fraction, split_seed)
+    tune_allocator()
+    if finetune is not None:
+        training, validated = held_out.split(read_sources(sources), folder)
+        _finetune(
+            finetune, training, validated, parent_domain(replay, replay_share, split_seed), folder, changes, max_seconds
+        )
+        return
+    assert what is not None
+    stages = stages_of(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
+    if estimate:
+        _estimate(stages, device)
+        return
+    with joined(device) as world:
+        _train(stages, folder, initial, world, max_seconds)
+
+
+def _train(
+    stages: Sequence["Stage"], folder: Path, initial: Path | None, world: "World", max_seconds: float | None
+) -> None:
+    from esen_flows.forcefield.checkpoint import load
+    from esen_flows.training.recipe import train_stages
+
+    with _bar(world.leads) as show:
+        path = train_stages(
+            stages,
+            folder,
+            initial=None if initial is None else load(initial),
+            provenance={"data": [stage.training.provenance for stage in stages]},
+            progress=show,
+            world=world,
+            max_seconds=max_seconds,
+        )
+    if world.leads:
+        typer.echo(f"checkpoint {path}; errors by epoch in {path.parent / 'history.csv'}, steps in steps.csv")
+        _draw([folder / stage.name for stage in stages], folder)
+
+
+def _finetune(
+    model: str,
+    training: "Dataset",
+    validation: "Dataset",
+    domain: "Parent | None",
+    folder: Path,
+    changes: dict[str, Any],
+    max_seconds: float | None,
+) -> None:
+    from esen_flows.forcefield.checkpoint import load
+    from esen_flows.schemas.card import checkpoint_path, read_card
+    from esen_flows.training.finetune import finetune, finetune_config
+
+    is_file = model.endswith(".safetensors") or "/" in model
+    parent = load(Path(model) if is_file else checkpoint_path(read_card(model)))
+    config = finetune_config(parent, training, changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_stage(folder / "stage.yaml", config.to_dict(), model)
+    with _bar(True) as show:
+        report = finetune(
+            parent, config, training, validation, folder, domain=domain,
+            provenance={"data": training.provenance, "parent": model}, progress=show, max_seconds=max_seconds,
+        )  # fmt: skip
+    for title, errors in (("held out", report["own"]), ("parent's domain", report["parent_domain"])):
+        for when in ("before", "after") if errors else ():
+            row = errors[when]["all"]
+            typer.echo(
+                f"{title + ', ' + when:24} energy {row['energy_mae_mev_per_atom']:.2f} meV/atom, "
+                f"force {row['force_mae_mev_per_angstrom']:.2f} meV/A, "
+                f"stress {row['stress_mae_mev_per_angstrom3']:.3f} meV/A^3 (mean absolute errors)"
+            )
+    typer.echo(f"checkpoint {report['checkpoint']}; all errors by group in {folder / 'report.json'}")
+    _draw([folder], folder)
+
+
+def _draw(stages: Sequence[Path], folder: Path) -> None:
+    from esen_flows.plots.training import StageCurves, plot_learning_curves
+    from esen_flows.training.metrics import HISTORY_NAME, STEPS_NAME, read_rows
+
+    curves = [StageCurves(read_rows(path / STEPS_NAME), read_rows(path / HISTORY_NAME)) for path in stages]
+    typer.echo(f"learning curves {plot_learning_curves({'training': curves}, folder / 'learning_curves.png')}")
+
+
+def _write_stage(path: Path, values: dict[str, Any], model: str) -> None:
+    import yaml
+
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    path.write_text(f"# Fine-tuning of {model}: what ran.\n" + yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def _estimate(stages: Sequence["Stage"], device: str) -> None:
+    from esen_flows.training.estimate import estimate
+
+    for stage in stages:
+        cost = estimate(stage.config, stage.training, device)
+        typer.echo(
+            f"{stage.name or 'stage'}: {cost.parameters:,} parameters; {stage.config.epochs} epochs, {cost.steps:,} "
+            f"steps, {cost.structures:,} structures, {cost.edges:.3g} edges; {1e6 * cost.seconds_per_edge:.3g} us per "
+            f"edge measured here; {cost.device_hours:.3g} hours on one such {device}"
+        )
+
+
+@contextmanager
+def _bar(visible: bool) -> Iterator[Callable[[dict[str, float]], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from esen_flows.cli.machine import tune_allocator
-    from esen_flows.data.extxyz import read_labelled, read_provenance
-    from esen_flows.data.splits import split_by_group
-    from esen_flows.forcefield.checkpoint import load
-    from esen_flows.training.config import read_config
-    from esen_flows.training.train import train as run_training
-
-    settings = read_config(config)
-    structures = read_labelled(data)
-    training, held_out = split_by_group([s.group for s in structures], validation_fraction, split_seed)
-    provenance: dict[str, Any] = {"data": read_provenance(data), "split_seed": split_seed}
-    tune_allocator()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns) as bar:
+    with Progress(*columns, disable=not visible) as bar:
         task = bar.add_task("training", total=None)
 
         def show(state: dict[str, float]) -> None:
-            text = f"epoch {state['epoch'] + 1}/{settings.epochs}, loss {state['loss']:.4f}"
+            text = f"epoch {state['epoch'] + 1:.0f}, loss {state['loss']:.4f}"
             bar.update(task, description=text, completed=state["step"], total=state["total_steps"])
 
-        path = run_training(
-            settings,
-            [structures[i] for i in training],
-            [structures[i] for i in held_out],
-            folder,
-            initial=None if initial is None else load(initial),
-            provenance=provenance,
-            progress=show,
-        )
-    typer.echo(f"checkpoint {path}; errors by epoch in {folder / 'history.csv'}")
+        yield show
 
 
 def register(app: typer.Typer) -> None:

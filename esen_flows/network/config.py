@@ -117,7 +117,7 @@ class ESENConfig:
         """Sizes, and those options that are not at their default: new options do not change old keys."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         defaults = {field.name: field.default for field in fields(self)}
-        return {name: value for name, value in values.items() if name in _SIZES or value != defaults[name]}
+        return {name: value for name, value in values.items() if name in SIZES or value != defaults[name]}
 
 
 _CHOICES = {
@@ -131,7 +131,8 @@ _CHOICES = {
 }
 _TYPES: dict[type, Any] = {bool: bool, float: int | float}
 _WORDS = {bool: "true or false", int: "an integer", int | float: "a number"}
-_SIZES = (
+# Always written out: a default that changed would change what a file means.
+SIZES = (
     "num_layers",
     "lmax",
     "mmax",

@@ -26,6 +26,7 @@ class EnergyForcesStress:
     stress : (systems, 3, 3) = dE/dstrain / volume, or of the direct head; NaN for systems without a volume, and for
         all where a direct-force model has no stress head.
     embedding : (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
+    noise : (atoms, 3) of the denoising head, in units of its standard deviation, or None.
     """
 
     energy: Tensor
@@ -33,13 +34,22 @@ class EnergyForcesStress:
     forces: Tensor
     stress: Tensor
     embedding: Tensor | None = None
+    noise: Tensor | None = None
 
 
-def energy_forces_stress(network: ESEN, graph: GraphBatch, *, create_graph: bool = False) -> EnergyForcesStress:
-    """Energy, forces and stress of a batch; `create_graph` keeps them differentiable for training."""
+def energy_forces_stress(
+    network: ESEN, graph: GraphBatch, *, create_graph: bool = False, noised_forces: Tensor | None = None
+) -> EnergyForcesStress:
+    """Energy, forces and stress of a batch.
+
+    Parameters
+    ----------
+    create_graph : keep them differentiable, for training.
+    noised_forces : (atoms, 3), for direct denoising networks: see `ESEN.forward`.
+    """
     if network.config.direct_forces:
         with torch.set_grad_enabled(create_graph):
-            return _of_direct_heads(network(graph), graph)
+            return _of_direct_heads(network(graph, noised_forces=noised_forces), graph)
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_(True)
         output = network(graph, vectors=vectors)
@@ -54,7 +64,14 @@ def energy_forces_stress(network: ESEN, graph: GraphBatch, *, create_graph: bool
     virial = (0.5 * (virial + virial.transpose(1, 2))).to(gradient.dtype)
     kept = (output.energy, output.node_energy, output.node_embedding)
     energy, node_energy, embedding = kept if create_graph else (value.detach() for value in kept)
-    return EnergyForcesStress(energy, node_energy, forces, virial / graph.volume.view(-1, 1, 1), embedding)
+    return EnergyForcesStress(energy, node_energy, forces, _over_volume(virial, graph), embedding)
+
+
+def _over_volume(virial: Tensor, graph: GraphBatch) -> Tensor:
+    # Divided by NaN, the gradient of a stress that no loss looks at would be NaN too.
+    volume = graph.volume.view(-1, 1, 1)
+    has_volume = torch.isfinite(volume)
+    return torch.where(has_volume, virial / torch.where(has_volume, volume, 1.0), float("nan"))
 
 
 def _of_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesStress:
@@ -64,4 +81,6 @@ def _of_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesSt
     else:
         stress = stress_tensor(output.isotropic_stress, output.anisotropic_stress)
         stress = torch.where(torch.isfinite(graph.volume).view(-1, 1, 1), stress, float("nan"))
-    return EnergyForcesStress(output.energy, output.node_energy, output.forces, stress, output.node_embedding)
+    return EnergyForcesStress(
+        output.energy, output.node_energy, output.forces, stress, output.node_embedding, output.noise
+    )

@@ -59,7 +59,8 @@ def sum_messages(
     computed again on the way back. `parameters` are those that `messages` reads and that may get a gradient.
     """
     if len(chunks) == 1:
-        return torch.zeros_like(x).index_add(0, chunks[0].target, messages(x, chunks[0]))
+        made = messages(x, chunks[0]).to(x.dtype)  # of lower precision under autocast
+        return torch.zeros_like(x).index_add(0, chunks[0].target, made)
     total = torch.zeros_like(x)
     for edges in chunks:
         # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
@@ -83,4 +84,5 @@ def _sum_in_rows(
     of_targets: Tensor,
 ) -> Tensor:
     edges = replace(edges, rotation=rotation, envelope=envelope, basis=basis, species=(of_sources, of_targets))
-    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, messages(x, edges))
+    values = messages(x, edges).to(x.dtype)
+    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, values)

@@ -102,17 +102,28 @@ def _mean_over_atoms(values: Tensor, graph: GraphBatch) -> Tensor:
 
 def stress_tensor(isotropic: Tensor, anisotropic: Tensor) -> Tensor:
     """Symmetric tensors (systems, 3, 3) from their orthonormal components (systems,) and (systems, 5)."""
-    x, y, z = (torch.nn.functional.one_hot(torch.tensor(i), 3).to(isotropic.device, isotropic.dtype) for i in range(3))
+    trace, others = _stress_basis(isotropic)
+    return isotropic.view(-1, 1, 1) * trace + torch.einsum("sk,kij->sij", anisotropic, others)
+
+
+def stress_components(stress: Tensor) -> tuple[Tensor, Tensor]:
+    """Isotropic (systems,) and anisotropic (systems, 5) components of symmetric tensors (systems, 3, 3)."""
+    trace, others = _stress_basis(stress)
+    return torch.einsum("sij,ij->s", stress, trace), torch.einsum("sij,kij->sk", stress, others)
+
+
+def _stress_basis(like: Tensor) -> tuple[Tensor, Tensor]:
+    """The unit trace (3, 3), and five symmetric traceless tensors (5, 3, 3) of unit norm, orthogonal to each other."""
+    x, y, z = (torch.nn.functional.one_hot(torch.tensor(i), 3).to(like.device, like.dtype) for i in range(3))
 
     def symmetric(a: Tensor, b: Tensor) -> Tensor:
         return (torch.outer(a, b) + torch.outer(b, a)) / 2
 
-    basis = (
+    others = (
         2**0.5 * symmetric(x, z),
         2**0.5 * symmetric(x, y),
         (2 * torch.outer(y, y) - torch.outer(x, x) - torch.outer(z, z)) / 6**0.5,
         2**0.5 * symmetric(y, z),
         (torch.outer(z, z) - torch.outer(x, x)) / 2**0.5,
     )
-    trace = torch.eye(3, device=isotropic.device, dtype=isotropic.dtype) / 3**0.5
-    return isotropic.view(-1, 1, 1) * trace + torch.einsum("sk,kij->sij", anisotropic, torch.stack(basis))
+    return torch.eye(3, device=like.device, dtype=like.dtype) / 3**0.5, torch.stack(others)

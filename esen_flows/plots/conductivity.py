@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, output_of, save, set_title
+from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 
 _METHOD = {"rta": "RTA", "wigner": "Wigner"}
@@ -64,7 +64,7 @@ def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[
         axes.set_ylabel(r"$\kappa$ (W m$^{-1}$ K$^{-1}$)")
         axes.legend(loc="best")
         set_title(axes, document, "mesh " + "×".join(str(n) for n in output["mesh"]))
-        return save(figure, path, document)
+        return save(figure, path, origin_of(document))
 
 
 def _draw_method(axes: Axes, temperatures: np.ndarray, method: str, result: dict[str, Any], index: int) -> None:
@@ -157,7 +157,7 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
         share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
         share.set_ylabel("Share of the total (%)" if not others else f"Share of {documents[0].model_label}'s total (%)")
         set_title(axes, document, f"RTA, {temperature:g} K")
-        return save(figure, path, document)
+        return save(figure, path, origin_of(document))
 
 
 def _percent_of(total: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, output_of, save, set_title
+from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 
 _VERDICT = {"stable": "stable", "acoustic_noise": "stable (acoustic noise)", "unstable": "unstable"}
@@ -48,7 +48,7 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
         if len(documents) > 1:
             bands.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
         set_title(bands, document, _VERDICT[outputs[0]["verdict"]])
-        return save(figure, path, document)
+        return save(figure, path, origin_of(document))
 
 
 def _matched_distances(output: dict[str, Any], first: dict[str, Any], label: str) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from esen_flows.plots.style import FAINT, PALETTE, new_figure, output_of, save, set_title
+from esen_flows.plots.style import FAINT, PALETTE, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 
 # Below this many meV per atom the axis is linear, so that the last steps do not fill decades of rounding noise.
@@ -42,4 +42,4 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
         state = "converged" if output["converged"] else "not converged"
         fmax = output["fmax_ev_per_angstrom"]
         set_title(axes, document, f"{state}, largest force {fmax:.1e} eV/Å")
-        return save(figure, path, document)
+        return save(figure, path, origin_of(document))

@@ -58,13 +58,18 @@ def new_figure(width_inch: float = 5.0, height_inch: float = 3.6) -> Iterator[Fi
         yield figure
 
 
-def save(figure: Figure, path: str | Path, document: ResultDocument) -> Path:
+def origin_of(document: ResultDocument) -> str:
+    """What a figure of a document says in its metadata: kind and key."""
+    return f"{document.kind} {document.key}"
+
+
+def save(figure: Figure, path: str | Path, origin: str) -> Path:
     """Write the figure as PNG and SVG side by side; a reader never sees half a file.
 
     Parameters
     ----------
     path : where to, with or without `.png`; its folder is made.
-    document : its kind and key go into the metadata of both files.
+    origin : what is shown, for the metadata of both files.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def save(figure: Figure, path: str | Path, document: ResultDocument) -> Path:
     path = Path(path)
     stem = path.name.removesuffix(".png").removesuffix(".svg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    origin = f"esen_flows {document.kind} {document.key}"
+    origin = f"esen_flows {origin}"
     png, svg = path.parent / f"{stem}.png", path.parent / f"{stem}.svg"
     _save_one(figure, svg, {"Identifier": origin, "Date": None})
     _save_one(figure, png, {"Description": origin})

@@ -74,6 +74,20 @@ class Measured(Closed):
     reference: tuple[Reference, ...] = ()
 
 
+class RecipeData(Closed):
+    """Data that a stage trains on, and how often an epoch sees them."""
+
+    name: str
+    repeats: int = Field(default=1, ge=1)
+
+
+class RecipeStage(Closed):
+    """One stage of a recipe: a training file beside the card, and its data."""
+
+    file: str
+    data: tuple[RecipeData, ...] = ()
+
+
 class ModelCard(Closed):
     """All that is known of one force field."""
 
@@ -90,6 +104,7 @@ class ModelCard(Closed):
     source: Source | None = None  # `esen-flows models pull` fetches and converts it
     architecture: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    recipes: dict[str, tuple[RecipeStage, ...]] = Field(default_factory=dict)  # `esen-flows train NAME`
     measured: tuple[Measured, ...] = ()
     # Third-party force fields only: the package, the function of forcefield.third_party that builds it, its arguments.
     package: str | None = None
@@ -109,8 +124,8 @@ class ModelCard(Closed):
     def _source_of_numbers(self) -> "ModelCard":
         if self.family == "third_party" and (self.package is None or self.builder is None):
             raise ValueError("a third_party card needs `package` and `builder`")
-        if self.family != "third_party" and self.checkpoint is None and self.source is None:
-            raise ValueError(f"a card of family {self.family!r} needs `checkpoint` or `source`")
+        if self.family != "third_party" and not (self.checkpoint or self.source or self.recipes):
+            raise ValueError(f"a card of family {self.family!r} needs `checkpoint`, `source` or `recipes`")
         return self
 
     def references(self, formula: str, property_name: str) -> tuple[Measured, ...]:
@@ -246,7 +261,10 @@ def _pulled_path(card: ModelCard) -> Path:
     ModelError : not fetched yet; the message says how.
     """
     if card.source is None:
-        raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
+        raise ModelError(
+            f"nobody has published a checkpoint of {card.name!r}: train it (esen-flows train {card.name}) and give the "
+            "path of the result"
+        )
     path = pulled_folder(card) / f"{card.name}.safetensors"
     if not path.is_file():
         raise ModelError(

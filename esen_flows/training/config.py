@@ -1,100 +1,171 @@
-"""One flat file says what ran: everything a training needs, no includes, no defaults hidden elsewhere."""
+"""One flat file says what ran: everything a training stage needs, no includes, no defaults hidden elsewhere."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from esen_flows.errors import InputError
-from esen_flows.network.config import (
-    Activation,
-    DirectStress,
-    ESENConfig,
-    NodeBlockType,
-    NormType,
-    RadialBasis,
-    SO2Weights,
-)
+from esen_flows.network.config import SIZES, ESENConfig
+
+Loss = Literal["absolute", "relative"]
+ForceLoss = Literal["l2mae", "mse"]
+References = Literal["keep", "refit"]
+Autocast = Literal["none", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training stage. Energies in eV, lengths in Angstrom, losses without unit.
+    """A training stage: direct pre-training and conservative fine-tuning differ in values, not in kind.
 
     Attributes
     ----------
-    num_layers .. cutoff_angstrom, distance_function .. direct_stress : the network, see ESENConfig.
+    network : sizes and options; in a file its fields stand flat beside those of the stage, sizes always written out.
     epochs : passes over the data; group_share says which share of a group an epoch sees.
-    edges_per_batch : a batch is filled up to this many directed edges (at least one structure).
+    edges_per_batch : a batch, over all processes, is filled up to this many directed edges (at least one structure).
+    structures_per_batch : and up to this many structures, if given.
+    edges_per_pass : what one process holds in memory at once; a larger share of a batch is done in several passes,
+        whose gradients are added up. None: all of it.
+    edges_per_chunk : messages of at most so many edges are kept; they are computed again for the gradient. None: all.
     learning_rate, betas, weight_decay : AdamW.
-    warmup_steps, warmup_factor, final_factor : learning rate from warmup_factor x peak, linearly, then a cosine to
-        final_factor x peak.
+    warmup_steps, warmup_epochs : one of them; the learning rate rises linearly from warmup_factor x its value. All
+        along it falls by a cosine over the whole training, to final_factor x its peak.
     clip_norm : global gradient norm.
     ema_decay : of the exponential moving average that is validated and saved.
-    loss : "absolute" (the paper's: per-atom energy, force 2-norm, stress, in units of the scale) or "relative" (each
-        structure's errors relative to its own forces, stress and energy above the reference, so that a rattle of
-        0.01 Angstrom counts as much as one of 0.3).
-    energy_weight, force_weight, stress_weight : coefficients.
+    loss : "absolute" (the paper's: per-atom energy MAE, force_loss, stress MAE, in units of the scale) or "relative"
+        (each structure's errors relative to its own forces, stress and energy above the reference, so that a rattle
+        of 0.01 Angstrom counts as much as one of 0.3).
+    force_loss : of "absolute": "l2mae", the mean over atoms of the 2-norm of the force error, or "mse", the squared
+        2-norm over 3 atoms. The paper prints the second, its public sibling configurations use the first; l2mae is the
+        default because a mean of squares is ruled by a few extreme frames.
+    energy_weight, force_weight, stress_weight : coefficients; of a direct stress head, isotropic and anisotropic part
+        have the coefficient each.
     relative_floors : eV/atom, eV/Angstrom, eV/Angstrom^3 below which relative errors become absolute.
     random_inversion : feed half of the structures as their mirror image; for labels that are mirror-symmetric.
+    denoising_probability, denoising_std_angstrom, denoising_weight : of DeNS (arXiv 2403.09549), for networks with
+        `denoising`: the chance that a batch is noised, the Gaussian noise per coordinate, and the coefficient that
+        takes the place of force_weight for noised atoms.
+    denoising_atoms : the chance of an atom of a noised batch to be moved.
     initial_head_factor : factor on the last energy layer's initial weights, for a calm start.
+    initial_energy_head : of a stage that starts from another one's network: take the energy head too (or only what is
+        below it, as the paper).
+    references : of a stage that starts from another one: "keep" its element energies, or "refit" them to the data, for
+        labels of another level of theory.
+    freeze : parameters whose names start with one of these stay as they are.
+    group_share : share of a group that an epoch sees, by name; others are seen whole.
+    autocast : "bfloat16" multiplies matrices in it; for direct-force stages alone.
+    dtype : of parameters and arithmetic.
     """
 
-    num_layers: int
-    lmax: int
-    mmax: int
-    sphere_channels: int
-    hidden_channels: int
-    edge_channels: int
-    num_distance_basis: int
-    cutoff_angstrom: float
+    network: ESENConfig
     epochs: int
     edges_per_batch: int
     learning_rate: float
     weight_decay: float
-    warmup_steps: int
     clip_norm: float
     ema_decay: float
-    loss: Literal["absolute", "relative"]
+    loss: Loss
     energy_weight: float
     force_weight: float
     stress_weight: float
     seed: int
+    structures_per_batch: int | None = None
+    edges_per_pass: int | None = None
+    edges_per_chunk: int | None = None
     betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int | None = None
+    warmup_epochs: float | None = None
     warmup_factor: float = 0.2
     final_factor: float = 0.01
+    force_loss: ForceLoss = "l2mae"
     relative_floors: tuple[float, float, float] = (0.02, 0.02, 0.01)
     random_inversion: bool = False
+    denoising_probability: float = 0.5
+    denoising_std_angstrom: float = 0.1
+    denoising_weight: float = 10.0
+    denoising_atoms: float = 1.0
     initial_head_factor: float = 1.0
+    initial_energy_head: bool = True
+    references: References = "keep"
+    freeze: tuple[str, ...] = ()
     group_share: dict[str, float] | None = None
     validate_every_epochs: int = 1
-    distance_function: RadialBasis = "gaussian"
-    norm_type: NormType = "rms_norm_sh"
-    use_envelope: bool = True
-    act_type: Activation = "gate"
-    mlp_type: NodeBlockType = "spectral"
-    grid_resolution: int | None = None
-    so2_weights: SO2Weights = "complex"
-    max_neighbors: int | None = None
-    direct_forces: bool = False
-    direct_stress: DirectStress = "none"
+    autocast: Autocast = "none"
+    dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.loss not in ("absolute", "relative"):
-            raise InputError(f"loss must be 'absolute' or 'relative', got {self.loss!r}")
-        for name in ("epochs", "edges_per_batch", "learning_rate", "clip_norm", "validate_every_epochs"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise InputError(f"{name} must be a positive number, got {value!r}")
+        for name in ("structures_per_batch", "edges_per_pass", "edges_per_chunk"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be a positive integer or null, got {value!r}")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
-        try:
-            _ = self.architecture
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        for name in ("denoising_probability", "denoising_atoms"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if (self.warmup_steps is None) == (self.warmup_epochs is None):
+            raise InputError("give one of warmup_steps and warmup_epochs; 0 for no warm-up")
+        self._check_network()
 
-    @property
-    def architecture(self) -> ESENConfig:
-        """The network's sizes and options."""
-        return ESENConfig(**{f.name: getattr(self, f.name) for f in fields(ESENConfig) if hasattr(self, f.name)})
+    def _check_network(self) -> None:
+        direct, head = self.network.direct_forces, self.network.direct_stress != "none"
+        if self.autocast != "none" and not direct:
+            raise InputError(
+                "autocast is for direct-force stages: forces that are derivatives of an energy in bfloat16 are noise; "
+                "set autocast: none"
+            )
+        if direct and not head and self.stress_weight:
+            raise InputError(
+                f"stress_weight is {self.stress_weight}, but a direct-force network without a stress head has no "
+                "stress; set direct_stress, or stress_weight: 0"
+            )
+        if self.loss == "relative" and (direct or self.network.denoising):
+            raise InputError("loss: relative is for conservative stages; set loss: absolute")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, as in a file; `config_from_dict` takes it back."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
+        return {**asdict(self.network), **values}
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "loss": get_args(Loss),
+    "force_loss": get_args(ForceLoss),
+    "references": get_args(References),
+    "autocast": get_args(Autocast),
+    "dtype": ("float32", "float64"),
+}
+_POSITIVE = ("epochs", "edges_per_batch", "learning_rate", "clip_norm", "validate_every_epochs")
+_TUPLES = ("betas", "relative_floors", "freeze")
+
+
+def config_from_dict(values: Mapping[str, Any], source: str = "training stage") -> TrainingConfig:
+    """A stage from flat values: those of the network and those of the stage side by side.
+
+    Raises
+    ------
+    InputError : unknown or missing names, wrong types or values; the message names them and `source`.
+    """
+    of_network = {field.name for field in fields(ESENConfig)}
+    of_stage = {field.name for field in fields(TrainingConfig)} - {"network"}
+    if unknown := sorted(set(values) - of_network - of_stage):
+        raise InputError(f"{source}: unknown keys {unknown}; known are {sorted(of_network | of_stage)}")
+    if missing := sorted(set(SIZES) - {"max_num_elements"} - set(values)):
+        raise InputError(f"{source}: missing {missing}: the sizes of the network are written out")
+    try:
+        network = ESENConfig(**{name: value for name, value in values.items() if name in of_network})
+        stage = {name: value for name, value in values.items() if name in of_stage}
+        stage |= {name: tuple(stage[name]) for name in _TUPLES if name in stage}
+        return TrainingConfig(network=network, **stage)
+    except (TypeError, ValueError, InputError) as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def read_config(path: str | Path) -> TrainingConfig:
@@ -102,7 +173,7 @@ def read_config(path: str | Path) -> TrainingConfig:
 
     Raises
     ------
-    InputError : missing file, unknown or missing keys, wrong types; the message names them.
+    InputError : missing file, or see `config_from_dict`.
     """
     import yaml  # not on a bare GPU machine, where a TrainingConfig is made in Python
 
@@ -115,13 +186,4 @@ def read_config(path: str | Path) -> TrainingConfig:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a flat mapping of names to values, got {type(values).__name__}")
-    known = {f.name for f in fields(TrainingConfig)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{path}: unknown keys {unknown}; known are {sorted(known)}")
-    for name in ("betas", "relative_floors"):
-        if name in values:
-            values[name] = tuple(values[name])
-    try:
-        return TrainingConfig(**values)
-    except TypeError as error:
-        raise InputError(f"{path}: {error}") from error
+    return config_from_dict(values, str(path))

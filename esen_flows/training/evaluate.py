@@ -1,60 +1,80 @@
-"""Errors on labelled frames, by group."""
+"""Errors of a force field on labelled structures, by group, in the units of the field's tables."""
 
-import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import torch
+import numpy as np
 
-from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
-from esen_flows.training.frames import Frame, collate
-from esen_flows.training.loss import errors_of
-from esen_flows.training.schedule import MovingAverage
+from esen_flows.data.dataset import Dataset
+from esen_flows.data.labelled import LabelledStructure
+from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.training.distributed import ALONE, World
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
-
-def averaged_copy(network: ESEN, average: MovingAverage) -> ESEN:
-    """A copy of the network with the moving average as its weights."""
-    result = copy.deepcopy(network)
-    average.copy_to(result.parameters())
-    return result
+AT_ONCE = 256  # structures given to the force field together
+_SUMS = ("frames", "atoms", "energy_abs", "energy_square", "force_abs", "force_square", "label_square", "components",
+         "stress_abs", "stress_square", "stresses")  # fmt: skip
 
 
-def group_errors(network: ESEN, frames: Sequence[Frame], scale_ev: float) -> dict[str, dict[str, float]]:
-    """Component root-mean-square errors of each group and of all.
+def evaluate_dataset(force_field: ForceField, dataset: Dataset, *, world: World = ALONE) -> dict[str, dict[str, float]]:
+    """Errors of each group of a dataset, and of all of it together under the name "all".
+
+    Energies are compared as they are: labels and force field must have the same zero. Structures of a dataset without
+    a stress label do not count for the stress.
 
     Returns
     -------
-    {group: {frames, energy_mev_per_atom, force_mev_per_angstrom, force_rms_mev_per_angstrom, stress_gpa}}; the force
-    rms is that of the labels, for scale.
+    {group: {frames, atoms, energy_mae_mev_per_atom, energy_rmse_mev_per_atom, force_mae_mev_per_angstrom,
+    force_rmse_mev_per_angstrom (both over components), force_rms_mev_per_angstrom (of the labels, for scale),
+    stress_mae_mev_per_angstrom3, stress_rmse_gpa (both over nine components; NaN without labels)}}.
+
+    Raises
+    ------
+    UnknownElementError, EvaluationError : of the force field.
     """
-    sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(8, dtype=torch.float64))
-    for frame in frames:
-        batch = collate([frame])
-        errors = errors_of(energy_forces_stress(network, batch.graph), batch, scale_ev)
-        stress = errors.stress if bool(torch.isfinite(batch.stress).all()) else errors.stress[:0]
-        parts = [
-            torch.tensor(1.0),
-            errors.energy_per_atom.square().sum(),
-            errors.forces.square().sum(),
-            batch.forces.square().sum(),
-            torch.tensor(float(errors.forces.numel())),
-            stress.square().sum(),
-            torch.tensor(float(stress.numel())),
+    sums = np.zeros((len(dataset.group_names), len(_SUMS)))
+    mine = range(world.rank, len(dataset), world.size)
+    for part in _parts(mine):
+        items = [dataset[index] for index in part]
+        for index, item, result in zip(part, items, force_field.evaluate([i.atoms for i in items]), strict=True):
+            sums[dataset.group[index]] += _row(item, result)
+    sums = np.array(world.sum(sums.ravel().tolist())).reshape(sums.shape)
+    rows: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(_SUMS)))
+    for name, row in zip(dataset.group_names, sums, strict=True):
+        for key in {name or "(no group)", "all"}:
+            rows[key] += row
+    return {name: _summary(row) for name, row in sorted(rows.items()) if row[0]}
+
+
+def _parts(indices: Sequence[int]) -> Iterator[list[int]]:
+    for start in range(0, len(indices), AT_ONCE):
+        yield list(indices[start : start + AT_ONCE])
+
+
+def _row(item: LabelledStructure, result: Evaluation) -> np.ndarray:
+    energy = (result.energy - item.energy) / len(item.atoms)
+    force = result.forces - item.forces
+    labelled = np.isfinite(item.stress).all() and np.isfinite(result.stress).all()
+    stress = (result.stress - item.stress).ravel() if labelled else np.zeros(0)
+    return np.array(
+        [
+            1, len(item.atoms), abs(energy), energy**2, np.abs(force).sum(), (force**2).sum(),
+            (np.asarray(item.forces) ** 2).sum(), force.size, np.abs(stress).sum(), (stress**2).sum(), stress.size,
         ]
-        row = torch.stack([part.detach().double() for part in parts] + [torch.zeros((), dtype=torch.float64)])
-        for name in (frame.group, "all"):
-            sums[name] += row
-    return {name: _summary(row) for name, row in sorted(sums.items())}
+    )  # fmt: skip
 
 
-def _summary(row: torch.Tensor) -> dict[str, float]:
-    count, energy, forces, labels, n_forces, stress, n_stress = row.tolist()[:7]
+def _summary(row: np.ndarray) -> dict[str, float]:
+    v = dict(zip(_SUMS, row.tolist(), strict=True))
+    stresses = v["stresses"] or float("nan")
     return {
-        "frames": count,
-        "energy_mev_per_atom": 1000 * (energy / count) ** 0.5,
-        "force_mev_per_angstrom": 1000 * (forces / max(1.0, n_forces)) ** 0.5,
-        "force_rms_mev_per_angstrom": 1000 * (labels / max(1.0, n_forces)) ** 0.5,
-        "stress_gpa": EV_PER_ANGSTROM3_TO_GPA * (stress / n_stress) ** 0.5 if n_stress else float("nan"),
+        "frames": v["frames"],
+        "atoms": v["atoms"],
+        "energy_mae_mev_per_atom": 1000 * v["energy_abs"] / v["frames"],
+        "energy_rmse_mev_per_atom": 1000 * (v["energy_square"] / v["frames"]) ** 0.5,
+        "force_mae_mev_per_angstrom": 1000 * v["force_abs"] / v["components"],
+        "force_rmse_mev_per_angstrom": 1000 * (v["force_square"] / v["components"]) ** 0.5,
+        "force_rms_mev_per_angstrom": 1000 * (v["label_square"] / v["components"]) ** 0.5,
+        "stress_mae_mev_per_angstrom3": 1000 * v["stress_abs"] / stresses,
+        "stress_rmse_gpa": EV_PER_ANGSTROM3_TO_GPA * (v["stress_square"] / stresses) ** 0.5,
     }

@@ -1,6 +1,6 @@
-"""Labelled structures as graphs with targets, and batches of them in a reproducible order."""
+"""Labelled structures as graphs with targets, and batches of them as tensors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,84 +9,96 @@ from torch import Tensor
 
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.network.config import ESENConfig
+from esen_flows.training.denoising import Noise
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A graph and its labels: energy above the element references (eV), forces, stress (eV/Angstrom^3)."""
+    """A graph and its labels.
+
+    Attributes
+    ----------
+    graph : of the structure, or of the noised one.
+    energy : eV above the element references.
+    forces : (n, 3) in eV/Angstrom, of the structure before it was noised.
+    stress : (3, 3) in eV/Angstrom^3; NaN without a label.
+    noise : what has to be predicted, or None.
+    """
 
     graph: Graph
     energy: float
     forces: np.ndarray
     stress: np.ndarray
-    group: str
+    noise: Noise | None = None
 
     def inverted(self) -> "Frame":
         """The mirror image x -> -x: vectors and forces change sign, energy and stress do not."""
-        return replace(self, graph=replace(self.graph, vectors=-self.graph.vectors), forces=-self.forces)
+        noise = self.noise and replace(self.noise, displacement_angstrom=-self.noise.displacement_angstrom)
+        graph = replace(self.graph, vectors=-self.graph.vectors)
+        return replace(self, graph=graph, forces=-self.forces, noise=noise)
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """A graph batch with targets: energy (systems,), forces (atoms, 3), stress (systems, 3, 3), atoms (systems,)."""
+    """A graph batch with its targets.
+
+    Attributes
+    ----------
+    graph : the batch.
+    energy : (systems,) float64 eV above the references.
+    forces : (atoms, 3) eV/Angstrom.
+    stress : (systems, 3, 3) eV/Angstrom^3; NaN without a label.
+    n_atoms : (systems,).
+    noise : (atoms, 3) displacements in Angstrom of a noised batch, or None.
+    moved : (atoms,) bool, which atoms were noised, or None.
+    """
 
     graph: GraphBatch
     energy: Tensor
     forces: Tensor
     stress: Tensor
     n_atoms: Tensor
+    noise: Tensor | None = None
+    moved: Tensor | None = None
+
+    @property
+    def noised_forces(self) -> Tensor | None:
+        """What a denoising network is told: true forces of noised atoms, zero for the others."""
+        return None if self.moved is None else torch.where(self.moved.unsqueeze(1), self.forces, 0.0)
 
 
-def make_frames(
-    structures: Sequence[LabelledStructure],
-    cutoff_angstrom: float,
-    references_ev: Mapping[int, float],
-    max_neighbors: int | None = None,
-) -> list[Frame]:
-    """Graphs and labels of structures, with the element references taken off the energies."""
-    frames = []
-    for item in structures:
-        above = item.energy - sum(references_ev[int(z)] for z in item.atoms.numbers)
-        graph = Graph.from_atoms(item.atoms, cutoff_angstrom, max_neighbors)
-        frames.append(Frame(graph, above, np.asarray(item.forces), np.asarray(item.stress), item.group))
-    return frames
+def make_frame(
+    item: LabelledStructure, network: ESENConfig, references_ev: Mapping[int, float], noise: Noise | None = None
+) -> Frame:
+    """The graph and the labels of a structure, with the element references taken off its energy."""
+    above = item.energy - sum(references_ev[int(z)] for z in item.atoms.numbers)
+    atoms = item.atoms
+    if noise is not None:
+        atoms = atoms.copy()
+        atoms.positions += noise.displacement_angstrom
+    state = network.charge_spin_embedding != "none"
+    graph = Graph.from_atoms(atoms, network.cutoff_angstrom, network.max_neighbors, charge_and_spin=state)
+    return Frame(graph, above, np.asarray(item.forces), np.asarray(item.stress), noise)
 
 
-def collate(frames: Sequence[Frame], dtype: torch.dtype = torch.float32) -> LabelledBatch:
+def collate(
+    frames: Sequence[Frame], dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> LabelledBatch:
     """Join frames; energies stay float64, so that differences of total energies keep their digits."""
+
+    def tensor(parts: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(device=device, dtype=dtype)
+
+    noises = [frame.noise for frame in frames if frame.noise is not None]
+    if noises and len(noises) < len(frames):
+        raise ValueError(f"{len(noises)} of {len(frames)} structures of a batch are noised: all or none must be")
     return LabelledBatch(
-        GraphBatch.collate([frame.graph for frame in frames], dtype=dtype),
-        torch.tensor([frame.energy for frame in frames], dtype=torch.float64),
-        torch.from_numpy(np.concatenate([frame.forces for frame in frames])).to(dtype),
-        torch.from_numpy(np.stack([frame.stress for frame in frames])).to(dtype),
-        torch.tensor([len(frame.graph.numbers) for frame in frames]),
+        graph=GraphBatch.collate([frame.graph for frame in frames], dtype=dtype, device=device),
+        energy=torch.tensor([frame.energy for frame in frames], dtype=torch.float64, device=device),
+        forces=tensor([frame.forces for frame in frames]),
+        stress=tensor([frame.stress[None] for frame in frames]),
+        n_atoms=torch.tensor([len(frame.graph.numbers) for frame in frames], device=device),
+        noise=tensor([noise.displacement_angstrom for noise in noises]) if noises else None,
+        moved=torch.from_numpy(np.concatenate([noise.moved for noise in noises])).to(device) if noises else None,
     )
-
-
-def epoch_batches(
-    frames: Sequence[Frame],
-    *,
-    edges_per_batch: int,
-    seed: int,
-    epoch: int,
-    group_share: Mapping[str, float] | None = None,
-    random_inversion: bool = False,
-) -> Iterator[list[Frame]]:
-    """Batches of one epoch: a function of (seed, epoch) alone, so that a resumed training sees the same ones."""
-    random = np.random.default_rng([seed, epoch])
-    share = np.array([(group_share or {}).get(frame.group, 1.0) for frame in frames])
-    chosen = np.flatnonzero(random.random(len(frames)) < share)
-    order = random.permutation(chosen)
-    mirrored = random.random(len(frames)) < 0.5
-    batch: list[Frame] = []
-    edges = 0
-    for index in order:
-        frame = frames[index]
-        size = len(frame.graph.source)
-        if batch and edges + size > edges_per_batch:
-            yield batch
-            batch, edges = [], 0
-        batch.append(frame.inverted() if random_inversion and mirrored[index] else frame)
-        edges += size
-    if batch:
-        yield batch

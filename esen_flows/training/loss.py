@@ -1,13 +1,44 @@
-"""Losses of a conservative model: energy per atom, forces, stress."""
+"""Losses: energy per atom, forces, stress, and the noise of DeNS.
 
-from dataclasses import dataclass
+Each term is a sum over one part of a batch, divided by the counts of the whole batch: parts on several processes, or
+one after the other, add up to the mean over the batch.
+"""
+
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
 from esen_flows.network.derivatives import EnergyForcesStress
+from esen_flows.network.heads import stress_components
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.frames import LabelledBatch
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a whole batch, over all processes and passes.
+
+    Attributes
+    ----------
+    systems, atoms : structures and atoms.
+    stresses : structures with a stress label.
+    moved : atoms whose noise is to be predicted; the forces of the others are.
+    """
+
+    systems: float
+    atoms: float
+    stresses: float
+    moved: float
+
+    @classmethod
+    def of(cls, batch: LabelledBatch) -> "Counts":
+        """Of one part."""
+        moved = 0 if batch.moved is None else int(batch.moved.sum())
+        return cls(batch.graph.n_systems, len(batch.forces), int(_labelled(batch).sum()), moved)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -28,33 +59,75 @@ class Errors:
 
 def errors_of(prediction: EnergyForcesStress, batch: LabelledBatch, scale_ev: float) -> Errors:
     """Errors of a prediction in network units times `scale_ev`."""
-    labelled = torch.isfinite(batch.stress).all(dim=(1, 2)).view(-1, 1, 1)
+    labelled = _labelled(batch).view(-1, 1, 1)
     stress = torch.where(labelled, prediction.stress * scale_ev - torch.nan_to_num(batch.stress), 0.0)
     energy = (prediction.energy * scale_ev - batch.energy) / batch.n_atoms
     return Errors(energy, prediction.forces * scale_ev - batch.forces, stress)
 
 
-def _mean_per_system(values: Tensor, batch: LabelledBatch) -> Tensor:
-    """Mean over the atoms of each system."""
-    total = values.new_zeros(batch.graph.n_systems).index_add(0, batch.graph.system, values)
-    return total / batch.n_atoms
+def training_loss(
+    prediction: EnergyForcesStress,
+    batch: LabelledBatch,
+    config: TrainingConfig,
+    scale_ev: float,
+    counts: Counts | None = None,
+) -> dict[str, Tensor]:
+    """The weighted terms of the configured loss; what is trained on is their sum.
+
+    Parameters
+    ----------
+    counts : of the whole batch, where `batch` is a part of it.
+    """
+    counts = counts or Counts.of(batch)
+    errors = errors_of(prediction, batch, scale_ev)
+    if config.loss == "relative":
+        return _relative(errors, batch, config, counts)
+    return _absolute(errors, prediction, batch, config, scale_ev, counts)
 
 
-def _norm(values: Tensor, dim: tuple[int, ...] | int) -> Tensor:
-    # A bare square root has an infinite slope at an error of exactly zero.
-    return (values.square().sum(dim=dim) + 1e-16).sqrt()
+def _absolute(
+    errors: Errors,
+    prediction: EnergyForcesStress,
+    batch: LabelledBatch,
+    config: TrainingConfig,
+    scale_ev: float,
+    counts: Counts,
+) -> dict[str, Tensor]:
+    """The paper's, all in units of one scale."""
+    terms = {
+        "energy": config.energy_weight * errors.energy_per_atom.abs().sum() / (scale_ev * counts.systems),
+        "forces": config.force_weight * _force_term(errors.forces / scale_ev, batch, config, counts),
+    }
+    if config.stress_weight:
+        terms["stress"] = config.stress_weight * _stress_term(errors.stress / scale_ev, config, counts)
+    if batch.moved is not None and batch.noise is not None and prediction.noise is not None:
+        missed = prediction.noise - batch.noise / config.denoising_std_angstrom
+        distance = torch.where(batch.moved, _norm(missed, 1), 0.0)
+        terms["denoising"] = config.denoising_weight * distance.sum() / max(1.0, counts.moved)
+    return terms
 
 
-def absolute_loss(errors: Errors, config: TrainingConfig, scale_ev: float) -> Tensor:
-    """The paper's: per-atom energy MAE, mean 2-norm of force errors, stress MAE, all in units of one scale."""
-    energy = errors.energy_per_atom.abs().mean()
-    forces = _norm(errors.forces, 1).mean()
-    stress = errors.stress.abs().mean()
-    total = config.energy_weight * energy + config.force_weight * forces + config.stress_weight * stress
-    return total / scale_ev
+def _force_term(errors: Tensor, batch: LabelledBatch, config: TrainingConfig, counts: Counts) -> Tensor:
+    """Over the atoms that were not noised: for the others, the noise is predicted in place of the force."""
+    if config.force_loss == "mse":
+        per_atom = errors.square().sum(dim=1) / 3
+    else:
+        per_atom = _norm(errors, 1)
+    if batch.moved is not None:
+        per_atom = torch.where(batch.moved, 0.0, per_atom)
+    return per_atom.sum() / max(1.0, counts.atoms - counts.moved)
 
 
-def relative_loss(errors: Errors, batch: LabelledBatch, config: TrainingConfig) -> Tensor:
+def _stress_term(errors: Tensor, config: TrainingConfig, counts: Counts) -> Tensor:
+    """Mean absolute error: of nine components, or of a direct head's isotropic one plus that of its five others."""
+    stresses = max(1.0, counts.stresses)
+    if not config.network.direct_forces:
+        return errors.abs().sum() / (9 * stresses)
+    isotropic, anisotropic = stress_components(errors)
+    return isotropic.abs().sum() / stresses + anisotropic.abs().sum() / (5 * stresses)
+
+
+def _relative(errors: Errors, batch: LabelledBatch, config: TrainingConfig, counts: Counts) -> dict[str, Tensor]:
     """Errors of each structure over its own size of force, stress and energy above the references.
 
     Small rattles decide phonons and conductivity, and an absolute loss hardly sees them.
@@ -66,14 +139,22 @@ def relative_loss(errors: Errors, batch: LabelledBatch, config: TrainingConfig) 
     forces = _mean_per_system(_norm(errors.forces, 1), batch) / (rms + force_floor)
     size = torch.linalg.vector_norm(torch.nan_to_num(batch.stress), dim=(1, 2))
     stress = _norm(errors.stress, (1, 2)) / (size + stress_floor)
-    return (config.energy_weight * energy + config.force_weight * forces + config.stress_weight * stress).mean()
+    weighted = {"energy": (config.energy_weight, energy), "forces": (config.force_weight, forces)}
+    weighted["stress"] = (config.stress_weight, stress)
+    return {name: weight * term.sum() / counts.systems for name, (weight, term) in weighted.items()}
 
 
-def training_loss(
-    prediction: EnergyForcesStress, batch: LabelledBatch, config: TrainingConfig, scale_ev: float
-) -> Tensor:
-    """The configured loss of a batch."""
-    errors = errors_of(prediction, batch, scale_ev)
-    if config.loss == "absolute":
-        return absolute_loss(errors, config, scale_ev)
-    return relative_loss(errors, batch, config)
+def _labelled(batch: LabelledBatch) -> Tensor:
+    """(systems,) bool: which have a stress label."""
+    return torch.isfinite(batch.stress).all(dim=2).all(dim=1)
+
+
+def _mean_per_system(values: Tensor, batch: LabelledBatch) -> Tensor:
+    """Mean over the atoms of each system."""
+    total = values.new_zeros(batch.graph.n_systems).index_add(0, batch.graph.system, values)
+    return total / batch.n_atoms
+
+
+def _norm(values: Tensor, dim: tuple[int, ...] | int) -> Tensor:
+    # A bare square root has an infinite slope at an error of exactly zero.
+    return (values.square().sum(dim=dim) + 1e-16).sqrt()

@@ -12,20 +12,31 @@ from esen_flows.training.config import TrainingConfig
 NO_DECAY = ("embedding", "frequencies", "bias")
 
 
-def learning_rate_factor(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then a cosine from 1 to `final_factor` that ends with the last step."""
-    if step < config.warmup_steps:
-        return config.warmup_factor + (1.0 - config.warmup_factor) * step / config.warmup_steps
-    progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
-    return config.final_factor + (1.0 - config.final_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+def learning_rate_factor(step: int, done: float, steps_per_epoch: float, config: TrainingConfig) -> float:
+    """A linear warm-up times a cosine from 1 to `final_factor` over the whole training.
+
+    Parameters
+    ----------
+    step : steps done so far.
+    done : the share of the training that is done, 0 to 1.
+    steps_per_epoch : for a warm-up given in epochs.
+    """
+    if config.warmup_steps is not None:
+        warmup = float(config.warmup_steps)
+    else:
+        warmup = (config.warmup_epochs or 0.0) * steps_per_epoch
+    rise = 1.0 if step >= warmup else config.warmup_factor + (1.0 - config.warmup_factor) * step / warmup
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return rise * (config.final_factor + (1.0 - config.final_factor) * cosine)
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with the paper's exclusions from weight decay."""
+    """AdamW with the paper's exclusions from weight decay, over what is not frozen."""
     decay: list[Tensor] = []
     keep: list[Tensor] = []
     for name, parameter in network.named_parameters():
-        (keep if any(part in name for part in NO_DECAY) else decay).append(parameter)
+        if parameter.requires_grad:
+            (keep if any(part in name for part in NO_DECAY) else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": config.weight_decay},
         {"params": keep, "weight_decay": 0.0},

@@ -70,7 +70,9 @@ def test_label_writes_a_dataset_with_its_provenance(copper_data, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("train", "nowhere.yaml", "--data", "x.xyz", "--folder", "f"), "no training file at nowhere.yaml"),
+        (("train", "nowhere.yaml", "--data", "x.xyz", "--folder", "f"), "nothing at x.xyz"),
+        (("train", "nowhere.yaml", "--data", __file__, "--folder", "f"), "no training file at nowhere.yaml"),
+        (("train", "--finetune", "nobody", "--data", "x.xyz"), "nothing at x.xyz"),
         (("label", "nowhere.yaml", "--output", "x.xyz"), "nowhere.yaml"),
     ],
 )
@@ -80,4 +82,54 @@ def test_missing_files_end_with_one_message(arguments, words, capsys, tmp_path, 
     message = capsys.readouterr().err
     assert words in message
     assert "Traceback" not in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), "give a training file or a card"),
+        (("train", "esen_3.2m_mp"), "give --data"),
+        (
+            ("train", "esen_3.2m_mp", "--recipe", "no", "--data", __file__),
+            "--recipe no: the card 'esen_3.2m_mp' has two_",
+        ),
+        (("train", "esen_3.2m_mp", "--stage", "3", "--data", __file__), "stages 1 to 2"),
+        (("train", "esen_30m_oam", "--stage", "3", "--data", f"sAlex={__file__}"), "missing: --data MPtrj=PATH"),
+        (("train", "esen_silicon", "--data", __file__), "has no recipe"),
+        (("train", "t.yaml", "--set", "epochs", "--data", __file__), "--set 'epochs' is not name=value"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(arguments, words, capsys):
+    assert run(*arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+SMALL = [part for name in ("sphere_channels", "hidden_channels", "edge_channels") for part in ("--set", f"{name}=4")]
+
+
+def test_a_card_is_trained_stage_by_stage(copper_data, tmp_path, capsys):
+    options = ("--data", f"MPtrj={copper_data}", "--validation-fraction", "0.2", "--folder", tmp_path, *SMALL)
+    short = ("--set", "epochs=2", "--set", "cutoff_angstrom=4.0", "--set", "structures_per_batch=4")
+    assert not run("train", "esen_3.2m_mp", *options, *short)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"1-pretrain", "2-finetune"}
+    force_field = load_force_field(tmp_path / "2-finetune" / "checkpoint.safetensors")
+    assert force_field.declaration.conservative
+    assert not load_force_field(tmp_path / "1-pretrain" / "checkpoint.safetensors").declaration.conservative
+    assert (tmp_path / "learning_curves.png").stat().st_size > 5_000
+    before = force_field.key
+    assert not run("train", "esen_3.2m_mp", *options, *short)
+    assert load_force_field(tmp_path / "2-finetune" / "checkpoint.safetensors").key == before
+    assert run("train", "esen_3.2m_mp", *options, *short, "--split-seed", "3") == 1
+    assert "use a new folder" in capsys.readouterr().err
+
+
+def test_an_estimate_trains_nothing(copper_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--data", f"MPtrj={copper_data}:8", "--validation-fraction", "0.2", *SMALL)
+    assert not run("train", "esen_3.2m_mp", "--stage", "2", "--estimate", *options)
+    told = capsys.readouterr().out
+    assert "2-finetune: " in told
+    assert "40 epochs, 40 steps, 2,560 structures" in told
+    assert "hours on one such cpu" in told
     assert not list(tmp_path.iterdir())

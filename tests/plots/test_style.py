@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import formula_text, labels_of, new_figure, output_of, save
+from esen_flows.plots.style import formula_text, labels_of, new_figure, origin_of, output_of, save
 from esen_flows.schemas.documents import Failure
 
 
 def test_save_writes_both_files_with_their_origin(relax_document, tmp_path: Path) -> None:
     with new_figure() as figure:
         figure.subplots().plot([1, 2])
-        written = save(figure, tmp_path / "new" / "Si_0.03.png", relax_document())
+        written = save(figure, tmp_path / "new" / "Si_0.03.png", origin_of(relax_document()))
     assert written == tmp_path / "new" / "Si_0.03.png"
     assert sorted(p.name for p in written.parent.iterdir()) == ["Si_0.03.png", "Si_0.03.svg"]
     assert Image.open(written).text["Description"] == "esen_flows relax c0ffee" + 58 * "0"
@@ -23,14 +23,14 @@ def test_save_writes_both_files_with_their_origin(relax_document, tmp_path: Path
 
 def test_save_names_what_has_dots_and_no_suffix(relax_document, tmp_path: Path) -> None:
     with new_figure() as figure:
-        assert save(figure, tmp_path / "displacement_0.03", relax_document()).name == "displacement_0.03.png"
+        assert save(figure, tmp_path / "displacement_0.03", origin_of(relax_document())).name == "displacement_0.03.png"
 
 
 def test_equal_documents_give_equal_files(relax_document, tmp_path: Path) -> None:
     for name in ("a", "b"):
         with new_figure() as figure:
             figure.subplots().plot([1, 2])
-            save(figure, tmp_path / name, relax_document())
+            save(figure, tmp_path / name, origin_of(relax_document()))
     for suffix in ("png", "svg"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
@@ -44,7 +44,7 @@ def test_failure_leaves_the_old_file_and_no_debris(relax_document, tmp_path: Pat
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with new_figure() as figure, pytest.raises(OSError, match="no space left"):
-        save(figure, tmp_path / "a.png", relax_document())
+        save(figure, tmp_path / "a.png", origin_of(relax_document()))
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.svg": "old"}
 
 

@@ -1,0 +1,80 @@
+"""Learning curves: what a training, of one stage or of several, said on its way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from esen_flows.errors import InputError
+from esen_flows.plots.style import PALETTE, new_figure, save
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """The rows of a stage's tables: steps.csv and history.csv."""
+
+    steps: Sequence[Row]
+    history: Sequence[Row]
+
+
+_PANELS = (
+    ("loss", "steps", "Training loss"),
+    ("energy_mae_mev_per_atom", "history", "Held-out energy MAE (meV/atom)"),
+    ("force_mae_mev_per_angstrom", "history", "Held-out force MAE (meV/Å)"),
+)
+
+
+def plot_learning_curves(runs: Mapping[str, Sequence[StageCurves]], path: str | Path) -> Path:
+    """Training loss and held-out errors against the time spent on steps; stages one after the other.
+
+    Parameters
+    ----------
+    runs : the stages of each run, by its name for the legend.
+    path : the PNG file to write; an SVG file is written beside it.
+
+    Returns
+    -------
+    Path of the PNG file.
+
+    Raises
+    ------
+    InputError : nothing has been validated yet.
+    """
+    if not any(stage.history and stage.steps for stages in runs.values() for stage in stages):
+        raise InputError("nothing to plot: no stage has been validated yet")
+    with new_figure(10.0, 3.4) as figure:
+        panels = figure.subplots(1, len(_PANELS))
+        for (column, table, title), axes in zip(_PANELS, panels, strict=True):
+            for (name, stages), color in zip(runs.items(), PALETTE * len(runs), strict=False):
+                _draw(axes, stages, table, column, color, name)
+            axes.set_yscale("log")
+            axes.set_xlabel("Minutes of training")
+            axes.set_ylabel(title)
+        if len(runs) > 1:
+            panels[-1].legend()
+        return save(figure, path, f"training {', '.join(runs)}")
+
+
+def _draw(axes: Axes, stages: Sequence[StageCurves], table: str, column: str, color: str, name: str) -> None:
+    begin = 0.0
+    for number, stage in enumerate(stages):
+        rows = getattr(stage, table)
+        minutes = np.array([begin + row["seconds"] / 60 for row in rows])
+        values = np.array([row[column] for row in rows])
+        if table == "steps":
+            values = _smooth(values)
+        axes.plot(minutes, values, color=color, label=name if number == 0 else None)
+        if number:
+            axes.axvline(begin, color=color, linewidth=0.6, linestyle=":")
+        ends = [row["seconds"] / 60 for row in (*stage.steps, *stage.history)]
+        begin += max(ends, default=0.0)
+
+
+def _smooth(values: np.ndarray, window: int = 9) -> np.ndarray:
+    """Medians over a window: single batches differ by more than what is learned between them."""
+    half = window // 2
+    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])

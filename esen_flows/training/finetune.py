@@ -1,0 +1,147 @@
+"""Fine-tuning on one's own data: sensible settings, replay of the parent's data, and what was forgotten."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from esen_flows.data.dataset import Dataset, from_structures, mixture
+from esen_flows.data.extxyz import write_atomically
+from esen_flows.data.labelled import LabelledStructure
+from esen_flows.errors import InputError
+from esen_flows.forcefield.checkpoint import Checkpoint, load
+from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.training.config import TrainingConfig, config_from_dict
+from esen_flows.training.evaluate import evaluate_dataset
+from esen_flows.training.initial import starting_point
+from esen_flows.training.train import Progress, train
+
+REPORT_NAME = "report.json"
+STEPS_WANTED = 3_000  # by default as many epochs as give about so many
+# A tenth of a first training's rate: the weights are near a minimum already, and few data would carry them far.
+DEFAULTS: dict[str, Any] = {
+    "edges_per_batch": 2_000, "learning_rate": 4e-4, "betas": (0.9, 0.98), "weight_decay": 1e-3, "warmup_steps": 100,
+    "final_factor": 0.01, "clip_norm": 20.0, "ema_decay": 0.995, "loss": "relative", "energy_weight": 20.0,
+    "force_weight": 1.0, "stress_weight": 0.5, "references": "refit", "seed": 0,
+}  # fmt: skip
+# Species embeddings are what few elements of one's own data would pull away from all others.
+FROZEN = ("sphere_embedding", "source_embedding", "target_embedding")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Labelled data of the domain that the parent was trained on.
+
+    Attributes
+    ----------
+    replay : mixed into the training data, or None.
+    held_out : for what is forgotten; never trained on.
+    """
+
+    replay: Dataset | None
+    held_out: Dataset
+
+
+def finetune_config(parent: Checkpoint, training: Dataset, changes: Mapping[str, Any] | None = None) -> TrainingConfig:
+    """The default stage for a parent and data, with `changes` by name.
+
+    Species embeddings are frozen unless the data have elements that the parent does not know.
+
+    Raises
+    ------
+    InputError : see `config_from_dict`; a parent without an energy.
+    """
+    network = parent.network.config
+    if network.direct_forces:
+        raise InputError("the parent predicts forces directly; fine-tune it by a stage file with direct_forces: false")
+    values = {**network.to_dict(), **DEFAULTS, "epochs": 1, "validate_every_epochs": 1}
+    if training.elements <= set(parent.references_ev):
+        values["freeze"] = FROZEN
+    values |= dict(changes or {})
+    if "epochs" not in (changes or {}):
+        edges = int(training.edge_counts(network.cutoff_angstrom).sum())
+        steps = max(1, min(len(training), round(edges / values["edges_per_batch"])))
+        values["epochs"] = max(1, round(STEPS_WANTED / steps))
+        values["validate_every_epochs"] = max(1, values["epochs"] // 20)
+    return config_from_dict(values, "fine-tuning")
+
+
+def finetune(
+    parent: Checkpoint,
+    config: TrainingConfig,
+    training: Dataset,
+    validation: Dataset,
+    folder: str | Path,
+    *,
+    domain: Parent | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    max_seconds: float | None = None,
+) -> dict[str, Any]:
+    """Train, and report errors before and after on what was held out and, if given, on the parent's domain.
+
+    "Before" is the parent with the element references that the stage starts from, so that another zero of the energy
+    does not count as an error; for the parent's domain, both are compared with their own references.
+
+    Returns
+    -------
+    {checkpoint, model_key, parent_model_key, own: {before, after}, parent_domain: {before, after} or None}, each the
+    result of `evaluate_dataset`; also written to report.json.
+
+    Raises
+    ------
+    As `train`.
+    """
+    folder = Path(folder)
+    start = starting_point(config, training, parent)
+    together = training
+    if domain is not None and domain.replay is not None:
+        together = mixture([(training, 1), (_moved(domain.replay, parent.references_ev, start.references_ev), 1)])
+        # The references are those of the own data: fitted once, not again to the mixture.
+        parent_now = replace(parent, references_ev=start.references_ev)
+        config = config_from_dict({**config.to_dict(), "references": "keep"})
+    else:
+        parent_now = parent
+    path = train(
+        config, together, validation, folder, initial=parent_now, provenance=provenance, progress=progress,
+        max_seconds=max_seconds,
+    )  # fmt: skip
+    child = load(path)
+    before = replace(parent, references_ev=start.references_ev, elements=tuple(start.references_ev))
+    report: dict[str, Any] = {
+        "checkpoint": str(path),
+        "model_key": child.model_key,
+        "parent_model_key": parent.model_key,
+        "own": {"before": _errors(before, validation), "after": _errors(child, validation)},
+        "parent_domain": None,
+    }
+    if domain is not None:
+        held_out = _moved(domain.held_out, parent.references_ev, child.references_ev)
+        report["parent_domain"] = {
+            "before": _errors(parent, domain.held_out),
+            "after": _errors(child, held_out),
+        }
+    write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _errors(checkpoint: Checkpoint, data: Dataset) -> dict[str, dict[str, float]]:
+    return evaluate_dataset(EsenForceField(checkpoint), data)
+
+
+def _moved(data: Dataset, old: Mapping[int, float], new: Mapping[int, float]) -> Dataset:
+    """The same structures with energies counted from other element references."""
+
+    def shift(item: LabelledStructure) -> float:
+        return sum(new[int(z)] - old[int(z)] for z in item.atoms.numbers)
+
+    return from_structures(
+        (
+            LabelledStructure(
+                item.atoms, item.energy + shift(item), item.forces, item.stress, item.group, item.material
+            )
+            for item in data
+        ),
+        data.provenance,
+    )

@@ -1,0 +1,64 @@
+"""Stages one after the other: each starts from the network of the one before it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esen_flows.data.dataset import Dataset
+from esen_flows.forcefield.checkpoint import Checkpoint, load
+from esen_flows.training.config import TrainingConfig
+from esen_flows.training.distributed import ALONE, World
+from esen_flows.training.train import Progress, train
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with its data.
+
+    Attributes
+    ----------
+    name : of its folder, such as "1-pretrain".
+    """
+
+    name: str
+    config: TrainingConfig
+    training: Dataset
+    validation: Dataset
+
+
+def train_stages(
+    stages: Sequence[Stage],
+    folder: str | Path,
+    *,
+    initial: Checkpoint | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    world: World = ALONE,
+    max_seconds: float | None = None,
+) -> Path:
+    """Train all stages, each in a folder of its own, and return the checkpoint of the last.
+
+    Called again, stages that are done are passed over and the one that was interrupted goes on.
+
+    Raises
+    ------
+    As `train`.
+    """
+    path = Path(folder)
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    for stage in stages:
+        path = train(
+            stage.config,
+            stage.training,
+            stage.validation,
+            Path(folder) / stage.name,
+            initial=initial,
+            provenance=provenance,
+            progress=progress,
+            world=world,
+            max_seconds=None if deadline is None else deadline - time.monotonic(),
+        )
+        initial = load(path)
+    return path

@@ -1,0 +1,21 @@
+"""Tables of a training: rows of steps that are done again are taken out."""
+
+from esen_flows.training.metrics import Metrics, read_rows
+
+
+def test_rows_after_the_step_that_is_resumed_are_taken_out(tmp_path):
+    metrics = Metrics(tmp_path, 0, 0)
+    for step in (10, 20, 30):
+        metrics.write("steps.csv", {"step": step, "loss": 1.0 / step})
+        metrics.write("history.csv", {"step": step, "epoch": step // 10})
+    metrics.close()
+    with (tmp_path / "steps.csv").open("a") as stream:
+        stream.write("40")  # a kill in the middle of a line
+    resumed = Metrics(tmp_path, 20, 1)
+    resumed.write("steps.csv", {"step": 30, "loss": 0.5})
+    resumed.close()
+    assert read_rows(tmp_path / "steps.csv") == [
+        {"step": 10.0, "loss": 0.1}, {"step": 20.0, "loss": 0.05}, {"step": 30.0, "loss": 0.5}
+    ]  # fmt: skip
+    assert read_rows(tmp_path / "history.csv") == [{"step": 10.0, "epoch": 1.0}]
+    assert read_rows(tmp_path / "nothing.csv") == []

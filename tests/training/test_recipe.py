@@ -1,0 +1,31 @@
+"""Stages one after the other: pre-training with denoising, then a conservative stage from its network."""
+
+import pytest
+from stages import DENS, argon, stage
+
+from esen_flows.data.dataset import from_structures
+from esen_flows.forcefield.checkpoint import load
+from esen_flows.training.recipe import Stage, train_stages
+from esen_flows.training.train import TrainingInterrupted
+
+
+def test_a_conservative_stage_follows_a_direct_one_and_is_resumed(tmp_path):
+    structures = argon()
+    data = from_structures(structures[:20]), from_structures(structures[20:])
+    stages = [
+        Stage("1-pretrain", stage(**DENS, epochs=3), *data),
+        Stage("2-finetune", stage(epochs=3, seed=1), *data),
+    ]
+    whole = load(train_stages(stages, tmp_path / "whole"))
+    assert not whole.network.config.direct_forces
+    first = load(tmp_path / "whole" / "1-pretrain" / "checkpoint.safetensors")
+    assert whole.training["initial_model_key"] == first.model_key
+    for _ in range(40):
+        try:
+            parts = load(train_stages(stages, tmp_path / "parts", max_seconds=0.0))
+            break
+        except TrainingInterrupted:
+            continue
+    else:
+        pytest.fail("a stage that makes a step in every call should have ended")
+    assert parts.model_key == whole.model_key
