@@ -28,6 +28,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "forces": ("displacements_fc2", "displacements_fc3", "parity_averaged"),
     "phonon": ("verdict", "max_frequency_thz", "min_frequency_thz"),
     "conductivity": ("kappa_rta_w_per_m_k", "kappa_wigner_w_per_m_k", "temperature_kelvin", "mesh"),
+    "labelling": ("dataset_name", "structures", "atoms"),
+    "training": ("name", "structures", "steps", "energy_mae_mev_per_atom", "force_mae_mev_per_angstrom"),
+    "evaluation": ("dataset_name", "structures", "energy_mae_mev_per_atom", "force_mae_mev_per_angstrom"),
     "structures": ("nsites", "chemsys", "material_ids"),
 }
 _FAILURE = ("error", "message")

@@ -15,7 +15,18 @@ TITLES = {
     "forces": "displaced supercells",
     "phonon": "phonons",
     "conductivity": "thermal conductivity",
+    "labelling": "labelled dataset",
+    "training": "training",
+    "evaluation": "errors on a dataset",
 }
+
+_ERRORS = (
+    ("energy_mae_mev_per_atom", "energy, mean absolute error", "meV/atom", ".2f"),
+    ("energy_rmse_mev_per_atom", "energy, root mean square error", "meV/atom", ".2f"),
+    ("force_mae_mev_per_angstrom", "forces, mean absolute error", "meV/A", ".2f"),
+    ("force_rmse_mev_per_angstrom", "forces, root mean square error", "meV/A", ".2f"),
+    ("stress_mae_mev_per_angstrom3", "stress, mean absolute error", "meV/A^3", ".3f"),
+)
 
 # Summary field, how it reads, unit, format; a field that a document lacks is left out.
 ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
@@ -49,6 +60,21 @@ ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("mesh", "mesh", "", ""),
         ("phono3py", "phono3py", "", ""),
     ),
+    "labelling": (
+        ("dataset_name", "dataset", "", ""),
+        ("structures", "structures", "", "d"),
+        ("atoms", "atoms", "", "d"),
+        ("dataset_key", "dataset key", "", ""),
+    ),
+    "training": (
+        ("name", "name", "", ""),
+        ("structures", "structures trained on", "", "d"),
+        ("steps", "steps", "", "d"),
+        ("training_seconds", "time of the steps", "s", ".0f"),
+        *_ERRORS,
+        ("model_key", "model key", "", ""),
+    ),
+    "evaluation": (("dataset_name", "dataset", "", ""), ("structures", "structures", "", "d"), *_ERRORS),
 }
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from esen_flows.store.tables import Found
 
 Queried = Literal[
-    "relax", "static", "forces", "phonon", "conductivity", "kappa", "stability", "md", "training", "structures"
-]
+    "relax", "static", "forces", "phonon", "conductivity", "kappa", "stability", "md", "labelling", "training",
+    "evaluation", "structures",
+]  # fmt: skip
 Format = Literal["table", "csv", "json", "jsonl", "extxyz", "cif"]
 TABLE_ROWS = 50
 KeyArgument = Annotated[str, typer.Argument(help="A result key or the first four or more of its digits.")]

@@ -4,9 +4,9 @@ A job gets neither the store nor a credential: it opens the store of the machine
 builds on by key.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
-
-from ase import Atoms
 
 from esen_flows.errors import ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
@@ -27,6 +27,7 @@ from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol,
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store
 from esen_flows.store.results import Store
+from esen_flows.store.trained_models import trained_model, trained_model_path
 
 Output = TypeVar("Output", bound=Document)
 Reference = dict[str, Any]
@@ -51,8 +52,8 @@ def relax_job(structure: dict[str, Any], request: dict[str, Any], model: dict[st
     def compute(meter: Meter) -> tuple[RelaxOutput, Summary]:
         from esen_flows.physics.relax import relax
 
-        force_field = meter.watch(_force_field(model, asked))
-        protocol = _protocol(asked, RelaxProtocol)
+        force_field = meter.watch(requested_force_field(model, asked))
+        protocol = protocol_of(asked, RelaxProtocol)
 
         def show(steps: int, fmax: float) -> None:
             progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
@@ -60,7 +61,7 @@ def relax_job(structure: dict[str, Any], request: dict[str, Any], model: dict[st
         output = relax(atoms, force_field, protocol, show)
         return output, relax_summary(output)
 
-    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
 
 
 def forces_job(
@@ -73,8 +74,8 @@ def forces_job(
         from esen_flows.physics.lattice.displacements import displaced_forces
 
         start = parent_output(store, relaxed["key"], RelaxOutput).structure.to_atoms()
-        force_field = meter.watch(_force_field(model, asked))
-        protocol = _protocol(asked, DisplacementProtocol)
+        force_field = meter.watch(requested_force_field(model, asked))
+        protocol = protocol_of(asked, DisplacementProtocol)
 
         def show(done: int, total: int) -> None:
             progress.report("forces", done, total, f"{done} of {total}")
@@ -82,7 +83,7 @@ def forces_job(
         output = displaced_forces(start, force_field, protocol, show)
         return output, forces_summary(output)
 
-    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
 
 
 def phonon_job(
@@ -95,10 +96,10 @@ def phonon_job(
         from esen_flows.physics.lattice.phonon import phonon
 
         progress.report("phonon", 0)
-        output = phonon(parent_output(store, forces["key"], ForcesOutput), _protocol(asked, HarmonicProtocol))
+        output = phonon(parent_output(store, forces["key"], ForcesOutput), protocol_of(asked, HarmonicProtocol))
         return output, phonon_summary(output)
 
-    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
 
 
 def conductivity_job(
@@ -111,10 +112,10 @@ def conductivity_job(
         from esen_flows.physics.lattice.conductivity import conductivity
 
         progress.report("conductivity", 0)
-        output = conductivity(parent_output(store, forces["key"], ForcesOutput), _protocol(asked, TransportProtocol))
+        output = conductivity(parent_output(store, forces["key"], ForcesOutput), protocol_of(asked, TransportProtocol))
         return output, conductivity_summary(output)
 
-    return _reference(compute_once(store, asked, _context(atoms, model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
 
 
 def parent_output(store: Store, key: str, output: type[Output]) -> Output:
@@ -132,13 +133,23 @@ def parent_output(store: Store, key: str, output: type[Output]) -> Output:
     return output.model_validate(document.output)
 
 
-def _force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
-    """Load the force field and make sure that it is the one that the key names."""
+def requested_force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
+    """Load the force field and make sure that it is the one that the key names.
+
+    A force field that a stored training made need not be on this machine: its checkpoint is fetched.
+
+    Raises
+    ------
+    ModelError : it is another one here, or computes in another precision.
+    """
     from esen_flows.forcefield.load import load_force_field
 
     numeric = request.numeric
+    location = model["location"]
+    if Path(location).name == trained_model_path(request.model_key).name and not Path(location).is_file():
+        location = trained_model(open_store(), request.model_key)
     force_field = load_force_field(
-        model["location"], device=model["device"], dtype=numeric.dtype, compile=numeric.compile, tf32=numeric.tf32
+        location, device=model["device"], dtype=numeric.dtype, compile=numeric.compile, tf32=numeric.tf32
     )
     if force_field.key != request.model_key:
         raise ModelError(
@@ -153,15 +164,17 @@ def _force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
     return force_field
 
 
-def _protocol(request: ResultRequest, kind: type[Any]) -> Any:
+def protocol_of(request: ResultRequest, kind: type[Any]) -> Any:
+    """The protocol of a request, which has to be of this type."""
     if not isinstance(request.protocol, kind):
         raise TypeError(f"a {request.kind} request holds a {type(request.protocol).__name__}, not a {kind.__name__}")
     return request.protocol
 
 
-def _context(atoms: Atoms, model: dict[str, Any]) -> Context:
+def context_of(identity: Mapping[str, Any], model: dict[str, Any]) -> Context:
+    """What the result documents of a job repeat."""
     return Context(
-        identity=identify(atoms),
+        identity=identity,
         model_label=model["label"],
         device=model["device"],
         material_ids=tuple(model["material_ids"]),
@@ -169,5 +182,6 @@ def _context(atoms: Atoms, model: dict[str, Any]) -> Context:
     )
 
 
-def _reference(document: ResultDocument) -> Reference:
+def reference_to(document: ResultDocument) -> Reference:
+    """What a job returns of its result: small, whatever the result is."""
     return {"kind": document.kind, "key": document.key, "summary": document.summary}

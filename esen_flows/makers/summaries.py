@@ -13,10 +13,15 @@ from esen_flows.schemas.documents import (
     TransportResult,
 )
 from esen_flows.schemas.identity import identify
+from esen_flows.schemas.training import Errors, EvaluationOutput, LabellingOutput, TrainingOutput, overall
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
 SYMPREC_ANGSTROM = 0.01  # of what tables show; keys and displacements have their own
 ROOM_TEMPERATURE_KELVIN = 300.0
+ERRORS = (
+    "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom",
+    "stress_mae_mev_per_angstrom3",
+)  # fmt: skip
 
 
 def relax_summary(output: RelaxOutput) -> Summary:
@@ -81,6 +86,42 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
 def mean_kappa(result: TransportResult, index: int) -> float:
     """Mean of the xx, yy and zz components at one temperature, W/m/K."""
     return float(np.mean(result.kappa_w_per_m_k[index, :3]))
+
+
+def labelling_summary(output: LabellingOutput) -> Summary:
+    """Which dataset was made, and how large it is."""
+    return {
+        "dataset_key": output.dataset_key,
+        "dataset_name": output.dataset_name,
+        "structures": output.count,
+        "atoms": output.atoms,
+    }
+
+
+def training_summary(name: str, output: TrainingOutput) -> Summary:
+    """What was made, from how much, and its errors on held-out structures."""
+    return {
+        "name": name,
+        "model_key": output.model_key,
+        "structures": output.training_structures,
+        "steps": output.steps,
+        "training_seconds": output.training_seconds,
+        **_errors(output.errors),
+    }
+
+
+def evaluation_summary(dataset_name: str, output: EvaluationOutput) -> Summary:
+    """Of which dataset, and the errors on all of it."""
+    return {"dataset_name": dataset_name, "structures": output.structures, **_errors(output.errors)}
+
+
+def _errors(errors: Errors) -> Summary:
+    all_groups = overall(errors)
+    return {name: _finite(all_groups.get(name)) for name in ERRORS}
+
+
+def _finite(value: float | str | None) -> float | None:
+    return value if isinstance(value, float) and np.isfinite(value) else None
 
 
 def lattice_summary(structure: StructureData) -> Summary:

@@ -87,6 +87,13 @@ _LATTICE = {
     "c_angstrom": "number",
     "space_group": "text",
 }
+_ERRORS = {
+    "energy_mae_mev_per_atom": "number",
+    "energy_rmse_mev_per_atom": "number",
+    "force_mae_mev_per_angstrom": "number",
+    "force_rmse_mev_per_angstrom": "number",
+    "stress_mae_mev_per_angstrom3": "number",
+}
 # What esen_flows.makers.summaries writes; a test compares.
 SUMMARIES: dict[str, dict[str, Type]] = {
     "relax": {
@@ -128,10 +135,20 @@ SUMMARIES: dict[str, dict[str, Type]] = {
         "mesh": "text",
         "phono3py": "text",
     },
+    "labelling": {"dataset_key": "text", "dataset_name": "text", "structures": "number", "atoms": "number"},
+    "training": {
+        "name": "text",
+        "model_key": "text",
+        "structures": "number",
+        "steps": "number",
+        "training_seconds": "number",
+        **_ERRORS,  # type: ignore[dict-item]
+    },
+    "evaluation": {"dataset_name": "text", "structures": "number", **_ERRORS},  # type: ignore[dict-item]
 }
 _UNITS = (
-    "_ev_per_angstrom", "_kj_per_mol", "_j_per_k_mol", "_w_per_m_k", "_angstrom3", "_angstrom", "_kelvin", "_gpa",
-    "_thz", "_ev",
+    "_mev_per_atom", "_mev_per_angstrom3", "_mev_per_angstrom", "_ev_per_angstrom", "_kj_per_mol", "_j_per_k_mol",
+    "_w_per_m_k", "_angstrom3", "_angstrom", "_kelvin", "_gpa", "_thz", "_ev",
 )  # fmt: skip
 _WITH_TEMPERATURE = ("_kj_per_mol", "_j_per_k_mol", "_w_per_m_k")
 _ROOM_TEMPERATURE = ("summary.temperature_kelvin", 300.0)

@@ -241,10 +241,10 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     write("Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
     assert run("kappa", "Cu.cif", "--model", copper.checkpoint, "--output", "k", *KAPPA) == 0
     assert run("phonon", "Cu.cif", "--model", copper.checkpoint, "--output", "p", *PHONON) == 0
-    for kind, names in SUMMARIES.items():
+    for kind in ("relax", "forces", "phonon", "conductivity"):  # of the others: tests/makers/test_makers_training.py
         documents = query(copper.store, kind)  # type: ignore[arg-type]
         assert documents, kind
-        assert {name for document in documents for name in document.summary} == set(names)
+        assert {name for document in documents for name in document.summary} == set(SUMMARIES[kind])
     (conductivity,) = query(
         copper.store, "conductivity", where="kappa_300K > 0 and kappa_wigner_300K > 0 and converged"
     )

@@ -1,0 +1,131 @@
+"""The body of the labelling job: structures and a force field in, a stored dataset out; see `jobs`."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from esen_flows.makers import progress
+from esen_flows.makers.compute import Meter, Summary, compute_once
+from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
+from esen_flows.makers.structures import atoms_from_json
+from esen_flows.makers.summaries import labelling_summary
+from esen_flows.schemas.identity import identify_dataset
+from esen_flows.schemas.keys import atoms_key, sha256_of
+from esen_flows.schemas.requests import ResultRequest
+from esen_flows.schemas.training import LabellingOutput, LabellingProtocol
+from esen_flows.settings import get_settings
+from esen_flows.store.connection import open_store
+from esen_flows.store.datasets import fits_database, store_dataset
+from esen_flows.store.results import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from esen_flows.data.dataset import Dataset
+    from esen_flows.forcefield.contract import ForceField
+
+
+def labelling_job(
+    structures: dict[str, Any], request: dict[str, Any], model: dict[str, Any], dataset_name: str
+) -> Reference:
+    """Label structures into a stored dataset.
+
+    Parameters
+    ----------
+    structures : {"recipe": content of a recipe file} or {"structures": [`atoms_to_json`, "group" and "material"]}.
+    request : `ResultRequest.model_dump(mode="json")`.
+    model : the labeller: location, label, device, material ids and tags, and the licence of its labels.
+    dataset_name : what people call the dataset.
+
+    Returns
+    -------
+    kind, key and summary of the result; `summary["dataset_key"]` names the dataset.
+    """
+    asked, store = ResultRequest.model_validate(request), open_store()
+    folder = get_settings().data_dir / "labelling" / asked.key  # the same for whoever goes on with it
+    identity = identify_dataset((), 0)  # filled in when the structures are made
+
+    def compute(meter: Meter) -> tuple[LabellingOutput, Summary]:
+        force_field = meter.watch(requested_force_field(model, asked))
+        atoms = _structures(structures, force_field, folder)
+        elements = {chemical_symbols[int(z)] for each in atoms for z in each.numbers}
+        identity.update(identify_dataset(sorted(elements), sum(map(len, atoms))))
+        protocol = protocol_of(asked, LabellingProtocol)
+        dataset = _labelled(atoms, force_field, protocol, folder, structures.get("recipe"), model["licence"])
+        output = LabellingOutput(
+            dataset_key=_kept(store, dataset, dataset_name),
+            dataset_name=dataset_name,
+            count=len(dataset),
+            atoms=int(dataset.n_atoms.sum()),
+        )
+        return output, labelling_summary(output)
+
+    document = compute_once(store, asked, context_of(identity, model), compute)
+    shutil.rmtree(folder, ignore_errors=True)
+    return reference_to(document)
+
+
+def structures_key(structures: Mapping[str, Any]) -> str:
+    """What the structures of a labelling are known by: a recipe by its content, others by their keys and names."""
+    if "recipe" in structures:
+        return sha256_of({"recipe": structures["recipe"]})
+    named = [[atoms_key(atoms_from_json(c)), c["group"], c["material"]] for c in structures["structures"]]
+    return sha256_of({"structures": named})
+
+
+def _structures(structures: Mapping[str, Any], force_field: "ForceField", folder: "Path") -> list[Atoms]:
+    """What is to be labelled; of a recipe with molecular dynamics, which the labeller runs."""
+    from esen_flows.data.generate import generate, recipe_from_dict
+    from esen_flows.training.snapshots import langevin
+
+    if "recipe" in structures:
+        return generate(recipe_from_dict(structures["recipe"]), dynamics=langevin(force_field, folder / "dynamics"))
+    made = []
+    for content in structures["structures"]:
+        atoms = atoms_from_json(content)
+        atoms.info |= {"group": content["group"], "material": content["material"]}
+        made.append(atoms)
+    return made
+
+
+def _labelled(
+    atoms: Sequence[Atoms],
+    force_field: "ForceField",
+    protocol: LabellingProtocol,
+    folder: "Path",
+    recipe: Mapping[str, Any] | None,
+    licence: str,
+) -> "Dataset":
+    from esen_flows.data.dataset import from_structures
+    from esen_flows.data.extxyz import read_labelled, read_provenance
+    from esen_flows.training.label import label
+
+    path = label(
+        atoms,
+        force_field,
+        folder / "labels.xyz",
+        average_inversion=protocol.average_inversion,
+        progress=lambda done, total: progress.report("labelling", done, total, f"{done} of {total}"),
+        recipe_hash="" if recipe is None else sha256_of(recipe),
+        licence=licence,
+    )
+    # The file keeps groups, not materials; its order is that of the structures.
+    pairs = zip(read_labelled(path), atoms, strict=True)
+    items = [replace(item, material=str(source.info.get("material", ""))) for item, source in pairs]
+    return from_structures(items, read_provenance(path))
+
+
+def _kept(store: Store, dataset: "Dataset", name: str) -> str:
+    """Store a dataset that this job has made; a large one in a folder of its own."""
+    from esen_flows.data.dataset import write_dataset
+
+    folder = None
+    if not fits_database(dataset):
+        folder = get_settings().data_dir / "datasets" / dataset.key
+        if not folder.is_dir():
+            write_dataset(folder, dataset, provenance=dataset.provenance)
+    return store_dataset(store, dataset, name, folder=folder)

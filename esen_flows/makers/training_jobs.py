@@ -1,0 +1,255 @@
+"""The bodies of the jobs of training and evaluation; see `jobs`.
+
+What these build on may be made by the flow that they are in, so their requests are known when they begin, not before:
+a dataset is named by its content, wherever it came from.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jobflow import Response, job
+
+from esen_flows.errors import EsenFlowsError, InputError
+from esen_flows.makers import progress
+from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
+from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
+from esen_flows.makers.summaries import evaluation_summary, training_summary
+from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
+from esen_flows.schemas.card import checkpoint_path, resolve_model
+from esen_flows.schemas.checkpoint_header import read_header
+from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.identity import identify_dataset
+from esen_flows.schemas.protocols import NumericSettings
+from esen_flows.schemas.requests import ResultRequest, evaluation_request, training_request
+from esen_flows.schemas.training import (
+    RANDOM_WEIGHTS_LABEL,
+    EvaluationOutput,
+    EvaluationProtocol,
+    Split,
+    TrainingOutput,
+    TrainingProtocol,
+    errors_as_rows,
+)
+from esen_flows.settings import get_settings
+from esen_flows.store.connection import open_store
+from esen_flows.store.datasets import dataset_document, dataset_folder, fetch_dataset
+from esen_flows.store.results import Store
+from esen_flows.store.trained_models import trained_model
+
+
+def training_job(
+    config: dict[str, Any],
+    datasets: Sequence[Sequence[Any]],
+    split: dict[str, Any],
+    run: dict[str, Any],
+    initial: dict[str, Any] | None = None,
+    parent: Reference | str | None = None,
+) -> Reference | Response[Any]:
+    """Train one stage, in a folder from which the next one who asks goes on where this one stopped.
+
+    Where it stops before its end (a signal, the end of `max_seconds`), the store has an unfinished result, and with
+    `max_seconds` the job puts itself in its own place: under `run_locally` that goes on at once; FireWorks makes a
+    firework of it, which what comes after waits for, and which runs in the next allocation.
+
+    Parameters
+    ----------
+    config : `TrainingConfig.to_dict()`.
+    datasets : (dataset, repeats) each; a dataset is its key or the output of a labelling job.
+    split : `Split`, of each dataset.
+    run : name, device, launcher, tags, max_seconds.
+    initial : location, label and key of the force field to start from.
+    parent : the training to start from, its result key or the output of its job.
+
+    Returns
+    -------
+    kind, key and summary of the result; `summary["model_key"]` names the force field.
+    """
+    began, store = time.monotonic(), open_store()
+    protocol = TrainingProtocol(
+        config=config, datasets=tuple((dataset_key(d), n) for d, n in datasets), split=Split.model_validate(split)
+    )
+    origin = None if parent is None else finished_training(store, parent)
+    asked = training_request(
+        protocol,
+        parent=None if origin is None else (origin.key, origin.model_key),
+        initial_model_key=None if initial is None else initial["key"],
+    )
+    folder = get_settings().data_dir / "training" / asked.key
+
+    def compute(meter: Meter) -> tuple[TrainingOutput, Summary]:
+        output = _trained(asked, origin, initial, run, began, folder)
+        return output, training_summary(run["name"], output)
+
+    try:
+        document = compute_once(store, asked, _context(store, protocol, origin, initial, run), compute)
+    except EsenFlowsError as error:
+        from esen_flows.training.train import TrainingInterrupted
+
+        if not isinstance(error, TrainingInterrupted) or run["max_seconds"] is None:
+            raise
+        again = job(training_job)(config, datasets, split, run, initial, parent)
+        again.name = run["name"]
+        return Response(replace=again)
+    store.note_models([(str(document.summary["model_key"]), run["name"])])
+    shutil.rmtree(folder, ignore_errors=True)
+    return reference_to(document)
+
+
+def evaluation_job(
+    dataset: Reference | str,
+    protocol: dict[str, Any],
+    numeric: dict[str, Any],
+    model: dict[str, Any],
+    training: Reference | str | None = None,
+) -> Reference:
+    """Errors of a force field on a dataset.
+
+    Parameters
+    ----------
+    dataset : its key, or the output of a labelling job.
+    protocol, numeric : `EvaluationProtocol` and `NumericSettings`.
+    model : device, material ids and tags; location, label and key of the force field unless `training` says it.
+    training : evaluate what it made: its result key, or the output of its job.
+
+    Returns
+    -------
+    kind, key and summary of the result.
+    """
+    store = open_store()
+    if training is not None:
+        made = finished_training(store, training).summary
+        key = str(made["model_key"])
+        model = {**model, "location": str(trained_model(store, key)), "label": made["name"], "key": key}
+    data_key = dataset_key(dataset)
+    asked = evaluation_request(
+        data_key, model["key"], EvaluationProtocol.model_validate(protocol), NumericSettings.model_validate(numeric)
+    )
+    known = dataset_document(store, data_key)
+
+    def compute(meter: Meter) -> tuple[EvaluationOutput, Summary]:
+        from esen_flows.training.evaluate import evaluate_dataset
+
+        data = fetch_dataset(store, data_key, cached_dataset(data_key))
+        held_out = protocol_of(asked, EvaluationProtocol).held_out
+        if held_out is not None:
+            data = split_dataset(data, held_out)[1]
+        progress.report("evaluation", 0, len(data))
+        force_field = meter.watch(requested_force_field(model, asked))
+        output = EvaluationOutput(structures=len(data), errors=errors_as_rows(evaluate_dataset(force_field, data)))
+        return output, evaluation_summary(known.names[0], output)
+
+    context = context_of(identify_dataset(known.elements, known.atoms), model)
+    return reference_to(compute_once(store, asked, context, compute))
+
+
+def dataset_key(dataset: Reference | str) -> str:
+    """The key of a dataset: as it is, or out of the reference to the labelling that made it."""
+    return dataset if isinstance(dataset, str) else str(dataset["summary"]["dataset_key"])
+
+
+def cached_dataset(key: str) -> Path:
+    """Where this machine keeps a dataset of the store, for the next one who asks."""
+    return get_settings().data_dir / "datasets" / key
+
+
+def resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
+    """The checkpoint file of the force field that a training starts from.
+
+    Raises
+    ------
+    ModelError : it is not on this machine.
+    InputError : it is a force field of another package, which has no checkpoint to go on from.
+    """
+    model = resolve_model(initial["location"])
+    if model.card is not None and model.card.family != "esen":
+        raise InputError(f"a training cannot start from {model.label!r}: it is no network of this package")
+    if model.key != initial["key"]:
+        raise InputError(f"{model.location} has model key {model.key[:12]} here, asked was {initial['key'][:12]}")
+    return Path(model.location) if model.card is None else checkpoint_path(model.card)
+
+
+def _context(
+    store: Store,
+    protocol: TrainingProtocol,
+    origin: ResultDocument | None,
+    initial: Mapping[str, Any] | None,
+    run: Mapping[str, Any],
+) -> Context:
+    known = [dataset_document(store, key) for key, _ in protocol.datasets]
+    elements = sorted({symbol for document in known for symbol in document.elements})
+    label = origin.model_label if origin else initial["label"] if initial else RANDOM_WEIGHTS_LABEL
+    identity = identify_dataset(elements, sum(document.atoms for document in known))
+    return Context(identity, label, run["device"], tags=tuple(run["tags"]))
+
+
+def _trained(
+    asked: ResultRequest,
+    origin: ResultDocument | None,
+    initial: Mapping[str, Any] | None,
+    run: Mapping[str, Any],
+    began: float,
+    folder: Path,
+) -> TrainingOutput:
+    import torch
+
+    from esen_flows.training.distributed import World
+
+    store, protocol, limit = open_store(), protocol_of(asked, TrainingProtocol), run["max_seconds"]
+    start = None if initial is None else resolved_checkpoint(initial)
+    if origin is not None:
+        start = trained_model(store, str(origin.summary["model_key"]))
+    places = [(str(dataset_folder(store, key, cached_dataset(key))), repeats) for key, repeats in protocol.datasets]
+    split = protocol.split.model_dump(mode="json")
+    task = TrainingTask(
+        config=protocol.config,
+        datasets=places,
+        split=split,
+        initial=None if start is None else str(start),
+        provenance={"result_key": asked.key, "datasets": protocol.datasets, "split": split},
+        device=run["device"],
+        max_seconds=None if limit is None else max(0.0, limit - (time.monotonic() - began)),
+    )
+
+    def show(row: Mapping[str, float]) -> None:
+        words = f"epoch {row['epoch'] + 1:.0f}, loss {row['loss']:.4g}"
+        progress.report("training", int(row["step"]), int(row["total_steps"]), words)
+
+    if run["launcher"]:
+        path = launch(task, folder, run["launcher"])
+    else:
+        # Not `joined`: a worker may itself be one of many that srun started.
+        path = carry_out(task, folder, World(device=torch.device(task.device)), show)
+    return _training_output(path, folder, None if origin is None else origin.key)
+
+
+def _training_output(path: Path, folder: Path, parent: str | None) -> TrainingOutput:
+    from esen_flows.training.metrics import HISTORY_NAME, read_rows
+
+    header = read_header(path)
+    record = dict(header["training"])
+    return TrainingOutput(
+        model_key=header["model_key"],
+        parent_training=parent,
+        training_structures=record["provenance"]["training_structures"],
+        validation_structures=record["provenance"]["validation_structures"],
+        steps=record["steps"],
+        training_seconds=record["seconds"],
+        history=[dict(row) for row in read_rows(folder / HISTORY_NAME)],
+        errors=errors_as_rows(record.pop("validation")),
+        record=record,
+        checkpoint=np.frombuffer(path.read_bytes(), dtype=np.uint8),
+    )
+
+
+def finished_training(store: Store, training: Reference | str) -> ResultDocument:
+    """The stored training of a key or a reference, without its arrays."""
+    key = training if isinstance(training, str) else str(training["key"])
+    document = store.get(key, load_arrays=False)
+    if document is None or document.kind != "training":
+        raise InputError(f"{key[:12]} is not a training in the store; run it first")
+    raise_if_failed(document)
+    return document

@@ -1,0 +1,195 @@
+"""A training as a file describes it, carried out by one process or by many that a launcher starts.
+
+    torchrun --nproc-per-node=4 -m esen_flows.makers.training_task FOLDER
+    srun --ntasks=8 --gpus-per-task=1 python -m esen_flows.makers.training_task FOLDER
+
+Only the job that starts them speaks to the database: the processes have the datasets' folders, the first checkpoint and
+FOLDER, on a file system that all nodes see.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from esen_flows import errors
+from esen_flows.errors import EsenFlowsError
+from esen_flows.schemas.training import Split
+
+if TYPE_CHECKING:
+    from esen_flows.data.dataset import Dataset
+    from esen_flows.training.distributed import World
+
+TASK_NAME, OUTCOME_NAME = "task.json", "outcome.json"
+_PR_SET_PDEATHSIG = 1
+Progress = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What a training needs, without a database.
+
+    Attributes
+    ----------
+    config : `TrainingConfig.to_dict()`.
+    datasets : folder and repeats of each.
+    split : `Split`, of each dataset.
+    initial : checkpoint to start from; None: random weights.
+    provenance : for the checkpoint's header.
+    device : "cpu" or "cuda".
+    max_seconds : then it saves and leaves; None: never.
+    """
+
+    config: dict[str, Any]
+    datasets: list[tuple[str, int]]
+    split: dict[str, Any]
+    initial: str | None
+    provenance: dict[str, Any]
+    device: str
+    max_seconds: float | None
+
+
+def carry_out(task: TrainingTask, folder: Path, world: "World", progress: Progress | None = None) -> Path:
+    """Train, or go on with it; the checkpoint. See `training.train.train`."""
+    from esen_flows.data.dataset import mixture, open_dataset
+    from esen_flows.forcefield.checkpoint import load
+    from esen_flows.training.config import config_from_dict
+    from esen_flows.training.train import train
+
+    split = Split.model_validate(task.split)
+    parts = [(*split_dataset(open_dataset(place), split), repeats) for place, repeats in task.datasets]
+    training = mixture([(seen, repeats) for seen, _, repeats in parts])
+    validation = mixture([(held_out, 1) for _, held_out, _ in parts])
+    counts = {
+        "training_structures": sum(len(seen) for seen, _, _ in parts),
+        "validation_structures": len(validation),
+    }
+    return train(
+        config_from_dict(task.config),
+        training,
+        validation,
+        folder,
+        initial=None if task.initial is None else load(task.initial),
+        provenance={**task.provenance, **counts},
+        progress=progress,
+        world=world,
+        max_seconds=task.max_seconds,
+    )
+
+
+def split_dataset(dataset: "Dataset", split: Split) -> "tuple[Dataset, Dataset]":
+    """What is trained on, and what is held out."""
+    from esen_flows.data.splits import split_by_material
+
+    return split_by_material(dataset, split.fraction, split.seed).apply(dataset)
+
+
+def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
+    """Carry out a task in the processes that a launcher starts; the checkpoint.
+
+    SIGTERM, SIGINT and SIGUSR1 reach them as SIGTERM, on which they save and leave; so does the death of this process.
+
+    Parameters
+    ----------
+    launcher : what stands before "-m module" on its command line.
+
+    Raises
+    ------
+    EsenFlowsError : what ended the training, as the type that it was, or that the processes ended without a word.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = folder / OUTCOME_NAME
+    outcome.unlink(missing_ok=True)
+    (folder / TASK_NAME).write_text(json.dumps(asdict(task)))
+    search = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [*launcher, "-m", __name__, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+        start_new_session=True,  # a Ctrl-C of the terminal comes through here, once
+        preexec_fn=_end_with_parent,
+    )
+    with _Forwarding(process):
+        code = process.wait()
+    if outcome.is_file():
+        raise _error_of(json.loads(outcome.read_text()))
+    if code != 0:
+        raise EsenFlowsError(
+            f"the training processes ended with code {code} and no reason of ours; look at their output. Command: "
+            f"{' '.join(launcher)} -m {__name__} {folder}"
+        )
+    from esen_flows.training.train import CHECKPOINT_NAME
+
+    return folder / CHECKPOINT_NAME
+
+
+def main(folder: Path) -> None:
+    """One of the processes. It ends in peace whatever the training says: torchrun would kill all at the first failure,
+    the one that writes the reason down among them.
+    """
+    from esen_flows.training.distributed import joined
+
+    values = json.loads((folder / TASK_NAME).read_text())
+    task = TrainingTask(**values)
+    steps = {"done": 0, "total": 0}
+
+    def note(row: dict[str, float]) -> None:
+        steps.update(done=int(row["step"]), total=int(row["total_steps"]))
+
+    with joined(task.device) as world:
+        try:
+            carry_out(task, folder, world, note)
+        except EsenFlowsError as error:
+            if world.leads:
+                content = {"error": type(error).__name__, "message": str(error), **steps}
+                (folder / OUTCOME_NAME).write_text(json.dumps(content))
+            else:
+                print(f"process {world.rank}: {error}", file=sys.stderr)
+
+
+class _Forwarding:
+    """Passes signals on to the launcher, as the one that it hands to its processes."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        self._previous: dict[int, Any] = {}
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            try:
+                self._previous[number] = signal.signal(number, self._forward)
+            except ValueError:  # not in the main thread: whoever runs us there handles signals
+                break
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def __exit__(self, *details: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """Two trainings in one folder would be the end of both: where the job is killed, its processes are too."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _error_of(outcome: dict[str, Any]) -> EsenFlowsError:
+    from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
+
+    name, message = outcome["error"], outcome["message"]
+    if name == TrainingInterrupted.__name__:
+        return TrainingInterrupted(outcome["done"], outcome["total"])
+    kind = TrainingDivergedError if name == TrainingDivergedError.__name__ else getattr(errors, name, EsenFlowsError)
+    error: EsenFlowsError = kind(message)
+    return error
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
