@@ -60,6 +60,7 @@ def compute_once(
     compute: Callable[[Meter], tuple[Document, Summary]],
     *,
     wait_seconds: float = WAIT_SECONDS,
+    not_stored: tuple[type[EsenFlowsError], ...] = (ModelError, StoreError),
 ) -> ResultDocument:
     """The stored result of a request, computed here if nobody has.
 
@@ -67,6 +68,7 @@ def compute_once(
     ----------
     compute : gives the output and its summary; it watches its force field with the meter that it is given.
     wait_seconds : how long to wait for another process that is computing the same key.
+    not_stored : failures that say nothing about what was asked.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def compute_once(
     try:
         output, summary = compute(meter)
         return store.commit(claim, _document(request, context, meter, start, output=output, summary=summary))
-    except (ModelError, StoreError):
+    except not_stored:
         store.release(claim)
         raise
     except EsenFlowsError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from esen_flows.errors import InputError, StoreError
 from esen_flows.makers import progress
 from esen_flows.makers.compute import Meter, Summary, compute_once
 from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from esen_flows.data.dataset import Dataset
     from esen_flows.forcefield.contract import ForceField
+
+# A damaged folder of this machine is no property of the data, and an input that cannot be used is found again at once.
+NOT_STORED = (InputError, StoreError)
 
 
 def labelling_job(
@@ -64,7 +68,7 @@ def labelling_job(
         )
         return output, labelling_summary(output)
 
-    document = compute_once(store, asked, context_of(identity, model), compute)
+    document = compute_once(store, asked, context_of(identity, model), compute, not_stored=NOT_STORED)
     shutil.rmtree(folder, ignore_errors=True)
     return reference_to(document)
 

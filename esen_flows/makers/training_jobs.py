@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from jobflow import Response, job
 
-from esen_flows.errors import EsenFlowsError, InputError
+from esen_flows.errors import EsenFlowsError, InputError, ModelError
 from esen_flows.makers import progress
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
+from esen_flows.makers.labelling_jobs import NOT_STORED
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
 from esen_flows.schemas.card import checkpoint_path, resolve_model
@@ -85,7 +86,9 @@ def training_job(
         return output, training_summary(run["name"], output)
 
     try:
-        document = compute_once(store, asked, _context(store, protocol, origin, initial, run), compute)
+        document = compute_once(
+            store, asked, _context(store, protocol, origin, initial, run), compute, not_stored=NOT_STORED
+        )
     except EsenFlowsError as error:
         from esen_flows.training.train import TrainingInterrupted
 
@@ -143,7 +146,7 @@ def evaluation_job(
         return output, evaluation_summary(known.names[0], output)
 
     context = context_of(identify_dataset(known.elements, known.atoms), model)
-    return reference_to(compute_once(store, asked, context, compute))
+    return reference_to(compute_once(store, asked, context, compute, not_stored=NOT_STORED))
 
 
 def dataset_key(dataset: Reference | str) -> str:
@@ -161,14 +164,13 @@ def resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
 
     Raises
     ------
-    ModelError : it is not on this machine.
-    InputError : it is a force field of another package, which has no checkpoint to go on from.
+    ModelError : it is not on this machine, another one here, or a force field of another package.
     """
     model = resolve_model(initial["location"])
     if model.card is not None and model.card.family != "esen":
-        raise InputError(f"a training cannot start from {model.label!r}: it is no network of this package")
+        raise ModelError(f"a training cannot start from {model.label!r}: it is no network of this package")
     if model.key != initial["key"]:
-        raise InputError(f"{model.location} has model key {model.key[:12]} here, asked was {initial['key'][:12]}")
+        raise ModelError(f"{model.location} has model key {model.key[:12]} here, asked was {initial['key'][:12]}")
     return Path(model.location) if model.card is None else checkpoint_path(model.card)
 
 

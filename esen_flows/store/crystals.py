@@ -27,6 +27,7 @@ _PLACES: dict[Kind, str] = {
     "phonon": "structure",
     "conductivity": "structure",
 }
+OF_DATASETS: tuple[Kind, ...] = ("labelling", "training", "evaluation")
 _RELAXED = ("energy_ev", "forces_ev_per_angstrom", "stress_ev_per_angstrom3")
 
 
@@ -50,6 +51,8 @@ def stream_atoms(
         raise InputError(f"which must be 'computed' or 'input', got {which!r}")
     if which == "computed" and filters.get("failed"):
         raise InputError("failed results have no computed structure; ask for the input structures")
+    if kind in OF_DATASETS:
+        raise InputError(f"{kind} results are about datasets; store.datasets.fetch_dataset gives their structures")
     selection = select(kind, **filters)
     if which == "computed" and kind not in _PLACES:
         raise InputError(f"{kind} results have no structure of their own; ask for the input structures")

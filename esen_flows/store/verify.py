@@ -11,15 +11,15 @@ from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.keys import result_key, structure_key
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
+from esen_flows.store.crystals import OF_DATASETS
 from esen_flows.store.database import Database, Row
-from esen_flows.store.datasets import dataset_problems
+from esen_flows.store.datasets import dataset_problems, keys_of_datasets
 from esen_flows.store.maintenance import ids_after
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import model_problems
 from esen_flows.store.results import Store
 
 _BATCH = 100  # whole results, which may have megabytes of inline arrays
-WITHOUT_STRUCTURE = ("labelling",)  # what was labelled is in the dataset that it names
 
 
 @dataclass
@@ -119,19 +119,22 @@ def references(value: object) -> Iterator[BlobReference]:
 def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
     """What these results, which can be read, refer to and the store does not have."""
     keys = {"$in": sorted({key for row in rows for key in (row["parent_key"], row["structure_key"])})}
-    structures = set(database.call(lambda: database["structures"].distinct("_id", {"_id": keys})))
-    structures |= set(database.call(lambda: database["datasets"].distinct("_id", {"_id": keys})))
+    named = {"$in": sorted({key for row in rows for key in keys_of_datasets(row)})}
+    datasets = set(database.call(lambda: database["datasets"].distinct("_id", {"_id": named})))
+    structures = datasets | set(database.call(lambda: database["structures"].distinct("_id", {"_id": keys})))
     results = set(database.call(lambda: database["results"].distinct("key", {"key": keys})))
     shas = {"$in": sorted({sha for row in rows for sha in row["blobs"]})}
     headers = database.call(lambda: list(database["blobs"].find({"_id": shas}, {"dtype": 1, "shape": 1})))
     arrays = {header["_id"]: (header["dtype"], tuple(header["shape"])) for header in headers}
     for row in rows:
         name = f"result {row['key']}"
-        stored = row["kind"] not in WITHOUT_STRUCTURE
-        if stored and row["structure_key"] not in structures:
+        of_structure = row["kind"] not in OF_DATASETS
+        if of_structure and row["structure_key"] not in structures:
             yield f"{name}: its structure {row['structure_key']} is not stored"
-        if stored and row["parent_key"] not in structures | results:
+        if row["kind"] != "labelling" and row["parent_key"] not in structures | results:
             yield f"{name}: its parent {row['parent_key']} is not stored"
+        for key in sorted(keys_of_datasets(row) - datasets):
+            yield f"{name}: its dataset {key} is not stored"
         for reference in references(unpack(row["output"])):
             found = arrays.get(reference.sha)
             if found is None and _still_there(database, row):

@@ -31,8 +31,10 @@ from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationOutput, Split, TrainingOutput
 from esen_flows.settings import get_settings
+from esen_flows.store.crystals import stream_atoms
 from esen_flows.store.datasets import dataset_document, fetch_dataset
 from esen_flows.store.fields import SUMMARIES
+from esen_flows.store.jobflow_files import write_jobflow_files
 from esen_flows.store.jobflow_store import job_store
 from esen_flows.store.models import stored_model
 from esen_flows.store.query import query
@@ -43,6 +45,7 @@ from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
 
 pytestmark = pytest.mark.mongod
 WORKER = Path(__file__).with_name("train_worker.py")
+FIREWORKS = Path(__file__).with_name("train_under_fireworks.py")
 SPLIT = Split(fraction=0.25)
 RECIPE = {
     "seed": 1,
@@ -78,6 +81,11 @@ def trained(lab: Any, data: str, seed: int, **changes: Any) -> ResultDocument:
     """The stored training of a stage."""
     maker = TrainMaker(config=stage(seed=seed), split=SPLIT)
     return lab.store.get(run(TrainMaker(**(vars(maker) | changes)).make(data), lab)["key"])
+
+
+def environment() -> dict[str, str]:
+    """Of another process that uses the same store."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(WORKER.parent), str(WORKER.parents[2])])}
 
 
 def forget(lab: Any) -> None:
@@ -154,6 +162,8 @@ def test_a_training_is_stored_once_with_its_force_field(lab: Any, monkeypatch: p
     assert found["labels"] == ["tiny"]
     assert query(lab.store, "training", where="force_mae > 0", campaign="test")[0].key == output["key"]
     assert verify(lab.store).problems == []
+    with pytest.raises(InputError, match="training results are about datasets"):
+        stream_atoms(lab.store, "training", which="input")
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")
@@ -172,6 +182,33 @@ def test_the_force_field_is_one_for_the_other_makers(lab: Any) -> None:
     assert stored.model_key == lab.store.get(key).summary["model_key"]
     assert Path(location) == trained_model_path(stored.model_key)
     assert Path(location).is_file()
+
+
+def test_a_training_starts_from_a_checkpoint(lab: Any) -> None:
+    data = labelled(lab)
+    first = trained(lab, data, seed=10)
+    location = trained_force_field(first.key)
+    second = trained(lab, data, seed=10, initial=location, config=stage(seed=10, epochs=1))
+    assert (second.parent_key, second.model_key) == (data, first.summary["model_key"])
+    output = TrainingOutput.model_validate(second.output)
+    assert output.parent_training is None
+    assert output.record["initial_model_key"] == first.summary["model_key"]
+    assert output.errors != TrainingOutput.model_validate(first.output).errors
+
+
+def test_what_this_machine_lacks_is_no_answer(lab: Any) -> None:
+    data = labelled(lab)
+    folder = get_settings().data_dir / "datasets" / data
+    whole = trained(lab, data, seed=11)
+    forget(lab)
+    (folder / "atoms.npy").rename(folder / "elsewhere")
+    with pytest.raises(InputError, match=r"atoms\.npy"):
+        trained(lab, data, seed=11)
+    (folder / "elsewhere").rename(folder / "atoms.npy")
+    assert query(lab.store, "training", failed=True) == []
+    assert trained(lab, data, seed=11).summary["model_key"] == whole.summary["model_key"]
+    lab.store.database["datasets"].delete_many({})
+    assert any(f"its dataset {data} is not stored" in problem for problem in verify(lab.store).problems)
 
 
 def test_what_is_stopped_by_its_time_puts_itself_in_its_own_place(lab: Any) -> None:
@@ -222,13 +259,12 @@ def test_killed_and_run_again_it_ends_with_the_same_bits(lab: Any) -> None:
     data = labelled(lab)
     whole = trained(lab, data, seed=4, config=stage(seed=4, epochs=8), split=Split())
     forget(lab)
-    search = os.pathsep.join([str(WORKER.parent), str(WORKER.parents[2])])
     for epoch in (2, 5):
         worker = subprocess.Popen(
             [sys.executable, str(WORKER), data, "4"],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": search},
+            env=environment(),
         )
         assert worker.stdout is not None
         for line in worker.stdout:
@@ -285,6 +321,31 @@ def test_from_structures_to_an_evaluated_force_field(lab: Any) -> None:
     assert load_force_field(trained_force_field(finetuned.key)).declaration.conservative
     assert not load_force_field(trained_force_field(pretrained.key)).declaration.conservative
     assert verify(lab.store).problems == []
+
+
+@pytest.mark.slow
+def test_as_fireworks_it_survives_its_walltime(lab: Any, tmp_path: Path) -> None:
+    data = labelled(lab)
+    whole = trained(lab, data, seed=9)
+    forget(lab)
+    write_jobflow_files(lab.store.database, tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(FIREWORKS), data, "9"],
+        cwd=tmp_path,
+        env={**environment(), "JOBFLOW_CONFIG_FILE": str(tmp_path / "jobflow.yaml")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    parts = whole.summary["steps"] + 1
+    assert said["states"] == ["COMPLETED"] * (parts + 1)
+    assert said["priorities"].count(7) == parts  # a continuation goes where the training was sent
+    assert said["keys"].count(whole.key) == parts
+    evaluated = lab.store.get(said["evaluation"]["key"])
+    assert evaluated.model_key == whole.summary["model_key"]
 
 
 @pytest.mark.slow
