@@ -48,18 +48,24 @@ def import_(
     with _progress() as bar:
         reading = bar.add_task("reading", total=None)
         counting = bar.add_task("counting edges", total=None, visible=False)
-        import_sources(
-            sources,
-            output,
-            source_format=source_format,
-            options=options,
-            limits=Limits(max_force, require_stress),
-            on_bad=on_bad,
-            check_strain=check_strain,
-            cutoff_angstrom=cutoff,
-            on_record=lambda count: bar.update(reading, completed=count),
-            on_edges=lambda done, total: bar.update(counting, completed=done, total=total, visible=True),
-        )
+        try:
+            import_sources(
+                sources,
+                output,
+                source_format=source_format,
+                options=options,
+                limits=Limits(max_force, require_stress),
+                on_bad=on_bad,
+                check_strain=check_strain,
+                cutoff_angstrom=cutoff,
+                on_record=lambda count: bar.update(reading, completed=count),
+                on_edges=lambda done, total: bar.update(counting, completed=done, total=total, visible=True),
+            )
+        except KeyboardInterrupt as stop:
+            left = (
+                f"{output} is complete, edges are counted later" if output.exists() else "nothing is left of the import"
+            )
+            raise KeyboardInterrupt(f"interrupted; {left}") from stop
     _show(read_index(output), output)
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,23 +20,48 @@ from esen_flows.errors import InputError
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
 class Chunk:
     """Records of one part of a dataset, one after the other as they are stored, for sums over all.
+
+    What is not asked for is not read.
 
     Attributes
     ----------
     weight : (n,) how often each counts, 0 for those outside of a view.
-    n_atoms : (n,); numbers : (atoms,); forces : (atoms, 3) eV/Angstrom.
-    energy : (n,) eV; stress : (n, 3, 3) eV/Angstrom^3, NaN for none.
+    n_atoms : (n,).
     """
 
-    weight: np.ndarray
-    n_atoms: np.ndarray
-    numbers: np.ndarray
-    forces: np.ndarray
-    energy: np.ndarray
-    stress: np.ndarray
+    def __init__(self, part: Tables, first: int, weight: np.ndarray) -> None:
+        self.weight = weight
+        bounds = part.offsets[first : first + len(weight) + 1]
+        self.n_atoms = np.diff(bounds)
+        self._part = part
+        self._rows = slice(first, first + len(weight))
+        self._atoms = slice(int(bounds[0]), int(bounds[-1]))
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """(atoms,) atomic numbers."""
+        return self._part.numbers[self._atoms]
+
+    @cached_property
+    def forces(self) -> np.ndarray:
+        """(atoms, 3) eV/Angstrom."""
+        return self._part.atoms[self._atoms]["force"]
+
+    @cached_property
+    def _records(self) -> np.ndarray:
+        return self._part.records[self._rows]
+
+    @property
+    def energy(self) -> np.ndarray:
+        """(n,) eV."""
+        return self._records["energy"]
+
+    @property
+    def stress(self) -> np.ndarray:
+        """(n, 3, 3) eV/Angstrom^3, NaN for none."""
+        return self._records["stress"]
 
 
 class Dataset:
@@ -148,7 +172,7 @@ class Dataset:
             for first in range(0, len(part), records):
                 weight = weights[first : first + records]
                 if weight.any():
-                    yield _chunk(part, first, weight)
+                    yield Chunk(part, first, weight)
 
     def edge_counts(self, cutoff_angstrom: float, progress: Progress | None = None) -> np.ndarray:
         """(n,) int64 directed edges of every record, self-images included; kept beside a folder once counted.
@@ -176,21 +200,6 @@ class Dataset:
                 folders.keep_edges(part, cutoff_angstrom, counts)
             columns.append(counts.astype(np.int64))
         return self._gathered(columns)
-
-
-def _chunk(part: Tables, first: int, weight: np.ndarray) -> Chunk:
-    rows = slice(first, first + len(weight))
-    bounds = part.offsets[first : first + len(weight) + 1]
-    atoms = slice(int(bounds[0]), int(bounds[-1]))
-    records = part.records[rows]
-    return Chunk(
-        weight=weight,
-        n_atoms=np.diff(bounds),
-        numbers=part.numbers[atoms],
-        forces=part.atoms[atoms]["force"],
-        energy=records["energy"],
-        stress=records["stress"],
-    )
 
 
 def from_structures(structures: Iterable[LabelledStructure], provenance: dict[str, Any] | None = None) -> Dataset:

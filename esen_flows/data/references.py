@@ -50,15 +50,23 @@ def fit_references(dataset: "Dataset") -> dict[int, float]:
     """
     # The R of a QR decomposition is all that least squares needs of the rows so far, and keeps the digits that normal
     # equations would square away.
-    triangle = np.zeros((0, _ELEMENTS + 1))
-    seen = np.zeros(_ELEMENTS, dtype=bool)
+    triangle: Any = np.zeros((0, _ELEMENTS + 1))
     for chunk in dataset.chunks():
-        counts = _compositions(chunk)
-        rows = np.column_stack([counts, chunk.energy]) * np.sqrt(chunk.weight)[:, None]
-        triangle = np.linalg.qr(np.vstack([triangle, rows])).R
-        seen |= counts[chunk.weight > 0].any(axis=0)
+        triangle = np.linalg.qr(np.vstack([triangle, _weighted_rows(chunk)]), mode="r")
+    seen = triangle[:, :_ELEMENTS].any(axis=0)
     solution = np.linalg.lstsq(triangle[:, :_ELEMENTS][:, seen], triangle[:, -1], rcond=None)[0]
     return {int(z): float(energy) for z, energy in zip(np.flatnonzero(seen), solution, strict=True)}
+
+
+def _weighted_rows(chunk: "Chunk") -> np.ndarray:
+    """(compositions, 120) composition and mean energy of the records that share it, times the root of their weight."""
+    inside = chunk.weight > 0
+    counts, weight, energy = _compositions(chunk)[inside], chunk.weight[inside], chunk.energy[inside]
+    names = counts.astype(np.int64) @ np.random.default_rng(0).integers(1 << 62, size=_ELEMENTS)  # wraps around
+    _, first, which = np.unique(names, return_index=True, return_inverse=True)
+    weights = np.bincount(which, weight)
+    energies = np.bincount(which, weight * energy) / weights
+    return np.column_stack([counts[first], energies]) * np.sqrt(weights)[:, None]
 
 
 def _compositions(chunk: "Chunk") -> np.ndarray:

@@ -78,6 +78,19 @@ def test_what_is_wrong_is_said_in_one_message(copper, tmp_path, capsys):
     assert run("data", "import", copper, "--output", tmp_path / "e", "--format", "csv") == 2
 
 
+def test_an_interrupted_import_says_what_is_left(copper, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esen_flows.data.dataset.Dataset.edge_counts", interrupted)
+    assert run("data", "import", copper, "--output", tmp_path / "d", *NAMES, "--cutoff", "4") == 130
+    assert "d is complete, edges are counted later" in capsys.readouterr().err
+    monkeypatch.setattr("esen_flows.data.importing.check_labels_by_strain", interrupted)
+    assert run("data", "import", copper, "--output", tmp_path / "e", *NAMES) == 130
+    assert "interrupted; nothing is left of the import" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.xyz", "d"]
+
+
 def test_info_does_without_torch(copper, tmp_path):
     assert not run("data", "import", copper, "--output", tmp_path / "d", *NAMES)
     code = (
