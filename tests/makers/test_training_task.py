@@ -1,0 +1,100 @@
+"""Trainings in processes of their own: stopped with their job, resumed to the bit, their errors known by type."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.calculators.emt import EMT
+from copper_stages import crystals, stage
+
+from esen_flows.data.dataset import write_dataset
+from esen_flows.data.labelled import LabelledStructure
+from esen_flows.errors import InputError
+from esen_flows.makers.training_task import TrainingTask, carry_out, launch
+from esen_flows.schemas.checkpoint_header import read_header
+from esen_flows.training.config import config_from_dict
+from esen_flows.training.distributed import ALONE
+from esen_flows.training.train import TrainingInterrupted
+
+PYTHON = (sys.executable,)
+JOB = """
+import json, sys
+from pathlib import Path
+from esen_flows.makers.training_task import TASK_NAME, TrainingTask, launch
+folder = Path(sys.argv[1])
+launch(TrainingTask(**json.loads((folder / TASK_NAME).read_text())), folder, [sys.executable])
+"""
+
+
+def task(folder: Path, **changes: Any) -> TrainingTask:
+    """A stage on copper by EMT, whose dataset is written into the folder."""
+
+    def labelled() -> Any:
+        for atoms in crystals():
+            atoms.calc = EMT()
+            labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+            yield LabelledStructure(atoms.copy(), *labels)
+
+    if not (folder / "data").exists():
+        write_dataset(folder / "data", labelled())
+    return TrainingTask(
+        config=config_from_dict(stage(**changes)).to_dict(),
+        datasets=[(str(folder / "data"), 1)],
+        split={"fraction": 0.25, "seed": 0},
+        initial=None,
+        provenance={"why": "test"},
+        device="cpu",
+        max_seconds=None,
+    )
+
+
+def steps_in(folder: Path) -> int:
+    """Rows of its table of steps, each ten steps."""
+    path = folder / "steps.csv"
+    return len(path.read_text().splitlines()) - 1 if path.is_file() else 0
+
+
+def wait_for(condition: Any) -> None:
+    """Until it holds, at most a minute."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came to that")
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_with_its_job_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    work = task(tmp_path, epochs=40)
+    whole = read_header(carry_out(work, tmp_path / "whole", ALONE))
+    assert whole["training"]["provenance"] == {"why": "test", "training_structures": 9, "validation_structures": 3}
+
+    parts = tmp_path / "parts"
+    threading.Thread(
+        target=lambda: (wait_for(lambda: steps_in(parts) >= 1), os.kill(os.getpid(), signal.SIGUSR1)), daemon=True
+    ).start()
+    with pytest.raises(TrainingInterrupted, match="stopped after step"):
+        launch(work, parts, PYTHON)
+    stopped_at = steps_in(parts)
+
+    root = str(Path(__file__).resolve().parents[2])
+    job = subprocess.Popen([sys.executable, "-c", JOB, str(parts)], env={**os.environ, "PYTHONPATH": root})
+    wait_for(lambda: steps_in(parts) > stopped_at)
+    job.kill()
+    job.wait()
+    wait_for((parts / "outcome.json").is_file)  # its process was told, saved and said so
+    assert read_header(launch(work, parts, PYTHON))["model_key"] == whole["model_key"]
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_is_raised_as_its_type(tmp_path: Path) -> None:
+    work = task(tmp_path)
+    gone = TrainingTask(**{**vars(work), "datasets": [(str(tmp_path / "gone"), 1)]})
+    with pytest.raises(InputError, match=r"no dataset at .*gone"):
+        launch(gone, tmp_path / "run", PYTHON)
