@@ -18,12 +18,12 @@ from esen_flows.makers.core import PropertyMaker, keyed
 from esen_flows.makers.labelling_jobs import labelling_job, structures_key
 from esen_flows.makers.structures import as_atoms, atoms_to_json
 from esen_flows.makers.training_jobs import evaluation_job, finished_training, training_job
-from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.card import card_path, read_card, resolve_model
 from esen_flows.schemas.requests import ResultRequest, labelling_request, training_request
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, Split, TrainingProtocol
 from esen_flows.store.connection import open_store
 from esen_flows.store.trained_models import trained_model
-from esen_flows.training.config import TrainingConfig, config_from_dict
+from esen_flows.training.config import TrainingConfig, config_from_dict, read_config
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -227,7 +227,7 @@ class PretrainFinetuneFlow(Maker):
         finetune_data: Data | Sequence[tuple[Data, int]] | None = None,
         prev_dir: str | None = None,
     ) -> Flow:
-        """The flow; its output is that of the fine-tuning, and of the evaluation where there is one.
+        """The flow; its output is that of the fine-tuning, and of the evaluations, one for each of its datasets.
 
         Parameters
         ----------
@@ -235,26 +235,87 @@ class PretrainFinetuneFlow(Maker):
         finetune_data : for fine-tuning; None: the same.
         prev_dir : accepted as in atomate2 and unused.
         """
-        jobs: list[Job] = []
-        if self.label is not None:
-            jobs.append(self.label.make(data))
-            data = jobs[-1].output
-        pretrained = self.pretrain.make(data)
+        labelling = [] if self.label is None else [self.label.make(data)]
+        if labelling:
+            data = labelling[0].output
         last_data = data if finetune_data is None else finetune_data
-        finetuned = self.finetune.make(last_data, start=pretrained.output)
-        first = self.pretrain.request(data)
-        request = None if first is None else self.finetune.request(last_data, first)
-        if request is not None:
-            keyed(finetuned, request, self.finetune.name)
-        jobs += [pretrained, finetuned]
-        output = {"training": finetuned.output}
-        if self.evaluate is not None:
-            several = not isinstance(last_data, str | OutputReference)
-            for number, part in enumerate(part for part, _ in _shares(last_data)):
-                judge = replace(self.evaluate, held_out=self.finetune.split)
-                jobs.append(judge.make(part, training=finetuned.output))
-                output[f"evaluation_{number}" if several else "evaluation"] = jobs[-1].output
-        return Flow(jobs, output=output, name=self.name)
+        stages = _chained([(self.pretrain, data), (self.finetune, last_data)])
+        judges = _judges(self.evaluate, self.finetune.split, last_data, stages[-1])
+        return _flow([*labelling, *stages], judges, self.name)
+
+
+@dataclass
+class RecipeFlow(Maker):
+    """All stages of a published recipe, as its card has them, and an evaluation.
+
+    Attributes
+    ----------
+    card : of a model with recipes, such as esen_30m_mp.
+    recipe : which of them; None: its first.
+    stage : what all stages share: split, device, launcher, max_seconds, tags.
+    evaluate : of the last stage's force field on what is held out of its data; None: not.
+    """
+
+    name: str = "recipe"
+    card: str = "esen_30m_mp"
+    recipe: str | None = None
+    stage: TrainMaker = field(default_factory=TrainMaker)
+    evaluate: EvaluateMaker | None = field(default_factory=EvaluateMaker)
+
+    def make(self, data: Mapping[str, Data], prev_dir: str | None = None) -> Flow:
+        """The flow; its output is that of the last stage, and of the evaluations.
+
+        Parameters
+        ----------
+        data : dataset by the name that the recipe gives it: {"sAlex": key, "MPtrj": key}.
+        prev_dir : accepted as in atomate2 and unused.
+
+        Raises
+        ------
+        InputError : no such recipe, or data that it needs and was not given.
+        """
+        card = read_card(self.card)
+        chosen = self.recipe or next(iter(card.recipes), "")
+        if chosen not in card.recipes:
+            raise InputError(f"card {self.card!r} has no recipe {chosen!r}; it has {sorted(card.recipes) or 'none'}")
+        needed = {source.name for stage in card.recipes[chosen] for source in stage.data}
+        if missing := sorted(needed - set(data)):
+            raise InputError(f"recipe {chosen!r} of {self.card!r} needs {sorted(needed)}; {missing} were not given")
+        stages: list[tuple[TrainMaker, list[tuple[Data, int]]]] = []
+        for number, stage in enumerate(card.recipes[chosen], start=1):
+            path = card_path(self.card).parent / stage.file
+            name = f"{self.card} {number} {path.stem}"
+            maker = replace(self.stage, name=name, config=read_config(path))
+            stages.append((maker, [(data[source.name], source.repeats) for source in stage.data]))
+        jobs = _chained(stages)
+        judges = _judges(self.evaluate, self.stage.split, stages[-1][1], jobs[-1])
+        return _flow(jobs, judges, f"{self.card} {chosen}")
+
+
+def _chained(stages: "Sequence[tuple[TrainMaker, Data | Sequence[tuple[Data, int]]]]") -> list[Job]:
+    """A job for each stage, which starts from the network of the one before it; keyed where all data are known."""
+    jobs: list[Job] = []
+    request: ResultRequest | None = None
+    for number, (maker, data) in enumerate(stages):
+        work = maker.make(data, start=jobs[-1].output if jobs else None)
+        request = maker.request(data, request) if number == 0 or request is not None else None
+        jobs.append(work if request is None else keyed(work, request, maker.name))
+    return jobs
+
+
+def _judges(
+    evaluate: EvaluateMaker | None, split: Split, data: Data | Sequence[tuple[Data, int]], training: Job
+) -> list[Job]:
+    """Evaluations of what a training made on what is held out of each of its datasets."""
+    if evaluate is None:
+        return []
+    judge = replace(evaluate, held_out=split)
+    return [judge.make(part, training=training.output) for part, _ in _shares(data)]
+
+
+def _flow(jobs: list[Job], judges: list[Job], name: str) -> Flow:
+    output = {"training": jobs[-1].output, "evaluations": [judge.output for judge in judges]}
+    return Flow([*jobs, *judges], output=output, name=name)
 
 
 def trained_force_field(training: str) -> str:

@@ -24,6 +24,7 @@ from esen_flows.makers.training import (
     EvaluateMaker,
     LabelMaker,
     PretrainFinetuneFlow,
+    RecipeFlow,
     TrainMaker,
     trained_force_field,
 )
@@ -389,7 +390,25 @@ def test_all_keys_of_a_chain_are_known_before_it_runs() -> None:
         "aa" * 32, finetune_data=[("bb" * 32, 1), ("cc" * 32, 8)]
     )
     assert len(mixed.jobs) == 4  # an evaluation for each dataset of the last stage
-    assert set(mixed.output) == {"training", "evaluation_0", "evaluation_1"}
+    assert len(mixed.output["evaluations"]) == 2
+
+
+def test_a_published_recipe_is_a_flow() -> None:
+    data = {"OMat24": "aa" * 32, "sAlex": "bb" * 32, "MPtrj": "cc" * 32}
+    flow = RecipeFlow(card="esen_30m_oam", stage=TrainMaker(device="cuda", max_seconds=80_000.0)).make(data)
+    pretrain, finetune, last, *judges = flow.jobs
+    assert [job.name for job in (pretrain, finetune, last)] == [
+        "esen_30m_oam 1 pretrain", "esen_30m_oam 2 finetune", "esen_30m_oam 3 finetune_oam",
+    ]  # fmt: skip
+    assert pretrain.function_args[0]["denoising"] is True
+    assert finetune.function_args[0]["direct_forces"] is False
+    assert last.function_args[1] == [["bb" * 32, 1], ["cc" * 32, 8]]
+    assert len({job.metadata["result_key"] for job in (pretrain, finetune, last)}) == 3
+    assert len(judges) == 2
+    with pytest.raises(InputError, match=r"\['MPtrj', 'sAlex'\] were not given"):
+        RecipeFlow(card="esen_30m_oam").make({"OMat24": "aa" * 32})
+    with pytest.raises(InputError, match="has no recipe 'mine'; it has"):
+        RecipeFlow(card="esen_30m_mp", recipe="mine").make(data)
 
 
 def test_a_stage_that_cannot_be_is_refused_before_it_runs() -> None:
