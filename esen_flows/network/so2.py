@@ -110,10 +110,11 @@ class GateActivation(nn.Module):
     def forward(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
         """Parts of hidden_channels and the gates (edges, extra_outputs) -> parts."""
         gates = torch.sigmoid(scalars).view(scalars.shape[0], self.lmax, self.hidden_channels)
-        first = torch.cat((nn.functional.silu(parts[0][:, :1]), parts[0][:, 1:] * gates), dim=1)
+        scalar, others = parts[0].split([1, self.lmax], dim=1)
+        first = torch.cat((nn.functional.silu(scalar), others * gates), dim=1)
         gated = [first]
         for m, part in enumerate(parts[1:], start=1):
-            rows = gates[:, m - 1 :]  # degrees m .. lmax, once for +m and once for -m
+            rows = gates if m == 1 else gates[:, m - 1 :]  # degrees m .. lmax, once for +m and once for -m
             pair = part.view(part.shape[0], 2, self.lmax + 1 - m, self.hidden_channels)
             gated.append((pair * rows.unsqueeze(1)).view(part.shape))
         return gated
