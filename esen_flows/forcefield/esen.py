@@ -1,7 +1,6 @@
 """An eSEN behind the contract."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -18,8 +17,8 @@ from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, 
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.forcefield.precision import compiled, tensor_float_32
-from esen_flows.forcefield.replay import Compute, Replayed, padded_size
-from esen_flows.network.derivatives import energy_forces_stress
+from esen_flows.forcefield.replay import Replayed, padded_size
+from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
 # Graphs are made for so many edges at a time (40 bytes each), or for a few full batches.
@@ -56,7 +55,6 @@ class EsenForceField(ForceField):
         self.network.freeze()
         # Second derivatives are always those of the network itself.
         self._evaluator = compiled(self.network) if compile else self.network
-        self._compute: Compute = partial(energy_forces_stress, self._evaluator)
         self._replayed = (
             Replayed(self._compute, self.network.config.cutoff_angstrom) if self._may_replay(compile) else None
         )
@@ -85,6 +83,9 @@ class EsenForceField(ForceField):
         self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=fused))
         # Of second derivatives: the compiled kernels have none, and the modules keep more of an edge.
         self._hessian_budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=False))
+
+    def _compute(self, batch: GraphBatch) -> EnergyForcesStress:
+        return energy_forces_stress(self._evaluator, batch)
 
     def _may_replay(self, compile: bool) -> bool:
         config = self.network.config
