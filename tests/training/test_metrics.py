@@ -1,5 +1,7 @@
 """Tables of a training: rows of steps that are done again are taken out."""
 
+import pytest
+
 from esen_flows.training.metrics import Metrics, read_rows
 
 
@@ -19,3 +21,15 @@ def test_rows_after_the_step_that_is_resumed_are_taken_out(tmp_path):
     ]  # fmt: skip
     assert read_rows(tmp_path / "history.csv") == [{"step": 10.0, "epoch": 1.0}]
     assert read_rows(tmp_path / "nothing.csv") == []
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    metrics = Metrics(tmp_path, 0, 0)
+    for step in (10, 20):
+        metrics.write("steps.csv", {"step": step, "loss": 1.0 / step})
+    metrics.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("steps/loss")]
+    assert found == [(10, pytest.approx(0.1)), (20, pytest.approx(0.05))]
