@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,13 +29,16 @@ _PANELS = (
 )
 
 
-def plot_learning_curves(runs: Mapping[str, Sequence[StageCurves]], path: str | Path) -> Path:
+def plot_learning_curves(
+    runs: Mapping[str, Sequence[StageCurves]], path: str | Path, *, clock: Literal["seconds", "cpu_seconds"] = "seconds"
+) -> Path:
     """Training loss and held-out errors against the time spent on steps; stages one after the other.
 
     Parameters
     ----------
     runs : the stages of each run, by its name for the legend.
     path : the PNG file to write; an SVG file is written beside it.
+    clock : "cpu_seconds" compares trainings on a machine that others use too.
 
     Returns
     -------
@@ -50,27 +54,29 @@ def plot_learning_curves(runs: Mapping[str, Sequence[StageCurves]], path: str | 
         panels = figure.subplots(1, len(_PANELS))
         for (column, table, title), axes in zip(_PANELS, panels, strict=True):
             for (name, stages), color in zip(runs.items(), PALETTE * len(runs), strict=False):
-                _draw(axes, stages, table, column, color, name)
+                _draw(axes, stages, table, column, color, name, clock)
             axes.set_yscale("log")
-            axes.set_xlabel("Minutes of training")
+            axes.set_xlabel("Minutes of training" if clock == "seconds" else "CPU minutes of training")
             axes.set_ylabel(title)
         if len(runs) > 1:
             panels[-1].legend()
         return save(figure, path, f"training {', '.join(runs)}")
 
 
-def _draw(axes: Axes, stages: Sequence[StageCurves], table: str, column: str, color: str, name: str) -> None:
+def _draw(
+    axes: Axes, stages: Sequence[StageCurves], table: str, column: str, color: str, name: str, clock: str
+) -> None:
     begin = 0.0
     for number, stage in enumerate(stages):
         rows = getattr(stage, table)
-        minutes = np.array([begin + row["seconds"] / 60 for row in rows])
+        minutes = np.array([begin + row[clock] / 60 for row in rows])
         values = np.array([row[column] for row in rows])
         if table == "steps":
             values = _smooth(values)
         axes.plot(minutes, values, color=color, label=name if number == 0 else None)
         if number:
             axes.axvline(begin, color=color, linewidth=0.6, linestyle=":")
-        ends = [row["seconds"] / 60 for row in (*stage.steps, *stage.history)]
+        ends = [row[clock] / 60 for row in (*stage.steps, *stage.history)]
         begin += max(ends, default=0.0)
 
 

@@ -28,7 +28,8 @@ class TrainingState:
     ----------
     network, optimizer, average : as after `step` steps.
     scale_ev, references_ev : what turns network units into eV.
-    epoch, batch : the next batch to compute; step : optimiser steps done; seconds : spent on them.
+    epoch, batch : the next batch to compute; step : optimiser steps done.
+    seconds, cpu_seconds : spent on them, the latter by this process.
     """
 
     network: ESEN
@@ -40,6 +41,7 @@ class TrainingState:
     batch: int = 0
     step: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @classmethod
     def fresh(
@@ -60,7 +62,7 @@ class TrainingState:
             "scale_ev": self.scale_ev,
             "references_ev": self.references_ev,
             "position": [self.epoch, self.batch, self.step],
-            "seconds": self.seconds,
+            "seconds": [self.seconds, self.cpu_seconds],
         }
         try:
             with temporary.open("wb") as stream:
@@ -81,7 +83,7 @@ class TrainingState:
             mine.copy_(theirs)
         self.scale_ev, self.references_ev = saved["scale_ev"], dict(saved["references_ev"])
         self.epoch, self.batch, self.step = saved["position"]
-        self.seconds = saved["seconds"]
+        self.seconds, self.cpu_seconds = saved["seconds"]
 
 
 def saved_states(folder: Path) -> list[Path]:

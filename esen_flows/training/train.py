@@ -171,14 +171,16 @@ def _run_epoch(
     saved = time.monotonic()
     numbers = range(state.batch, len(plan))
     for number, parts in zip(numbers, ahead(partial(load_batch, run, plan, state.epoch), numbers), strict=True):
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         done = (state.epoch + number / len(plan)) / config.epochs
         rate = config.learning_rate * learning_rate_factor(state.step, done, len(plan), config)
         terms, norm, stopping = training_step(run, parts, rate, stop.requested, plan.batch(number))
         state.batch, state.step = number + 1, state.step + 1
         state.seconds += time.monotonic() - started
+        state.cpu_seconds += time.process_time() - cpu_started
         row = {"step": state.step, "epoch": state.epoch, "loss": sum(terms.values()), **terms,
-               "learning_rate": rate, "gradient_norm": norm, "seconds": round(state.seconds, 2)}  # fmt: skip
+               "learning_rate": rate, "gradient_norm": norm, "seconds": round(state.seconds, 2),
+               "cpu_seconds": round(state.cpu_seconds, 2)}  # fmt: skip
         if metrics is not None and (state.step % LOG_EVERY_STEPS == 0 or number + 1 == len(plan)):
             metrics.write(STEPS_NAME, row)
         if progress and run.world.leads:
@@ -270,7 +272,13 @@ def _validate(run: Run, validation: Dataset, folder: Path, metrics: Metrics | No
     errors = evaluate_dataset(force_field, validation, world=run.world)
     if metrics is None:
         return
-    row = {"step": state.step, "epoch": state.epoch, "seconds": round(state.seconds, 1), **errors["all"]}
+    row = {
+        "step": state.step,
+        "epoch": state.epoch,
+        "seconds": round(state.seconds, 1),
+        "cpu_seconds": round(state.cpu_seconds, 1),
+        **errors["all"],
+    }
     metrics.write(HISTORY_NAME, row)
     training = {**header, "epoch": state.epoch, "steps": state.step, "seconds": state.seconds, "validation": errors}
     save(

@@ -123,7 +123,8 @@ def test_garbage_and_migration_tell_first(copper: Any, folder: Path, capsys: pyt
 
     assert run("db", "migrate") == 0
     assert capsys.readouterr().out == "".join(
-        f"{name}: 1 of the current version\n" for name in ("results", "structures", "models")
+        f"{name}: {count} of the current version\n"
+        for name, count in {"results": 1, "structures": 1, "models": 1, "datasets": 0}.items()
     )
     results.update_one({}, {"$set": {"schema_version": 99}})
     assert run("db", "migrate", "--apply") == 1

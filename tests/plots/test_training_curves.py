@@ -36,6 +36,14 @@ def test_errors_are_drawn_against_minutes_stage_after_stage(drawn, tmp_path: Pat
     assert loss.get_yscale() == "log"
 
 
+def test_the_clock_may_be_the_processors(drawn, tmp_path: Path) -> None:
+    rows = [{"step": 1, "seconds": 60.0, "cpu_seconds": 120.0, "loss": 1.0, "energy_mae_mev_per_atom": 1.0,
+             "force_mae_mev_per_angstrom": 1.0}]  # fmt: skip
+    plot_learning_curves({"a": [StageCurves(rows, rows)]}, tmp_path / "c.png", clock="cpu_seconds")
+    assert drawn[0].axes[1].get_xlabel() == "CPU minutes of training"
+    np.testing.assert_allclose(drawn[0].axes[1].lines[0].get_xdata(), [2.0])
+
+
 def test_without_a_validation_there_is_nothing_to_plot(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no stage has been validated"):
         plot_learning_curves({"a": [StageCurves([], [])]}, tmp_path / "c.png")
