@@ -15,6 +15,7 @@ SOURCES = typer.Argument(help="Files, or folders of files of one format.")
 OUTPUT = typer.Option("--output", "-o", help="Folder to make.")
 FORMAT = typer.Option("--format", help="Default: told by the names of the files.")
 FOLDER = typer.Argument(help="A dataset folder.")
+SHOWN = 3  # sources and bad records; the others are in the index
 
 
 @app.command(name="import")
@@ -122,13 +123,16 @@ def _show(index: dict[str, Any], folder: Path) -> None:
             slope = f"slope {found['slope']:.3g} +- {found['standard_error']:.2g}"
             words = f"{slope}, {found['pairs']} pairs, {found['verdict']}"
         lines.append(f"by strain    {found['quantity']}: {words}")
-    for source in index["provenance"].get("sources", ()):
+    sources = index["provenance"].get("sources", ())
+    for source in sources[:SHOWN]:
         size = sum(file["bytes"] for file in source["files"])
         many = f", {len(source['files'])} files" if len(source["files"]) > 1 else ""
         lines.append(f"source       {source['name']} ({source['format']}{many}), {size:,} bytes")
+    if len(sources) > SHOWN:
+        lines.append(f"             and {len(sources) - SHOWN} more, see index.json")
     lines.append(f"left out     {index['rejected']['records']:,} bad records")
     lines += [f"             {count:,}: {reason}" for reason, count in index["rejected"]["counts"].items()]
-    first = index["rejected"]["listed"][:3]
+    first = index["rejected"]["listed"][:SHOWN]
     lines += [f"             {bad['where']}: {bad['reason']} {bad['found']}".rstrip() for bad in first]
     typer.echo("\n".join(lines))
 
