@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.build import bulk
 from typer.main import get_command
 
 from esen_flows.cli.app import app
+from esen_flows.data.dataset import write_dataset
+from esen_flows.data.labelled import LabelledStructure
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,28 +25,40 @@ def blocks(language: str) -> list[str]:
     return [content for name, content in fenced if name == language]
 
 
-@pytest.mark.mongod
-@pytest.mark.slow
-def test_first_flow_runs(tmp_path: Path) -> None:
-    (example,) = blocks("python")
-    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
-    environment = {**os.environ, "ESEN_FLOWS_DATA_DIR": str(tmp_path / "data")}
+def run_example(example: str, folder: Path) -> list[str]:
+    """The lines that a Python example prints, run in a folder with a database of its own."""
+    environment = {**os.environ, "ESEN_FLOWS_DATA_DIR": str(folder / "data")}
     environment.pop("ESEN_FLOWS_MONGO_URI", None)
+    command = [sys.executable, "-c", example]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", example],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
         )
     finally:
         stop = [sys.executable, "-c", "from esen_flows.cli.app import main; main(['db', 'stop', '--force'])"]
         subprocess.run(stop, env=environment, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    verdict, frequency, unit = done.stdout.splitlines()[-1].split()
+    return done.stdout.splitlines()
+
+
+@pytest.mark.mongod
+@pytest.mark.slow
+def test_the_training_flow_is_made(tmp_path: Path) -> None:
+    copper = bulk("Cu", cubic=True)
+    item = LabelledStructure(copper, -1.0, np.zeros((4, 3)), np.zeros((3, 3)))
+    write_dataset(tmp_path / "mptrj", [item])
+    example, _, last = blocks("python")[1].rpartition("run_locally(")  # a network of 30 M parameters trains for days
+    assert last.startswith("flow, store=job_store(store))")
+    printed = run_example(example + "print(*(job.name for job in flow.jobs), sep=';')", tmp_path)
+    assert printed[-1].split(";")[:2] == ["esen_30m_mp 1 pretrain_60", "esen_30m_mp 2 finetune_40"]
+
+
+@pytest.mark.mongod
+@pytest.mark.slow
+def test_first_flow_runs(tmp_path: Path) -> None:
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
+    printed = run_example(blocks("python")[0], tmp_path)
+    verdict, frequency, unit = printed[-1].split()
     assert verdict in ("stable", "acoustic_noise")
     # SevenNet-l3i5, which labelled the training data, has the top of silicon's spectrum at 12.81 THz
     # (benchmarks/results/silicon_kappa_sevennet_l3i5.json); DFT has it at 15.5 THz.
