@@ -1,4 +1,4 @@
-"""`esen-flows data import | info | check`: labelled structures from any source as a dataset folder."""
+"""`esen-flows data import | info | check | store | stored`: labelled structures from any source as a dataset."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,6 +94,39 @@ def check(folder: Annotated[Path, FOLDER]) -> None:
     for slope in slopes:
         typer.echo(slope.words())
     require_right(slopes)
+
+
+@app.command()
+def store(
+    path: Annotated[Path, typer.Argument(help="A dataset folder, or a file of labelled data.")],
+    name: Annotated[str, typer.Option(help="What people call it.")],
+) -> None:
+    """Put a dataset into the database, for training jobs; a large one by its folder, which then has to stay."""
+    from esen_flows.data.dataset import read_dataset
+    from esen_flows.store.connection import open_store
+    from esen_flows.store.datasets import fits_database, store_dataset
+
+    dataset = read_dataset(path)
+    large = not fits_database(dataset)
+    key = store_dataset(open_store(), dataset, name, folder=path.resolve() if large and path.is_dir() else None)
+    where = f", its records stay in {path.resolve()}" if large else ""
+    typer.echo(f"{name}: {len(dataset):,} records, key {key}{where}")
+
+
+@app.command()
+def stored() -> None:
+    """The datasets of the database."""
+    from rich.table import Table
+
+    from esen_flows.store.connection import open_store
+    from esen_flows.store.datasets import list_datasets
+
+    table = Table("name", "records", "atoms", "elements", "key", "in", box=None, pad_edge=False)
+    for document in list_datasets(open_store()):
+        few = " ".join(document.elements[:8]) + (" ..." if len(document.elements) > 8 else "")
+        names, place = ", ".join(document.names), document.folder or "the database"
+        table.add_row(names, f"{document.count:,}", f"{document.atoms:,}", few, document.key[:16], place)
+    Console().print(table)
 
 
 def _progress() -> Progress:

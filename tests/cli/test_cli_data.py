@@ -15,7 +15,7 @@ from esen_flows.cli.app import main
 
 
 @pytest.fixture
-def copper(tmp_path):
+def copper_file(tmp_path):
     """Strained copper by EMT under names of its own, the last one with a NaN."""
     frames = []
     for seed in range(10):
@@ -39,9 +39,9 @@ def run(*arguments):
 NAMES = ("--energy-key", "my_energy", "--stress-key", "my_stress", "--group", "cu")
 
 
-def test_import_info_check(copper, tmp_path, capsys):
+def test_import_info_check(copper_file, tmp_path, capsys):
     folder = tmp_path / "d"
-    assert not run("data", "import", copper, "--output", folder, *NAMES, "--cutoff", "4")
+    assert not run("data", "import", copper_file, "--output", folder, *NAMES, "--cutoff", "4")
     first = capsys.readouterr().out
     assert "d: 9 records, 36 atoms, 0 materials" in first
     assert "elements     Cu" in first
@@ -57,17 +57,17 @@ def test_import_info_check(copper, tmp_path, capsys):
     assert "9 records are what was written" in capsys.readouterr().out
 
 
-def test_what_is_wrong_is_said_in_one_message(copper, tmp_path, capsys):
+def test_what_is_wrong_is_said_in_one_message(copper_file, tmp_path, capsys):
     folder = tmp_path / "d"
-    assert run("data", "import", copper, "--output", folder) == 1
+    assert run("data", "import", copper_file, "--output", folder) == 1
     assert "found my_energy: name it with --energy-key" in capsys.readouterr().err
     turned = (*NAMES, "--stress-unit", "-eV/Angstrom^3")
-    assert run("data", "import", copper, "--output", folder, *turned) == 1
+    assert run("data", "import", copper_file, "--output", folder, *turned) == 1
     assert "the sign is turned" in capsys.readouterr().err
     assert not folder.exists()
-    assert run("data", "import", copper, "--output", folder, *NAMES, "--on-bad", "fail") == 1
+    assert run("data", "import", copper_file, "--output", folder, *NAMES, "--on-bad", "fail") == 1
     assert "record 9 of" in capsys.readouterr().err
-    assert not run("data", "import", copper, "--output", folder, *turned, "--no-check-strain")
+    assert not run("data", "import", copper_file, "--output", folder, *turned, "--no-check-strain")
     capsys.readouterr()
     assert run("data", "check", folder) == 1
     captured = capsys.readouterr()
@@ -75,24 +75,24 @@ def test_what_is_wrong_is_said_in_one_message(copper, tmp_path, capsys):
     assert "the sign is turned" in captured.err
     assert run("data", "info", tmp_path) == 1
     assert "no dataset at" in capsys.readouterr().err
-    assert run("data", "import", copper, "--output", tmp_path / "e", "--format", "csv") == 2
+    assert run("data", "import", copper_file, "--output", tmp_path / "e", "--format", "csv") == 2
 
 
-def test_an_interrupted_import_says_what_is_left(copper, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_import_says_what_is_left(copper_file, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("esen_flows.data.dataset.Dataset.edge_counts", interrupted)
-    assert run("data", "import", copper, "--output", tmp_path / "d", *NAMES, "--cutoff", "4") == 130
+    assert run("data", "import", copper_file, "--output", tmp_path / "d", *NAMES, "--cutoff", "4") == 130
     assert "d is complete, edges are counted later" in capsys.readouterr().err
     monkeypatch.setattr("esen_flows.data.importing.check_labels_by_strain", interrupted)
-    assert run("data", "import", copper, "--output", tmp_path / "e", *NAMES) == 130
+    assert run("data", "import", copper_file, "--output", tmp_path / "e", *NAMES) == 130
     assert "interrupted; nothing is left of the import" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.xyz", "d"]
 
 
-def test_info_does_without_torch(copper, tmp_path):
-    assert not run("data", "import", copper, "--output", tmp_path / "d", *NAMES)
+def test_info_does_without_torch(copper_file, tmp_path):
+    assert not run("data", "import", copper_file, "--output", tmp_path / "d", *NAMES)
     code = (
         "import sys\nfrom esen_flows.cli.app import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
@@ -104,3 +104,19 @@ def test_info_does_without_torch(copper, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "9 records" in done.stdout
+
+
+@pytest.mark.mongod
+def test_a_dataset_goes_into_the_database_by_its_content(copper_file, tmp_path, capsys, monkeypatch, copper):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert not run("data", "import", copper_file, "--output", tmp_path / "cu", *NAMES, "--no-check-strain")
+    capsys.readouterr()
+    for name in ("copper", "the same"):
+        assert not run("data", "store", tmp_path / "cu", "--name", name)
+    keys = re.findall(r"key (\w+)", capsys.readouterr().out)
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+    assert not run("data", "stored")
+    told = capsys.readouterr().out
+    assert "copper, the same" in told
+    assert keys[0][:16] in told
