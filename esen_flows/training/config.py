@@ -10,7 +10,7 @@ from esen_flows.network.config import SIZES, ESENConfig
 
 Loss = Literal["absolute", "relative"]
 ForceLoss = Literal["l2mae", "mse"]
-References = Literal["keep", "refit"]
+Refit = Literal["keep", "refit"]
 Autocast = Literal["none", "bfloat16"]
 
 
@@ -49,8 +49,10 @@ class TrainingConfig:
     initial_head_factor : factor on the last energy layer's initial weights, for a calm start.
     initial_energy_head : of a stage that starts from another one's network: take the energy head too (or only what is
         below it, as the paper).
-    references : of a stage that starts from another one: "keep" its element energies, or "refit" them to the data, for
-        labels of another level of theory.
+    references, scale : of a stage that starts from another one: "keep" its element energies, and the one factor of its
+        energies, forces and stresses, or "refit" them to the data, for labels of another level of theory. Force fields
+        trained on rough data are too soft by nearly the same factor everywhere (arXiv 2405.07105), harmonic and
+        anharmonic parts alike; a factor mends both, where training on small displacements sees the first alone.
     freeze : parameters whose names start with one of these stay as they are.
     group_share : share of a group that an epoch sees, by name; others are seen whole.
     autocast : "bfloat16" multiplies matrices in it; for direct-force stages alone.
@@ -86,7 +88,8 @@ class TrainingConfig:
     denoising_atoms: float = 1.0
     initial_head_factor: float = 1.0
     initial_energy_head: bool = True
-    references: References = "keep"
+    references: Refit = "keep"
+    scale: Refit = "keep"
     freeze: tuple[str, ...] = ()
     group_share: dict[str, float] | None = None
     validate_every_epochs: int = 1
@@ -138,7 +141,8 @@ class TrainingConfig:
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "loss": get_args(Loss),
     "force_loss": get_args(ForceLoss),
-    "references": get_args(References),
+    "references": get_args(Refit),
+    "scale": get_args(Refit),
     "autocast": get_args(Autocast),
     "dtype": ("float32", "float64"),
 }

@@ -14,16 +14,18 @@ from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.evaluate import evaluate_dataset
-from esen_flows.training.initial import starting_point
+from esen_flows.training.initial import Start, starting_point, with_references_of
 from esen_flows.training.train import Progress, train
 
 REPORT_NAME = "report.json"
 STEPS_WANTED = 3_000  # by default as many epochs as give about so many
-# A tenth of a first training's rate: the weights are near a minimum already, and few data would carry them far.
+# A tenth of a first training's rate: the weights are near a minimum already, and few data would carry them far. Mirror
+# images have the same labels; a network that no longer sees them would forget it, and force constants feel that.
 DEFAULTS: dict[str, Any] = {
     "edges_per_batch": 2_000, "learning_rate": 4e-4, "betas": (0.9, 0.98), "weight_decay": 1e-3, "warmup_steps": 100,
     "final_factor": 0.01, "clip_norm": 20.0, "ema_decay": 0.995, "loss": "relative", "energy_weight": 20.0,
-    "force_weight": 1.0, "stress_weight": 0.5, "references": "refit", "seed": 0,
+    "force_weight": 1.0, "stress_weight": 0.5, "references": "refit", "scale": "refit", "random_inversion": True,
+    "seed": 0,
 }  # fmt: skip
 # Species embeddings are what few elements of one's own data would pull away from all others.
 FROZEN = ("sphere_embedding", "source_embedding", "target_embedding")
@@ -81,13 +83,14 @@ def finetune(
 ) -> dict[str, Any]:
     """Train, and report errors before and after on what was held out and, if given, on the parent's domain.
 
-    "Before" is the parent with the element references that the stage starts from, so that another zero of the energy
-    does not count as an error; for the parent's domain, both are compared with their own references.
+    "Before" is the parent with element references refitted to the training data, so that another zero of the energy
+    does not count as an error; on the parent's domain, both are compared with references refitted to it. Replayed
+    labels are scaled as the network is at its start, so that they keep the shape of what it knew, not its softness.
 
     Returns
     -------
-    {checkpoint, model_key, parent_model_key, own: {before, after}, parent_domain: {before, after} or None}, each the
-    result of `evaluate_dataset`; also written to report.json.
+    {checkpoint, model_key, parent_model_key, scale_factor_at_start, own: {before, after}, parent_domain: {before,
+    after} or None}, each the result of `evaluate_dataset`; also written to report.json.
 
     Raises
     ------
@@ -95,32 +98,31 @@ def finetune(
     """
     folder = Path(folder)
     start = starting_point(config, training, parent)
-    together = training
+    together, begin = training, parent
     if domain is not None and domain.replay is not None:
-        together = mixture([(training, 1), (_moved(domain.replay, parent.references_ev, start.references_ev), 1)])
-        # The references are those of the own data: fitted once, not again to the mixture.
-        parent_now = replace(parent, references_ev=start.references_ev)
-        config = config_from_dict({**config.to_dict(), "references": "keep"})
-    else:
-        parent_now = parent
+        together = mixture([(training, 1), (_translated(domain.replay, parent, start), 1)])
+        # Scale and references are those of the own data: fitted once, not again to the mixture.
+        begin = replace(parent, references_ev=start.references_ev, scale_ev=start.scale_ev)
+        config = config_from_dict({**config.to_dict(), "references": "keep", "scale": "keep"})
     path = train(
-        config, together, validation, folder, initial=parent_now, provenance=provenance, progress=progress,
+        config, together, validation, folder, initial=begin, provenance=provenance, progress=progress,
         max_seconds=max_seconds,
     )  # fmt: skip
     child = load(path)
-    before = replace(parent, references_ev=start.references_ev, elements=tuple(start.references_ev))
+    own = {"before": with_references_of(parent, training), "after": child}
     report: dict[str, Any] = {
         "checkpoint": str(path),
         "model_key": child.model_key,
         "parent_model_key": parent.model_key,
-        "own": {"before": _errors(before, validation), "after": _errors(child, validation)},
+        "scale_factor_at_start": start.scale_ev / parent.scale_ev,
+        "own": {when: _errors(checkpoint, validation) for when, checkpoint in own.items()},
         "parent_domain": None,
     }
     if domain is not None:
-        held_out = _moved(domain.held_out, parent.references_ev, child.references_ev)
+        theirs = {"before": parent, "after": child}
         report["parent_domain"] = {
-            "before": _errors(parent, domain.held_out),
-            "after": _errors(child, held_out),
+            when: _errors(with_references_of(checkpoint, domain.held_out), domain.held_out)
+            for when, checkpoint in theirs.items()
         }
     write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1) + "\n")
     return report
@@ -130,18 +132,14 @@ def _errors(checkpoint: Checkpoint, data: Dataset) -> dict[str, dict[str, float]
     return evaluate_dataset(EsenForceField(checkpoint), data)
 
 
-def _moved(data: Dataset, old: Mapping[int, float], new: Mapping[int, float]) -> Dataset:
-    """The same structures with energies counted from other element references."""
+def _translated(data: Dataset, parent: Checkpoint, start: Start) -> Dataset:
+    """The parent's data as the network at its start would have them: another scale, other element references."""
+    factor = start.scale_ev / parent.scale_ev
+    old, new = parent.references_ev, start.references_ev
 
-    def shift(item: LabelledStructure) -> float:
-        return sum(new[int(z)] - old[int(z)] for z in item.atoms.numbers)
+    def translated(item: LabelledStructure) -> LabelledStructure:
+        above = item.energy - sum(old[int(z)] for z in item.atoms.numbers)
+        energy = factor * above + sum(new[int(z)] for z in item.atoms.numbers)
+        return replace(item, energy=energy, forces=factor * item.forces, stress=factor * item.stress)
 
-    return from_structures(
-        (
-            LabelledStructure(
-                item.atoms, item.energy + shift(item), item.forces, item.stress, item.group, item.material
-            )
-            for item in data
-        ),
-        data.provenance,
-    )
+    return from_structures((translated(item) for item in data), data.provenance)

@@ -1,14 +1,17 @@
 """Where a stage begins: random weights and fitted references, or another stage's network."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from esen_flows.data.dataset import Dataset
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.references import fit_references, force_scale
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
+from esen_flows.forcefield.contract import Evaluation
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
@@ -55,8 +58,7 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
         _check_initial(initial, config, training)
         _take_over(network, initial.network, energy_head=config.initial_energy_head)
         start = Start(network, initial.scale_ev, initial.references_ev)
-        if config.references == "refit":
-            start = replace(start, references_ev=_refitted(start, training))
+        start = _refitted(start, training, scale=config.scale == "refit", references=config.references == "refit")
     return replace(start, network=prepared(network, config))
 
 
@@ -114,21 +116,44 @@ def _take_over(network: ESEN, source: ESEN, *, energy_head: bool) -> None:
     network.load_state_dict({**own, **taken})
 
 
-def _refitted(start: Start, training: Dataset) -> dict[int, float]:
-    """Element energies with which the network as it is meets the labels best: the old ones, shifted by element.
+def with_references_of(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
+    """The same force field with element energies refitted to data, for comparisons across zeros of the energy."""
+    start = Start(checkpoint.network, checkpoint.scale_ev, checkpoint.references_ev)
+    references = _refitted(start, data, scale=False, references=True).references_ev
+    return replace(checkpoint, references_ev=references, elements=tuple(references))
 
-    The shift is the smallest that least squares allow, so that what composition does not tell stays as it was.
+
+def _refitted(start: Start, training: Dataset, *, scale: bool, references: bool) -> Start:
+    """Scale and element energies, as far as asked for, with which the network as it is meets the labels best.
+
+    The scale is that of least squares on forces. Element energies are shifted by the smallest amounts that least
+    squares on energies per atom allow, so that what composition does not tell stays as it was.
     """
+    if not (scale or references):
+        return start
     elements = sorted(training.elements)
-    references = {z: start.references_ev.get(z, 0.0) for z in elements}
-    known = Checkpoint(start.network, start.scale_ev, references, tuple(elements))
-    force_field = EsenForceField(known)
-    missed, counts = [], []
-    for first in range(0, len(training), AT_ONCE):
-        items = [training[index] for index in range(first, min(first + AT_ONCE, len(training)))]
-        for item, result in zip(items, force_field.evaluate([i.atoms for i in items]), strict=True):
-            n = len(item.atoms)
-            missed.append((item.energy - result.energy) / n)
-            counts.append([np.count_nonzero(item.atoms.numbers == z) / n for z in elements])
-    shift = np.linalg.lstsq(np.array(counts), np.array(missed), rcond=None)[0]
-    return {**start.references_ev, **{z: references[z] + float(s) for z, s in zip(elements, shift, strict=True)}}
+    known = {z: start.references_ev.get(z, 0.0) for z in elements}
+    rows, labels, products, squares = [], [], 0.0, 0.0
+    for item, result in _evaluated(replace(start, references_ev=known), training):
+        products += float((item.forces * result.forces).sum())
+        squares += float((result.forces**2).sum())
+        n = len(item.atoms)
+        counts = np.array([np.count_nonzero(item.atoms.numbers == z) for z in elements])
+        above = result.energy - counts @ [known[z] for z in elements]
+        rows.append([*counts / n, above / n])
+        labels.append(item.energy / n)
+    factor = products / squares if scale and products > 0 and squares > 0 else 1.0
+    if references:
+        table = np.array(rows)
+        missed = np.array(labels) - factor * table[:, -1] - table[:, :-1] @ [known[z] for z in elements]
+        shift = np.linalg.lstsq(table[:, :-1], missed, rcond=None)[0]
+        known = {z: known[z] + float(s) for z, s in zip(elements, shift, strict=True)}
+    return replace(start, scale_ev=factor * start.scale_ev, references_ev={**start.references_ev, **known})
+
+
+def _evaluated(start: Start, data: Dataset) -> Iterator[tuple[LabelledStructure, Evaluation]]:
+    checkpoint = Checkpoint(start.network, start.scale_ev, start.references_ev, tuple(start.references_ev))
+    force_field = EsenForceField(checkpoint)
+    for first in range(0, len(data), AT_ONCE):
+        items = [data[index] for index in range(first, min(first + AT_ONCE, len(data)))]
+        yield from zip(items, force_field.evaluate([item.atoms for item in items]), strict=True)

@@ -164,7 +164,7 @@ def test_structures_as_files(relaxed: Store, capsys: pytest.CaptureFixture[str])
     assert {json.loads(line)["nsites"] for line in capsys.readouterr().out.splitlines()} == {2, 4}
 
 
-@pytest.mark.parametrize("kind", ["phonon", "kappa", "static", "stability", "md", "training"])
+@pytest.mark.parametrize("kind", ["phonon", "kappa", "static", "stability", "md"])
 def test_kinds_without_results(relaxed: Store, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     common = ["--chemsys", "Ga-As", "--spacegroup", "216", "--where", "nsites < 9 and converged", "--campaign", "none"]

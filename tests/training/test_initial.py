@@ -12,7 +12,7 @@ from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.network.esen import ESEN
 from esen_flows.training.evaluate import evaluate_dataset
-from esen_flows.training.initial import starting_point
+from esen_flows.training.initial import starting_point, with_references_of
 from esen_flows.training.train import train
 
 
@@ -97,3 +97,22 @@ def test_one_scale_for_energy_forces_and_stress(data):
     start = starting_point(stage(), data[0], None)
     forces = np.concatenate([data[0][index].forces.ravel() for index in range(len(data[0]))])
     assert start.scale_ev == pytest.approx(float(np.sqrt(np.mean(forces**2))))
+
+
+def test_softness_is_mended_by_one_factor(data):
+    initial = checkpoint_of(stage())
+    structures = [data[0][index].atoms for index in range(6)]
+    stiff = from_structures(
+        LabelledStructure(
+            atoms, 1.3 * (r.energy + 0.05 * len(atoms)) + 2.0 * len(atoms), 1.3 * r.forces, 1.3 * r.stress
+        )
+        for atoms, r in zip(structures, EsenForceField(initial).evaluate(structures), strict=True)
+    )
+    start = starting_point(stage(references="refit", scale="refit"), stiff, initial)
+    assert start.scale_ev == pytest.approx(1.3 * initial.scale_ev, rel=1e-5)
+    assert start.references_ev[18] == pytest.approx(2.0, abs=1e-4)
+    again = Checkpoint(start.network, start.scale_ev, start.references_ev, (18,))
+    assert evaluate_dataset(EsenForceField(again), stiff)["all"]["energy_mae_mev_per_atom"] < 1e-2
+    moved = with_references_of(initial, stiff)
+    assert moved.scale_ev == initial.scale_ev
+    assert moved.references_ev[18] != initial.references_ev[18]
