@@ -157,10 +157,11 @@ def _finetune(
     for title, errors in (("held out", report["own"]), ("parent's domain", report["parent_domain"])):
         for when in ("before", "after") if errors else ():
             row = errors[when]["all"]
+            stress = row["stress_mae_mev_per_angstrom3"]
+            told = "no stress labels" if stress != stress else f"stress {stress:.3g} meV/A^3"
             typer.echo(
-                f"{title + ', ' + when:24} energy {row['energy_mae_mev_per_atom']:.2f} meV/atom, "
-                f"force {row['force_mae_mev_per_angstrom']:.2f} meV/A, "
-                f"stress {row['stress_mae_mev_per_angstrom3']:.3f} meV/A^3 (mean absolute errors)"
+                f"{title + ', ' + when:24} energy {row['energy_mae_mev_per_atom']:.3g} meV/atom, "
+                f"force {row['force_mae_mev_per_angstrom']:.3g} meV/A, {told} (mean absolute errors)"
             )
     typer.echo(f"checkpoint {report['checkpoint']}; all errors by group in {folder / 'report.json'}")
     _draw([folder], folder)

@@ -184,13 +184,14 @@ def _run_epoch(
         if metrics is not None and (state.step % LOG_EVERY_STEPS == 0 or number + 1 == len(plan)):
             metrics.write(STEPS_NAME, row)
         if progress and run.world.leads:
-            progress({**row, "total_steps": config.epochs * len(plan)})
+            later = len(plan) - state.batch + (config.epochs - state.epoch - 1) * len(plan)
+            progress({**row, "total_steps": state.step + later})
         if run.world.leads and (stopping or time.monotonic() - saved > SAVE_EVERY_SECONDS):
             save_state()
             saved = time.monotonic()
         if stopping:
             run.world.wait()
-            raise TrainingInterrupted(state.step, config.epochs * len(plan))
+            raise TrainingInterrupted(state.step, max(state.step, config.epochs * len(plan)))
 
 
 def load_batch(run: Run, plan: Epoch, epoch: int, number: int) -> list[LabelledBatch]:

@@ -1,5 +1,7 @@
 """`esen-flows label` and `esen-flows train` from the shell's point of view."""
 
+import json
+
 import pytest
 import yaml
 from ase.build import bulk
@@ -133,3 +135,23 @@ def test_an_estimate_trains_nothing(copper_data, tmp_path, capsys, monkeypatch):
     assert "40 epochs, 40 steps, 2,560 structures" in told
     assert "hours on one such cpu" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_is_fine_tuned_by_one_command(tmp_path, capsys):
+    labeller = load_force_field("esen_silicon")
+    items = []
+    for seed in range(10):
+        atoms = bulk("Si", a=5.47)
+        atoms.rattle(0.05, seed=seed)
+        (result,) = labeller.evaluate([atoms])
+        items.append(LabelledStructure(atoms, 1.2 * result.energy, 1.2 * result.forces, 1.2 * result.stress))
+    write_labelled(tmp_path / "mine.xyz", items)
+    options = ("--validation-fraction", "0.2", "--set", "epochs=1", "--folder", tmp_path / "f")
+    command = ("train", "--finetune", "esen_silicon", "--data", tmp_path / "mine.xyz", *options)
+    assert not run(*command, "--replay", tmp_path / "mine.xyz", "--replay-share", "0.5")
+    told = capsys.readouterr().out
+    assert all(f"{title}, {when}" in told for title in ("held out", "parent's domain") for when in ("before", "after"))
+    report = json.loads((tmp_path / "f" / "report.json").read_text())
+    assert report["scale_factor_at_start"] == pytest.approx(1.2, rel=1e-3)
+    assert load_force_field(tmp_path / "f" / "checkpoint.safetensors").key == report["model_key"]
+    assert yaml.safe_load((tmp_path / "f" / "stage.yaml").read_text())["epochs"] == 1
