@@ -98,5 +98,10 @@ def _models() -> Iterator[tuple[str, str, bool]]:
         try:
             yield f"model {name}", resolve_model(name).key[:12], True
         except EsenFlowsError as error:
-            optional = read_card(name).source is not None
-            yield f"model {name}", f"not fetched: esen-flows models pull {name}" if optional else str(error), optional
+            card = read_card(name)
+            if card.source is not None:
+                yield f"model {name}", f"not fetched: esen-flows models pull {name}", True
+            elif card.recipes and card.checkpoint is None:
+                yield f"model {name}", f"a recipe: esen-flows train {name}", True
+            else:
+                yield f"model {name}", str(error), False

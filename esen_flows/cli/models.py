@@ -114,7 +114,9 @@ def _here(card: ModelCard) -> str:
     try:
         checkpoint_path(card)
     except EsenFlowsError:
-        return "to pull" if card.source is not None else "no"
+        if card.source is not None:
+            return "to pull"
+        return "to train" if card.recipes else "no"
     return "yes"
 
 

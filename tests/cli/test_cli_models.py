@@ -18,7 +18,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys)
     assert code == 0
-    for words in ("esen_silicon", "esen_30m_oam", "to pull", "sevennet_l3i5"):
+    for words in ("esen_silicon", "esen_30m_oam", "to pull", "esen_3.2m_mp", "to train", "sevennet_l3i5"):
         assert words in out
     code, out, _ = run(capsys, "show", "esen_silicon")
     assert (code, "kappa_rta" in out) == (0, True)
