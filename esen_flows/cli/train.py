@@ -90,24 +90,31 @@ def train(
 
     if (what is None) == (finetune is None):
         raise UsageError("give a training file or a card, or --finetune MODEL with --data")
+    of_stages = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate or None}
+    _refuse(of_stages if finetune is not None else {"--replay": replay}, "with" if finetune is not None else "without")
     sources, changes = sources_of(data or []), changes_of(overrides or [])
     if not sources:
         raise UsageError("give --data: a labelled extended XYZ, or a folder made by esen-flows data import")
     held_out = HeldOut(validation, validation_fraction, split_seed)
     tune_allocator()
-    if finetune is not None:
-        training, validated = held_out.split(read_sources(sources), folder)
-        _finetune(
-            finetune, training, validated, parent_domain(replay, replay_share, split_seed), folder, changes, max_seconds
-        )
-        return
-    assert what is not None
-    stages = stages_of(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
-    if estimate:
-        _estimate(stages, device)
-        return
-    with joined(device) as world:
-        _train(stages, folder, initial, world, max_seconds)
+    if what is not None:
+        stages = stages_of(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
+        if estimate:
+            _estimate(stages, device)
+            return
+        with joined(device) as world:
+            _train(stages, folder, initial, world, max_seconds)
+    elif finetune is not None:
+        data_of_both = held_out.split(read_sources(sources), folder)
+        domain = parent_domain(replay, replay_share, split_seed)
+        with joined(device) as world:
+            _finetune(finetune, data_of_both, domain, folder, changes, world, max_seconds)
+
+
+def _refuse(options: dict[str, Any], how: str) -> None:
+    """An option that would be ignored is an error."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise UsageError(f"{', '.join(given)}: of no meaning {how} --finetune; leave it out")
 
 
 def _train(
@@ -133,11 +140,11 @@ def _train(
 
 def _finetune(
     model: str,
-    training: "Dataset",
-    validation: "Dataset",
+    data: tuple["Dataset", "Dataset"],
     domain: "Parent | None",
     folder: Path,
     changes: dict[str, Any],
+    world: "World",
     max_seconds: float | None,
 ) -> None:
     from esen_flows.forcefield.checkpoint import load
@@ -146,14 +153,19 @@ def _finetune(
 
     is_file = model.endswith(".safetensors") or "/" in model
     parent = load(Path(model) if is_file else checkpoint_path(read_card(model)))
+    training, validation = data
     config = finetune_config(parent, training, changes)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_stage(folder / "stage.yaml", config.to_dict(), model)
-    with _bar(True) as show:
+    if world.leads:
+        _write_stage(folder / "stage.yaml", config.to_dict(), model)
+    with _bar(world.leads) as show:
         report = finetune(
             parent, config, training, validation, folder, domain=domain,
-            provenance={"data": training.provenance, "parent": model}, progress=show, max_seconds=max_seconds,
+            provenance={"data": training.provenance, "parent": model}, progress=show, world=world,
+            max_seconds=max_seconds,
         )  # fmt: skip
+    if not world.leads:
+        return
     for title, errors in (("held out", report["own"]), ("parent's domain", report["parent_domain"])):
         for when in ("before", "after") if errors else ():
             row = errors[when]["all"]

@@ -71,9 +71,9 @@ def sources_of(texts: Sequence[str]) -> list[Source]:
     for text in texts:
         name, separator, rest = text.partition("=")
         name, rest = (name, rest) if separator and not Path(text).exists() else ("", text)
-        path, colon, number = rest.rpartition(":")
-        repeats = int(number) if colon and number.isdigit() and not Path(rest).exists() else 1
-        source = Source(Path(path if repeats > 1 or (colon and number == "1") else rest), repeats, name)
+        path, _, number = rest.rpartition(":")
+        counted = path and number.isdigit() and not Path(rest).exists()
+        source = Source(Path(path), int(number), name) if counted else Source(Path(rest), 1, name)
         if not source.path.exists():
             raise InputError(
                 f"--data {text}: nothing at {source.path}; give a dataset folder or a file of labelled data"
@@ -163,7 +163,7 @@ def _recipe(card: "ModelCard", name: str | None) -> Any:
 
 def _given(wanted: Mapping[str, int], sources: Sequence[Source], what: str) -> list[Source]:
     """The sources of one stage: those that it names, as often as it says; without names, all."""
-    if not wanted or (len(sources) == 1 and not sources[0].name):
+    if not wanted or (len(wanted) == 1 and not any(source.name for source in sources)):
         return list(sources)
     by_name = {source.name: source for source in sources}
     if missing := [name for name in wanted if name not in by_name]:

@@ -32,9 +32,9 @@ class Limits:
 
     Attributes
     ----------
-    max_force_ev_per_angstrom : length of the largest force on an atom. 50 is what OMat24's makers allowed for crystals
-        rattled far from equilibrium; what lies above it are overlapping cores and failed calculations, and one such
-        atom outweighs ten thousand others in a squared loss.
+    max_force_ev_per_angstrom : length of the largest force on an atom. Above 50 are overlapping cores and failed
+        calculations rather than crystals far from equilibrium, and one such atom outweighs ten thousand others in a
+        squared loss.
     require_stress : whether a crystal without a stress is bad; otherwise it has none and counts for energy and forces.
     elements : the only ones allowed; None for all 118.
     """

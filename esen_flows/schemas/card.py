@@ -260,6 +260,8 @@ def _pulled_path(card: ModelCard) -> Path:
     ------
     ModelError : not fetched yet; the message says how.
     """
+    if card.source is None and not card.recipes:
+        raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
     if card.source is None:
         raise ModelError(
             f"nobody has published a checkpoint of {card.name!r}: train it (esen-flows train {card.name}) and give the "

@@ -51,7 +51,7 @@ class TrainingConfig:
         below it, as the paper).
     references, scale : of a stage that starts from another one: "keep" its element energies, and the one factor of its
         energies, forces and stresses, or "refit" them to the data, for labels of another level of theory. Force fields
-        trained on rough data are too soft by nearly the same factor everywhere (arXiv 2405.07105), harmonic and
+        trained near equilibria are too soft by nearly the same factor (arXiv 2405.07105), harmonic and
         anharmonic parts alike; a factor mends both, where training on small displacements sees the first alone.
     freeze : parameters whose names start with one of these stay as they are.
     group_share : share of a group that an epoch sees, by name; others are seen whole.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from esen_flows.data.dataset import Dataset, subset
+from esen_flows.forcefield.load import check_device
 from esen_flows.training.batches import plan_epoch
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.distributed import World
@@ -41,7 +42,13 @@ class Estimate:
 
 
 def estimate(config: TrainingConfig, training: Dataset, device: str = "cpu") -> Estimate:
-    """Measure a few steps on some of the data, and multiply."""
+    """Measure a few steps on some of the data, and multiply.
+
+    Raises
+    ------
+    InputError : no such device.
+    """
+    check_device(device)
     edges = training.edge_counts(config.network.cutoff_angstrom)
     plan = plan_epoch(training, edges, config, 0)
     some = _some(training, edges, EDGES_MEASURED[torch.device(device).type])

@@ -13,6 +13,7 @@ from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
+from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.initial import Start, starting_point, with_references_of
 from esen_flows.training.train import Progress, train
@@ -79,6 +80,7 @@ def finetune(
     domain: Parent | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    world: World = ALONE,
     max_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Train, and report errors before and after on what was held out and, if given, on the parent's domain.
@@ -105,31 +107,33 @@ def finetune(
         begin = replace(parent, references_ev=start.references_ev, scale_ev=start.scale_ev)
         config = config_from_dict({**config.to_dict(), "references": "keep", "scale": "keep"})
     path = train(
-        config, together, validation, folder, initial=begin, provenance=provenance, progress=progress,
+        config, together, validation, folder, initial=begin, provenance=provenance, progress=progress, world=world,
         max_seconds=max_seconds,
     )  # fmt: skip
     child = load(path)
     own = {"before": with_references_of(parent, training), "after": child}
+    device = str(world.device)
     report: dict[str, Any] = {
         "checkpoint": str(path),
         "model_key": child.model_key,
         "parent_model_key": parent.model_key,
         "scale_factor_at_start": start.scale_ev / parent.scale_ev,
-        "own": {when: _errors(checkpoint, validation) for when, checkpoint in own.items()},
+        "own": {when: _errors(checkpoint, validation, device) for when, checkpoint in own.items()},
         "parent_domain": None,
     }
     if domain is not None:
         theirs = {"before": parent, "after": child}
         report["parent_domain"] = {
-            when: _errors(with_references_of(checkpoint, domain.held_out), domain.held_out)
+            when: _errors(with_references_of(checkpoint, domain.held_out), domain.held_out, device)
             for when, checkpoint in theirs.items()
         }
-    write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1) + "\n")
+    if world.leads:
+        write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1) + "\n")
     return report
 
 
-def _errors(checkpoint: Checkpoint, data: Dataset) -> dict[str, dict[str, float]]:
-    return evaluate_dataset(EsenForceField(checkpoint), data)
+def _errors(checkpoint: Checkpoint, data: Dataset, device: str) -> dict[str, dict[str, float]]:
+    return evaluate_dataset(EsenForceField(checkpoint, device=device), data)
 
 
 def _translated(data: Dataset, parent: Checkpoint, start: Start) -> Dataset:

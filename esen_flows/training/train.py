@@ -4,6 +4,7 @@ Every batch is a function of seed, epoch and number alone, so that a training th
 as one that was not.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from esen_flows.data.dataset import Dataset
 from esen_flows.errors import EsenFlowsError
 from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.load import check_device
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import ESEN
 from esen_flows.training.batches import Epoch, Pick, ahead, passes, plan_epoch, share_of
@@ -91,10 +93,11 @@ def train(
 
     Raises
     ------
-    InputError : a folder of another training, or an initial network that does not fit.
+    InputError : no such device, a folder of another training, or an initial network that does not fit.
     TrainingDivergedError : NaN loss, with the step and the structures.
     TrainingInterrupted : it was stopped, and has saved.
     """
+    check_device(str(world.device))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
@@ -227,7 +230,7 @@ def training_step(
         for name, value in _backward(run, part, Counts(*counted)).items():
             sums[name] += value
     values = dict(zip(TERMS, world.sum(list(sums.values())), strict=True))
-    if not all(torch.isfinite(torch.tensor(value)) for value in values.values()):
+    if not all(map(math.isfinite, values.values())):
         raise TrainingDivergedError(_report(run, values, rate, picks))
     trained = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
     for parameter in trained:

@@ -1,6 +1,7 @@
 """Tables of a training: rows of steps that are done again are taken out."""
 
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from esen_flows.training.metrics import Metrics, read_rows
 
@@ -24,7 +25,6 @@ def test_rows_after_the_step_that_is_resumed_are_taken_out(tmp_path):
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     metrics = Metrics(tmp_path, 0, 0)
     for step in (10, 20):
         metrics.write("steps.csv", {"step": step, "loss": 1.0 / step})

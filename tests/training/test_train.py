@@ -12,6 +12,8 @@ from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.load import load_force_field
+from esen_flows.training.distributed import World
+from esen_flows.training.estimate import estimate
 from esen_flows.training.metrics import read_rows
 from esen_flows.training.state import saved_states
 from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted, train
@@ -107,6 +109,15 @@ def test_a_direct_stage_trains_in_bfloat16(data, tmp_path):
     errors = [row["force_rmse_mev_per_angstrom"] for row in read_rows(tmp_path / "history.csv")]
     assert errors[-1] < 0.7 * errors[0]
     assert not load_force_field(path).declaration.conservative
+
+
+def test_a_device_that_is_not_there_is_refused(data, tmp_path):
+    with pytest.raises(InputError, match="device 'meta:7x' cannot be used"):
+        estimate(stage(), data[0], device="meta:7x")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"'cuda' cannot be used.*available: cpu"):
+            train(stage(), *data, tmp_path / "no", world=World(device=torch.device("cuda")))
+        assert not (tmp_path / "no").exists()
 
 
 def test_no_torch_global_is_left_behind(data, tmp_path):
