@@ -69,7 +69,9 @@ def read_with_ase(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
         for index, frame in enumerate(ase.io.iread(path, index=":", format=_ase_format(path))):
             yield record_of_frame(f"frame {index} of {path.name}", frame, options, convention)
     except Exception as error:  # readers of a hundred formats raise what they like
-        raise InputError(f"ASE cannot read {path}: {type(error).__name__}: {error}; name its --format") from error
+        raise InputError(
+            f"ASE cannot read {path}: {type(error).__name__}: {error}; name its format: esen-flows data import --format"
+        ) from error
 
 
 def _ase_format(path: Path) -> str | None:

@@ -64,7 +64,8 @@ def detect_format(path: Path) -> SourceFormat:
         raise InputError(f"nothing at {path}; check the path")
     if len(found) != 1:
         what = f"files of the formats {', '.join(sorted(found))}" if found else "no known format"
-        raise InputError(f"{path} holds {what}; name it with --format: {', '.join(get_args(SourceFormat))}")
+        formats = ", ".join(get_args(SourceFormat))
+        raise InputError(f"{path} holds {what}; name it: esen-flows data import --format, one of {formats}")
     return found.pop()
 
 
