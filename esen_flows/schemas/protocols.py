@@ -63,7 +63,7 @@ class RelaxProtocol(Frozen):
 class DisplacementProtocol(Frozen):
     """Which displaced supercells are evaluated: the input of every finite-difference lattice property."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"force_constants"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"force_constants", "fc3_pair_cutoff_angstrom"})
 
     order: Literal[2, 3] = 2  # 2: harmonic force constants; 3: third order too
     displacement_angstrom: PositiveFloat = 0.01
@@ -71,6 +71,8 @@ class DisplacementProtocol(Frozen):
     fc3_supercell: Matrix3 | None = None
     fc2_min_length_angstrom: PositiveFloat = 15.0  # each lattice vector of the supercell is at least this long
     fc3_min_length_angstrom: PositiveFloat = 10.0
+    # Pairs of displaced atoms farther apart are not evaluated and have no third order; None: all of the supercell.
+    fc3_pair_cutoff_angstrom: PositiveFloat | None = None
     symprec_angstrom: PositiveFloat = 1e-5  # phonopy's default
     parity: Parity = "average"  # esen.md D2: SO(3)-only models make fc3 drift with the displacement
     # autodiff: forces in the limit of small displacements, from exact Hessians; the displacement is then only the step

@@ -75,6 +75,7 @@ def plan_displacements(
     fc3_matrix: np.ndarray | None,
     displacement_angstrom: float,
     symprec_angstrom: float,
+    pair_cutoff_angstrom: float | None = None,
 ) -> Plans:
     """Symmetry-reduced displacements; for third order (fc3_matrix given) pairs of displaced atoms too."""
     if fc3_matrix is None:
@@ -86,7 +87,7 @@ def plan_displacements(
     anharmonic = _phono3py(
         StructureData.from_atoms(unitcell), fc3_matrix, fc2_matrix if separate else None, "auto", symprec_angstrom
     )
-    anharmonic.generate_displacements(distance=displacement_angstrom)
+    anharmonic.generate_displacements(distance=displacement_angstrom, cutoff_pair_distance=pair_cutoff_angstrom)
     fc2 = None
     if separate:
         displaced = anharmonic.phonon_supercells_with_displacements
@@ -96,7 +97,8 @@ def plan_displacements(
 
 
 def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any) -> DisplacementPlan:
-    return DisplacementPlan(plain(dataset), _ase(perfect), [_ase(cell) for cell in supercells])
+    # phono3py leaves None where a pair is beyond the cutoff.
+    return DisplacementPlan(plain(dataset), _ase(perfect), [_ase(cell) for cell in supercells if cell is not None])
 
 
 def _ase(cell: PhonopyAtoms) -> Atoms:

@@ -19,7 +19,10 @@ Nac = dict[str, Any]
 
 @dataclass(frozen=True)
 class DisplacementPlan:
-    """Displaced supercells of one order: the dataset without forces, the undisplaced cell, those in its order."""
+    """Displaced supercells of one order: the dataset without forces, the undisplaced cell, the displaced ones.
+
+    These are in the order of the dataset, which lists pairs beyond a pair cutoff too, as not included.
+    """
 
     dataset: Dataset
     perfect: Atoms
@@ -109,6 +112,19 @@ def entries(dataset: Dataset) -> Iterator[Dataset]:
     yield from dataset["first_atoms"]
     for first in dataset["first_atoms"]:
         yield from first.get("second_atoms", ())
+
+
+def included(entry: Dataset) -> bool:
+    """Whether a displacement is to be evaluated: pairs beyond a pair cutoff are not."""
+    return bool(entry.get("included", True))
+
+
+def zeros_beyond_cutoff(dataset: Dataset, forces: np.ndarray) -> np.ndarray:
+    """Forces of the included displacements, spread over all of a systematic dataset, as phono3py takes them."""
+    keep = np.array([included(entry) for entry in entries(dataset)])
+    spread = np.zeros((len(keep), *forces.shape[1:]))
+    spread[keep] = forces
+    return spread
 
 
 def first_order(dataset: Dataset, forces: np.ndarray) -> tuple[Dataset, np.ndarray]:

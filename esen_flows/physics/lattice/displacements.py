@@ -9,7 +9,7 @@ from ase import Atoms
 from esen_flows.forcefield.contract import ForceField, require_conservative, require_differentiable
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.lattice.adapter import plan_displacements
-from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, Plans, first_order
+from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, Plans, first_order, zeros_beyond_cutoff
 from esen_flows.physics.lattice.linear_response import linear_forces
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.documents import ForcesOutput, StructureData
@@ -66,7 +66,12 @@ def displaced_forces(
     unitcell = conventional_cell(atoms, protocol.symprec_angstrom)
     fc2_matrix, fc3_matrix = supercell_matrices(unitcell, protocol)
     plans = plan_displacements(
-        unitcell, fc2_matrix, fc3_matrix, protocol.displacement_angstrom, protocol.symprec_angstrom
+        unitcell,
+        fc2_matrix,
+        fc3_matrix,
+        protocol.displacement_angstrom,
+        protocol.symprec_angstrom,
+        protocol.fc3_pair_cutoff_angstrom,
     )
     averaged = with_parity(force_field, protocol.parity)
     before = force_field.force_evaluations
@@ -128,7 +133,7 @@ def _evaluate(
 
     fc3 = None
     if plans.fc3 is not None:
-        fc3 = plans.fc3.dataset, forces(plans.fc3, report)
+        fc3 = plans.fc3.dataset, zeros_beyond_cutoff(plans.fc3.dataset, forces(plans.fc3, report))
     if plans.fc2 is not None:
         return (plans.fc2.dataset, forces(plans.fc2, report)), fc3
     assert fc3 is not None  # a plan has at least one order

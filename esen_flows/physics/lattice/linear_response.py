@@ -10,14 +10,14 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows.forcefield.contract import ForceField
-from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan
+from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, included
 
 # One more gradient is built for every so many products; progress is told after each.
 PRODUCTS_PER_CALL = 64
 
 
 def linear_forces(plan: DisplacementPlan, force_field: ForceField, report: Callable[[int], None]) -> np.ndarray:
-    """What displacements add to the forces, (n_supercells, n_atoms, 3) in eV/Angstrom, in the order of the dataset.
+    """What displacements add to the forces, (n_supercells, n_atoms, 3) in eV/Angstrom, in the order of the plan.
 
     An atom displaced by u: -H u, with the Hessian H of the undisplaced supercell. A pair, the first atom by u and the
     second by w: -H u - H(u) w, with the Hessian H(u) of the supercell in which the first atom has moved. Third-order
@@ -35,7 +35,7 @@ def linear_forces(plan: DisplacementPlan, force_field: ForceField, report: Calla
     first_atoms = plan.dataset["first_atoms"]
     firsts = -_products(force_field, plan.perfect, first_atoms, report)
     pairs = [
-        force - _products(force_field, moved, entry["second_atoms"], report)
+        force - _products(force_field, moved, [pair for pair in entry["second_atoms"] if included(pair)], report)
         for entry, force, moved in zip(first_atoms, firsts, plan.supercells, strict=False)
         if "second_atoms" in entry
     ]

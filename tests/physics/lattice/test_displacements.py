@@ -4,12 +4,20 @@ from ase import Atoms
 from ase.build import bulk, fcc111, make_supercell, molecule
 
 from esen_flows.errors import NotConservativeError, StructureError
-from esen_flows.physics.lattice.datasets import entries
+from esen_flows.forcefield.contract import ForceField
+from esen_flows.forcefield.load import load_force_field
+from esen_flows.physics.lattice.adapter import Anharmonic
+from esen_flows.physics.lattice.datasets import entries, included
 from esen_flows.physics.lattice.displacements import displaced_forces, supercell_matrices
 from esen_flows.schemas.documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol
 
 THIRD = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=(2, 2, 2), fc3_supercell=(1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def silicon_small() -> tuple[Atoms, ForceField]:
+    return bulk("Si", "diamond", a=5.46663), load_force_field("esen_silicon")
 
 
 def displaced_cells(output: ForcesOutput) -> list[Atoms]:
@@ -105,3 +113,22 @@ def test_supercells_by_length_are_the_smallest_that_are_long_enough() -> None:
     # 2.9999999 is 3 for everybody but a comparison of floats.
     unitcell.cell[0, 0] -= 1e-7
     assert supercell_matrices(unitcell, DisplacementProtocol(order=2))[0][0, 0] == 5
+
+
+@pytest.mark.parametrize("force_constants", ["finite_displacement", "autodiff"])
+def test_pairs_beyond_the_cutoff_are_not_evaluated(silicon_small, force_constants) -> None:
+    atoms, force_field = silicon_small
+    changes = {"fc2_supercell": THIRD.fc3_supercell, "force_constants": force_constants}
+    protocol = THIRD.model_copy(update=changes)
+    everything = displaced_forces(atoms, force_field, protocol)
+    near = displaced_forces(atoms, force_field, protocol.model_copy(update={"fc3_pair_cutoff_angstrom": 2.5}))
+    kept = np.array([included(entry) for entry in entries(near.displacements_fc3)])
+    assert 0 < kept.sum() < len(kept) == len(everything.forces_fc3)
+    assert near.n_evaluations < everything.n_evaluations
+    assert near.forces_fc3[kept] == pytest.approx(everything.forces_fc3[kept], abs=1e-12)
+    assert not near.forces_fc3[~kept].any()
+    # What phono3py makes of it: on-site constants come from pairs at no distance, so they hardly move.
+    fc3, all_fc3 = Anharmonic(near).fc3[0, 0, 0], Anharmonic(everything).fc3[0, 0, 0]
+    assert fc3 == pytest.approx(all_fc3, abs=0.1 * np.abs(all_fc3).max())
+    wide = protocol.model_copy(update={"fc3_pair_cutoff_angstrom": 50.0})
+    assert displaced_forces(atoms, force_field, wide).forces_fc3 == pytest.approx(everything.forces_fc3, abs=1e-12)
