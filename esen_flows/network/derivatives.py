@@ -12,6 +12,7 @@ from torch import Tensor
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.esen import ESEN, NetworkOutput
 from esen_flows.network.heads import stress_tensor
+from esen_flows.network.trained import gradients_without_parameters
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def energy_forces_stress(
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_(True)
         output = network(graph, vectors=vectors)
-        (gradient,) = torch.autograd.grad(output.energy.sum(), vectors, create_graph=create_graph)
+        with gradients_without_parameters():
+            (gradient,) = torch.autograd.grad(output.energy.sum(), vectors, create_graph=create_graph)
     n_atoms = graph.numbers.shape[0]
     # v = r_source - r_target: the source is pulled along -dE/dv, the target along +dE/dv.
     forces = gradient.new_zeros(n_atoms, 3).index_add(0, graph.target, gradient)

@@ -86,11 +86,11 @@ inline void combine(const T* __restrict weight, const T* __restrict x, int chann
     }
 }
 
-// The gradients of `combine` given that of its output, which becomes the gradient of the bare sum. `first`: grad_factor
-// holds nothing yet (it is shared by the rows of +m and -m).
+// The gradients of `combine` given that of its output; `bare`, which may be `grad` itself, becomes that of the bare sum.
+// `first`: grad_factor holds nothing yet (it is shared by the rows of +m and -m).
 template <typename T, int K>
 inline void combine_backward(const T* __restrict weight, const T* __restrict x, int channels,
-                             const T* __restrict factor, T* __restrict grad, T* __restrict grad_factor, bool first,
+                             const T* __restrict factor, const T* grad, T* bare, T* __restrict grad_factor, bool first,
                              T* __restrict grad_weight) {
     if (first) std::fill(grad_factor, grad_factor + channels, T(0));
 #pragma omp simd
@@ -98,12 +98,41 @@ inline void combine_backward(const T* __restrict weight, const T* __restrict x, 
         T sum = weight[0] * x[c];
         for (int k = 1; k < K; ++k) sum += weight[k] * x[k * channels + c];
         grad_factor[c] += grad[c] * sum;
-        grad[c] *= factor[c];
+        bare[c] = grad[c] * factor[c];
     }
     for (int k = 0; k < K; ++k) {
         T dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (int c = 0; c < channels; ++c) dot += grad[c] * x[k * channels + c];
+        for (int c = 0; c < channels; ++c) dot += bare[c] * x[k * channels + c];
+        grad_weight[k] += dot;
+    }
+}
+
+// The gradients of what `combine_backward` makes of weight, x, factor and grad, given those of its results: u_weight,
+// u_x, u_factor. Of x: u_weight times bare plus weight times u_bare.
+template <typename T, int K>
+inline void combine_twice(const T* __restrict weight, const T* __restrict u_weight, const T* __restrict x,
+                          const T* __restrict u_x, int channels, const T* __restrict factor,
+                          const T* __restrict u_factor, const T* __restrict grad, T* __restrict bare,
+                          T* __restrict u_bare, T* __restrict grad_factor, bool first, T* __restrict grad_weight,
+                          T* __restrict grad_grad) {
+    if (first) std::fill(grad_factor, grad_factor + channels, T(0));
+#pragma omp simd
+    for (int c = 0; c < channels; ++c) {
+        T sum = weight[0] * x[c], u_sum = u_weight[0] * x[c] + weight[0] * u_x[c];
+        for (int k = 1; k < K; ++k) {
+            sum += weight[k] * x[k * channels + c];
+            u_sum += u_weight[k] * x[k * channels + c] + weight[k] * u_x[k * channels + c];
+        }
+        grad_grad[c] = factor[c] * u_sum + u_factor[c] * sum;
+        grad_factor[c] += grad[c] * u_sum;
+        bare[c] = factor[c] * grad[c];
+        u_bare[c] = u_factor[c] * grad[c];
+    }
+    for (int k = 0; k < K; ++k) {
+        T dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (int c = 0; c < channels; ++c) dot += bare[c] * u_x[k * channels + c] + u_bare[c] * x[k * channels + c];
         grad_weight[k] += dot;
     }
 }
@@ -173,11 +202,11 @@ void gather_rotate(int lmax, int mmax, int channels, int64_t n, const int64_t* s
         }
 }
 
-// `grad`: of the rotated and modulated rows; becomes that of the rotated ones.
+// `grad`: of the rotated and modulated rows; `bare`, which may be `grad` itself, becomes that of the rotated ones.
 template <typename T>
 void gather_rotate_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
-                            const T* x, const T* rot, const T* modulation, T* grad, T* grad_rot, T* grad_modulation,
-                            int threads) {
+                            const T* x, const T* rot, const T* modulation, const T* grad, T* bare, T* grad_rot,
+                            T* grad_modulation, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
     const int64_t n_modulation = (rows.back().modulation + 1) * wide;
@@ -187,14 +216,45 @@ void gather_rotate_backward(int lmax, int mmax, int channels, int64_t n, const i
             const Row row = rows[r];
             const int64_t block = row.l * row.l;
             const int64_t place = (e * n_rows + r) * size + block, radial = e * n_modulation + row.modulation * wide;
-            T* from = grad + (e * n_rows + r) * wide;
+            const int64_t from = (e * n_rows + r) * wide;
             with_width(row.l, [&](auto width) {
                 constexpr int K = decltype(width)::value;
                 for (int half = 0; half < 2; ++half) {
                     const int64_t node = half ? target[e] : source[e], shift = half * channels;
                     combine_backward<T, K>(rot + place, x + (node * size + block) * channels, channels,
-                                           modulation + radial + shift, from + shift, grad_modulation + radial + shift,
-                                           row.m >= 0, grad_rot + place);
+                                           modulation + radial + shift, grad + from + shift, bare + from + shift,
+                                           grad_modulation + radial + shift, row.m >= 0, grad_rot + place);
+                }
+            });
+        }
+}
+
+// The gradients of what gather_rotate_backward and scatter_rotated make of their inputs, given those of their results
+// (u_x, u_rot, u_modulation). Writes `bare`, `u_bare` (of x: scattered with u_rot and rot), grad_modulation and
+// grad_grad; adds to grad_rot.
+template <typename T>
+void gather_rotate_twice(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
+                         const T* x, const T* u_x, const T* rot, const T* u_rot, const T* modulation,
+                         const T* u_modulation, const T* grad, T* bare, T* u_bare, T* grad_rot, T* grad_modulation,
+                         T* grad_grad, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
+    const int64_t n_modulation = (rows.back().modulation + 1) * wide;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e)
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const Row row = rows[r];
+            const int64_t block = row.l * row.l;
+            const int64_t place = (e * n_rows + r) * size + block;
+            with_width(row.l, [&](auto width) {
+                constexpr int K = decltype(width)::value;
+                for (int half = 0; half < 2; ++half) {
+                    const int64_t node = ((half ? target[e] : source[e]) * size + block) * channels;
+                    const int64_t at = (e * n_rows + r) * wide + half * channels;
+                    const int64_t radial = e * n_modulation + row.modulation * wide + half * channels;
+                    combine_twice<T, K>(rot + place, u_rot + place, x + node, u_x + node, channels, modulation + radial,
+                                        u_modulation + radial, grad + at, bare + at, u_bare + at,
+                                        grad_modulation + radial, row.m >= 0, grad_rot + place, grad_grad + at);
                 }
             });
         }
@@ -278,20 +338,22 @@ void rotate_back_backward(int lmax, int mmax, int channels, int64_t n, const int
     }
 }
 
-// hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0. The gates
-// become their sigmoids, which the way back needs too.
+// hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0. The sigmoids of
+// the gates, which the way back needs too, go to rows of `gates` that are `stride` apart; this may be `hidden` itself.
 template <typename T>
-void gate(int lmax, int mmax, int channels, int64_t n, T* hidden, const T* bias, T* out, int threads) {
+void gate(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* bias, T* sigmoids, T* out,
+          int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
     const std::vector<T> zero(channels, T(0));
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t e = 0; e < n; ++e) {
-        T* gates = hidden + e * wide;
+        const T* from = hidden + e * wide;
+        T* gates = sigmoids + e * stride;
 #pragma omp simd
-        for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(gates[c] + bias[c]);
+        for (int64_t c = 0; c < extra; ++c) gates[c] = sigmoid(from[c] + bias[c]);
         for (int64_t r = 0; r < n_rows; ++r) {
-            const T* h = gates + extra + r * channels;
+            const T* h = from + extra + r * channels;
             const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
             T* to = out + (e * n_rows + r) * channels;
             if (rows[r].l == 0) {
@@ -307,18 +369,18 @@ void gate(int lmax, int mmax, int channels, int64_t n, T* hidden, const T* bias,
 }
 
 template <typename T>
-void gate_backward(int lmax, int mmax, int channels, int64_t n, const T* hidden, const T* bias, const T* grad,
-                   T* grad_hidden, int threads) {
+void gate_backward(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* bias,
+                   const T* sigmoids, const T* grad, T* grad_hidden, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
     const std::vector<T> zero(channels, T(0));
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t e = 0; e < n; ++e) {
-        const T* gates = hidden + e * wide;
+        const T* gates = sigmoids + e * stride;
         T* to = grad_hidden + e * wide;
         std::fill(to, to + extra, T(0));
         for (int64_t r = 0; r < n_rows; ++r) {
-            const T* h = gates + extra + r * channels;
+            const T* h = hidden + e * wide + extra + r * channels;
             const T* b = rows[r].m == 0 ? bias + extra + r * channels : zero.data();
             const T* up = grad + (e * n_rows + r) * channels;
             T* down = to + extra + r * channels;
@@ -340,6 +402,49 @@ void gate_backward(int lmax, int mmax, int channels, int64_t n, const T* hidden,
         }
 #pragma omp simd
         for (int64_t c = 0; c < extra; ++c) to[c] *= gates[c] * (T(1) - gates[c]);
+    }
+}
+
+// The gradients of what gate_backward makes of hidden (without a bias) and grad, given that of its result, u.
+template <typename T>
+void gate_twice(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* sigmoids,
+                const T* grad, const T* u, T* grad_hidden, T* grad_grad, int threads) {
+    const auto rows = reduced_rows(lmax, mmax);
+    const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t e = 0; e < n; ++e) {
+        const T* gates = sigmoids + e * stride;
+        const T* of_gates = u + e * wide;
+        T* to = grad_hidden + e * wide;
+        std::fill(to, to + extra, T(0));
+        for (int64_t r = 0; r < n_rows; ++r) {
+            const int64_t column = extra + r * channels;
+            const T* h = hidden + e * wide + column;
+            const T* v = of_gates + column;
+            const T* up = grad + (e * n_rows + r) * channels;
+            T* down = to + column;
+            T* across = grad_grad + (e * n_rows + r) * channels;
+            if (rows[r].l == 0) {
+#pragma omp simd
+                for (int c = 0; c < channels; ++c) {
+                    const T s = sigmoid(h[c]), slope = s * (T(1) - s);
+                    across[c] = v[c] * (s + h[c] * slope);
+                    down[c] = v[c] * up[c] * slope * (T(2) + h[c] * (T(1) - T(2) * s));
+                }
+            } else {
+                const int64_t shift = (rows[r].l - 1) * channels;
+                const T* s = gates + shift;
+                const T* w = of_gates + shift;
+                T* sum = to + shift;
+#pragma omp simd
+                for (int c = 0; c < channels; ++c) {
+                    const T slope = s[c] * (T(1) - s[c]);
+                    across[c] = v[c] * s[c] + w[c] * slope * h[c];
+                    down[c] = w[c] * slope * up[c];
+                    sum[c] += up[c] * slope * (v[c] + w[c] * (T(1) - T(2) * s[c]) * h[c]);
+                }
+            }
+        }
     }
 }
 
@@ -455,9 +560,16 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
         gather_rotate<T>(l, m, c, n, s, t, x, rot, mod, out, threads);                                                 \
     }                                                                                                                  \
     void gather_rotate_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t,           \
-                                         const T* x, const T* rot, const T* mod, T* grad, T* grad_rot, T* grad_mod,    \
-                                         int threads) {                                                                \
-        gather_rotate_backward<T>(l, m, c, n, s, t, x, rot, mod, grad, grad_rot, grad_mod, threads);                   \
+                                         const T* x, const T* rot, const T* mod, const T* grad, T* bare, T* grad_rot,  \
+                                         T* grad_mod, int threads) {                                                   \
+        gather_rotate_backward<T>(l, m, c, n, s, t, x, rot, mod, grad, bare, grad_rot, grad_mod, threads);             \
+    }                                                                                                                  \
+    void gather_rotate_twice_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t, const T* x,  \
+                                      const T* u_x, const T* rot, const T* u_rot, const T* mod, const T* u_mod,        \
+                                      const T* grad, T* bare, T* u_bare, T* grad_rot, T* grad_mod, T* grad_grad,       \
+                                      int threads) {                                                                   \
+        gather_rotate_twice<T>(l, m, c, n, s, t, x, u_x, rot, u_rot, mod, u_mod, grad, bare, u_bare, grad_rot,         \
+                               grad_mod, grad_grad, threads);                                                          \
     }                                                                                                                  \
     void scatter_rotated_##suffix(int l, int m, int c, int64_t n, int half, const int64_t* nodes,                      \
                                   const int64_t* order, const T* rot, const T* grad, T* grad_x, int threads) {         \
@@ -473,12 +585,17 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
         rotate_back_backward<T>(l, m, c, n, t, rot, envelope, values, bias, grad, grad_rot, grad_envelope,             \
                                 grad_values, threads);                                                                 \
     }                                                                                                                  \
-    void gate_##suffix(int l, int m, int c, int64_t n, T* hidden, const T* bias, T* out, int threads) {                \
-        gate<T>(l, m, c, n, hidden, bias, out, threads);                                                               \
+    void gate_##suffix(int l, int m, int c, int64_t n, int stride, const T* hidden, const T* bias, T* sigmoids,        \
+                       T* out, int threads) {                                                                          \
+        gate<T>(l, m, c, n, stride, hidden, bias, sigmoids, out, threads);                                             \
     }                                                                                                                  \
-    void gate_backward_##suffix(int l, int m, int c, int64_t n, const T* hidden, const T* bias, const T* grad,         \
-                                T* grad_hidden, int threads) {                                                         \
-        gate_backward<T>(l, m, c, n, hidden, bias, grad, grad_hidden, threads);                                        \
+    void gate_backward_##suffix(int l, int m, int c, int64_t n, int stride, const T* hidden, const T* bias,            \
+                                const T* sigmoids, const T* grad, T* grad_hidden, int threads) {                       \
+        gate_backward<T>(l, m, c, n, stride, hidden, bias, sigmoids, grad, grad_hidden, threads);                      \
+    }                                                                                                                  \
+    void gate_twice_##suffix(int l, int m, int c, int64_t n, int stride, const T* hidden, const T* sigmoids,           \
+                             const T* grad, const T* u, T* grad_hidden, T* grad_grad, int threads) {                   \
+        gate_twice<T>(l, m, c, n, stride, hidden, sigmoids, grad, u, grad_hidden, grad_grad, threads);                 \
     }                                                                                                                  \
     void add_of_nodes_##suffix(int c, int64_t n, const int64_t* s, const int64_t* t, const T* of_source,               \
                                const T* of_target, T* out, int threads) {                                              \

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -32,6 +32,13 @@ class EdgeGeometry:
     species: tuple[Tensor, Tensor]
     state: Tensor | None
 
+    @cached_property
+    def by_source(self) -> Tensor | None:
+        """(edges,) order in which the sources are sorted; None where the targets are not sorted."""
+        if not bool((self.target[1:] >= self.target[:-1]).all()):
+            return None
+        return self.source.argsort(stable=True)
+
     @property
     def back(self) -> Tensor:
         """(edges, coefficients, n_reduced): out of the edge frame, times the envelope."""
@@ -47,32 +54,36 @@ class EdgeGeometry:
         return [replace(self, **dict(zip(names, part, strict=True))) for part in zip(*columns, strict=True)]
 
 
-Messages = Callable[[Tensor, EdgeGeometry], Tensor]
+# Features of atoms, edges, a first atom and a number of atoms -> sums of messages in these atoms.
+Sums = Callable[[Tensor, EdgeGeometry, int, int], Tensor]
 
 
-def sum_messages(
-    messages: Messages, x: Tensor, *, chunks: Sequence[EdgeGeometry], parameters: Sequence[Tensor] = ()
-) -> Tensor:
+def at_targets(messages: Tensor, x: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
+    """Messages (edges, coefficients, channels) summed in `rows` atoms from `first` on, as features like `x`."""
+    values = messages.to(x.dtype)  # of lower precision under autocast
+    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first if first else edges.target, values)
+
+
+def sum_messages(sums: Sums, x: Tensor, *, chunks: Sequence[EdgeGeometry], parameters: Sequence[Tensor] = ()) -> Tensor:
     """The sum of messages at their targets, (atoms, coefficients, channels).
 
     Of several chunks, one at a time is held in memory: what its gradient needs, and what that gradient's own needs, is
-    computed again on the way back. `parameters` are those that `messages` reads and that may get a gradient.
+    computed again on the way back. `parameters` are those that `sums` reads and that may get a gradient.
     """
     if len(chunks) == 1:
-        made = messages(x, chunks[0]).to(x.dtype)  # of lower precision under autocast
-        return torch.zeros_like(x).index_add(0, chunks[0].target, made)
+        return sums(x, chunks[0], 0, len(x))
     total = torch.zeros_like(x)
     for edges in chunks:
         # Edges are sorted by target, so that a chunk reaches few atoms, and only their sums outlive it.
         first, last = int(edges.target.min()), int(edges.target.max())
         values = (x, edges.rotation, edges.envelope, edges.basis, *edges.species)
-        part = recomputed(partial(_sum_in_rows, messages, edges, first, last + 1 - first), values, parameters)
+        part = recomputed(partial(_sums_of, sums, edges, first, last + 1 - first), values, parameters)
         total[first : last + 1] += part
     return total
 
 
-def _sum_in_rows(
-    messages: Messages,
+def _sums_of(
+    sums: Sums,
     edges: EdgeGeometry,
     first: int,
     rows: int,
@@ -84,5 +95,4 @@ def _sum_in_rows(
     of_targets: Tensor,
 ) -> Tensor:
     edges = replace(edges, rotation=rotation, envelope=envelope, basis=basis, species=(of_sources, of_targets))
-    values = messages(x, edges).to(x.dtype)
-    return x.new_zeros(rows, *x.shape[1:]).index_add(0, edges.target - first, values)
+    return sums(x, edges, first, rows)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.config import ESENConfig
-from esen_flows.network.edges import EdgeGeometry, Messages, sum_messages
+from esen_flows.network.edges import EdgeGeometry, Sums, at_targets, sum_messages
 from esen_flows.network.fused import FusedNetwork, fused
 from esen_flows.network.grid import GridNodeBlock
 from esen_flows.network.heads import ForceEncoding, StressHead, VectorHead
@@ -23,6 +23,7 @@ from esen_flows.network.radial import BesselBasis, GaussianBasis, RadialMLP, env
 from esen_flows.network.so2 import EdgeBlock
 from esen_flows.network.so3 import EdgeRotation, NodeBlock, edge_frames
 from esen_flows.network.steps import Edges
+from esen_flows.network.trained import sum_by_kernels
 
 EDGE_DEGREE_RESCALE = 5.0  # a constant of the published model
 MAX_CHARGE, MAX_SPIN = 100, 100  # of the published tables: charges from -100 to 100, multiplicities from 0 to 100
@@ -58,6 +59,10 @@ class EdgeDegreeEmbedding(nn.Module):
         super().__init__()
         self.rows, self.channels = config.lmax + 1, config.sphere_channels
         self.rad_func = RadialMLP(config.num_distance_basis, config.edge_channels, self.rows * self.channels)
+
+    def sums(self, x: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
+        """Messages summed in `rows` atoms from the atom `first` on, (rows, coefficients, channels)."""
+        return at_targets(self(x, edges), x, edges, first, rows)
 
     def forward(self, x: Tensor, edges: EdgeGeometry) -> Tensor:
         """Messages of the edges, (edges, coefficients, channels)."""
@@ -98,6 +103,11 @@ class Layer(nn.Module):
         """(atoms, coefficients, channels) -> same; `edge_sum` sums this layer's messages of features."""
         x = x + edge_sum(_add_to_scalars(self.norm_1(x), state))
         return x + self.atom_wise(self.norm_2(x))
+
+    def sums(self, features: Tensor, edges: EdgeGeometry, first: int, rows: int) -> Tensor:
+        """Messages of normed features summed in `rows` atoms from the atom `first` on, by kernels where there are."""
+        total = sum_by_kernels(self.edge_wise, features, edges, first, rows)
+        return at_targets(self.messages(features, edges), features, edges, first, rows) if total is None else total
 
     def messages(self, features: Tensor, edges: EdgeGeometry) -> Tensor:
         """Normed features -> messages of the edges, (edges, coefficients, channels)."""
@@ -167,11 +177,11 @@ class ESEN(nn.Module):
             return [partial(self.fused.sum, part, steps) for part in self.fused.parts]
         chunks = edges.chunks(self.edges_per_chunk)
         layers = cast(Iterable[Layer], self.blocks)
-        messages: list[Messages] = [self.edge_degree_embedding, *(layer.messages for layer in layers)]
+        sums: list[Sums] = [self.edge_degree_embedding.sums, *(layer.sums for layer in layers)]
         modules = [self.edge_degree_embedding, *(layer.edge_wise for layer in layers)]
         return [
             partial(sum_messages, part, chunks=chunks, parameters=list(module.parameters()))
-            for part, module in zip(messages, modules, strict=True)
+            for part, module in zip(sums, modules, strict=True)
         ]
 
     def __getstate__(self) -> dict[str, Any]:

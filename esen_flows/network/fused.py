@@ -1,7 +1,7 @@
 """Messages of frozen networks on CPUs: the compiled kernels between matrix products, a few hundred edges at a time.
 
 The numbers are those of `Layer.messages` and `EdgeDegreeEmbedding`, in less memory and time. Parameters get no
-gradient here. Where a gradient itself has to be differentiated (`create_graph`), it is that of the plain modules.
+gradient here. Where a gradient itself has to be differentiated (`create_graph`), it is that of the modules.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class Messages:
     """The edge part of one layer."""
 
     def __init__(self, kernel: Kernels, layer: "Layer", lmax: int, mmax: int) -> None:
-        self.kernel, self.plain = kernel, layer.messages
+        self.kernel, self.differentiable = kernel, layer.sums
         block = layer.edge_wise
         one, two = block.so2_conv_1, block.so2_conv_2
         self.sizes = (lmax, mmax)
@@ -121,7 +121,8 @@ class Messages:
         hidden = step.lasting("hidden", self.extra + self.rows * self.hidden)
         _multiply(self.first, rotated, hidden)
         gated = step.scratch("gated", self.rows * self.hidden)
-        kernel.gate(*self.sizes, self.hidden, n, hidden, self.bias_1, gated)
+        # The gates become their sigmoids in place.
+        kernel.gate(*self.sizes, self.hidden, n, hidden.shape[1], hidden, self.bias_1, hidden, gated)
         values = step.lasting("values", self.rows * self.channels)
         _multiply(self.second, gated, values)
         return before_1, before_2, modulation, hidden, values
@@ -147,11 +148,12 @@ class Messages:
         grad_gated = step.scratch("gated", self.rows * self.hidden)
         _multiply_back(self.second, grad_values, grad_gated)
         grad_hidden = step.scratch("grad_hidden", hidden.shape[1])
-        kernel.gate_backward(*self.sizes, self.hidden, n, hidden, self.bias_1, grad_gated, grad_hidden)
+        shared = (hidden, self.bias_1, hidden, grad_gated, grad_hidden)
+        kernel.gate_backward(*self.sizes, self.hidden, n, hidden.shape[1], *shared)
         grad_rows = step.scratch("rotated", self.rows * 2 * self.channels)
         _multiply_back(self.first, grad_hidden, grad_rows)
         grad_modulation = step.scratch("grad_modulation", modulation.shape[1])
-        shared = (*ends, x, step.rotation, modulation, grad_rows, grad_rotation, grad_modulation)
+        shared = (*ends, x, step.rotation, modulation, grad_rows, grad_rows, grad_rotation, grad_modulation)
         kernel.gather_rotate_backward(*self.sizes, self.channels, n, *shared)
         for half, order in enumerate((step.by_source, None)):
             shared = (step.rotation, grad_rows, grad_x)
@@ -165,7 +167,7 @@ class Degrees:
     """The first messages: scalars of edges as m = 0 rows. Its last linear layer acts on the sums over edges."""
 
     def __init__(self, kernel: Kernels, module: "EdgeDegreeEmbedding", rescale: float) -> None:
-        self.kernel, self.plain = kernel, module
+        self.kernel, self.differentiable = kernel, module.sums
         self.radial = Radial(kernel, module.rad_func)
         self.degrees = torch.tensor(degree_index(module.rows - 1))
         self.sizes = [2 * degree + 1 for degree in range(module.rows)]
@@ -249,7 +251,7 @@ def _differentiable_gradients(
     views = [value.view_as(value) for value in inputs]
     wanted = [value for value in views if value.requires_grad]
     x, *of_edges = views
-    total = sum_messages(part.plain, x, chunks=edges.replaced(*of_edges).chunks(edges.limit))
+    total = sum_messages(part.differentiable, x, chunks=edges.replaced(*of_edges).chunks(edges.limit))
     found = iter(torch.autograd.grad(total, wanted, grad, create_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in inputs]
 

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("edge_kernels.cpp")
+# Read with this module, to whose signatures it belongs: a package upgraded under a running job has another one.
+SOURCE = Path(__file__).with_name("edge_kernels.cpp").read_bytes()
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 MAX_LMAX = 6  # of the widths compiled in
 COMPILE_SECONDS = 300
@@ -28,12 +29,14 @@ SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 # i: int, n: number of edges, p: an array. Every function ends with the number of threads.
 SIGNATURES = {
     "gather_rotate": "iiinpppppp",
-    "gather_rotate_backward": "iiinpppppppp",
+    "gather_rotate_backward": "iiinppppppppp",
+    "gather_rotate_twice": "iiinpppppppppppppp",
     "scatter_rotated": "iiinippppp",
     "rotate_back": "iiinpppppp",
     "rotate_back_backward": "iiinppppppppp",
-    "gate": "iiinppp",
-    "gate_backward": "iiinpppp",
+    "gate": "iiinipppp",
+    "gate_backward": "iiinippppp",
+    "gate_twice": "iiinipppppp",
     "add_of_nodes": "inppppp",
     "norm_silu": "inpppp",
     "norm_silu_backward": "inppppp",
@@ -131,7 +134,7 @@ def _compiler() -> str | None:
 
 def _library_path(compiler: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows"
-    parts = (SOURCE.read_bytes(), " ".join((compiler, *FLAGS)).encode(), _processor().encode())
+    parts = (SOURCE, " ".join((compiler, *FLAGS)).encode(), _processor().encode())
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     return folder / f"edge_kernels-{digest[:16]}.so"
 
@@ -140,8 +143,10 @@ def _compile(compiler: str, library: Path) -> None:
     descriptor, made = tempfile.mkstemp(dir=library.parent, suffix=".so")
     os.close(descriptor)
     try:
-        command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", made]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+        command = [*compiler.split(), *FLAGS, "-x", "c++", "-", "-o", made]
+        subprocess.run(
+            command, input=SOURCE.decode(), check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
+        )
         os.replace(made, library)  # processes that compile at the same time make the same file
     finally:
         Path(made).unlink(missing_ok=True)

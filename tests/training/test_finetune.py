@@ -58,12 +58,13 @@ def test_own_data_are_learned_and_forgetting_is_told(parent, own, domain, tmp_pa
 
 
 def test_replay_keeps_more_of_the_parents_domain(parent, own, domain, tmp_path):
-    config = finetune_config(parent, own[0], SHORT)
+    # With its scale kept, so that replayed labels are as they were.
+    config = finetune_config(parent, own[0], {**SHORT, "scale": "keep"})
     errors = {}
     for name, replay in (("without", None), ("with", domain[0])):
         report = finetune(parent, config, *own, tmp_path / name, domain=Parent(replay, domain[1]))
         errors[name] = report["parent_domain"]["after"]["all"]["force_mae_mev_per_angstrom"]
-    assert errors["with"] < errors["without"]
+    assert errors["with"] < 0.7 * errors["without"]
 
 
 def test_epochs_follow_the_amount_of_data_and_changes_win(parent, own):
