@@ -199,15 +199,14 @@ class Gate(torch.autograd.Function):
         sigmoids, out = hidden.new_empty(len(hidden), extra), hidden.new_empty(len(hidden), hidden.shape[1] - extra)
         shared = (extra, hidden, hidden.new_zeros(hidden.shape[1]), sigmoids, out)
         edges.kernel.gate(*edges.sizes, channels, len(hidden), *shared)
-        ctx.save_for_backward(hidden)
-        ctx.sigmoids = sigmoids
+        ctx.save_for_backward(hidden, sigmoids)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Of hidden."""
-        (hidden,) = ctx.saved_tensors
-        return None, _apply(GateBack, ctx.edges, hidden, grads[0], ctx.sigmoids, ctx.channels), None
+        hidden, sigmoids = ctx.saved_tensors
+        return None, _apply(GateBack, ctx.edges, hidden, grads[0], sigmoids, ctx.channels), None
 
 
 class GateBack(torch.autograd.Function):
@@ -216,9 +215,9 @@ class GateBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, edges: EdgeList, hidden: Tensor, grad: Tensor, sigmoids: Tensor, channels: int) -> Tensor:
         """Of hidden, from that of the result."""
-        ctx.edges, ctx.channels, ctx.sigmoids = edges, channels, sigmoids
+        ctx.edges, ctx.channels = edges, channels
         grad = grad.contiguous()
-        ctx.save_for_backward(hidden, grad)
+        ctx.save_for_backward(hidden, grad, sigmoids)
         out = torch.empty_like(hidden)
         shared = (sigmoids.shape[1], hidden, hidden.new_zeros(hidden.shape[1]), sigmoids, grad, out)
         edges.kernel.gate_backward(*edges.sizes, channels, len(hidden), *shared)
@@ -227,11 +226,11 @@ class GateBack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Of hidden and the gradient."""
-        edges, channels, (hidden, grad) = ctx.edges, ctx.channels, ctx.saved_tensors
+        edges, channels, (hidden, grad, sigmoids) = ctx.edges, ctx.channels, ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *_gate_thrice(edges, hidden, grad, grads[0], channels), None, None
         of_hidden, of_grad = torch.empty_like(hidden), torch.empty_like(grad)
-        shared = (ctx.sigmoids.shape[1], hidden, ctx.sigmoids, grad, grads[0].contiguous(), of_hidden, of_grad)
+        shared = (sigmoids.shape[1], hidden, sigmoids, grad, grads[0].contiguous(), of_hidden, of_grad)
         edges.kernel.gate_twice(*edges.sizes, channels, len(hidden), *shared)
         return None, of_hidden, of_grad, None, None
 
