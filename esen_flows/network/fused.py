@@ -15,7 +15,7 @@ from esen_flows.network.edges import EdgeGeometry, sum_messages
 from esen_flows.network.harmonics import reduced_order
 from esen_flows.network.native import MAX_LMAX, Kernels, kernels
 from esen_flows.network.norms import degree_index
-from esen_flows.network.so2 import MixM, SO2Convolution
+from esen_flows.network.so2 import Columns, SO2Convolution
 from esen_flows.network.so3 import by_rows
 from esen_flows.network.steps import Edges, Radial, Step
 
@@ -33,18 +33,8 @@ class Product:
 
 
 def _products(convolution: SO2Convolution) -> list[Product]:
-    rows = convolution.lmax + 1
-    n_in, n_out, extra = convolution.in_channels, convolution.out_channels, convolution.extra_outputs
-    first = Product(slice(0, rows * n_in), slice(0, extra + rows * n_out), convolution.fc_m0.weight.detach().T)
-    products, done = [first], rows
-    for m, mix in enumerate(cast(Sequence[MixM], convolution.so2_m_conv), start=1):
-        weight = mix.block().detach().T
-        shares = (2 * (rows - m),) if mix.weights == "complex" else (rows - m, rows - m)
-        for share in shares:
-            read = slice(done * n_in, (done + share) * n_in)
-            products.append(Product(read, slice(extra + done * n_out, extra + (done + share) * n_out), weight))
-            done += share
-    return products
+    weights = [matrix.detach().T for matrix in convolution.matrices()]
+    return [Product(read, write, weights[which]) for read, write, which in Columns.of(convolution)]
 
 
 def _bias(convolution: SO2Convolution) -> Tensor:

@@ -4,6 +4,10 @@ Features are kept as a list of parts, one per m = 0 .. mmax: (edges, lmax + 1, c
 (edges, 2 (lmax + 1 - m), channels) for m > 0, first the +m rows, then the -m rows.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +50,34 @@ class MixM(nn.Module):
         return torch.cat((torch.cat((real, -imaginary), dim=1), torch.cat((imaginary, real), dim=1)), dim=0)
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Matrix products of one convolution: columns `read` of the input times one weight are columns `write`."""
+
+    reads: tuple[slice, ...]
+    writes: tuple[slice, ...]
+    weights: tuple[int, ...]  # which weight each product takes
+    width_in: int
+    width_out: int
+
+    @classmethod
+    def of(cls, convolution: "SO2Convolution") -> "Columns":
+        """One product for m = 0, and for every m > 0 one (complex) or two (real) of the same weight."""
+        rows, done = convolution.lmax + 1, convolution.lmax + 1
+        n_in, n_out, extra = convolution.in_channels, convolution.out_channels, convolution.extra_outputs
+        found = [(slice(0, rows * n_in), slice(0, extra + rows * n_out), 0)]
+        for m, mix in enumerate(convolution.mixes, start=1):
+            for share in (2 * (rows - m),) if mix.weights == "complex" else (rows - m, rows - m):
+                read = slice(done * n_in, (done + share) * n_in)
+                found.append((read, slice(extra + done * n_out, extra + (done + share) * n_out), m))
+                done += share
+        reads, writes, weights = zip(*found, strict=True)
+        return cls(reads, writes, weights, done * n_in, extra + done * n_out)
+
+    def __iter__(self) -> Iterator[tuple[slice, slice, int]]:
+        return zip(self.reads, self.writes, self.weights, strict=True)
+
+
 class SO2Convolution(nn.Module):
     """Linear map of each m part, optionally modulated by a radial network, with extra scalar outputs for gates."""
 
@@ -70,6 +102,15 @@ class SO2Convolution(nn.Module):
         )
         if radial is not None:
             self.rad_func = radial
+
+    @property
+    def mixes(self) -> Sequence[MixM]:
+        """The weights of m = 1, 2, ..."""
+        return cast(Sequence[MixM], self.so2_m_conv)
+
+    def matrices(self) -> list[Tensor]:
+        """The (out, in) matrix of every m, as `Columns` counts them."""
+        return [self.fc_m0.weight, *(mix.block() for mix in self.mixes)]
 
     def forward(self, parts: list[Tensor], modulation: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Convolve.

@@ -17,7 +17,7 @@ from torch import Tensor
 from esen_flows.network.edges import EdgeGeometry
 from esen_flows.network.harmonics import reduced_order
 from esen_flows.network.native import MAX_LMAX, Kernels, kernels
-from esen_flows.network.so2 import GateActivation, MixM, SO2Convolution
+from esen_flows.network.so2 import Columns, GateActivation
 
 if TYPE_CHECKING:
     from esen_flows.network.so2 import EdgeBlock
@@ -252,41 +252,13 @@ def plain_gate(edges: EdgeList, hidden: Tensor, channels: int) -> Tensor:
     return rows * sigmoids[:, degrees].flatten(1)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Matrix products of one convolution: columns `read` of the input times one weight are columns `write`."""
-
-    reads: tuple[slice, ...]
-    writes: tuple[slice, ...]
-    weights: tuple[int, ...]  # which weight each product takes
-    width_in: int
-    width_out: int
-
-    @classmethod
-    def of(cls, convolution: SO2Convolution) -> "Columns":
-        """One product for m = 0, and for every m > 0 one (complex) or two (real) of the same weight."""
-        rows, done = convolution.lmax + 1, convolution.lmax + 1
-        n_in, n_out, extra = convolution.in_channels, convolution.out_channels, convolution.extra_outputs
-        found = [(slice(0, rows * n_in), slice(0, extra + rows * n_out), 0)]
-        for m, mix in enumerate(cast(Sequence[MixM], convolution.so2_m_conv), start=1):
-            for share in (2 * (rows - m),) if mix.weights == "complex" else (rows - m, rows - m):
-                read = slice(done * n_in, (done + share) * n_in)
-                found.append((read, slice(extra + done * n_out, extra + (done + share) * n_out), m))
-                done += share
-        reads, writes, weights = zip(*found, strict=True)
-        return cls(reads, writes, weights, done * n_in, extra + done * n_out)
-
-    def __iter__(self) -> Iterator[tuple[slice, slice, int]]:
-        return zip(self.reads, self.writes, self.weights, strict=True)
-
-
 class Products(torch.autograd.Function):
     """values (edges, in) -> (edges, out), plus a bias on the columns of the first product."""
 
     @staticmethod
     def forward(ctx: Any, columns: Columns, values: Tensor, bias: Tensor | None, *weights: Tensor) -> Tensor:
         """Weights are (out, in) of each product."""
-        ctx.columns, ctx.has_bias = columns, bias is not None
+        ctx.columns = columns
         ctx.save_for_backward(values, *weights)
         out = values.new_empty(len(values), columns.width_out)
         for read, write, which in columns:
@@ -363,9 +335,9 @@ def sum_by_kernels(block: "EdgeBlock", x: Tensor, geometry: EdgeGeometry, first:
     edges = EdgeList(kernel, one.lmax, one.mmax, *ends, geometry.by_source, first, rows)
     modulation = one.rad_func(geometry.basis, geometry.species, ends)
     rotated = _apply(GatherRotate, edges, x, geometry.rotation, modulation)
-    hidden = _apply(Products, Columns.of(one), rotated, one.fc_m0.bias, *_weights(one))
+    hidden = _apply(Products, Columns.of(one), rotated, one.fc_m0.bias, *one.matrices())
     gated = _apply(Gate, edges, hidden, one.out_channels)
-    values = _apply(Products, Columns.of(two), gated, two.fc_m0.bias, *_weights(two))
+    values = _apply(Products, Columns.of(two), gated, two.fc_m0.bias, *two.matrices())
     back = geometry.rotation * geometry.envelope.view(-1, 1, 1)
     return cast(Tensor, _apply(RotateBack, edges, values, back))
 
@@ -376,8 +348,3 @@ def _kernels(block: "EdgeBlock", x: Tensor, geometry: EdgeGeometry) -> Kernels |
     if block.so2_conv_1.lmax > MAX_LMAX or not isinstance(block.activation, GateActivation):
         return None
     return kernels(x.dtype) if x.dtype == geometry.rotation.dtype else None
-
-
-def _weights(convolution: SO2Convolution) -> list[Tensor]:
-    mixes = cast(Sequence[MixM], convolution.so2_m_conv)
-    return [convolution.fc_m0.weight, *(mix.block() for mix in mixes)]

@@ -10,6 +10,7 @@ from esen_flows.network import native, trained
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import ESEN
+from esen_flows.network.so2 import Columns
 from esen_flows.network.trained import EdgeList, Gate, GatherRotate, Products, RotateBack
 
 GATED = {name: config for name, config in VARIANTS.items() if config.act_type == "gate"}
@@ -104,8 +105,8 @@ def test_derivatives_of_three_orders(operation: str) -> None:
             return Gate.apply(edges, hidden, 2)
     else:
         convolution = network(TINY).blocks[0].edge_wise.so2_conv_2.requires_grad_(True)
-        columns = trained.Columns.of(convolution)
-        weights = [weight.detach().requires_grad_(True) for weight in trained._weights(convolution)]
+        columns = Columns.of(convolution)
+        weights = [weight.detach().requires_grad_(True) for weight in convolution.matrices()]
         inputs = (random(5, columns.width_in), random(columns.writes[0].stop), *weights)
 
         def function(*inputs: torch.Tensor) -> torch.Tensor:
