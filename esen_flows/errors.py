@@ -44,6 +44,12 @@ class NotConvergedError(EsenFlowsError):
     final = True
 
 
+class ExplosionError(EsenFlowsError):
+    """A relaxation or a trajectory left all bounds: the force field is of no use for this structure."""
+
+    final = True
+
+
 class SymmetryBrokenError(EsenFlowsError):
     """A relaxation left the space group that it had to keep."""
 

@@ -60,6 +60,9 @@ class RelaxOutput(Document):
     space_group_initial: int | None
     space_group_final: int | None
     energies_ev: Array  # (n_steps + 1,) energy along the path
+    positions_path_angstrom: Array | None = None  # (n_steps + 1, n, 3) where the protocol asks for the trajectory
+    cells_path_angstrom: Array | None = None  # (n_steps + 1, 3, 3)
+    redirected: bool | None = None  # of two stages: whether the free one broke the symmetry and was thrown away
 
 
 class ForcesOutput(Document):

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from esen_flows.schemas.keys import sha256_of
 
@@ -49,15 +49,36 @@ class NumericSettings(Frozen):
 
 
 class RelaxProtocol(Frozen):
-    """Relaxation of positions and cell with FIRE on the Frechet cell filter."""
+    """Relaxation of positions and cell, on the variables of ASE's Frechet cell filter."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory"}
+    )
 
     fmax_ev_per_angstrom: PositiveFloat = 1e-3  # tight enough for harmonic phonons
     max_steps: PositiveInt = 500
     relax_cell: bool = True
     cell_mask: tuple[bool, bool, bool, bool, bool, bool] = (True,) * 6  # Voigt xx yy zz yz xz xy
-    symmetry: Literal["free", "fix"] = "free"  # fix: ASE's FixSymmetry
+    # fix: ASE's FixSymmetry, as published protocols. lock: forces and stress projected on the space group of the start,
+    # for any cell shape and orientation, and in batches.
+    symmetry: Literal["free", "fix", "lock"] = "free"
     symprec_angstrom: PositiveFloat = 0.01
     parity: Parity = "as_is"  # average: use (E(x)+E(-x))/2 for a force field that is not O(3)-equivariant
+    optimizer: Literal["fire", "lbfgs"] = "fire"  # what all published protocols take; lbfgs needs fewer steps
+    hydrostatic: bool = False  # the cell keeps its shape
+    constant_volume: bool = False  # the cell keeps its volume
+    # k_SRME's second stage: relaxed again without symmetry, and thrown away where that changes the space group.
+    then_free: bool = False
+    keep_unconverged: bool = False  # leaderboards take whatever max_steps gave; else it is a failure
+    trajectory: bool = False  # store positions and cells of every step
+
+    @model_validator(mode="after")
+    def _possible(self) -> "RelaxProtocol":
+        if self.hydrostatic and self.constant_volume:
+            raise ValueError("hydrostatic and constant_volume together leave the cell as it is; set relax_cell=false")
+        if self.then_free and self.symmetry == "free":
+            raise ValueError("then_free is a stage after one with symmetry; set symmetry to fix or lock")
+        return self
 
 
 class DisplacementProtocol(Frozen):

@@ -1,0 +1,119 @@
+"""Forces and stress projected on the space group of a reference structure: a relaxation that cannot leave it.
+
+The group is found once and kept as permutations of atoms and Cartesian rotations. A deformation that commutes with
+the rotations leaves them as they are, so that they hold for every later cell, of whatever shape and orientation.
+"""
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+from esen_flows.errors import StructureError
+from esen_flows.physics.frechet import CellFreedom
+
+
+class SymmetryLock:
+    """The space group of a crystal.
+
+    Parameters
+    ----------
+    atoms : a crystal; only `refined` puts it exactly on its symmetry.
+    symprec_angstrom : how far atoms may be from it.
+
+    Attributes
+    ----------
+    number : of the space group, 1 to 230.
+
+    Raises
+    ------
+    StructureError : not periodic in three directions, or spglib finds no group.
+    """
+
+    def __init__(self, atoms: Atoms, symprec_angstrom: float) -> None:
+        formula = atoms.get_chemical_formula()
+        if not atoms.pbc.all():
+            raise StructureError(f"{formula} is not periodic in three directions: it has no space group to lock")
+        fractions = atoms.get_scaled_positions(wrap=False)
+        try:
+            found = spglib.get_symmetry_dataset((atoms.cell.array, fractions, atoms.numbers), symprec=symprec_angstrom)
+        except spglib.SpglibError:  # spglib is on its way from returning None to raising
+            found = None
+        if found is None:
+            raise StructureError(
+                f"no space group found for {formula} with symprec {symprec_angstrom} Angstrom; look for atoms on top "
+                "of each other, change symprec_angstrom, or relax with symmetry=free"
+            )
+        self.number = int(found.number)
+        self._atoms = atoms
+        self._fractions = fractions
+        self._fractional = found.rotations.astype(float)
+        self._translations = found.translations
+        self._permutations = self._images(atoms)
+        metric = atoms.cell.array @ atoms.cell.array.T
+        self._metric = np.mean(self._fractional.transpose(0, 2, 1) @ metric @ self._fractional, axis=0)
+        self._cell = self._refined_cell(atoms.cell.array)
+        columns = self._cell.T
+        self._rotations = columns @ self._fractional @ np.linalg.inv(columns)
+
+    def _images(self, atoms: Atoms) -> np.ndarray:
+        """(operations, atoms): where each operation takes each atom."""
+        other = atoms.numbers[:, None] != atoms.numbers[None]
+        images = np.empty((len(self._fractional), len(atoms)), dtype=np.intp)
+        for index, (rotation, translation) in enumerate(zip(self._fractional, self._translations, strict=True)):
+            apart = (self._fractions @ rotation.T + translation)[:, None] - self._fractions[None]
+            distance = np.linalg.norm((apart - np.rint(apart)) @ atoms.cell.array, axis=2)
+            distance[other] = np.inf
+            images[index] = distance.argmin(axis=1)
+            if len(np.unique(images[index])) < len(atoms):
+                raise StructureError(
+                    f"the space group {self.number} of {atoms.get_chemical_formula()} takes two atoms to one place; "
+                    "look for atoms on top of each other, or lower symprec_angstrom"
+                )
+        return images
+
+    def _refined_cell(self, cell: np.ndarray) -> np.ndarray:
+        """The cell of the symmetric metric that is nearest to `cell`: what a rotation could add is left out."""
+        triangular = np.linalg.cholesky(self._metric)
+        left, _, right = np.linalg.svd(triangular.T @ cell)
+        return np.asarray(triangular @ left @ right)
+
+    def refined(self) -> Atoms:
+        """The structure exactly on its space group, each atom as near as possible to where it was."""
+        total = np.zeros_like(self._fractions)
+        operations = zip(self._fractional, self._translations, self._permutations, strict=True)
+        for rotation, translation, image in operations:
+            moved, target = self._fractions @ rotation.T + translation, self._fractions[image]
+            total[image] += moved - np.rint(moved - target)
+        result = self._atoms.copy()
+        result.set_cell(self._cell)
+        result.set_scaled_positions(total / len(self._fractional))
+        return result
+
+    def forces(self, forces: np.ndarray) -> np.ndarray:
+        """The part of (atoms, 3) that has the symmetry of the crystal."""
+        result = np.zeros_like(forces)
+        for rotation, image in zip(self._rotations, self._permutations, strict=True):
+            result[image] += forces @ rotation.T
+        return np.asarray(result / len(self._rotations))
+
+    def stress(self, stress: np.ndarray) -> np.ndarray:
+        """The part of (3, 3) that has the symmetry of the crystal."""
+        rotations = self._rotations
+        return np.asarray((rotations @ stress @ rotations.transpose(0, 2, 1)).mean(axis=0))
+
+    def check_freedom(self, freedom: CellFreedom) -> None:
+        """Refuse strains that are free in some directions and not in others that the symmetry makes equal.
+
+        Raises
+        ------
+        StructureError : the strains that `freedom` allows are not a choice that the space group knows.
+        """
+        for component in np.eye(9).reshape(9, 3, 3):
+            symmetric = self.stress((component + component.T) / 2)
+            allowed = freedom.of_virial(symmetric[None])[0]
+            if np.abs(self.stress(allowed) - allowed).max() > 1e-6:
+                raise StructureError(
+                    f"cell_mask={freedom.mask} cuts through the space group {self.number} of "
+                    f"{self._atoms.get_chemical_formula()} in this orientation; free all components, or turn the "
+                    "crystal so that its axes are those of the mask"
+                )

@@ -1,0 +1,239 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import spglib
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.filters import FrechetCellFilter
+from ase.optimize import FIRE, LBFGS
+from scipy.spatial.transform import Rotation
+
+from esen_flows.errors import EvaluationError, ExplosionError, NotConvergedError, StructureError
+from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.physics.relax import relax, relax_many
+from esen_flows.schemas.documents import RelaxOutput
+from esen_flows.schemas.protocols import RelaxProtocol
+
+
+def crystals() -> list[Atoms]:
+    """Rattled and strained cells of one to eight atoms, of different lattices."""
+    made = []
+    for seed, (element, repeat) in enumerate(
+        (("Cu", (2, 1, 1)), ("Al", (2, 2, 1)), ("Ni", (1, 1, 1)), ("Au", (2, 2, 2)))
+    ):
+        atoms = bulk(element, cubic=element == "Ni").repeat(repeat)
+        atoms.rattle(0.05, seed=seed)
+        strain = 0.03 * np.random.default_rng(seed).normal(size=(3, 3))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        made.append(atoms)
+    return made
+
+
+def path_of_ase(atoms: Atoms, protocol: RelaxProtocol) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Positions, cell and energy of every step of ASE's own optimiser."""
+    work, path = atoms.copy(), []
+    work.calc = EMT()
+    target = work
+    if protocol.relax_cell:
+        freedom = {"hydrostatic_strain": protocol.hydrostatic, "constant_volume": protocol.constant_volume}
+        target = FrechetCellFilter(work, mask=list(protocol.cell_mask), **freedom)
+    optimizer = {"fire": FIRE, "lbfgs": LBFGS}[protocol.optimizer](target, logfile=None)
+    optimizer.attach(lambda: path.append((work.positions.copy(), work.cell.array.copy(), work.get_potential_energy())))
+    optimizer.run(fmax=protocol.fmax_ev_per_angstrom, steps=protocol.max_steps)
+    return path
+
+
+@pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {},
+        {"cell_mask": (True, True, True, False, False, False)},
+        {"hydrostatic": True},
+        {"constant_volume": True},
+        {"relax_cell": False},
+    ],
+    ids=lambda fields: next(iter(fields), "all"),
+)
+def test_every_step_is_that_of_ase(metals, optimizer: str, cell: dict) -> None:
+    """ASE 3.29, FIRE and LBFGS with FrechetCellFilter: whole trajectories."""
+    protocol = RelaxProtocol(optimizer=optimizer, max_steps=25, keep_unconverged=True, trajectory=True, **cell)
+    starts = crystals()
+    outcomes = dict(relax_many(starts, metals, protocol, atoms_at_once=13))
+    for index, atoms in enumerate(starts):
+        output, expected = outcomes[index], path_of_ase(atoms, protocol)
+        assert isinstance(output, RelaxOutput)
+        assert output.n_steps == len(expected) - 1 > 5
+        assert output.positions_path_angstrom == pytest.approx(np.array([step[0] for step in expected]), abs=1e-7)
+        assert output.cells_path_angstrom == pytest.approx(np.array([step[1] for step in expected]), abs=1e-7)
+        assert output.energies_ev == pytest.approx(np.array([step[2] for step in expected]), abs=1e-7)
+    changed = [not np.allclose(outcomes[i].structure.cell_angstrom, a.cell.array) for i, a in enumerate(starts)]
+    assert all(changed) == protocol.relax_cell
+
+
+@pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
+def test_members_do_not_influence_one_another(metals, optimizer: str) -> None:
+    protocol = RelaxProtocol(optimizer=optimizer, fmax_ev_per_angstrom=1e-2)
+    starts = crystals()
+    alone = [relax(atoms, metals, protocol) for atoms in starts]
+    assert len({output.n_steps for output in alone}) >= 3  # they leave one after the other
+    for at_once in (1, 9):
+        for index, output in relax_many(starts, metals, protocol, atoms_at_once=at_once):
+            assert output.n_steps == alone[index].n_steps
+            assert output.energy_ev == pytest.approx(alone[index].energy_ev, abs=1e-12)
+
+
+def test_quasi_newton_finds_the_same_minimum_in_fewer_steps(metals) -> None:
+    start = crystals()[0]
+    protocols = [RelaxProtocol(optimizer=name, fmax_ev_per_angstrom=1e-4) for name in ("fire", "lbfgs")]
+    outputs = [relax(start, metals, protocol) for protocol in protocols]
+    assert outputs[1].energy_ev == pytest.approx(outputs[0].energy_ev, abs=1e-6)
+    assert outputs[1].n_steps < 0.7 * outputs[0].n_steps
+
+
+def test_structures_enter_only_when_there_is_room(metals) -> None:
+    taken: list[int] = []
+
+    def stream():
+        for number, atoms in enumerate([bulk("Cu", a=3.7)] * 6):
+            taken.append(number)
+            yield atoms
+
+    outcomes = relax_many(stream(), metals, RelaxProtocol(), atoms_at_once=2)
+    next(outcomes)
+    assert len(taken) <= 4  # two on their way, one waiting, one that took the place of the first
+    assert len(list(outcomes)) == 5
+
+
+class Moody(ForceField):
+    """A force field that fails for gold, as a whole batch, and presses nickel together without end."""
+
+    key = label = "moody"
+
+    def __init__(self, inner: ForceField) -> None:
+        self.inner, self.declaration = inner, inner.declaration
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+        """See the class."""
+        if any("Au" in atoms.symbols for atoms in structures):
+            raise EvaluationError("NaN of gold")
+        self.force_evaluations += len(structures)
+        results = []
+        for atoms, result in zip(structures, self.inner.evaluate(structures), strict=True):
+            press = 50.0 / atoms.get_volume() * np.eye(3) if "Ni" in atoms.symbols else result.stress
+            results.append(Evaluation(result.energy, result.forces, press))
+        return results
+
+
+def test_what_fails_takes_nobody_along(metals) -> None:
+    """One fails in the force field, one explodes, one is unusable, one is no crystal; the others are as if alone."""
+    copper, _, nickel, gold = crystals()
+    starts = [copper, gold, Atoms(), nickel, molecule("CO"), bulk("Cu", a=3.7)]
+    outcomes = dict(relax_many(starts, Moody(metals), RelaxProtocol()))
+    types = [type(outcomes[index]) for index in range(6)]
+    assert types == [RelaxOutput, EvaluationError, StructureError, ExplosionError, RelaxOutput, RelaxOutput]
+    assert "Ni4 has 0.0" in str(outcomes[3])
+    for index in (0, 4, 5):
+        assert outcomes[index].energy_ev == pytest.approx(relax(starts[index], metals, RelaxProtocol()).energy_ev)
+
+
+def test_a_force_field_without_stress_cannot_relax_cells(metals) -> None:
+    class Stressless(Moody):
+        def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+            found = self.inner.evaluate(structures)
+            return [Evaluation(each.energy, each.forces, np.full((3, 3), np.nan)) for each in found]
+
+    start = crystals()[0]
+    with pytest.raises(EvaluationError, match="no stress to relax a cell by; set relax_cell=false"):
+        relax(start, Stressless(metals), RelaxProtocol())
+    assert relax(start, Stressless(metals), RelaxProtocol(relax_cell=False)).converged
+
+
+def ordered_alloy(turned: bool = True) -> Atoms:
+    """L1_0 CuAu (space group 123) as a supercell of two, slightly off its symmetry, in a general orientation."""
+    atoms = Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.8, 2.8, 3.9], pbc=True).repeat(
+        (1, 1, 2)
+    )
+    atoms.rattle(1e-3, seed=4)
+    if turned:
+        atoms.set_cell(atoms.cell.array @ Rotation.random(random_state=5).as_matrix().T, scale_atoms=True)
+    return atoms
+
+
+def group(atoms: Atoms) -> int:
+    return spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), 1e-5).number
+
+
+@pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
+def test_locked_symmetry_is_exact_in_any_orientation(metals, optimizer: str) -> None:
+    fields = {"fmax_ev_per_angstrom": 1e-5, "symprec_angstrom": 0.02, "optimizer": optimizer}
+    locked = relax(ordered_alloy(), metals, RelaxProtocol(symmetry="lock", **fields))
+    fixed = relax(ordered_alloy(turned=False), metals, RelaxProtocol(symmetry="fix", **fields))
+    assert group(locked.structure.to_atoms()) == group(fixed.structure.to_atoms()) == 123
+    assert locked.energy_ev == pytest.approx(fixed.energy_ev, abs=1e-7)
+    assert locked.volume_per_atom_angstrom3 == pytest.approx(fixed.volume_per_atom_angstrom3, rel=1e-4)
+    assert locked.n_steps > 5
+    free = relax(ordered_alloy(), metals, RelaxProtocol(fmax_ev_per_angstrom=1e-2))
+    assert group(free.structure.to_atoms()) != 123
+
+
+def test_lock_refuses_a_mask_that_cuts_through_the_symmetry(metals) -> None:
+    tetragonal = RelaxProtocol(
+        symmetry="lock", symprec_angstrom=0.02, cell_mask=(True, True, True, False, False, False)
+    )
+    assert relax(ordered_alloy(turned=False), metals, tetragonal).converged
+    with pytest.raises(StructureError, match="cuts through the space group 123 of Au2Cu2 in this orientation"):
+        relax(ordered_alloy(), metals, tetragonal)
+
+
+class Symmetric(Moody):
+    """EMT with a preference for one axis, which the free stage follows and the locked one must not."""
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+        """See the class."""
+        pull = np.diag([0.02, -0.01, -0.01])
+        return [Evaluation(e.energy, e.forces, e.stress + pull) for e in self.inner.evaluate(structures)]
+
+
+def test_a_free_stage_that_breaks_the_symmetry_is_thrown_away(metals) -> None:
+    start = bulk("Cu", cubic=True, a=3.65)
+    two_stages = RelaxProtocol(symmetry="lock", then_free=True, fmax_ev_per_angstrom=1e-4)
+    kept = relax(start, metals, two_stages)
+    assert (kept.redirected, kept.space_group_final) == (False, 225)
+    broken = relax(start, Symmetric(metals), two_stages)
+    assert (broken.redirected, broken.space_group_final) == (True, 225)
+    assert relax(start, Symmetric(metals), RelaxProtocol()).space_group_final == 139  # tetragonal
+
+
+def test_unconverged_structures_are_kept_on_request(metals) -> None:
+    start = crystals()[0]
+    with pytest.raises(NotConvergedError, match="stopped after 3 steps"):
+        relax(start, metals, RelaxProtocol(max_steps=3))
+    output = relax(start, metals, RelaxProtocol(max_steps=3, keep_unconverged=True))
+    assert not output.converged
+    assert output.n_steps == 3
+    assert output.fmax_ev_per_angstrom > 1e-3
+
+
+@pytest.mark.parametrize("symmetry", ["free", "fix"])
+def test_trajectories_on_request(metals, symmetry: str) -> None:
+    fields = {"symmetry": symmetry, "symprec_angstrom": 0.02}
+    output = relax(ordered_alloy(turned=False), metals, RelaxProtocol(trajectory=True, **fields))
+    assert output.positions_path_angstrom.shape == (output.n_steps + 1, 4, 3)
+    assert output.cells_path_angstrom[-1] == pytest.approx(output.structure.cell_angstrom)
+    assert output.positions_path_angstrom[-1] == pytest.approx(output.structure.positions_angstrom)
+    assert relax(ordered_alloy(turned=False), metals, RelaxProtocol(**fields)).positions_path_angstrom is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hydrostatic": True, "constant_volume": True}, "leave the cell as it is; set relax_cell=false"),
+        ({"then_free": True}, "set symmetry to fix or lock"),
+    ],
+)
+def test_contradictions_are_refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RelaxProtocol(**fields)
