@@ -26,7 +26,8 @@ BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
 BARE_OWN = ("esen_flows.errors", "esen_flows.units", "esen_flows.schemas.keys", "esen_flows.schemas.checkpoint_header")
 # What a bare room may import inside a function, because it is reached only where the package is there.
 LAZY_IN_BARE_ROOMS = {
-    "esen_flows/forcefield/third_party.py": {"sevenn"},
+    "esen_flows/forcefield/third_party_chgnet.py": {"chgnet", "pymatgen"},
+    "esen_flows/forcefield/third_party_sevennet.py": {"sevenn"},
     "esen_flows/forcefield/load.py": {"esen_flows.schemas.card"},
     "esen_flows/forcefield/pull.py": {"esen_flows.schemas.card", "esen_flows.settings"},
     "esen_flows/network/grid.py": {"e3nn.o3"},

@@ -1,5 +1,6 @@
 """Force fields by the name of a card or the path of a checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -9,10 +10,11 @@ from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.forcefield.third_party import sevennet
+from esen_flows.forcefield.third_party_chgnet import chgnet
+from esen_flows.forcefield.third_party_sevennet import sevennet
 
 # A closed choice: a card's `builder` names one of these.
-THIRD_PARTY = {"sevennet": sevennet}
+THIRD_PARTY: dict[str, Callable[..., ForceField]] = {"sevennet": sevennet, "chgnet": chgnet}
 
 
 def load_force_field(
@@ -29,7 +31,7 @@ def load_force_field(
     ----------
     card_or_path : name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
     device : a torch device, such as "cpu", "cuda" or "cuda:1".
-    dtype : of the arithmetic. A third-party force field keeps its own, see its declaration.
+    dtype : of the arithmetic. A third-party force field whose card names one keeps that.
     compile : an eSEN through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs the
         package's own compiled kernels, used without this, are faster.
     tf32 : float32 products on a GPU may be rounded to 10 bits: faster, and only for screening.
@@ -59,7 +61,7 @@ def load_force_field(
             raise InputError(
                 f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
             )
-        return builder(**card.arguments, device=device)
+        return builder(**card.arguments, device=device, dtype=card.dtype or dtype)
     checkpoint = load(checkpoint_path(card))
     return EsenForceField(checkpoint, label=card.name, device=device, dtype=dtype, compile=compile, tf32=tf32)
 

@@ -1,6 +1,5 @@
 """ASE calculators behind the contract."""
 
-import builtins
 from typing import ClassVar
 
 import numpy as np
@@ -12,9 +11,9 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 
-from esen_flows.errors import EvaluationError, ModelError, StructureError, UnknownElementError
+from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party import AseForceField, sevennet
+from esen_flows.forcefield.third_party import AseForceField
 from esen_flows.testing import check_force_field
 
 
@@ -109,36 +108,3 @@ def test_structures_are_refused_before_anything_is_computed(copper):
 def test_a_result_that_is_not_a_number_is_an_error(copper, values):
     with pytest.raises(EvaluationError, match="NaN or infinite"):
         _adapted(Broken(*values)).evaluate([copper])
-
-
-def test_sevennet_without_its_package_names_the_remedy(monkeypatch):
-    real = builtins.__import__
-
-    def without_sevenn(name, *args, **kwargs):
-        if name.split(".")[0] == "sevenn":
-            raise ModuleNotFoundError("No module named 'sevenn'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_sevenn)
-    with pytest.raises(ModelError, match=r"pip install 'esen_flows\[label\]'"):
-        sevennet()
-
-
-@pytest.mark.slow
-def test_sevennet_l3i5_on_silicon():
-    pytest.importorskip("sevenn")
-    from esen_flows.schemas.card import resolve_model
-
-    force_field = sevennet()
-    assert force_field.key == resolve_model("sevennet_l3i5").key
-    assert {14, 29} <= force_field.declaration.elements
-    # The lattice constant of this labeller is 5.4667 Angstrom: there the pressure is zero, to 0.1 GPa.
-    silicon = bulk("Si", a=5.4667)
-    (result,) = force_field.evaluate([silicon])
-    assert np.abs(result.stress).max() < 0.1 / 160.2
-    assert np.abs(result.forces).max() < 1e-4
-    rattled = silicon.copy()
-    rattled.rattle(0.1, seed=0)
-    check_force_field(force_field, [rattled])
-    with pytest.raises(ModelError, match="sevenn cannot load 'no-such-model'"):
-        sevennet("no-such-model")
