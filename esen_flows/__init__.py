@@ -6,9 +6,10 @@ The public names load on first use, so that `import esen_flows` costs neither to
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load_force_field"]
+__all__ = ["load_force_field", "submit"]
 
 if TYPE_CHECKING:
+    from esen_flows.campaigns.submit import submit
     from esen_flows.forcefield.load import load_force_field
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from esen_flows.forcefield.load import load_force_field
 
         return load_force_field
+    if name == "submit":
+        from esen_flows.campaigns.submit import submit
+
+        return submit
     raise AttributeError(f"module 'esen_flows' has no attribute {name!r}; public names: {', '.join(__all__)}")

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from esen_flows.cli.overrides import UsageError
 from esen_flows.cli.questions import Dtype, Question, ask
 from esen_flows.cli.report import print_report
 from esen_flows.errors import InputError
@@ -39,6 +40,9 @@ Tf32 = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder for figures.", show_default="results/FORMULA-KEY")
 ]
+Submit = Annotated[
+    bool, typer.Option("--submit", help="Compute nothing here: add the jobs to the launchpad, for rlaunch to run.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,10 +61,11 @@ def relax(
     compile_: Compile = False,
     tf32: Tf32 = False,
     output: Output = None,
+    submit: Submit = False,
 ) -> None:
     """Relax positions and cell."""
     question = ask("relax", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
-    _answer(question, output)
+    _answer(question, output, submit)
 
 
 def phonon(
@@ -72,10 +77,11 @@ def phonon(
     compile_: Compile = False,
     tf32: Tf32 = False,
     output: Output = None,
+    submit: Submit = False,
 ) -> None:
     """Harmonic phonons: bands, density of states, thermal properties, stability."""
     question = ask("phonon", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
-    _answer(question, output)
+    _answer(question, output, submit)
 
 
 def kappa(
@@ -87,13 +93,21 @@ def kappa(
     compile_: Compile = False,
     tf32: Tf32 = False,
     output: Output = None,
+    submit: Submit = False,
 ) -> None:
     """Lattice thermal conductivity: relaxation-time approximation and Wigner transport."""
     question = ask("conductivity", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
-    _answer(question, output)
+    _answer(question, output, submit)
 
 
-def _answer(question: Question, output: Path | None) -> None:
+def _answer(question: Question, output: Path | None, submit: bool) -> None:
+    if submit:
+        from esen_flows.cli.submission import submit_question
+
+        if output is not None:
+            raise UsageError("--output: of no meaning with --submit; later, the same command without --submit draws")
+        submit_question(question)
+        return
     _check_folder(output or Path("results"))
     with _interruptible():
         documents = _documents(question)

@@ -68,7 +68,9 @@ def label(
 def train(
     what: Annotated[str | None, ARGUMENT_WHAT] = None,
     data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
-    folder: Annotated[Path, typer.Option(help="where all goes; give it again to resume")] = Path("training"),
+    folder: Annotated[
+        Path | None, typer.Option(help="where all goes; give it again to resume", show_default="training")
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="held-out data; default: a share of --data")] = None,
     validation_fraction: Annotated[float, typer.Option(help="share of every group that is held out")] = 0.08,
     split_seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
@@ -82,21 +84,45 @@ def train(
     estimate: Annotated[bool, typer.Option("--estimate", help="say what it would cost, and stop")] = False,
     device: Annotated[str, typer.Option(help='"cpu" or "cuda"; several processes: start this with torchrun')] = "cpu",
     max_seconds: Annotated[float | None, typer.Option(help="save and leave after so long")] = None,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Store the data, add the stages to the launchpad, train nothing here.")
+    ] = False,
 ) -> None:
     """Train an eSEN, or fine-tune one (--finetune). Interrupted, it saves; the same command goes on batch for batch."""
     from esen_flows.cli.machine import tune_allocator
-    from esen_flows.cli.training_data import HeldOut, changes_of, parent_domain, read_sources, sources_of, stages_of
+    from esen_flows.cli.training_data import (
+        HeldOut,
+        asked_stages,
+        changes_of,
+        parent_domain,
+        read_sources,
+        sources_of,
+        stages_of,
+    )
     from esen_flows.training.distributed import joined
 
     if (what is None) == (finetune is None):
         raise UsageError("give a training file or a card, or --finetune MODEL with --data")
     of_stages = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate or None}
-    _refuse(of_stages if finetune is not None else {"--replay": replay}, "with" if finetune is not None else "without")
+    if finetune is not None:
+        _refuse({**of_stages, "--submit": submit or None}, "with --finetune")
+    else:
+        _refuse({"--replay": replay}, "without --finetune")
+    if submit:
+        of_this_process = {"--folder": folder, "--validation": validation, "--estimate": estimate or None}
+        _refuse(of_this_process, "with --submit")
     sources, changes = sources_of(data or []), changes_of(overrides or [])
     if not sources:
         raise UsageError("give --data: a labelled extended XYZ, or a folder made by esen-flows data import")
     held_out = HeldOut(validation, validation_fraction, split_seed)
+    if what is not None and submit:
+        from esen_flows.cli.submission import submit_training
+
+        asked = list(asked_stages(what, recipe, stage, sources, changes))
+        submit_training(asked, held_out, initial, device, max_seconds)
+        return
     tune_allocator()
+    folder = folder or Path("training")
     if what is not None:
         stages = stages_of(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
         if estimate:
@@ -114,7 +140,7 @@ def train(
 def _refuse(options: dict[str, Any], how: str) -> None:
     """An option that would be ignored is an error."""
     if given := [name for name, value in options.items() if value is not None]:
-        raise UsageError(f"{', '.join(given)}: of no meaning {how} --finetune; leave it out")
+        raise UsageError(f"{', '.join(given)}: of no meaning {how}; leave it out")
 
 
 def _train(

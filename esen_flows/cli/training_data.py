@@ -119,11 +119,24 @@ def stages_of(
     from esen_flows.training.recipe import Stage
 
     stages = []
-    for name, config, wanted in _configs(what, recipe, number, changes):
+    for name, config, chosen in asked_stages(what, recipe, number, sources, changes):
         own = folder / name if folder is not None and name else folder
-        training, validation = held_out.split(read_sources(_given(wanted, sources, what)), own)
+        training, validation = held_out.split(read_sources(chosen), own)
         stages.append(Stage(name, config, training, validation))
     return stages
+
+
+def asked_stages(
+    what: str, recipe: str | None, number: int | None, sources: Sequence[Source], changes: Mapping[str, Any]
+) -> Iterator[tuple[str, "TrainingConfig", list[Source]]]:
+    """Name, settings and data of each stage of a training file or of a card's recipe, before data are read.
+
+    Raises
+    ------
+    UsageError, InputError : as `stages_of`.
+    """
+    for name, config, wanted in _configs(what, recipe, number, changes):
+        yield name, config, _given(wanted, sources, what)
 
 
 def _configs(

@@ -45,7 +45,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to write them; made 
     jobflow, launchpad, worker = (path.resolve() for path in write_jobflow_files(store.database, folder))
     typer.echo(f"written, readable by you alone because they may hold a password:\n  {jobflow}\n  {launchpad}")
     typer.echo(f"  {worker}\nto use them:\n  export JOBFLOW_CONFIG_FILE={jobflow}")
-    typer.echo(f"  lpad -l {launchpad} reset      # once, before the first workflow")
+    typer.echo(f"  lpad -l {launchpad} reset   # once, unless flows were submitted: it deletes them")
     typer.echo(f"  rlaunch -l {launchpad} -w {worker} rapidfire")
     if store.database.lease is not None:
         typer.echo(

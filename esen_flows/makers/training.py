@@ -239,7 +239,7 @@ class PretrainFinetuneFlow(Maker):
         if labelling:
             data = labelling[0].output
         last_data = data if finetune_data is None else finetune_data
-        stages = _chained([(self.pretrain, data), (self.finetune, last_data)])
+        stages = chained([(self.pretrain, data), (self.finetune, last_data)])
         judges = _judges(self.evaluate, self.finetune.split, last_data, stages[-1])
         return _flow([*labelling, *stages], judges, self.name)
 
@@ -287,13 +287,18 @@ class RecipeFlow(Maker):
             name = f"{self.card} {number} {path.stem}"
             maker = replace(self.stage, name=name, config=read_config(path))
             stages.append((maker, [(data[source.name], source.repeats) for source in stage.data]))
-        jobs = _chained(stages)
+        jobs = chained(stages)
         judges = _judges(self.evaluate, self.stage.split, stages[-1][1], jobs[-1])
         return _flow(jobs, judges, f"{self.card} {chosen}")
 
 
-def _chained(stages: "Sequence[tuple[TrainMaker, Data | Sequence[tuple[Data, int]]]]") -> list[Job]:
-    """A job for each stage, which starts from the network of the one before it; keyed where all data are known."""
+def chained(stages: "Sequence[tuple[TrainMaker, Data | Sequence[tuple[Data, int]]]]") -> list[Job]:
+    """A job for each stage, which starts from the network of the one before it; keyed where all data are known.
+
+    Parameters
+    ----------
+    stages : the Maker of each stage, and its data as `TrainMaker.make` takes them.
+    """
     jobs: list[Job] = []
     request: ResultRequest | None = None
     for number, (maker, data) in enumerate(stages):

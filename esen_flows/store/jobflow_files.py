@@ -2,10 +2,12 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import bson
 import yaml
 
 from esen_flows.errors import InputError
@@ -33,6 +35,23 @@ def job_store_spec(database: Database) -> dict[str, Any]:
     }
 
 
+def launchpad_spec(database: Database) -> dict[str, Any]:
+    """What FireWorks' `LaunchPad.from_dict` takes: its collections beside ours; with the server's URI and password."""
+    return {
+        "host": database.uri,
+        "uri_mode": True,
+        "name": database.database_name,
+        "mongoclient_kwargs": database.client_options,
+        "logdir": None,
+        "strm_lvl": "INFO",
+    }
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """A document as the server gets it; it refuses one of more than 16 MB."""
+    return bytes(bson.encode(document))
+
+
 def write_jobflow_files(database: Database, folder: Path) -> list[Path]:
     """Write jobflow.yaml, my_launchpad.yaml and my_fworker.yaml for a database; readable by this user alone.
 
@@ -44,18 +63,10 @@ def write_jobflow_files(database: Database, folder: Path) -> list[Path]:
     ------
     InputError : one of them exists; then none is written.
     """
-    launchpad = {
-        "host": database.uri,
-        "uri_mode": True,
-        "name": database.database_name,
-        "mongoclient_kwargs": database.client_options,
-        "logdir": None,
-        "strm_lvl": "INFO",
-    }
     worker = {"name": platform.node(), "category": "", "query": "{}"}
     contents = {
         "jobflow.yaml": {"JOB_STORE": job_store_spec(database)},
-        "my_launchpad.yaml": launchpad,
+        "my_launchpad.yaml": launchpad_spec(database),
         "my_fworker.yaml": worker,
     }
     folder.mkdir(parents=True, exist_ok=True)

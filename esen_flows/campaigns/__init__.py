@@ -1,0 +1,1 @@
+"""From flows and campaigns to fireworks; the only room that knows FireWorks."""
