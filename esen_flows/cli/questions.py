@@ -12,6 +12,7 @@ from esen_flows.cli.structure_files import check_crystal, check_elements, check_
 from esen_flows.errors import StructureError
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
+from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest, conductivity_requests, phonon_requests, relax_request
 
@@ -53,6 +54,7 @@ def ask(
     *,
     compile: bool = False,
     tf32: bool = False,
+    protocol_name: str = "general",
 ) -> Question:
     """Read and check everything that a command was given.
 
@@ -63,10 +65,10 @@ def ask(
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UsageError(f"--device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
-    protocol = _protocol(kind, assignments)
     reference = resolve_model(model)
     atoms = read_structure(file)
     check_structure(atoms, file.name)
+    protocol = _protocol(kind, assignments, protocol_name, atoms)
     _check_purpose(kind, protocol, atoms, file.name)
     check_elements(atoms, reference)
     if kind != "relax":
@@ -79,12 +81,14 @@ def ask(
     return Question(kind, atoms, reference, protocol, numeric, device, steps)
 
 
-def _protocol(kind: Property, assignments: list[str]) -> AnyProtocol:
+def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -> AnyProtocol:
     if kind == "relax":
         return with_overrides(RelaxProtocol(), assignments)
     if kind == "phonon":
         return with_overrides(PhononProtocol(), assignments)
-    return with_overrides(ConductivityProtocol(), assignments)
+    protocol = with_overrides(conductivity_protocol(name, atoms), assignments)
+    check_supercells(protocol, name)
+    return protocol
 
 
 def _dtype(model: ModelReference, asked: Dtype | None) -> Dtype:

@@ -55,6 +55,7 @@ ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     "conductivity": (
         ("kappa_rta_w_per_m_k", "kappa RTA, {temperature_kelvin:g} K", "W/m/K", ".2f"),
         ("kappa_wigner_w_per_m_k", "kappa Wigner, {temperature_kelvin:g} K", "W/m/K", ".2f"),
+        ("kappa_lbte_w_per_m_k", "kappa LBTE, {temperature_kelvin:g} K", "W/m/K", ".2f"),
         ("max_frequency_thz", "highest frequency", "THz", ".3f"),
         ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
         ("mesh", "mesh", "", ""),

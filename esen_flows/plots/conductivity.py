@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 
-_METHOD = {"rta": "RTA", "wigner": "Wigner"}
+_METHOD = {"rta": "RTA", "wigner": "Wigner", "lbte": "LBTE"}
 # Below this share of the total, coherences would only stretch a logarithmic axis; the legend gives them as a number.
 _SHOWN_COHERENCE = 0.1
 _ANISOTROPIC = 0.01

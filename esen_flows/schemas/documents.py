@@ -133,7 +133,7 @@ class ConductivityOutput(Document):
     structure: StructureData  # the primitive cell
     temperatures_kelvin: Array
     mesh: tuple[int, int, int]
-    methods: dict[str, TransportResult]  # "rta", "wigner"
+    methods: dict[str, TransportResult]  # "rta", "wigner", "lbte"
     frequencies_thz: Array  # (n_q, n_bands) at irreducible q-points
     q_points: Array  # (n_q, 3)
     q_weights: Array  # (n_q,)
@@ -150,6 +150,10 @@ class ConductivityOutput(Document):
     seconds_transport: float
     phono3py_version: str
     backend: str
+    # At the temperature nearest to 300 K; absent from documents of earlier versions.
+    mode_kappa_w_per_m_k: dict[str, Array] | None = None  # by method, (n_q, n_bands); sums to the mean of xx, yy, zz
+    lifetimes_ps: Array | None = None  # (n_q, n_bands) by all scattering of the relaxation-time approximation
+    seconds_forces: float | None = None  # of the forces that this was made of
 
 
 class Failure(Document):

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 from esen_flows.schemas.keys import sha256_of
 
 Parity = Literal["average", "as_is"]
+Method = Literal["rta", "wigner", "lbte"]
+# Where noise is forgiven: within the reach of the supercell, or at Gamma alone (the test of PhononDB's 103).
+ImaginaryTest = Literal["near_gamma", "gamma"]
 ForceConstants = Literal["finite_displacement", "autodiff"]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
@@ -132,6 +135,8 @@ class PhononProtocol(Frozen):
 class ConductivityProtocol(Frozen):
     """Lattice thermal conductivity from second and third order force constants."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test"})
+
     relax: RelaxProtocol = RelaxProtocol(
         fmax_ev_per_angstrom=1e-4,
         max_steps=1000,
@@ -143,10 +148,11 @@ class ConductivityProtocol(Frozen):
     temperatures_kelvin: tuple[PositiveFloat, ...] = (
         100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0,
     )  # fmt: skip
-    methods: tuple[Literal["rta", "wigner"], ...] = ("rta", "wigner")
+    methods: tuple[Method, ...] = ("rta", "wigner")
     isotope_scattering: bool = False  # phono3py's default; the DFT reference values for Si are without
     boundary_mfp_micrometre: PositiveFloat | None = None
     imaginary_tolerance_thz: PositiveFloat = 0.05
+    imaginary_test: ImaginaryTest = "near_gamma"
 
     @field_validator("temperatures_kelvin")
     @classmethod
@@ -159,12 +165,15 @@ class ConductivityProtocol(Frozen):
 class TransportProtocol(Frozen):
     """The part of a ConductivityProtocol that needs no force call: it is what a conductivity result is keyed by."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test"})
+
     mesh: tuple[PositiveInt, PositiveInt, PositiveInt]
     temperatures_kelvin: tuple[PositiveFloat, ...]
-    methods: tuple[Literal["rta", "wigner"], ...]
+    methods: tuple[Method, ...]
     isotope_scattering: bool
     boundary_mfp_micrometre: PositiveFloat | None
     imaginary_tolerance_thz: PositiveFloat = Field(default=0.05)
+    imaginary_test: ImaginaryTest = "near_gamma"
 
     @classmethod
     def of(cls, protocol: ConductivityProtocol) -> "TransportProtocol":

@@ -129,6 +129,7 @@ SUMMARIES: dict[str, dict[str, Type]] = {
         "temperature_kelvin": "number",
         "kappa_rta_w_per_m_k": "number",
         "kappa_wigner_w_per_m_k": "number",
+        "kappa_lbte_w_per_m_k": "number",
         **_LATTICE,  # type: ignore[dict-item]
         "max_frequency_thz": "number",
         "min_frequency_thz": "number",

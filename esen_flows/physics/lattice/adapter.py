@@ -1,4 +1,5 @@
-"""Every call of phonopy and phono3py. Their names, defaults and result keys change between versions: only here.
+"""Every call of phonopy and phono3py. Their names, defaults and result keys change between versions: only here, and,
+for the third order, in `anharmonic`.
 
 In and out go our own arrays and documents, in eV, Angstrom, THz. Written for phonopy and phono3py 4.8.
 
@@ -28,7 +29,6 @@ import phono3py
 import phonopy
 from ase import Atoms
 from phono3py import Phono3py
-from phono3py.conductivity.factory import conductivity_calculator
 from phono3py.file_IO import parse_FORCES_FC2, parse_FORCES_FC3
 from phono3py.interface.phono3py_yaml import read_phono3py_yaml
 from phonopy import Phonopy
@@ -51,7 +51,6 @@ from esen_flows.physics.lattice.datasets import (
     Nac,
     Plans,
     Thermal,
-    Transport,
     is_random,
     plain,
     with_forces,
@@ -63,10 +62,8 @@ from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 PHONOPY_VERSION: str = phonopy.__version__
 PHONO3PY_VERSION: str = phono3py.__version__
 SYMPREC_ANGSTROM = 1e-5  # phonopy's default, with which published displacements were made
-CUMULATIVE_POINTS = 201
 DOS_POINTS = 401
 Q_POINTS_PER_CHUNK = 128
-METRES_PER_SECOND_PER_THZ_ANGSTROM = 100.0
 
 
 def plan_displacements(
@@ -84,7 +81,7 @@ def plan_displacements(
         plan = _plan(harmonic.dataset, harmonic.supercell, harmonic.supercells_with_displacements)
         return Plans(np.array(harmonic.primitive_matrix), plan, None)
     separate = not np.array_equal(fc2_matrix, fc3_matrix)
-    anharmonic = _phono3py(
+    anharmonic = new_phono3py(
         StructureData.from_atoms(unitcell), fc3_matrix, fc2_matrix if separate else None, "auto", symprec_angstrom
     )
     anharmonic.generate_displacements(distance=displacement_angstrom, cutoff_pair_distance=pair_cutoff_angstrom)
@@ -98,10 +95,12 @@ def plan_displacements(
 
 def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any) -> DisplacementPlan:
     # phono3py leaves None where a pair is beyond the cutoff.
-    return DisplacementPlan(plain(dataset), _ase(perfect), [_ase(cell) for cell in supercells if cell is not None])
+    return DisplacementPlan(
+        plain(dataset), ase_atoms(perfect), [ase_atoms(cell) for cell in supercells if cell is not None]
+    )
 
 
-def _ase(cell: PhonopyAtoms) -> Atoms:
+def ase_atoms(cell: PhonopyAtoms) -> Atoms:
     return Atoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True)
 
 
@@ -124,7 +123,9 @@ def _phonopy(cell: StructureData, matrix: Any, primitive_matrix: Any, symprec: f
 
 
 @_on_purpose()
-def _phono3py(cell: StructureData, fc3_matrix: Any, fc2_matrix: Any, primitive_matrix: Any, symprec: float) -> Phono3py:
+def new_phono3py(
+    cell: StructureData, fc3_matrix: Any, fc2_matrix: Any, primitive_matrix: Any, symprec: float
+) -> Phono3py:
     return Phono3py(
         _phonopy_atoms(cell),
         fc3_matrix,
@@ -137,7 +138,7 @@ def _phono3py(cell: StructureData, fc3_matrix: Any, fc2_matrix: Any, primitive_m
 
 
 @contextmanager
-def _symmetric(mesh: Sequence[int]) -> Iterator[None]:
+def symmetric_mesh(mesh: Sequence[int]) -> Iterator[None]:
     """Say what is wrong with a mesh that a crystal's symmetry does not map onto itself."""
     try:
         yield
@@ -150,7 +151,7 @@ def _symmetric(mesh: Sequence[int]) -> Iterator[None]:
         ) from error
 
 
-def _solver(dataset: Dataset) -> str:
+def solver_of(dataset: Dataset) -> str:
     return "symfc" if is_random(dataset) else "traditional"
 
 
@@ -162,7 +163,7 @@ class Harmonic:
             forces.unitcell, forces.supercell_matrix_fc2, forces.primitive_matrix, forces.symprec_angstrom
         )
         phonon.dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
-        solver = _solver(forces.displacements_fc2)
+        solver = solver_of(forces.displacements_fc2)
         phonon.produce_force_constants(calculate_full_force_constants=False, fc_calculator=solver, show_drift=False)
         if solver == "traditional":
             phonon.symmetrize_force_constants(level=3, show_drift=False)  # level 3: as phono3py's default
@@ -173,7 +174,7 @@ class Harmonic:
     @property
     def primitive(self) -> Atoms:
         """The primitive cell."""
-        return _ase(self._phonon.primitive)
+        return ase_atoms(self._phonon.primitive)
 
     @property
     def supercell_vectors(self) -> np.ndarray:
@@ -222,7 +223,7 @@ class Harmonic:
         Only irreducible q-points are visited; phonopy's own projection visits all, to the same result.
         """
         symmetry = self._phonon.primitive_symmetry
-        with _symmetric(mesh):
+        with symmetric_mesh(mesh):
             grid = BZGrid(
                 list(mesh),
                 lattice=self._phonon.primitive.cell,
@@ -252,129 +253,6 @@ class Harmonic:
         return Densities(q_points, sampled, np.array(result.sampling_points), projected.sum(axis=0), projected)
 
 
-class Anharmonic:
-    """Second- and third-order force constants and what follows from them."""
-
-    def __init__(self, forces: ForcesOutput, nac: Nac | None = None) -> None:
-        if forces.supercell_matrix_fc3 is None or forces.displacements_fc3 is None or forces.forces_fc3 is None:
-            raise InputError("conductivity needs third-order forces, got second order; displace with order=3")
-        separate = not np.array_equal(forces.supercell_matrix_fc2, forces.supercell_matrix_fc3)
-        ph3 = _phono3py(
-            forces.unitcell,
-            forces.supercell_matrix_fc3,
-            forces.supercell_matrix_fc2 if separate else None,
-            forces.primitive_matrix,
-            forces.symprec_angstrom,
-        )
-        ph3.dataset = with_forces(forces.displacements_fc3, forces.forces_fc3)
-        solver = _solver(forces.displacements_fc3)
-        ph3.produce_fc3(fc_calculator=solver)
-        if separate:
-            ph3.phonon_dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
-            ph3.produce_fc2(fc_calculator=_solver(forces.displacements_fc2))
-        if solver == "traditional":
-            ph3.symmetrize_fc3()
-        if _solver(forces.displacements_fc2) == "traditional":
-            ph3.symmetrize_fc2()
-        if nac is not None:
-            ph3.nac_params = nac
-        self._ph3 = ph3
-
-    @property
-    def primitive(self) -> Atoms:
-        """The primitive cell."""
-        return _ase(self._ph3.primitive)
-
-    @property
-    def supercell_vectors(self) -> np.ndarray:
-        """(3, 3) lattice vectors of the second-order supercell in Angstrom."""
-        return np.array(self._ph3.phonon_supercell.cell)
-
-    @property
-    def fc2(self) -> np.ndarray:
-        """(n_primitive, n_supercell, 3, 3) in eV/Angstrom^2."""
-        return np.array(self._ph3.fc2)
-
-    @property
-    def fc3(self) -> np.ndarray:
-        """(n_primitive, n_supercell, n_supercell, 3, 3, 3) in eV/Angstrom^3."""
-        return np.array(self._ph3.fc3)
-
-    def grid_modes(self, mesh: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Set the mesh; all its q-points (n, 3), zone boundaries included, and frequencies (n, n_bands) in THz."""
-        with _symmetric(mesh):
-            self._ph3.mesh_numbers = list(mesh)
-        self._ph3.init_phph_interaction(
-            average_degenerate_weights=True, symmetrize_tetrahedra=True, exclude_gamma_acoustic=True
-        )
-        self._ph3.run_phonon_solver()
-        grid = self._ph3.grid
-        return np.array(grid.addresses @ grid.QDinv.T), np.array(self._ph3.get_phonon_data()[0])
-
-    def transport(
-        self,
-        temperatures: Sequence[float],
-        wigner: bool,
-        isotope: bool,
-        boundary_mfp_micrometre: float | None,
-        cumulative_temperature_index: int,
-    ) -> Transport:
-        """Conductivity on the mesh of the last `grid_modes`, in the relaxation-time approximation.
-
-        Wigner: Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019), "SMM19" in phono3py, from the same linewidths.
-        """
-        ph3 = self._ph3
-        ph3.run_thermal_conductivity(
-            temperatures=list(temperatures), is_isotope=isotope, boundary_mfp=boundary_mfp_micrometre
-        )
-        rta = ph3.thermal_conductivity
-        unified: Any = None
-        if wigner:
-            unified = conductivity_calculator(
-                ph3.phph_interaction,
-                np.array(temperatures, dtype="double"),
-                [None],
-                method="SMM19-rta",
-                is_isotope=isotope,
-                boundary_mfp=boundary_mfp_micrometre,
-                lang=LATTICE_BACKEND,
-            )
-            # The linewidths are nearly all of the work, and the same.
-            unified.gamma = rta.gamma
-            unified.gamma_isotope = rta.gamma_isotope
-            unified.run()
-        points, cumulative = self._cumulative(rta, cumulative_temperature_index)
-        return Transport(
-            kappa_rta=rta.kappa[0],
-            kappa_wigner=unified.kappa[0] if wigner else None,
-            kappa_wigner_intra=unified.kappa_intra[0] if wigner else None,
-            kappa_wigner_inter=unified.kappa_inter[0] if wigner else None,
-            q_points=np.array(rta.qpoints),
-            q_weights=np.array(rta.grid_weights),
-            frequencies=np.array(rta.frequencies),
-            linewidths=np.array(rta.gamma[0]),
-            group_velocities=np.array(rta.group_velocities) * METRES_PER_SECOND_PER_THZ_ANGSTROM,
-            cumulative_frequencies=points,
-            cumulative_kappa=cumulative,
-        )
-
-    def _cumulative(self, rta: Any, temperature_index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean diagonal RTA conductivity carried below each frequency, by the tetrahedron method."""
-        ir_grid_points, _, ir_grid_map = get_ir_grid_points(self._ph3.grid)
-        mode_kappa = rta.mode_kappa[0, temperature_index, :, :, :3].mean(axis=-1)  # holds the weights already
-        result = TetrahedronDOSAccumulator(
-            np.maximum(rta.frequencies, 0.0),
-            self._ph3.grid,
-            mode_property=mode_kappa[None, :, :, None],
-            ir_grid_points=ir_grid_points,
-            ir_grid_map=ir_grid_map,
-            num_sampling_points=CUMULATIVE_POINTS,
-            symmetrize_tetrahedra=True,
-            lang=LATTICE_BACKEND,
-        ).result
-        return np.array(result.sampling_points), np.array(result.cumulative[0, :, 0])
-
-
 def read_phono3py(disp_yaml: Path, forces_fc3: Path | None, forces_fc2: Path | None) -> ForceSet:
     """Read phono3py_disp.yaml with FORCES_FC3 (and FORCES_FC2), or a phono3py_params.yaml(.xz) that holds its own."""
     data = read_phono3py_yaml(disp_yaml)
@@ -398,7 +276,7 @@ def read_phonopy(disp_yaml: Path, force_sets: Path | None, born: Path | None) ->
 
 
 def _force_set(data: Any, fc2_matrix: Any, fc3_matrix: Any, fc2: Any, fc3: Any) -> ForceSet:
-    cell = StructureData.from_atoms(_ase(data.unitcell))
+    cell = StructureData.from_atoms(ase_atoms(data.unitcell))
     matrix = fc3_matrix if fc2_matrix is None else fc2_matrix
     given = "auto" if data.primitive_matrix is None else data.primitive_matrix
     return ForceSet(

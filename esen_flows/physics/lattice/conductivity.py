@@ -5,7 +5,8 @@ import time
 import numpy as np
 
 from esen_flows.errors import ImaginaryModesError
-from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION, Anharmonic
+from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION
+from esen_flows.physics.lattice.anharmonic import Anharmonic
 from esen_flows.physics.lattice.datasets import Nac, Transport
 from esen_flows.physics.lattice.stability import judge
 from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput, StructureData, TransportResult
@@ -19,8 +20,9 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
     """Thermal conductivity by phonon-phonon scattering in the relaxation-time approximation, and by Wigner transport.
 
     "rta": the single-mode relaxation-time solution of the Boltzmann equation. "wigner": populations and coherences
-    (Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019)) with the same linewidths. Linewidths come from the
-    tetrahedron method; isotopes in natural abundance and a boundary are added where the protocol asks for them.
+    (Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019)) with the same linewidths. "lbte": the linearised Boltzmann
+    equation solved directly, with the full collision matrix. Linewidths come from the tetrahedron method; isotopes in
+    natural abundance and a boundary are added where the protocol asks for them.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
     nearest = int(np.argmin(np.abs(temperatures - CUMULATIVE_TEMPERATURE_KELVIN)))
     result = lattice.transport(
         protocol.temperatures_kelvin,
-        "wigner" in protocol.methods,
+        protocol.methods,
         protocol.isotope_scattering,
         protocol.boundary_mfp_micrometre,
         nearest,
@@ -67,6 +69,9 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
         seconds_transport=done - built,
         phono3py_version=PHONO3PY_VERSION,
         backend=LATTICE_BACKEND,
+        mode_kappa_w_per_m_k={method: result.mode_kappa[method] for method in protocol.methods},
+        lifetimes_ps=result.lifetimes,
+        seconds_forces=forces.seconds,
     )
 
 
@@ -84,6 +89,7 @@ def _refuse_unstable(lattice: Anharmonic, protocol: TransportProtocol) -> float:
         lattice.primitive.cell.array,
         lattice.supercell_vectors,
         protocol.imaginary_tolerance_thz,
+        gamma_alone=protocol.imaginary_test == "gamma",
     )
     if worst is not None:
         at = ", ".join(f"{x:.4g}" for x in q_points[worst[0]])
@@ -97,13 +103,11 @@ def _refuse_unstable(lattice: Anharmonic, protocol: TransportProtocol) -> float:
 
 
 def _by_method(result: Transport, method: str) -> TransportResult:
-    if method == "rta":
-        return TransportResult(
-            kappa_w_per_m_k=result.kappa_rta, kappa_particle_w_per_m_k=None, kappa_coherence_w_per_m_k=None
-        )
-    assert result.kappa_wigner is not None  # asked for by the protocol's methods
+    kappa = {"rta": result.kappa_rta, "wigner": result.kappa_wigner, "lbte": result.kappa_lbte}[method]
+    assert kappa is not None  # asked for by the protocol's methods
+    wigner = method == "wigner"
     return TransportResult(
-        kappa_w_per_m_k=result.kappa_wigner,
-        kappa_particle_w_per_m_k=result.kappa_wigner_intra,
-        kappa_coherence_w_per_m_k=result.kappa_wigner_inter,
+        kappa_w_per_m_k=kappa,
+        kappa_particle_w_per_m_k=result.kappa_wigner_intra if wigner else None,
+        kappa_coherence_w_per_m_k=result.kappa_wigner_inter if wigner else None,
     )

@@ -100,6 +100,9 @@ class Transport:
     group_velocities: np.ndarray
     cumulative_frequencies: np.ndarray
     cumulative_kappa: np.ndarray
+    kappa_lbte: np.ndarray | None
+    mode_kappa: dict[str, np.ndarray]
+    lifetimes: np.ndarray
 
 
 def is_random(dataset: Dataset) -> bool:

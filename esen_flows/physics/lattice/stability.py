@@ -17,6 +17,8 @@ def judge(
     primitive_vectors: np.ndarray,
     supercell_vectors: np.ndarray,
     tolerance_thz: float,
+    *,
+    gamma_alone: bool = False,
 ) -> tuple[Verdict, tuple[int, int] | None]:
     """Verdict over sampled phonons, and which one is the worst if the crystal is unstable.
 
@@ -30,14 +32,16 @@ def judge(
     q_points : (n_q, 3) in reduced coordinates of the primitive cell.
     primitive_vectors, supercell_vectors : (3, 3) lattice vectors in Angstrom, one a row.
     tolerance_thz : positive.
+    gamma_alone : forgive noise at Gamma itself only, and no negative frequency elsewhere, as the protocol of PhononDB's
+        103 conductivities does.
 
     Returns
     -------
     The verdict, and (q index, band index) of the most negative frequency that is not noise, or None.
     """
-    radius = _shortest(np.linalg.inv(supercell_vectors).T)
+    radius = 1e-6 if gamma_alone else _shortest(np.linalg.inv(supercell_vectors).T)
     near_gamma = distance_to_gamma(q_points, np.linalg.inv(primitive_vectors).T) < radius * (1.0 - 1e-6)
-    negative = frequencies < -ZERO_THZ
+    negative = frequencies < (0.0 if gamma_alone else -ZERO_THZ)
     forgivable = np.zeros_like(negative)
     forgivable[:, :N_ACOUSTIC] = near_gamma[:, None] & (frequencies[:, :N_ACOUSTIC] >= -tolerance_thz)
     real = negative & ~forgivable

@@ -6,7 +6,7 @@ from ase.build import bulk, fcc111, make_supercell, molecule
 from esen_flows.errors import NotConservativeError, StructureError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.physics.lattice.adapter import Anharmonic
+from esen_flows.physics.lattice.anharmonic import Anharmonic
 from esen_flows.physics.lattice.datasets import entries, included
 from esen_flows.physics.lattice.displacements import displaced_forces, supercell_matrices
 from esen_flows.schemas.documents import ForcesOutput

@@ -217,3 +217,30 @@ def test_dft_silicon_agrees_with_the_output_of_phono3py_3(shared_dir) -> None:
         assert output.group_velocities_m_per_s / 100 == pytest.approx(reference["group_velocity"][:], abs=1e-6)
         gamma = reference["gamma"][[0, 2, 4]]
     assert output.linewidths_thz.sum(axis=(1, 2)) == pytest.approx(gamma.sum(axis=(1, 2)), rel=0.01)
+
+
+def test_modes_add_up_to_every_method(forces: ForcesOutput) -> None:
+    asked = PROTOCOL.model_copy(
+        update={"methods": ("rta", "wigner", "lbte"), "isotope_scattering": True, "boundary_mfp_micrometre": 10.0}
+    )
+    output = conductivity(forces, asked)
+    nearest = 1  # 310 K
+    means = {name: result.kappa_w_per_m_k[nearest, :3].mean() for name, result in output.methods.items()}
+    for name, mean in means.items():
+        assert output.mode_kappa_w_per_m_k[name].shape == output.frequencies_thz.shape
+        assert output.mode_kappa_w_per_m_k[name].sum() == pytest.approx(mean, rel=1e-6)
+    # Of the same linewidths; on so coarse a mesh what is scattered back need not add.
+    assert 0.001 < abs(means["lbte"] / means["rta"] - 1) < 0.1
+    speeds = np.linalg.norm(output.group_velocities_m_per_s, axis=2)
+    free = 1 / (4 * np.pi * np.where(output.linewidths_thz[nearest] > 0, output.linewidths_thz[nearest], np.nan))
+    moving = np.isfinite(free) & (speeds > 1.0)  # m/s; at symmetric points group velocities are rounding noise
+    assert (output.lifetimes_ps[moving] <= free[moving]).all()
+    assert (output.lifetimes_ps[moving] < 0.999 * free[moving]).any()  # isotopes and the boundary shorten them
+    assert (speeds * output.lifetimes_ps)[moving].max() * 1e-6 < 10.0  # m/s ps = 1e-12 m; no path beyond the boundary
+
+
+def test_lifetimes_without_boundary_are_those_of_the_linewidths(output: ConductivityOutput) -> None:
+    linewidths = output.linewidths_thz[1]
+    scattered = linewidths > 0
+    assert output.lifetimes_ps[scattered] == pytest.approx(1 / (4 * np.pi * linewidths[scattered]))
+    assert np.isnan(output.lifetimes_ps[~scattered]).all()

@@ -16,7 +16,8 @@ from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
-from esen_flows.physics.lattice.adapter import Anharmonic, Harmonic
+from esen_flows.physics.lattice.adapter import Harmonic
+from esen_flows.physics.lattice.anharmonic import Anharmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.phonon import phonon
 from esen_flows.schemas.documents import ForcesOutput

@@ -44,3 +44,13 @@ def test_distance_is_to_the_nearest_reciprocal_lattice_point_of_an_oblique_cell(
     # (0.5, -0.5, 0) is 0.25 (b1 - b2) x 2: close to Gamma along the short difference vector.
     found = distance_to_gamma(np.array([[0.5, -0.5, 0.0], [0.0, 0.0, 0.25], [1.0, -2.0, 1.0]]), reciprocal)
     assert found == pytest.approx([0.5 * np.hypot(0.05, 0.3), 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("q", "band", "frequency", "expected"),
+    [(0, 0, -0.04, "acoustic_noise"), (0, 0, -0.06, "unstable"), (1, 2, -1e-6, "unstable"), (0, 3, -1e-6, "unstable")],
+)
+def test_at_gamma_alone_as_the_protocol_of_phonondb(q: int, band: int, frequency: float, expected: str) -> None:
+    frequencies = STABLE.copy()
+    frequencies[q, band] = frequency
+    assert judge(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05, gamma_alone=True)[0] == expected
