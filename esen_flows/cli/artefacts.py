@@ -14,8 +14,9 @@ Writer = Callable[[ResultDocument, Path], object]
 
 
 def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
-    """The files that a result of this kind has."""
-    return [folder / name for name in _WRITERS.get(document.kind, {})]
+    """The files that a result of this kind has, as far as it holds what they show."""
+    held = document.output or {}
+    return [folder / name for name in _WRITERS.get(document.kind, {}) if held.get(_NEEDS.get(name, "structure"))]
 
 
 def write_artefacts(document: ResultDocument, folder: Path) -> None:
@@ -80,8 +81,27 @@ def _cumulative(document: ResultDocument, path: Path) -> None:
     plot_cumulative(document, path)
 
 
+def _lifetimes(document: ResultDocument, path: Path) -> None:
+    from esen_flows.plots.lifetimes import plot_lifetimes
+
+    plot_lifetimes(document, path)
+
+
+def _mean_free_paths(document: ResultDocument, path: Path) -> None:
+    from esen_flows.plots.lifetimes import plot_mean_free_paths
+
+    plot_mean_free_paths(document, path)
+
+
+# Results of earlier versions do not hold these.
+_NEEDS = {"lifetimes.png": "mode_kappa_w_per_m_k", "mean_free_paths.png": "mode_kappa_w_per_m_k"}
 _WRITERS: dict[str, dict[str, Writer]] = {
     "relax": {"relaxed.extxyz": _relaxed, "relaxation.png": _relaxation},
     "phonon": {"phonon.png": _phonon},
-    "conductivity": {"kappa.png": _kappa, "cumulative_kappa.png": _cumulative},
+    "conductivity": {
+        "kappa.png": _kappa,
+        "cumulative_kappa.png": _cumulative,
+        "lifetimes.png": _lifetimes,
+        "mean_free_paths.png": _mean_free_paths,
+    },
 }

@@ -43,6 +43,10 @@ Output = Annotated[
 Submit = Annotated[
     bool, typer.Option("--submit", help="Compute nothing here: add the jobs to the launchpad, for rlaunch to run.")
 ]
+ProtocolName = Annotated[
+    str,
+    typer.Option("--protocol", help="general, or published: phonondb-v1, phonondb-v1-two-stage; --set comes after."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,9 +98,13 @@ def kappa(
     tf32: Tf32 = False,
     output: Output = None,
     submit: Submit = False,
+    protocol: ProtocolName = "general",
 ) -> None:
     """Lattice thermal conductivity: relaxation-time approximation and Wigner transport."""
-    question = ask("conductivity", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
+    assignments = set_ or []
+    question = ask(
+        "conductivity", file, model, assignments, dtype, device, compile=compile_, tf32=tf32, protocol_name=protocol
+    )
     _answer(question, output, submit)
 
 

@@ -69,7 +69,7 @@ def test_the_second_run_only_reads(copper: Any, folder: Path, capsys: pytest.Cap
     assert calls > 0
     (results,) = (folder / "results").iterdir()
     names = {path.name for path in results.iterdir()}
-    assert {"kappa.png", "cumulative_kappa.png"} <= names
+    assert {"kappa.png", "cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"} <= names
     assert not [name for name in names if name.startswith(".")]
 
     command = [sys.executable, "-c", CHILD, "kappa", "Cu.cif", "--model", str(copper.checkpoint), *FAST]

@@ -1,0 +1,54 @@
+"""Lifetimes and mean free paths as drawn, against numbers that can be added by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from esen_flows.errors import InputError
+from esen_flows.plots.lifetimes import cumulative_by_mean_free_path, plot_lifetimes, plot_mean_free_paths
+from esen_flows.schemas.documents import ResultDocument
+
+
+@pytest.fixture
+def document(conductivity_document) -> ResultDocument:
+    """Four modes: one at rest, and mean free paths of 0.4, 0.02 and 0.1 micrometres that carry 6, 1 and 3 W/m/K."""
+    made = conductivity_document()
+    made.output.update(
+        frequencies_thz=np.array([[0.0, 4.0], [2.0, 8.0]]),
+        lifetimes_ps=np.array([[np.nan, 20.0], [100.0, 50.0]]),
+        group_velocities_m_per_s=np.array([[[0.0, 0, 0], [0, 1000, 0]], [[4000, 0, 0], [0, 0, -2000.0]]]),
+        mode_kappa_w_per_m_k={"rta": np.array([[0.0, 1.0], [6.0, 3.0]])},
+    )
+    return made
+
+
+def test_cumulative_over_mean_free_paths(document: ResultDocument) -> None:
+    lengths, kappa = cumulative_by_mean_free_path(document.output)
+    np.testing.assert_allclose(lengths, [0.02, 0.1, 0.4])
+    np.testing.assert_allclose(kappa, [1.0, 4.0, 10.0])
+
+
+def test_mean_free_paths_are_drawn(document: ResultDocument, drawn, tmp_path: Path) -> None:
+    path = plot_mean_free_paths(document, tmp_path / "mean_free_paths.png", others=[document])
+    assert path.with_suffix(".svg").exists()
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_legend().get_texts()[0].get_text().endswith(": 10")
+    half = axes.lines[1]
+    assert (half.get_xdata()[0], half.get_ydata()[1]) == pytest.approx((0.4, 5.0))
+
+
+def test_lifetimes_are_drawn_with_the_period(document: ResultDocument, drawn, tmp_path: Path) -> None:
+    plot_lifetimes(document, tmp_path / "lifetimes.png")
+    axes = drawn[0].axes[0]
+    modes, period = axes.lines
+    np.testing.assert_allclose(modes.get_xdata(), [4.0, 2.0, 8.0])
+    np.testing.assert_allclose(modes.get_ydata(), [20.0, 100.0, 50.0])
+    np.testing.assert_allclose(period.get_ydata() * period.get_xdata(), 1.0)
+    assert axes.get_ylabel() == "Lifetime (ps)"
+
+
+def test_documents_without_lifetimes_are_refused(conductivity_document, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="kept no lifetimes; ask with another mesh, which makes no force call"):
+        plot_lifetimes(conductivity_document(), tmp_path / "lifetimes.png")
