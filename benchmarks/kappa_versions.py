@@ -1,0 +1,106 @@
+"""The same forces through phono3py 4.8 and 3.30: what a published conductivity owes to the version.
+
+    benchmarks/phono3py330_env.sh /tmp/phono3py330
+    python benchmarks/kappa_versions.py --old /tmp/phono3py330/bin/python --structures phononDB-PBE-structures.extxyz
+
+writes benchmarks/results/kappa_versions.json, crystal by crystal. Forces: SevenNet-0 in float64, averaged with the
+inverse, displacement 0.03 Angstrom, second order in 2x2x2 of the conventional cell (64 atoms), third order in 2x2x2 of
+the primitive one (16 atoms, all pairs): enough to compare versions, not converged with the cell. RTA and Wigner
+(MS-SMM19 in 3.30, SMM19 in 4.8) at 300 K, isotopes on, boundary 1e6 um, mesh 19^3, as the leaderboard of PhononDB-103
+has it. 4.8 runs twice: with its defaults, and with what esen_flows asks it for (weights of the tetrahedron method
+averaged over degenerate bands and over equivalent ways to cut, Gamma's acoustic modes left out).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from displacement_parity import PROTOCOL, TWICE_PRIMITIVE, crystal_of
+
+from esen_flows.forcefield.load import load_force_field
+from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.physics.relax import relax
+from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.protocols import DisplacementProtocol
+
+HERE = Path(__file__).parent
+FILE = HERE / "results" / "kappa_versions.json"
+DISPLACEMENT = DisplacementProtocol(
+    order=3, displacement_angstrom=0.03, fc2_supercell=(2, 2, 2), fc3_supercell=TWICE_PRIMITIVE
+)
+QUANTITIES = ("rta", "wigner", "wigner_particle", "wigner_coherence")
+
+
+def save(forces: ForcesOutput, path: Path) -> None:
+    """A force set as arrays and phono3py's own dataset."""
+    cell = forces.unitcell
+    np.savez(
+        path,
+        numbers=cell.numbers,
+        positions=cell.positions_angstrom,
+        cell=cell.cell_angstrom,
+        primitive_matrix=forces.primitive_matrix,
+        fc2_matrix=forces.supercell_matrix_fc2,
+        fc3_matrix=forces.supercell_matrix_fc3,
+        fc2_dataset=json.dumps(forces.displacements_fc2),
+        fc3_dataset=json.dumps(forces.displacements_fc3),
+        fc2_forces=forces.forces_fc2,
+        fc3_forces=forces.forces_fc3,
+    )
+
+
+def difference(new: dict[str, Any], old: dict[str, Any]) -> dict[str, float]:
+    """Relative differences of the means of xx, yy and zz."""
+    return {name: float(np.mean(new[name]) / np.mean(old[name]) - 1) for name in QUANTITIES}
+
+
+def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All numbers of one crystal."""
+    force_field = load_force_field("sevennet_0", dtype="float64")
+    relaxing = PROTOCOL.relax.model_copy(update={"parity": "average"})
+    atoms = relax(crystal_of(name, arguments.structures), force_field, relaxing).structure.to_atoms()
+    row: dict[str, Any] = {"crystal": name, "model": force_field.label, "model_key": force_field.key, "meshes": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "forces.npz"
+        save(displaced_forces(atoms, force_field, DISPLACEMENT), source)
+        for mesh in arguments.meshes:
+            found = {}
+            for version, python in (("new", sys.executable), ("old", arguments.old)):
+                target = Path(folder) / f"{version}.json"
+                worker = [python, "-W", "ignore", str(HERE / "kappa_versions_worker.py"), source, target, str(mesh)]
+                subprocess.run(list(map(str, worker)), check=True)
+                found[version] = json.loads(target.read_text())
+            old = found["old"]["defaults"]
+            row["meshes"][str(mesh)] = {
+                "phono3py_3_30": found["old"],
+                "phono3py_4_8": found["new"],
+                "relative_difference_of_4_8": {
+                    variant: difference(found["new"][variant], old) for variant in ("defaults", "esen_flows")
+                },
+            }
+            print(name, mesh, row["meshes"][str(mesh)]["relative_difference_of_4_8"], flush=True)
+    return row
+
+
+def main() -> None:
+    """Compare crystal by crystal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--old", required=True, help="python of an environment with phono3py 3.30.0")
+    parser.add_argument("--structures", type=Path, required=True, help="phononDB-PBE-structures.extxyz")
+    parser.add_argument("--crystals", nargs="+", default=["NaCl", "GaAs"], help="cubic members of PhononDB-103")
+    parser.add_argument("--meshes", type=int, nargs="+", default=[11, 19])
+    parser.add_argument("--output", type=Path, default=FILE)
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.crystals:
+        rows.append(compare(name, arguments))
+        arguments.output.write_text(json.dumps({"crystals": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
