@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from esen_flows import __version__
-from esen_flows.cli import data, db, doctor, models, properties, results, train
+from esen_flows.cli import converge, data, db, doctor, models, properties, results, train
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError
 
@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (properties, results, train, doctor):
+for module in (properties, converge, results, train, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

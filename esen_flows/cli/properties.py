@@ -5,16 +5,12 @@ card and the protocol. What computing needs is imported by `cli.run`.
 """
 
 import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from esen_flows.cli.answers import answered, interruptible
 from esen_flows.cli.overrides import UsageError
 from esen_flows.cli.questions import Dtype, Question, ask
 from esen_flows.cli.report import print_report
@@ -116,42 +112,12 @@ def _answer(question: Question, output: Path | None, submit: bool) -> None:
             raise UsageError("--output: of no meaning with --submit; later, the same command without --submit draws")
         submit_question(question)
         return
-    _check_folder(output or Path("results"))
-    with _interruptible():
-        documents = _documents(question)
+    check_folder(output or Path("results"))
+    with interruptible():
+        documents = answered(question)
         answer = documents[-1]
         folder = output or Path("results") / f"{answer.formula}-{answer.key[:8]}"
         print_report(documents, _files(answer, folder))
-
-
-def _documents(question: Question) -> list[ResultDocument]:
-    """What is stored for each step, after computing what is missing; large arrays are left in the store.
-
-    Raises
-    ------
-    EsenFlowsError : a step failed, now or before.
-    """
-    from esen_flows.makers.compute import raise_if_failed
-    from esen_flows.store.connection import open_store
-
-    store = open_store()
-    stored = [store.get(step.key, load_arrays=False) for step in question.steps]
-    if not _settled(stored[-1]):
-        for parent in stored[:-1]:
-            if parent is not None and _settled(parent):
-                raise_if_failed(parent)
-        from esen_flows.cli.run import run
-
-        run(question, store)
-        stored = [store.get(step.key, load_arrays=False) for step in question.steps]
-    documents = [document for document in stored if document is not None]
-    raise_if_failed(documents[-1])
-    return documents
-
-
-def _settled(document: ResultDocument | None) -> bool:
-    """Whether asking again would change nothing: finished, or failed for good."""
-    return document is not None and (document.failure is None or document.failure.final)
 
 
 def _files(answer: ResultDocument, folder: Path) -> list[Path]:
@@ -167,29 +133,10 @@ def _files(answer: ResultDocument, folder: Path) -> list[Path]:
     return paths
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Refuse an output folder that cannot be made, before and not after the computation."""
     existing = folder
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder}: {existing} is not a folder that you may write to; use --output")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave through the claims' own clean-up, with a word on what to do next."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(
-            "esen-flows: interrupted; finished steps are stored, the same command goes on from there", file=sys.stderr
-        )
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)

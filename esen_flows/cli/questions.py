@@ -1,7 +1,7 @@
 """What a property command asks, fully specified and checked; nothing is computed, opened or written here."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +79,21 @@ def ask(
     _check_numeric(numeric, reference, device)
     steps = _steps(atoms_key(atoms), reference.key, protocol, numeric)
     return Question(kind, atoms, reference, protocol, numeric, device, steps)
+
+
+def varied(question: Question, *, protocol: AnyProtocol | None = None, dtype: Dtype | None = None) -> Question:
+    """The same question in another way.
+
+    Raises
+    ------
+    UsageError : a precision that the force field does not have.
+    """
+    chosen = protocol or question.protocol
+    numeric = question.numeric
+    if dtype is not None:
+        numeric = numeric.model_copy(update={"dtype": _dtype(question.model, dtype)})
+    steps = _steps(atoms_key(question.atoms), question.model.key, chosen, numeric)
+    return replace(question, protocol=chosen, numeric=numeric, steps=steps)
 
 
 def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -> AnyProtocol:

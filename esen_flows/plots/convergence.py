@@ -1,0 +1,81 @@
+"""How much one number depends on what was chosen: a panel for each choice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from esen_flows.errors import InputError
+from esen_flows.plots.style import FAINT, PALETTE, new_figure, save
+
+_COLUMNS = 3
+_BAND = 0.01  # what is drawn around the last point: one per cent
+
+
+@dataclass(frozen=True)
+class Series:
+    """One choice, varied.
+
+    Attributes
+    ----------
+    name : of the field.
+    values : as they were given, in order.
+    numbers : what was found with each; None where there was no answer.
+    chosen : index of the value that all other series keep, or None.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    numbers: tuple[float | None, ...]
+    chosen: int | None
+
+
+def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: str, path: str | Path) -> Path:
+    """A panel for each series, all on one vertical axis; the band is one per cent around a series' last number.
+
+    Parameters
+    ----------
+    quantity : what the numbers are, with its unit.
+    label : of the force field; key : of the result that all series vary.
+    path : the PNG file to write; an SVG file is written beside it.
+
+    Returns
+    -------
+    Path of the PNG file.
+
+    Raises
+    ------
+    InputError : no number at all.
+    """
+    if not any(number is not None for one in series for number in one.numbers):
+        raise InputError("nothing to draw: no point of the study has an answer; see the reasons above")
+    columns = 2 if len(series) == 4 else min(_COLUMNS, len(series))
+    rows = -(-len(series) // columns)
+    with new_figure(3.2 * columns, 2.8 * rows) as figure:
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for panel, one in zip(panels, series, strict=False):
+            _draw(panel, one)
+        for empty in panels[len(series) :]:
+            empty.set_visible(False)
+        for first in panels[::columns]:
+            first.set_ylabel(quantity)
+        words = f"{label}; filled: what the other panels keep; band: 1 % around the last"
+        figure.suptitle(words, fontsize=10, x=0.02, ha="left")
+        return save(figure, path, f"convergence {key}")
+
+
+def _draw(axes: Axes, one: Series) -> None:
+    places = np.arange(len(one.values))
+    numbers = np.array([np.nan if number is None else number for number in one.numbers])
+    ordered = all(value.replace(".", "", 1).isdigit() for value in one.values)
+    axes.plot(places, numbers, "o-" if ordered else "o", color=PALETTE[0], markerfacecolor="white")
+    if one.chosen is not None:
+        axes.plot(places[one.chosen], numbers[one.chosen], "o", color=PALETTE[0])
+    if np.isfinite(numbers[-1]):
+        low, high = sorted((numbers[-1] * (1 - _BAND), numbers[-1] * (1 + _BAND)))
+        axes.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
+    axes.set_xticks(places, [value.replace("_", "\n") for value in one.values])
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_xlabel(one.name.rpartition(".")[2])
