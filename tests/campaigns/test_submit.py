@@ -17,7 +17,8 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 from fireworks import FWorker, LaunchPad
-from jobflow import Flow, Job, job, run_locally
+from fireworks.core.rocket_launcher import rapidfire
+from jobflow import SETTINGS, Flow, Job, job, run_locally
 from pymongo.errors import AutoReconnect
 
 import esen_flows
@@ -81,11 +82,20 @@ def test_a_firework_carries_its_job_its_key_and_its_category(copper: Any) -> Non
     assert all(spec["_tasks"][0]["store"] is None for spec in specs)
     assert max(len(repr(row)) for row in stored.values()) < 12_000
     assert copper.force_field.force_evaluations == 0
-    # What FireWorks makes of the category: a worker's own jobs, or with none all of them.
+
+
+def test_force_calls_are_for_gpu_workers_and_transport_for_others(
+    copper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(copper.store))  # instead of a jobflow.yaml
+    keys = submit(kappa(copper), store=copper.store).result_keys
     launchpad = LaunchPad.from_dict({**launchpad_spec(copper.store.database), "strm_lvl": "ERROR"})
-    ready = {category: launchpad.run_exists(FWorker(category=category)) for category in ("", "gpu", "cpu")}
+    stored = []
+    for category in ("cpu", "gpu", "cpu"):
+        rapidfire(launchpad, FWorker(category=category), str(tmp_path), nlaunches=0, strm_lvl="ERROR")
+        stored.append([copper.store.get(key) is not None for key in keys])
     launchpad.connection.close()
-    assert {name: bool(found) for name, found in ready.items()} == {"": True, "gpu": True, "cpu": False}
+    assert stored == [[False, False, False], [True, True, False], [True, True, True]]
 
 
 def test_every_kind_of_result_has_a_category() -> None:
