@@ -6,8 +6,9 @@
 
 `measure` writes benchmarks/results/displacement_parity.json point by point (a point: force field, precision, crystal,
 cell and displacement, with both parities where these differ); what is there is not computed again. Every displaced
-supercell and its inverse are evaluated once: "as_is" takes the first alone, "average" both. A force field that declares
-O3 is its own average. `plot` draws displacement_parity.png and prints what the three causes amount to.
+supercell and its inverse are evaluated once: "as_is" takes the first alone, "average" both. A force field that
+declares O3 is its own average. `plot` draws displacement_parity.png and prints what the three causes amount to, with
+silicon's points of `silicon_kappa.py` (second order from 216 atoms) among those of the large cell.
 
 Crystals: silicon, and by name members of PhononDB-103 (structures: CC-BY-4.0). Protocol: FIRE to 1e-4 eV/Angstrom
 with symmetry kept, in the same precision; RTA at 300 K on 11 x 11 x 11, no isotopes, no Born charges. "large" is a

@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,9 @@ LABELS = {
     "sevennet_0": "SevenNet-0",
     "chgnet": "CHGNet 0.3.0",
 }
+TICKS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05)  # Angstrom
+KAPPA_TICKS = [m * 10.0**e for e in range(-2, 4) for m in (1, 2, 5)]
+FINE_TICKS = [m * 10.0**e for e in range(-2, 4) for m in range(1, 10)]
 Series = dict[float, float]  # displacement (Angstrom) -> kappa (W/m/K)
 
 
@@ -47,26 +51,33 @@ def best(points: list[dict[str, Any]], **identity: Any) -> Series:
 def draw(points: list[dict[str, Any]], path: Path) -> None:
     """One panel per crystal and cell: float64 as lines (solid: averaged; dashed: as is), float32 as circles."""
     shown = panels(points)
-    figure, axes = plt.subplots(1, len(shown), figsize=(3.4 * len(shown), 4.2), constrained_layout=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.2 * len(shown), 4.4), constrained_layout=True, squeeze=False)
+    circle: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4.5}
     for axis, (crystal, cell) in zip(axes[0], shown, strict=True):
         for model, colour in COLOURS.items():
             here: dict[str, Any] = {"crystal": crystal, "cell": cell, "model": model}
-            _line(axis, best(points, dtype="float64", **here), color=colour, lw=1.6, label=LABELS[model])
+            _line(axis, best(points, dtype="float64", **here), color=colour, lw=1.6)
             _line(axis, series(points, dtype="float64", parity="as_is", **here), color=colour, lw=1.2, ls="--")
-            _line(axis, best(points, dtype="float32", **here), color=colour, ls="", marker="o", ms=4.5)
-            _line(
-                axis,
-                series(points, dtype="float32", parity="as_is", **here),
-                color=colour, ls="", marker="o", ms=4.5, mfc="white",
-            )  # fmt: skip
+            _line(axis, series(points, dtype="float32", parity="as_is", **here), color=colour, mfc="white", **circle)
+            _line(axis, series(points, dtype="float32", parity="average", **here), color=colour, **circle)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.set_xticks(TICKS, [f"{x:g}" for x in TICKS])
+        axis.minorticks_off()
+        low, high = axis.get_ylim()
+        ticks = [k for k in (KAPPA_TICKS if high > 5 * low else FINE_TICKS) if low <= k <= high]
+        axis.set_yticks(ticks, [f"{k:g}" for k in ticks])
         axis.set_title(f"{crystal}, fc3 of {64 if cell == 'large' else 16} atoms", fontsize=9)
         axis.set_xlabel("displacement (Å)")
     axes[0][0].set_ylabel("kappa, RTA, 300 K (W/m/K)")
-    axes[0][0].legend(
-        fontsize=7, frameon=False, title="line: float64, dashed: as is\ncircle: float32, open: as is", title_fontsize=7
-    )
+    handles = [Line2D([], [], color=colour, lw=1.6, label=LABELS[model]) for model, colour in COLOURS.items()]
+    handles += [
+        Line2D([], [], color="0.3", lw=1.6, label="float64, averaged"),
+        Line2D([], [], color="0.3", lw=1.2, ls="--", label="float64, as is"),
+        Line2D([], [], color="0.3", label="float32, averaged", **circle),
+        Line2D([], [], color="0.3", mfc="white", label="float32, as is", **circle),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path, dpi=130)
     figure.savefig(path.with_suffix(".svg"))
 
@@ -115,7 +126,7 @@ def tell(points: list[dict[str, Any]]) -> None:
                 crystal,
                 cell,
                 LABELS[model],
-                largest(as_is, exact),
+                largest(as_is or single_as_is, shown),
                 largest(single, exact),
                 largest(single_as_is, as_is),
                 spread(shown, lambda d: True),
@@ -124,8 +135,21 @@ def tell(points: list[dict[str, Any]]) -> None:
     Console(width=170).print(table)
 
 
+def earlier(folder: Path) -> list[dict[str, Any]]:
+    """Silicon's points of `silicon_kappa.py`: the "large" cell, but second order from 216 atoms."""
+    points = []
+    for model in COLOURS:
+        path = folder / f"silicon_kappa_{model}.json"
+        if path.exists():
+            content = json.loads(path.read_text())
+            here = {"model": model, "dtype": content["dtype"], "crystal": "Si", "cell": "large"}
+            points += [{**here, **row, "kappa_w_per_m_k": row["rta"]} for row in content["kappa_300k_w_per_m_k"]]
+    return points
+
+
 def main(path: Path) -> None:
-    """Draw and tell what a result file holds."""
-    points = json.loads(path.read_text())["points"]
+    """Draw and tell what a result file holds, with what was measured before by `silicon_kappa.py`."""
+    measured = json.loads(path.read_text())["points"]
+    points = [*earlier(path.parent), *measured]  # of two points in the same place, the new one is drawn
     draw(points, path.with_suffix(".png"))
     tell(points)
