@@ -97,7 +97,10 @@ def _print_next_steps(submission: Submission, *, private: bool) -> None:
         '  JOBFLOW_CONFIG_FILE="$PWD/settings/jobflow.yaml" '
         "rlaunch -l settings/my_launchpad.yaml -w settings/my_fworker.yaml rapidfire"
     )
-    named = [f"ESEN_FLOWS_{name.upper()}" for name in _OF_THE_STORE if name in get_settings().model_fields_set]
+    given = get_settings().model_fields_set
+    # A URI that came from a file is set too, and both together are an error.
+    unset = {"mongo_uri"} if "mongo_uri_file" in given else set()
+    named = [f"ESEN_FLOWS_{name.upper()}" for name in _OF_THE_STORE if name in given - unset]
     if named:
         typer.echo(f"  with {', '.join(named)} set as here, so that results go into the same store")
     for number, state in submission.pending:

@@ -140,3 +140,18 @@ def test_without_a_server_nothing_can_be_submitted(
     get_settings.cache_clear()
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--submit") == 1
     assert "ESEN_FLOWS_READ_ONLY is set, so nothing is written" in capsys.readouterr().err
+
+
+def test_a_worker_is_told_which_settings_it_needs(
+    copper: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "uri"
+    file.write_text(copper.store.database.uri)
+    file.chmod(0o600)
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI_FILE", str(file))
+    get_settings.cache_clear()
+    assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--submit") == 0
+    printed = capsys.readouterr().out
+    assert "with ESEN_FLOWS_MONGO_URI_FILE, ESEN_FLOWS_DATABASE, ESEN_FLOWS_DATA_DIR set as here" in printed
+    assert "esen-flows db start" not in printed  # somebody's server, for all that this test knows
+    assert "mongodb://" not in printed
