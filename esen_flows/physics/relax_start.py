@@ -7,10 +7,10 @@ from ase import Atoms
 from ase.constraints import FixSymmetry
 from ase.spacegroup.symmetrize import refine_symmetry
 
-from esen_flows.errors import NotConvergedError, StructureError
+from esen_flows.errors import NotConvergedError, StructureError, SymmetryBrokenError
 from esen_flows.forcefield.contract import Evaluation
 from esen_flows.physics.frechet import CellFreedom
-from esen_flows.physics.symmetry import space_group_number
+from esen_flows.physics.symmetry import operation_count, space_group_number
 from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.documents import RelaxOutput, StructureData
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -121,6 +121,7 @@ def output_of(atoms: Atoms, path: Path, protocol: RelaxProtocol, redirected: boo
     Raises
     ------
     NotConvergedError : the largest force is still too large, and the protocol does not keep what is not converged.
+    SymmetryBrokenError : the symmetry that had to be kept is lower at the end.
     """
     if not path.converged and not protocol.keep_unconverged:
         raise NotConvergedError(
@@ -129,6 +130,7 @@ def output_of(atoms: Atoms, path: Path, protocol: RelaxProtocol, redirected: boo
             "fmax_ev_per_angstrom, or start from a better structure"
         )
     evaluation, last = path.evaluation, path.atoms
+    _check_symmetry(atoms, last, protocol)
     volume = float(last.get_volume()) if last.cell.rank == 3 else np.nan
     return RelaxOutput(
         structure=StructureData.from_atoms(last),
@@ -147,3 +149,16 @@ def output_of(atoms: Atoms, path: Path, protocol: RelaxProtocol, redirected: boo
         cells_path_angstrom=np.array(path.cells) if protocol.trajectory else None,
         redirected=redirected,
     )
+
+
+def _check_symmetry(first: Atoms, last: Atoms, protocol: RelaxProtocol) -> None:
+    """A constraint that rounding errors have worn out must not pass for a result."""
+    if protocol.symmetry == "free":
+        return
+    before, after = (operation_count(atoms, protocol.symprec_angstrom) for atoms in (first, last))
+    if after < before:
+        raise SymmetryBrokenError(
+            f"{first.get_chemical_formula()} had {before} symmetry operations within {protocol.symprec_angstrom} "
+            f"Angstrom and has {after} after a relaxation with symmetry={protocol.symmetry}; relax with symmetry=lock, "
+            "which cannot leave them, or from a structure that is exactly symmetric"
+        )

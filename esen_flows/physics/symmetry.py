@@ -9,13 +9,23 @@ from esen_flows.errors import StructureError
 
 def space_group_number(atoms: Atoms, symprec_angstrom: float) -> int | None:
     """International number of the space group, or None for what is not a crystal or has no symmetry to find."""
+    dataset = _dataset(atoms, symprec_angstrom)
+    return None if dataset is None else int(dataset.number)
+
+
+def operation_count(atoms: Atoms, symprec_angstrom: float) -> int:
+    """Symmetry operations of the cell, 1 for what has none to find."""
+    dataset = _dataset(atoms, symprec_angstrom)
+    return 1 if dataset is None else len(dataset.rotations)
+
+
+def _dataset(atoms: Atoms, symprec_angstrom: float) -> spglib.SpglibDataset | None:
     if not atoms.pbc.all():
         return None
     try:
-        dataset = spglib.get_symmetry_dataset(_spglib_cell(atoms), symprec=symprec_angstrom)
+        return spglib.get_symmetry_dataset(_spglib_cell(atoms), symprec=symprec_angstrom)
     except spglib.SpglibError:  # spglib is on its way from returning None to raising
         return None
-    return None if dataset is None else int(dataset.number)
 
 
 def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:

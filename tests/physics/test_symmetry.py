@@ -4,7 +4,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell, molecule
 
 from esen_flows.errors import StructureError
-from esen_flows.physics.symmetry import conventional_cell, space_group_number
+from esen_flows.physics.symmetry import conventional_cell, operation_count, space_group_number
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,9 @@ def test_no_symmetry_is_an_error() -> None:
     overlapping = Atoms("Si2", positions=[(0, 0, 0), (0, 0, 0)], cell=[3, 3, 3], pbc=True)
     with pytest.raises(StructureError, match="no symmetry found for Si2"):
         conventional_cell(overlapping, 1e-5)
+
+
+def test_operations_of_a_cell_count_its_translations() -> None:
+    assert operation_count(bulk("Si"), 1e-3) == 48
+    assert operation_count(bulk("Si", cubic=True), 1e-3) == 4 * 48
+    assert operation_count(molecule("H2O"), 1e-3) == 1

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from esen_flows.errors import SymmetryBrokenError
+from esen_flows.forcefield.contract import Evaluation
+from esen_flows.physics.relax_start import Path, output_of, start_of
+from esen_flows.schemas.protocols import RelaxProtocol
+
+
+def path_to(atoms: Atoms) -> Path:
+    nothing = Evaluation(0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
+    return Path(atoms, atoms.cell.array, nothing, fmax=0.0, converged=True, energies=[0.0])
+
+
+def test_symmetry_that_was_lost_in_spite_of_a_constraint_is_a_failure() -> None:
+    first, last = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
+    last.positions[1, 2] += 0.05
+    with pytest.raises(SymmetryBrokenError, match=r"Cu4 had 192 symmetry operations .* has 8 after .* symmetry=fix"):
+        output_of(first, path_to(last), RelaxProtocol(symmetry="fix"))
+    assert output_of(first, path_to(last), RelaxProtocol()).space_group_final == 99
+    # More symmetry than before is a find and no failure.
+    assert output_of(last, path_to(first), RelaxProtocol(symmetry="lock")).space_group_final == 225
+
+
+@pytest.mark.parametrize("symmetry", ["fix", "lock"])
+def test_a_start_is_put_exactly_on_its_symmetry(symmetry: str) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    atoms.rattle(1e-3, seed=1)
+    start = start_of(atoms, RelaxProtocol(symmetry=symmetry, symprec_angstrom=0.02))
+    moved = start.atoms.positions - atoms.positions
+    assert 1e-4 < np.abs(moved).max() < 5e-3
+    apart = start.atoms.get_all_distances(mic=True)
+    assert apart[apart > 0].min() == pytest.approx(np.linalg.norm(start.atoms.cell.array[0]) / 2, abs=1e-9)
+    assert (start.lock is None, start.fixed is None) == ((True, False) if symmetry == "fix" else (False, True))
