@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.io import write
 from typer.main import get_command
 
 from esen_flows.cli.app import app
@@ -47,7 +48,8 @@ def test_the_training_flow_is_made(tmp_path: Path) -> None:
     copper = bulk("Cu", cubic=True)
     item = LabelledStructure(copper, -1.0, np.zeros((4, 3)), np.zeros((3, 3)))
     write_dataset(tmp_path / "mptrj", [item])
-    example, _, last = blocks("python")[1].rpartition("run_locally(")  # a network of 30 M parameters trains for days
+    (training,) = [block for block in blocks("python") if "RecipeFlow" in block]
+    example, _, last = training.rpartition("run_locally(")  # a network of 30 M parameters trains for days
     assert last.startswith("flow, store=job_store(store))")
     printed = run_example(example + "print(*(job.name for job in flow.jobs), sep=';')", tmp_path)
     assert printed[-1].split(";")[:2] == ["esen_30m_mp 1 pretrain_60", "esen_30m_mp 2 finetune_40"]
@@ -65,6 +67,24 @@ def test_first_flow_runs(tmp_path: Path) -> None:
     assert 12.5 < float(frequency) < 13.1
     assert unit == "THz"
     assert (tmp_path / "results" / "silicon_phonon.png").stat().st_size > 10_000
+
+
+@pytest.mark.mongod
+@pytest.mark.slow
+def test_many_at_once_and_submission_run(tmp_path: Path) -> None:
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
+    many, submission = (block for block in blocks("python")[1:3])
+    assert "relax_many" in many
+    assert "submit(flow)" in submission
+    write(tmp_path / "candidates.extxyz", [bulk("Si", a=5.4), bulk("Ge", a=5.6)])
+    printed = run_example(many + submission + "print(document)", tmp_path)
+    assert "which 'esen_silicon' never saw" in printed[0]
+    assert float(printed[1].removeprefix("0 ")) < -5.0  # eV/atom
+    assert printed[-3:-1] == [
+        "submitted to launchpad esen_flows: fireworks 3, 2, 1",
+        "submitted to launchpad esen_flows: fireworks 6, 5, 4",
+    ]
+    assert printed[-1] == "None"
 
 
 def test_commands_are_understood() -> None:

@@ -154,9 +154,17 @@ def _document(
             threads=_threads(),
             seconds=time.perf_counter() - start,
             force_evaluations=meter.evaluations,
+            firework_id=_firework_id(),
         ),
         created_at=datetime.now(UTC),
     )
+
+
+def _firework_id() -> int | None:
+    """Of the firework that this process runs a job of; FireWorks tells jobflow, which tells the job."""
+    jobflow = sys.modules.get("jobflow")  # what is computed without it is no firework
+    job = jobflow.CURRENT_JOB.job if jobflow else None
+    return None if job is None else job.metadata.get("fw_id")
 
 
 def _threads() -> int:

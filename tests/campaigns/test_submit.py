@@ -309,6 +309,10 @@ def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(
         assert (after[kind].created_at, after[kind].provenance) == (document.created_at, document.provenance)
     assert shop.store.database["results"].count_documents({}) == 3
     assert after["conductivity"].provenance.force_evaluations == 0
+    fireworks = {
+        row["fw_id"]: row["name"] for row in shop.store.database["fireworks"].find({}, {"name": True, "fw_id": True})
+    }
+    assert fireworks[after["conductivity"].provenance.firework_id] == "conductivity"
     assert ask_for_kappa(shop.folder, 5, "--submit") == 0
     assert "nothing added: every result is stored" in capsys.readouterr().out
 
@@ -320,6 +324,7 @@ def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(
         for name in ("key", "parent_key", "structure_key", "model_key", "protocol", "numeric", "formula", "state"):
             assert getattr(here, name) == getattr(there, name), name
         assert here.provenance.force_evaluations == there.provenance.force_evaluations
+        assert here.provenance.firework_id is None
         for name, value in here.summary.items():
             equal = value if isinstance(value, str) else pytest.approx(value, rel=1e-9, abs=1e-9)
             assert there.summary[name] == equal, name
