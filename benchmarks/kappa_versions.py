@@ -1,21 +1,22 @@
 """The same forces through phono3py 4.8 and 3.30: what a published conductivity owes to the version.
 
     benchmarks/phono3py330_env.sh /tmp/phono3py330
-    python benchmarks/kappa_versions.py --old /tmp/phono3py330/bin/python --structures phononDB-PBE-structures.extxyz
+    python benchmarks/kappa_versions.py --old /tmp/phono3py330/bin/python --forces /tmp/forces \\
+        --structures phononDB-PBE-structures.extxyz
 
-writes benchmarks/results/kappa_versions.json, crystal by crystal. Forces: SevenNet-0 in float64, averaged with the
-inverse, displacement 0.03 Angstrom, second order in 2x2x2 of the conventional cell (64 atoms), third order in 2x2x2 of
-the primitive one (16 atoms, all pairs): enough to compare versions, not converged with the cell. RTA and Wigner
-(MS-SMM19 in 3.30, SMM19 in 4.8) at 300 K, isotopes on, boundary 1e6 um, mesh 19^3, as the leaderboard of PhononDB-103
-has it. 4.8 runs twice: with its defaults, and with what esen_flows asks it for (weights of the tetrahedron method
-averaged over degenerate bands and over equivalent ways to cut, Gamma's acoustic modes left out).
+writes benchmarks/results/kappa_versions.json, crystal by crystal and mesh by mesh. Forces: SevenNet-0 in float64,
+averaged with the inverse, displacement 0.03 Angstrom, second order in 2x2x2 of the conventional cell (64 atoms),
+third order in 2x2x2 of the primitive one (16 atoms, all pairs): enough to compare versions, not converged with the
+cell. RTA and Wigner (MS-SMM19 in 3.30, SMM19 in 4.8) at 300 K, isotopes on, boundary 1e6 um, mesh 19^3, as the
+leaderboard of PhononDB-103 has it. 4.8 runs twice: with its defaults, and with what esen_flows asks it for (weights
+of the tetrahedron method averaged over degenerate bands and over equivalent ways to cut, Gamma's acoustic modes left
+out).
 """
 
 import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from esen_flows.schemas.protocols import DisplacementProtocol
 
 HERE = Path(__file__).parent
 FILE = HERE / "results" / "kappa_versions.json"
+MODEL = "sevennet_0"
 DISPLACEMENT = DisplacementProtocol(
     order=3, displacement_angstrom=0.03, fc2_supercell=(2, 2, 2), fc3_supercell=TWICE_PRIMITIVE
 )
@@ -59,47 +61,56 @@ def difference(new: dict[str, Any], old: dict[str, Any]) -> dict[str, float]:
     return {name: float(np.mean(new[name]) / np.mean(old[name]) - 1) for name in QUANTITIES}
 
 
-def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All numbers of one crystal."""
-    force_field = load_force_field("sevennet_0", dtype="float64")
-    relaxing = PROTOCOL.relax.model_copy(update={"parity": "average"})
-    atoms = relax(crystal_of(name, arguments.structures), force_field, relaxing).structure.to_atoms()
-    row: dict[str, Any] = {"crystal": name, "model": force_field.label, "model_key": force_field.key, "meshes": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "forces.npz"
-        save(displaced_forces(atoms, force_field, DISPLACEMENT), source)
-        for mesh in arguments.meshes:
-            found = {}
-            for version, python in (("new", sys.executable), ("old", arguments.old)):
-                target = Path(folder) / f"{version}.json"
-                worker = [python, "-W", "ignore", str(HERE / "kappa_versions_worker.py"), source, target, str(mesh)]
-                subprocess.run(list(map(str, worker)), check=True)
-                found[version] = json.loads(target.read_text())
-            old = found["old"]["defaults"]
-            row["meshes"][str(mesh)] = {
-                "phono3py_3_30": found["old"],
-                "phono3py_4_8": found["new"],
-                "relative_difference_of_4_8": {
-                    variant: difference(found["new"][variant], old) for variant in ("defaults", "esen_flows")
-                },
-            }
-            print(name, mesh, row["meshes"][str(mesh)]["relative_difference_of_4_8"], flush=True)
-    return row
+def force_file(name: str, arguments: argparse.Namespace) -> Path:
+    """The forces of a crystal, computed unless they are there."""
+    path: Path = arguments.forces / f"{name}.npz"
+    if not path.exists():
+        force_field = load_force_field(MODEL, dtype="float64")
+        relaxing = PROTOCOL.relax.model_copy(update={"parity": "average"})
+        atoms = relax(crystal_of(name, arguments.structures), force_field, relaxing).structure.to_atoms()
+        arguments.forces.mkdir(parents=True, exist_ok=True)
+        save(displaced_forces(atoms, force_field, DISPLACEMENT), path)
+    return path
+
+
+def compare(source: Path, mesh: int, old: str) -> dict[str, Any]:
+    """Both versions on one mesh."""
+    found = {}
+    for version, python in (("new", sys.executable), ("old", old)):
+        target = source.with_suffix(f".{version}.json")
+        worker = [python, "-W", "ignore", str(HERE / "kappa_versions_worker.py"), source, target, str(mesh)]
+        subprocess.run(list(map(str, worker)), check=True)
+        found[version] = json.loads(target.read_text())
+    published = found["old"]["defaults"]
+    return {
+        "mesh": mesh,
+        "phono3py_3_30": found["old"],
+        "phono3py_4_8": found["new"],
+        "relative_difference_of_4_8": {
+            variant: difference(found["new"][variant], published) for variant in ("defaults", "esen_flows")
+        },
+    }
 
 
 def main() -> None:
-    """Compare crystal by crystal."""
+    """Compare crystal by crystal and mesh by mesh; what is there is not computed again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", required=True, help="python of an environment with phono3py 3.30.0")
     parser.add_argument("--structures", type=Path, required=True, help="phononDB-PBE-structures.extxyz")
+    parser.add_argument("--forces", type=Path, required=True, help="folder that keeps the forces")
     parser.add_argument("--crystals", nargs="+", default=["NaCl", "GaAs"], help="cubic members of PhononDB-103")
     parser.add_argument("--meshes", type=int, nargs="+", default=[11, 19])
     parser.add_argument("--output", type=Path, default=FILE)
     arguments = parser.parse_args()
-    rows = []
+    rows = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else []
+    known = {(row["crystal"], row["mesh"]) for row in rows}
     for name in arguments.crystals:
-        rows.append(compare(name, arguments))
-        arguments.output.write_text(json.dumps({"crystals": rows}, indent=1) + "\n")
+        for mesh in arguments.meshes:
+            if (name, mesh) in known:
+                continue
+            rows.append({"crystal": name, "model": MODEL, **compare(force_file(name, arguments), mesh, arguments.old)})
+            arguments.output.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+            print(name, mesh, rows[-1]["relative_difference_of_4_8"], flush=True)
 
 
 if __name__ == "__main__":
