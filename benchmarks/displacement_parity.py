@@ -16,6 +16,19 @@ cell of 2x2x2 of the conventional cell (64 atoms) for both orders, and all pairs
 third order from 2x2x2 of the primitive cell (16 atoms) and pairs up to second neighbours, second order from the 64
 atoms: a twentieth of the cost, not converged with the cell (silicon by esen_silicon: 56 instead of 86 W/m/K), and
 with fewer pairs it hides most of what missing parity does.
+
+What came out so far (benchmarks/results/displacement_parity.json, silicon_kappa_*.json):
+
+- Parity is what makes SevenNet-l3i5 drift: silicon, large cell, float32, 92.1, 93.6 and 92.7 W/m/K averaged, 35.3, 61.8
+  and 85.3 as is, at 0.005, 0.01 and 0.03 Angstrom. esen_silicon as is loses 2.9 % at 0.005. It grows with the number of
+  pairs: in the small cell esen_silicon loses 0.4 % and SevenNet-0 1.5 %, at 0.003.
+- float32 is small beside it: 0.3 % (esen_silicon, 0.003 Angstrom) and 0.03 % (CHGNet) in the small cell.
+- CHGNet's drift is neither: its mirror images are exact and float64 gives the same numbers, yet kappa moves by factors
+  of 80 (Si), 150 (NaCl) and 800 (GaAs). Its energy itself bends on this scale.
+
+Hence the defaults: `parity = average`, with which any displacement of 0.005 to 0.03 Angstrom serves (1 to 2 % on
+silicon), and 0.03, the largest of these, where float32 and what is left of parity count least. Not measured yet: SevenNet in the
+large cell in float64, SevenNet-0 there at all, and both on the two members.
 """
 
 import argparse

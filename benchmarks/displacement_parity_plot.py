@@ -23,8 +23,8 @@ LABELS = {
     "chgnet": "CHGNet 0.3.0",
 }
 TICKS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05)  # Angstrom
-KAPPA_TICKS = [m * 10.0**e for e in range(-2, 4) for m in (1, 2, 5)]
-FINE_TICKS = [m * 10.0**e for e in range(-2, 4) for m in range(1, 10)]
+KAPPA_TICKS = [m * 10.0**e for e in range(-5, 4) for m in (1, 2, 5)]
+FINE_TICKS = [m * 10.0**e for e in range(-5, 4) for m in range(1, 10)]
 Series = dict[float, float]  # displacement (Angstrom) -> kappa (W/m/K)
 
 
