@@ -27,8 +27,8 @@ What came out so far (benchmarks/results/displacement_parity.json, silicon_kappa
   of 80 (Si), 150 (NaCl) and 800 (GaAs). Its energy itself bends on this scale.
 
 Hence the defaults: `parity = average`, with which any displacement of 0.005 to 0.03 Angstrom serves (1 to 2 % on
-silicon), and 0.03, the largest of these, where float32 and what is left of parity count least. Not measured yet: SevenNet in the
-large cell in float64, SevenNet-0 there at all, and both on the two members.
+silicon), and 0.03, the largest of these, where float32 and what is left of parity count least. Not measured yet:
+SevenNet-l3i5 in float64, SevenNet-0 in the large cell, and both on the two members.
 """
 
 import argparse
