@@ -48,7 +48,7 @@ def main() -> None:
     plot_learning_curves(curves, results / "two_stage.png", clock="cpu_seconds")
     document = {
         "runs": {name: run_document(options.folder, stages) for name, stages in RUNS.items()},
-        "device": "cpu, one thread each, both at once",
+        "device": "cpu, one thread each",
         "load_average": os.getloadavg(),
         "versions": {name: version(name) for name in ("torch", "esen_flows")},
         "date": time.strftime("%Y-%m-%d"),
