@@ -32,7 +32,7 @@ from esen_flows.store.tables import to_frame
 pytestmark = pytest.mark.mongod
 
 PHONON = ["--set", "displacement.fc2_supercell=2,2,2", "--set", "mesh=5,5,5"]
-KAPPA = [*PHONON, "--set", "displacement.fc3_supercell=2,2,2"]
+KAPPA = [*PHONON, "--set", "displacement.fc3_supercell=2,2,2", "--set", "methods=rta,wigner,lbte"]
 
 
 def run(*arguments: str | Path) -> int:

@@ -61,7 +61,7 @@ def test_a_diagonal_supercell() -> None:
         ("displacement.displacement_angstrom=-1", r"displacement.displacement_angstrom: .*greater than 0 \(got -1\)"),
         ("mesh=9,9", "--set mesh: Field required"),
         ("mesh=9,9,x", r"--set mesh: .*integer.* \(got 'x'\)"),
-        ("relax.symmetry=keep", r"relax.symmetry: .*'free' or 'fix' \(got 'keep'\)"),
+        ("relax.symmetry=keep", r"relax.symmetry: .*'free', 'fix' or 'lock' \(got 'keep'\)"),
         ("temperatures_kelvin=300,100", "temperatures_kelvin: .*must be ascending"),
     ],
 )
