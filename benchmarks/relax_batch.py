@@ -154,8 +154,8 @@ def difference_of(outcome: RelaxOutput, work: Atoms) -> dict[str, Any]:
     return {
         "converged": outcome.converged,
         "steps": outcome.n_steps,
-        "energy_mev_per_atom": 1000 * energy,
-        "volume_percent": 100 * volume,
+        "energy_mev_per_atom": float(1000 * energy),
+        "volume_percent": float(100 * volume),
     }
 
 
