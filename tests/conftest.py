@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
+import io
 import json
 import os
+import tarfile
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from esen_flows.errors import ServerUnavailableError
 from esen_flows.settings import Settings, get_settings
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from esen_flows.forcefield.third_party import AseForceField
     from esen_flows.store.results import Store
 
@@ -29,6 +33,20 @@ def shared_dir() -> Path:
     if not (path / "fixtures" / "esen").is_dir():
         pytest.skip(f"no reference data at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def silicon_dft_frames(shared_dir: Path) -> "list[Atoms]":
+    """Every fourth of the 111 VASP supercells of phono3py's Si-PBE example, with energies and forces."""
+    from ase.io import read
+
+    frames = []
+    with tarfile.open(shared_dir / "data/phono3py/Si-PBE/vasprun_xmls.tar.lzma", "r:xz") as archive:
+        for name in sorted(m.name for m in archive if m.name.endswith(".xml"))[::4]:
+            member = archive.extractfile(name)
+            assert member is not None  # a file
+            frames.append(read(io.StringIO(member.read().decode()), format="vasp-xml", index=-1))
+    return frames
 
 
 def write_header_only(path: Path, model_key: str, elements: list[int]) -> Path:

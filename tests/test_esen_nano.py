@@ -1,9 +1,5 @@
 """The shipped model of 23 crystals keeps what its card promises."""
 
-import io
-import tarfile
-
-import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -61,12 +57,8 @@ def test_other_elements_are_refused(force_field):
 
 
 @pytest.mark.shared
-def test_forces_on_dft_frames_that_it_never_saw(force_field, shared_dir):
-    frames = []
-    with tarfile.open(shared_dir / "data/phono3py/Si-PBE/vasprun_xmls.tar.lzma", "r:xz") as archive:
-        for name in sorted(m.name for m in archive if m.name.endswith(".xml"))[::4]:
-            text = archive.extractfile(name).read().decode()
-            frames.append(ase.io.read(io.StringIO(text), format="vasp-xml", index=-1))
+def test_forces_on_dft_frames_that_it_never_saw(force_field, silicon_dft_frames):
+    frames = silicon_dft_frames
     results = with_parity(force_field, "average").evaluate(frames)
     errors = np.concatenate([(r.forces - a.get_forces()).ravel() for r, a in zip(results, frames, strict=True)])
     assert 1000 * np.sqrt(np.mean(errors**2)) < 1.1 * LABELLER_FORCE_RMSE

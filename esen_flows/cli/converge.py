@@ -23,7 +23,7 @@ from esen_flows.cli.properties import (
     ProtocolName,
     Set,
     check_folder,
-)  # fmt: skip
+)
 from esen_flows.cli.questions import Dtype, Question, ask, varied
 from esen_flows.errors import EsenFlowsError, ModelError, NotDifferentiableError
 
