@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ase.build import bulk
-from ase.io import read, write
+from ase.io import read
 
 from esen_flows import __version__
 from esen_flows.cli.app import main
@@ -25,15 +24,6 @@ FAST = [
     "--set", "displacement.fc2_supercell=2,2,2", "--set", "displacement.fc3_supercell=2,2,2",
     "--set", "mesh=5,5,5", "--set", "relax.fmax_ev_per_angstrom=0.01",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def folder(copper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with a copper crystal in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    write(tmp_path / "Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
-    return tmp_path
 
 
 def run(*arguments: str | Path) -> int:

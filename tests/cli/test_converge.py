@@ -4,23 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ase.build import bulk
-from ase.io import write
 
 from esen_flows.cli.app import main
 from esen_flows.cli.converge import parsed
 from esen_flows.cli.overrides import UsageError
 
 pytestmark = pytest.mark.mongod
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with a copper crystal in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    write(tmp_path / "Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
-    return tmp_path
 
 
 def run(*arguments: str | Path) -> int:

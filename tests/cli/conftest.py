@@ -1,0 +1,16 @@
+"""What several tests of commands begin with."""
+
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.io import write
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a copper crystal in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    write(tmp_path / "Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
+    return tmp_path
