@@ -54,7 +54,7 @@ Vary = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
-        metavar="FIELD=V1;V2",
+        metavar="FIELD=V1:V2",
         help="What to vary: a field of the protocol or dtype, and its values; repeatable. A single number for mesh "
         "divides all axes. Default: all that decides the answer.",
     ),
@@ -108,11 +108,11 @@ def parsed(text: str, what: Property) -> Choice:
         defaults = {full.rpartition(".")[2]: (full, own) for full, own in CHOICES[what]}
         found = defaults.get(name.rpartition(".")[2])
         if found is None:
-            raise UsageError(f"--vary {name}: give its values, {name}=V1;V2, or take one of {', '.join(defaults)}")
+            raise UsageError(f"--vary {name}: give its values, {name}=V1:V2, or take one of {', '.join(defaults)}")
         return found
-    parts = tuple(part.strip() for part in values.split(";") if part.strip())
+    parts = tuple(part.strip() for part in values.split(":") if part.strip())
     if len(parts) < 2:
-        raise UsageError(f"--vary {text!r}: at least two values, such as {name}=V1;V2, separated by semicolons")
+        raise UsageError(f"--vary {text!r}: at least two values, such as {name}=V1:V2, separated by colons")
     return name, parts
 
 

@@ -40,7 +40,10 @@ def with_overrides(protocol: Protocol, assignments: list[str]) -> Protocol:
         return type(protocol).model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{_field(fault['loc'], valid)}: {fault['msg']} (got {fault['input']!r})" for fault in error.errors()
+            f"{_field(fault['loc'], valid)}: {fault['msg']} (got {fault['input']!r})"
+            if fault["loc"]
+            else fault["msg"].removeprefix("Value error, ")  # fields that contradict each other
+            for fault in error.errors()
         )
         raise UsageError(f"--set {faults}") from error
 

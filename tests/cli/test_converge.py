@@ -27,23 +27,23 @@ def study(copper: Any, *vary: str) -> int:
 
 
 def test_meshes_share_forces_and_a_second_study_computes_nothing(copper: Any, folder: Path, capsys) -> None:
-    assert study(copper, "mesh=3;5") == 0
+    assert study(copper, "mesh=3:5") == 0
     table = capsys.readouterr().out
     assert "kappa_rta_w_per_m_k (W/m/K)" in table
     assert "5 (base)" in table
     assert (folder / "study" / "converge_kappa.png").exists()
     calls = copper.force_field.force_evaluations
     assert calls > 0
-    assert study(copper, "mesh=3;4;5") == 0
+    assert study(copper, "mesh=3:4:5") == 0
     assert copper.force_field.force_evaluations == calls
-    assert study(copper, "displacement.displacement_angstrom=0.03;0.02") == 0
+    assert study(copper, "displacement.displacement_angstrom=0.03:0.02") == 0
     assert copper.force_field.force_evaluations > calls
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cutoff", "give its values, cutoff=V1;V2, or take one of mesh, displacement_angstrom"),
+        ("cutoff", "give its values, cutoff=V1:V2, or take one of mesh, displacement_angstrom"),
         ("mesh=9", "at least two values"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_field_by_its_short_name_has_default_values() -> None:
     assert parsed("displacement_angstrom", "phonon")[0] == "displacement.displacement_angstrom"
 
 
-@pytest.mark.parametrize("vary", ["dtype=half;double", "nonsense=1;2"])
+@pytest.mark.parametrize("vary", ["dtype=half:double", "nonsense=1:2"])
 def test_what_cannot_be_varied_is_said_before_anything_is_computed(copper: Any, folder: Path, capsys, vary) -> None:
     calls = copper.force_field.force_evaluations
     assert study(copper, vary) == 2

@@ -79,3 +79,10 @@ def test_every_listed_field_can_be_set() -> None:
             if value is not None:
                 text = str(value).replace("'", '"').replace("(", "[").replace(")", "]").replace("True", "true")
                 assert with_overrides(protocol, [f"{name}={text.replace('False', 'false')}"]) == protocol
+
+
+def test_fields_that_contradict_each_other_are_told_without_all_the_rest() -> None:
+    with pytest.raises(UsageError) as caught:
+        with_overrides(RelaxProtocol(), ["hydrostatic=true", "constant_volume=true"])
+    message = "hydrostatic and constant_volume together leave the cell as it is; set relax_cell=false"
+    assert str(caught.value) == f"--set {message}"
