@@ -15,11 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 # Wong, Nat. Methods 8, 441 (2011)
-COLOURS = {"esen_silicon": "#0072B2", "sevennet_l3i5": "#D55E00", "sevennet_0": "#009E73", "chgnet": "#CC79A7"}
+COLOURS = {
+    "esen_silicon": "#0072B2",
+    "sevennet_l3i5": "#D55E00",
+    "sevennet_0": "#009E73",
+    "chgnet": "#CC79A7",
+    "esen_nano": "#E69F00",
+}
 LABELS = {
     "esen_silicon": "esen_silicon",
     "sevennet_l3i5": "SevenNet-l3i5",
     "sevennet_0": "SevenNet-0",
+    "esen_nano": "esen_nano",
     "chgnet": "CHGNet 0.3.0",
 }
 TICKS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05)  # Angstrom

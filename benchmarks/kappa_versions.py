@@ -11,6 +11,10 @@ cell. RTA and Wigner (MS-SMM19 in 3.30, SMM19 in 4.8) at 300 K, isotopes on, bou
 leaderboard of PhononDB-103 has it. 4.8 runs twice: with its defaults, and with what esen_flows asks it for (weights
 of the tetrahedron method averaged over degenerate bands and over equivalent ways to cut, Gamma's acoustic modes left
 out).
+
+What came out: on 19^3 4.8 gives 0.22 (NaCl) and 0.12 % (GaAs) less RTA conductivity than 3.30, 0.23 and 0.13 % less in
+all by Wigner's formula, in whatever way it is asked; on 11^3 0.3 to 0.4 %. Coherences alone, a small part, are 4 and
+12 % more.
 """
 
 import argparse

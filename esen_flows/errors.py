@@ -72,6 +72,10 @@ class InsufficientMemoryError(EsenFlowsError):
     """A structure does not fit into memory however small its parts; on a larger machine it may."""
 
 
+class ProcessDiedError(EsenFlowsError):
+    """A structure ended the processes that evaluated it; elsewhere, or with another force field, it may not."""
+
+
 class StoreError(EsenFlowsError):
     """The database cannot be used as asked."""
 

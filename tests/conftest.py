@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from esen_flows.forcefield.third_party import AseForceField
     from esen_flows.store.results import Store
 
-# Before any test imports torch: on a busy machine spinning threads make the suite many times slower.
+# Before any test imports numpy or torch: on a busy machine spinning threads make the suite many times slower.
 yield_waiting_threads()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a worker: `pytest -n` has taken the cores already
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For folders of tests as many processes as there are cores, at most four; a single file runs in this one."""
+    cores = min(4, len(os.sched_getaffinity(0)))
+    return cores if cores > 1 and all(Path(argument).is_dir() for argument in config.args) else 0
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +116,17 @@ def store(embedded_settings: Settings) -> "Iterator[Store]":
     last.close()
 
 
+@pytest.fixture
+def named_store(store: "Store", embedded_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Store]":
+    """The same, which the environment names: `open_store()` opens it, in child processes too."""
+    monkeypatch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
+    monkeypatch.setenv("ESEN_FLOWS_DATA_DIR", str(embedded_settings.data_dir))
+    monkeypatch.setenv("ESEN_FLOWS_DATABASE", store.database.database_name)
+    get_settings.cache_clear()
+    yield store
+    get_settings.cache_clear()
+
+
 @dataclass
 class Copper:
     """A cheap force field with its database.
@@ -125,9 +144,7 @@ class Copper:
 
 
 @pytest.fixture
-def copper(
-    tmp_path: Path, embedded_settings: Settings, store: "Store", monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Copper]:
+def copper(tmp_path: Path, named_store: "Store", monkeypatch: pytest.MonkeyPatch) -> Copper:
     """Copper by ASE's EMT in place of a checkpoint, and an empty store that the environment names."""
     from ase.calculators.emt import EMT
 
@@ -135,14 +152,10 @@ def copper(
     from esen_flows.forcefield.contract import Declaration
     from esen_flows.forcefield.third_party import AseForceField
 
-    monkeypatch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
-    monkeypatch.setenv("ESEN_FLOWS_DATA_DIR", str(embedded_settings.data_dir))
-    monkeypatch.setenv("ESEN_FLOWS_DATABASE", store.database.database_name)
-    get_settings.cache_clear()
     declaration = Declaration(
         conservative=True, equivariance="O3", differentiable=False, elements=frozenset({29}), dtype="float64"
     )
     force_field = AseForceField(EMT(), key="cc" * 32, label="emt", declaration=declaration)
     monkeypatch.setattr(load, "load_force_field", lambda *arguments, **options: force_field)
-    yield Copper(write_header_only(tmp_path / "emt.safetensors", force_field.key, [29]), force_field, store)
-    get_settings.cache_clear()
+    checkpoint = write_header_only(tmp_path / "emt.safetensors", force_field.key, [29])
+    return Copper(checkpoint, force_field, named_store)

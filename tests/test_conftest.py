@@ -1,10 +1,11 @@
-"""ESEN_FLOWS_REQUIRE turns the skips that CI must not have into failures."""
+"""How the suite is run: skips that CI must not have are failures; folders of tests get several processes."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,3 +56,15 @@ def test_required_markers_may_not_be_skipped(tmp_path: Path, required: str, coun
     assert f"{counts} in" in done.stdout
     if required == "mongod":
         assert "ESEN_FLOWS_REQUIRE names mongod: Skipped: no mongod found" in done.stdout
+
+
+@pytest.mark.parametrize(("cores", "for_folders"), [(1, 0), (2, 2), (3, 3), (64, 4)])
+def test_folders_of_tests_get_processes_and_single_files_do_not(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, cores: int, for_folders: int
+) -> None:
+    folder, file = str(Path(__file__).parent), __file__
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    processes = pytestconfig.hook.pytest_xdist_auto_num_workers
+    assert processes(config=SimpleNamespace(args=[folder])) == for_folders
+    assert processes(config=SimpleNamespace(args=[folder, file])) == 0
+    assert processes(config=SimpleNamespace(args=[f"{file}::test_one"])) == 0

@@ -89,12 +89,12 @@ def submit(work: Flow | Job, *, store: Store | None = None) -> Submission:
     missing = _missing(flow, store)
     if not missing:
         return Submission(database.database_name, (), keys)
-    _make_launchpad(database)
+    make_launchpad(database)
     wanted = [job.metadata.get("result_key") for job in missing]
     pending = _pending(database, [key for key in wanted if key is not None])
     if set(wanted) <= {key for _, _, key in pending}:
         return Submission(database.database_name, (), keys, tuple((number, state) for number, state, _ in pending))
-    return Submission(database.database_name, _add(database, flow), keys)
+    return Submission(database.database_name, add_flow(database, flow), keys)
 
 
 def _flow_of(job: Job) -> Flow:
@@ -129,18 +129,21 @@ def _missing(flow: Flow, store: Store) -> list[Job]:
     return missing
 
 
-def _make_launchpad(database: Database) -> None:
+def make_launchpad(database: Database) -> None:
     """See to a launchpad in the database; FireWorks' own way, `lpad reset`, deletes what is there."""
-    database.call(lambda: database["fireworks"].create_index("spec.result_key"))
+    of_a_campaign = [("spec.campaign", 1), ("state", 1), ("spec.chunk", 1)]
+    for fields in ([("spec.result_key", 1)], of_a_campaign):
+        database.call(lambda: database["fireworks"].create_index(fields))  # noqa: B023
     if database.call(lambda: database["fw_id_assigner"].find_one({})) is None:
         first = {"$setOnInsert": {"next_fw_id": 1, "next_launch_id": 1}}
         database.call(lambda: database["fw_id_assigner"].update_one({"_id": -1}, first, upsert=True))
-        with _launchpad(database) as launchpad:
+        with open_launchpad(database) as launchpad:
             database.call(launchpad.tuneup)
 
 
 @contextmanager
-def _launchpad(database: Database) -> Iterator[LaunchPad]:
+def open_launchpad(database: Database) -> Iterator[LaunchPad]:
+    """The launchpad of a database, while it is needed."""
     launchpad = LaunchPad.from_dict({**launchpad_spec(database), "strm_lvl": "WARNING"})
     try:
         yield launchpad
@@ -161,7 +164,7 @@ def _pending(database: Database, keys: Sequence[str]) -> list[tuple[int, str, st
     return [(row["fw_id"], row["state"], row["spec"]["result_key"]) for row in found if row["fw_id"] in nodes]
 
 
-def _add(database: Database, flow: Flow) -> tuple[int, ...]:
+def add_flow(database: Database, flow: Flow) -> tuple[int, ...]:
     """Add the fireworks of a flow; their ids, in the order of work."""
     for job, _ in flow.iterflow():
         category = CATEGORIES.get(job.metadata.get("kind", ""))
@@ -175,7 +178,7 @@ def _add(database: Database, flow: Flow) -> tuple[int, ...]:
         attempt[:] = workflow.fws
         for firework in attempt:
             _check(firework, database.uri)
-        with _launchpad(database) as launchpad:
+        with open_launchpad(database) as launchpad:
             launchpad.add_wf(workflow)
         return tuple(firework.fw_id for firework in attempt)
 

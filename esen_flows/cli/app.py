@@ -7,7 +7,20 @@ import typer
 from typer.core import TyperGroup
 
 from esen_flows import __version__
-from esen_flows.cli import converge, data, db, doctor, models, properties, results, train
+from esen_flows.cli import (
+    campaign,
+    converge,
+    data,
+    db,
+    doctor,
+    launcher,
+    models,
+    plot,
+    properties,
+    results,
+    train,
+    worker,
+)
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError
 
@@ -34,11 +47,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (properties, converge, results, train, doctor):
+for module in (properties, converge, results, plot, train, worker, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
+app.add_typer(campaign.app, name="campaign")
+app.add_typer(launcher.app, name="launcher")
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,6 +83,9 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, error.exit_code)
     except OSError as error:
         _fail(error, 1)
+    except MemoryError as error:
+        reason = str(error) or "no memory is left"
+        _fail(f"{reason}; take a smaller structure or supercell, or a machine with more memory", 1)
     except _Interrupted as stop:
         _fail(stop, 130)
 

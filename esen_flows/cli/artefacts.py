@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from esen_flows.cli.report import card_of
+from esen_flows.cli.report import references_of
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument
 
 Writer = Callable[[ResultDocument, Path], object]
@@ -16,7 +16,10 @@ Writer = Callable[[ResultDocument, Path], object]
 def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
     """The files that a result of this kind has, as far as it holds what they show."""
     held = document.output or {}
-    return [folder / name for name in _WRITERS.get(document.kind, {}) if held.get(_NEEDS.get(name, "structure"))]
+    missing = {name for name, methods in _NEEDS.items() if not methods <= set(held.get("mode_kappa_w_per_m_k") or {})}
+    if held.get("positions_path_angstrom") is None:
+        missing.add("trajectory.extxyz")
+    return [folder / name for name in _WRITERS.get(document.kind, {}) if held and name not in missing]
 
 
 def write_artefacts(document: ResultDocument, folder: Path) -> None:
@@ -49,6 +52,23 @@ def _relaxed(document: ResultDocument, path: Path) -> None:
     write(path, RelaxOutput.model_validate(document.output).structure.to_atoms(), format="extxyz")
 
 
+def _trajectory(document: ResultDocument, path: Path) -> None:
+    """All steps with their energies, for any viewer of extended XYZ."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    output, frames = RelaxOutput.model_validate(document.output), []
+    assert output.positions_path_angstrom is not None  # or there is no such file
+    assert output.cells_path_angstrom is not None
+    steps = zip(output.positions_path_angstrom, output.cells_path_angstrom, output.energies_ev, strict=True)
+    for positions, cell, energy in steps:
+        frames.append(output.structure.to_atoms())
+        frames[-1].set_cell(cell)
+        frames[-1].positions = positions
+        frames[-1].calc = SinglePointCalculator(frames[-1], energy=float(energy))
+    write(path, frames, format="extxyz")
+
+
 # The figures' modules are imported when one is missing: matplotlib costs a second, which a stored answer does not pay.
 def _relaxation(document: ResultDocument, path: Path) -> None:
     from esen_flows.plots.relaxation import plot_relaxation
@@ -65,8 +85,8 @@ def _phonon(document: ResultDocument, path: Path) -> None:
 def _kappa(document: ResultDocument, path: Path) -> None:
     from esen_flows.plots.conductivity import ReferencePoint, plot_kappa
 
-    card, temperature = card_of(document), document.summary["temperature_kelvin"]
-    entries = card.references(document.formula, "kappa_rta_w_per_m_k") if card else ()
+    temperature = document.summary["temperature_kelvin"]
+    entries = references_of(document, "kappa_rta_w_per_m_k")
     points = [
         ReferencePoint(reference.source, float(temperature or 0.0), reference.value)
         for entry in entries
@@ -93,10 +113,10 @@ def _mean_free_paths(document: ResultDocument, path: Path) -> None:
     plot_mean_free_paths(document, path)
 
 
-# Results of earlier versions do not hold these.
-_NEEDS = {"lifetimes.png": "mode_kappa_w_per_m_k", "mean_free_paths.png": "mode_kappa_w_per_m_k"}
+# Conductivities of modes by these methods, which results of earlier versions do not hold.
+_NEEDS = {"lifetimes.png": {"rta"}, "mean_free_paths.png": {"rta"}}
 _WRITERS: dict[str, dict[str, Writer]] = {
-    "relax": {"relaxed.extxyz": _relaxed, "relaxation.png": _relaxation},
+    "relax": {"relaxed.extxyz": _relaxed, "trajectory.extxyz": _trajectory, "relaxation.png": _relaxation},
     "phonon": {"phonon.png": _phonon},
     "conductivity": {
         "kappa.png": _kappa,

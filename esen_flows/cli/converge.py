@@ -15,6 +15,7 @@ from esen_flows.cli.answers import answered, interruptible
 from esen_flows.cli.overrides import UsageError, with_overrides
 from esen_flows.cli.properties import (
     DEFAULT_MODEL,
+    Born,
     Device,
     DtypeOption,
     File,
@@ -22,17 +23,18 @@ from esen_flows.cli.properties import (
     Output,
     ProtocolName,
     Set,
+    Submit,
     check_folder,
+    refuse_output,
 )
 from esen_flows.cli.questions import Dtype, Question, ask, varied
 from esen_flows.errors import EsenFlowsError, ModelError, NotDifferentiableError
+from esen_flows.schemas.protocols import ConductivityProtocol, principal_conductivity
 
 if TYPE_CHECKING:
     from esen_flows.plots.convergence import Series
 
 Property = Literal["phonon", "kappa"]
-# Of each property: what is looked at, and its unit.
-QUANTITIES = {"phonon": ("max_frequency_thz", "THz"), "kappa": ("kappa_rta_w_per_m_k", "W/m/K")}
 # The choices that are varied unless --vary says otherwise: field of the protocol, and values from coarse to fine.
 Choice = tuple[str, tuple[str, ...]]
 _DISPLACEMENTS: Choice = ("displacement.displacement_angstrom", ("0.05", "0.03", "0.02", "0.01", "0.005", "0.003"))
@@ -67,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 
 def converge(
-    what: Annotated[Property, typer.Argument(help="phonon: highest frequency; kappa: conductivity at 300 K, RTA.")],
+    what: Annotated[Property, typer.Argument(help="phonon: highest frequency; kappa: conductivity at 300 K.")],
     file: File,
     model: Model = DEFAULT_MODEL,
     set_: Set = None,
@@ -76,16 +78,24 @@ def converge(
     device: Device = "cpu",
     output: Output = None,
     protocol: ProtocolName = "general",
+    submit: Submit = False,
+    born: Born = None,
 ) -> None:
     """Vary one choice at a time around a protocol; store every point, print and draw them."""
-    from esen_flows.plots.convergence import plot_convergence
-
     kind: Literal["phonon", "conductivity"] = "phonon" if what == "phonon" else "conductivity"
-    base = ask(kind, file, model, set_ or [], dtype, device, protocol_name=protocol)
+    base = ask(kind, file, model, set_ or [], dtype, device, protocol_name=protocol, born=born)
     asked = [parsed(text, what) for text in vary] if vary else CHOICES[what]
     studies = [(name, points_of(base, name, values, default=not vary)) for name, values in asked]
+    if submit:
+        from esen_flows.cli.submission import submit_study
+
+        refuse_output(output)
+        submit_study([question for _, points in studies for _, question in points])
+        return
+    from esen_flows.plots.convergence import plot_convergence
+
     check_folder(output or Path("results"))
-    field, unit = QUANTITIES[what]
+    field, unit = quantity(base)
     with interruptible():
         series = [_measured(name, points, field, base) for name, points in studies if points]
         key = base.steps[-1].key
@@ -93,6 +103,13 @@ def converge(
         _print(series, field, unit)
         figure = plot_convergence(series, f"{field} ({unit})", base.model.label, key, folder / f"converge_{what}.png")
     typer.echo(f"wrote    {figure}")
+
+
+def quantity(base: Question) -> tuple[str, str]:
+    """Field of the summary that is looked at, and its unit: of a conductivity RTA's, or that of the first method."""
+    if not isinstance(base.protocol, ConductivityProtocol):
+        return "max_frequency_thz", "THz"
+    return principal_conductivity(base.protocol.methods), "W/m/K"
 
 
 def parsed(text: str, what: Property) -> Choice:
@@ -139,7 +156,7 @@ def points_of(base: Question, name: str, values: tuple[str, ...], default: bool)
     points = []
     for value in values:
         given = f"{value},{value},{value}" if name == "mesh" and value.isdigit() else value
-        points.append((value, varied(base, protocol=with_overrides(base.protocol, [f"{name}={given}"]))))
+        points.append((value, varied(base, protocol=with_overrides(base.protocol, [f"{name}={given}"], "--vary"))))
     return points
 
 
@@ -164,7 +181,7 @@ def _measured(name: str, points: list[tuple[str, Question]], field: str, base: Q
     found: list[float | None] = []
     for value, question in points:
         try:
-            number = answered(question)[-1].summary[field]
+            number = answered(question)[-1].summary.get(field)
             found.append(float(number) if isinstance(number, int | float) else None)
         except ModelError:
             raise

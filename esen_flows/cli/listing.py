@@ -129,12 +129,17 @@ def found_formula(found: Found) -> str:
 
 @contextmanager
 def output_file(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears when it is complete."""
+    """Standard output, or a file that appears when it is complete; what is no file, as a pipe, is written into."""
     if path is None:
         yield sys.stdout
         return
+    path = path.resolve()  # the file behind a link, and not the link, is written
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a file: --output FILE")
+    if path.exists() and not path.is_file():
+        with path.open("w", newline="") as out:
+            yield out
+        return
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("w", newline="") as out:

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from esen_flows.cli.overrides import UsageError, parse_value
+from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.schemas.card import ModelCard, checkpoint_path, list_cards, read_card
+from esen_flows.schemas.protocol_fields import parse_value
 
 app = typer.Typer(help="Which force fields exist; without a command, all of them.", invoke_without_command=True)
 

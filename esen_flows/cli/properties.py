@@ -41,7 +41,19 @@ Submit = Annotated[
 ]
 ProtocolName = Annotated[
     str,
-    typer.Option("--protocol", help="general, or published: phonondb-v1, phonondb-v1-two-stage; --set comes after."),
+    typer.Option(
+        "--protocol",
+        help="general, or published: mdr of phonons; phonondb-v1, phonondb-v1-two-stage of kappa. --set comes after.",
+    ),
+]
+
+Born = Annotated[
+    Path | None,
+    typer.Option(
+        "--born",
+        help="Born charges of a polar crystal: phonopy_params.yaml, or BORN in the order and orientation of FILE.",
+        show_default=False,
+    ),
 ]
 
 
@@ -78,9 +90,13 @@ def phonon(
     tf32: Tf32 = False,
     output: Output = None,
     submit: Submit = False,
+    protocol: ProtocolName = "general",
+    born: Born = None,
 ) -> None:
     """Harmonic phonons: bands, density of states, thermal properties, stability."""
-    question = ask("phonon", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32)
+    question = ask(
+        "phonon", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32, protocol_name=protocol, born=born
+    )
     _answer(question, output, submit)
 
 
@@ -95,12 +111,13 @@ def kappa(
     output: Output = None,
     submit: Submit = False,
     protocol: ProtocolName = "general",
+    born: Born = None,
 ) -> None:
     """Lattice thermal conductivity: relaxation-time approximation and Wigner transport."""
-    assignments = set_ or []
     question = ask(
-        "conductivity", file, model, assignments, dtype, device, compile=compile_, tf32=tf32, protocol_name=protocol
-    )
+        "conductivity", file, model, set_ or [], dtype, device, compile=compile_, tf32=tf32, protocol_name=protocol,
+        born=born,
+    )  # fmt: skip
     _answer(question, output, submit)
 
 
@@ -108,8 +125,7 @@ def _answer(question: Question, output: Path | None, submit: bool) -> None:
     if submit:
         from esen_flows.cli.submission import submit_question
 
-        if output is not None:
-            raise UsageError("--output: of no meaning with --submit; later, the same command without --submit draws")
+        refuse_output(output)
         submit_question(question)
         return
     check_folder(output or Path("results"))
@@ -117,7 +133,15 @@ def _answer(question: Question, output: Path | None, submit: bool) -> None:
         documents = answered(question)
         answer = documents[-1]
         folder = output or Path("results") / f"{answer.formula}-{answer.key[:8]}"
-        print_report(documents, _files(answer, folder))
+        try:
+            files = _files(answer, folder)
+        except OSError as error:
+            print_report(documents)
+            raise InputError(
+                f"the result above is stored, but files cannot be written to {folder} ({error.strerror or error}); "
+                "make room, or give the same command another --output"
+            ) from error
+        print_report(documents, files)
 
 
 def _files(answer: ResultDocument, folder: Path) -> list[Path]:
@@ -133,10 +157,16 @@ def _files(answer: ResultDocument, folder: Path) -> list[Path]:
     return paths
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse an output folder that cannot be made, before and not after the computation."""
+def refuse_output(output: Path | None) -> None:
+    """Nothing is drawn when something is submitted."""
+    if output is not None:
+        raise UsageError("--output: of no meaning with --submit; later, the same command without --submit draws")
+
+
+def check_folder(folder: Path, option: str = "--output") -> None:
+    """Refuse a folder that cannot be made, before and not after the computation; `option` names another one."""
     existing = folder
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {folder}: {existing} is not a folder that you may write to; use --output")
+        raise InputError(f"cannot write to {folder}: {existing} is not a folder that you may write to; use {option}")

@@ -8,13 +8,13 @@ from typing import Literal
 from ase import Atoms
 
 from esen_flows.cli.overrides import UsageError, with_overrides
-from esen_flows.cli.structure_files import check_crystal, check_elements, check_structure, read_structure
-from esen_flows.errors import StructureError
+from esen_flows.makers.structure_files import read_structure
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol
+from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
-from esen_flows.schemas.requests import ResultRequest, conductivity_requests, phonon_requests, relax_request
+from esen_flows.schemas.requests import ResultRequest, property_requests
+from esen_flows.schemas.structure_checks import check_cell_relaxation, check_crystal, check_elements, check_structure
 
 Property = Literal["relax", "phonon", "conductivity"]
 Dtype = Literal["float64", "float32"]
@@ -55,21 +55,27 @@ def ask(
     compile: bool = False,
     tf32: bool = False,
     protocol_name: str = "general",
+    born: Path | None = None,
 ) -> Question:
     """Read and check everything that a command was given.
+
+    Parameters
+    ----------
+    born : phonopy's BORN of the structure, for phonons and conductivities.
 
     Raises
     ------
     UsageError : a wrong --set, --device, --dtype, --compile or --tf32.
     InputError : a file, structure or force field that cannot be used for this property.
     """
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UsageError(f"--device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+    check_device(device)
     reference = resolve_model(model)
     atoms = read_structure(file)
     check_structure(atoms, file.name)
     protocol = _protocol(kind, assignments, protocol_name, atoms)
     _check_purpose(kind, protocol, atoms, file.name)
+    if born is not None:
+        protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
     if kind != "relax":
         reference.require_conservative(kind)
@@ -77,8 +83,19 @@ def ask(
         reference.require_differentiable("force_constants=autodiff")
     numeric = NumericSettings(dtype=_dtype(reference, dtype), compile=compile, tf32=tf32)
     _check_numeric(numeric, reference, device)
-    steps = _steps(atoms_key(atoms), reference.key, protocol, numeric)
+    steps = property_requests(atoms_key(atoms), reference.key, protocol, numeric)
     return Question(kind, atoms, reference, protocol, numeric, device, steps)
+
+
+def check_device(device: str) -> None:
+    """Refuse what is no name of a device; whether it is there, who computes finds out.
+
+    Raises
+    ------
+    UsageError : with the names that there are.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
 
 
 def varied(question: Question, *, protocol: AnyProtocol | None = None, dtype: Dtype | None = None) -> Question:
@@ -92,7 +109,7 @@ def varied(question: Question, *, protocol: AnyProtocol | None = None, dtype: Dt
     numeric = question.numeric
     if dtype is not None:
         numeric = numeric.model_copy(update={"dtype": _dtype(question.model, dtype)})
-    steps = _steps(atoms_key(question.atoms), question.model.key, chosen, numeric)
+    steps = property_requests(atoms_key(question.atoms), question.model.key, chosen, numeric)
     return replace(question, protocol=chosen, numeric=numeric, steps=steps)
 
 
@@ -100,10 +117,18 @@ def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -
     if kind == "relax":
         return with_overrides(RelaxProtocol(), assignments)
     if kind == "phonon":
-        return with_overrides(PhononProtocol(), assignments)
+        return with_overrides(phonon_protocol(name, atoms.info), assignments)
     protocol = with_overrides(conductivity_protocol(name, atoms), assignments)
     check_supercells(protocol, name)
     return protocol
+
+
+def _with_born(protocol: AnyProtocol, born: Path, atoms: Atoms) -> AnyProtocol:
+    if isinstance(protocol, RelaxProtocol):
+        raise UsageError("--born: a relaxation does not use Born charges")
+    from esen_flows.physics.lattice.born import read_born  # phonopy, which no other question needs
+
+    return protocol.model_copy(update={"born": read_born(born, atoms, protocol)})
 
 
 def _dtype(model: ModelReference, asked: Dtype | None) -> Dtype:
@@ -125,22 +150,7 @@ def _check_numeric(numeric: NumericSettings, model: ModelReference, device: str)
 
 
 def _check_purpose(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:
-    if isinstance(protocol, ConductivityProtocol) and protocol.displacement.order != 3:
-        raise UsageError("--set displacement.order: a conductivity needs third-order force constants, so it is 3")
     if not isinstance(protocol, RelaxProtocol):
         check_crystal(atoms, name, kind)
-    elif protocol.relax_cell and atoms.pbc.any() and not atoms.pbc.all():
-        raise StructureError(
-            f"{name} is periodic in {int(atoms.pbc.sum())} of 3 directions, so its cell cannot be relaxed; "
-            "add --set relax_cell=false"
-        )
-
-
-def _steps(
-    structure_key: str, model_key: str, protocol: AnyProtocol, numeric: NumericSettings
-) -> tuple[ResultRequest, ...]:
-    if isinstance(protocol, RelaxProtocol):
-        return (relax_request(structure_key, model_key, protocol, numeric),)
-    if isinstance(protocol, PhononProtocol):
-        return phonon_requests(structure_key, model_key, protocol, numeric)
-    return conductivity_requests(structure_key, model_key, protocol, numeric)
+    elif protocol.relax_cell:
+        check_cell_relaxation(atoms, name)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esen_flows.errors import ModelError
-from esen_flows.schemas.card import ModelCard, resolve_model
+from esen_flows.schemas.card import Measured, ModelCard, resolve_model
 from esen_flows.schemas.documents import ResultDocument
 
 TITLES = {
@@ -51,6 +51,7 @@ ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
         ("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
         ("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
+        ("nac", "non-analytical correction", "", ""),
     ),
     "conductivity": (
         ("kappa_rta_w_per_m_k", "kappa RTA, {temperature_kelvin:g} K", "W/m/K", ".2f"),
@@ -59,6 +60,7 @@ ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
         ("max_frequency_thz", "highest frequency", "THz", ".3f"),
         ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
         ("mesh", "mesh", "", ""),
+        ("nac", "non-analytical correction", "", ""),
         ("phono3py", "phono3py", "", ""),
     ),
     "labelling": (
@@ -97,7 +99,7 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
     if compared:
         table.add_column("for comparison")
     for quantity, value, unit, field in rows_of(answer):
-        table.add_row(quantity, value, unit, *([_comparison(card, answer, field)] if compared else []))
+        table.add_row(quantity, value, unit, *([_comparison(answer, field)] if compared else []))
     out.print(table)
     for conditions in dict.fromkeys(m.conditions for m in compared if m.property in answer.summary and m.conditions):
         out.print(f"compared values: {conditions}", highlight=False)
@@ -155,6 +157,17 @@ def _lattice_rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _comparison(card: ModelCard | None, document: ResultDocument, field: str) -> str:
-    entries = [] if card is None else card.references(document.formula, field)
+def references_of(document: ResultDocument, field: str) -> tuple[Measured, ...]:
+    """What the card of the force field has to compare a summary field of a result with.
+
+    Cards are about crystals without Born charges: with them, only lengths are comparable.
+    """
+    card = card_of(document)
+    if card is None or (document.summary.get("nac") and not field.endswith("_angstrom")):
+        return ()
+    return card.references(document.formula, field)
+
+
+def _comparison(document: ResultDocument, field: str) -> str:
+    entries = references_of(document, field)
     return "\n".join(f"{reference.source} {reference.value:g}" for entry in entries for reference in entry.reference)

@@ -54,20 +54,33 @@ def show(key: KeyArgument, form: Annotated[Literal["table", "json"], typer.Optio
     from esen_flows.cli.listing import plain
     from esen_flows.store.connection import open_store
     from esen_flows.store.models import stored_model
-    from esen_flows.store.query import find_by_prefix
 
     store = open_store()
+    document = one_result(store, key)
+    if form == "json":
+        force_field = stored_model(store.database, document.model_key)
+        typer.echo(json.dumps({**plain(document), "model": force_field}, indent=1))
+        return
+    _show(document)
+
+
+def one_result(store: "Store", key: str, load_arrays: bool = False) -> ResultDocument:
+    """The only result whose key begins like this.
+
+    Raises
+    ------
+    InputError : there is none, there are several, or these are no digits of a key.
+    """
+    from esen_flows.store.query import find_by_prefix
+
     found = find_by_prefix(store, key)
     if not found:
         raise InputError(f"no result with a key that begins with {key!r}; list some with: esen-flows query KIND")
     if len(found) > 1:
         keys = ", ".join(document.key[: len(key) + 6] for document in found)
         raise InputError(f"{key!r} begins the keys of several results ({keys}); give more digits")
-    if form == "json":
-        force_field = stored_model(store.database, found[0].model_key)
-        typer.echo(json.dumps({**plain(found[0]), "model": force_field}, indent=1))
-        return
-    _show(found[0])
+    complete = store.get(found[0].key) if load_arrays else None
+    return complete or found[0]
 
 
 def query(

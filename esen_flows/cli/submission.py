@@ -12,6 +12,7 @@ from esen_flows.campaigns.submit import Submission, submit
 from esen_flows.cli.questions import Question
 from esen_flows.cli.run import build
 from esen_flows.cli.training_data import HeldOut, Source
+from esen_flows.errors import EsenFlowsError
 from esen_flows.makers.training import TrainMaker, chained
 from esen_flows.schemas.training import Split
 from esen_flows.settings import get_settings
@@ -34,6 +35,40 @@ def submit_question(question: Question) -> None:
     EsenFlowsError : as `campaigns.submit.submit`.
     """
     _submit(build(question), open_store())
+
+
+def submit_study(questions: Sequence[Question]) -> None:
+    """Submit the flow of each question, and print how to go on.
+
+    Steps that flows share are in each of them; whichever comes first computes it.
+
+    Parameters
+    ----------
+    questions : those that ask for the same result count once. What failed for good before is told, and left out.
+
+    Raises
+    ------
+    EsenFlowsError : as `campaigns.submit.submit`, but for such failures.
+    """
+    store = open_store()
+    added: list[int] = []
+    pending: dict[int, str] = {}
+    points = {question.steps[-1].key: question for question in questions}
+    for key, question in points.items():
+        try:
+            submission = submit(build(question), store=store)
+        except EsenFlowsError as error:
+            if not error.final:
+                raise
+            typer.echo(f"{key[:_KEY_DIGITS]}: failed before: {type(error).__name__}: {error}", err=True)
+            continue
+        added += submission.firework_ids
+        pending.update(submission.pending)
+    whole = Submission(store.database.database_name, tuple(added), tuple(points), tuple(pending.items()))
+    typer.echo(f"{len(points)} points; {whole}")
+    if added or pending:
+        _print_next_steps(whole, private=store.database.lease is not None)
+    typer.echo("to see them, once they are there: the same command without --submit")
 
 
 def submit_training(
@@ -90,7 +125,8 @@ def _submit(work: Flow | Job, store: Store) -> None:
 
 def _print_next_steps(submission: Submission, *, private: bool) -> None:
     """What runs the fireworks here."""
-    typer.echo("to run it on this machine:\n  esen-flows db init settings   # once; writes the files named below")
+    typer.echo("to run it on this machine:\n  esen-flows worker\nor by FireWorks' own means:")
+    typer.echo("  esen-flows db init settings   # once; writes the files named below")
     if private:
         typer.echo("  esen-flows db start           # the private server, which stops when nothing of ours runs")
     typer.echo(
@@ -103,6 +139,5 @@ def _print_next_steps(submission: Submission, *, private: bool) -> None:
     named = [f"ESEN_FLOWS_{name.upper()}" for name in _OF_THE_STORE if name in given - unset]
     if named:
         typer.echo(f"  with {', '.join(named)} set as here, so that results go into the same store")
-    for number, state in submission.pending:
-        if state == "RUNNING":  # also after a kill -9, until FireWorks misses its heartbeat for hours
-            typer.echo(f"  lpad -l settings/my_launchpad.yaml rerun_fws -i {number}   # if its worker was killed")
+    if any(state == "RUNNING" for _, state in submission.pending):  # also after a kill -9
+        typer.echo("  esen-flows campaign heal      # if their worker was killed")

@@ -36,6 +36,7 @@ def label(
     from rich.progress import Progress
 
     from esen_flows.cli.machine import tune_allocator
+    from esen_flows.cli.questions import check_device
     from esen_flows.data.generate import generate, read_recipe
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.schemas.card import resolve_model
@@ -43,6 +44,7 @@ def label(
     from esen_flows.training.label import label as label_structures
     from esen_flows.training.snapshots import langevin
 
+    check_device(device)
     asked = read_recipe(recipe)
     card = resolve_model(model).card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
@@ -73,23 +75,27 @@ def train(
     ] = None,
     validation: Annotated[Path | None, typer.Option(help="held-out data; default: a share of --data")] = None,
     validation_fraction: Annotated[float, typer.Option(help="share of every group that is held out")] = 0.08,
-    split_seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="seed of the split")] = 0,
     initial: Annotated[Path | None, typer.Option(help="checkpoint to start from instead of random weights")] = None,
     recipe: Annotated[str | None, typer.Option(help="which recipe of the card; default: its first")] = None,
     stage: Annotated[int | None, typer.Option(help="only this stage of the recipe, from 1")] = None,
     finetune: Annotated[str | None, typer.Option(help="card or checkpoint to adapt to --data")] = None,
     replay: Annotated[Path | None, typer.Option(help="with --finetune: data of the parent's domain")] = None,
-    replay_share: Annotated[float, typer.Option(help="how much of --replay is trained on; the rest is held out")] = 0.0,
+    replay_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="how much of --replay is trained on; the rest is held out")
+    ] = 0.0,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="name=value of the stage; repeat")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="say what it would cost, and stop")] = False,
     device: Annotated[str, typer.Option(help='"cpu" or "cuda"; several processes: start this with torchrun')] = "cpu",
-    max_seconds: Annotated[float | None, typer.Option(help="save and leave after so long")] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=0.0, help="save and leave after so long")] = None,
     submit: Annotated[
         bool, typer.Option("--submit", help="Store the data, add the stages to the launchpad, train nothing here.")
     ] = False,
 ) -> None:
     """Train an eSEN, or fine-tune one (--finetune). Interrupted, it saves; the same command goes on batch for batch."""
     from esen_flows.cli.machine import tune_allocator
+    from esen_flows.cli.properties import check_folder
+    from esen_flows.cli.questions import check_device
     from esen_flows.cli.training_data import (
         HeldOut,
         asked_stages,
@@ -103,14 +109,16 @@ def train(
 
     if (what is None) == (finetune is None):
         raise UsageError("give a training file or a card, or --finetune MODEL with --data")
-    of_stages = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate or None}
-    if finetune is not None:
-        _refuse({**of_stages, "--submit": submit or None}, "with --finetune")
-    else:
-        _refuse({"--replay": replay}, "without --finetune")
-    if submit:
-        of_this_process = {"--folder": folder, "--validation": validation, "--estimate": estimate or None}
-        _refuse(of_this_process, "with --submit")
+    _check_meaning(
+        finetune is not None,
+        submit,
+        {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate or None},
+        {"--folder": folder, "--validation": validation, "--estimate": estimate or None},
+        replay,
+    )
+    check_device(device)
+    if not 0.0 < validation_fraction < 1.0:
+        raise UsageError(f"--validation-fraction {validation_fraction:g}: give a share between 0 and 1")
     sources, changes = sources_of(data or []), changes_of(overrides or [])
     if not sources:
         raise UsageError("give --data: a labelled extended XYZ, or a folder made by esen-flows data import")
@@ -123,6 +131,7 @@ def train(
         return
     tune_allocator()
     folder = folder or Path("training")
+    check_folder(folder, "--folder")
     if what is not None:
         stages = stages_of(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
         if estimate:
@@ -135,6 +144,28 @@ def train(
         domain = parent_domain(replay, replay_share, split_seed)
         with joined(device) as world:
             _finetune(finetune, data_of_both, domain, folder, changes, world, max_seconds)
+
+
+def _check_meaning(
+    finetunes: bool, submit: bool, of_stages: dict[str, Any], of_this_process: dict[str, Any], replay: Path | None
+) -> None:
+    """Refuse options that would be ignored.
+
+    Parameters
+    ----------
+    of_stages, of_this_process : options by name that mean nothing to a fine-tuning, or to what is submitted; None
+        where they are not given.
+
+    Raises
+    ------
+    UsageError : naming the option, and with or without which it means nothing.
+    """
+    if finetunes:
+        _refuse({**of_stages, "--submit": submit or None}, "with --finetune")
+    else:
+        _refuse({"--replay": replay}, "without --finetune")
+    if submit:
+        _refuse(of_this_process, "with --submit")
 
 
 def _refuse(options: dict[str, Any], how: str) -> None:

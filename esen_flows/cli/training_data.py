@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esen_flows.cli.overrides import UsageError, parse_value
+from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import InputError
+from esen_flows.schemas.protocol_fields import parse_value
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset

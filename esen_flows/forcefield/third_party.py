@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.schemas.keys import third_party_key
 
 
 class AseForceField(ForceField):
@@ -75,6 +76,26 @@ class AseForceField(ForceField):
             return None
         energies = np.array(self.calculator.get_property("energies", work), dtype=np.float64)
         return energies if energies.shape == (len(work),) else None
+
+
+def emt(*, device: str = "cpu", dtype: str = "float64") -> AseForceField:
+    """ASE's effective-medium theory of seven metals: for trial runs.
+
+    Parameters
+    ----------
+    device : its few operations run on the CPU, whatever is asked for.
+    dtype : float64 is what it computes in.
+    """
+    from importlib.metadata import version
+
+    from ase.calculators.emt import EMT
+
+    elements = frozenset({13, 28, 29, 46, 47, 78, 79})
+    declaration = Declaration(
+        conservative=True, equivariance="O3", differentiable=False, elements=elements, dtype="float64"
+    )
+    key = third_party_key("ase", version("ase"), {})
+    return AseForceField(EMT(), key=key, label="emt", declaration=declaration)
 
 
 def check_structures(structures: Sequence[Atoms], elements: frozenset[int] | None, label: str) -> None:

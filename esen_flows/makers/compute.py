@@ -22,6 +22,7 @@ Summary = dict[str, float | int | str | bool | None]
 
 # Another process may be at the same result: a conductivity of a large cell takes its time.
 WAIT_SECONDS = 24 * 3600.0
+LISTEN_SECONDS = 5.0  # between two reports of a wait, at which a process that has to end breaks off
 
 
 @dataclass
@@ -60,6 +61,7 @@ def compute_once(
     compute: Callable[[Meter], tuple[Document, Summary]],
     *,
     wait_seconds: float = WAIT_SECONDS,
+    force: bool = False,
     not_stored: tuple[type[EsenFlowsError], ...] = (ModelError, StoreError),
 ) -> ResultDocument:
     """The stored result of a request, computed here if nobody has.
@@ -68,6 +70,7 @@ def compute_once(
     ----------
     compute : gives the output and its summary; it watches its force field with the meter that it is given.
     wait_seconds : how long to wait for another process that is computing the same key.
+    force : compute again what has failed for good; a result that is there stays.
     not_stored : failures that say nothing about what was asked.
 
     Raises
@@ -77,18 +80,25 @@ def compute_once(
         interruption and a defect of the program are not: they say nothing about the material.
     """
     found = _get_or_claim(store, request, wait_seconds)
+    if force and isinstance(found, ResultDocument) and found.failure is not None:
+        found = store.get_or_claim(request.key, wait_seconds=wait_seconds, force=True)
     if isinstance(found, ResultDocument):
         raise_if_failed(found)
         return found
     claim, meter, start = found, Meter(), time.perf_counter()
+
+    def document(**content: Any) -> ResultDocument:
+        seconds = time.perf_counter() - start
+        return result_document(request, context, seconds=seconds, evaluations=meter.evaluations, **content)
+
     try:
         output, summary = compute(meter)
-        return store.commit(claim, _document(request, context, meter, start, output=output, summary=summary))
+        return store.commit(claim, document(output=output, summary=summary))
     except not_stored:
         store.release(claim)
         raise
     except EsenFlowsError as error:
-        store.commit(claim, _document(request, context, meter, start, failure=_failure(error)))
+        store.commit(claim, document(failure=failure_of(error)))
         raise
     except BaseException:
         store.release(claim)
@@ -99,8 +109,17 @@ def _get_or_claim(store: Store, request: ResultRequest, wait_seconds: float) -> 
     try:
         return store.get_or_claim(request.key, wait_seconds=0.0)
     except ClaimedElsewhereError:
+        pass
+    until = time.monotonic() + wait_seconds
+    while True:
+        # Again and again: whoever listens may have to end meanwhile.
         progress.report(request.kind, 0, None, "another process is computing this; waiting for it")
-        return store.get_or_claim(request.key, wait_seconds=wait_seconds)
+        left = until - time.monotonic()
+        try:
+            return store.get_or_claim(request.key, wait_seconds=min(left, LISTEN_SECONDS))
+        except ClaimedElsewhereError:
+            if left <= LISTEN_SECONDS:
+                raise
 
 
 def raise_if_failed(document: ResultDocument) -> None:
@@ -117,20 +136,28 @@ def raise_if_failed(document: ResultDocument) -> None:
     raise kind(f"{document.failure.message} (stored failure {document.key[:12]})")
 
 
-def _failure(error: EsenFlowsError) -> Failure:
-    return Failure(error=type(error).__name__, message=str(error), final=error.final)
+def failure_of(error: Exception) -> Failure:
+    """An error as results keep it; what is no error of ours says nothing final."""
+    return Failure(error=type(error).__name__, message=str(error), final=getattr(error, "final", False))
 
 
-def _document(
+def result_document(
     request: ResultRequest,
     context: Context,
-    meter: Meter,
-    start: float,
     *,
+    seconds: float,
+    evaluations: int,
     output: Document | None = None,
     summary: Summary | None = None,
     failure: Failure | None = None,
 ) -> ResultDocument:
+    """The document of a request: its output and summary, or its failure.
+
+    Parameters
+    ----------
+    seconds : of wall time that it took.
+    evaluations : structures evaluated for it.
+    """
     return ResultDocument(
         kind=request.kind,
         key=request.key,
@@ -152,8 +179,8 @@ def _document(
         provenance=build_provenance(
             device=context.device,
             threads=_threads(),
-            seconds=time.perf_counter() - start,
-            force_evaluations=meter.evaluations,
+            seconds=seconds,
+            force_evaluations=evaluations,
             firework_id=_firework_id(),
         ),
         created_at=datetime.now(UTC),

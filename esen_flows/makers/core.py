@@ -11,7 +11,7 @@ from esen_flows.makers.jobs import forces_job, relax_job
 from esen_flows.makers.structures import as_atoms, atoms_to_json
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.schemas.protocols import DisplacementProtocol, NumericSettings
+from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, NumericSettings, TransportProtocol
 from esen_flows.schemas.requests import ResultRequest
 
 if TYPE_CHECKING:
@@ -81,15 +81,27 @@ def lattice_flow(
     ------
     NotConservativeError : the force field does not declare that its forces are the gradient of its energy.
     NotDifferentiableError : force constants by autodiff of a force field without exact second derivatives.
+    InputError : the protocol's Born charges are those of another crystal.
     """
     atoms, model = as_atoms(structure), resolve_model(maker.force_field_name)
     model.require_conservative(maker.name)
     relax, forces, last = requests(atoms_key(atoms), model.key)
     if isinstance(forces.protocol, DisplacementProtocol) and forces.protocol.force_constants == "autodiff":
         model.require_differentiable(f"{maker.name} with force_constants=autodiff")
+    _check_born(atoms, forces, last)
     relaxed = keyed(job(relax_job)(**maker.arguments(atoms, model, relax)), relax, f"{maker.name} relax")
     displaced = keyed(
         job(forces_job)(**maker.arguments(atoms, model, forces), relaxed=relaxed.output), forces, f"{maker.name} forces"
     )
     final = keyed(job(body)(**maker.arguments(atoms, model, last), forces=displaced.output), last, maker.name)
     return Flow([relaxed, displaced, final], output=final.output, name=maker.name)
+
+
+def _check_born(atoms: Atoms, forces: ResultRequest, last: ResultRequest) -> None:
+    """Refuse Born charges of another crystal now, not after the force calls."""
+    if not isinstance(last.protocol, HarmonicProtocol | TransportProtocol) or last.protocol.born is None:
+        return
+    from esen_flows.physics.lattice.born import check_born
+
+    assert isinstance(forces.protocol, DisplacementProtocol)  # what the step before is asked by
+    check_born(last.protocol.born, atoms, forces.protocol.symprec_angstrom)

@@ -8,12 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from esen_flows.errors import ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers import progress
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.structures import atoms_from_json
-from esen_flows.makers.summaries import conductivity_summary, forces_summary, phonon_summary, relax_summary
+from esen_flows.makers.summaries import (
+    conductivity_summary,
+    forces_summary,
+    nac_summary,
+    phonon_summary,
+    relax_summary,
+)
 from esen_flows.schemas.documents import (
     ConductivityOutput,
     Document,
@@ -23,17 +31,30 @@ from esen_flows.schemas.documents import (
     ResultDocument,
 )
 from esen_flows.schemas.identity import identify
+from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, RelaxProtocol, TransportProtocol
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store
 from esen_flows.store.results import Store
 from esen_flows.store.trained_models import trained_model, trained_model_path
+from esen_flows.store.unfinished import Unfinished
 
 Output = TypeVar("Output", bound=Document)
 Reference = dict[str, Any]
 
+# The force field that was used last, in processes that go from one material to the next.
+_kept: dict[tuple[Any, ...], ForceField] | None = None
 
-def relax_job(structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any]) -> Reference:
+
+def keep_force_fields() -> None:
+    """From now on this process keeps the force field that it loaded last."""
+    global _kept
+    _kept = {} if _kept is None else _kept
+
+
+def relax_job(
+    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], force: bool = False
+) -> Reference:
     """Relax a structure.
 
     Parameters
@@ -41,6 +62,7 @@ def relax_job(structure: dict[str, Any], request: dict[str, Any], model: dict[st
     structure : `atoms_to_json` of the input structure.
     request : `ResultRequest.model_dump(mode="json")`.
     model : location, label, device, and the material ids and tags to note.
+    force : try again what has failed for good.
 
     Returns
     -------
@@ -61,11 +83,15 @@ def relax_job(structure: dict[str, Any], request: dict[str, Any], model: dict[st
         output = relax(atoms, force_field, protocol, show)
         return output, relax_summary(output)
 
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
 
 
 def forces_job(
-    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], relaxed: Reference
+    structure: dict[str, Any],
+    request: dict[str, Any],
+    model: dict[str, Any],
+    relaxed: Reference,
+    force: bool = False,
 ) -> Reference:
     """Forces of the displaced supercells of a relaxed structure; see `relax_job`. `relaxed` is its reference."""
     asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
@@ -80,14 +106,21 @@ def forces_job(
         def show(done: int, total: int) -> None:
             progress.report("forces", done, total, f"{done} of {total}")
 
-        output = displaced_forces(start, force_field, protocol, show)
+        # A structure that was relaxed again under its key may differ in its last digits.
+        with Unfinished(store, asked.key, atoms_key(start)) as forces:
+            known = forces.load()
+            output = displaced_forces(start, force_field, protocol, show, known=known, on_forces=forces.keep)
         return output, forces_summary(output)
 
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
 
 
 def phonon_job(
-    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], forces: Reference
+    structure: dict[str, Any],
+    request: dict[str, Any],
+    model: dict[str, Any],
+    forces: Reference,
+    force: bool = False,
 ) -> Reference:
     """Harmonic phonons from stored forces, without a force call; see `relax_job`."""
     asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
@@ -96,14 +129,19 @@ def phonon_job(
         from esen_flows.physics.lattice.phonon import phonon
 
         progress.report("phonon", 0)
-        output = phonon(parent_output(store, forces["key"], ForcesOutput), protocol_of(asked, HarmonicProtocol))
-        return output, phonon_summary(output)
+        protocol = protocol_of(asked, HarmonicProtocol)
+        output = phonon(parent_output(store, forces["key"], ForcesOutput), protocol)
+        return output, phonon_summary(output) | nac_summary(protocol)
 
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
 
 
 def conductivity_job(
-    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], forces: Reference
+    structure: dict[str, Any],
+    request: dict[str, Any],
+    model: dict[str, Any],
+    forces: Reference,
+    force: bool = False,
 ) -> Reference:
     """Lattice thermal conductivity from stored forces, without a force call; see `relax_job`."""
     asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
@@ -112,10 +150,20 @@ def conductivity_job(
         from esen_flows.physics.lattice.conductivity import conductivity
 
         progress.report("conductivity", 0)
-        output = conductivity(parent_output(store, forces["key"], ForcesOutput), protocol_of(asked, TransportProtocol))
-        return output, conductivity_summary(output)
+        protocol = protocol_of(asked, TransportProtocol)
+        displaced = parent_output(store, forces["key"], ForcesOutput)
+        assert displaced.forces_fc3 is not None  # of third order, or there would be no such request
+        # Forces of the same key that were computed again may differ in their last digits.
+        with Unfinished(store, asked.key, array_key(displaced.forces_fc3)) as linewidths:
 
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute))
+            def show(done: int, total: int, known: np.ndarray) -> None:
+                linewidths.keep(known)
+                progress.report("conductivity", done, total, f"{done} of {total} q-points")
+
+            output = conductivity(displaced, protocol, known=linewidths.load(), on_points=show)
+        return output, conductivity_summary(output) | nac_summary(protocol)
+
+    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
 
 
 def parent_output(store: Store, key: str, output: type[Output]) -> Output:
@@ -148,6 +196,9 @@ def requested_force_field(model: dict[str, Any], request: ResultRequest) -> Forc
     location = model["location"]
     if Path(location).name == trained_model_path(request.model_key).name and not Path(location).is_file():
         location = trained_model(open_store(), request.model_key)
+    how = (location, model["device"], numeric.dtype, numeric.compile, numeric.tf32)
+    if _kept is not None and how in _kept:
+        return _kept[how]
     force_field = load_force_field(
         location, device=model["device"], dtype=numeric.dtype, compile=numeric.compile, tf32=numeric.tf32
     )
@@ -161,6 +212,9 @@ def requested_force_field(model: dict[str, Any], request: ResultRequest) -> Forc
             f"{force_field.label} computes in {force_field.declaration.dtype}, the request says "
             f"{request.numeric.dtype}; ask with numeric=NumericSettings(dtype={force_field.declaration.dtype!r})"
         )
+    if _kept is not None:
+        _kept.clear()
+        _kept[how] = force_field
     return force_field
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from esen_flows.makers.compute import Summary
-from esen_flows.physics.symmetry import conventional_cell
+from esen_flows.physics.symmetry import conventional_lengths
 from esen_flows.schemas.documents import (
     ConductivityOutput,
     ForcesOutput,
@@ -13,6 +13,7 @@ from esen_flows.schemas.documents import (
     TransportResult,
 )
 from esen_flows.schemas.identity import identify
+from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import Errors, EvaluationOutput, LabellingOutput, TrainingOutput, overall
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
@@ -83,6 +84,11 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
     }
 
 
+def nac_summary(protocol: HarmonicProtocol | TransportProtocol) -> Summary:
+    """Whether Born charges entered; nothing where they did not, as in documents of earlier versions."""
+    return {} if protocol.born is None else {"nac": True}
+
+
 def mean_kappa(result: TransportResult, index: int) -> float:
     """Mean of the xx, yy and zz components at one temperature, W/m/K."""
     return float(np.mean(result.kappa_w_per_m_k[index, :3]))
@@ -128,9 +134,10 @@ def lattice_summary(structure: StructureData) -> Summary:
     """Lengths of the conventional cell and the space group; None where there is no symmetry to find."""
     atoms = structure.to_atoms()
     identity = identify(atoms, SYMPREC_ANGSTROM)
-    if identity["space_group_number"] is None:
+    lengths = conventional_lengths(atoms, SYMPREC_ANGSTROM)
+    if lengths is None:
         return {"a_angstrom": None, "b_angstrom": None, "c_angstrom": None, "space_group": None}
-    a, b, c = conventional_cell(atoms, SYMPREC_ANGSTROM).cell.lengths()
+    a, b, c = lengths
     return {
         "a_angstrom": float(a),
         "b_angstrom": float(b),

@@ -15,6 +15,9 @@ from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.documents import RelaxOutput, StructureData
 from esen_flows.schemas.protocols import RelaxProtocol
 
+# Angles (rad) by which the axes of a crystal may miss those of a mask of strains.
+FIX_TOLERANCE, LOCK_TOLERANCE = 1e-3, 1e-6
+
 
 @dataclass(frozen=True)
 class Start:
@@ -75,21 +78,23 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> Start:
 
     Raises
     ------
-    StructureError : no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found.
+    StructureError : no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found, or
+        not one that the protocol's mask of strains leaves as it is.
     """
     _check(atoms, protocol)
     work = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     work.info.update({name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info})
-    if protocol.symmetry == "free" or space_group_number(work, protocol.symprec_angstrom) is None:
+    if protocol.symmetry == "free" or not work.pbc.all():  # slabs and molecules have no space group to keep
         return Start(work, work.cell.array)
-    if protocol.symmetry == "fix":
+    fix, freedom = protocol.symmetry == "fix", freedom_of(protocol)
+    lock = SymmetryLock(work, protocol.symprec_angstrom)
+    if freedom is not None:
+        # FixSymmetry undoes at every step what such a mask leaves, but bears with axes as files round them.
+        lock.check_freedom(freedom, FIX_TOLERANCE if fix else LOCK_TOLERANCE)
+    if fix:
         # FixSymmetry keeps deviations that are there already; what follows looks for symmetry more strictly.
         refine_symmetry(work, symprec=protocol.symprec_angstrom)
         return Start(work, work.cell.array, fixed=FixSymmetry(work, symprec=protocol.symprec_angstrom))
-    lock = SymmetryLock(work, protocol.symprec_angstrom)
-    freedom = freedom_of(protocol)
-    if freedom is not None:
-        lock.check_freedom(freedom)
     refined = lock.refined()
     return Start(refined, refined.cell.array, lock=lock)
 

@@ -5,27 +5,29 @@ import spglib
 from ase import Atoms
 
 from esen_flows.errors import StructureError
+from esen_flows.schemas.identity import symmetry_dataset
 
 
 def space_group_number(atoms: Atoms, symprec_angstrom: float) -> int | None:
     """International number of the space group, or None for what is not a crystal or has no symmetry to find."""
-    dataset = _dataset(atoms, symprec_angstrom)
+    dataset = symmetry_dataset(atoms, symprec_angstrom)
     return None if dataset is None else int(dataset.number)
 
 
 def operation_count(atoms: Atoms, symprec_angstrom: float) -> int:
     """Symmetry operations of the cell, 1 for what has none to find."""
-    dataset = _dataset(atoms, symprec_angstrom)
+    dataset = symmetry_dataset(atoms, symprec_angstrom)
     return 1 if dataset is None else len(dataset.rotations)
 
 
-def _dataset(atoms: Atoms, symprec_angstrom: float) -> spglib.SpglibDataset | None:
-    if not atoms.pbc.all():
+def conventional_lengths(atoms: Atoms, symprec_angstrom: float) -> np.ndarray | None:
+    """Lengths (Angstrom) of the vectors of `conventional_cell`; None where there is no symmetry to find."""
+    dataset = symmetry_dataset(atoms, symprec_angstrom)
+    if dataset is None:
         return None
-    try:
-        return spglib.get_symmetry_dataset(_spglib_cell(atoms), symprec=symprec_angstrom)
-    except spglib.SpglibError:  # spglib is on its way from returning None to raising
-        return None
+    # (a_s, b_s, c_s) = (a, b, c) P^-1 with vectors as columns: spglib's definition of the transformation.
+    columns = atoms.cell.array.T @ np.linalg.inv(dataset.transformation_matrix)
+    return np.asarray(np.linalg.norm(columns, axis=0))
 
 
 def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:

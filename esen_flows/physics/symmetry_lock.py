@@ -101,8 +101,12 @@ class SymmetryLock:
         rotations = self._rotations
         return np.asarray((rotations @ stress @ rotations.transpose(0, 2, 1)).mean(axis=0))
 
-    def check_freedom(self, freedom: CellFreedom) -> None:
+    def check_freedom(self, freedom: CellFreedom, tolerance: float) -> None:
         """Refuse strains that are free in some directions and not in others that the symmetry makes equal.
+
+        Parameters
+        ----------
+        tolerance : of components of a unit strain; about the angle (rad) by which axes may miss those of the mask.
 
         Raises
         ------
@@ -111,9 +115,10 @@ class SymmetryLock:
         for component in np.eye(9).reshape(9, 3, 3):
             symmetric = self.stress((component + component.T) / 2)
             allowed = freedom.of_virial(symmetric[None])[0]
-            if np.abs(self.stress(allowed) - allowed).max() > 1e-6:
+            if np.abs(self.stress(allowed) - allowed).max() > tolerance:
                 raise StructureError(
                     f"cell_mask={freedom.mask} cuts through the space group {self.number} of "
-                    f"{self._atoms.get_chemical_formula()} in this orientation; free all components, or turn the "
+                    f"{self._atoms.get_chemical_formula()} in this orientation; free all components "
+                    f"(cell_mask={','.join(['true'] * 6)}), of which the symmetry keeps what it decides, or turn the "
                     "crystal so that its axes are those of the mask"
                 )

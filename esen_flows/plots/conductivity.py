@@ -72,7 +72,7 @@ def _draw_method(axes: Axes, temperatures: np.ndarray, method: str, result: dict
     colour, name = PALETTE[index % len(PALETTE)], _METHOD.get(method, method)
     mean = directional_mean(tensor)
     coherence = result.get("kappa_coherence_w_per_m_k")
-    share = 0.0 if coherence is None else float(np.max(directional_mean(np.asarray(coherence)) / mean))
+    share = 0.0 if coherence is None else _largest_share(directional_mean(np.asarray(coherence)), mean)
     # Rounded up, so that the bound holds as printed.
     bound = f" (coherences ≤ {np.ceil(1000.0 * share) / 10.0:g} %)"
     remark = bound if coherence is not None and share < _SHOWN_COHERENCE else ""
@@ -92,9 +92,14 @@ def _draw_method(axes: Axes, temperatures: np.ndarray, method: str, result: dict
 def _draw_components(axes: Axes, temperatures: np.ndarray, tensor: np.ndarray) -> None:
     """xx, yy and zz of the first method, where they differ."""
     diagonal = tensor[:, :3]
-    if np.max(np.ptp(diagonal, axis=1) / directional_mean(tensor)) > _ANISOTROPIC:
+    if _largest_share(np.ptp(diagonal, axis=1), directional_mean(tensor)) > _ANISOTROPIC:
         for name, line, values in zip(("xx", "yy", "zz"), ("-", "--", ":"), diagonal.T, strict=True):
             axes.plot(temperatures, values, color=FAINT, linewidth=0.9, linestyle=line, label=name, zorder=1)
+
+
+def _largest_share(parts: np.ndarray, wholes: np.ndarray) -> float:
+    """Of parts in their wholes, (n,) each; 0 where nothing is conducted, as on a mesh of zone boundaries alone."""
+    return float(np.max(np.divide(parts, wholes, out=np.zeros_like(wholes), where=wholes > 0)))
 
 
 def directional_mean(tensor: np.ndarray) -> np.ndarray:
@@ -105,14 +110,15 @@ def directional_mean(tensor: np.ndarray) -> np.ndarray:
 
 def _logarithmic_axes(axes: Axes, temperatures: np.ndarray) -> None:
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    if any(np.any(np.asarray(line.get_ydata()) > 0) for line in axes.lines):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = float(temperatures.min()), float(temperatures.max())
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000) if low <= t <= high]
     axes.set_xlim(low / 1.08, high * 1.08)
     axes.xaxis.set_major_locator(FixedLocator(ticks or sorted({low, high})))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -148,14 +154,17 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
                 axes.fill_between(frequencies, 0.0, values, color=colour, alpha=0.15, linewidth=0)
         if others:
             axes.legend(loc="best", title=r"total (W m$^{-1}$ K$^{-1}$)", alignment="left")
-        else:
+        elif first_total > 0:
             _mark_total_and_half(axes, outputs[0], first_total)
         axes.set_xlim(0.0, max(float(np.asarray(o["cumulative_frequencies_thz"])[-1]) for o in outputs))
-        axes.set_ylim(0.0, 1.08 * max(float(np.asarray(o["cumulative_kappa_w_per_m_k"]).max()) for o in outputs))
+        highest = max(float(np.asarray(o["cumulative_kappa_w_per_m_k"]).max()) for o in outputs)
+        axes.set_ylim(0.0, 1.08 * highest if highest > 0 else None)
         axes.set_xlabel("Frequency (THz)")
         axes.set_ylabel(r"Cumulative $\kappa$ (W m$^{-1}$ K$^{-1}$)")
-        share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
-        share.set_ylabel("Share of the total (%)" if not others else f"Share of {documents[0].model_label}'s total (%)")
+        if first_total > 0:
+            share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
+            whose = f"{documents[0].model_label}'s" if others else "the"
+            share.set_ylabel(f"Share of {whose} total (%)")
         set_title(axes, document, f"RTA, {temperature:g} K")
         return save(figure, path, origin_of(document))
 

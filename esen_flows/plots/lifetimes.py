@@ -64,8 +64,10 @@ def plot_mean_free_paths(document: ResultDocument, path: str | Path, others: Seq
         axes = figure.subplots()
         for i, (output, label) in enumerate(zip(outputs, labels_of(documents), strict=True)):
             lengths, cumulative = cumulative_by_mean_free_path(output)
-            colour, total = PALETTE[i % len(PALETTE)], cumulative[-1]
+            colour, total = PALETTE[i % len(PALETTE)], float(cumulative[-1]) if len(cumulative) else 0.0
             axes.step(lengths, cumulative, where="post", color=colour, label=f"{label}: {total:.4g}")
+            if total <= 0:  # a mesh on which no mode moves
+                continue
             half = float(lengths[np.searchsorted(cumulative, 0.5 * total)])
             axes.plot([half, half], [0.0, 0.5 * total], color=colour, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")

@@ -138,7 +138,8 @@ def point_text(label: str) -> str:
     if "|" in label:
         return "|".join(point_text(part) for part in label.split("|"))
     plain = label.replace("$", "").replace("\\", "").replace("mathrm", "").strip("{}")
-    greek = {"GAMMA": "Γ", "GM": "Γ", "G": "Γ", "DELTA": "Δ", "SIGMA": "Σ", "LAMBDA": "Λ"}
+    # Not "G", which is a point of its own of body-centred tetragonal and face-centred orthorhombic lattices.
+    greek = {"GAMMA": "Γ", "DELTA": "Δ", "SIGMA": "Σ", "LAMBDA": "Λ"}
     name, _, index = plain.partition("_")
     name = greek.get(name.upper(), name)
     return f"{name}$_{{{index.strip('{}')}}}$" if index else name

@@ -85,6 +85,7 @@ class ForcesOutput(Document):
     forces_fc3: Array | None  # (n_displacements, n_atoms, 3) in eV/Angstrom
     displacements_fc2: dict[str, Any]
     forces_fc2: Array
+    # Of the process that finished; what it took over from one that was broken off is not in them.
     n_evaluations: int
     seconds: float
 
@@ -94,7 +95,9 @@ class Instability(Document):
 
     frequency_thz: float  # negative
     q_point: Array  # (3,) reduced coordinates of the primitive cell
-    displacement_pattern: Array  # (n, 3) atomic displacements at q (eigenvector / sqrt(mass), real), the largest 1
+    # (n, 3) displacements in one primitive cell, the largest 1. In the cell at the lattice vector R they are times
+    # cos(2 pi q.R) where 2q is a reciprocal lattice vector; elsewhere a mode also has a part that lags behind.
+    displacement_pattern: Array
 
 
 class PhononOutput(Document):
@@ -151,7 +154,7 @@ class ConductivityOutput(Document):
     phono3py_version: str
     backend: str
     # At the temperature nearest to 300 K; absent from documents of earlier versions.
-    mode_kappa_w_per_m_k: dict[str, Array] | None = None  # by method, (n_q, n_bands); sums to the mean of xx, yy, zz
+    mode_kappa_w_per_m_k: dict[str, Array] | None = None  # by method and RTA, (n_q, n_bands); sum: mean of xx, yy, zz
     lifetimes_ps: Array | None = None  # (n_q, n_bands) by all scattering of the relaxation-time approximation
     seconds_forces: float | None = None  # of the forces that this was made of
 

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from math import gcd
 from typing import Any
 
@@ -125,16 +125,36 @@ def canonical_chemsys(text: str) -> str:
     return "-".join(sorted(set(elements)))
 
 
-def _space_group(atoms: Atoms, symprec_angstrom: float) -> tuple[int | None, str | None]:
+def symmetry_dataset(atoms: Atoms, symprec_angstrom: float) -> Any:
+    """What spglib finds of a crystal's symmetry; None for what is not a crystal or has no symmetry to find.
+
+    Several numbers of a document are read off it, and it takes milliseconds: the last ones are kept.
+    """
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return None  # at such, spglib ends the process
     if len(atoms) == 0 or not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-8:
-        return None, None
+        return None
+    fractions = atoms.get_scaled_positions(wrap=False)
+    return _dataset(atoms.cell.array.tobytes(), fractions.tobytes(), atoms.numbers.tobytes(), symprec_angstrom)
+
+
+@lru_cache(maxsize=8)
+def _dataset(cell: bytes, fractions: bytes, numbers: bytes, symprec_angstrom: float) -> Any:
     import spglib
 
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    crystal = (
+        np.frombuffer(cell).reshape(3, 3),
+        np.frombuffer(fractions).reshape(-1, 3),
+        np.frombuffer(numbers, dtype=np.int64),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # spglib announces that it will raise instead of None
         try:
-            dataset = spglib.get_symmetry_dataset(cell, symprec=symprec_angstrom)
+            return spglib.get_symmetry_dataset(crystal, symprec=symprec_angstrom)
         except spglib.SpglibError:
-            return None, None
+            return None
+
+
+def _space_group(atoms: Atoms, symprec_angstrom: float) -> tuple[int | None, str | None]:
+    dataset = symmetry_dataset(atoms, symprec_angstrom)
     return (None, None) if dataset is None else (int(dataset.number), str(dataset.international))

@@ -11,9 +11,10 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol
+from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, PhononProtocol, RelaxProtocol
 
 ConductivityProtocolName = Literal["general", "phonondb-v1", "phonondb-v1-two-stage"]
+PhononProtocolName = Literal["general", "mdr"]
 # What the extended XYZ file of PhononDB's 103 crystals says of each.
 FC2_SUPERCELL, FC3_SUPERCELL, MESH = "fc2_supercell", "fc3_supercell", "q_mesh"
 
@@ -61,6 +62,36 @@ def conductivity_protocol(name: str, atoms: Atoms) -> ConductivityProtocol:
         boundary_mfp_micrometre=1e6,
         imaginary_tolerance_thz=0.01,
         imaginary_test="gamma",
+    )
+
+
+def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
+    """A protocol by name, for a structure that may say its own supercell in `info`.
+
+    "mdr" is that of the MDR phonons as eSEN's authors ran them (A. Loew et al., npj Comput. Mater. 2025, made the
+    benchmark): a free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces as
+    the force field gives them, a mesh of 20 x 20 x 20, 0 to 600 K by 75 K. Not as they did: the unit cell is relaxed,
+    not the primitive one, and force constants are symmetrised.
+
+    Raises
+    ------
+    InputError : no such protocol.
+    """
+    if name not in get_args(PhononProtocolName):
+        raise InputError(f"no protocol {name!r} of a phonon; there are {', '.join(get_args(PhononProtocolName))}")
+    if name == "general":
+        return PhononProtocol()
+    return PhononProtocol(
+        relax=RelaxProtocol(fmax_ev_per_angstrom=0.005, max_steps=500, keep_unconverged=True),
+        displacement=DisplacementProtocol(
+            order=2,
+            displacement_angstrom=0.01,
+            symprec_angstrom=1e-4,
+            parity="as_is",
+            fc2_supercell=_matrix(info, FC2_SUPERCELL),
+        ),
+        mesh=(20, 20, 20),
+        temperatures_kelvin=tuple(float(t) for t in range(0, 601, 75)),
     )
 
 

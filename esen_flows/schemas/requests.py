@@ -118,6 +118,20 @@ def conductivity_requests(
     return relax, forces, _request("conductivity", derived, forces.key, structure_key, model_key, numeric)
 
 
+def property_requests(
+    structure_key: str,
+    model_key: str,
+    protocol: RelaxProtocol | PhononProtocol | ConductivityProtocol,
+    numeric: NumericSettings,
+) -> tuple[ResultRequest, ...]:
+    """The steps to the property that a protocol is of; the last one is the answer."""
+    if isinstance(protocol, RelaxProtocol):
+        return (relax_request(structure_key, model_key, protocol, numeric),)
+    if isinstance(protocol, PhononProtocol):
+        return phonon_requests(structure_key, model_key, protocol, numeric)
+    return conductivity_requests(structure_key, model_key, protocol, numeric)
+
+
 def labelling_request(
     structures_key: str, model_key: str, protocol: LabellingProtocol, numeric: NumericSettings
 ) -> ResultRequest:

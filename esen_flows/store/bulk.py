@@ -1,12 +1,12 @@
-"""Many results and structures at once, for imports: insert-if-absent as everywhere, a thousand to a round trip.
+"""Many results and structures at once: insert-if-absent as everywhere, a thousand to a round trip.
 
-Nothing is claimed, because nothing is computed: a result that is there already stays, one whose computation somebody
+Imports claim nothing, because nothing is computed: a result that is there already stays, one whose computation somebody
 has claimed is there when they look again, and a failure that may be tried again is superseded.
 """
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,11 +15,12 @@ from ase import Atoms
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from esen_flows.errors import ServerUnavailableError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
-from esen_flows.store.rows import row_of_document, structure_update
+from esen_flows.store.rows import packed, row_of_document, structure_update
 
 BATCH = 1000
 _DUPLICATE = 11000
@@ -40,7 +41,46 @@ def insert_results(store: Store, documents: Iterable[ResultDocument]) -> int:
     ------
     StoreError : the server refuses, or a document holds something that cannot be stored; batches before it are kept.
     """
-    return sum(_overlapped(lambda batch: _insert_batch(store, batch), _batches(documents)))
+    return sum(_overlapped(lambda batch: _insert_batch(store, batch), batches(documents)))
+
+
+def commit_many(store: Store, results: Sequence[tuple[Claim, ResultDocument]]) -> set[str]:
+    """`Store.commit` of many results, in a few round trips where nothing stands in the way; keys that were spooled.
+
+    Parameters
+    ----------
+    results : claims, which end here, and what was computed.
+
+    Raises
+    ------
+    StoreError : as `Store.commit`.
+    """
+    # Large arrays and further attempts go the long way, one by one.
+    packs = [(claim, document, *packed(claim, document)) for claim, document in results]
+    plain = [(claim, document, row) for claim, document, row, large in packs if not large and not claim.forced]
+    stored, spooled = _insert_claimed(store, plain)
+    for claim, document, row, _ in packs:
+        if claim.key not in stored | spooled:
+            store.commit(claim, document, document_id=row["_id"])
+    return spooled
+
+
+def _insert_claimed(store: Store, results: Sequence[tuple[Claim, ResultDocument, Row]]) -> tuple[set[str], set[str]]:
+    """Insert results that nothing stands in the way of, or spool all of them; keys that are stored and spooled."""
+    db = store.database
+    rows = [row | {"attempt": 0, "current": True} for _, _, row in results]
+    while rows:
+        try:
+            store.note_models((document.model_key, document.model_label) for _, document, _ in results)
+            met = db.call(lambda: duplicates_of(db["results"].insert_many, rows))
+            stored = {row["key"] for index, row in enumerate(rows) if met.get(index, True)}
+            store.end_claims([claim for claim, *_ in results if claim.key in stored])
+            return stored, set()
+        except ServerUnavailableError as error:
+            if store.gives_up_waiting(error):
+                store.keep_apart([(claim, row, {}) for claim, _, row in results])
+                return set(), {claim.key for claim, *_ in results}
+    return set(), set()
 
 
 def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
@@ -54,7 +94,7 @@ def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, 
     ------
     InputError : an unknown field.
     """
-    return [key for keys in _overlapped(lambda batch: _put_batch(store, batch), _batches(structures)) for key in keys]
+    return [key for keys in _overlapped(lambda batch: _put_batch(store, batch), batches(structures)) for key in keys]
 
 
 def _put_batch(store: Store, structures: list[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
@@ -62,7 +102,7 @@ def _put_batch(store: Store, structures: list[tuple[Atoms, Mapping[str, Any]]]) 
     updates = [structure_update(atoms, identity) for atoms, identity in structures]
     writes = [UpdateOne({"_id": key}, update, upsert=True) for key, update in updates]
     # Two upserts of one key may collide; the same operations again then find what the other one has inserted.
-    while db.call(lambda: _duplicates(db["structures"].bulk_write, writes)):
+    while db.call(lambda: duplicates_of(db["structures"].bulk_write, writes)):
         continue
     return [key for key, _ in updates]
 
@@ -82,7 +122,7 @@ def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
     inserted = len(rows)
     store.note_models((document.model_key, document.model_label) for document in documents)
     if rows:
-        for index, on_own_id in db.call(lambda: _duplicates(db["results"].insert_many, rows)).items():
+        for index, on_own_id in db.call(lambda: duplicates_of(db["results"].insert_many, rows)).items():
             if not on_own_id:  # else a repeated operation met its own first insertion
                 inserted -= 1
                 alone.append(sources[index])
@@ -98,7 +138,7 @@ def _commit_alone(store: Store, document: ResultDocument) -> bool:
     return True
 
 
-def _duplicates(write: Any, operations: list[Any]) -> dict[int, bool]:
+def duplicates_of(write: Any, operations: list[Any]) -> dict[int, bool]:
     """Indices of the operations that met a unique index, and whether that was the one of `_id`."""
     try:
         write(operations, ordered=False)
@@ -122,7 +162,8 @@ def _overlapped(write: Callable[[list[T]], R], batches: Iterable[list[T]]) -> It
             yield writing.popleft().result()
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
+def batches(items: Iterable[T], length: int = BATCH) -> Iterator[list[T]]:
+    """The items in lists of at most `length`."""
+    left = iter(items)
+    while batch := list(islice(left, length)):
         yield batch

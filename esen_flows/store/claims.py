@@ -12,8 +12,9 @@ from esen_flows.store.database import Database, Row
 from esen_flows.store.heartbeat import Heartbeat
 from esen_flows.store.host import Host, ProcessId
 
-LIFETIME_SECONDS = 120.0
-HEARTBEAT_SECONDS = 20.0
+# A dead worker is found within a minute; a live one may miss three beats.
+LIFETIME_SECONDS = 45.0
+HEARTBEAT_SECONDS = 10.0
 
 
 @dataclass
@@ -184,6 +185,20 @@ class Claims:
         db = self._database
         server = {"uri": db.uri, "options": db.client_options, "database": db.database_name}
         self._heartbeat.hold(tokens, server)
+
+
+def holders(database: Database, host: Host | None = None) -> dict[str, bool]:
+    """The processes that hold claims, as host:pid, and whether they live, as far as one can see from here."""
+    here, found = host or Host(), dict[str, bool]()
+    pipeline: list[dict[str, Any]] = [
+        {"$group": {"_id": "$process", "expires_at": {"$max": "$expires_at"}}},
+        {"$project": {"renewed": {"$gt": ["$expires_at", "$$NOW"]}}},
+    ]
+    for row in database.call(lambda: list(database["claims"].aggregate(pipeline))):
+        process = ProcessId(**row["_id"])
+        name = f"{process.host}:{process.pid}"
+        found[name] = found.get(name, False) or (row["renewed"] and not here.is_dead(process))
+    return found
 
 
 def _ignoring_races(write: Callable[[], object]) -> None:

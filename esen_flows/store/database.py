@@ -71,6 +71,17 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("tokens", name="tokens"),
         IndexModel("blobs", name="blobs"),
     ],
+    "campaign_members": [
+        IndexModel([("campaign", ASCENDING), ("key", ASCENDING)], name="campaign_key", unique=True),
+        # Covers the status of a campaign: nothing else is read.
+        IndexModel(
+            [(name, ASCENDING) for name in ("campaign", "state", "failure", "model_label", "cost", "seconds", "value")],
+            name="status",
+        ),
+        IndexModel([("campaign", ASCENDING), ("chunk", ASCENDING), ("state", ASCENDING)], name="campaign_chunk"),
+    ],
+    "unfinished": [IndexModel("updated_at", name="forgotten", expireAfterSeconds=30 * 24 * 3600)],
+    "campaign_runs": [IndexModel([("campaign", ASCENDING), ("chunk", ASCENDING)], name="campaign_chunk")],
     "blob_chunks": [IndexModel([("sha", ASCENDING), ("write", ASCENDING), ("n", ASCENDING)], name="sha_write_n")],
 }
 

@@ -1,11 +1,12 @@
 """How large the store is, and what of it nobody needs any more."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import TypeVar
 
 from esen_flows.store.blobs import NAMING, BlobStore, is_named_by_document
+from esen_flows.store.bulk import batches
 from esen_flows.store.database import Database, Row
 from esen_flows.store.results import Store
 
@@ -94,13 +95,6 @@ def collect_garbage(store: Store, *, apply: bool) -> Garbage:
     return Garbage(attempts, orphans, orphan_bytes, chunks)
 
 
-def batches(items: Iterable[T], length: int = _BATCH) -> Iterator[list[T]]:
-    """The items in lists of at most `length`."""
-    left = iter(items)
-    while batch := list(islice(left, length)):
-        yield batch
-
-
 def ids_after(
     database: Database, collection: str, fields: Row, query: Row | None = None, length: int = _BATCH
 ) -> Iterator[list[Row]]:
@@ -160,7 +154,7 @@ def _orphans(database: Database, superseded: set[object]) -> Iterator[dict[str, 
 
 def _unfinished(database: Database) -> Iterator[tuple[str, set[str]]]:
     """Arrays with pieces by others than who finished them: the key, and the writers of all pieces."""
-    for group in batches(_writes(database)):
+    for group in batches(_writes(database), _BATCH):
         shas = {"$in": [sha for sha, _ in group]}
         rows = database.call(lambda shas=shas: list(database["blobs"].find({"_id": shas}, {"write": 1})))  # type: ignore[misc]
         finished = {row["_id"]: {row["write"]} for row in rows}

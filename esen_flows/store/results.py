@@ -171,17 +171,33 @@ class Store:
                 stored = self._commit(claim, row, large)
                 self._away_since = None
                 return self.read(stored)
-            except ServerUnavailableError:
-                if self._refuge is None:
-                    raise
-                if not self._keeps_waiting(self._refuge.patience_seconds):
-                    self._refuge.keep(row, large, claim.forced)
-                    self._claims.let_go([claim])
-                    logger.warning(
-                        "the database server is still away; result %s is kept in %s; merge it later with: "
-                        "esen-flows db ingest %s", claim.key, self._refuge.folder, self._refuge.folder,
-                    )  # fmt: skip
+            except ServerUnavailableError as error:
+                if self.gives_up_waiting(error):
+                    self.keep_apart([(claim, row, large)])
                     return document.model_copy(update={"created_at": row["created_at"]})
+
+    def gives_up_waiting(self, error: ServerUnavailableError) -> bool:
+        """Whether a server that has just been found away was away for so long that results go into the spool.
+
+        Raises
+        ------
+        ServerUnavailableError : `error`, where there is no spool.
+        """
+        if self._refuge is None:
+            raise error
+        return not self._keeps_waiting(self._refuge.patience_seconds)
+
+    def keep_apart(self, results: Sequence[tuple[Claim, Row, dict[str, np.ndarray]]]) -> None:
+        """Keep packed results in the spool; their claims expire by themselves."""
+        assert self._refuge is not None  # `gives_up_waiting` has said so
+        for claim, row, large in results:
+            self._refuge.keep(row, large, claim.forced)
+        self._claims.let_go([claim for claim, *_ in results])
+        what = f"result {results[0][0].key} is" if len(results) == 1 else f"{len(results)} results are"
+        logger.warning(
+            "the database server is still away; %s kept in %s; merge it later with: esen-flows db ingest %s",
+            what, self._refuge.folder, self._refuge.folder,
+        )  # fmt: skip
 
     def release(self, claim: Claim) -> None:
         """Give a claim back without a result, so that the next one who asks computes it."""
@@ -195,6 +211,11 @@ class Store:
             self._claims.forget_many(claims)
         except ServerUnavailableError:
             return  # somebody is about to hear of what really went wrong
+
+    def end_claims(self, claims: Sequence[Claim]) -> None:
+        """Take claims away whose results are stored."""
+        self._claims.forget_many(claims)
+        self._away_since = None  # the server has answered: the next outage is another one
 
     def sweep(self) -> int:
         """Clear away after the dead: their claims, and arrays that no document names; how many claims."""

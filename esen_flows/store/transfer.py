@@ -13,10 +13,11 @@ from pymongo.errors import DuplicateKeyError
 from esen_flows.errors import InputError
 from esen_flows.store.archive import Archive, ArchiveWriter
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
+from esen_flows.store.bulk import batches
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import Database, Row, without_duplicates
 from esen_flows.store.datasets import dataset_problems, insert_dataset, keys_of_datasets
-from esen_flows.store.maintenance import batches, ids_after
+from esen_flows.store.maintenance import ids_after
 from esen_flows.store.models import add_models, model_problems
 from esen_flows.store.results import Store
 from esen_flows.store.verify import references, result_problems, structure_problems

@@ -41,7 +41,7 @@ from esen_flows.store.spool_store import SpoolStore
 pytestmark = pytest.mark.mongod
 COPPER = bulk("Cu", "fcc", a=3.6, cubic=True)
 RELAX = RelaxProtocol(fmax_ev_per_angstrom=1e-2, symmetry="fix")
-SMALL = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=(1, 1, 1), fc3_supercell=(1, 1, 1))
+SMALL = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=(1, 1, 1), fc3_supercell=(2, 2, 2))
 PROTOCOL = ConductivityProtocol(relax=RELAX, displacement=SMALL, mesh=(5, 5, 5))
 
 

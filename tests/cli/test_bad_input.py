@@ -125,6 +125,15 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     check(run("kappa", silicon, "--output", silicon), 1, "not a folder that you may write to", tmp_path / "home")
 
 
+def test_a_structure_beyond_all_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vast(question: object) -> None:
+        raise MemoryError("Unable to allocate 366. GiB for an array")
+
+    monkeypatch.setattr("esen_flows.cli.properties.answered", vast)
+    result = run("phonon", write_silicon(tmp_path))
+    check(result, 1, "Unable to allocate 366. GiB for an array; take a smaller structure", tmp_path / "home")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

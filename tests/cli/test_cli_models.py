@@ -24,7 +24,7 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, "kappa_rta" in out) == (0, True)
     code, _, err = run(capsys, "show", "nothing")
     assert code == 1
-    assert "known models: chgnet, esen_3.2m_mp" in err
+    assert "known models: chgnet, emt, esen_3.2m_mp" in err
 
 
 def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

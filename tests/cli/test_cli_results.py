@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,6 +197,21 @@ def test_the_example_with_a_temperature(relaxed: Store, capsys: pytest.CaptureFi
     assert run(*asked, "--campaign", "another", "--format", "csv") == 0
     assert capsys.readouterr().out == "key,kappa_300K\n"
     relaxed.database["results"].delete_many({"kind": "conductivity"})
+
+
+def test_a_pipe_and_a_link_stay_what_they_are(relaxed: Store, tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("target.csv")
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, link):
+        assert run("query", "relax", "--format", "csv", "--output", path) == 0
+    with open(reading) as stream:
+        told = stream.read()
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert told.startswith("key,formula,")
+    assert (tmp_path / "target.csv").read_text() == told
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,16 @@ def run(*arguments: str | Path) -> int:
     return int(caught.value.code or 0)
 
 
-def study(copper: Any, *vary: str) -> int:
-    sets = ("relax.fmax_ev_per_angstrom=0.01", "displacement.fc2_supercell=2,2,2", "displacement.fc3_supercell=1,1,1")
-    assignments = [text for one in sets for text in ("--set", one)]
+SETS = (
+    "relax.fmax_ev_per_angstrom=0.01", "displacement.fc2_supercell=2,2,2", "displacement.fc3_supercell=2,2,2",
+    "mesh=5,5,5",
+)  # fmt: skip
+BASE = ("Cu.cif", *(text for one in SETS for text in ("--set", one)))
+
+
+def study(copper: Any, *vary: str, options: tuple[str, ...] = ("-o", "study")) -> int:
     varied = [text for one in vary for text in ("--vary", one)]
-    base = ("kappa", "Cu.cif", "--model", copper.checkpoint, "--set", "mesh=5,5,5", *assignments)
-    return run("converge", *base, *varied, "-o", "study")
+    return run("converge", "kappa", *BASE, "--model", copper.checkpoint, *varied, *options)
 
 
 def test_meshes_share_forces_and_a_second_study_computes_nothing(copper: Any, folder: Path, capsys) -> None:
@@ -38,6 +42,15 @@ def test_meshes_share_forces_and_a_second_study_computes_nothing(copper: Any, fo
     assert copper.force_field.force_evaluations == calls
     assert study(copper, "displacement.displacement_angstrom=0.03:0.02") == 0
     assert copper.force_field.force_evaluations > calls
+
+
+def test_a_study_without_relaxation_times_looks_at_its_own_method(copper: Any, folder: Path, capsys) -> None:
+    assert study(copper, "mesh=3:5", options=("--set", "methods=wigner", "-o", "study")) == 0
+    assert "kappa_wigner_w_per_m_k (W/m/K)" in capsys.readouterr().out
+    calls = copper.force_field.force_evaluations
+    assert run("kappa", *BASE, "--model", copper.checkpoint, "--set", "methods=wigner", "-o", "one") == 0
+    assert copper.force_field.force_evaluations == calls
+    assert (folder / "one" / "mean_free_paths.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -60,5 +73,39 @@ def test_a_field_by_its_short_name_has_default_values() -> None:
 def test_what_cannot_be_varied_is_said_before_anything_is_computed(copper: Any, folder: Path, capsys, vary) -> None:
     calls = copper.force_field.force_evaluations
     assert study(copper, vary) == 2
-    assert vary.partition("=")[0] in capsys.readouterr().err
+    assert f"--vary {vary.partition('=')[0]}" in capsys.readouterr().err
     assert copper.force_field.force_evaluations == calls
+
+
+def test_a_protocol_of_kappa_is_no_base_for_phonons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("converge", "phonon", "Cu.cif", "--model", "emt", "--protocol", "phonondb-v1") == 1
+    assert "no protocol 'phonondb-v1' of a phonon; there are general, mdr" in capsys.readouterr().err
+
+
+def test_a_study_is_submitted_and_drawn_later(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = copper.force_field.force_evaluations
+    assert study(copper, "mesh=3:5", options=("--submit",)) == 0
+    launchpad = copper.store.database.database_name
+    assert f"2 points; submitted to launchpad {launchpad}: fireworks 3, 2, 1, 6, 5, 4" in capsys.readouterr().out
+    assert study(copper, "mesh=5:3", options=("--submit",)) == 0
+    assert "2 points; nothing added: submitted before" in capsys.readouterr().out
+    assert copper.force_field.force_evaluations == calls
+    assert study(copper, "mesh=3:5") == 0
+    assert study(copper, "mesh=3:5", options=("--submit",)) == 0
+    assert "2 points; nothing added: every result is stored" in capsys.readouterr().out
+
+
+def test_a_submitted_study_draws_nothing(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study(copper, "mesh=3:5", options=("--submit", "-o", "study")) == 2
+    assert "without --submit draws" in capsys.readouterr().err
+
+
+def test_points_that_failed_for_good_are_told_and_left_out(
+    copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(copper, "relax.max_steps=1:50") == 0
+    assert "NotConvergedError" in capsys.readouterr().err
+    assert study(copper, "relax.max_steps=1:50", options=("--submit",)) == 0
+    told = capsys.readouterr()
+    assert "2 points; nothing added: every result is stored" in told.out
+    assert "failed before: NotConvergedError" in told.err

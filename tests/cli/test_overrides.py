@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from esen_flows.cli.overrides import UsageError, field_names, parse_value, with_overrides
+from esen_flows.cli.overrides import UsageError, with_overrides
+from esen_flows.schemas.protocol_fields import field_names, parse_value
 from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol
 
 
@@ -44,6 +45,8 @@ def test_lists_and_the_last_one_wins() -> None:
     found = with_overrides(ConductivityProtocol(), ["mesh=9,9,9", "mesh=[5, 5, 7]", "methods=rta,wigner"])
     assert found.mesh == (5, 5, 7)
     assert found.methods == ("rta", "wigner")
+    found = with_overrides(ConductivityProtocol(), ["methods=lbte", "temperatures_kelvin=300"])
+    assert (found.methods, found.temperatures_kelvin) == (("lbte",), (300.0,))
 
 
 def test_a_diagonal_supercell() -> None:
@@ -58,8 +61,17 @@ def test_a_diagonal_supercell() -> None:
         ("mesh=", "is not key=value"),
         ("mash=9,9,9", "--set mash: no such field; valid fields: relax.fmax_ev_per_angstrom, "),
         ("displacement=0.01", "no such field; valid fields: .*displacement.displacement_angstrom"),
-        ("displacement.displacement_angstrom=-1", r"displacement.displacement_angstrom: .*greater than 0 \(got -1\)"),
-        ("mesh=9,9", "--set mesh: Field required"),
+        ("displacement.displacement_angstrom=5", r"displacement_angstrom: .*less than or equal to 0.5 \(got 5\)"),
+        ("displacement.displacement_angstrom=0", r"displacement_angstrom: .*greater than or equal to .* \(got 0\)"),
+        ("boundary_mfp_micrometre=-1", r"boundary_mfp_micrometre: .*greater than 0 \(got -1\)"),
+        ("mesh=9,9", r"--set mesh: too few values \(got \[9, 9\]\)$"),
+        ("displacement.fc3_supercell=0,1,1", "--set displacement.fc3_supercell: a supercell needs a positive determ"),
+        ("mesh=9", r"--set mesh: several values are needed, with commas between \(got 9\)"),
+        ("mesh=0,0,0", r"--set mesh: Input should be greater than 0 \(got 0\)$"),
+        ("relax.cell_mask=1,0,0", r"--set relax.cell_mask: too few values \(got \[1, 0, 0\]\)$"),
+        ("methods=lbt", r"--set methods: .*'rta', 'wigner' or 'lbte' \(got 'lbt'\)"),
+        ("methods=[]", "--set methods: .* at least 1 item"),
+        ("relax.fmax_ev_per_angstrom=Infinity", r"relax.fmax_ev_per_angstrom: .*finite number \(got inf\)"),
         ("mesh=9,9,x", r"--set mesh: .*integer.* \(got 'x'\)"),
         ("relax.symmetry=keep", r"relax.symmetry: .*'free', 'fix' or 'lock' \(got 'keep'\)"),
         ("temperatures_kelvin=300,100", "temperatures_kelvin: .*must be ascending"),

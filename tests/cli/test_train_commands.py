@@ -103,6 +103,12 @@ def test_missing_files_end_with_one_message(arguments, words, capsys, tmp_path, 
         (("train", "--finetune", "esen_silicon", "--estimate", "--data", __file__), "--estimate: of no meaning with"),
         (("train", "t.yaml", "--replay", __file__, "--data", __file__), "--replay: of no meaning without --finetune"),
         (("train", "t.yaml", "--set", "epochs", "--data", __file__), "--set 'epochs' is not name=value"),
+        (("train", "t.yaml", "--data", __file__, "--device", "tpu"), "--device 'tpu' is none of cpu, cuda"),
+        (("train", "t.yaml", "--data", __file__, "--device", "tpu", "--submit"), "--device 'tpu' is none of cpu, cuda"),
+        (("train", "t.yaml", "--data", __file__, "--validation-fraction", "2", "--submit"), "--validation-fraction 2:"),
+        (("train", "t.yaml", "--data", __file__, "--max-seconds", "-5", "--submit"), "--max-seconds"),
+        (("train", "t.yaml", "--data", __file__, "--split-seed", "-1", "--submit"), "--split-seed"),
+        (("label", "r.yaml", "--output", "o.xyz", "--device", "tpu"), "--device 'tpu' is none of cpu, cuda"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(arguments, words, capsys):
@@ -111,6 +117,12 @@ def test_what_cannot_be_meant_is_wrong_usage(arguments, words, capsys):
 
 
 SMALL = [part for name in ("sphere_channels", "hidden_channels", "edge_channels") for part in ("--set", f"{name}=4")]
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_data_are_read(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    assert run("train", "t.yaml", "--data", __file__, "--folder", tmp_path / "taken") == 1
+    assert f"cannot write to {tmp_path / 'taken'}: " in capsys.readouterr().err
 
 
 def test_a_card_is_trained_stage_by_stage(copper_data, tmp_path, capsys):

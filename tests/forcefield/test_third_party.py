@@ -108,3 +108,21 @@ def test_structures_are_refused_before_anything_is_computed(copper):
 def test_a_result_that_is_not_a_number_is_an_error(copper, values):
     with pytest.raises(EvaluationError, match="NaN or infinite"):
         _adapted(Broken(*values)).evaluate([copper])
+
+
+def test_the_card_emt_is_the_calculator_of_ase_and_passes_the_contract():
+    from esen_flows.forcefield.load import load_force_field
+    from esen_flows.schemas.card import resolve_model
+
+    force_field = load_force_field("emt")
+    reference = resolve_model("emt")
+    assert force_field.key == reference.key
+    assert force_field.declaration.elements == reference.elements
+    alloy = bulk("Au", cubic=True)
+    alloy.symbols[0] = "Cu"
+    alloy.rattle(0.05, seed=1)
+    alloy.calc = EMT()
+    assert force_field.evaluate([alloy])[0].energy == alloy.get_potential_energy()
+    nickel = bulk("Ni", cubic=True)
+    nickel.rattle(0.05, seed=2)
+    check_force_field(force_field, [alloy, nickel])

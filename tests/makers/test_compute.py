@@ -7,6 +7,7 @@ import pytest
 from esen_flows.errors import ClaimedElsewhereError, EvaluationError, ImaginaryModesError, ModelError, StoreError
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.progress import listening
+from esen_flows.makers.stopping import Stopped
 from esen_flows.schemas.documents import Document
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest, relax_request
@@ -123,6 +124,20 @@ def test_somebody_else_at_work_is_waited_for_and_announced(copper: Any) -> None:
     claim_of(copper.store, other)
     with pytest.raises(ClaimedElsewhereError):
         compute_once(copper.store, other, CONTEXT, Work(), wait_seconds=0.2)
+
+
+def test_who_waits_for_another_can_be_stopped(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim_of(copper.store, REQUEST)
+    monkeypatch.setattr("esen_flows.makers.compute.LISTEN_SECONDS", 0.1)
+    heard: list[str] = []
+
+    def stop(kind: str, done: int, total: int | None, words: str) -> None:
+        heard.append(words)
+        if len(heard) == 3:
+            raise Stopped
+
+    with listening(stop), pytest.raises(Stopped):
+        compute_once(copper.store, REQUEST, CONTEXT, Work())
 
 
 def test_a_failure_of_an_unknown_type_still_raises(copper: Any) -> None:

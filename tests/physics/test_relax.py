@@ -5,7 +5,7 @@ from ase.build import bulk, fcc111, molecule
 
 from esen_flows.errors import NotConvergedError, StructureError
 from esen_flows.physics.relax import relax
-from esen_flows.schemas.protocols import RelaxProtocol
+from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol
 
 NEAREST_ANGSTROM = 2 ** (1 / 6) * 3.40  # minimum of the Lennard-Jones pair that is the only one within the cutoff
 
@@ -44,6 +44,16 @@ def test_fixed_symmetry_is_exact_and_found_again_at_a_tighter_tolerance(metals) 
     free = relax(start, metals, RelaxProtocol(fmax_ev_per_angstrom=1e-4, symprec_angstrom=1e-5))
     assert free.space_group_initial != 123
     assert free.energy_ev == pytest.approx(output.energy_ev, abs=1e-6)
+
+
+@pytest.mark.parametrize("protocol", [PhononProtocol().relax, ConductivityProtocol().relax], ids=["phonon", "kappa"])
+def test_a_monoclinic_crystal_is_left_without_shear(metals, protocol: RelaxProtocol) -> None:
+    cell = [[2.79, 0, 0], [0, 2.8, 0], [0.1, 0, 3.6]]
+    start = Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=cell, pbc=True)
+    output = relax(start, metals, protocol)
+    # Its minimum is the tetragonal alloy, which lengths alone do not reach.
+    assert (output.space_group_initial, output.space_group_final) == (10, 123)
+    assert np.abs(output.stress_ev_per_angstrom3).max() < 1e-5
 
 
 def test_cell_mask_holds_what_it_masks(metals) -> None:

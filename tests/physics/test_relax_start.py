@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from esen_flows.errors import SymmetryBrokenError
+from esen_flows.errors import StructureError, SymmetryBrokenError
 from esen_flows.forcefield.contract import Evaluation
 from esen_flows.physics.relax_start import Path, output_of, start_of
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -34,3 +34,13 @@ def test_a_start_is_put_exactly_on_its_symmetry(symmetry: str) -> None:
     apart = start.atoms.get_all_distances(mic=True)
     assert apart[apart > 0].min() == pytest.approx(np.linalg.norm(start.atoms.cell.array[0]) / 2, abs=1e-9)
     assert (start.lock is None, start.fixed is None) == ((True, False) if symmetry == "fix" else (False, True))
+
+
+@pytest.mark.parametrize("symmetry", ["fix", "lock"])
+def test_a_crystal_whose_symmetry_is_not_found_is_not_relaxed_without_it(symmetry: str) -> None:
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.6]], cell=[3.0, 3.0, 3.0], pbc=True)
+    asked = RelaxProtocol(symmetry=symmetry, symprec_angstrom=1.0)
+    with pytest.raises(StructureError, match=r"no space group found for Cu2 .* relax with symmetry=free"):
+        start_of(atoms, asked)
+    atoms.pbc = (True, True, False)  # of which there is none to find
+    assert start_of(atoms, asked.model_copy(update={"relax_cell": False})).lock is None

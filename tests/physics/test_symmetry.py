@@ -4,7 +4,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell, molecule
 
 from esen_flows.errors import StructureError
-from esen_flows.physics.symmetry import conventional_cell, operation_count, space_group_number
+from esen_flows.physics.symmetry import conventional_cell, conventional_lengths, operation_count, space_group_number
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,21 @@ def test_operations_of_a_cell_count_its_translations() -> None:
     assert operation_count(bulk("Si"), 1e-3) == 48
     assert operation_count(bulk("Si", cubic=True), 1e-3) == 4 * 48
     assert operation_count(molecule("H2O"), 1e-3) == 1
+
+
+@pytest.mark.parametrize("crystal", ["diamond", "wurtzite", "hcp", "bct"])
+def test_lengths_are_those_of_the_conventional_cell(crystal: str) -> None:
+    made = {
+        "diamond": bulk("Si", "diamond", a=5.43),
+        "wurtzite": bulk("ZnO", "wurtzite", a=3.25, c=5.2),
+        "hcp": bulk("Mg", "hcp", a=3.2, c=5.2) * (2, 1, 1),
+        "bct": bulk("In", "bct", a=3.25, c=4.95),
+    }[crystal]
+    made.rotate(40, (1, 2, 3), rotate_cell=True)
+    lengths = conventional_lengths(made, 0.01)
+    assert lengths is not None
+    np.testing.assert_allclose(lengths, conventional_cell(made, 0.01).cell.lengths(), rtol=1e-12)
+
+
+def test_a_molecule_has_no_conventional_cell_to_measure() -> None:
+    assert conventional_lengths(Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]]), 0.01) is None

@@ -96,3 +96,11 @@ def test_another_kind_is_refused(plot, phonon_document, tmp_path: Path) -> None:
 
 def test_directional_mean_leaves_shear_out() -> None:
     np.testing.assert_allclose(directional_mean(np.array([[1.0, 2.0, 6.0, 50.0, 50.0, 50.0]])), [3.0])
+
+
+def test_nothing_conducted_is_drawn_as_that(conductivity_document, drawn, tmp_path: Path) -> None:
+    """On a mesh of zone boundaries alone no mode moves."""
+    document = conductivity_document(scale=0.0, coherence=0.0)
+    plot_kappa(document, tmp_path / "kappa.png")
+    assert plot_cumulative(document, tmp_path / "cumulative.png").with_suffix(".svg").exists()
+    np.testing.assert_array_equal(lines_by_label(drawn[0])["RTA"].get_ydata(), np.zeros(5))

@@ -69,7 +69,8 @@ def test_another_path_is_refused(phonon_document, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "text"),
     [("GAMMA", "Γ"), ("\\Gamma", "Γ"), ("$\\Gamma$", "Γ"), ("X", "X"), ("S_0", "S$_{0}$"), ("U|K", "U|K"),
-     ("SIGMA_0", "Σ$_{0}$"), ("$\\mathrm{H_2}$", "H$_{2}$"), ("U|GAMMA", "U|Γ")],
+     ("SIGMA_0", "Σ$_{0}$"), ("$\\mathrm{H_2}$", "H$_{2}$"), ("U|GAMMA", "U|Γ"),
+     ("G", "G"), ("G_0|M", "G$_{0}$|M")],
 )  # fmt: skip
 def test_point_text(label: str, text: str) -> None:
     assert point_text(label) == text

@@ -61,6 +61,14 @@ def test_where_spglib_finds_nothing_there_is_none() -> None:
     assert identify(twice)["space_group_number"] is None
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_none_do_not_end_the_process(number: float) -> None:
+    moved, stretched = bulk("Al"), bulk("Al")
+    moved.positions[0, 0] = stretched.cell[0, 1] = number
+    for atoms in (moved, stretched):
+        assert (identify(atoms)["formula"], identify(atoms)["space_group_number"]) == ("Al", None)
+
+
 def test_molecule() -> None:
     found = identify(molecule("CH3CH2OH"))
     assert (found["chemsys"], found["elements"], found["nsites"]) == ("C-H-O", ["C", "H", "O"], 9)

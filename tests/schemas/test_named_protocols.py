@@ -4,8 +4,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, names
-from esen_flows.schemas.protocols import ConductivityProtocol
+from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, names, phonon_protocol
+from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol
 
 
 @pytest.fixture
@@ -50,3 +50,18 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"phonondb-v2.*there are general, phonondb-v1, phonondb-v1-two-stage"):
         conductivity_protocol("phonondb-v2", bulk("Si"))
     assert names()[0] == "general"
+
+
+def test_mdr_is_what_esens_authors_ran() -> None:
+    """0.005 eV/Angstrom in 500 free steps, 0.01 Angstrom, symprec 1e-4, raw forces, 20^3, the 300 K of their tables."""
+    protocol = phonon_protocol("mdr", {"fc2_supercell": [[2, 0, 0], [0, 2, 0], [0, 0, 2]]})
+    relax, displacement = protocol.relax, protocol.displacement
+    assert (relax.fmax_ev_per_angstrom, relax.max_steps, relax.symmetry) == (0.005, 500, "free")
+    assert displacement.fc2_supercell == ((2, 0, 0), (0, 2, 0), (0, 0, 2))
+    assert (displacement.displacement_angstrom, displacement.symprec_angstrom) == (0.01, 1e-4)
+    assert displacement.parity == "as_is"
+    assert protocol.mesh == (20, 20, 20)
+    assert protocol.temperatures_kelvin[4] == 300.0
+    assert phonon_protocol("general", {}) == PhononProtocol()
+    with pytest.raises(InputError, match="no protocol 'md' of a phonon; there are general, mdr"):
+        phonon_protocol("md", {})

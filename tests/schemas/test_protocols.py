@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from esen_flows.schemas.protocols import (
+    BornCharges,
     ConductivityProtocol,
     DisplacementProtocol,
     Frozen,
@@ -19,6 +20,15 @@ from esen_flows.schemas.protocols import (
 )
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_keys.json").read_text())["protocols"]
+IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+SALT: dict[str, Any] = {
+    "numbers": [11, 17],
+    "cell_angstrom": [[0.0, 2.8, 2.8], [2.8, 0.0, 2.8], [2.8, 2.8, 0.0]],
+    "fractions": [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]],
+    "charges_e": [[[1.1 * x for x in row] for row in IDENTITY], [[-1.1 * x for x in row] for row in IDENTITY]],
+    "dielectric": [[2.4 * x for x in row] for row in IDENTITY],
+}
+BORN = BornCharges(**SALT)
 PROTOCOLS: dict[str, Frozen] = {
     "numeric default": NumericSettings(),
     "numeric float32": NumericSettings(dtype="float32"),
@@ -29,7 +39,11 @@ PROTOCOLS: dict[str, Frozen] = {
     "phonon default": PhononProtocol(),
     "harmonic default": HarmonicProtocol.of(PhononProtocol()),
     "conductivity default": ConductivityProtocol(),
+    "conductivity without tilts": ConductivityProtocol(  # the default until tilts were relaxed
+        relax=PhononProtocol().relax.model_copy(update={"cell_mask": (True, True, True, False, False, False)})
+    ),
     "transport default": TransportProtocol.of(ConductivityProtocol()),
+    "born rocksalt": BORN,
 }
 
 
@@ -110,5 +124,56 @@ def test_three_integers_are_a_diagonal_supercell() -> None:
 
 @pytest.mark.parametrize("temperatures", [(), (300.0, 100.0), (300.0, 300.0)])
 def test_temperatures_ascend(temperatures: tuple[float, ...]) -> None:
-    with pytest.raises(ValidationError, match="ascending"):
-        ConductivityProtocol(temperatures_kelvin=temperatures)
+    for protocol in (ConductivityProtocol, PhononProtocol):
+        with pytest.raises(ValidationError, match="ascending"):
+            protocol(temperatures_kelvin=temperatures)
+
+
+def test_a_conductivity_is_of_third_order() -> None:
+    with pytest.raises(ValidationError, match=r"displacement\.order: .* so it is 3"):
+        ConductivityProtocol(displacement=DisplacementProtocol())
+
+
+def test_temperatures_are_not_below_zero() -> None:
+    # phonopy leaves these out without a word: what follows would stand at another temperature than its own.
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        PhononProtocol(temperatures_kelvin=(-600.0, 300.0, 600.0))
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_numbers_are_finite(number: float) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        RelaxProtocol(fmax_ev_per_angstrom=number)
+    with pytest.raises(ValidationError, match="finite number"):
+        PhononProtocol(temperatures_kelvin=(0.0, number))
+
+
+def test_charges_are_part_of_what_they_decide_and_survive_json() -> None:
+    for protocol, derived in (
+        (PhononProtocol(born=BORN), HarmonicProtocol.of(PhononProtocol(born=BORN))),
+        (ConductivityProtocol(born=BORN), TransportProtocol.of(ConductivityProtocol(born=BORN))),
+    ):
+        assert derived.born == BORN
+        for one in (protocol, derived):
+            again = type(one).model_validate_json(one.model_dump_json())
+            assert again.hash() == one.hash() != one.model_copy(update={"born": None}).hash()
+    noisy = {**SALT, "dielectric": [[2.4 + 1e-12, -0.0, 1e-13], [0.0, 2.4, 0.0], [0.0, 0.0, 2.4]]}
+    assert BornCharges(**noisy).hash() == BORN.hash()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"charges_e": SALT["charges_e"][:1]}, "one entry per atom of the primitive cell.*'charges_e': 1"),
+        ({"charges_e": [[1.1, 1.1, 1.1], [-1.1, -1.1, -1.1]]}, "charges_e"),
+        ({"dielectric": [2.4, 2.4, 2.4]}, "dielectric"),
+        ({"dielectric": [[2.4, 0.3, 0.0], [0.0, 2.4, 0.0], [0.0, 0.0, 2.4]]}, "must be symmetric"),
+        ({"dielectric": [[-2.4 * x for x in row] for row in IDENTITY]}, "positive eigenvalues"),
+        ({"dielectric": [[float("nan")] * 3] * 3}, "finite"),
+        ({"cell_angstrom": [*SALT["cell_angstrom"][:2], [0.0, 0.0, 0.0]]}, "right-handed and not flat"),
+        ({"factor_ev_angstrom": 0.0}, "greater than 0"),
+    ],
+)
+def test_charges_of_a_wrong_shape_or_sign_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        BornCharges(**{**SALT, **change})

@@ -37,7 +37,13 @@ def test_golden_chain() -> None:
         "forces": "ea4fe6dc92fc0e03a3974ea252fbf61d81ecb3e9fd106af8a409d92e7a32bf62",
         "conductivity": "5acadb5ee1667aa829434c5826394a2954c3267f7af920cec9bab5ad84a51a2d",
     }
-    assert {request.kind: request.key for request in conductivity()} == golden
+    without_tilts = PhononProtocol().relax.model_copy(update={"cell_mask": (True, True, True, False, False, False)})
+    assert {request.kind: request.key for request in conductivity(relax=without_tilts)} == golden
+
+
+def test_phonons_and_conductivities_share_their_relaxation() -> None:
+    phonon = phonon_requests(STRUCTURE, MODEL, PhononProtocol(), NumericSettings())
+    assert phonon[0].key == conductivity()[0].key
 
 
 def test_each_step_is_keyed_by_its_parent() -> None:

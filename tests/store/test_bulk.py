@@ -1,6 +1,8 @@
 """Bulk insertion keeps what the single one keeps: one result for a key, the first one, with its arrays."""
 
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,9 +10,9 @@ import pytest
 from ase.build import bulk
 from result_documents import document, failed, key_of, large_array
 
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, ServerUnavailableError
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.store.bulk import BATCH, insert_results, put_structures
+from esen_flows.store.bulk import BATCH, commit_many, insert_results, put_structures
 from esen_flows.store.claims import Claim
 
 if TYPE_CHECKING:
@@ -78,6 +80,19 @@ def test_several_at_once_insert_each_once(store: "Store") -> None:
         thread.join()
     assert sum(inserted) == 300
     assert store.database["results"].count_documents({}) == 300
+
+
+def test_an_outage_ends_with_a_stored_batch(store: "Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Folder:
+        patience_seconds, folder = 100.0, tmp_path
+
+    monkeypatch.setattr(store, "_refuge", Folder())
+    monkeypatch.setattr(store, "_away_since", time.monotonic() - 1000.0)  # of an outage long ago
+    claim = store.get_or_claim(key_of("after"))
+    assert isinstance(claim, Claim)
+    commit_many(store, [(claim, document(claim.key))])
+    monkeypatch.setattr("esen_flows.store.results.time.sleep", lambda seconds: None)
+    assert not store.gives_up_waiting(ServerUnavailableError("another one"))
 
 
 def test_structures(store: "Store") -> None:

@@ -137,5 +137,5 @@ def test_operations_are_repeated_until_the_time_is_over() -> None:
     began = time.monotonic()
     with pytest.raises(ServerUnavailableError):
         database.call(gone)
-    assert 0.5 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.5
     database.close()

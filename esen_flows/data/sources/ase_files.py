@@ -31,7 +31,7 @@ def read_extxyz(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
     """
     convention = options.convention("extxyz")
     with open_text(path) as stream:
-        for index, block in enumerate(_blocks(stream, path)):
+        for index, block in enumerate(extxyz_blocks(stream, path)):
             where = f"structure {index} of {path.name}"
             try:
                 frame = next(read_xyz(StringIO(block), index=0))
@@ -41,8 +41,13 @@ def read_extxyz(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
             yield record_of_frame(where, frame, options, convention)
 
 
-def _blocks(stream: IO[str], path: Path) -> Iterator[str]:
-    """The lines of each frame."""
+def extxyz_blocks(stream: IO[str], path: Path) -> Iterator[str]:
+    """The lines of each frame.
+
+    Raises
+    ------
+    InputError : a line that should be a number of atoms is none.
+    """
     number = 0
     while header := stream.readline():
         number += 1

@@ -28,6 +28,7 @@ import numpy as np
 import phono3py
 import phonopy
 from ase import Atoms
+from ase.data import atomic_masses, chemical_symbols
 from phono3py import Phono3py
 from phono3py.file_IO import parse_FORCES_FC2, parse_FORCES_FC3
 from phono3py.interface.phono3py_yaml import read_phono3py_yaml
@@ -38,8 +39,10 @@ from phonopy.interface.phonopy_yaml import read_phonopy_yaml
 from phonopy.phonon.grid import BZGrid, get_ir_grid_points
 from phonopy.phonon.mesh import MeshSymmetryFallbackWarning
 from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
+from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
+from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.datasets import (
@@ -105,7 +108,16 @@ def ase_atoms(cell: PhonopyAtoms) -> Atoms:
 
 
 def _phonopy_atoms(cell: StructureData) -> PhonopyAtoms:
-    return PhonopyAtoms(numbers=cell.numbers, positions=cell.positions_angstrom, cell=cell.cell_angstrom)
+    table = get_atomic_data().atom_data
+    # phonopy has no masses of some radioactive elements, plutonium for one; ASE has those of long-lived isotopes.
+    masses = [table[number][3] or atomic_masses[number] for number in cell.numbers]
+    return PhonopyAtoms(numbers=cell.numbers, positions=cell.positions_angstrom, cell=cell.cell_angstrom, masses=masses)
+
+
+def without_abundances(numbers: np.ndarray) -> list[str]:
+    """Symbols of those elements that have no isotopes in nature, or none that phonopy knows."""
+    symbols = [chemical_symbols[number] for number in np.unique(numbers)]
+    return [symbol for symbol in symbols if not get_atomic_data().isotope_data.get(symbol)]
 
 
 @contextmanager
@@ -273,6 +285,46 @@ def read_phonopy(disp_yaml: Path, force_sets: Path | None, born: Path | None) ->
         return found
     harmonic = _phonopy(found.unitcell, found.fc2_matrix, found.primitive_matrix, found.symprec_angstrom)
     return replace(found, nac=dict(parse_BORN(harmonic.primitive, symprec=found.symprec_angstrom, filename=born)))
+
+
+def primitive_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
+    """The primitive cell that phonopy finds for a unit cell, in the order and orientation of that."""
+    return ase_atoms(
+        _phonopy(StructureData.from_atoms(atoms), np.eye(3, dtype=int), "auto", symprec_angstrom).primitive
+    )
+
+
+def primitive_of(forces: ForcesOutput) -> Atoms:
+    """The primitive cell of force constants made of these forces, without making them."""
+    matrix = forces.supercell_matrix_fc2
+    return ase_atoms(_phonopy(forces.unitcell, matrix, forces.primitive_matrix, forces.symprec_angstrom).primitive)
+
+
+def read_born(atoms: Atoms, born: Path, symprec_angstrom: float) -> tuple[Atoms, Nac]:
+    """The primitive cell of a unit cell, and what a BORN file says of it, spread over its equivalent atoms."""
+    primitive = primitive_cell(atoms, symprec_angstrom)
+    cell = _phonopy_atoms(StructureData.from_atoms(primitive))
+    return primitive, dict(parse_BORN(cell, symprec=symprec_angstrom, filename=born, lang=LATTICE_BACKEND))
+
+
+def read_born_yaml(params: Path, symprec_angstrom: float) -> tuple[Atoms, Nac]:
+    """The primitive cell of a phonopy or phono3py yaml file and its `nac_params`; empty where it has none."""
+    data = read_phonopy_yaml(params)
+    cell, given = StructureData.from_atoms(ase_atoms(data.unitcell)), data.primitive_matrix
+    matrix = "auto" if given is None else given
+    primitive = ase_atoms(_phonopy(cell, np.eye(3, dtype=int), matrix, symprec_angstrom).primitive)
+    return primitive, dict(data.nac_params or {})
+
+
+def symmetric_born(
+    primitive: Atoms, charges: np.ndarray, dielectric: np.ndarray, symprec_angstrom: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Charges (n, 3, 3) averaged over the space group, their mean subtracted, and the averaged dielectric tensor."""
+    cell = _phonopy_atoms(StructureData.from_atoms(primitive))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Symmetry of Born effective charge")  # our caller looks itself
+        found = symmetrize_borns_and_epsilon(charges, dielectric, cell, symprec=symprec_angstrom, lang=LATTICE_BACKEND)
+    return np.array(found[0]), np.array(found[1])
 
 
 def _force_set(data: Any, fc2_matrix: Any, fc3_matrix: Any, fc2: Any, fc3: Any) -> ForceSet:

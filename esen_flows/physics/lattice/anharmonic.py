@@ -1,6 +1,7 @@
 """Third-order force constants by phono3py, and the heat that its phonons carry; conventions are those of `adapter`."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 
 CUMULATIVE_POINTS = 201
 METRES_PER_SECOND_PER_THZ_ANGSTROM = 100.0
+PART_SECONDS = 3.0  # of linewidths, between two reports; beginning a part takes hundredths
+# q-points that are done, q-points in all, and the linewidths (n_temperatures, n_done, n_bands) of the former in THz.
+OnPoints = Callable[[int, int, np.ndarray], None]
 
 
 class Anharmonic:
@@ -85,28 +89,25 @@ class Anharmonic:
         isotope: bool,
         boundary_mfp_micrometre: float | None,
         mode_index: int,
+        known: np.ndarray | None = None,
+        on_points: OnPoints | None = None,
     ) -> Transport:
         """Conductivity on the mesh of the last `grid_modes`.
 
         Always in the relaxation-time approximation. "wigner": Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019),
         "SMM19" in phono3py, from the same linewidths. "lbte": the linearised Boltzmann equation solved directly
         (Chaput, Phys. Rev. Lett. 110, 265506 (2013)). What is resolved by modes is at the temperature `mode_index`.
+        `known` and `on_points` are those of `conductivity`.
         """
         ph3 = self._ph3
         scattering = {"is_isotope": isotope, "boundary_mfp": boundary_mfp_micrometre}
-        ph3.run_thermal_conductivity(temperatures=list(temperatures), **scattering)
-        rta = ph3.thermal_conductivity
+        rta = self._calculator("std-rta", temperatures, **scattering)
+        rta.gamma = self._linewidths(temperatures, rta.grid_points, known, on_points)
+        rta.run()
         mode_kappa = {"rta": _of_modes(rta.mode_kappa[0, mode_index], ph3.mesh_numbers)}
         wigner: Any = None
         if "wigner" in methods:
-            wigner = conductivity_calculator(
-                ph3.phph_interaction,
-                np.array(temperatures, dtype="double"),
-                [None],
-                method="SMM19-rta",
-                lang=LATTICE_BACKEND,
-                **scattering,
-            )
+            wigner = self._calculator("SMM19-rta", temperatures, **scattering)
             # The linewidths are nearly all of the work, and the same.
             wigner.gamma, wigner.gamma_isotope = rta.gamma, rta.gamma_isotope
             wigner.run()
@@ -134,6 +135,32 @@ class Anharmonic:
             mode_kappa=mode_kappa,
             lifetimes=_lifetimes(rta, mode_index, boundary_mfp_micrometre),
         )
+
+    def _calculator(self, method: str, temperatures: Sequence[float], **options: Any) -> Any:
+        kelvin = np.array(temperatures, dtype="double")
+        interaction = self._ph3.phph_interaction
+        return conductivity_calculator(interaction, kelvin, [None], method=method, lang=LATTICE_BACKEND, **options)
+
+    def _linewidths(
+        self, temperatures: Sequence[float], points: np.ndarray, known: np.ndarray | None, on_points: OnPoints | None
+    ) -> np.ndarray:
+        """(1, n_temperatures, n_q, n_bands) in THz by phonon-phonon scattering at irreducible grid points, in parts.
+
+        Nearly all of the work of a conductivity.
+        """
+        parts = [] if known is None else [known]
+        done, size = sum(part.shape[1] for part in parts), 1
+        while done < len(points):
+            start = time.perf_counter()
+            part = self._calculator("std-rta", temperatures, grid_points=points[done : done + size])
+            part.run()
+            parts = [np.concatenate([*parts, part.gamma[0]], axis=1)]
+            done = parts[0].shape[1]
+            if on_points is not None:
+                on_points(done, len(points), parts[0])
+            if time.perf_counter() - start < PART_SECONDS / 2:
+                size *= 2
+        return parts[0][None]
 
     def _cumulative(self, rta: Any, temperature_index: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean diagonal RTA conductivity carried below each frequency, by the tetrahedron method."""

@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 
-from esen_flows.errors import ImaginaryModesError
-from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION
-from esen_flows.physics.lattice.anharmonic import Anharmonic
+from esen_flows.errors import ImaginaryModesError, InputError
+from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION, without_abundances
+from esen_flows.physics.lattice.anharmonic import Anharmonic, OnPoints
+from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import Nac, Transport
 from esen_flows.physics.lattice.stability import judge
 from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput, StructureData, TransportResult
@@ -14,9 +15,18 @@ from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 from esen_flows.schemas.protocols import TransportProtocol
 
 CUMULATIVE_TEMPERATURE_KELVIN = 300.0
+# Of a solid the largest is above 0.1; what symmetry forbids is below 1e-15.
+LEAST_FC3_EV_PER_ANGSTROM3 = 1e-6
 
 
-def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | None = None) -> ConductivityOutput:
+def conductivity(
+    forces: ForcesOutput,
+    protocol: TransportProtocol,
+    nac: Nac | None = None,
+    *,
+    known: np.ndarray | None = None,
+    on_points: OnPoints | None = None,
+) -> ConductivityOutput:
     """Thermal conductivity by phonon-phonon scattering in the relaxation-time approximation, and by Wigner transport.
 
     "rta": the single-mode relaxation-time solution of the Boltzmann equation. "wigner": populations and coherences
@@ -27,15 +37,28 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
     Parameters
     ----------
     forces : third-order displaced forces.
-    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
+    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
+        None: those of the protocol's `born`, if any.
+    known : linewidths that an earlier call with equal arguments has handed to its `on_points`, to go on from there.
+    on_points : called every few seconds with the number of irreducible q-points whose linewidths are known, their
+        number in all, and these linewidths, (n_temperatures, n_known, n_bands) in THz; what it raises ends the work.
 
     Raises
     ------
-    InputError : forces of second order only, or a mesh that breaks the crystal's symmetry.
+    InputError : forces of second order only, a supercell without a third order, a mesh that breaks the crystal's
+        symmetry, isotopes of an element that has none in nature, or Born charges of another crystal.
     ImaginaryModesError : the crystal is dynamically unstable on the mesh.
     """
     start = time.perf_counter()
+    if nac is None and protocol.born is not None:
+        nac = born_parameters(protocol.born, forces)
+    unknown = without_abundances(forces.unitcell.numbers) if protocol.isotope_scattering else []
+    if unknown:
+        raise InputError(
+            f"{', '.join(unknown)} has no natural abundances of isotopes that scatter; set isotope_scattering=false"
+        )
     lattice = Anharmonic(forces, nac)
+    _refuse_harmonic(lattice, forces)
     built = time.perf_counter()
     minimum = _refuse_unstable(lattice, protocol)
     temperatures = np.array(protocol.temperatures_kelvin)
@@ -46,6 +69,8 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
         protocol.isotope_scattering,
         protocol.boundary_mfp_micrometre,
         nearest,
+        known,
+        on_points,
     )
     done = time.perf_counter()
     return ConductivityOutput(
@@ -69,10 +94,28 @@ def conductivity(forces: ForcesOutput, protocol: TransportProtocol, nac: Nac | N
         seconds_transport=done - built,
         phono3py_version=PHONO3PY_VERSION,
         backend=LATTICE_BACKEND,
-        mode_kappa_w_per_m_k={method: result.mode_kappa[method] for method in protocol.methods},
+        mode_kappa_w_per_m_k=result.mode_kappa,
         lifetimes_ps=result.lifetimes,
         seconds_forces=forces.seconds,
     )
+
+
+def _refuse_harmonic(lattice: Anharmonic, forces: ForcesOutput) -> None:
+    """Nothing scatters where there is no third order; what then limits conduction is rounding, at 1e38 W/m/K.
+
+    Raises
+    ------
+    InputError : it vanishes, as in the conventional cell of an fcc metal, in which inversion at an atom leaves every
+        other one where it is.
+    """
+    if np.abs(lattice.fc3).max() < LEAST_FC3_EV_PER_ANGSTROM3:
+        matrix = np.asarray(forces.supercell_matrix_fc3).tolist()
+        raise InputError(
+            f"the third-order force constants of {lattice.primitive.get_chemical_formula()} vanish in a supercell of "
+            f"{lattice.fc3.shape[1]} atoms (fc3_supercell={matrix}), so that no "
+            "phonon scatters: its symmetry forbids them, or all pairs are beyond the cutoff; take a larger "
+            "fc3_supercell"
+        )
 
 
 def _refuse_unstable(lattice: Anharmonic, protocol: TransportProtocol) -> float:

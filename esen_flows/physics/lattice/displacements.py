@@ -16,6 +16,7 @@ from esen_flows.schemas.documents import ForcesOutput, StructureData
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
 
 Progress = Callable[[int, int], None]
+OnForces = Callable[[np.ndarray], None]  # (n_atoms, 3) in eV/Angstrom, of all atoms of the supercells that are done
 Forces = Callable[[DisplacementPlan, Callable[[int], None]], np.ndarray]  # and how to tell what is done
 
 # About 0.1-0.5 GB of activations for a small model; a batch never splits a supercell.
@@ -31,6 +32,8 @@ def displaced_forces(
     progress: Progress | None = None,
     *,
     atoms_per_batch: int = ATOMS_PER_BATCH,
+    known: np.ndarray | None = None,
+    on_forces: OnForces | None = None,
 ) -> ForcesOutput:
     """Forces of the symmetry-reduced displaced supercells of a crystal, for second (and third) order.
 
@@ -50,6 +53,9 @@ def displaced_forces(
     atoms : a relaxed crystal.
     progress : called with the number of supercells done and their total, after each batch.
     atoms_per_batch : supercells are evaluated together up to this many atoms (twice as many with parity averaging).
+    known : what an earlier call with equal arguments has handed to its `on_forces`, to go on from there.
+    on_forces : called after each batch with the forces of all supercells so far, one after the other, (n_atoms, 3) in
+        eV/Angstrom; what it raises ends the work. Not with "autodiff".
 
     Raises
     ------
@@ -75,11 +81,12 @@ def displaced_forces(
     )
     averaged = with_parity(force_field, protocol.parity)
     before = force_field.force_evaluations
+    so_far = _SoFar(plans, known, on_forces)
 
     def forces(plan: DisplacementPlan, report: Callable[[int], None]) -> np.ndarray:
         if exact:
             return linear_forces(plan, averaged, report)
-        return _forces(plan, averaged, atoms_per_batch, report)
+        return _forces(plan, averaged, atoms_per_batch, so_far, report)
 
     fc2, fc3 = _evaluate(plans, forces, progress)
     return ForcesOutput(
@@ -140,14 +147,49 @@ def _evaluate(
     return first_order(*fc3), fc3
 
 
+class _SoFar:
+    """The forces of all supercells that are done, in the order in which they are evaluated."""
+
+    def __init__(self, plans: Plans, known: np.ndarray | None, on_forces: OnForces | None) -> None:
+        sizes = [len(cell) for plan in (plans.fc3, plans.fc2) if plan is not None for cell in plan.supercells]
+        self._forces = np.empty((sum(sizes), 3))
+        self._known = 0 if known is None else len(known)
+        if known is not None:
+            self._forces[: len(known)] = known
+        self._end = 0  # of what the plans have taken up
+        self._on_forces = on_forces
+
+    def take(self, plan: DisplacementPlan) -> list[np.ndarray]:
+        """Forces of those supercells of the next plan that are known from before."""
+        size = len(plan.supercells[0])
+        count = min(len(plan.supercells), (self._known - self._end) // size)
+        begin, self._end = self._end, self._end + count * size
+        return list(self._forces[begin : self._end].reshape(count, size, 3))
+
+    def add(self, forces: list[np.ndarray]) -> None:
+        """Forces of the next supercells."""
+        begin, self._end = self._end, self._end + sum(len(each) for each in forces)
+        self._forces[begin : self._end] = np.concatenate(forces)
+        self._known = self._end
+        if self._on_forces is not None:
+            self._on_forces(self._forces[: self._end])
+
+
 def _forces(
-    plan: DisplacementPlan, force_field: ForceField, atoms_per_batch: int, report: Callable[[int], None]
+    plan: DisplacementPlan,
+    force_field: ForceField,
+    atoms_per_batch: int,
+    so_far: _SoFar,
+    report: Callable[[int], None],
 ) -> np.ndarray:
     """Forces (n_supercells, n_atoms, 3) in eV/Angstrom, batch by batch."""
     size = max(1, atoms_per_batch // len(plan.supercells[0]))
-    forces: list[np.ndarray] = []
-    for first in range(0, len(plan.supercells), size):
-        batch = plan.supercells[first : first + size]
-        forces += [result.forces for result in force_field.evaluate(batch)]
-        report(len(batch))
+    forces = so_far.take(plan)
+    if forces:
+        report(len(forces))
+    for first in range(len(forces), len(plan.supercells), size):
+        found = [result.forces for result in force_field.evaluate(plan.supercells[first : first + size])]
+        forces += found
+        so_far.add(found)
+        report(len(found))
     return np.array(forces)

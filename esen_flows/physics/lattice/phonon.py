@@ -8,6 +8,7 @@ import seekpath
 from ase import Atoms
 
 from esen_flows.physics.lattice.adapter import Harmonic
+from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import Bands, Densities, Nac, Thermal
 from esen_flows.physics.lattice.stability import Verdict, judge
 from esen_flows.schemas.documents import ForcesOutput, Instability, PhononOutput, StructureData
@@ -32,12 +33,15 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
     Parameters
     ----------
     forces : displaced forces of second or third order; of the latter the second-order part is used.
-    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
+    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
+        None: those of the protocol's `born`, if any.
 
     Raises
     ------
-    InputError : a mesh that breaks the crystal's symmetry.
+    InputError : a mesh that breaks the crystal's symmetry, or Born charges of another crystal.
     """
+    if nac is None and protocol.born is not None:
+        nac = born_parameters(protocol.born, forces)
     lattice = Harmonic(forces, nac)
     primitive = lattice.primitive
     path = band_path(primitive, protocol.band_points, forces.symprec_angstrom)
@@ -116,12 +120,16 @@ def _stability(
 
 
 def _pattern(lattice: Harmonic, q_point: np.ndarray, band: int) -> np.ndarray:
-    """Displacements (n, 3) in the primitive cell at q, the largest of length one.
+    """Displacements (n, 3) in one primitive cell, the largest of length one.
 
-    The phase of an eigenvector is free: it is turned so that the largest component is real.
+    phonopy's eigenvectors take the phase at each atom's own place. With the phase of its lattice vector instead, those
+    of a q-point on the edge of the zone can be real, and whole cells then move as the document says. What is left of
+    the phase is free: it is turned so that the largest component is real.
     """
+    primitive = lattice.primitive
     vector = lattice.modes(q_point[None])[1][0, :, band].reshape(-1, 3)
-    displacements = vector / np.sqrt(lattice.primitive.get_masses())[:, None]
+    phases = np.exp(2j * np.pi * primitive.get_scaled_positions(wrap=False) @ q_point)
+    displacements = vector * (phases / np.sqrt(primitive.get_masses()))[:, None]
     largest = displacements.flat[int(np.argmax(np.abs(displacements)))]
     real = np.real(displacements * np.conj(largest) / abs(largest))
-    return real / np.linalg.norm(real, axis=1).max()
+    return np.asarray(real / np.linalg.norm(real, axis=1).max())

@@ -52,6 +52,32 @@ def test_batches_equal_one_by_one_evaluation_of_the_dataset(argon, argon_force_f
         assert "forces" not in entry
 
 
+@pytest.mark.parametrize("left_in", ["fc3", "fc2"])
+def test_what_was_broken_off_goes_on_from_there(argon, argon_force_field, left_in: str) -> None:
+    whole = displaced_forces(argon, argon_force_field, THIRD)
+    enough = 4 if left_in == "fc3" else len(whole.forces_fc3) * 4 + 1  # atoms
+    kept: list[np.ndarray] = []
+
+    def break_off(forces: np.ndarray) -> None:
+        kept.append(forces)
+        if len(forces) >= enough:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        displaced_forces(argon, argon_force_field, THIRD, on_forces=break_off, atoms_per_batch=8)
+    seen: list[int] = []
+    rest = displaced_forces(
+        argon, argon_force_field, THIRD, lambda done, total: seen.append(done), known=kept[-1], atoms_per_batch=8
+    )
+    done = 2 if left_in == "fc3" else len(whole.forces_fc3) + 1
+    assert seen[-1] == whole.n_evaluations
+    assert rest.n_evaluations == whole.n_evaluations - done
+    assert rest.forces_fc3 == pytest.approx(whole.forces_fc3, abs=1e-13)
+    assert rest.forces_fc2 == pytest.approx(whole.forces_fc2, abs=1e-13)
+    known = kept[-1].reshape(-1)
+    assert np.array_equal(np.concatenate([rest.forces_fc3.ravel(), rest.forces_fc2.ravel()])[: len(known)], known)
+
+
 def test_same_supercell_serves_both_orders(argon, argon_force_field) -> None:
     protocol = THIRD.model_copy(update={"fc2_supercell": THIRD.fc3_supercell})
     output = displaced_forces(argon, argon_force_field, protocol)

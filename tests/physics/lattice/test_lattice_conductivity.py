@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from phono3py import Phono3py
 from phonopy.structure.atoms import PhonopyAtoms
 
@@ -124,10 +125,22 @@ def test_cumulative_conductivity_climbs_to_the_total_nearest_300_kelvin(output: 
 def test_protocol_chooses_methods_and_scattering(forces: ForcesOutput, output: ConductivityOutput) -> None:
     wigner = conductivity(forces, PROTOCOL.model_copy(update={"methods": ("wigner",), "isotope_scattering": True}))
     assert set(wigner.methods) == {"wigner"}
+    assert set(wigner.mode_kappa_w_per_m_k) == {"rta", "wigner"}  # mean free paths are of relaxation times
     clean = output.methods["wigner"]
     assert (wigner.methods["wigner"].kappa_particle_w_per_m_k[:, 0] < clean.kappa_particle_w_per_m_k[:, 0]).all()
     grains = conductivity(forces, PROTOCOL.model_copy(update={"methods": ("rta",), "boundary_mfp_micrometre": 0.01}))
     assert (grains.methods["rta"].kappa_w_per_m_k[:, 0] < 0.9 * output.methods["rta"].kappa_w_per_m_k[:, 0]).all()
+
+
+def test_elements_without_isotopes_in_nature(argon_force_field) -> None:
+    technetium = bulk("Tc", "fcc", a=np.sqrt(2) * 2 ** (1 / 6) * 3.40)  # as argon, but heavier
+    forces = displaced_forces(
+        technetium, argon_force_field, DisplacementProtocol(order=3, fc2_supercell=(2, 2, 2), fc3_supercell=(2, 2, 2))
+    )
+    coarse = PROTOCOL.model_copy(update={"mesh": (3, 3, 3), "methods": ("rta",), "isotope_scattering": True})
+    with pytest.raises(InputError, match=r"Tc has no natural abundances .* set isotope_scattering=false"):
+        conductivity(forces, coarse)
+    assert conductivity(forces, coarse.model_copy(update={"isotope_scattering": False})).max_frequency_thz > 0
 
 
 def test_nothing_is_printed_and_no_file_is_left(
@@ -146,6 +159,14 @@ def test_unstable_crystal_has_no_conductivity(metals) -> None:
     forces = displaced_forces(stretched, metals, protocol)
     with pytest.raises(ImaginaryModesError, match=r"AuCu has an imaginary mode of -\d+\.\d+ THz \(band 1\) at q = \("):
         conductivity(forces, PROTOCOL)
+
+
+def test_supercell_whose_symmetry_forbids_a_third_order_is_refused(metals) -> None:
+    # Inversion at an atom leaves all four of the conventional cell in place: linewidths would be rounding.
+    protocol = DisplacementProtocol(order=3, fc2_supercell=(2, 2, 2), fc3_supercell=(1, 1, 1))
+    forces = displaced_forces(bulk("Cu", a=3.6), metals, protocol)
+    with pytest.raises(InputError, match=r"Cu vanish in a supercell of 4 atoms .* take a larger fc3_supercell"):
+        conductivity(forces, PROTOCOL.model_copy(update={"mesh": (3, 3, 3)}))
 
 
 def test_turning_the_crystal_changes_nothing(metals, output: ConductivityOutput) -> None:

@@ -8,6 +8,7 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import InputError
+from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_sets import read_phonopy_forces
 from esen_flows.physics.lattice.phonon import band_path, phonon
@@ -54,6 +55,13 @@ def test_nearest_neighbour_fcc_crystal_is_analytical(argon_phonon: PhononOutput)
     assert argon_phonon.verdict == "stable"
     assert argon_phonon.instability is None
     assert argon_phonon.max_frequency_thz == pytest.approx(along, rel=1e-5)
+
+
+def test_an_element_without_a_mass_in_phonopy_has_that_of_ase(argon_force_field) -> None:
+    plutonium = bulk("Pu", "fcc", a=np.sqrt(2) * NEAREST_ANGSTROM)
+    protocol = DisplacementProtocol(fc2_supercell=(2, 2, 2), displacement_angstrom=1e-3)
+    output = phonon(displaced_forces(plutonium, argon_force_field, protocol), PROTOCOL)
+    assert output.max_frequency_thz == pytest.approx(thz(8 * STIFFNESS_EV_PER_ANGSTROM2, 244.06), rel=1e-4)
 
 
 def test_path_of_an_fcc_crystal(argon_phonon: PhononOutput) -> None:
@@ -132,6 +140,24 @@ def test_forces_of_third_order_give_the_same_phonons(argon, argon_force_field, a
     assert other.max_frequency_thz == pytest.approx(argon_phonon.max_frequency_thz, rel=1e-6)
 
 
+def frozen_in(force_field, output: PhononOutput) -> float:
+    """Frequency (THz) of the instability, from the energy of a supercell that its pattern is frozen into."""
+    found, crystal = output.instability, output.structure.to_atoms()
+    repeats = (2, 2, 2)
+    assert found.q_point * repeats == pytest.approx(np.rint(found.q_point * repeats), abs=1e-9)
+    undisturbed = crystal.repeat(repeats)
+    places = np.tile(crystal.positions, (8, 1))
+    translations = np.rint((undisturbed.positions - places) @ np.linalg.inv(crystal.cell.array))
+    phases = np.cos(2 * np.pi * translations @ found.q_point)
+    moves = 0.02 * phases[:, None] * np.tile(found.displacement_pattern, (8, 1))
+    frozen = undisturbed.copy()
+    frozen.positions += moves
+    before, after = force_field.evaluate([undisturbed, frozen])
+    curvature = 2 * (after.energy - before.energy) / float((frozen.get_masses()[:, None] * moves**2).sum())
+    assert curvature < 0
+    return -thz(-curvature, 1.0)
+
+
 def test_simple_cubic_argon_is_unstable_and_its_pattern_lowers_the_energy(argon_force_field) -> None:
     crystal = bulk("Ar", "sc", a=NEAREST_ANGSTROM)
     # Compressed, nothing but pushing neighbours holds an atom: it buckles sideways.
@@ -140,21 +166,20 @@ def test_simple_cubic_argon_is_unstable_and_its_pattern_lowers_the_energy(argon_
         displaced_forces(crystal, argon_force_field, DisplacementProtocol(fc2_supercell=(2, 2, 2))), PROTOCOL
     )
     assert output.verdict == "unstable"
-    found = output.instability
-    assert found.frequency_thz == pytest.approx(output.min_frequency_thz)
-    assert np.linalg.norm(found.displacement_pattern, axis=1).max() == pytest.approx(1.0)
-    # Freeze the mode in a supercell that holds its q-point and watch the energy fall.
-    repeats = (2, 2, 2)
-    assert found.q_point * repeats == pytest.approx(np.rint(found.q_point * repeats), abs=1e-9)
-    supercell = crystal.repeat(repeats)
-    translations = np.rint(supercell.positions @ np.linalg.inv(crystal.cell.array))
-    phases = np.cos(2 * np.pi * translations @ found.q_point)
-    frozen = supercell.copy()
-    frozen.positions += 0.05 * phases[:, None] * found.displacement_pattern[0]
-    undisturbed, displaced = argon_force_field.evaluate([supercell, frozen])
-    curvature = (displaced.energy - undisturbed.energy) * 2 / (0.05**2 * float(phases @ phases))
-    assert curvature < 0
-    assert -thz(-curvature, 39.948) == pytest.approx(found.frequency_thz, rel=0.05)
+    assert output.instability.frequency_thz == pytest.approx(output.min_frequency_thz)
+    assert np.linalg.norm(output.instability.displacement_pattern, axis=1).max() == pytest.approx(1.0)
+    assert frozen_in(argon_force_field, output) == pytest.approx(output.instability.frequency_thz, rel=0.02)
+
+
+def test_pattern_of_a_basis_at_the_edge_of_the_zone_is_that_of_one_cell(metals) -> None:
+    # Atoms of one cell move in phases of their own places in phonopy's eigenvectors: gold against copper here.
+    crystal = bulk("CuAu", "rocksalt", a=5.4)
+    output = phonon(
+        displaced_forces(crystal, metals, DisplacementProtocol(fc2_supercell=(2, 2, 2), displacement_angstrom=0.005)),
+        PROTOCOL.model_copy(update={"mesh": (4, 4, 4)}),
+    )
+    assert np.abs(output.instability.displacement_pattern).max(axis=1).min() > 0.1  # both atoms move
+    assert frozen_in(metals, output) == pytest.approx(output.instability.frequency_thz, rel=0.01)
 
 
 def test_band_path_is_in_the_reduced_coordinates_of_the_cell_given() -> None:
@@ -211,3 +236,8 @@ def test_published_mdr_entry_is_reproduced(shared_dir) -> None:
     assert output.entropy_j_per_k_mol[0] == pytest.approx(104.13, abs=0.01)
     assert output.free_energy_kj_per_mol[0] == pytest.approx(-16.10, abs=0.01)
     assert output.heat_capacity_j_per_k_mol[0] == pytest.approx(49.30, abs=0.01)
+    # Its highest frequency is over the q-points that the supercell holds: 165.18 K.
+    lattice = Harmonic(forces)
+    frequencies, _ = lattice.modes(lattice.commensurate_points())
+    kelvin_per_thz = units._hplanck * 1e12 / units._k
+    assert frequencies.max() * kelvin_per_thz == pytest.approx(165.18, abs=0.01)

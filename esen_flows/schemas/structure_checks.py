@@ -1,39 +1,16 @@
-"""Structure files: read, and refused with one clear message before anything expensive happens."""
-
-import warnings
-from pathlib import Path
+"""Structures that no force field should be asked about, refused before anything expensive happens."""
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from esen_flows.errors import InputError, StructureError, UnknownElementError
+from esen_flows.errors import StructureError, UnknownElementError
 from esen_flows.schemas.card import ModelReference
 
 MINIMUM_DISTANCE_ANGSTROM = 0.5  # below any bond (H2: 0.74), above any rounding of a duplicated site
+MOST_ATOMS_IN_PAIRS = 300
 # Layers of van der Waals crystals are less than this apart; slabs and molecules in a box are more.
 VACUUM_ANGSTROM = 8.0
-
-
-def read_structure(path: Path) -> Atoms:
-    """The one structure of a file that ASE reads (CIF, POSCAR, extended XYZ, ...), or else pymatgen.
-
-    `FILE@3` takes one frame of a file with several.
-
-    Raises
-    ------
-    InputError : missing, a folder, unreadable, empty, several structures, or partially occupied sites.
-    """
-    file, index = _split_index(path)
-    if not file.exists():
-        raise InputError(f"no such file: {file}")
-    if not file.is_file():
-        raise InputError(f"{file} is not a file; give a structure file (CIF, POSCAR, extended XYZ, ...)")
-    if file.stat().st_size == 0:
-        raise InputError(f"{file} is empty; give a structure file (CIF, POSCAR, extended XYZ, ...)")
-    atoms = _one(file, _read_frames(file, index))
-    _refuse_disorder(file, atoms)
-    return atoms
 
 
 def check_structure(atoms: Atoms, name: str) -> None:
@@ -97,58 +74,22 @@ def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
         )
 
 
-def _split_index(path: Path) -> tuple[Path, int | None]:
-    name, separator, index = path.name.rpartition("@")
-    if separator and index.lstrip("-").isdigit() and not path.exists():
-        return path.with_name(name), int(index)
-    return path, None
+def check_cell_relaxation(atoms: Atoms, name: str) -> None:
+    """Refuse to relax the cell of a wire or a slab.
 
-
-def _read_frames(file: Path, index: int | None) -> list[Atoms]:
-    from ase.io import read
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # readers guess loudly; what matters is checked afterwards
-        try:
-            frames = read(file, index=":" if index is None else index, do_not_split_by_at_sign=True)
-        except Exception as error:  # ASE's readers raise whatever their parsing meets
-            return [_read_with_pymatgen(file, error)]
-    return frames if isinstance(frames, list) else [frames]
-
-
-def _read_with_pymatgen(file: Path, ase_error: Exception) -> Atoms:
-    from pymatgen.core import Structure
-
-    from esen_flows.makers.structures import as_atoms
-
-    try:
-        structure = Structure.from_file(file)
-    except Exception:  # pymatgen's readers as well; ASE's reason is the more telling one
-        reason = " ".join(str(ase_error).split()) or type(ase_error).__name__
-        raise InputError(
-            f"{file} cannot be read as a structure ({reason[:200]}); give a CIF, POSCAR or extended XYZ file"
-        ) from ase_error
-    return as_atoms(structure)
-
-
-def _one(file: Path, frames: list[Atoms]) -> Atoms:
-    if len(frames) == 1:
-        return frames[0]
-    if not frames:
-        raise InputError(f"{file} holds no structure; give a CIF, POSCAR or extended XYZ file")
-    raise InputError(f"{file} holds {len(frames)} structures; name one, the first is {file}@0")
-
-
-def _refuse_disorder(file: Path, atoms: Atoms) -> None:
-    sites = atoms.info.get("occupancy", {}).values()
-    if any(len(site) > 1 or any(abs(share - 1.0) > 1e-6 for share in site.values()) for site in sites):
-        raise StructureError(f"{file} has partially occupied sites; give an ordered structure")
+    Raises
+    ------
+    StructureError : periodic in one or two directions.
+    """
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise StructureError(
+            f"{name} is periodic in {int(atoms.pbc.sum())} of 3 directions, so its cell cannot be relaxed; "
+            "add --set relax_cell=false"
+        )
 
 
 def _refuse_overlap(atoms: Atoms, name: str) -> None:
-    from ase.neighborlist import neighbor_list
-
-    first, second, distances = neighbor_list("ijd", atoms, MINIMUM_DISTANCE_ANGSTROM)
+    first, second, distances = _close_pairs(atoms)
     if len(distances):
         nearest = int(np.argmin(distances))
         i, j = int(first[nearest]), int(second[nearest])
@@ -159,3 +100,26 @@ def _refuse_overlap(atoms: Atoms, name: str) -> None:
             f"{name}: {what} are {distances[nearest]:.3f} Angstrom apart, closer than "
             f"{MINIMUM_DISTANCE_ANGSTROM}; correct the structure"
         )
+
+
+def _close_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of atoms closer than the least distance, and how far they are from one another.
+
+    In a cell that is more than twice that distance high in every direction, only the nearest image of a pair by
+    fractional coordinates can be so close: many times faster than a neighbour list.
+    """
+    cell = atoms.cell.complete().array
+    inverse = np.linalg.inv(cell)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    if len(atoms) > MOST_ATOMS_IN_PAIRS or heights[atoms.pbc].min(initial=np.inf) <= 2.01 * MINIMUM_DISTANCE_ANGSTROM:
+        from ase.neighborlist import neighbor_list
+
+        found: tuple[np.ndarray, np.ndarray, np.ndarray] = neighbor_list("ijd", atoms, MINIMUM_DISTANCE_ANGSTROM)
+        return found
+    first, second = np.triu_indices(len(atoms), 1)
+    fractions = atoms.positions @ inverse
+    apart = fractions[second] - fractions[first]
+    apart[:, atoms.pbc] -= np.round(apart[:, atoms.pbc])
+    distances = np.linalg.norm(apart @ cell, axis=1)
+    close = distances < MINIMUM_DISTANCE_ANGSTROM
+    return first[close], second[close], distances[close]

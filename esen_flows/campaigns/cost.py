@@ -1,0 +1,137 @@
+"""What a member will probably cost, in edge evaluations: pairs within the cutoff times structures evaluated.
+
+A force call takes time and memory in proportion to its edges, so that members of any size and property add up. Steps
+and displacements are predicted by what benchmarks/campaign_cost.py measured; seconds come from what is in the store, or
+nobody knows them.
+"""
+
+import warnings
+from dataclasses import dataclass
+from math import inf, log10, pi
+from typing import Any
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+from esen_flows.errors import ModelError
+from esen_flows.schemas.campaign import AnyProtocol
+from esen_flows.schemas.card import ModelReference, checkpoint_path
+from esen_flows.schemas.checkpoint_header import read_header
+from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxProtocol
+from esen_flows.store.measured import seconds_per_cost, seconds_per_edge
+from esen_flows.store.results import Store
+
+USUAL_CUTOFF_ANGSTROM = 6.0  # of the published eSEN and of most general force fields; where nothing says another one
+# All from benchmarks/results/campaign_cost.json. CHGNet, FIRE, 24 crystals of WBM rattled by 0.02 A: 19 steps
+# in the mean to 0.05 eV/A, 31 to 0.02, 91 to 1e-3, 138 to 1e-4, which is this line in the logarithm.
+STEPS_AT_1_EV_PER_ANGSTROM, STEPS_PER_DECADE = -43.7, 45.1
+# 100 crystals of WBM: displaced supercells of second order over 6 x primitive atoms, of third order over 36 x primitive
+# atoms x atoms of the supercell, as powers of the order of the point group; they scatter by 29 % and 14 %.
+FC2_FACTOR, FC2_EXPONENT = 0.864, -0.638
+FC3_FACTOR, FC3_EXPONENT = 1.011, -0.848
+_LENGTH_TOLERANCE_ANGSTROM = 1e-3  # as esen_flows.physics.lattice.displacements
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What the cost of all members by one force field depends on.
+
+    Attributes
+    ----------
+    cutoff_angstrom : of the force field.
+    mirrored : whether averaging with the mirror image takes a second evaluation.
+    """
+
+    cutoff_angstrom: float
+    mirrored: bool
+
+    @classmethod
+    def of(cls, model: ModelReference) -> "CostModel":
+        """That of a force field, without loading it."""
+        return cls(cutoff_of(model), model.equivariance != "O3")
+
+
+def cutoff_of(model: ModelReference) -> float:
+    """Cutoff radius, Angstrom, by the checkpoint's header or the card; 6 Angstrom where neither says."""
+    architecture: dict[str, Any] = {} if model.card is None else dict(model.card.architecture)
+    try:
+        path = model.location if model.card is None else checkpoint_path(model.card)
+        architecture |= read_header(path).get("architecture", {})
+    except ModelError:
+        pass  # a force field of another package has no header of ours
+    return float(architecture.get("cutoff_angstrom", USUAL_CUTOFF_ANGSTROM))
+
+
+def member_cost(atoms: Atoms, protocol: AnyProtocol, model: CostModel) -> float:
+    """Predicted edge evaluations of all steps of a member."""
+    edges = edge_count(len(atoms), _volume(atoms), model.cutoff_angstrom)
+    if isinstance(protocol, RelaxProtocol):
+        return edges * relax_evaluations(protocol) * _times(protocol.parity, model)
+    times = _times(protocol.displacement.parity, model)
+    relaxation = edges * relax_evaluations(protocol.relax)
+    return float(times * (relaxation + _displaced_edges(atoms, protocol.displacement, model.cutoff_angstrom)))
+
+
+def edge_count(n_atoms: float, volume_angstrom3: float, cutoff_angstrom: float) -> float:
+    """Pairs within the cutoff, both directions counted, of atoms at that density; of a molecule all pairs."""
+    density = n_atoms / volume_angstrom3 if volume_angstrom3 > 0 else inf
+    if density == inf:
+        return n_atoms * max(n_atoms - 1.0, 1.0)
+    return n_atoms * max(4.0 / 3.0 * pi * cutoff_angstrom**3 * density, 1.0)
+
+
+def relax_evaluations(protocol: RelaxProtocol) -> float:
+    """Structures that a relaxation evaluates, the start included."""
+    steps = STEPS_AT_1_EV_PER_ANGSTROM - STEPS_PER_DECADE * log10(protocol.fmax_ev_per_angstrom)
+    return 1.0 + min(max(steps, 1.0), protocol.max_steps) * (2.0 if protocol.then_free else 1.0)
+
+
+def seconds_per_unit(store: Store, model_key: str, device_kind: str) -> float | None:
+    """Seconds of one edge evaluation by a force field, as measured on "cpu" or "cuda"; None: nobody has measured.
+
+    Members of earlier campaigns count first, because they tell what predictions get wrong; then relaxations.
+    """
+    measured = seconds_per_cost(store, model_key, device_kind)
+    return seconds_per_edge(store, model_key, device_kind) if measured is None else measured
+
+
+def _times(parity: str, model: CostModel) -> float:
+    return 2.0 if parity == "average" and model.mirrored else 1.0
+
+
+def _volume(atoms: Atoms) -> float:
+    return abs(float(np.linalg.det(atoms.cell.array))) if atoms.pbc.all() else 0.0
+
+
+def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float) -> float:
+    """Edges of all displaced supercells."""
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # spglib announces that it will raise instead of None
+        try:
+            found = spglib.get_symmetry_dataset(cell, symprec=protocol.symprec_angstrom)
+        except spglib.SpglibError:
+            found = None
+    if found is None:  # it will fail, and that costs nothing
+        return 0.0
+    order = len(np.unique(found.rotations, axis=0))
+    primitive = len(np.unique(found.mapping_to_primitive))
+    lengths, unit = np.linalg.norm(found.std_lattice, axis=1), len(found.std_types)
+    density = unit / abs(float(np.linalg.det(found.std_lattice)))
+    cells = _cells(lengths, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
+    per_atom = max(4.0 / 3.0 * pi * cutoff**3 * density, 1.0)
+    second = 6.0 * primitive * FC2_FACTOR * order**FC2_EXPONENT * cells * unit * per_atom
+    if protocol.order == 2:
+        return second
+    size = unit * _cells(lengths, protocol.fc3_supercell, protocol.fc3_min_length_angstrom)
+    reach = protocol.fc3_pair_cutoff_angstrom
+    partners = size if reach is None else min(size, 4.0 / 3.0 * pi * reach**3 * density)
+    return second + 36.0 * primitive * partners * FC3_FACTOR * order**FC3_EXPONENT * size * per_atom
+
+
+def _cells(lengths: np.ndarray, given: Matrix3 | None, min_length: float) -> float:
+    """How many conventional cells a supercell is."""
+    if given is not None:
+        return abs(float(np.linalg.det(np.array(given, dtype=float))))
+    return float(np.prod(np.ceil(min_length / (lengths + _LENGTH_TOLERANCE_ANGSTROM))))

@@ -1,0 +1,103 @@
+"""Formulas and space groups of many structures at once: spglib takes milliseconds for each, so processes share them.
+
+The processes are this module, run by itself: those of `multiprocessing` would import the user's script once more, and
+forked ones would inherit the database driver's threads.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+from ase import Atoms
+
+from esen_flows.errors import StructureError
+from esen_flows.schemas.identity import identify
+
+FEW = 200  # fewer are done sooner than processes have begun
+MOST_PROCESSES = 8
+_PART = 250
+Identities = list[dict[str, Any]]
+
+
+class Identifier:
+    """A context, at whose end its processes are gone."""
+
+    def __init__(self) -> None:
+        self._processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._threads: ThreadPoolExecutor | None = None  # one waits for each process
+
+    def __enter__(self) -> "Identifier":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        for process in self._started:
+            process.communicate()  # closes its input, at which it ends
+
+    def begin(self, structures: Sequence[Atoms]) -> Callable[[], Identities]:
+        """Begin with some structures; what is returned waits for them, and gives what `identify` gives of each.
+
+        Raises
+        ------
+        StructureError : from what is returned; spglib ended a process.
+        """
+        if len(structures) < FEW:
+            found = [identify(atoms) for atoms in structures]
+            return lambda: found
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._processes)
+            for _ in range(self._processes):
+                self._start()
+        parts = [list(structures[begin : begin + _PART]) for begin in range(0, len(structures), _PART)]
+        futures = [self._threads.submit(self._ask, part) for part in parts]
+        return lambda: [identity for future in futures for identity in future.result()]
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", __name__]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._started.append(process)
+        self._idle.put(process)
+
+    def _ask(self, structures: list[Atoms]) -> Identities:
+        process = self._idle.get()
+        assert process.stdin is not None  # both are pipes
+        assert process.stdout is not None
+        try:
+            pickle.dump(structures, process.stdin)
+            process.stdin.flush()
+            found: Identities = pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError):
+            raise StructureError(
+                f"spglib ended its process over one of {len(structures)} structures, from "
+                f"{structures[0].get_chemical_formula()} to {structures[-1].get_chemical_formula()}; is one broken?"
+            ) from None
+        finally:
+            self._idle.put(process)
+        return found
+
+
+def main() -> None:
+    """Identify what comes by the standard input, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks; without it the input ends
+    answers = sys.stdout.buffer
+    sys.stdout = sys.stderr  # whatever libraries print is no answer
+    while True:
+        try:
+            structures: list[Atoms] = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump([identify(atoms) for atoms in structures], answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""What came out of a campaign, in files: a table of all members, numbers in sum, a text for people, and figures."""
+
+import csv
+import heapq
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from esen_flows.campaigns.records import Origins, Record, records
+from esen_flows.campaigns.status import QUANTILE_95, Share
+from esen_flows.errors import InputError
+from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
+from esen_flows.store.campaigns import campaign_of, number, refresh_states
+from esen_flows.store.database import Row
+from esen_flows.store.fields import SUMMARIES
+from esen_flows.store.results import Store
+
+MEMBERS, SUMMARY, TEXT = "members.csv", "summary.json", "report.md"
+SLOWEST, EXAMPLES = 10, 3
+_STATES = ("finished", "failed", "pending")
+_LONGEST_MESSAGE = 300  # characters, in the text; the table has all
+
+
+@dataclass
+class ModelTotals:
+    """Members of one force field: in each state, and the numbers that figures show."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    values: "array[float]" = field(default_factory=lambda: array("d"))
+    atoms: "array[float]" = field(default_factory=lambda: array("d"))
+    seconds: "array[float]" = field(default_factory=lambda: array("d"))
+
+
+@dataclass
+class Totals:
+    """What is summed up while members are written.
+
+    Attributes
+    ----------
+    failures : members by the class of their failure.
+    examples : of each, a few rows with their messages.
+    slowest : heap of seconds, key and row.
+    done_at : by state, when members were done, POSIX seconds.
+    """
+
+    models: dict[str, ModelTotals] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    slowest: list[tuple[float, str, Row]] = field(default_factory=list)
+    done_at: dict[str, "array[float]"] = field(
+        default_factory=lambda: {state: array("d") for state in ("finished", "failed")}
+    )
+    origins: Origins = field(default_factory=Origins)
+
+    def add(self, record: Record) -> None:
+        """Count a member."""
+        row = record.member
+        model = self.models.setdefault(row["model_label"], ModelTotals())
+        model.states[row["state"]] += 1
+        self.origins.add(record)
+        if row["state"] == "pending":
+            return
+        self.done_at[row["state"]].append(row["finished_at"].timestamp())
+        if row["state"] == "failed":
+            self.failures[row["failure"]] += 1
+            examples = self.examples.setdefault(row["failure"], [])
+            if len(examples) < EXAMPLES:
+                known = {name: row[name] for name in ("label", "formula", "model_label")}
+                examples.append(known | {"message": record.message})
+        elif row["value"] is not None and isfinite(row["value"]):
+            model.values.append(row["value"])
+        if row["seconds"] is not None:
+            model.atoms.append(row["nsites"])
+            model.seconds.append(row["seconds"])
+            add = heapq.heappush if len(self.slowest) < SLOWEST else heapq.heappushpop
+            add(self.slowest, (row["seconds"], row["key"], row))
+
+
+def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[], None] | None = None) -> list[Path]:
+    """Write the report of a campaign, finished or not; the files.
+
+    Parameters
+    ----------
+    folder : where to; it is made if need be, and files of an earlier report are replaced.
+    on_member : called for each member.
+
+    Raises
+    ------
+    InputError : no such campaign.
+    """
+    campaign = campaign_of(store, name)
+    spec = CampaignSpec.model_validate(campaign["spec"])
+    refresh_states(store, name, answer_summary_field(spec))
+    folder.mkdir(parents=True, exist_ok=True)
+    totals = Totals()
+    with _whole(folder / MEMBERS) as partial, partial.open("w", newline="", encoding="utf-8") as out:
+        _write_members(out, spec, _counted(records(store, name), totals, on_member))
+    summary = summarise(spec, campaign, totals)
+    with _whole(folder / SUMMARY) as partial:
+        partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    figures = _draw(name, answer_summary_field(spec), totals, folder)
+    with _whole(folder / TEXT) as partial:
+        partial.write_text(text_of(summary, totals, [figure.name for figure in figures]), encoding="utf-8")
+    return [folder / MEMBERS, folder / SUMMARY, folder / TEXT, *figures]
+
+
+def summarise(spec: CampaignSpec, campaign: Row, totals: Totals) -> dict[str, Any]:
+    """The report's numbers, as JSON takes them; intervals are of 95 %, of shares by Wilson."""
+    states: Counter[str] = Counter()
+    for model in totals.models.values():
+        states.update(model.states)
+    origins, members = totals.origins, states.total()
+    return {
+        "campaign": spec.name,
+        "description": spec.description,
+        "property": spec.property,
+        "protocol": spec.protocol or "general",
+        "dtype": spec.dtype,
+        "spec_sha256": spec.sha256,
+        "created_at": campaign["created_at"].isoformat(),
+        "members": members,
+        "states": {state: _share(states[state], members) for state in _STATES},
+        "failures": {
+            failure: _share(count, states["finished"] + states["failed"])
+            for failure, count in totals.failures.most_common()
+        },
+        "field": answer_summary_field(spec),
+        "models": [
+            {"label": model["label"], "key": model["key"], **_of_model(totals.models.get(model["label"]))}
+            for model in campaign["models"]
+        ],
+        "device_hours": {device: seconds / 3600 for device, seconds in sorted(origins.seconds.items())},
+        "total_device_hours": sum(origins.seconds.values()) / 3600,
+        "force_evaluations": origins.force_evaluations,
+        "versions": origins.sorted_versions(),
+        "first_result": None if origins.first is None else origins.first.isoformat(),
+        "last_result": None if origins.last is None else origins.last.isoformat(),
+    }
+
+
+def text_of(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> str:
+    """The report for people, in Markdown."""
+    parts = [f"# Campaign {summary['campaign']}", summary["description"], _facts(summary)]
+    rows = [(state, share["members"], _percent(share)) for state, share in summary["states"].items()]
+    parts.append("## Members\n\n" + _table(("state", "members", "share (95 % interval)"), rows))
+    models = [_model_row(model) for model in summary["models"]]
+    heading = ("force field", "finished", "failed", "pending", f"mean {summary['field']}", "95 % interval", "deviation")
+    parts.append("## Force fields\n\n" + _table(heading, models))
+    if totals.failures:
+        rows = [(name, share["members"], _percent(share)) for name, share in summary["failures"].items()]
+        parts.append("## Failures\n\nShares of those that are done.\n\n" + _table(("class", "members", "share"), rows))
+        parts += [_examples(name, examples) for name, examples in sorted(totals.examples.items())]
+    slowest = [
+        (row["label"], row["formula"], row["nsites"], row["model_label"], row["failure"] or row["state"], f"{cost:.3g}")
+        for cost, _, row in sorted(totals.slowest, key=lambda each: (-each[0], each[1]))
+    ]
+    of_slowest = ("member", "formula", "atoms", "force field", "outcome", "seconds")
+    parts.append(f"## The {len(slowest)} slowest members\n\n" + _table(of_slowest, slowest))
+    versions = [
+        (name, ", ".join(f"{found} ({count})" for found, count in counted.items()))
+        for name, counted in summary["versions"].items()
+    ]
+    parts.append("## Versions\n\nIn brackets, how many results.\n\n" + _table(("what", "versions"), versions))
+    parts += [f"![{Path(figure).stem}]({figure})" for figure in figures if figure.endswith(".png")]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[Record]) -> None:
+    summary = tuple(SUMMARIES[spec.property])
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ("label", "formula", "nsites", "model", "state", "failure", "message", *summary, "seconds", "force_evaluations",
+         "key")
+    )  # fmt: skip
+    for record in found:
+        row, answer = record.member, record.answer
+        values = {} if answer is None else answer["summary"]
+        numbers = (_cell(values.get(name)) for name in summary)
+        identity = (row["label"], row["formula"], row["nsites"], row["model_label"], row["state"], row["failure"])
+        writer.writerow(
+            (*identity, record.message, *numbers, _cell(row["seconds"]), record.force_evaluations, row["key"])
+        )
+
+
+def _counted(found: Iterator[Record], totals: Totals, on_member: Callable[[], None] | None) -> Iterator[Record]:
+    for record in found:
+        totals.add(record)
+        if on_member is not None:
+            on_member()
+        yield record
+
+
+def _cell(value: Any) -> Any:
+    """Numbers so that they can be read back exactly."""
+    return value if number(value) is None else repr(value)
+
+
+def _draw(name: str, field: str, totals: Totals, folder: Path) -> list[Path]:
+    """The figures that there is something to show in."""
+    # matplotlib takes a second, and the numbers are written by now.
+    from esen_flows.plots.campaign import plot_cost, plot_distribution, plot_progress
+
+    done_at = {state: np.asarray(moments) for state, moments in totals.done_at.items()}
+    values, atoms, seconds = (
+        {label: np.asarray(getattr(model, what)) for label, model in totals.models.items()}
+        for what in ("values", "atoms", "seconds")
+    )
+    draw: tuple[Callable[[], Path], ...] = (
+        lambda: plot_progress(done_at["finished"], done_at["failed"], folder / "progress.png", name),
+        lambda: plot_distribution(values, field, folder / "distribution.png", name),
+        lambda: plot_cost(atoms, seconds, folder / "cost.png", name),
+    )
+    figures: list[Path] = []
+    for each in draw:
+        try:
+            png = each()
+        except InputError:  # nothing to show yet
+            continue
+        figures += [png, png.with_suffix(".svg")]
+    return figures
+
+
+def _share(part: int, whole: int) -> dict[str, Any]:
+    return {"members": part, **asdict(Share.of(part, whole))}
+
+
+def _of_model(model: ModelTotals | None) -> dict[str, Any]:
+    """Members by state, and mean of the principal number with its interval, of the deviation of single ones."""
+    found = model or ModelTotals()
+    values = np.asarray(found.values)
+    mean = float(values.mean()) if len(values) else None
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    width = None if deviation is None else QUANTILE_95 * deviation / sqrt(len(values))
+    return {
+        **{state: found.states[state] for state in _STATES},
+        "measured": len(values),
+        "mean": mean,
+        "mean_low": None if mean is None or width is None else mean - width,
+        "mean_high": None if mean is None or width is None else mean + width,
+        "deviation": deviation,
+    }
+
+
+def _facts(summary: Mapping[str, Any]) -> str:
+    hours = ", ".join(f"{hours:.3g} h on {device}" for device, hours in summary["device_hours"].items()) or "none"
+    return "\n".join(
+        (
+            f"- property: {summary['property']} by protocol {summary['protocol']} in {summary['dtype']}",
+            f"- members: {summary['members']}",
+            f"- time of devices: {hours}; {summary['force_evaluations']} force evaluations",
+            f"- results from {_day(summary['first_result'])} to {_day(summary['last_result'])}",
+            f"- specification: sha256 {summary['spec_sha256']}",
+        )
+    )
+
+
+def _day(moment: str | None) -> str:
+    return "never" if moment is None else f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M} UTC"
+
+
+def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
+    counted = (model["label"], *(model[state] for state in _STATES))
+    interval = "" if model["mean_low"] is None else f"{model['mean_low']:.6g} to {model['mean_high']:.6g}"
+    return (*counted, _short(model["mean"]), interval, _short(model["deviation"]))
+
+
+def _examples(failure: str, examples: list[dict[str, Any]]) -> str:
+    rows = [(each["label"], each["formula"], each["model_label"], each["message"] or "") for each in examples]
+    return f"### {failure}, for example\n\n" + _table(("member", "formula", "force field", "message"), rows)
+
+
+def _table(heading: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [heading, ("---",) * len(heading), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(cell: object) -> str:
+    """A cell without what would end it or its row."""
+    text = " ".join(str(cell).split())
+    return (text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " ...").replace("|", "\\|")
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    if share["value"] is None:
+        return ""
+    return f"{share['value']:.2%} ({share['low']:.2%} to {share['high']:.2%})"
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file in its place when it is complete."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,289 @@
+"""A frozen campaign once more, from its folder alone, on whatever database and machine there is here."""
+
+import platform
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from esen_flows import __version__
+from esen_flows.campaigns.compare import PENDING, Difference, Side, Tolerance, compare_members
+from esen_flows.campaigns.manifest import (
+    FrozenModel,
+    Manifest,
+    frozen_members,
+    frozen_structures,
+    read_manifest,
+)
+from esen_flows.campaigns.records import member_rows
+from esen_flows.errors import InputError, ModelError
+from esen_flows.schemas.campaign import CampaignSpec, Property, answer_summary_field, member_keys
+from esen_flows.schemas.card import ModelReference, resolve_model
+from esen_flows.schemas.lattice_versions import lattice_versions
+from esen_flows.schemas.provenance import library_versions
+from esen_flows.schemas.requests import NUMERICS_REVISION
+from esen_flows.store.bulk import batches, put_structures
+from esen_flows.store.campaigns import (
+    alone,
+    campaign_of,
+    create_campaign,
+    insert_members,
+    members,
+    members_of,
+    refresh_states,
+    set_campaign_state,
+)
+from esen_flows.store.database import Row
+from esen_flows.store.results import Store
+
+AT_ONCE = 2000
+# Members that are computed here together; cut in the order of their keys, which are random, so that sizes are mixed
+# and a restart after a crash cuts them the same way: who died of what is known by the chunk.
+SLICE = 200
+
+# How far a number may be from the frozen one. Batches are made up differently each time, and the last digits of a
+# force call depend on its batch, on threads and on the device. Measured on two cores, batches of 200 and of 1 to 7
+# members, 1 and 2 threads, EMT and esen_silicon, largest of 1 to 54 members: relaxations 7e-13 eV/atom in float64 and
+# 7e-9 in float32, highest frequency 2e-13 THz in float64, conductivity 1e-14 of it in float64 and 7e-7 in float32. The
+# rest is margin for other devices and versions, which have not been measured.
+TOLERANCES: dict[tuple[Property, str], tuple[Tolerance, str]] = {
+    ("relax", "float64"): (Tolerance(absolute=1e-6), "other last digits of forces end a relaxation a little elsewhere"),
+    ("relax", "float32"): (Tolerance(absolute=1e-4), "forces in single precision end a relaxation elsewhere"),
+    ("phonon", "float64"): (Tolerance(absolute=1e-3), "changes of forces are divided by the displacement"),
+    ("phonon", "float32"): (Tolerance(absolute=2e-2), "single-precision forces are divided by the displacement"),
+    ("conductivity", "float64"): (Tolerance(relative=1e-3), "second differences of forces, and modes near zero"),
+    ("conductivity", "float32"): (Tolerance(relative=5e-2), "second differences of single-precision forces"),
+}
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A frozen campaign that is planned here.
+
+    Attributes
+    ----------
+    name : of the campaign here.
+    folder, manifest : what it reproduces.
+    remarks : what is different here, a sentence each.
+    other_keys : whether results have other keys here, because phonopy or phono3py are other minor versions.
+    """
+
+    name: str
+    folder: Path
+    manifest: Manifest
+    remarks: tuple[str, ...]
+    other_keys: bool
+
+
+def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Reproduction:
+    """Store the structures and the campaign of a manifest; nothing is written before all of it is checked.
+
+    Parameters
+    ----------
+    name : of the campaign here; None: that of the manifest.
+
+    Raises
+    ------
+    InputError : a damaged manifest, a name that is none, or another campaign of that name.
+    ModelError : a force field that is not here, or is another one.
+    """
+    manifest = read_manifest(folder)
+    spec = manifest.spec if name is None else _renamed(manifest.spec, name)
+    models = [(frozen, _model_here(frozen, folder)) for frozen in manifest.models]
+    _check_revisions(manifest)
+    other_keys = _check_keys(manifest, spec, folder)
+    deque(frozen_structures(folder, manifest), maxlen=0)  # each is compared with its key as it is read
+    create_campaign(store, _document(manifest, spec, models))
+    tagged = ((atoms, {**names, "tags": spec.all_tags}) for atoms, names in frozen_structures(folder, manifest))
+    put_structures(store, tagged)
+    for rows in batches(_planned(manifest, spec, folder), AT_ONCE):
+        insert_members(store, spec.name, rows)
+    refresh_states(store, spec.name, answer_summary_field(spec))
+    if campaign_of(store, spec.name)["state"] == "planning":
+        set_campaign_state(store, spec.name, "planned")
+    return Reproduction(spec.name, folder, manifest, differences_here(manifest), other_keys)
+
+
+def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | None = None) -> None:
+    """Compute what is pending of a campaign in this process; interrupted, it keeps what is done.
+
+    Parameters
+    ----------
+    on_progress : called with the number of members that are done so far.
+
+    Raises
+    ------
+    InputError : the campaign is paused or cancelled.
+    ClaimedElsewhereError : another process does the same with this campaign.
+    """
+    from esen_flows.makers.chunks import Stage, chunk_job
+    from esen_flows.makers.progress import listening
+
+    campaign = campaign_of(store, name)
+    if campaign["state"] in ("paused", "cancelled"):
+        raise InputError(f"the campaign {name!r} is {campaign['state']}; first: esen-flows campaign resume {name}")
+    stages: tuple[Stage, ...] = ("relax",) if campaign["spec"]["property"] == "relax" else ("forces", "lattice")
+    done = 0
+
+    def listen(kind: str, finished: int, total: int | None, words: str) -> None:
+        if kind == "campaign" and on_progress is not None:
+            on_progress(done + finished)
+
+    # Whose chunks begin a second time would seem dead.
+    complaint = f"another process is computing the campaign {name!r} with --here; wait for it, or start workers instead"
+    with alone(store, f"campaign {name} here", complaint):
+        for chunk, keys in _slices(store, name):
+            for stage in stages:
+                if any(row["state"] == "pending" for row in members_of(store, name, keys)):
+                    with listening(listen):
+                        chunk_job(name, chunk, stage, keys)
+            done += sum(row["state"] != "pending" for row in members_of(store, name, keys))
+            if on_progress is not None:
+                on_progress(done)
+
+
+def compare_with_frozen(store: Store, reproduction: Reproduction, most: int = 10) -> Difference:
+    """The members here against the frozen ones, within `tolerance_of` these; without those that were frozen pending."""
+    manifest, folder = reproduction.manifest, reproduction.folder
+    frozen = (Side.of(row, with_model=True) for row in frozen_members(folder, manifest))
+    here = (Side.of(row, with_model=True) for row in member_rows(store, reproduction.name))
+    tolerance = tolerance_of(manifest)[0]
+    if not manifest.states.get(PENDING):
+        return compare_members(frozen, here, tolerance, most)
+    settled = {_identity(side) for side in frozen if side.outcome != PENDING}
+    frozen = (Side.of(row, with_model=True) for row in frozen_members(folder, manifest) if row["state"] != PENDING)
+    return compare_members(frozen, (side for side in here if _identity(side) in settled), tolerance, most)
+
+
+def tolerance_of(manifest: Manifest) -> tuple[Tolerance, str]:
+    """How far the numbers of a campaign may be from the frozen ones, and why."""
+    return TOLERANCES[manifest.spec.property, manifest.spec.dtype]
+
+
+def differences_here(manifest: Manifest) -> tuple[str, ...]:
+    """What computes in another version here than it did for the frozen results, a sentence each."""
+    here = {"esen_flows": __version__, "python": platform.python_version(), **library_versions()}
+    remarks = []
+    for name, counted in manifest.versions.items():
+        found = here.get(name, "not installed")
+        if name != "git revision" and found not in counted:
+            remarks.append(f"{name}: frozen results are of {', '.join(counted)}, here is {found}")
+    return tuple(remarks)
+
+
+def _renamed(spec: CampaignSpec, name: str) -> CampaignSpec:
+    try:
+        return CampaignSpec.model_validate({**spec.model_dump(), "name": name})
+    except ValidationError:
+        raise InputError(
+            f"a campaign cannot be called {name!r}: 1 to 63 letters, digits, _ . and -, a letter or digit first"
+        ) from None
+
+
+def _model_here(frozen: FrozenModel, folder: Path) -> ModelReference:
+    """A force field of the manifest: as it was named, or by its file's name in the folder of the manifest.
+
+    Raises
+    ------
+    ModelError : it is not here, or is another one.
+    """
+    beside = None if frozen.file is None else folder / frozen.file
+    try:
+        found = resolve_model(str(beside) if beside is not None and beside.is_file() else frozen.location)
+    except ModelError as error:
+        hint = "" if frozen.file is None else f"; or put {frozen.file} (sha256 {frozen.sha256}) into {folder}"
+        raise ModelError(f"the force field {frozen.label!r} of the manifest is not here: {error}{hint}") from None
+    if found.key != frozen.key:
+        raise ModelError(
+            f"{found.location} is another force field than the manifest's {frozen.label!r}: its key is "
+            f"{found.key[:16]}..., that of the manifest {frozen.key[:16]}...; {_remedy(frozen, folder)}"
+        )
+    return found
+
+
+def _remedy(frozen: FrozenModel, folder: Path) -> str:
+    if frozen.package is not None:
+        return f"the results are of {frozen.package} {frozen.version}: pip install {frozen.package}=={frozen.version}"
+    return f"put {frozen.file} with sha256 {frozen.sha256} into {folder}"
+
+
+def _check_revisions(manifest: Manifest) -> None:
+    """Refuse steps whose numbers this version of the package changed on purpose.
+
+    Raises
+    ------
+    InputError : naming the version to install.
+    """
+    for kind, revision in manifest.numerics_revisions.items():
+        found = NUMERICS_REVISION.get(kind)  # type: ignore[call-overload]
+        if found != revision:
+            raise InputError(
+                f"this version of esen_flows ({__version__}) computes {kind} with numerics revision {found}, the "
+                f"manifest with {revision}; to reproduce it: pip install esen_flows=={manifest.package_version}"
+            )
+
+
+def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
+    """Whether the answers have other keys here, which only minor versions of phonopy and phono3py may cause.
+
+    Raises
+    ------
+    InputError : keys differ for another reason.
+    """
+    derived = bool(manifest.lattice_versions) and manifest.lattice_versions != lattice_versions()
+    others = False
+    for row in frozen_members(folder, manifest):
+        planned = list(member_keys(spec, row["structure_key"], row["model_key"], row["info"]))
+        if planned == row["steps"]:
+            continue
+        if not derived or planned[:-1] != row["steps"][:-1]:
+            raise InputError(
+                f"{row['label']} ({row['formula']}) has the key {planned[-1][:16]}... here and {row['key'][:16]}... in "
+                f"the manifest: this version of esen_flows ({__version__}) asks for something else; to reproduce it: "
+                f"pip install esen_flows=={manifest.package_version}"
+            )
+        others = True
+    return others
+
+
+def _document(
+    manifest: Manifest, spec: CampaignSpec, models: Sequence[tuple[FrozenModel, ModelReference]]
+) -> dict[str, Any]:
+    """The campaign as `plan` would store it."""
+    return {
+        "_id": spec.name,
+        "spec": spec.model_dump(mode="json"),
+        "spec_text": manifest.spec_text,
+        "spec_sha256": spec.sha256,
+        "state": "planning",  # until all members are there
+        "models": [
+            {"label": was.label, "key": was.key, "location": here.location, "cutoff_angstrom": was.cutoff_angstrom}
+            for was, here in models
+        ],
+    }
+
+
+def _planned(manifest: Manifest, spec: CampaignSpec, folder: Path) -> Iterator[Row]:
+    """The members as they are planned here."""
+    wanted = ("label", "structure_key", "model_key", "model_label", "formula", "nsites", "info", "cost")
+    for row in frozen_members(folder, manifest):
+        steps = member_keys(spec, row["structure_key"], row["model_key"], row["info"])
+        yield {"key": steps[-1], "steps": list(steps), **{name: row[name] for name in wanted}}
+
+
+def _slices(store: Store, name: str) -> Iterator[tuple[str, list[str]]]:
+    """Names of chunks and keys of their members, of one force field each."""
+    by_model: defaultdict[str, list[str]] = defaultdict(list)
+    for row in members(store, name, fields=("key", "model_key")):
+        by_model[row["model_key"]].append(row["key"])
+    for model_key, keys in sorted(by_model.items()):
+        keys.sort()
+        for begin in range(0, len(keys), SLICE):
+            yield f"here-{model_key[:8]}-{begin}", keys[begin : begin + SLICE]
+
+
+def _identity(side: Side) -> tuple[str, str, str]:
+    return side.structure_key, side.model, side.label

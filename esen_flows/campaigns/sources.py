@@ -1,0 +1,206 @@
+"""Structures of a campaign, one after the other in little memory: from files, from the store, or of a published set.
+
+Published sets are downloaded by the user, who accepts their terms; nothing here fetches them.
+"""
+
+import bz2
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ase import Atoms
+
+from esen_flows.errors import InputError
+from esen_flows.makers.structure_files import EXTENDED_XYZ, extxyz_frames, read_structures, split_index
+from esen_flows.schemas.campaign import CampaignSpec, PublishedSet, own_settings
+from esen_flows.schemas.keys import atoms_key
+from esen_flows.schemas.named_protocols import FC2_SUPERCELL
+from esen_flows.settings import get_settings
+from esen_flows.store.crystals import stream_atoms
+from esen_flows.store.query import stream_structures
+from esen_flows.store.results import Store
+
+_NAMES = ("material_id", "mp_id")  # in `atoms.info`, what a structure is called
+
+
+@dataclass(frozen=True)
+class PlannedStructure:
+    """An input structure of a campaign.
+
+    Attributes
+    ----------
+    atoms : with charge and spin in `info`, if any.
+    key : its structure key.
+    label : its material id, or the file and place that it is from.
+    material_ids : to note with it in the store.
+    own : what it says of its own supercells and mesh.
+    known : what is stored of it already (formula, nsites, ...); None: it comes from a file.
+    """
+
+    atoms: Atoms
+    key: str
+    label: str
+    material_ids: tuple[str, ...] = ()
+    own: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published set of structures: names of its files, where to get it, and its licence."""
+
+    pattern: str
+    example: str
+    url: str
+    licence: str
+
+
+PUBLISHED: dict[PublishedSet, Published] = {
+    "wbm": Published(
+        "*wbm-initial-atoms*.extxyz*",
+        "2024-08-04-wbm-initial-atoms.extxyz.zip",
+        "https://figshare.com/files/48169597",
+        "WBM, CC-BY-4.0, as Matbench Discovery packs it",
+    ),
+    "phonondb-103": Published(
+        "*phononDB-PBE*structures.extxyz",
+        "2024-11-09-phononDB-PBE-103-structures.extxyz",
+        "https://figshare.com/files/52179965",
+        "PhononDB, CC-BY-4.0, as Matbench Discovery packs it",
+    ),
+    "mdr": Published(
+        "*.yaml.bz2",
+        "mp-1000.yaml.bz2 and so on",
+        "https://alexandria.icams.rub.de/data/phonon_benchmark/pbe/",
+        "Alexandria's PBE version of the MDR phonons, CC-BY-4.0",
+    ),
+}
+
+
+def planned_structures(spec: CampaignSpec, store: Store) -> Iterator[PlannedStructure]:
+    """The structures of a campaign, in the order of their source.
+
+    Raises
+    ------
+    InputError : a file that is missing or cannot be read, or a query that means nothing.
+    """
+    source = spec.structures
+    if source.query is not None:
+        filters = source.query.filters()
+        return _of_store(store, filters) if source.query.of == "structures" else _relaxed(store, filters)
+    if source.published == "mdr":
+        return _of_mdr(published_files("mdr", source.folder))
+    files = source.file
+    if source.published is not None:
+        files = tuple(map(str, published_files(source.published, source.folder)))
+    return (structure for name in files for structure in _of_file(Path(name)))
+
+
+def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
+    """The files of a published set.
+
+    Parameters
+    ----------
+    folder : that holds them; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
+
+    Raises
+    ------
+    InputError : they are not there; the message says what to fetch from where.
+    """
+    published = PUBLISHED[name]
+    place = get_settings().cache_dir / "published" / name if folder is None else Path(folder)
+    found = sorted(place.glob(published.pattern)) if place.is_dir() else []
+    if not found:
+        raise InputError(
+            f"{name} is not in {place}: fetch {published.example} from {published.url} ({published.licence}) into that "
+            "folder, or name another one by `folder`"
+        )
+    return found if name == "mdr" else found[:1]
+
+
+def _of_store(store: Store, filters: dict[str, Any]) -> Iterator[PlannedStructure]:
+    for record in stream_structures(store, **filters):
+        ids = tuple(record.fields.get("material_ids", ()))
+        label = ids[0] if ids else f"{record.fields['formula']} {record.key[:12]}"
+        yield PlannedStructure(record.atoms, record.key, label, ids, known=record.fields)
+
+
+def _relaxed(store: Store, filters: dict[str, Any]) -> Iterator[PlannedStructure]:
+    for document, atoms in stream_atoms(store, "relax", **filters):
+        atoms.calc = None
+        ids = tuple(document.material_ids)
+        label = ids[0] if ids else f"{document.formula} {document.structure_key[:12]}"
+        yield PlannedStructure(atoms, atoms_key(atoms), label, ids)
+
+
+def _of_file(path: Path) -> Iterator[PlannedStructure]:
+    file, index = split_index(path)
+    if file.suffix == ".zip":
+        yield from _of_archive(file)
+        return
+    for number, atoms in enumerate(read_structures(path), start=index or 0):
+        yield _planned(atoms, file, number)
+
+
+def _of_archive(file: Path) -> Iterator[PlannedStructure]:
+    """Structures of the extended XYZ files in a zip archive."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [name for name in archive.namelist() if name.endswith(EXTENDED_XYZ[:2])]
+            if not members:
+                raise InputError(f"{file} holds no extended XYZ file")
+            for name in members:
+                with archive.open(name) as stream:
+                    frames = extxyz_frames(TextIOWrapper(stream, "utf-8"), Path(name))
+                    for number, atoms in enumerate(frames):
+                        if len(members) > 1:  # a file each, named by its material
+                            atoms.info.setdefault(_NAMES[0], _stem(Path(name)))
+                        yield _planned(atoms, Path(name), number)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{file} is not a zip archive or is broken off ({error}); fetch it again") from error
+
+
+def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
+    """Unit cells of phonopy's files, with the supercells that their forces are of."""
+    for file in files:
+        try:
+            with bz2.open(file, "rt", encoding="utf-8") as stream:
+                content = yaml.safe_load("".join(_sections(stream, ("unit_cell:", "supercell_matrix:"))))
+            cell = content["unit_cell"]
+            atoms = Atoms(
+                [point["symbol"] for point in cell["points"]],
+                scaled_positions=[point["coordinates"] for point in cell["points"]],
+                cell=cell["lattice"],
+                pbc=True,
+            )
+            atoms.info |= {_NAMES[0]: _stem(file), FC2_SUPERCELL: content["supercell_matrix"]}
+        except (OSError, EOFError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise InputError(f"{file} is not a phonopy file of the MDR set ({error}); fetch it again") from error
+        yield _planned(atoms, file, 0)
+
+
+def _sections(stream: Iterable[str], wanted: tuple[str, ...]) -> Iterator[str]:
+    """The lines of some fields of a YAML file; all of it holds force constants and takes half a minute to read."""
+    inside = False
+    for line in stream:
+        if line[:1].isalpha():
+            inside = line.startswith(wanted)
+        if inside:
+            yield line
+
+
+def _planned(atoms: Atoms, file: Path, number: int) -> PlannedStructure:
+    name = next((str(atoms.info[name]) for name in _NAMES if name in atoms.info), None)
+    own = own_settings(atoms.info)
+    kept = {key: atoms.info[key] for key in ("charge", "spin") if key in atoms.info}
+    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=kept)
+    ids = () if name is None else (name,)
+    return PlannedStructure(bare, atoms_key(bare), name or f"{_stem(file)}@{number}", ids, own)
+
+
+def _stem(file: Path) -> str:
+    return file.name.partition(".")[0]

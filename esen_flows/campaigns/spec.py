@@ -1,0 +1,209 @@
+"""Campaign specifications (workflows/<name>/spec.yaml): read, with every fault at once and the line that it is in."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from esen_flows.assets import asset_dir
+from esen_flows.campaigns.located_yaml import LocatedYaml, Location, read_located
+from esen_flows.campaigns.sources import published_files
+from esen_flows.errors import InputError, ModelError
+from esen_flows.makers.structure_files import split_index
+from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, base_protocol, protocol_for
+from esen_flows.schemas.card import ModelReference, list_cards, resolve_model
+from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
+from esen_flows.schemas.protocols import RelaxProtocol
+
+FILE_NAME = "spec.yaml"
+Faults = Iterator[tuple[Location, str]]
+# The parts of a specification that have fields of their own.
+_PARTS: dict[Location, type[BaseModel]] = {
+    (): CampaignSpec,
+    ("structures",): StructureSource,
+    ("structures", "query"): StructureQuery,
+}
+# In the place of fields with faults, so that the others are checked all the same.
+_PLACEHOLDERS = {"name": "x", "property": "relax", "structures": {"query": {}}, "models": ["x"]}
+_MOST_SHOWN = 80  # characters of a wrong value
+_ALIKE = 4  # first letters that tell what was meant
+
+
+def find_spec(name: str | Path) -> Path:
+    """The file of a specification: a path, a folder with a spec.yaml, or a name in workflows/.
+
+    Raises
+    ------
+    InputError : there is none; the message lists those of workflows/.
+    """
+    path = Path(name)
+    for candidate in (path, path / FILE_NAME, asset_dir("workflows") / path / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(found.parent.name for found in asset_dir("workflows").glob(f"*/{FILE_NAME}")))
+    raise InputError(f"no campaign specification {name}; give the path of a YAML file, or one of {known}")
+
+
+def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
+    """Read and check a specification; relative paths in it are relative to its file.
+
+    Parameters
+    ----------
+    name : see `find_spec`.
+    anywhere : leave out what depends on this machine: whether force fields and files of structures are there.
+
+    Raises
+    ------
+    InputError : one line for each fault: `FILE:LINE: field: what is wrong, what it got, what to do`.
+    """
+    file = read_located(find_spec(name))
+    wrong, faults = set[str](), list[tuple[Location, str]]()
+    try:
+        CampaignSpec.model_validate(file.value)
+    except ValidationError as error:
+        for location, message in _faults_of_schema(file, error):
+            wrong.add(str(location[0]) if location else "")
+            faults.append((location, message))
+    good = {key: value for key, value in file.value.items() if key in CampaignSpec.model_fields and key not in wrong}
+    spec = _with_absolute_paths(CampaignSpec.model_validate(_PLACEHOLDERS | good), file.path.resolve().parent)
+    if "property" in good:
+        faults += _faults_of_protocol(spec)
+    if not anywhere:
+        if "structures" in good:
+            faults += _faults_of_structures(spec)
+        if "models" in good:
+            faults += _faults_of_models(spec, complete=not wrong)
+    if faults:
+        faults.sort(key=lambda fault: file.line(fault[0]))
+        raise InputError("\n".join(file.fault(location, message) for location, message in faults))
+    return spec
+
+
+def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> None:
+    """Refuse force fields that are not what the property and `require` of a specification ask for.
+
+    `covers_elements` is only known of the structures, see `elements_fault`.
+
+    Raises
+    ------
+    InputError : with every reason.
+    """
+    faults = [f"{'.'.join(map(str, location))}: {message}" for location, message in _unmet(spec, models)]
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
+    protocol = with_values(base_protocol(spec.property, spec.protocol, {}), spec.settings.items())
+    exact = not isinstance(protocol, RelaxProtocol) and protocol.displacement.force_constants == "autodiff"
+    for model in models:
+        if model.dtype not in (None, spec.dtype):
+            yield ("dtype",), f"{model.label} computes in {model.dtype} only, got {spec.dtype}; write it so"
+        try:
+            if spec.property != "relax":
+                model.require_conservative(spec.property)
+            elif "conservative" in spec.require:
+                model.require_conservative("`require: conservative`")
+            if exact:
+                model.require_differentiable("force_constants=autodiff")
+            elif "differentiable" in spec.require:
+                model.require_differentiable("`require: differentiable`")
+        except ModelError as error:
+            yield ("models",), str(error)
+        if "o3" in spec.require and model.equivariance != "O3":
+            yield (
+                ("require",),
+                f"o3: {model.label} declares {model.equivariance}, so that mirror images differ; leave this out and "
+                "average them (parity: average), or choose another force field",
+            )
+        if "covers_elements" in spec.require and model.elements is None:
+            yield ("require",), f"covers_elements: {model.label} does not say which elements it was trained on"
+
+
+def _faults_of_schema(file: LocatedYaml, error: ValidationError) -> Faults:
+    for fault in error.errors():
+        location = tuple(fault["loc"])
+        if fault["type"] == "missing":
+            yield location, f"is missing; write {location[-1]}: ..."
+        elif fault["type"] == "extra_forbidden":
+            yield location, _unknown(str(location[-1]), list(_PARTS[location[:-1]].model_fields))
+        elif fault["type"] == "string_pattern_mismatch" and location == ("name",):
+            yield location, f"1 to 63 letters, digits, _ . and -, a letter or digit first; got {fault['input']!r}"
+        else:
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            got = "" if message != fault["msg"] else f", got {str(fault['input'])[:_MOST_SHOWN]!r}"
+            yield file.written(location), f"{message[:1].lower()}{message[1:]}{got}"
+
+
+def _faults_of_protocol(spec: CampaignSpec) -> Faults:
+    try:
+        base = base_protocol(spec.property, spec.protocol, {})
+    except InputError as error:
+        yield ("protocol",), str(error)
+        return
+    names = field_names(base)
+    unknown = [name for name in spec.settings if name not in names]
+    for name in unknown:
+        yield ("settings", name), _unknown(name, names)
+    try:
+        with_values(base, ((name, value) for name, value in spec.settings.items() if name not in unknown))
+    except FieldError as error:
+        for setting, message in error.faults:
+            yield ("settings",) if setting is None else ("settings", setting), message
+        return
+    if not unknown and not spec.takes_own_settings:
+        try:
+            protocol_for(spec, {})
+        except InputError as error:
+            yield ("settings",), str(error)
+
+
+def _faults_of_structures(spec: CampaignSpec) -> Faults:
+    source = spec.structures
+    for number, name in enumerate(source.file):
+        file, _ = split_index(Path(name))
+        if not file.is_file():
+            yield ("structures", "file", number), f"no such file: {file}; paths are relative to the specification"
+    if source.published is not None:
+        try:
+            published_files(source.published, source.folder)
+        except InputError as error:
+            yield ("structures", "published"), str(error)
+
+
+def _faults_of_models(spec: CampaignSpec, *, complete: bool) -> Faults:
+    found = []
+    for number, name in enumerate(spec.models):
+        try:
+            found.append(resolve_model(name))
+        except ModelError as error:
+            near = get_close_matches(name, list_cards(), n=1)
+            hint = f"did you mean {near[0]}? " if near and name not in near else ""
+            yield ("models", number), f"{hint}{error}"
+    if complete and not list(_faults_of_protocol(spec)):
+        yield from _unmet(spec, found)
+
+
+def _unknown(name: str, valid: Sequence[str]) -> str:
+    """What to say of a field that does not exist; the nearest one may be inside of another."""
+    last = {field.rpartition(".")[2]: field for field in reversed(valid)}
+    near = get_close_matches(name, valid, n=1) or [last[close] for close in get_close_matches(name, last, n=1)]
+    near = near or [field for field in valid if field.startswith(name[:_ALIKE])]  # fmax of fmax_ev_per_angstrom
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"no such field; {hint}there are {', '.join(valid)}"
+
+
+def _with_absolute_paths(spec: CampaignSpec, folder: Path) -> CampaignSpec:
+    source = spec.structures
+    changes: Mapping[str, Any] = {
+        "file": tuple(str(folder / Path(name).expanduser()) for name in source.file),
+        "folder": None if source.folder is None else str(folder / Path(source.folder).expanduser()),
+    }
+    models = tuple(str(folder / Path(name).expanduser()) if _is_path(name) else name for name in spec.models)
+    return spec.model_copy(update={"structures": source.model_copy(update=changes), "models": models})
+
+
+def _is_path(model: str) -> bool:
+    return model.endswith(".safetensors") or "/" in model

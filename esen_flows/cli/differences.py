@@ -1,0 +1,121 @@
+"""What `campaign diff` and `campaign reproduce` print."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from esen_flows.campaigns.compare import CampaignDifference, Changed, Difference, Moved
+
+SHOWN = 20  # materials that changed class, in a table; json and csv have all
+_COLUMNS = ("what", "label", "formula", "model", "old", "new", "absolute", "relative")
+
+
+def print_difference(found: "CampaignDifference", form: str) -> None:
+    """Print what differs between two campaigns: "table" for people, "json", or "csv" with a line for each."""
+    if form == "json":
+        print(json.dumps(_plain(found), indent=1))
+    elif form == "csv":
+        _write_csv(found)
+    else:
+        out = Console()
+        table = Table("setting", found.old, found.new, title="settings that differ", title_justify="left")
+        for name, old, new in found.settings:
+            table.add_row(name, _text(old), _text(new))
+        out.print(table if found.settings else "no setting differs")
+        print_members(found.members, found.field)
+
+
+def print_members(found: "Difference", field: str) -> None:
+    """Print what became of the same members in two campaigns.
+
+    Parameters
+    ----------
+    field : the principal number, with its unit.
+    """
+    out = Console()
+    remarks = (
+        (found.pending, "pending and not compared"), (found.only_old, "only before"), (found.only_new, "only now"),
+    )  # fmt: skip
+    counted = [f"{count} {words}" for count, words in remarks if count]
+    out.print(", ".join((f"{found.matched} members in both", *counted)))
+    if found.unmatched:
+        out.print("on one side only: " + ", ".join(found.unmatched), highlight=False)
+    if found.changed:
+        _print_changes(out, found)
+    if not found.moved:
+        out.print(f"{field}: the same for all {found.compared} that have one")
+        return
+    largest = found.moved[0]
+    out.print(
+        f"{field}: mean absolute change {found.mean_absolute:.3g}, largest {abs(largest.absolute):.3g} "
+        f"({largest.label}); of {found.compared}"
+    )
+    _print_moves(out, found.moved, f"largest changes of {field}")
+    if {each.label for each in found.moved} != {each.label for each in found.moved_relatively}:
+        _print_moves(out, found.moved_relatively, f"largest relative changes of {field}")
+
+
+def _print_changes(out: Console, found: "Difference") -> None:
+    title = ", ".join(f"{count} {old} → {new}" for (old, new), count in found.transitions.items())
+    more = len(found.changed) - SHOWN
+    table = Table("material", title=title, title_justify="left", caption=f"and {more} more" if more > 0 else None)
+    for name in ("before", "now"):
+        table.add_column(name)
+    for each in found.changed[:SHOWN]:
+        table.add_row(_name(each), each.old, each.new)
+    out.print(table)
+
+
+def _print_moves(out: Console, moves: "Sequence[Moved]", title: str) -> None:
+    table = Table("material", title=title, title_justify="left")
+    for name in ("before", "now", "change", "relative"):
+        table.add_column(name, justify="right")
+    for each in moves:
+        numbers = (f"{each.old:.8g}", f"{each.new:.8g}", f"{each.absolute:+.3g}", f"{each.relative:+.3%}")
+        table.add_row(_name(each), *numbers)
+    out.print(table)
+
+
+def _name(each: "Changed | Moved") -> str:
+    """Material, formula, and the force field where there are several."""
+    return " ".join(part for part in (each.label, each.formula, each.model) if part)
+
+
+def _plain(found: "CampaignDifference") -> dict[str, Any]:
+    members = found.members
+    content = asdict(members)
+    content["transitions"] = [
+        {"old": old, "new": new, "members": count} for (old, new), count in members.transitions.items()
+    ]
+    for name in ("moved", "moved_relatively"):
+        content[name] = [_move(each) for each in getattr(members, name)]
+    content["is_within"] = members.is_within
+    settings = [{"name": name, "old": old, "new": new} for name, old, new in found.settings]
+    return {"old": found.old, "new": found.new, "field": found.field, "settings": settings, **content}
+
+
+def _move(move: "Moved") -> dict[str, Any]:
+    relative = move.relative if move.old else None  # JSON has no infinity
+    return {**asdict(move), "absolute": move.absolute, "relative": relative}
+
+
+def _write_csv(found: "CampaignDifference") -> None:
+    writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for name, old, new in found.settings:
+        writer.writerow({"what": "setting", "label": name, "old": _text(old), "new": _text(new)})
+    for changed in found.members.changed:
+        writer.writerow({"what": "class", **asdict(changed)})
+    for move in found.members.moved:
+        writer.writerow({"what": found.field, **_move(move)})
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)

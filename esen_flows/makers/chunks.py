@@ -1,0 +1,166 @@
+"""A chunk of a campaign as one job: members by their keys, computed in batches, each committed by itself.
+
+A chunk is only transport. What is computed once is decided by claims and results; a chunk that is run again, or twice
+at a time, finds what is there. What it cannot finish in its time it hands back as another job.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobflow import Flow, Job, Response, job
+
+from esen_flows.makers.chunk_relax import relax_group
+from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
+from esen_flows.makers.chunk_steps import force_steps, lattice_steps
+from esen_flows.makers.jobs import keep_force_fields
+from esen_flows.makers.stopping import is_stopping
+from esen_flows.store.campaigns import campaign_of, settled_steps, update_members
+from esen_flows.store.connection import open_store
+from esen_flows.store.database import Row
+
+# relax: all there is to do. forces: relaxations and forces of displacements. lattice: what follows without force calls.
+Stage = Literal["relax", "forces", "lattice"]
+CATEGORIES: dict[Stage, str] = {"relax": "gpu", "forces": "gpu", "lattice": "cpu"}
+# How long to wait for members that somebody else is computing, before they are handed back.
+WAIT_SECONDS = 60.0
+# No prediction, which may be wrong, keeps a chunk from workers that have this much time left.
+MOST_LEAST_SECONDS = 1200.0
+
+
+@dataclass(frozen=True)
+class ChunkWork:
+    """One stage of a chunk.
+
+    Attributes
+    ----------
+    campaign, chunk : their names.
+    stage : what is done.
+    keys : of the members.
+    expected_seconds, least_seconds : predicted time of all and of the shortest; None: nothing was measured yet.
+    """
+
+    campaign: str
+    chunk: str
+    stage: Stage
+    keys: tuple[str, ...]
+    expected_seconds: float | None = None
+    least_seconds: float | None = None
+
+    def job(self, after: Any = None) -> Job:
+        """The job, noted where it belongs.
+
+        Parameters
+        ----------
+        after : output of the job that it waits for.
+        """
+        made = job(chunk_job)(self.campaign, self.chunk, self.stage, list(self.keys), after=after)
+        made.name = f"{self.campaign} {self.stage} {self.chunk[:8]}"
+        made.config.manager_config = {
+            "_category": CATEGORIES[self.stage],
+            "campaign": self.campaign,
+            "chunk": self.chunk,
+            "stage": self.stage,
+            "members": len(self.keys),
+            "expected_seconds": self.expected_seconds,
+            "least_seconds": min(self.least_seconds or 0.0, MOST_LEAST_SECONDS),
+        }
+        return made
+
+
+def chunk_job(campaign: str, chunk: str, stage: Stage, keys: list[str], after: Any = None) -> Response:
+    """Compute what is pending of a chunk.
+
+    Parameters
+    ----------
+    campaign, chunk, stage, keys : see `ChunkWork`.
+    after : output of the job that this one waited for.
+
+    Returns
+    -------
+    What was done, as a small dictionary; with what was not, as a job that takes its place before its children run.
+    """
+    keep_force_fields()
+    store = open_store()
+    device = _device(stage)
+    with ChunkRun(store, campaign, chunk, keys, device) as run:
+        leftovers = _work(run, stage)
+        if leftovers and not run.ends:
+            leftovers = _wait_for_others(run, leftovers)
+        run.flush()
+    left = _rows(run, stage)
+    output = {"campaign": campaign, "chunk": chunk, "stage": stage, "left": len(left), **vars(run.total)}
+    if not left or (run.halted and _gives_free(run, left)):
+        return Response(output=output)
+    rest = _rest(run, stage, left).job()
+    return Response(output=output, detour=Flow([rest], output=rest.output, name=rest.name))
+
+
+def _work(run: ChunkRun, stage: Stage) -> list[Row]:
+    """Do what is to be done; the members that others are computing."""
+    leftovers: list[Row] = []
+    for group in run.groups(_rows(run, stage)):
+        if run.ends:
+            break
+        if stage == "relax":
+            leftovers += relax_group(run, group)
+        elif stage == "forces":
+            force_steps(run, group)
+        else:
+            lattice_steps(run, group)
+    return leftovers
+
+
+def _wait_for_others(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
+    """Wait for results that others are computing, and compute what they leave; what is still not there."""
+    until = time.monotonic() + WAIT_SECONDS
+    left = list(rows)
+    while left and time.monotonic() < until and not is_stopping():
+        pending = {row["key"] for row in run.pending()}
+        left = relax_group(run, [row for row in left if row["key"] in pending])
+        if left:
+            time.sleep(1.0)
+    return left
+
+
+def _rows(run: ChunkRun, stage: Stage) -> list[Row]:
+    """Members that have something to compute at this stage."""
+    rows = run.pending()
+    if stage == "relax":
+        return rows
+    known = settled_steps(run.store, {row["steps"][-2] for row in rows}, run.value_field)
+    finished = {key for key, step in known.items() if step.state == "finished"}
+    # After a pause some members have no forces yet: these come with another chunk.
+    return [row for row in rows if (row["steps"][-2] in finished) == (stage == "lattice")]
+
+
+def _gives_free(run: ChunkRun, rows: Sequence[Row]) -> bool:
+    """Leave members of a halted campaign to its resumption; False if it was resumed meanwhile, and packed without them.
+
+    In this order: whoever resumes it after the look finds them free.
+    """
+    keys = [row["key"] for row in rows]
+    update_members(run.store, run.campaign, keys, {"chunk": None})
+    if campaign_of(run.store, run.campaign)["state"] in HALTED:
+        return True
+    update_members(run.store, run.campaign, keys, {"chunk": run.chunk})
+    return False
+
+
+def _rest(run: ChunkRun, stage: Stage, rows: Sequence[Row]) -> ChunkWork:
+    """What is handed back, with what is known by now of the time that it takes."""
+    keys, rate = tuple(row["key"] for row in rows), run.seconds_per_cost
+    if rate is None:
+        return ChunkWork(run.campaign, run.chunk, stage, keys)
+    costs = [row["cost"] for row in rows]
+    return ChunkWork(run.campaign, run.chunk, stage, keys, rate * sum(costs), CAUTION * rate * min(costs))
+
+
+def _device(stage: Stage) -> str:
+    """Where force calls run: on the GPU that this process sees, if it sees one."""
+    if stage == "lattice":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,222 @@
+"""Born charges of a polar crystal: read for the crystal as a file has it, and handed to the one that was relaxed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from pydantic import ValidationError
+
+from esen_flows.errors import InputError
+from esen_flows.physics.lattice import adapter
+from esen_flows.physics.lattice.datasets import Nac
+from esen_flows.physics.symmetry import conventional_cell
+from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.protocols import KEY_DECIMALS, BornCharges, ConductivityProtocol, PhononProtocol
+
+# phonopy warns from here on that charges break the symmetry; an order or orientation mixed up does so by far more.
+CHARGE_TOLERANCE_E = 0.1
+DIELECTRIC_TOLERANCE = 0.02  # of the largest component
+# A relaxation strains a cell by a few percent, moves atoms by less than half a bond and turns nothing.
+STRAIN_TOLERANCE = 0.1
+ROTATION_TOLERANCE = 0.01
+SHIFT_TOLERANCE_ANGSTROM = 0.5
+
+
+def read_born(path: Path, atoms: Atoms, protocol: PhononProtocol | ConductivityProtocol) -> BornCharges:
+    """Charges and dielectric tensor of a crystal from phonopy's files, for the `born` of a protocol.
+
+    A yaml file (phonopy_params.yaml, phono3py_params.yaml, also compressed) says which cell its charges are of, and
+    that is compared with `atoms`: a crystal that is another one, or turned in space, is refused.
+
+    A BORN file lists charges of the symmetry-independent atoms of the primitive cell that phonopy finds for its unit
+    cell, in that cell's order and orientation, and does not say which cell: `atoms` has to be it. What breaks the
+    crystal's symmetry or does not sum to zero is refused. That finds most orders and orientations that were mixed up,
+    not all: prefer the yaml file where there is one.
+
+    Charges are made symmetric and neutral by phonopy's `symmetrize_borns_and_epsilon`.
+
+    Parameters
+    ----------
+    path : BORN, or a yaml file (its name holds ".yaml") with `nac_params`.
+    atoms : the structure; with BORN the unit cell of the calculation that it is from.
+    protocol : the one that is to use it; its displacement's `symprec_angstrom` tells which atoms are equivalent.
+
+    Raises
+    ------
+    InputError : no such file, not in this format, for another number of independent atoms, or charges that are not
+        those of this crystal in this orientation.
+    """
+    symprec = protocol.displacement.symprec_angstrom
+    conventional_cell(atoms, symprec)  # refuses what is no crystal
+    primitive, found = _read(Path(path), atoms, symprec)
+    charges, dielectric = _symmetric(primitive, found["born"], found["dielectric"], symprec, str(path))
+    factor = {"factor_ev_angstrom": found["factor"]} if "factor" in found else {}
+    try:
+        born = _charges_of(primitive, charges_e=charges.tolist(), dielectric=dielectric.tolist(), **factor)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = "".join(f"{part}: " for part in fault["loc"][:1])
+        raise InputError(f"{path}: {where}{fault['msg'].removeprefix('Value error, ')}; correct the file") from error
+    check_born(born, atoms, symprec)
+    return born
+
+
+def _charges_of(primitive: Atoms, **tensors: Any) -> BornCharges:
+    return BornCharges(
+        numbers=primitive.numbers.tolist(),
+        cell_angstrom=primitive.cell.array.tolist(),
+        fractions=(primitive.get_scaled_positions().round(KEY_DECIMALS) % 1.0).tolist(),  # 0, not sometimes 1
+        **tensors,
+    )
+
+
+def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
+    """The primitive cell that a file is about, and its charges as phonopy's own readers give them."""
+    if not path.is_file():
+        raise InputError(f"no file {path}; give phonopy's BORN, or its phonopy_params.yaml")
+    has_cell = ".yaml" in path.name
+    try:
+        primitive, found = (
+            adapter.read_born_yaml(path, symprec) if has_cell else adapter.read_born(atoms, path, symprec)
+        )
+    except Exception as error:  # the readers raise whatever their parsing meets
+        reason = " ".join(str(error).split()).rstrip(".")
+        if has_cell:
+            raise InputError(f"{path} cannot be read as a yaml file of phonopy or phono3py: {reason}") from error
+        raise InputError(
+            f"{path} cannot be read as phonopy's BORN of {atoms.get_chemical_formula()}: {reason}. It holds a line "
+            "with the unit conversion factor, one with the dielectric tensor, and one for each symmetry-independent "
+            f"atom (found with symprec_angstrom={symprec:g})"
+        ) from error
+    if not {"born", "dielectric"} <= set(found):
+        raise InputError(f"{path} holds no Born charges (nac_params); give a file that does, or a BORN file")
+    if unknown := set(found) - {"born", "dielectric", "factor"}:
+        raise InputError(f"{path} sets {', '.join(sorted(unknown))}, which is not used here; leave it out of the file")
+    if not all(np.isfinite(np.asarray(value, dtype=float)).all() for value in found.values()):
+        raise InputError(f"{path} holds NaN or infinite numbers; correct the file")
+    return primitive, found
+
+
+def check_born(born: BornCharges, atoms: Atoms, symprec_angstrom: float) -> None:
+    """Refuse charges of another crystal before anything is computed for this one.
+
+    Raises
+    ------
+    InputError : as `born_parameters`.
+    """
+    cell = conventional_cell(atoms, symprec_angstrom)
+    _parameters(born, adapter.primitive_cell(cell, symprec_angstrom), symprec_angstrom)
+
+
+def born_parameters(born: BornCharges, forces: ForcesOutput) -> Nac:
+    """The charges in the order of the primitive cell of `forces`, as phonopy takes them.
+
+    Atoms are told by where they are: cells may differ by the choice of lattice vectors, order and origin, and by what a
+    relaxation does. Charges are made symmetric again, as a relaxation may have found symmetry.
+
+    Raises
+    ------
+    InputError : another crystal, or this one turned in space: charges are tensors along the axes of their own.
+    """
+    return _parameters(born, adapter.primitive_of(forces), forces.symprec_angstrom)
+
+
+def _parameters(born: BornCharges, primitive: Atoms, symprec: float) -> Nac:
+    reference = Atoms(born.numbers, scaled_positions=born.fractions, cell=born.cell_angstrom, pbc=True)
+    order = _order(reference, primitive)
+    what = f"born, moved to the relaxed {primitive.get_chemical_formula()}"
+    charges, dielectric = _symmetric(
+        primitive, np.array(born.charges_e)[order], np.array(born.dielectric), symprec, what
+    )
+    return {"born": charges, "dielectric": dielectric, "factor": born.factor_ev_angstrom}
+
+
+def _symmetric(
+    primitive: Atoms, charges: np.ndarray, dielectric: np.ndarray, symprec: float, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric charges (n, 3, 3) without a sum, and the symmetric dielectric tensor, if they nearly were.
+
+    Raises
+    ------
+    InputError : they were not.
+    """
+    own, tensor = adapter.symmetric_born(primitive, charges, dielectric, symprec)
+    off = np.abs(own - charges).max(axis=(1, 2))
+    worst = int(off.argmax())
+    if off[worst] > CHARGE_TOLERANCE_E:
+        raise InputError(
+            f"{what}: charges break the symmetry of {primitive.get_chemical_formula()} or do not sum to zero, by "
+            f"{off[worst]:.2f} e at atom {worst} ({primitive.symbols[worst]}) of its primitive cell; give the "
+            "structure in the order and orientation of the calculation that the charges are from"
+        )
+    deviation = float(np.abs(tensor - dielectric).max() / (np.abs(dielectric).max() or 1.0))  # 0: refused elsewhere
+    if deviation > DIELECTRIC_TOLERANCE:
+        raise InputError(
+            f"{what}: the dielectric tensor breaks the symmetry of {primitive.get_chemical_formula()} by "
+            f"{100 * deviation:.0f} %; give the structure in the orientation of the calculation that it is from"
+        )
+    return own, tensor
+
+
+@dataclass(frozen=True)
+class _Match:
+    """order (n,): which atom of the reference each atom of the crystal is; largest distance in Angstrom."""
+
+    order: np.ndarray
+    distance: float
+
+
+def _order(reference: Atoms, primitive: Atoms) -> np.ndarray:
+    """Which atom (n,) of the reference each atom of a primitive cell is.
+
+    Raises
+    ------
+    InputError : they are not the same crystal in the same orientation.
+    """
+    ours, theirs = primitive.get_chemical_formula(), reference.get_chemical_formula()
+    if sorted(reference.numbers) != sorted(primitive.numbers):
+        raise InputError(f"born holds charges of {theirs} per primitive cell, this crystal has {ours}; read its own")
+    lattice = _same_lattice(reference, primitive)
+    fractions = reference.positions @ np.linalg.inv(lattice)
+    rarest = min(reference.numbers, key=lambda number: (int((reference.numbers == number).sum()), number))
+    first = fractions[reference.numbers == rarest][0]
+    origins = primitive.get_scaled_positions()[primitive.numbers == rarest] - first
+    found = [_match(reference.numbers, fractions + origin, primitive) for origin in origins]
+    best = min((match for match in found if match is not None), key=lambda match: match.distance, default=None)
+    if best is None or best.distance > SHIFT_TOLERANCE_ANGSTROM:
+        raise InputError(
+            f"born holds charges of another {theirs}: atoms of this crystal are more than {SHIFT_TOLERANCE_ANGSTROM} "
+            "Angstrom from where they would be; read the charges with this structure"
+        )
+    return best.order
+
+
+def _same_lattice(reference: Atoms, primitive: Atoms) -> np.ndarray:
+    """Vectors (3, 3) of the reference's lattice that are those of the primitive cell, but for a small strain."""
+    change = np.rint(primitive.cell.array @ np.linalg.inv(reference.cell.array))
+    if abs(round(float(np.linalg.det(change)))) == 1:
+        lattice = np.asarray(change @ reference.cell.array)
+        left, stretches, right = np.linalg.svd(np.linalg.inv(lattice) @ primitive.cell.array)
+        turned = float(np.abs(left @ right - np.eye(3)).max())
+        if np.abs(stretches - 1).max() <= STRAIN_TOLERANCE and turned <= ROTATION_TOLERANCE:
+            return lattice
+    raise InputError(
+        f"born holds charges for a cell of {reference.get_chemical_formula()} that is turned or strained against this "
+        f"one: lattice vectors {reference.cell.array.round(3).tolist()} there, {primitive.cell.array.round(3).tolist()}"
+        " here (Angstrom, primitive cells); read the charges with this structure, in the orientation of the "
+        "calculation that they are from"
+    )
+
+
+def _match(numbers: np.ndarray, fractions: np.ndarray, primitive: Atoms) -> _Match | None:
+    """Atoms told by element and nearest place; None where two would be the same."""
+    apart = primitive.get_scaled_positions()[:, None] - fractions[None]
+    vectors = (apart - np.rint(apart)) @ primitive.cell.array
+    distances = np.where(primitive.numbers[:, None] == numbers[None], np.linalg.norm(vectors, axis=2), np.inf)
+    order = distances.argmin(axis=1)
+    if len(set(order.tolist())) < len(order):
+        return None
+    shifts = vectors[np.arange(len(order)), order]
+    return _Match(order, float(np.linalg.norm(shifts - shifts.mean(axis=0), axis=1).max()))

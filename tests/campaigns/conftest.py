@@ -1,0 +1,19 @@
+"""A site for workers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from worker_site import Site
+
+from esen_flows.store.results import Store
+
+
+@pytest.fixture
+def site(tmp_path: Path, named_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """An empty database that the environment names."""
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID"):
+        monkeypatch.delenv(name, raising=False)
+    site = Site(tmp_path, named_store)
+    yield site
+    site.end()

@@ -1,0 +1,238 @@
+"""A campaign on the launchpad: packed once, run by plain FireWorks, paused, resumed, cancelled, tried again."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+from fireworks import FWorker, LaunchPad
+from fireworks.core.rocket_launcher import rapidfire
+from jobflow import SETTINGS
+
+from esen_flows.campaigns import control
+from esen_flows.campaigns.plan import plan
+from esen_flows.campaigns.status import Share, campaign_status
+from esen_flows.errors import InputError
+from esen_flows.makers import jobs
+from esen_flows.schemas.campaign import CampaignSpec
+from esen_flows.store.campaigns import begin_run, members, set_campaign_state, update_members
+from esen_flows.store.claims import Claim
+from esen_flows.store.host import Host
+from esen_flows.store.jobflow_files import launchpad_spec
+from esen_flows.store.jobflow_store import job_store
+from esen_flows.store.results import Store
+
+pytestmark = pytest.mark.mongod
+METALS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al")
+
+
+@pytest.fixture
+def here(named_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """The store that `open_store()` opens, jobflow's store in it, and a folder to launch in."""
+    monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(named_store))
+    monkeypatch.setattr(jobs, "_kept", None)
+    monkeypatch.chdir(tmp_path)
+    return named_store
+
+
+def crystals(count: int) -> list[Atoms]:
+    rng = np.random.default_rng(7)
+    found = []
+    for i in range(count):
+        atoms = bulk(METALS[i % 7], cubic=bool(i % 3))
+        atoms.rattle(0.02, rng=rng)
+        atoms.info["material_id"] = f"m-{i}"
+        found.append(atoms)
+    return found
+
+
+def planned(store: Store, folder: Path, count: int, **changes: Any) -> CampaignSpec:
+    write(folder / "in.extxyz", crystals(count), format="extxyz")
+    spec = CampaignSpec.model_validate(
+        {
+            "name": "c", "property": "relax", "models": "emt", "structures": {"file": str(folder / "in.extxyz")},
+            "settings": {"fmax_ev_per_angstrom": 0.05, "max_steps": 100},
+        } | changes
+    )  # fmt: skip
+    plan(store, spec, "text")
+    return spec
+
+
+def launch(store: Store, category: str = "", count: int = 0) -> None:
+    """What rlaunch does."""
+    launchpad = LaunchPad.from_dict({**launchpad_spec(store.database), "strm_lvl": "ERROR"})
+    rapidfire(launchpad, FWorker(category=category), nlaunches=count, sleep_time=0.01, strm_lvl="ERROR")
+    launchpad.connection.close()
+
+
+def states(store: Store) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in store.database["fireworks"].find():
+        found[row["state"]] = found.get(row["state"], 0) + 1
+    return found
+
+
+def test_plain_fireworks_run_it_and_nothing_is_added_twice(
+    here: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esen_flows.campaigns.pack.MEMBERS_UNMEASURED", 8)
+    planned(here, tmp_path, 20)
+    first = control.submit_campaign(here, "c")
+    assert (first.members, len(first.fireworks), first.on_their_way) == (20, 3, 0)
+    assert "submitted 20 members in 3 fireworks (not measured yet)" in str(first)
+    again = control.submit_campaign(here, "c")
+    assert (again.members, again.fireworks, again.on_their_way) == (0, (), 20)
+    specs = [row["spec"] for row in here.database["fireworks"].find()]
+    assert {spec["_category"] for spec in specs} == {"gpu"}
+    assert not any("mongodb" in json.dumps(spec, default=str) for spec in specs)
+    launch(here)
+    found = campaign_status(here, "c")
+    assert (found.finished, found.failed, found.pending, found.state) == (20, 0, 0, "submitted")
+    assert found.fireworks == {"COMPLETED": 3}
+    assert found.seconds_left == 0.0
+    assert found.means[0].members == 20
+    assert here.database["results"].count_documents({}) == 20
+    assert str(control.submit_campaign(here, "c")) == "nothing added: nothing is pending"
+
+
+def test_conductivities_are_two_fireworks_of_two_categories(here: Store, tmp_path: Path) -> None:
+    small = {
+        "relax.fmax_ev_per_angstrom": 0.05, "displacement.fc2_supercell": [1, 1, 1], "mesh": [3, 3, 3],
+        "displacement.fc3_supercell": [2, 2, 2], "temperatures_kelvin": [300.0], "relax.symmetry": "lock",
+    }  # fmt: skip
+    copper = bulk("Cu", cubic=True)
+    write(tmp_path / "cu.extxyz", [copper], format="extxyz")
+    planned(
+        here, tmp_path, 1, property="conductivity", settings=small, structures={"file": str(tmp_path / "cu.extxyz")}
+    )
+    submitted = control.submit_campaign(here, "c")
+    assert len(submitted.fireworks) == 2
+    launch(here, "gpu")
+    assert states(here) == {"COMPLETED": 1, "READY": 1}
+    launch(here, "cpu")
+    assert states(here) == {"COMPLETED": 2}
+    assert campaign_status(here, "c").finished == 1
+
+
+def test_paused_work_waits_and_goes_on(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 4)
+    control.submit_campaign(here, "c")
+    assert control.pause(here, "c") == 1
+    launch(here)
+    assert campaign_status(here, "c").pending == 4
+    with pytest.raises(InputError, match="is paused; go on with: esen-flows campaign resume c"):
+        control.submit_campaign(here, "c")
+    assert campaign_status(here, "c").state == "paused"
+    resumed = control.resume(here, "c")
+    assert resumed.on_their_way == 4
+    launch(here)
+    assert campaign_status(here, "c").finished == 4
+
+
+def test_what_a_pause_handed_back_is_packed_anew(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 4)
+    control.submit_campaign(here, "c")
+    set_campaign_state(here, "c", "paused")  # between its firework's start and its first look
+    launch(here, count=1)
+    assert campaign_status(here, "c").pending == 4
+    assert states(here) == {"COMPLETED": 1}
+    assert control.resume(here, "c").members == 4
+    launch(here)
+    assert campaign_status(here, "c").finished == 4
+
+
+def test_cancelled_work_is_gone_and_can_come_back(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 3)
+    control.submit_campaign(here, "c")
+    assert control.cancel(here, "c") == 1
+    launch(here)
+    assert campaign_status(here, "c").pending == 3
+    assert control.resume(here, "c").members == 3
+    launch(here)
+    assert campaign_status(here, "c").finished == 3
+
+
+def test_fireworks_that_fizzled_are_replaced(here: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned(here, tmp_path, 3)
+    control.submit_campaign(here, "c")
+    with monkeypatch.context() as broken:
+        broken.setattr("esen_flows.makers.chunks.relax_group", lambda run, rows: 1 / 0)
+        launch(here)
+    assert states(here) == {"FIZZLED": 1}
+    assert control.submit_campaign(here, "c").members == 3
+    launch(here)
+    assert campaign_status(here, "c").finished == 3
+
+
+def test_failures_are_tried_again_by_class(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 3, settings={"fmax_ev_per_angstrom": 1e-9, "max_steps": 1})
+    control.submit_campaign(here, "c")
+    launch(here)
+    found = campaign_status(here, "c")
+    assert found.failures == {"NotConvergedError": 3}
+    assert found.failed_share == Share.of(3, 3)
+    with pytest.raises(InputError, match=r"no member of 'c' failed with Nothing; .*: NotConvergedError"):
+        control.retry(here, "c", "Nothing")
+    assert control.retry(here, "c", "NotConvergedError") == 3
+    assert control.submit_campaign(here, "c").members == 3
+    launch(here)
+    assert campaign_status(here, "c").failures == {"NotConvergedError": 3}
+    assert here.database["results"].count_documents({}) == 6
+
+
+def test_a_measured_rate_decides_how_many_chunks_there_are(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 12)
+    control.submit_campaign(here, "c")
+    launch(here)
+    keys = [row["key"] for row in members(here, "c")]
+    update_members(here, "c", keys[:1], {"seconds": 1e5})  # as if a slow machine had done it
+    other = planned(here, tmp_path, 12, name="d", settings={"fmax_ev_per_angstrom": 0.04}, target_minutes=60.0)
+    submitted = control.submit_campaign(here, other.name)
+    assert submitted.expected_seconds is not None
+    assert submitted.expected_seconds > 1e4
+    assert len(submitted.fireworks) > 1
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (1, 1, 0.2065, 1.0)]
+)
+def test_wilson(part: int, whole: int, low: float, high: float) -> None:
+    """Against R's binom.confint(method="wilson")."""
+    share = Share.of(part, whole)
+    assert (share.low, share.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_who_lives_is_at_work_and_who_was_killed_is_not(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 1)
+    process = Host().process()
+    gone = {**process.as_dict(), "pid": 2**22 + 1}  # beyond what Linux gives
+    facts = {"device": "cpu", "updated_at": datetime.now(UTC) - timedelta(hours=1)}
+    begin_run(here, "c", "one", {**facts, "worker": f"{process.host}:{process.pid}"})
+    claim = here.get_or_claim("of a long computation")
+    assert isinstance(claim, Claim)
+    begin_run(here, "c", "two", {"device": "cpu", "worker": f"{process.host}:{gone['pid']}"})
+    left = {"_id": "x", "token": "x", "process": gone, "expires_at": datetime.now(UTC) + timedelta(minutes=1)}
+    here.database["claims"].insert_one(left)
+    assert [rate.worker for rate in campaign_status(here, "c").rates] == [f"{process.host}:{process.pid}"]
+    here.release(claim)
+    assert campaign_status(here, "c").rates == ()
+
+
+def test_what_was_tried_again_elsewhere_is_seen(here: Store, tmp_path: Path) -> None:
+    planned(here, tmp_path, 1)
+    control.submit_campaign(here, "c")
+    launch(here)
+    (row,) = members(here, "c")
+    update_members(here, "c", [row["key"]], {"state": "failed", "failure": "NotConvergedError", "value": None})
+    assert control.submit_campaign(here, "c").members == 0  # looks at what is stored
+    (seen,) = members(here, "c")
+    assert (seen["state"], seen["failure"], seen["value"]) == ("finished", None, row["value"])
+
+
+def test_of_nothing_everything_is_possible() -> None:
+    assert (Share.of(0, 0).low, Share.of(0, 0).high) == (0.0, 1.0)

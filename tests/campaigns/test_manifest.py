@@ -1,0 +1,250 @@
+"""A finished campaign in a folder: complete, checked, and equal for equal databases."""
+
+import gzip
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import emt_campaigns
+import numpy as np
+import pytest
+
+from esen_flows.campaigns import reproduce
+from esen_flows.campaigns.manifest import MANIFEST, MEMBERS, STRUCTURES, freeze, frozen_structures, read_manifest
+from esen_flows.campaigns.reproduce import (
+    compare_with_frozen,
+    compute_here,
+    differences_here,
+    plan_reproduction,
+)
+from esen_flows.errors import ClaimedElsewhereError, InputError, ModelError
+from esen_flows.schemas.keys import atoms_key
+from esen_flows.settings import Settings
+from esen_flows.store import campaigns
+from esen_flows.store.results import Store
+
+pytestmark = pytest.mark.mongod
+COUNT = 50
+
+
+@pytest.fixture(scope="module")
+def frozen(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished campaign of fifty metals, frozen; its database is gone."""
+    folder = tmp_path_factory.mktemp("frozen")
+    with emt_campaigns.empty_database(embedded_settings) as store:
+        emt_campaigns.finish(store, emt_campaigns.crystals(COUNT))
+        freeze(store, "c", folder)
+        freeze(store, "c", folder / "again")
+    return folder
+
+
+@pytest.fixture
+def empty(embedded_settings: Settings) -> Iterator[Store]:
+    with emt_campaigns.empty_database(embedded_settings) as store:
+        yield store
+
+
+@pytest.fixture
+def copy(frozen: Path, tmp_path: Path) -> Path:
+    """The folder, to be changed."""
+    return Path(shutil.copytree(frozen, tmp_path / "copy"))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def change(folder: Path, **fields: object) -> None:
+    """Change fields of the manifest."""
+    content = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(content | fields))
+
+
+def test_it_says_all_that_the_campaign_was(frozen: Path) -> None:
+    manifest = read_manifest(frozen)
+    assert manifest.campaign == manifest.spec.name == "c"
+    assert manifest.states == {"failed": COUNT // 10, "finished": COUNT - COUNT // 10}
+    (model,) = manifest.models
+    assert (model.label, model.package, model.file) == ("emt", "ase", None)
+    assert f"ase=={model.version}" in manifest.lock
+    assert list(manifest.versions["ase"]) == [model.version]
+    assert manifest.versions["ase"][model.version or ""] == COUNT
+    assert manifest.device_seconds["cpu"] > 0
+    for file in (STRUCTURES, MEMBERS):
+        assert (frozen / file).read_bytes() == (frozen / "again" / file).read_bytes()
+    members = lines(frozen / MEMBERS)
+    assert [row["label"] for row in members] == sorted(row["label"] for row in members)
+    iron = next(row for row in members if row["label"] == "m9")
+    assert (iron["state"], iron["failure"], iron["value"]) == ("failed", "UnknownElementError", None)
+
+
+def test_structures_are_exact(frozen: Path) -> None:
+    found = {atoms_key(atoms): (atoms, names) for atoms, names in frozen_structures(frozen, read_manifest(frozen))}
+    assert len(found) == COUNT
+    for i, atoms in enumerate(emt_campaigns.crystals(COUNT)):
+        stored, names = found[atoms_key(atoms)]
+        np.testing.assert_array_equal(stored.positions, atoms.positions)
+        np.testing.assert_array_equal(stored.cell.array, atoms.cell.array)
+        assert names["material_ids"] == [f"m{i}"]
+
+
+def test_an_empty_database_gets_the_same_numbers(frozen: Path, empty: Store) -> None:
+    """And a second time computes nothing."""
+    planned = plan_reproduction(empty, frozen, "again")
+    assert (planned.name, planned.remarks, planned.other_keys) == ("again", (), False)
+    done: list[int] = []
+    compute_here(empty, "again", done.append)
+    assert done[-1] == COUNT
+    assert done == sorted(done)
+    difference = compare_with_frozen(empty, planned)
+    assert difference.is_within
+    assert (difference.matched, difference.compared, difference.changed) == (COUNT, COUNT - COUNT // 10, ())
+    before = empty.database["results"].count_documents({})
+    planned = plan_reproduction(empty, frozen, "third")
+    compute_here(empty, "third")
+    assert compare_with_frozen(empty, planned).is_within
+    assert empty.database["results"].count_documents({}) == before == COUNT
+    assert empty.database["structures"].count_documents({"tags": "third"}) == COUNT
+
+
+def test_what_differs_is_found(frozen: Path, empty: Store) -> None:
+    planned = plan_reproduction(empty, frozen)
+    moved, failed, never = (row["key"] for row in lines(frozen / MEMBERS) if row["label"] in ("m0", "m1", "m2"))
+    for row in lines(frozen / MEMBERS):
+        value = None if row["value"] is None else row["value"] + (2e-6 if row["key"] == moved else 1e-7)
+        state, failure = ("failed", "ExplosionError") if row["key"] == failed else (row["state"], row["failure"])
+        if row["key"] != never:
+            campaigns.record_outcomes(empty, "c", [campaigns.Outcome(row["key"], state, failure, 1.0, value)])
+    found = compare_with_frozen(empty, planned)
+    assert not found.is_within
+    assert found.transitions == {("finished", "ExplosionError"): 1}
+    assert found.pending == 1
+    assert found.beyond == 1
+    assert found.moved[0].label == "m0"
+    assert found.moved[0].absolute == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize("file", [STRUCTURES, MEMBERS])
+def test_a_damaged_file_is_an_error(copy: Path, empty: Store, file: str) -> None:
+    content = bytearray((copy / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / file).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{file} is damaged or was changed: its sha256 is"):
+        plan_reproduction(empty, copy)
+    (copy / file).unlink()
+    with pytest.raises(InputError, match=rf"{file} is missing"):
+        plan_reproduction(empty, copy)
+    assert campaigns.campaign_names(empty) == []
+
+
+def test_a_changed_structure_is_an_error_though_its_file_is_sound(copy: Path, empty: Store) -> None:
+    rows = lines(copy / STRUCTURES)
+    rows[3]["positions"][0][0] += 0.01
+    (copy / STRUCTURES).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    sha256 = hashlib.sha256((copy / STRUCTURES).read_bytes()).hexdigest()
+    change(copy, structures={"file": STRUCTURES, "sha256": sha256, "count": COUNT})
+    with pytest.raises(InputError, match=r"line 4 is structure .* it was changed after it was frozen"):
+        plan_reproduction(empty, copy)
+    assert empty.database["structures"].count_documents({}) == 0
+
+
+def test_a_manifest_that_cannot_be_used(copy: Path, empty: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no .*manifest.json; make one with"):
+        read_manifest(tmp_path)
+    manifest = read_manifest(copy)
+    with pytest.raises(InputError, match="a campaign cannot be called 'a b': 1 to 63 letters"):
+        plan_reproduction(empty, copy, "a b")
+    change(copy, numerics_revisions={"relax": 99})
+    with pytest.raises(InputError, match="computes relax with numerics revision 1, the manifest with 99"):
+        plan_reproduction(empty, copy)
+    change(copy, numerics_revisions={"relax": 1}, spec_sha256="0" * 64)
+    with pytest.raises(InputError, match="its specification is not that of sha256 0000"):
+        read_manifest(copy)
+    change(copy, spec_sha256=manifest.spec_sha256, format_version=2)
+    with pytest.raises(InputError, match="has format version 2, this release reads 1"):
+        read_manifest(copy)
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(InputError, match=r"is damaged \(.*restore it"):
+        read_manifest(copy)
+
+
+def test_force_fields_that_are_not_here(copy: Path, empty: Store, header_only_checkpoint: Path) -> None:
+    (emt,) = json.loads((copy / MANIFEST).read_text())["models"]
+    change(copy, models=[emt | {"key": "0" * 64, "version": "3.0"}])
+    with pytest.raises(ModelError, match=r"another force field than the manifest's 'emt'.*pip install ase==3.0"):
+        plan_reproduction(empty, copy)
+    file = {"package": None, "version": None, "file": "m.safetensors", "sha256": "a" * 64}
+    change(copy, models=[emt | file | {"location": "/nowhere/m.safetensors"}])
+    with pytest.raises(ModelError, match=r"is not here: no checkpoint file /nowhere.*put m.safetensors \(sha256 aaaa"):
+        plan_reproduction(empty, copy)
+    shutil.copy(header_only_checkpoint, copy / "m.safetensors")
+    with pytest.raises(ModelError, match=r"its key is 5e5e5e"):
+        plan_reproduction(empty, copy)
+    assert campaigns.campaign_names(empty) == []
+
+
+def test_other_versions_are_said(frozen: Path) -> None:
+    manifest = read_manifest(frozen)
+    assert differences_here(manifest) == ()
+    other = manifest.model_copy(update={"versions": {"ase": {"3.0": 50}, "gone": {"1": 50}, "git revision": {"x": 1}}})
+    here = manifest.models[0].version
+    assert differences_here(other) == (
+        f"ase: frozen results are of 3.0, here is {here}",
+        "gone: frozen results are of 1, here is not installed",
+    )
+
+
+def test_pending_members_are_refused_unless_asked_for(empty: Store, tmp_path: Path) -> None:
+    keys = emt_campaigns.plan(empty, emt_campaigns.crystals(3))
+    campaigns.record_outcomes(empty, "c", [campaigns.Outcome(keys[0], "finished", None, 1.0, -0.1)])
+    with pytest.raises(InputError, match="2 of 3 members of 'c' are pending"):
+        freeze(empty, "c", tmp_path / "a")
+    manifest = freeze(empty, "c", tmp_path / "a", partial=True)
+    assert manifest.states == {"finished": 1, "pending": 2}
+    with pytest.raises(InputError, match="holds a frozen campaign already"):
+        freeze(empty, "c", tmp_path / "a", partial=True)
+    found = compare_with_frozen(empty, plan_reproduction(empty, tmp_path / "a"))
+    assert found.is_within
+    assert found.matched == 1
+
+
+def test_a_restart_cuts_the_same_chunks(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what killed a process is known by the chunk that it was in."""
+    monkeypatch.setattr(reproduce, "SLICE", 3)
+    keys = emt_campaigns.plan(empty, emt_campaigns.crystals(8))
+    before = list(reproduce._slices(empty, "c"))
+    assert [len(part) for _, part in before] == [3, 3, 2]
+    assert sorted(key for _, part in before for key in part) == sorted(keys)
+    campaigns.record_outcomes(empty, "c", [campaigns.Outcome(key, "finished") for key in keys[:4]])
+    assert list(reproduce._slices(empty, "c")) == before
+
+
+def test_two_at_a_time_and_paused_campaigns_are_refused(empty: Store) -> None:
+    emt_campaigns.plan(empty, emt_campaigns.crystals(2))
+    claim = empty.get_or_claim("campaign c here")
+    with pytest.raises(ClaimedElsewhereError, match="another process is computing the campaign 'c' with --here"):
+        compute_here(empty, "c")
+    empty.release(claim)  # type: ignore[arg-type]
+    campaigns.set_campaign_state(empty, "c", "paused")
+    with pytest.raises(InputError, match="campaign 'c' is paused; first: esen-flows campaign resume c"):
+        compute_here(empty, "c")
+
+
+def test_another_phonopy_gives_the_answers_other_keys_and_nothing_else_does(empty: Store, tmp_path: Path) -> None:
+    emt_campaigns.plan(empty, emt_campaigns.crystals(2), property="phonon", settings={})
+    freeze(empty, "c", tmp_path, partial=True)
+    rows = lines(tmp_path / MEMBERS)
+    rows[1]["steps"][-1] = rows[1]["key"] = "a" * 64
+    (tmp_path / MEMBERS).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    sha256 = hashlib.sha256((tmp_path / MEMBERS).read_bytes()).hexdigest()
+    members = {"file": MEMBERS, "sha256": sha256, "count": 2}
+    change(tmp_path, members=members)
+    with pytest.raises(InputError, match=r"m1 \(.*\) has the key .* here and aaaaaaaaaaaaaaaa... in the manifest"):
+        plan_reproduction(empty, tmp_path, "new")
+    versions = json.loads((tmp_path / MANIFEST).read_text())["lattice_versions"]
+    change(tmp_path, members=members, lattice_versions=versions | {"phonopy": "3.1"})
+    planned = plan_reproduction(empty, tmp_path, "new")
+    assert planned.other_keys
+    assert [row["key"] for row in campaigns.members(empty, "new", {"label": "m1"})] != ["a" * 64]

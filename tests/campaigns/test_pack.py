@@ -1,0 +1,47 @@
+"""Chunks of about the same duration, with every member once."""
+
+import numpy as np
+import pytest
+
+from esen_flows.campaigns import pack as packing
+from esen_flows.campaigns.pack import pack
+
+
+def members(costs: list[float]) -> list[dict[str, object]]:
+    return [{"key": f"k{i:04}", "cost": cost} for i, cost in enumerate(costs)]
+
+
+def test_chunks_take_the_target_and_hold_large_and_small() -> None:
+    rng = np.random.default_rng(3)
+    costs = rng.lognormal(3.0, 1.5, size=1000).tolist()
+    target = sum(costs) * 1e-2 / 8  # eight chunks by 0.01 s a unit
+    chunks = pack(members(costs), 1e-2, target)
+    assert len(chunks) == 8
+    assert sorted(key for chunk in chunks for key in chunk.keys) == sorted(row["key"] for row in members(costs))
+    loads = [chunk.cost * 1e-2 for chunk in chunks]
+    assert max(loads) - min(loads) < 0.01 * target
+    for chunk in chunks:
+        assert chunk.costs == sorted(chunk.costs, reverse=True)
+        assert min(chunk.costs) < np.median(costs) < max(chunk.costs)
+
+
+def test_one_that_is_longer_than_the_target_is_alone() -> None:
+    chunks = pack(members([1000.0, 1.0, 1.0, 1.0]), 1.0, 10.0)
+    assert [chunk.costs for chunk in chunks if 1000.0 in chunk.costs] == [[1000.0]]
+
+
+def test_without_a_measurement_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MEMBERS_UNMEASURED", 10)
+    chunks = pack(members([1.0] * 35), None, 60.0)
+    assert sorted(len(chunk.keys) for chunk in chunks) == [8, 9, 9, 9]
+
+
+def test_no_chunk_is_too_large_for_a_firework(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MOST_MEMBERS", 10)
+    chunks = pack(members([100.0] + [1.0] * 60), 1e-9, 1e9)
+    assert max(len(chunk.keys) for chunk in chunks) <= 10
+    assert sum(len(chunk.keys) for chunk in chunks) == 61
+
+
+def test_nothing_is_nothing() -> None:
+    assert pack([], 1.0, 60.0) == []

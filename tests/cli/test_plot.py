@@ -1,0 +1,50 @@
+"""`esen-flows plot`: stored results in one figure."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esen_flows.cli.app import main
+
+pytestmark = pytest.mark.mongod
+SMALL = ("--set", "displacement.fc2_supercell=2,2,2", "--set", "relax.fmax_ev_per_angstrom=0.01")
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def keys_of(copper: Any, kind: str) -> list[str]:
+    return [row["key"] for row in copper.store.database["results"].find({"kind": kind})]
+
+
+def test_phonons_over_one_another(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for displacement in ("0.01", "0.05"):
+        step = ("--set", f"displacement.displacement_angstrom={displacement}", "--set", "mesh=5,5,5")
+        assert run("phonon", "Cu.cif", "--model", copper.checkpoint, *SMALL, *step) == 0
+    first, second = keys_of(copper, "phonon")
+    capsys.readouterr()
+    assert run("plot", first, second[:8], "-o", "both") == 0
+    assert "wrote    both/phonon.png" in capsys.readouterr().out
+    drawn = (folder / "both" / "phonon.svg").read_text()
+    assert all(key[:8] in drawn for key in (first, second))  # one force field: its results are told apart by key
+    (relaxation,) = keys_of(copper, "relax")
+    for keys, words in (
+        ((first, relaxation), "results of kind phonon, relax; give phonons alone"),
+        ((relaxation,), "results of kind relax; give phonons alone, or conductivities alone"),
+        ((first, "ffff" * 4), "no result with a key that begins with"),
+    ):
+        assert run("plot", *keys) == 1
+        assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_conductivities_over_one_another(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for mesh in ("3,3,3", "5,5,5"):
+        step = ("--set", "displacement.fc3_supercell=2,2,2", "--set", f"mesh={mesh}")
+        assert run("kappa", "Cu.cif", "--model", copper.checkpoint, *SMALL, *step) == 0
+    assert run("plot", *keys_of(copper, "conductivity"), "-o", "both") == 0
+    made = sorted(path.name for path in (folder / "both").glob("*.png"))
+    assert made == ["cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"]

@@ -1,0 +1,87 @@
+"""Campaigns by EMT, planned and computed in a database of their own, for tests of what comes after."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from esen_flows.campaigns.reproduce import compute_here
+from esen_flows.makers import jobs
+from esen_flows.schemas.campaign import CampaignSpec, member_keys
+from esen_flows.schemas.card import resolve_model
+from esen_flows.settings import Settings, get_settings
+from esen_flows.store import campaigns
+from esen_flows.store.bulk import put_structures
+from esen_flows.store.connection import open_store
+from esen_flows.store.results import Store
+
+METALS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al")
+SETTINGS = {"fmax_ev_per_angstrom": 0.2, "max_steps": 100}
+
+
+@contextmanager
+def empty_database(settings: Settings) -> Iterator[Store]:
+    """An empty database that `open_store()` opens as long as the context lasts."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
+        patch.setenv("ESEN_FLOWS_DATA_DIR", str(settings.data_dir))
+        patch.setenv("ESEN_FLOWS_DATABASE", name)
+        patch.setattr(jobs, "_kept", None)  # no force field is kept from elsewhere
+        get_settings.cache_clear()
+        store = open_store(settings.model_copy(update={"database": name}))
+        try:
+            yield store
+        finally:
+            store.database.drop()
+            store.close()
+            patch.undo()
+            get_settings.cache_clear()
+
+
+def crystals(count: int) -> list[Atoms]:
+    """Strained and rattled metals; every tenth one is iron, of which EMT knows nothing."""
+    rng = np.random.default_rng(5)
+    found = []
+    for i in range(count):
+        name = "Fe" if i % 10 == 9 else METALS[i % 7]
+        atoms = bulk(name, cubic=True) if i % 3 else bulk(name)
+        atoms.set_cell(atoms.cell * (1 + 0.01 * rng.standard_normal()), scale_atoms=True)
+        atoms.rattle(0.02, rng=rng)
+        found.append(atoms)
+    return found
+
+
+def plan(store: Store, structures: Sequence[Atoms], name: str = "c", **changes: Any) -> list[str]:
+    """A campaign of these structures by EMT, labelled m0, m1, ...; the keys of its members."""
+    content = {"name": name, "property": "relax", "structures": {"file": "x"}, "models": "emt", "settings": SETTINGS}
+    spec = CampaignSpec.model_validate({**content, **changes})
+    model = resolve_model("emt")
+    found = [{"label": "emt", "key": model.key, "location": "emt", "cutoff_angstrom": 6.0}]
+    document = {"_id": name, "spec": spec.model_dump(mode="json"), "spec_text": "", "spec_sha256": spec.sha256}
+    campaigns.create_campaign(store, {**document, "models": found})
+    named = [(atoms, {"material_ids": [f"m{i}"], "tags": spec.all_tags}) for i, atoms in enumerate(structures)]
+    rows: list[dict[str, Any]] = []
+    for i, (key, atoms) in enumerate(zip(put_structures(store, named), structures, strict=True)):
+        steps = member_keys(spec, key, model.key, {})
+        rows.append(
+            {
+                "key": steps[-1], "steps": list(steps), "label": f"m{i}", "structure_key": key, "model_key": model.key,
+                "model_label": "emt", "formula": atoms.get_chemical_formula(), "nsites": len(atoms), "info": {},
+                "cost": float(len(atoms)),
+            }
+        )  # fmt: skip
+    campaigns.insert_members(store, name, rows)
+    return [row["key"] for row in rows]
+
+
+def finish(store: Store, structures: Sequence[Atoms], name: str = "c", **changes: Any) -> list[str]:
+    """The same, computed."""
+    keys = plan(store, structures, name, **changes)
+    compute_here(store, name)
+    return keys

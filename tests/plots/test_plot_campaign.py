@@ -1,0 +1,68 @@
+"""Figures of a campaign show the numbers that they are given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from esen_flows.errors import InputError
+from esen_flows.plots.campaign import plot_cost, plot_distribution, plot_progress
+
+
+def test_progress_counts_members_by_hours(drawn, tmp_path: Path) -> None:
+    finished = 1e9 + 3600.0 * np.array([4.0, 0.0, 2.0])
+    path = plot_progress(finished, 1e9 + np.array([3600.0]), tmp_path / "progress.png", "wbm")
+    assert path.stat().st_size > 5_000
+    assert path.with_suffix(".svg").is_file()
+    (axes,) = drawn[0].axes
+    done, failed = axes.lines
+    np.testing.assert_allclose(done.get_xdata(), [0, 1, 2, 4, 4])
+    np.testing.assert_array_equal(done.get_ydata(), [1, 2, 3, 4, 4])
+    np.testing.assert_allclose(failed.get_xdata(), [1, 4])
+    assert axes.get_xlabel() == "Hours since the first member was done"
+
+
+def test_progress_of_a_quarter_of_a_million_is_a_small_file(tmp_path: Path) -> None:
+    moments = np.random.default_rng(0).uniform(0, 1e5, 257_487)
+    path = plot_progress(moments, np.empty(0), tmp_path / "progress.png", "wbm")
+    assert path.with_suffix(".svg").stat().st_size < 200_000
+
+
+def test_distributions_share_their_bins(drawn, tmp_path: Path) -> None:
+    values = {"a": np.array([1.0, 1.0, 3.0]), "b": np.array([7.0]), "none": np.empty(0)}
+    plot_distribution(values, "max_frequency_thz", tmp_path / "d.png", "c")
+    (axes,) = drawn[0].axes
+    first, second = axes.patches
+    assert first.get_data().values.tolist() == [2, 1, 0]  # 2 * 3 ** (1 / 3) is 2.9
+    assert second.get_data().values[-1] == 1
+    np.testing.assert_array_equal(first.get_data().edges, second.get_data().edges)
+    assert axes.get_xlabel() == "Highest frequency (THz)"
+    assert axes.get_xscale() == "linear"
+
+
+def test_conductivities_span_decades(drawn, tmp_path: Path) -> None:
+    plot_distribution({"a": np.array([0.1, 10.0, -1.0])}, "kappa_rta_w_per_m_k", tmp_path / "d.png", "c")
+    (axes,) = drawn[0].axes
+    assert axes.get_xscale() == "log"
+    assert axes.patches[0].get_data().values.sum() == 2
+
+
+def test_cost_goes_through_the_medians(drawn, tmp_path: Path) -> None:
+    atoms, seconds = {"a": np.array([2.0, 2.0, 2.0, 8.0])}, {"a": np.array([1.0, 5.0, 2.0, 0.0])}
+    plot_cost(atoms, seconds, tmp_path / "cost.png", "c")
+    (axes,) = drawn[0].axes
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2.0])
+    assert len(axes.collections[0].get_offsets()) == 3  # what took no time has no logarithm
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_ylabel() == "Seconds per member (s)"
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    none = np.empty(0)
+    with pytest.raises(InputError, match="no member of c is done"):
+        plot_progress(none, none, tmp_path / "p.png", "c")
+    with pytest.raises(InputError, match="no finished member of c has energy_per_atom_ev"):
+        plot_distribution({"a": none}, "energy_per_atom_ev", tmp_path / "d.png", "c")
+    with pytest.raises(InputError, match="no member of c was computed"):
+        plot_cost({"a": np.ones(1)}, {"a": np.zeros(1)}, tmp_path / "c.png", "c")
+    assert list(tmp_path.iterdir()) == []
