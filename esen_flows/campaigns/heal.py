@@ -200,9 +200,8 @@ class Healer:
         return _Verdict(f"queue job {job}, which it was reserved for, is gone") if job else _Verdict()
 
     def _without_claim(self, firework: Row, launch: Row | None, result: Row | None, now: bool) -> _Verdict:
-        if launch is None:  # taken, and killed before the launch was written
-            old = now or _age(firework["updated_on"]) > START_SECONDS
-            return _Verdict("its process was killed at its start") if old else _Verdict()
+        if launch is None:  # taken; whoever lives writes the launch a moment later
+            return _Verdict("its process was killed at its start", sign=str(firework["updated_on"]))
         where = f"its process on {launch.get('host')}"
         if WORKER_MARK in launch["fworker"].get("env", {}):
             return _Verdict(f"{where} is gone")

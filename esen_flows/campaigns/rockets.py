@@ -15,6 +15,7 @@ from fireworks import FWorker, LaunchPad
 from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket import Rocket
 
+from esen_flows.errors import ServerUnavailableError
 from esen_flows.makers.stopping import Stopped, is_stopping
 from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.database import Database, Row
@@ -33,6 +34,10 @@ _ENDED = ("COMPLETED", "FIZZLED")
 def claim_key(firework_id: int) -> str:
     """Of the claim that a process holds while it runs a firework."""
     return f"firework:{firework_id}"
+
+
+class _Away(BaseException):
+    """The server was away, told past code that handles every Exception in one way."""
 
 
 class Pad(LaunchPad):
@@ -64,14 +69,23 @@ class Pad(LaunchPad):
         number = fworker.query["fw_id"]
 
         def check_out(failures: int) -> Any:
-            if failures or self._fizzled_by_an_outage(number):
-                put_back(self, number)
-            return super(Pad, self).checkout_fw(fworker, *arguments, **options)
+            if failures:
+                self._take_back(number)
+            try:
+                return super(Pad, self).checkout_fw(fworker, *arguments, **options)
+            except _Away as away:
+                raise ServerUnavailableError("the server was away while a firework was read") from away.__cause__
 
-        found = outlast(self.database, check_out, self.patience_seconds)
-        if found[0] is None and self._fizzled_by_an_outage(number):
-            found = outlast(self.database, check_out, self.patience_seconds)
-        return found
+        return outlast(self.database, check_out, self.patience_seconds)
+
+    def get_fw_by_id(self, fw_id: int) -> Any:
+        """As LaunchPad's, except that no `except Exception` of a checkout takes an outage for a broken firework."""
+        try:
+            return super().get_fw_by_id(fw_id)
+        except Exception as error:
+            if is_outage(error):
+                raise _Away from error
+            raise
 
     def ping_launch(self, *arguments: Any, **options: Any) -> None:
         """As LaunchPad's."""
@@ -110,11 +124,11 @@ class Pad(LaunchPad):
                 raise
             super()._refresh_wf(fw_id)  # meets the same error, and does about it what it does
 
-    def _fizzled_by_an_outage(self, number: int) -> bool:
-        """FireWorks takes a firework that it could not read because of an outage for a broken one."""
-        row = self.fireworks.find_one({"fw_id": number}, {"state": True, "spec._exception_details": True})
-        details = (row or {}).get("spec", {}).get("_exception_details") or {}
-        return bool(row) and row["state"] == "FIZZLED" and "pymongo.errors." in str(details.get("_stacktrace", ""))
+    def _take_back(self, number: int) -> None:
+        """Make READY what a checkout had begun with; who holds the claim is the only one that can have done so."""
+        row = self.fireworks.find_one({"fw_id": number}, {"state": True})
+        if row is not None and row["state"] in ("RESERVED", "RUNNING"):
+            put_back(self, number)
 
 
 def run_firework(pad: Pad, number: int, name: str, worker_id: str) -> bool:

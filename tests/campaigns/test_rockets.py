@@ -19,6 +19,7 @@ from esen_flows.store.jobflow_store import job_store
 
 pytestmark = pytest.mark.mongod
 WRITES = ("find_one_and_update", "find_one_and_replace", "update_one", "insert_many", "delete_many", "insert_one")
+READS = ("find_one", "find", "aggregate", "count_documents", "distinct")
 
 
 class Killed(BaseException):
@@ -33,18 +34,23 @@ class Fuse:
     at : which one, from 1; 0: never.
     arrives : the write is carried out before.
     kills : for ever, as kill -9 does; otherwise once, as a server that comes back.
+    operations : that it counts.
+    lasts : so many of them in a row meet a server that is away.
     """
 
-    def __init__(self, at: int, arrives: bool, kills: bool) -> None:
+    def __init__(
+        self, at: int, arrives: bool, kills: bool, operations: tuple[str, ...] = WRITES, lasts: int = 1
+    ) -> None:
         self.at, self.arrives, self.kills, self.writes = at, arrives, kills, 0
+        self.operations, self.lasts = operations, lasts
 
     def write(self, carry_out: Callable[[], Any]) -> Any:
         self.writes += 1
         if self.kills and self.at and self.writes > self.at:
             raise Killed
-        if self.writes != self.at:
+        if not self.at or not self.at <= self.writes < self.at + self.lasts:
             return carry_out()
-        if self.arrives:
+        if self.arrives and self.writes == self.at:
             carry_out()
         raise Killed if self.kills else AutoReconnect("connection closed")
 
@@ -57,16 +63,14 @@ class Fused:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._collection, name)
-        if name not in WRITES:
+        if name not in self._fuse.operations:
             return method
         return lambda *arguments, **options: self._fuse.write(lambda: method(*arguments, **options))
 
 
-def fused_pad(site: Site, fuse: Fuse) -> Pad:
-    pad = Pad(site.store.database, patience_seconds=10.0)
+def burn(pad: Pad, fuse: Fuse) -> None:
     for name in ("fireworks", "workflows", "launches"):
         setattr(pad, name, Fused(getattr(pad, name), fuse))
-    return pad
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +87,10 @@ def quick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_with(site: Site, fuse: Fuse) -> int:
     """Run a firework that hands its rest on, as a process that has died since; how many writes that took."""
     (number,) = site.add(worker_jobs.obey(site.notes))
-    pad, claims = fused_pad(site, fuse), Claims(site.store.database, Dead())
+    pad, claims = Pad(site.store.database, patience_seconds=10.0), Claims(site.store.database, Dead())
     assert [row["fw_id"] for row in find_ready(pad, {}, 10.0, 5)] == [number]
     assert take(claims, number) is not None
+    burn(pad, fuse)
     try:
         run_firework(pad, number, "tester", "w")
     except Killed:
@@ -140,6 +145,20 @@ def test_an_outage_at_any_write_changes_nothing(site: Site, clear: Callable[[Sit
         run_with(site, Fuse(at, arrives, kills=False))
         run_what_is_ready(site)
         check(site, f"write {at}")
+
+
+@pytest.mark.parametrize("lasts", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_nor_does_one_that_reading_meets_or_that_lasts(
+    site: Site, clear: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch, lasts: int
+) -> None:
+    """FireWorks takes a firework that it cannot read for a broken one, and goes on with the next."""
+    operations = WRITES + READS
+    count = run_with(site, Fuse(0, arrives=False, kills=False, operations=operations))
+    for at in range(1, count + 1):
+        clear(site)
+        run_with(site, Fuse(at, True, kills=False, operations=operations, lasts=lasts))
+        run_what_is_ready(site)
+        check(site, f"operation {at}")
 
 
 @ARRIVES
