@@ -89,6 +89,7 @@ class Process:
     job: str
     gpu: str
     child: bool  # computes; otherwise the one that looks after the others
+    parent: int
 
 
 @dataclass
@@ -130,12 +131,13 @@ class Chaos:
         return self.site.submit(*arguments, "--margin", "5", environment=variables)
 
     def processes(self) -> list[Process]:
-        """All processes of workers in this site's jobs."""
+        """All processes of workers in this site's jobs, without what they are about to start: a fork looks alike."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
                 raw = (folder / "environ").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:  # it has ended
                 continue
             names = dict(item.split("=", 1) for item in (one.decode(errors="replace") for one in raw) if "=" in item)
@@ -144,8 +146,9 @@ class Chaos:
             child = b"esen_flows.campaigns.worker_child" in words
             if child or b"worker" in words[1:3]:
                 gpu = names.get("CUDA_VISIBLE_DEVICES", "")
-                found.append(Process(int(folder.name), names.get("SLURM_JOB_ID", ""), gpu, child))
-        return found
+                found.append(Process(int(folder.name), names.get("SLURM_JOB_ID", ""), gpu, child, parent))
+        alike = {(process.pid, process.child) for process in found}
+        return [process for process in found if (process.parent, process.child) not in alike]
 
     def check_gpus(self) -> None:
         """Each GPU is seen by one computing process at most."""
@@ -184,6 +187,17 @@ def kill_worker(chaos: Chaos) -> bool:
     return chaos.kill("a process", [process for process in chaos.processes() if process.child])
 
 
+def kill_at_work(chaos: Chaos) -> bool:
+    """Of a process that has begun with a chunk: what it has in flight is lost, and has to be told."""
+    try:
+        query = {"campaign": {"$in": list(CAMPAIGNS)}, "state": "running"}
+        busy = chaos.store.database.call(lambda: chaos.store.database["campaign_runs"].distinct("worker", query))
+    except StoreError:  # the server starts
+        return False
+    pids = {int(worker.rpartition(":")[2]) for worker in busy}
+    return chaos.kill("a process at work", [one for one in chaos.processes() if one.child and one.pid in pids])
+
+
 def kill_supervisor(chaos: Chaos) -> bool:
     """Not of the job whose time limit is to end it: nobody would be left to tell of the warning."""
     others = [one for one in chaos.processes() if not one.child and one.job != chaos.limited]
@@ -200,7 +214,7 @@ def kill_server(chaos: Chaos) -> bool:
 
 
 # Each says whether it happened: where no process is there to be killed, it waits for one.
-EVENTS = (cancel_job, cancel_job, kill_worker, kill_worker, kill_worker, kill_supervisor, kill_server, kill_server)
+EVENTS = (cancel_job, cancel_job, kill_worker, kill_at_work, kill_at_work, kill_supervisor, kill_server, kill_server)
 
 
 @pytest.fixture
