@@ -70,7 +70,7 @@ class Pad(LaunchPad):
 
         def check_out(failures: int) -> Any:
             if failures:
-                self._take_back(number)
+                self._take_back(number, fworker)
             try:
                 return super(Pad, self).checkout_fw(fworker, *arguments, **options)
             except _Away as away:
@@ -124,10 +124,13 @@ class Pad(LaunchPad):
                 raise
             super()._refresh_wf(fw_id)  # meets the same error, and does about it what it does
 
-    def _take_back(self, number: int) -> None:
-        """Make READY what a checkout had begun with; who holds the claim is the only one that can have done so."""
-        row = self.fireworks.find_one({"fw_id": number}, {"state": True})
-        if row is not None and row["state"] in ("RESERVED", "RUNNING"):
+    def _take_back(self, number: int, fworker: FWorker) -> None:
+        """Make READY what a checkout of ours had begun with; plain `rlaunch` may have been faster, and keeps it."""
+        row = self.fireworks.find_one({"fw_id": number}, {"state": True, "launches": True})
+        if row is None or row["state"] not in ("RESERVED", "RUNNING"):
+            return
+        launches = self.launches.find({"launch_id": {"$in": row["launches"]}}, {"fworker.env": True})
+        if all(launch["fworker"]["env"] == fworker.env for launch in launches):
             put_back(self, number)
 
 

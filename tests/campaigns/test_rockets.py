@@ -1,10 +1,12 @@
 """A firework whose process or server is killed at any of its writes ends as if nothing had happened."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import worker_jobs
+from fireworks import FWorker, LaunchPad
 from fireworks.core import rocket
 from jobflow import SETTINGS
 from pymongo.errors import AutoReconnect
@@ -15,6 +17,7 @@ from esen_flows.campaigns.heal import heal
 from esen_flows.campaigns.rockets import Pad, find_ready, run_firework, take
 from esen_flows.makers.stopping import ALLOCATION
 from esen_flows.store.claims import Claims
+from esen_flows.store.jobflow_files import launchpad_spec
 from esen_flows.store.jobflow_store import job_store
 
 pytestmark = pytest.mark.mongod
@@ -226,3 +229,21 @@ def test_who_comes_second_finds_nothing(site: Site) -> None:
     assert not run_firework(pad, number, "tester", "w")
     pad.connection.close()
     assert len(site.lines()) == 1
+
+
+def test_what_rlaunch_took_during_an_outage_is_left_to_it(site: Site) -> None:
+    (number,) = site.add(worker_jobs.add(1, 2, site.notes))
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    plain = LaunchPad.from_dict(launchpad_spec(site.store.database))
+    fireworks = pad.fireworks
+
+    def lose(*arguments: Any, **options: Any) -> Any:
+        pad.fireworks = fireworks
+        assert plain.checkout_fw(FWorker("plain"), str(site.folder))[1] is not None
+        raise AutoReconnect("connection closed")
+
+    pad.fireworks = SimpleNamespace(find_one_and_update=lose)
+    assert not run_firework(pad, number, "tester", "w")
+    assert site.states() == {number: "RUNNING"}
+    for each in (pad, plain):
+        each.connection.close()
