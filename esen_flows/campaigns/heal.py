@@ -6,7 +6,7 @@ renews it. Of others' jobs only FireWorks' own hourly ping is known.
 """
 
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,9 +109,22 @@ def heal(store: Store, *, now: bool = False, run: Run = run_command) -> Healed:
 
 
 class Healer:
-    """Looks again and again; what needs a second look is remembered from one to the next."""
+    """Looks again and again; what needs a second look is remembered from one to the next.
 
-    def __init__(self, store: Store, pad: Pad, claims: Claims, run: Run = run_command) -> None:
+    Parameters
+    ----------
+    is_looked_after : whether somebody else puts right what a process leaves, and knows more of its death.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pad: Pad,
+        claims: Claims,
+        run: Run = run_command,
+        is_looked_after: Callable[[ProcessId], bool] = lambda _: False,
+    ) -> None:
+        self._is_looked_after = is_looked_after
         self._database = store.database
         self._pad = pad
         self._claims = claims
@@ -186,6 +199,8 @@ class Healer:
 
     def _of_claim(self, claim: Row, gone: Mapping[str, str]) -> _Verdict:
         process = ProcessId(**claim["process"])
+        if self._is_looked_after(process):
+            return _Verdict()
         where = f"process {process.pid} of {process.host}"
         if self._host.sees(process):
             return _Verdict(f"{where} has ended") if self._host.is_dead(process) else _Verdict()

@@ -131,7 +131,7 @@ class Worker:
         self._patience = get_settings().spool_after_seconds
         self._pad = Pad(store.database, self._patience)
         self._claims = Claims(store.database)
-        self._healer = Healer(store, self._pad, self._claims)
+        self._healer = Healer(store, self._pad, self._claims, is_looked_after=self._is_child)
         devices = tuple(device for device in settings.devices if device)
         facts = WorkerFacts(settings.name, settings.category, devices, settings.queue_job)
         self._record = WorkerRecord(store.database, facts)
@@ -248,6 +248,10 @@ class Worker:
         if not stopping:
             self._limit_deaths(child, fireworks)
             self._start(child.number, child.device)
+
+    def _is_child(self, process: ProcessId) -> bool:
+        """Of this worker, which counts what a firework kills; a healer only knows that it is dead."""
+        return any(child.identity == process for child in self._children)
 
     def _limit_deaths(self, child: ChildProcess, fireworks: Sequence[int]) -> None:
         """End a worker on a machine where nothing can run.

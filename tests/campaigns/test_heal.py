@@ -102,6 +102,18 @@ def test_the_living_are_left_alone_and_the_dead_of_this_machine_are_known_at_onc
     assert "2 fireworks put right, 1 are running" in str(healed)
 
 
+def test_what_a_worker_s_own_child_left_is_for_the_worker_to_judge(site: Site, pad: Pad) -> None:
+    """It counts what a firework kills; a healer that is faster would let it kill once more."""
+    number = begin(site, pad, host=Dead())
+    claims = Claims(site.store.database)
+    child = Dead().process()
+    worker = module.Healer(site.store, pad, claims, no_queue, is_looked_after=lambda process: process == child)
+    assert worker.look().reasons == {}
+    other = module.Healer(site.store, pad, claims, no_queue, is_looked_after=lambda process: False)
+    assert "has ended" in other.look().reasons[number]
+    claims.close()
+
+
 def test_an_expired_claim_of_another_machine_needs_a_second_look(site: Site, pad: Pad) -> None:
     number = begin(site, pad, host=Remote())
     time.sleep(0.3)
