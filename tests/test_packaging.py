@@ -90,7 +90,7 @@ def test_wheel_metadata(wheel: Path) -> None:
         assert f"{DIST_INFO}/licenses/LICENSE" in archive.namelist()
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert "esen-flows = esen_flows.cli.app:main" in entry_points
+    assert "esen-flows = esen_flows.cli.entry:main" in entry_points
     requirements = metadata.get_all("Requires-Dist")
     # Bounded from below only: a bare GPU machine has the torch that its driver needs.
     assert "torch>=2.8" in requirements

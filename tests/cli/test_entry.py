@@ -1,0 +1,37 @@
+"""The command's first second."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+import pytest
+
+from esen_flows.cli.entry import main
+
+
+class CtrlC:
+    """Comes while the command line is imported."""
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if name == "esen_flows.cli.app":
+            raise KeyboardInterrupt
+        return None
+
+
+def test_ctrl_c_during_the_imports_is_an_ordinary_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "esen_flows.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [CtrlC(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "esen-flows: interrupted before it began\n"
+
+
+def test_it_is_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["esen-flows", "--version"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("esen-flows ")
