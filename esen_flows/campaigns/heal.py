@@ -18,10 +18,8 @@ from esen_flows.campaigns.allocation import Run, ended_jobs, job_of_this_queue, 
 from esen_flows.campaigns.rockets import (
     WORKER_MARK,
     Pad,
+    bring_back,
     claim_key,
-    finish,
-    has_ended_launch,
-    put_back,
     remove_homeless_ready,
 )
 from esen_flows.store.claims import HEARTBEAT_SECONDS, Claims
@@ -166,15 +164,11 @@ class Healer:
         if claim is None:
             return ""
         try:
-            fields = {"state": True, "launches": True}
+            fields = {"fw_id": True, "state": True, "launches": True}
             current = self._pad.fireworks.find_one({"fw_id": number}, fields)
             if current is None or any(current[name] != firework[name] for name in fields):
                 return ""
-            if has_ended_launch(self._pad, current):
-                finish(self._pad, number)
-                return f"{verdict.reason}; its end was written half, and is complete now"
-            put_back(self._pad, number)
-            return f"{verdict.reason}; READY again"
+            return f"{verdict.reason}; {bring_back(self._pad, current)}"
         finally:
             self._claims.forget(claim)
 

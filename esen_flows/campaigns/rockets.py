@@ -27,6 +27,7 @@ WORKER_MARK = "esen_flows_worker"
 # How often a firework that is not ours may kill its process, and one may lose a server, before it is left alone.
 MOST_DEATHS, MOST_OUTAGES = 3, 10
 DEATHS, OUTAGES = "_esen_flows_deaths", "_esen_flows_outages"
+READY_AGAIN = "READY again"
 _LOCK_SECONDS = 5.0  # whoever lives holds a workflow's lock for a fraction of a second
 _ENDED = ("COMPLETED", "FIZZLED")
 
@@ -178,6 +179,24 @@ def put_back(pad: Pad, number: int) -> None:
     """Make a firework READY again whose process is gone; the caller holds its claim."""
     unlock(pad, number)
     pad.rerun_fw(number)
+
+
+def bring_back(pad: Pad, firework: Mapping[str, Any]) -> str:
+    """Complete the end of a firework whose process is gone, if that was half written, else make it READY again.
+
+    Parameters
+    ----------
+    firework : its fw_id and launches; the caller holds its claim.
+
+    Returns
+    -------
+    What was done, `READY_AGAIN` or the other.
+    """
+    if has_ended_launch(pad, firework):
+        finish(pad, firework["fw_id"])
+        return "its end was written half, and is complete now"
+    put_back(pad, firework["fw_id"])
+    return READY_AGAIN
 
 
 def count(pad: Pad, number: int, what: str) -> int:

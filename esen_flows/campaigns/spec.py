@@ -13,7 +13,7 @@ from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
 from esen_flows.makers.structure_files import split_index
 from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, base_protocol, protocol_for
-from esen_flows.schemas.card import ModelReference, list_cards, resolve_model
+from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
 from esen_flows.schemas.protocols import RelaxProtocol
 
@@ -179,9 +179,7 @@ def _faults_of_models(spec: CampaignSpec, *, complete: bool) -> Faults:
         try:
             found.append(resolve_model(name))
         except ModelError as error:
-            near = get_close_matches(name, list_cards(), n=1)
-            hint = f"did you mean {near[0]}? " if near and name not in near else ""
-            yield ("models", number), f"{hint}{error}"
+            yield ("models", number), str(error)
     if complete and not list(_faults_of_protocol(spec)):
         yield from _unmet(spec, found)
 

@@ -22,14 +22,14 @@ from esen_flows.campaigns.heal import Healer
 from esen_flows.campaigns.rockets import (
     DEATHS,
     MOST_DEATHS,
+    READY_AGAIN,
     Pad,
+    bring_back,
     claim_key,
     count,
     find_ready,
-    finish,
     fizzle,
     has_ended_launch,
-    put_back,
 )
 from esen_flows.campaigns.worker_child import RENEW, Orders
 from esen_flows.campaigns.worker_process import ChildProcess, signal_name
@@ -282,22 +282,19 @@ class Worker:
             return
 
         def give_back(_: int) -> str:
-            row = self._pad.fireworks.find_one(
-                {"fw_id": number}, {"state": True, "launches": True, "spec.campaign": True}
-            )
+            fields = dict.fromkeys(("fw_id", "state", "launches", "spec.campaign"), True)
+            row = self._pad.fireworks.find_one({"fw_id": number}, fields)
             if row is None or row["state"] not in ("RUNNING", "RESERVED"):
                 return ""
-            if has_ended_launch(self._pad, row):
-                finish(self._pad, number)
-                return "its end was written half, and is complete now"
             # A campaign's own record isolates the structure that kills; who knows nothing of that is stopped here.
-            if blame and "campaign" not in row["spec"] and count(self._pad, number, DEATHS) >= MOST_DEATHS:
+            guilty = blame and "campaign" not in row["spec"] and not has_ended_launch(self._pad, row)
+            if guilty and count(self._pad, number, DEATHS) >= MOST_DEATHS:
                 fizzle(self._pad, number, f"it killed its process {MOST_DEATHS} times")
                 self._done.failed += 1
                 return f"FIZZLED: it killed its process {MOST_DEATHS} times"
-            put_back(self._pad, number)
-            self._done.handed_back += 1
-            return "READY again"
+            words = bring_back(self._pad, row)
+            self._done.handed_back += words == READY_AGAIN
+            return words
 
         words = self._outlast(give_back)
         self._claims.forget(claim)

@@ -6,6 +6,7 @@ for a third-party force field, hashed from its package, version and arguments.
 
 import hashlib
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -199,8 +200,10 @@ def card_path(name: str) -> Path:
     """
     names = list_cards()
     if name not in names:
+        near = get_close_matches(name[:80], names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise ModelError(
-            f"no model {name!r}; known models: {', '.join(names) or '(none)'}; "
+            f"no model {name!r}; {hint}known models: {', '.join(names) or '(none)'}; "
             "a checkpoint file is named by its path, ending in .safetensors"
         )
     return asset_dir("models") / name / "card.yaml"

@@ -94,7 +94,11 @@ def test_no_such_specification(tmp_path: Path) -> None:
             "spec.yaml:3: target_minutes: input should be a",
         ),
         ("property: phonon", "property: phonon\nprotocol: phonondb-v1", "spec.yaml:3: protocol: no protocol"),
-        ("[esen_silicon]", "[esen_silicom]", "spec.yaml:5: models.0: did you mean esen_silicon? no model 'esen_s"),
+        (
+            "[esen_silicon]",
+            "[esen_silicom]",
+            "spec.yaml:5: models.0: no model 'esen_silicom'; did you mean esen_silicon? known",
+        ),
         ("[esen_silicon]", "\n- esen_silicon\n- a/b", "spec.yaml:7: models.1: no checkpoint file "),
         (
             "[esen_silicon]",

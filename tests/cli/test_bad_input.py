@@ -90,7 +90,7 @@ def test_structures(run: Run, tmp_path: Path, command: str, case: str) -> None:
 
 def test_unknown_model(run: Run, tmp_path: Path) -> None:
     result = run("kappa", write_silicon(tmp_path), model="esen_uranium")
-    check(result, 1, "no model 'esen_uranium'; known models: ", tmp_path / "home")
+    check(result, 1, "no model 'esen_uranium'; did you mean esen_", tmp_path / "home")
 
 
 @pytest.mark.parametrize("kept", [4, 40, -1])

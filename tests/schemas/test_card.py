@@ -85,8 +85,10 @@ def test_references_are_found_by_formula_and_property(silicon: dict[str, Any]) -
 
 
 def test_an_unknown_name_lists_the_known_ones(silicon: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"no model 'silicone'; known models: silicon"):
+    with pytest.raises(ModelError, match=r"no model 'silicone'; did you mean silicon\? known models: silicon"):
         resolve_model("silicone")
+    with pytest.raises(ModelError, match=r"no model 'uranium'; known models: silicon"):
+        resolve_model("uranium")
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
