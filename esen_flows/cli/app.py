@@ -1,4 +1,4 @@
-"""The command line. `main` is the entry point: errors become one message and an exit code, never a traceback."""
+"""The command line. `main` runs it: errors become one message and an exit code, never a traceback."""
 
 import sys
 from typing import Annotated, Any
