@@ -33,8 +33,8 @@ from esen_flows.schemas.documents import ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, PhononProtocol, RelaxProtocol
 from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
-from esen_flows.store.embedded import stop
 from esen_flows.store.jobflow_store import job_store
+from esen_flows.store.server.embedded import stop
 
 RESULT = Path(__file__).parent / "results" / "atomate2_phonon.json"
 STRUCTURE = bulk("Si", "diamond", a=5.45, cubic=True)

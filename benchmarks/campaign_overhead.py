@@ -28,7 +28,7 @@ from ase.io import write
 
 from esen_flows.forcefield import load
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.third_party import emt
+from esen_flows.forcefield.third_party.packages import emt
 from esen_flows.schemas.provenance import library_versions
 
 RESULT = Path(__file__).parent / "results" / "campaign_overhead.json"
@@ -77,10 +77,10 @@ def measure(folder: Path, count: int) -> dict[str, object]:
     from esen_flows.campaigns.plan import plan
     from esen_flows.campaigns.status import campaign_status
     from esen_flows.schemas.campaign import CampaignSpec
-    from esen_flows.store import embedded
     from esen_flows.store.connection import open_store
     from esen_flows.store.jobflow_files import launchpad_spec
     from esen_flows.store.jobflow_store import job_store
+    from esen_flows.store.server import embedded
 
     nothing = Nothing()
     load.load_force_field = lambda *arguments, **options: nothing

@@ -28,17 +28,17 @@ from ase.io import write
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from esen_flows.schemas.identity import identify
 from esen_flows.settings import Settings
-from esen_flows.store import embedded
 from esen_flows.store.bulk import put_structures
 from esen_flows.store.connection import open_store
+from esen_flows.store.server import embedded
+from esen_flows.structures.identity import identify
 
 WBM = 257_487
 CHILD = """
 import json, os, resource, sys, time
 from esen_flows.settings import get_settings
-from esen_flows.store import embedded
+from esen_flows.store.server import embedded
 from esen_flows.store.connection import open_store
 
 def mongod_seconds():

@@ -54,7 +54,7 @@ from silicon_kappa import Remembered
 from esen_flows.errors import ImaginaryModesError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.forcefield.third_party_sevennet import sevennet
+from esen_flows.forcefield.third_party.sevennet import sevennet
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.relax import relax

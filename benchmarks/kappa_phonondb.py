@@ -26,7 +26,7 @@ from rich.table import Table
 
 from esen_flows.errors import EsenFlowsError
 from esen_flows.makers.conductivity import ConductivityMaker
-from esen_flows.makers.progress import listening
+from esen_flows.progress import listening
 from esen_flows.schemas.documents import ConductivityOutput, ResultDocument
 from esen_flows.schemas.named_protocols import conductivity_protocol
 from esen_flows.schemas.protocols import NumericSettings

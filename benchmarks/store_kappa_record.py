@@ -39,15 +39,15 @@ from esen_flows.schemas.documents import (
     StructureData,
     TransportResult,
 )
-from esen_flows.schemas.identity import identify
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, NumericSettings
 from esen_flows.schemas.provenance import build_provenance
 from esen_flows.schemas.requests import ResultRequest, conductivity_requests
 from esen_flows.settings import Settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.jobflow_store import job_store
-from esen_flows.store.maintenance import size
 from esen_flows.store.results import Store
+from esen_flows.store.upkeep.maintenance import size
+from esen_flows.structures.identity import identify
 
 MESH = (19, 19, 15)  # of PhononDB's wurtzite crystals
 RANDOM = np.random.default_rng(20261121)
@@ -268,7 +268,7 @@ def main() -> None:
         settings = Settings(mongo_uri=None, mongo_uri_file=None, data_dir=Path(folder), mongod_idle_seconds=60.0)
         ours, forces, transport = our_way(settings, atoms)
         theirs = their_way(settings, forces, transport.fc3_ev_per_angstrom3)
-        from esen_flows.store import embedded
+        from esen_flows.store.server import embedded
 
         embedded.stop(settings, force=True)
         os.chdir(Path(__file__).parent)

@@ -30,11 +30,11 @@ from typing import Any
 from synthetic_results import conductivities, relaxations
 
 from esen_flows.settings import Settings
-from esen_flows.store import embedded
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.connection import open_store
-from esen_flows.store.query import query, query_structures, select
+from esen_flows.store.queries.query import query, query_structures, select
 from esen_flows.store.results import Store
+from esen_flows.store.server import embedded
 
 WBM = 257_487
 CONDUCTIVITIES = 10_000

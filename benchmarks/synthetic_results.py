@@ -10,9 +10,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from esen_flows.schemas.documents import Failure, Provenance, RelaxOutput, ResultDocument, StructureData
-from esen_flows.schemas.identity import reduced_formula
 from esen_flows.schemas.keys import atoms_key, result_key
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
+from esen_flows.structures.identity import reduced_formula
 
 MODELS = ("esen_30m_oam", "esen_silicon")
 FIRST_MODEL_SHARE = 0.9

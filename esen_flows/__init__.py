@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 __all__ = ["load_force_field", "submit"]
 
 if TYPE_CHECKING:
-    from esen_flows.campaigns.submit import submit
     from esen_flows.forcefield.load import load_force_field
+    from esen_flows.queue.submit import submit
 
 
 def __getattr__(name: str) -> Any:
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return load_force_field
     if name == "submit":
-        from esen_flows.campaigns.submit import submit
+        from esen_flows.queue.submit import submit
 
         return submit
     raise AttributeError(f"module 'esen_flows' has no attribute {name!r}; public names: {', '.join(__all__)}")

@@ -19,7 +19,7 @@ from esen_flows.settings import Settings, get_settings
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from esen_flows.forcefield.third_party import AseForceField
+    from esen_flows.forcefield.third_party.packages import AseForceField
     from esen_flows.store.results import Store
 
 # Before any test imports numpy or torch: on a busy machine spinning threads make the suite many times slower.
@@ -92,8 +92,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def embedded_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a private mongod of this test session; skips where no mongod is found."""
-    from esen_flows.store.embedded import stop
-    from esen_flows.store.mongod import find_mongod
+    from esen_flows.store.server.embedded import stop
+    from esen_flows.store.server.mongod import find_mongod
 
     settings = Settings(mongo_uri=None, data_dir=tmp_path_factory.mktemp("esen"), mongod_idle_seconds=600.0)
     try:
@@ -150,7 +150,7 @@ def copper(tmp_path: Path, named_store: "Store", monkeypatch: pytest.MonkeyPatch
 
     from esen_flows.forcefield import load
     from esen_flows.forcefield.contract import Declaration
-    from esen_flows.forcefield.third_party import AseForceField
+    from esen_flows.forcefield.third_party.packages import AseForceField
 
     declaration = Declaration(
         conservative=True, equivariance="O3", differentiable=False, elements=frozenset({29}), dtype="float64"

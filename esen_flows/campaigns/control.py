@@ -13,14 +13,14 @@ from jobflow import Flow
 
 from esen_flows.campaigns.cost import seconds_per_unit
 from esen_flows.campaigns.pack import Packed, pack
-from esen_flows.campaigns.submit import add_flow, make_launchpad, open_launchpad
 from esen_flows.errors import InputError
 from esen_flows.makers.chunk_run import CAUTION
 from esen_flows.makers.chunks import ChunkWork
+from esen_flows.queue.submit import add_flow, make_launchpad, open_launchpad
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.store.campaigns import (
-    alone,
     campaign_of,
+    exclusive_lock,
     members,
     refresh_states,
     set_campaign_state,
@@ -81,7 +81,7 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
     if campaign["state"] == "paused":
         raise InputError(f"the campaign {name!r} is paused; go on with: esen-flows campaign resume {name}")
     complaint = f"another process is submitting the campaign {name!r}; wait for it"
-    with alone(store, f"campaign {name}", complaint):
+    with exclusive_lock(store, f"campaign {name}", complaint):
         refresh_states(store, name, answer_summary_field(spec))
         make_launchpad(store.database)
         set_campaign_state(store, name, "submitted")

@@ -19,8 +19,8 @@ from esen_flows.schemas.campaign import AnyProtocol
 from esen_flows.schemas.card import ModelReference, checkpoint_path
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxProtocol
-from esen_flows.store.measured import seconds_per_cost, seconds_per_edge
 from esen_flows.store.results import Store
+from esen_flows.store.timings import seconds_per_cost, seconds_per_edge
 
 USUAL_CUTOFF_ANGSTROM = 6.0  # of the published eSEN and of most general force fields; where nothing says another one
 # All from benchmarks/results/campaign_cost.json. CHGNet, FIRE, 24 crystals of WBM rattled by 0.02 A: 19 steps

@@ -17,7 +17,7 @@ from typing import Any
 from ase import Atoms
 
 from esen_flows.errors import StructureError
-from esen_flows.schemas.identity import identify
+from esen_flows.structures.identity import identify
 
 FEW = 200  # fewer are done sooner than processes have begun
 MOST_PROCESSES = 8

@@ -32,7 +32,7 @@ from esen_flows.schemas.provenance import git_revision
 from esen_flows.schemas.requests import NUMERICS_REVISION
 from esen_flows.store.campaigns import campaign_of, counts, refresh_states
 from esen_flows.store.database import Row
-from esen_flows.store.query import StructureRecord, fetch, read_structure
+from esen_flows.store.queries.query import StructureRecord, fetch, read_structure
 from esen_flows.store.results import Store
 
 FORMAT_VERSION = 1

@@ -18,14 +18,13 @@ from esen_flows.errors import InputError, StructureError, UnknownElementError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_keys, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.protocols import RelaxProtocol
-from esen_flows.schemas.structure_checks import check_cell_relaxation, check_crystal, check_elements, check_structure
 from esen_flows.store.bulk import batches, put_structures
 from esen_flows.store.campaigns import (
-    alone,
     campaign_of,
     counts,
     create_campaign,
     delete_campaign,
+    exclusive_lock,
     forget_members,
     insert_members,
     refresh_states,
@@ -33,6 +32,7 @@ from esen_flows.store.campaigns import (
 )
 from esen_flows.store.results import Store
 from esen_flows.store.structures import add_tags, stored_identities
+from esen_flows.structures.checks import check_cell_relaxation, check_crystal, check_elements, check_structure
 
 BATCH = 1000
 AHEAD = 2  # batches that are read before the first of them is stored
@@ -139,7 +139,7 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
     check_requirements(spec, models)
     costs = [CostModel.of(model) for model in models]
     # Of two at once, one that fails would delete what the other one plans.
-    with alone(store, f"campaign {spec.name} plan", f"another process is planning {spec.name!r}; wait for it"):
+    with exclusive_lock(store, f"campaign {spec.name} plan", f"another process is planning {spec.name!r}; wait for it"):
         return _plan(store, spec, spec_text, models, costs, on_progress or (lambda done: None))
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from esen_flows.store.bulk import batches
 from esen_flows.store.database import Row
-from esen_flows.store.query import BATCH, fetch
+from esen_flows.store.queries.query import BATCH, fetch
 from esen_flows.store.results import Store
 
 _OF_RESULTS = ("key", "kind", "failure", "summary", "provenance", "created_at")
 
 
 @dataclass(frozen=True)
-class Record:
+class MemberRecord:
     """A member and its results.
 
     Attributes
@@ -66,7 +66,7 @@ class Origins:
     first: datetime | None = None
     last: datetime | None = None
 
-    def add(self, record: Record) -> None:
+    def add(self, record: MemberRecord) -> None:
         """Count the results of a member."""
         for step in record.steps:
             origin = step["provenance"]
@@ -108,7 +108,7 @@ def member_count(store: Store, name: str, state: str | None = None) -> int:
     return int(db.call(lambda: db["campaign_members"].count_documents(query)))
 
 
-def records(store: Store, name: str) -> Iterator[Record]:
+def records(store: Store, name: str) -> Iterator[MemberRecord]:
     """Members, in the order of `member_rows`, with their current results without arrays."""
     db = store.database
     projection = dict.fromkeys(_OF_RESULTS, True)
@@ -118,4 +118,4 @@ def records(store: Store, name: str) -> Iterator[Record]:
         found = db.call(lambda: list(db["results"].find(query, projection)))  # noqa: B023
         by_key = {result["key"]: result for result in found}
         for row in rows:
-            yield Record(row, tuple(by_key[step] for step in row["steps"] if step in by_key))
+            yield MemberRecord(row, tuple(by_key[step] for step in row["steps"] if step in by_key))

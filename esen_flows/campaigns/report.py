@@ -16,13 +16,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from esen_flows.campaigns.records import Origins, Record, records
+from esen_flows.campaigns.records import MemberRecord, Origins, records
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.store.campaigns import campaign_of, number, refresh_states
 from esen_flows.store.database import Row
-from esen_flows.store.fields import SUMMARIES
+from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store
 
 MEMBERS, SUMMARY, TEXT = "members.csv", "summary.json", "report.md"
@@ -62,7 +62,7 @@ class Totals:
     )
     origins: Origins = field(default_factory=Origins)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: MemberRecord) -> None:
         """Count a member."""
         row = record.member
         model = self.models.setdefault(row["model_label"], ModelTotals())
@@ -175,7 +175,7 @@ def text_of(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> s
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[Record]) -> None:
+def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[MemberRecord]) -> None:
     summary = tuple(SUMMARIES[spec.property])
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -192,7 +192,9 @@ def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[Record]) -> 
         )
 
 
-def _counted(found: Iterator[Record], totals: Totals, on_member: Callable[[], None] | None) -> Iterator[Record]:
+def _counted(
+    found: Iterator[MemberRecord], totals: Totals, on_member: Callable[[], None] | None
+) -> Iterator[MemberRecord]:
     for record in found:
         totals.add(record)
         if on_member is not None:

@@ -27,9 +27,9 @@ from esen_flows.schemas.provenance import library_versions
 from esen_flows.schemas.requests import NUMERICS_REVISION
 from esen_flows.store.bulk import batches, put_structures
 from esen_flows.store.campaigns import (
-    alone,
     campaign_of,
     create_campaign,
+    exclusive_lock,
     insert_members,
     members,
     members_of,
@@ -120,7 +120,7 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
     ClaimedElsewhereError : another process does the same with this campaign.
     """
     from esen_flows.makers.chunks import Stage, chunk_job
-    from esen_flows.makers.progress import listening
+    from esen_flows.progress import listening
 
     campaign = campaign_of(store, name)
     if campaign["state"] in ("paused", "cancelled"):
@@ -134,7 +134,7 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
 
     # Whose chunks begin a second time would seem dead.
     complaint = f"another process is computing the campaign {name!r} with --here; wait for it, or start workers instead"
-    with alone(store, f"campaign {name} here", complaint):
+    with exclusive_lock(store, f"campaign {name} here", complaint):
         for chunk, keys in _slices(store, name):
             for stage in stages:
                 if any(row["state"] == "pending" for row in members_of(store, name, keys)):

@@ -15,14 +15,14 @@ import yaml
 from ase import Atoms
 
 from esen_flows.errors import InputError
-from esen_flows.makers.structure_files import EXTENDED_XYZ, extxyz_frames, read_structures, split_index
 from esen_flows.schemas.campaign import CampaignSpec, PublishedSet, own_settings
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL
 from esen_flows.settings import get_settings
-from esen_flows.store.crystals import stream_atoms
-from esen_flows.store.query import stream_structures
+from esen_flows.store.queries.crystals import stream_atoms
+from esen_flows.store.queries.query import stream_structures
 from esen_flows.store.results import Store
+from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, read_structures, split_index
 
 _NAMES = ("material_id", "mp_id")  # in `atoms.info`, what a structure is called
 

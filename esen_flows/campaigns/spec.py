@@ -11,11 +11,11 @@ from esen_flows.assets import asset_dir
 from esen_flows.campaigns.located_yaml import LocatedYaml, Location, read_located
 from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
-from esen_flows.makers.structure_files import split_index
 from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, base_protocol, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
 from esen_flows.schemas.protocols import RelaxProtocol
+from esen_flows.structures.files import split_index
 
 FILE_NAME = "spec.yaml"
 Faults = Iterator[tuple[Location, str]]

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from esen_flows import __version__
-from esen_flows.cli import (
+from esen_flows.cli.commands import (
     campaign,
     converge,
     data,

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from esen_flows.cli.machine import tune_allocator
-from esen_flows.cli.questions import Question
+from esen_flows.cli.property_request import PropertyRequest
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker
-from esen_flows.makers.progress import listening
 from esen_flows.makers.relax import RelaxMaker
+from esen_flows.progress import listening
 from esen_flows.schemas.protocols import PhononProtocol, RelaxProtocol
 from esen_flows.settings import get_settings
 from esen_flows.store.jobflow_store import job_store
@@ -26,7 +26,7 @@ STEP_NAMES = {
 }
 
 
-def run(question: Question, store: Store) -> None:
+def run(request: PropertyRequest, store: Store) -> None:
     """Compute what is missing for a question; results end up in the store.
 
     Raises
@@ -45,16 +45,16 @@ def run(question: Question, store: Store) -> None:
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         warnings.filterwarnings("ignore", module=r"(maggma|pymatgen|monty|spglib)\b")
-        run_locally(build(question), log=False, store=job_store(store), raise_immediately=True)
+        run_locally(build(request), log=False, store=job_store(store), raise_immediately=True)
 
 
-def build(question: Question) -> Flow | Job:
+def build(request: PropertyRequest) -> Flow | Job:
     """The flow of a question, the same that a queue would run."""
-    return _maker(question).make(question.atoms)
+    return _maker(request).make(request.atoms)
 
 
-def _maker(question: Question) -> RelaxMaker | PhononMaker | ConductivityMaker:
-    protocol = question.protocol
+def _maker(request: PropertyRequest) -> RelaxMaker | PhononMaker | ConductivityMaker:
+    protocol = request.protocol
     maker: RelaxMaker | PhononMaker | ConductivityMaker
     if isinstance(protocol, RelaxProtocol):
         maker = RelaxMaker(protocol=protocol)
@@ -62,7 +62,7 @@ def _maker(question: Question) -> RelaxMaker | PhononMaker | ConductivityMaker:
         maker = PhononMaker(protocol=protocol)
     else:
         maker = ConductivityMaker(protocol=protocol)
-    return replace(maker, force_field_name=question.model.location, numeric=question.numeric, device=question.device)
+    return replace(maker, force_field_name=request.model.location, numeric=request.numeric, device=request.device)
 
 
 class _Bars:

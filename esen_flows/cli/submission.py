@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 from jobflow import Flow, Job
 
-from esen_flows.campaigns.submit import Submission, submit
-from esen_flows.cli.questions import Question
+from esen_flows.cli.property_request import PropertyRequest
 from esen_flows.cli.run import build
-from esen_flows.cli.training_data import HeldOut, Source
+from esen_flows.cli.training_data import DataOption, HeldOut
 from esen_flows.errors import EsenFlowsError
 from esen_flows.makers.training import TrainMaker, chained
+from esen_flows.queue.submit import Submission, submit
 from esen_flows.schemas.training import Split
 from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
@@ -27,17 +27,17 @@ _OF_THE_STORE = ("mongo_uri", "mongo_uri_file", "database", "data_dir")
 _KEY_DIGITS = 12
 
 
-def submit_question(question: Question) -> None:
+def submit_request(request: PropertyRequest) -> None:
     """Submit the flow of a property command, and print how to go on.
 
     Raises
     ------
     EsenFlowsError : as `campaigns.submit.submit`.
     """
-    _submit(build(question), open_store())
+    _submit(build(request), open_store())
 
 
-def submit_study(questions: Sequence[Question]) -> None:
+def submit_requests(requests: Sequence[PropertyRequest]) -> None:
     """Submit the flow of each question, and print how to go on.
 
     Steps that flows share are in each of them; whichever comes first computes it.
@@ -53,10 +53,10 @@ def submit_study(questions: Sequence[Question]) -> None:
     store = open_store()
     added: list[int] = []
     pending: dict[int, str] = {}
-    points = {question.steps[-1].key: question for question in questions}
-    for key, question in points.items():
+    points = {request.steps[-1].key: request for request in requests}
+    for key, request in points.items():
         try:
-            submission = submit(build(question), store=store)
+            submission = submit(build(request), store=store)
         except EsenFlowsError as error:
             if not error.final:
                 raise
@@ -72,7 +72,7 @@ def submit_study(questions: Sequence[Question]) -> None:
 
 
 def submit_training(
-    stages: Sequence[tuple[str, "TrainingConfig", Sequence[Source]]],
+    stages: Sequence[tuple[str, "TrainingConfig", Sequence[DataOption]]],
     held_out: HeldOut,
     initial: Path | None,
     device: str,
@@ -105,7 +105,7 @@ def submit_training(
     _submit(Flow(jobs, output=jobs[-1].output, name=" ".join(job.name for job in jobs)), store)
 
 
-def _stored(store: Store, source: Source) -> str:
+def _stored(store: Store, source: DataOption) -> str:
     """Key of a dataset, stored now unless it was."""
     from esen_flows.data.dataset import read_dataset
     from esen_flows.store.datasets import store_dataset
@@ -140,4 +140,4 @@ def _print_next_steps(submission: Submission, *, private: bool) -> None:
     if named:
         typer.echo(f"  with {', '.join(named)} set as here, so that results go into the same store")
     if any(state == "RUNNING" for _, state in submission.pending):  # also after a kill -9
-        typer.echo("  esen-flows campaign heal      # if their worker was killed")
+        typer.echo("  esen-flows campaign recover   # if their worker was killed")

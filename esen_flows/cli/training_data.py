@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataOption:
     """One --data: where it is, how often it counts, and which data of a recipe it is ("" for none in particular)."""
 
     path: Path
@@ -61,7 +61,7 @@ class HeldOut:
         return split.apply(dataset)
 
 
-def sources_of(texts: Sequence[str]) -> list[Source]:
+def sources_of(texts: Sequence[str]) -> list[DataOption]:
     """Parse PATH, PATH:REPEATS and NAME=PATH.
 
     Raises
@@ -74,7 +74,7 @@ def sources_of(texts: Sequence[str]) -> list[Source]:
         name, rest = (name, rest) if separator and not Path(text).exists() else ("", text)
         path, _, number = rest.rpartition(":")
         counted = path and number.isdigit() and not Path(rest).exists()
-        source = Source(Path(path), int(number), name) if counted else Source(Path(rest), 1, name)
+        source = DataOption(Path(path), int(number), name) if counted else DataOption(Path(rest), 1, name)
         if not source.path.exists():
             raise InputError(
                 f"--data {text}: nothing at {source.path}; give a dataset folder or a file of labelled data"
@@ -83,7 +83,7 @@ def sources_of(texts: Sequence[str]) -> list[Source]:
     return found
 
 
-def read_sources(sources: Sequence[Source]) -> "Dataset":
+def read_sources(sources: Sequence[DataOption]) -> "Dataset":
     """All of them as one dataset."""
     from esen_flows.data.dataset import mixture, read_dataset
 
@@ -106,7 +106,7 @@ def stages_of(
     what: str,
     recipe: str | None,
     number: int | None,
-    sources: Sequence[Source],
+    sources: Sequence[DataOption],
     held_out: HeldOut,
     changes: Mapping[str, Any],
     folder: Path | None,
@@ -128,8 +128,8 @@ def stages_of(
 
 
 def asked_stages(
-    what: str, recipe: str | None, number: int | None, sources: Sequence[Source], changes: Mapping[str, Any]
-) -> Iterator[tuple[str, "TrainingConfig", list[Source]]]:
+    what: str, recipe: str | None, number: int | None, sources: Sequence[DataOption], changes: Mapping[str, Any]
+) -> Iterator[tuple[str, "TrainingConfig", list[DataOption]]]:
     """Name, settings and data of each stage of a training file or of a card's recipe, before data are read.
 
     Raises
@@ -175,7 +175,7 @@ def _recipe(card: "ModelCard", name: str | None) -> Any:
     return card.recipes[name or next(iter(card.recipes))]
 
 
-def _given(wanted: Mapping[str, int], sources: Sequence[Source], what: str) -> list[Source]:
+def _given(wanted: Mapping[str, int], sources: Sequence[DataOption], what: str) -> list[DataOption]:
     """The sources of one stage: those that it names, as often as it says; without names, all."""
     if not wanted or (len(wanted) == 1 and not any(source.name for source in sources)):
         return list(sources)
@@ -184,7 +184,7 @@ def _given(wanted: Mapping[str, int], sources: Sequence[Source], what: str) -> l
         raise UsageError(
             f"{what} trains on {', '.join(wanted)}; missing: " + " ".join(f"--data {name}=PATH" for name in missing)
         )
-    return [Source(by_name[name].path, repeats * by_name[name].repeats, name) for name, repeats in wanted.items()]
+    return [DataOption(by_name[name].path, repeats * by_name[name].repeats, name) for name, repeats in wanted.items()]
 
 
 def parent_domain(path: Path | None, share: float, seed: int) -> Any:

@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from esen_flows.data.neighbors import Edges, determinant, nearest, neighbor_pairs
+from esen_flows.data.neighbors import EdgeVectors, determinant, nearest, neighbor_pairs
 from esen_flows.errors import StructureError
 
 
@@ -57,10 +57,10 @@ class Graph:
         if max_neighbors is not None:
             pairs = nearest(pairs, max_neighbors)
         columns = (torch.from_numpy(column) for column in (pairs.source, pairs.target, pairs.vectors))
-        return cls.from_edges(atoms, Edges(*columns), charge_and_spin=charge_and_spin)
+        return cls.from_edges(atoms, EdgeVectors(*columns), charge_and_spin=charge_and_spin)
 
     @classmethod
-    def from_edges(cls, atoms: Atoms, edges: Edges, *, charge_and_spin: bool = False) -> "Graph":
+    def from_edges(cls, atoms: Atoms, edges: EdgeVectors, *, charge_and_spin: bool = False) -> "Graph":
         """The graph of a structure whose edges are known, as `from_atoms`."""
         volume = abs(determinant(atoms.cell.array)) or float("nan")
         numbers = torch.from_numpy(atoms.numbers.astype(np.int64))

@@ -20,7 +20,7 @@ from esen_flows.errors import InputError
 Progress = Callable[[int, int], None]
 
 
-class Chunk:
+class RecordBlock:
     """Records of one part of a dataset, one after the other as they are stored, for sums over all.
 
     What is not asked for is not read.
@@ -164,7 +164,7 @@ class Dataset:
             seen[chunk.numbers[np.repeat(chunk.weight > 0, chunk.n_atoms)]] = True
         return frozenset(np.flatnonzero(seen).tolist())
 
-    def chunks(self, records: int = 8192) -> Iterator[Chunk]:
+    def chunks(self, records: int = 8192) -> Iterator[RecordBlock]:
         """All records, each stored one once with its weight: what sums over a dataset of any size read."""
         for number, part in enumerate(self._parts):
             rows = self._row[self._part == number]
@@ -172,7 +172,7 @@ class Dataset:
             for first in range(0, len(part), records):
                 weight = weights[first : first + records]
                 if weight.any():
-                    yield Chunk(part, first, weight)
+                    yield RecordBlock(part, first, weight)
 
     def edge_counts(self, cutoff_angstrom: float, progress: Progress | None = None) -> np.ndarray:
         """(n,) int64 directed edges of every record, self-images included; kept beside a folder once counted.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from esen_flows.data.neighbors import Candidates, Edges, PairTable, edges_within, pair_table
+from esen_flows.data.neighbors import Candidates, EdgeVectors, PairTable, edges_within, pair_table
 
 SKIN_ANGSTROM = 1.0
 # A search among fewer atoms takes less time than to find out that it can be spared.
@@ -96,14 +96,14 @@ class NeighborCache:
         self.searches = 0
         self._references: tuple[Reference, ...] = ()  # the latest used first
 
-    def edges(self, structures: Sequence[Atoms]) -> list[Edges]:
+    def edges(self, structures: Sequence[Atoms]) -> list[EdgeVectors]:
         """The edges of each structure, float64 on the device.
 
         Raises
         ------
         StructureError : see `neighbor_pairs`.
         """
-        found: list[Edges] = []
+        found: list[EdgeVectors] = []
         for group in self._groups(structures):
             found += edges_within(group, self.cutoff)
         return found

@@ -64,7 +64,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Edges:
+class EdgeVectors:
     """Pairs within the cutoff, sorted by target: (pairs,) source and target, (pairs, 3) float64 vectors in Angstrom."""
 
     source: Tensor
@@ -127,7 +127,7 @@ def determinant(cell: np.ndarray) -> float:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> list[Edges]:
+def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> list[EdgeVectors]:
     """The pairs with distance <= cutoff of each structure, computed for all of them at once, on the tables' device.
 
     Raises
@@ -141,7 +141,7 @@ def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> li
     if kept is not None:
         columns = (source.index_select(0, kept), target.index_select(0, kept), vectors.index_select(0, kept))
     parts = zip(*(column.split(counts) for column in columns), strict=True)
-    return [Edges(*part) for part in parts]
+    return [EdgeVectors(*part) for part in parts]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

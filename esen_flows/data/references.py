@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from esen_flows.data.dataset import Chunk, Dataset
+    from esen_flows.data.dataset import Dataset, RecordBlock
 
 _ELEMENTS = 119  # index 0 is no element
 
@@ -58,7 +58,7 @@ def fit_references(dataset: "Dataset") -> dict[int, float]:
     return {int(z): float(energy) for z, energy in zip(np.flatnonzero(seen), solution, strict=True)}
 
 
-def _weighted_rows(chunk: "Chunk") -> np.ndarray:
+def _weighted_rows(chunk: "RecordBlock") -> np.ndarray:
     """(compositions, 120) composition and mean energy of the records that share it, times the root of their weight."""
     inside = chunk.weight > 0
     counts, weight, energy = _compositions(chunk)[inside], chunk.weight[inside], chunk.energy[inside]
@@ -69,7 +69,7 @@ def _weighted_rows(chunk: "Chunk") -> np.ndarray:
     return np.column_stack([counts[first], energies]) * np.sqrt(weights)[:, None]
 
 
-def _compositions(chunk: "Chunk") -> np.ndarray:
+def _compositions(chunk: "RecordBlock") -> np.ndarray:
     """(n, 119) float64: how many atoms of each element."""
     structure = np.repeat(np.arange(len(chunk.n_atoms)), chunk.n_atoms)
     flat = np.bincount(structure * _ELEMENTS + chunk.numbers, minlength=len(chunk.n_atoms) * _ELEMENTS)

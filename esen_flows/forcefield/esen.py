@@ -14,10 +14,10 @@ from esen_flows.errors import EvaluationError, StructureError, UnknownElementErr
 from esen_flows.forcefield.batching import EdgeBudget, Result
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, require_differentiable
+from esen_flows.forcefield.cuda_graphs import CudaGraphRunner, padded_size
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.forcefield.precision import compiled, tensor_float_32
-from esen_flows.forcefield.replay import Replayed, padded_size
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
@@ -56,7 +56,9 @@ class EsenForceField(ForceField):
         # Second derivatives are always those of the network itself.
         self._evaluator = compiled(self.network) if compile else self.network
         self._replayed = (
-            Replayed(self._compute, self.network.config.cutoff_angstrom) if self._may_replay(compile) else None
+            CudaGraphRunner(self._compute, self.network.config.cutoff_angstrom)
+            if self._may_use_cuda_graphs(compile)
+            else None
         )
         self._tf32 = tf32
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
@@ -87,7 +89,7 @@ class EsenForceField(ForceField):
     def _compute(self, batch: GraphBatch) -> EnergyForcesStress:
         return energy_forces_stress(self._evaluator, batch)
 
-    def _may_replay(self, compile: bool) -> bool:
+    def _may_use_cuda_graphs(self, compile: bool) -> bool:
         config = self.network.config
         return compile and self.device.type == "cuda" and config.use_envelope and not config.direct_forces
 

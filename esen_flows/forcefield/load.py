@@ -10,9 +10,9 @@ from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.forcefield.third_party import emt
-from esen_flows.forcefield.third_party_chgnet import chgnet
-from esen_flows.forcefield.third_party_sevennet import sevennet
+from esen_flows.forcefield.third_party.chgnet import chgnet
+from esen_flows.forcefield.third_party.packages import emt
+from esen_flows.forcefield.third_party.sevennet import sevennet
 
 # A closed choice: a card's `builder` names one of these.
 THIRD_PARTY: dict[str, Callable[..., ForceField]] = {"sevennet": sevennet, "chgnet": chgnet, "emt": emt}

@@ -11,7 +11,7 @@ from esen_flows.forcefield.checkpoint import save
 from esen_flows.forcefield.converted import read_published
 
 if TYPE_CHECKING:
-    from esen_flows.schemas.card import ModelCard, Source
+    from esen_flows.schemas.card import ModelCard, PublishedSource
 
 
 def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
@@ -58,7 +58,7 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
     return native
 
 
-def _fetch(source: "Source", path: Path, progress: Progress | None) -> None:
+def _fetch(source: "PublishedSource", path: Path, progress: Progress | None) -> None:
     from esen_flows.settings import get_settings
 
     mirror, secret = get_settings().model_mirror, get_settings().hub_token

@@ -14,15 +14,15 @@ from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers.chunk_run import ChunkRun, require_sound_device
 from esen_flows.makers.compute import Context, failure_of, result_document
 from esen_flows.makers.jobs import protocol_of, requested_force_field
-from esen_flows.makers.stopping import Stopped, raise_if_stopping
 from esen_flows.makers.summaries import relax_summary
 from esen_flows.physics.relax import relax_many
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest
+from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
-from esen_flows.store.query import fetch, read_structure
+from esen_flows.store.queries.query import fetch, read_structure
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class _Drawing:
             rows = [row for row in part if row["key"] in claims]
             if not rows:
                 continue
-            run.take(rows, list(claims.values()))
+            run.claim(rows, list(claims.values()))
             for row in rows:
                 if run.ends:  # claims of what was not begun end with the run
                     return

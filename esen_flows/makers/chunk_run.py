@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from esen_flows import progress, stopping
 from esen_flows.errors import ProcessDiedError, ServerUnavailableError
-from esen_flows.makers import progress, stopping
 from esen_flows.makers.compute import Context, failure_of, result_document
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_requests
 from esen_flows.schemas.documents import ResultDocument
@@ -131,7 +131,7 @@ class ChunkRun:
         for row in died:
             update_members(self.store, self.campaign, [row["key"]], {"deaths": row["deaths"]})
         for row in [row for row in died if row["deaths"] >= DEATHS_ALONE]:
-            self._convict(row)
+            self._mark_as_crashing(row)
         free = [row for row in rows if row["suspect"] == 0]
         groups = [free] if free else []
         for size in sorted({row["suspect"] for row in rows} - {0}, reverse=True):
@@ -163,7 +163,7 @@ class ChunkRun:
         """What this process took for a unit of predicted cost; None before the first member is done."""
         return (time.monotonic() - self._began_at) / self.total.cost if self.total.cost else None
 
-    def take(self, rows: Sequence[Row], claims: Sequence[Claim]) -> None:
+    def claim(self, rows: Sequence[Row], claims: Sequence[Claim]) -> None:
         """Write down that these are about to be evaluated."""
         if not self.total.done and not self.in_flight:
             self._began_at = time.monotonic()  # loading the force field is nobody's cost
@@ -214,7 +214,7 @@ class ChunkRun:
         self._flushed_at = time.monotonic()
         progress.report("campaign", self.total.done, len(self.keys), f"{self.total.failed} failed")
 
-    def _convict(self, row: Row) -> None:
+    def _mark_as_crashing(self, row: Row) -> None:
         """Record what ends every process that evaluates it; it is not tried again unless somebody asks."""
         request = self.requests(row)[0]
         error = ProcessDiedError(

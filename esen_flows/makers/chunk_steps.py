@@ -4,16 +4,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, ModelError, StoreError
-from esen_flows.makers import progress
 from esen_flows.makers.chunk_run import ChunkRun, require_sound_device
 from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_job
-from esen_flows.makers.stopping import Stopped, raise_if_stopping
-from esen_flows.makers.structures import atoms_to_json
 from esen_flows.schemas.requests import ResultRequest
+from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.campaigns import settled_members
 from esen_flows.store.database import Row
-from esen_flows.store.query import read_structure
+from esen_flows.store.queries.query import read_structure
+from esen_flows.structures.conversion import atoms_to_json
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def _each(run: ChunkRun, rows: Sequence[Row], body: Callable[..., Reference], *,
         model = {**run.model(row), "material_ids": structure["material_ids"]}
         atoms = read_structure(structure).atoms
         arguments = {"structure": atoms_to_json(atoms), "model": model, "force": row["force"]}
-        run.take([row], [])
+        run.claim([row], [])
         try:
             with progress.listening(_stopping_listener):
                 body(row, run.requests(row), arguments)

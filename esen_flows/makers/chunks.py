@@ -15,7 +15,7 @@ from esen_flows.makers.chunk_relax import relax_group
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
 from esen_flows.makers.chunk_steps import force_steps, lattice_steps
 from esen_flows.makers.jobs import keep_force_fields
-from esen_flows.makers.stopping import is_stopping
+from esen_flows.stopping import is_stopping
 from esen_flows.store.campaigns import campaign_of, settled_steps, update_members
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Row

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from esen_flows import errors
+from esen_flows import errors, progress
 from esen_flows.errors import ClaimedElsewhereError, EsenFlowsError, ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
-from esen_flows.makers import progress
 from esen_flows.schemas.documents import Document, Failure, ResultDocument
 from esen_flows.schemas.provenance import build_provenance
 from esen_flows.schemas.requests import ResultRequest

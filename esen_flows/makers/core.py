@@ -8,11 +8,11 @@ from ase import Atoms
 from jobflow import Flow, Job, Maker, job
 
 from esen_flows.makers.jobs import forces_job, relax_job
-from esen_flows.makers.structures import as_atoms, atoms_to_json
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, NumericSettings, TransportProtocol
 from esen_flows.schemas.requests import ResultRequest
+from esen_flows.structures.conversion import as_atoms, atoms_to_json
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from esen_flows import progress
 from esen_flows.errors import ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
-from esen_flows.makers import progress
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
-from esen_flows.makers.structures import atoms_from_json
 from esen_flows.makers.summaries import (
     conductivity_summary,
     forces_summary,
@@ -30,14 +29,15 @@ from esen_flows.schemas.documents import (
     RelaxOutput,
     ResultDocument,
 )
-from esen_flows.schemas.identity import identify
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, RelaxProtocol, TransportProtocol
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store
+from esen_flows.store.partial_results import PartialResult
 from esen_flows.store.results import Store
 from esen_flows.store.trained_models import trained_model, trained_model_path
-from esen_flows.store.unfinished import Unfinished
+from esen_flows.structures.conversion import atoms_from_json
+from esen_flows.structures.identity import identify
 
 Output = TypeVar("Output", bound=Document)
 Reference = dict[str, Any]
@@ -107,7 +107,7 @@ def forces_job(
             progress.report("forces", done, total, f"{done} of {total}")
 
         # A structure that was relaxed again under its key may differ in its last digits.
-        with Unfinished(store, asked.key, atoms_key(start)) as forces:
+        with PartialResult(store, asked.key, atoms_key(start)) as forces:
             known = forces.load()
             output = displaced_forces(start, force_field, protocol, show, known=known, on_forces=forces.keep)
         return output, forces_summary(output)
@@ -154,7 +154,7 @@ def conductivity_job(
         displaced = parent_output(store, forces["key"], ForcesOutput)
         assert displaced.forces_fc3 is not None  # of third order, or there would be no such request
         # Forces of the same key that were computed again may differ in their last digits.
-        with Unfinished(store, asked.key, array_key(displaced.forces_fc3)) as linewidths:
+        with PartialResult(store, asked.key, array_key(displaced.forces_fc3)) as linewidths:
 
             def show(done: int, total: int, known: np.ndarray) -> None:
                 linewidths.keep(known)

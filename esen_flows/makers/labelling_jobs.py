@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from esen_flows import progress
 from esen_flows.errors import InputError, StoreError
-from esen_flows.makers import progress
 from esen_flows.makers.compute import Meter, Summary, compute_once
 from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
-from esen_flows.makers.structures import atoms_from_json
 from esen_flows.makers.summaries import labelling_summary
-from esen_flows.schemas.identity import identify_dataset
 from esen_flows.schemas.keys import atoms_key, sha256_of
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.schemas.training import LabellingOutput, LabellingProtocol
@@ -22,6 +20,8 @@ from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.datasets import fits_database, store_dataset
 from esen_flows.store.results import Store
+from esen_flows.structures.conversion import atoms_from_json
+from esen_flows.structures.identity import identify_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ from jobflow import Job, job
 
 from esen_flows.makers.core import PropertyMaker, keyed
 from esen_flows.makers.jobs import relax_job
-from esen_flows.makers.structures import as_atoms
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.requests import relax_request
+from esen_flows.structures.conversion import as_atoms
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -12,9 +12,9 @@ from esen_flows.schemas.documents import (
     StructureData,
     TransportResult,
 )
-from esen_flows.schemas.identity import identify
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
-from esen_flows.schemas.training import Errors, EvaluationOutput, LabellingOutput, TrainingOutput, overall
+from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
+from esen_flows.structures.identity import identify
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
 SYMPREC_ANGSTROM = 0.01  # of what tables show; keys and displacements have their own
@@ -121,7 +121,7 @@ def evaluation_summary(dataset_name: str, output: EvaluationOutput) -> Summary:
     return {"dataset_name": dataset_name, "structures": output.structures, **_errors(output.errors)}
 
 
-def _errors(errors: Errors) -> Summary:
+def _errors(errors: ErrorTable) -> Summary:
     all_groups = overall(errors)
     return {name: _finite(all_groups.get(name)) for name in ERRORS}
 

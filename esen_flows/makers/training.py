@@ -16,13 +16,13 @@ from jobflow import Flow, Job, Maker, OutputReference, job
 from esen_flows.errors import InputError
 from esen_flows.makers.core import PropertyMaker, keyed
 from esen_flows.makers.labelling_jobs import labelling_job, structures_key
-from esen_flows.makers.structures import as_atoms, atoms_to_json
 from esen_flows.makers.training_jobs import evaluation_job, finished_training, training_job
 from esen_flows.schemas.card import card_path, read_card, resolve_model
 from esen_flows.schemas.requests import ResultRequest, labelling_request, training_request
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, Split, TrainingProtocol
 from esen_flows.store.connection import open_store
 from esen_flows.store.trained_models import trained_model
+from esen_flows.structures.conversion import as_atoms, atoms_to_json
 from esen_flows.training.config import TrainingConfig, config_from_dict, read_config
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jobflow import Response, job
 
+from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, InputError, ModelError
-from esen_flows.makers import progress
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
 from esen_flows.makers.labelling_jobs import NOT_STORED
@@ -23,7 +23,6 @@ from esen_flows.makers.training_task import TrainingTask, carry_out, launch, spl
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.documents import ResultDocument
-from esen_flows.schemas.identity import identify_dataset
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.requests import ResultRequest, evaluation_request, training_request
 from esen_flows.schemas.training import (
@@ -40,6 +39,7 @@ from esen_flows.store.connection import open_store
 from esen_flows.store.datasets import dataset_document, dataset_folder, fetch_dataset
 from esen_flows.store.results import Store
 from esen_flows.store.trained_models import trained_model
+from esen_flows.structures.identity import identify_dataset
 
 
 def training_job(

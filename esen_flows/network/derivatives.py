@@ -12,7 +12,7 @@ from torch import Tensor
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.esen import ESEN, NetworkOutput
 from esen_flows.network.heads import stress_tensor
-from esen_flows.network.trained import gradients_without_parameters
+from esen_flows.network.training_kernels import gradients_without_parameters
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from esen_flows.network.norms import NORMS
 from esen_flows.network.radial import BesselBasis, GaussianBasis, RadialMLP, envelope
 from esen_flows.network.so2 import EdgeBlock
 from esen_flows.network.so3 import EdgeRotation, NodeBlock, edge_frames
-from esen_flows.network.steps import Edges
-from esen_flows.network.trained import sum_by_kernels
+from esen_flows.network.steps import ChunkedEdges
+from esen_flows.network.training_kernels import sum_by_kernels
 
 EDGE_DEGREE_RESCALE = 5.0  # a constant of the published model
 MAX_CHARGE, MAX_SPIN = 100, 100  # of the published tables: charges from -100 to 100, multiplicities from 0 to 100
@@ -173,7 +173,7 @@ class ESEN(nn.Module):
     def _edge_sums(self, edges: EdgeGeometry) -> list[Callable[[Tensor], Tensor]]:
         """Sums of messages of node features: of the first embedding, then of each layer."""
         if self.fused is not None and self.fused.takes(edges):
-            steps = Edges(edges, self.config.sphere_channels, self.edges_per_chunk)
+            steps = ChunkedEdges(edges, self.config.sphere_channels, self.edges_per_chunk)
             return [partial(self.fused.sum, part, steps) for part in self.fused.parts]
         chunks = edges.chunks(self.edges_per_chunk)
         layers = cast(Iterable[Layer], self.blocks)

@@ -17,7 +17,7 @@ from esen_flows.network.native import MAX_LMAX, Kernels, kernels
 from esen_flows.network.norms import degree_index
 from esen_flows.network.so2 import Columns, SO2Convolution
 from esen_flows.network.so3 import by_rows
-from esen_flows.network.steps import Edges, Radial, Step
+from esen_flows.network.steps import ChunkedEdges, EdgeChunk, Radial
 
 if TYPE_CHECKING:
     from esen_flows.network.esen import ESEN, EdgeDegreeEmbedding, Layer
@@ -66,7 +66,7 @@ class Messages:
         self.bias_1, self.bias_2 = _bias(one), _bias(two)
 
     def sum(
-        self, edges: Edges, x: Tensor, rotation: Tensor, envelope: Tensor, basis: Tensor
+        self, edges: ChunkedEdges, x: Tensor, rotation: Tensor, envelope: Tensor, basis: Tensor
     ) -> tuple[Tensor, list[Any]]:
         """Total (atoms, coefficients, channels), and what is kept of each step."""
         total, kept = torch.zeros_like(x), []
@@ -79,7 +79,7 @@ class Messages:
 
     def gradients(
         self,
-        edges: Edges,
+        edges: ChunkedEdges,
         kept: Sequence[Any],
         grad: Tensor,
         x: Tensor,
@@ -95,7 +95,7 @@ class Messages:
             self._backward(step, x, known, grad, grad_x, *(value[rows] for value in of_edges))
         return grad_x, *of_edges
 
-    def _compute(self, step: Step, x: Tensor) -> tuple[Tensor, ...]:
+    def _compute(self, step: EdgeChunk, x: Tensor) -> tuple[Tensor, ...]:
         """What the way back needs.
 
         Two hidden layers of the radial network, the modulation, gates and hidden rows (these without their bias), and
@@ -119,7 +119,7 @@ class Messages:
 
     def _backward(
         self,
-        step: Step,
+        step: EdgeChunk,
         x: Tensor,
         known: tuple[Tensor, ...],
         grad: Tensor,
@@ -165,13 +165,13 @@ class Degrees:
         self.weights = self.radial.last_weight.view(*shape, self.radial.channels) / rescale
         self.biases = (self.radial.last_bias.view(shape) / rescale)[self.degrees]
 
-    def _columns(self, step: Step) -> tuple[Tensor, Tensor]:
+    def _columns(self, step: EdgeChunk) -> tuple[Tensor, Tensor]:
         """(n, coefficients): of each coefficient, the entry in the m = 0 row of its own degree; times the envelope."""
         columns = step.rotation[:, self.degrees, torch.arange(len(self.degrees))]
         return columns, columns * step.envelope.unsqueeze(1)
 
     def sum(
-        self, edges: Edges, x: Tensor, rotation: Tensor, envelope: Tensor, basis: Tensor
+        self, edges: ChunkedEdges, x: Tensor, rotation: Tensor, envelope: Tensor, basis: Tensor
     ) -> tuple[Tensor, list[Any]]:
         """Total (atoms, coefficients, channels); nothing is kept."""
         n_atoms, size = x.shape[:2]
@@ -187,7 +187,7 @@ class Degrees:
 
     def gradients(
         self,
-        edges: Edges,
+        edges: ChunkedEdges,
         kept: Sequence[Any],
         grad: Tensor,
         x: Tensor,
@@ -218,7 +218,7 @@ class EdgeSum(torch.autograd.Function):
     """Sums of messages at their targets; gradients for x, rotation, envelope and basis."""
 
     @staticmethod
-    def forward(ctx: Any, part: Messages | Degrees, edges: Edges, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, part: Messages | Degrees, edges: ChunkedEdges, *inputs: Tensor) -> Tensor:
         """Total (atoms, coefficients, channels)."""
         ctx.part, ctx.edges = part, edges
         ctx.save_for_backward(*inputs)
@@ -235,7 +235,7 @@ class EdgeSum(torch.autograd.Function):
 
 
 def _differentiable_gradients(
-    part: Messages | Degrees, edges: Edges, inputs: Sequence[Tensor], grad: Tensor
+    part: Messages | Degrees, edges: ChunkedEdges, inputs: Sequence[Tensor], grad: Tensor
 ) -> list[Tensor | None]:
     # Views, because x itself depends on the edges through earlier layers, and that way is not taken here.
     views = [value.view_as(value) for value in inputs]
@@ -260,7 +260,7 @@ class FusedNetwork:
         """Whether these edges are of the right dtype and sorted by target."""
         return edges.basis.dtype == self.dtype and bool((edges.target[1:] >= edges.target[:-1]).all())
 
-    def sum(self, part: Messages | Degrees, edges: Edges, x: Tensor) -> Tensor:
+    def sum(self, part: Messages | Degrees, edges: ChunkedEdges, x: Tensor) -> Tensor:
         """Sum of the messages of one part, (atoms, coefficients, channels); differentiable to any order."""
         geometry = edges.geometry
         of_edges = (geometry.rotation, geometry.envelope, geometry.basis)

@@ -36,7 +36,7 @@ class Radial:
         """What the species of source and target add to the first layer, each (atoms, edge_channels)."""
         return species[0].detach() @ self.source.T, torch.addmm(self.bias, species[1].detach(), self.target.T)
 
-    def forward(self, step: "Step", place: "Place") -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, step: "EdgeChunk", place: "Place") -> tuple[Tensor, Tensor, Tensor]:
         """Before the first norm, before the second (both in their `place`), and the result."""
         before_1, before_2 = place("before_1", self.channels), place("before_2", self.channels)
         after = step.scratch("after", self.channels)
@@ -47,7 +47,7 @@ class Radial:
         self.kernel.norm_silu(self.channels, step.n, before_2, *self.norms[1], after)
         return before_1, before_2, after
 
-    def backward(self, step: "Step", before_1: Tensor, before_2: Tensor, grad: Tensor, grad_basis: Tensor) -> None:
+    def backward(self, step: "EdgeChunk", before_1: Tensor, before_2: Tensor, grad: Tensor, grad_basis: Tensor) -> None:
         """Writes the gradient of the basis, (edges, K), from that of the result, which is overwritten."""
         down = step.scratch("down", self.channels)
         self.kernel.norm_silu_backward(self.channels, step.n, before_2, *self.norms[1], grad, down)
@@ -61,7 +61,7 @@ Place = Callable[[str, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Step:
+class EdgeChunk:
     """The edges of one step.
 
     Attributes
@@ -100,7 +100,7 @@ class Step:
         return self.basis.new_empty(self.n, columns) if self.kept else self.scratch(name, columns)
 
 
-class Edges:
+class ChunkedEdges:
     """The edges of a batch in steps, for all layers.
 
     Of the first `limit` edges, what the way back needs is kept from the way there; of others it is computed again.
@@ -115,14 +115,16 @@ class Edges:
         self.buffers: dict[tuple[str, int], Tensor] = {}
         self.parts = [(source, target, source.argsort(stable=True)) for source, target in zip(*columns, strict=True)]
 
-    def steps(self, radial: Radial, rotation: Tensor, envelope: Tensor, basis: Tensor) -> Iterator[tuple[slice, Step]]:
+    def steps(
+        self, radial: Radial, rotation: Tensor, envelope: Tensor, basis: Tensor
+    ) -> Iterator[tuple[slice, EdgeChunk]]:
         """The rows of each step, and the step."""
         tables, start = radial.tables(self.geometry.species), 0
         for source, target, order in self.parts:
             rows = slice(start, start := start + len(source))
             of_edges = (rotation[rows], envelope[rows], basis[rows])
             kept = self.limit is None or rows.stop <= self.limit
-            yield rows, Step(len(source), source, target, order, *of_edges, tables, kept, self.buffers)
+            yield rows, EdgeChunk(len(source), source, target, order, *of_edges, tables, kept, self.buffers)
 
     def replaced(self, rotation: Tensor, envelope: Tensor, basis: Tensor) -> EdgeGeometry:
         """The geometry with these tensors."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from esen_flows.physics.ragged import Rows
+from esen_flows.physics.segments import Segments
 
 _ONE = np.eye(3)
 
@@ -61,8 +61,8 @@ class Crystals:
     ) -> None:
         self.positions, self.cells, self.freedom = positions, cells, freedom
         self.start = cells if start is None else start
-        self.atoms = Rows(counts)
-        self.rows = Rows(counts + 3) if freedom else self.atoms
+        self.atoms = Segments(counts)
+        self.rows = Segments(counts + 3) if freedom else self.atoms
         own = np.arange(len(self.rows.owner)) - self.rows.starts[self.rows.owner]
         self._is_atom = own < counts[self.rows.owner]
 

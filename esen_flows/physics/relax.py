@@ -9,7 +9,7 @@ from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.relax_ase import descend_by_ase
 from esen_flows.physics.relax_batch import BatchRelaxation, Outcome, Watch
-from esen_flows.physics.relax_start import Path, Start, output_of, start_of
+from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, output_of, start_of
 from esen_flows.physics.symmetry import space_group_number
 from esen_flows.schemas.documents import RelaxOutput
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -85,9 +85,9 @@ def relax_many(
     averaged = with_parity(force_field, protocol.parity)
     say = watch or (lambda index, steps, fmax: None)
     given: dict[int, Atoms] = {}
-    first: dict[int, Path] = {}  # stages that a free one follows
+    first: dict[int, RelaxationTrajectory] = {}  # stages that a free one follows
 
-    def starts() -> Iterator[tuple[int, Start | EsenFlowsError]]:
+    def starts() -> Iterator[tuple[int, RelaxationStart | EsenFlowsError]]:
         for index, atoms in enumerate(structures):
             given[index] = atoms
             try:
@@ -110,17 +110,21 @@ def relax_many(
             yield index, error
 
 
-def _second(outcomes: Iterator[Outcome], first: dict[int, Path]) -> Iterator[tuple[int, Start | EsenFlowsError]]:
+def _second(
+    outcomes: Iterator[Outcome], first: dict[int, RelaxationTrajectory]
+) -> Iterator[tuple[int, RelaxationStart | EsenFlowsError]]:
     """Where the free stage begins: with the last structure of the first one, counted from the same cell."""
     for index, outcome in outcomes:
         if isinstance(outcome, EsenFlowsError):
             yield index, outcome
         else:
             first[index] = outcome
-            yield index, Start(outcome.atoms, outcome.reference_cell)
+            yield index, RelaxationStart(outcome.atoms, outcome.reference_cell)
 
 
-def _document(atoms: Atoms, path: Path, before: Path | None, protocol: RelaxProtocol) -> RelaxOutput:
+def _document(
+    atoms: Atoms, path: RelaxationTrajectory, before: RelaxationTrajectory | None, protocol: RelaxProtocol
+) -> RelaxOutput:
     if before is None:
         return output_of(atoms, path, protocol)
     groups = [space_group_number(stage.atoms, REDIRECT_SYMPREC_ANGSTROM) for stage in (before, path)]
@@ -129,7 +133,7 @@ def _document(atoms: Atoms, path: Path, before: Path | None, protocol: RelaxProt
 
 
 def _descended(
-    starts: Iterator[tuple[int, Start | EsenFlowsError]],
+    starts: Iterator[tuple[int, RelaxationStart | EsenFlowsError]],
     force_field: ForceField,
     protocol: RelaxProtocol,
     atoms_at_once: int,
@@ -140,9 +144,9 @@ def _descended(
         yield from _one_by_one(starts, force_field, protocol, watch)
         return
     errors: list[Outcome] = []
-    without_cell: list[tuple[int, Start]] = []
+    without_cell: list[tuple[int, RelaxationStart]] = []
 
-    def with_cell() -> Iterator[tuple[int, Start]]:
+    def with_cell() -> Iterator[tuple[int, RelaxationStart]]:
         for index, start in starts:
             if isinstance(start, EsenFlowsError):
                 errors.append((index, start))
@@ -161,7 +165,7 @@ def _descended(
 
 
 def _one_by_one(
-    starts: Iterator[tuple[int, Start | EsenFlowsError]],
+    starts: Iterator[tuple[int, RelaxationStart | EsenFlowsError]],
     force_field: ForceField,
     protocol: RelaxProtocol,
     watch: Watch,

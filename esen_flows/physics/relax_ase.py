@@ -8,13 +8,13 @@ from ase.optimize import FIRE, LBFGS
 
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.physics.relax_start import Path, Start
+from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory
 from esen_flows.schemas.protocols import RelaxProtocol
 
 
 def descend_by_ase(
-    start: Start, force_field: ForceField, protocol: RelaxProtocol, watch: Callable[[int, float], None]
-) -> Path:
+    start: RelaxationStart, force_field: ForceField, protocol: RelaxProtocol, watch: Callable[[int, float], None]
+) -> RelaxationTrajectory:
     """The path to the minimum, or to `max_steps`.
 
     Parameters
@@ -40,7 +40,7 @@ def descend_by_ase(
         )
     optimizer = (FIRE if protocol.optimizer == "fire" else LBFGS)(target, logfile=None)
     nothing_yet = Evaluation(np.nan, np.full((len(work), 3), np.nan), np.full((3, 3), np.nan))
-    path = Path(work, start.reference_cell, nothing_yet, np.inf, converged=False)
+    path = RelaxationTrajectory(work, start.reference_cell, nothing_yet, np.inf, converged=False)
 
     def record() -> None:
         path.energies.append(float(work.get_potential_energy()))

@@ -14,16 +14,16 @@ from esen_flows.errors import (
     StructureError,
 )
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.physics.descent import optimizer_of
 from esen_flows.physics.frechet import CellFreedom, Crystals
-from esen_flows.physics.relax_start import Path, Start, freedom_of
+from esen_flows.physics.optimizers import optimizer_of
+from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, freedom_of
 from esen_flows.schemas.protocols import RelaxProtocol
 
 # A cell that has shrunk or grown by more than this is no longer the structure that was asked about.
 LARGEST_VOLUME_RATIO = 20.0
 
 Watch = Callable[[int, int, float], None]
-Outcome = tuple[int, Path | EsenFlowsError]
+Outcome = tuple[int, RelaxationTrajectory | EsenFlowsError]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _Member:
     """A structure on its way."""
 
     index: int
-    start: Start
+    start: RelaxationStart
     atoms: Atoms
     energies: list[float] = field(default_factory=list)
     positions: list[np.ndarray] = field(default_factory=list)
@@ -61,11 +61,11 @@ class BatchRelaxation:
             np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros(0, dtype=np.intp), self._freedom, np.zeros((0, 3, 3))
         )
 
-    def run(self, starts: Iterator[tuple[int, Start]]) -> Iterator[Outcome]:
+    def run(self, starts: Iterator[tuple[int, RelaxationStart]]) -> Iterator[Outcome]:
         """Outcomes as they come, each with its structure's number: the path, or why there is none."""
         waiting = next(starts, None)
         while True:
-            entering: list[tuple[int, Start]] = []
+            entering: list[tuple[int, RelaxationStart]] = []
             atoms = len(self._crystals.positions)
             while waiting is not None and (atoms == 0 or atoms + len(waiting[1].atoms) <= self.atoms_at_once):
                 entering.append(waiting)
@@ -76,7 +76,7 @@ class BatchRelaxation:
                 return
             yield from self._step()
 
-    def _enter(self, entering: Sequence[tuple[int, Start]]) -> None:
+    def _enter(self, entering: Sequence[tuple[int, RelaxationStart]]) -> None:
         if not entering:
             return
         starts = [start for _, start in entering]
@@ -117,7 +117,7 @@ class BatchRelaxation:
         done = converged | out_of_steps
         for position in np.flatnonzero(done):
             member = self._members[position]
-            path = Path(
+            path = RelaxationTrajectory(
                 member.atoms,
                 member.start.reference_cell,
                 found[position],

@@ -20,7 +20,7 @@ FIX_TOLERANCE, LOCK_TOLERANCE = 1e-3, 1e-6
 
 
 @dataclass(frozen=True)
-class Start:
+class RelaxationStart:
     """A checked structure.
 
     Attributes
@@ -38,7 +38,7 @@ class Start:
 
 
 @dataclass
-class Path:
+class RelaxationTrajectory:
     """What a relaxation went through.
 
     Attributes
@@ -63,7 +63,7 @@ class Path:
         """Steps taken."""
         return len(self.energies) - 1
 
-    def after(self, before: "Path") -> "Path":
+    def after(self, before: "RelaxationTrajectory") -> "RelaxationTrajectory":
         """This path as the continuation of another one, whose last structure is its first."""
         return replace(
             self,
@@ -73,7 +73,7 @@ class Path:
         )
 
 
-def start_of(atoms: Atoms, protocol: RelaxProtocol) -> Start:
+def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
     """Check a structure and put it on the symmetry that it is to keep; it is not changed.
 
     Raises
@@ -85,7 +85,7 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> Start:
     work = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     work.info.update({name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info})
     if protocol.symmetry == "free" or not work.pbc.all():  # slabs and molecules have no space group to keep
-        return Start(work, work.cell.array)
+        return RelaxationStart(work, work.cell.array)
     fix, freedom = protocol.symmetry == "fix", freedom_of(protocol)
     lock = SymmetryLock(work, protocol.symprec_angstrom)
     if freedom is not None:
@@ -94,9 +94,9 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> Start:
     if fix:
         # FixSymmetry keeps deviations that are there already; what follows looks for symmetry more strictly.
         refine_symmetry(work, symprec=protocol.symprec_angstrom)
-        return Start(work, work.cell.array, fixed=FixSymmetry(work, symprec=protocol.symprec_angstrom))
+        return RelaxationStart(work, work.cell.array, fixed=FixSymmetry(work, symprec=protocol.symprec_angstrom))
     refined = lock.refined()
-    return Start(refined, refined.cell.array, lock=lock)
+    return RelaxationStart(refined, refined.cell.array, lock=lock)
 
 
 def _check(atoms: Atoms, protocol: RelaxProtocol) -> None:
@@ -120,7 +120,9 @@ def freedom_of(protocol: RelaxProtocol) -> CellFreedom | None:
     return CellFreedom(protocol.cell_mask, protocol.hydrostatic, protocol.constant_volume)
 
 
-def output_of(atoms: Atoms, path: Path, protocol: RelaxProtocol, redirected: bool | None = None) -> RelaxOutput:
+def output_of(
+    atoms: Atoms, path: RelaxationTrajectory, protocol: RelaxProtocol, redirected: bool | None = None
+) -> RelaxOutput:
     """The document of a relaxation that began with `atoms`.
 
     Raises

@@ -5,7 +5,7 @@ import spglib
 from ase import Atoms
 
 from esen_flows.errors import StructureError
-from esen_flows.schemas.identity import symmetry_dataset
+from esen_flows.structures.identity import symmetry_dataset
 
 
 def space_group_number(atoms: Atoms, symprec_angstrom: float) -> int | None:

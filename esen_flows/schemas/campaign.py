@@ -71,7 +71,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 class StructureQuery(Closed):
     """Structures that are stored: input structures, or the relaxed structures of finished relaxations.
 
-    The other fields are the filters of `esen_flows.store.query`.
+    The other fields are the filters of `esen_flows.store.queries.query`.
     """
 
     of: Literal["structures", "relax"] = "structures"
@@ -92,7 +92,7 @@ class StructureQuery(Closed):
         return self
 
     def filters(self) -> dict[str, Any]:
-        """The filters that are given, as `esen_flows.store.query` takes them."""
+        """The filters that are given, as `esen_flows.store.queries.query` takes them."""
         return {name: value for name, value in self.model_dump(exclude={"of"}).items() if value not in (None, ())}
 
 
@@ -157,13 +157,13 @@ class CampaignSpec(Closed):
         return self.protocol not in (None, GENERAL)
 
     @cached_property
-    def _asked(self) -> "dict[str, tuple[AnyProtocol, tuple[Step, ...]]]":
+    def _asked(self) -> "dict[str, tuple[AnyProtocol, tuple[StepIdentity, ...]]]":
         """Protocol and steps by what a structure says of itself; most campaigns have one entry."""
         return {}
 
 
 @dataclass(frozen=True)
-class Step:
+class StepIdentity:
     """What the key of a step is made of, apart from structure and force field."""
 
     kind: Kind
@@ -253,7 +253,7 @@ def member_keys(spec: CampaignSpec, structure_key: str, model_key: str, info: Ma
     return tuple(keys)
 
 
-def _asked(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, tuple[Step, ...]]:
+def _asked(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, tuple[StepIdentity, ...]]:
     """Protocol and steps of a member, made once for all that ask alike."""
     said = canonical_json(dict(info)) if spec.takes_own_settings else ""
     found = spec._asked.get(said)
@@ -261,7 +261,7 @@ def _asked(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, tu
         protocol = _protocol(spec, info)
         requests = property_requests("", "", protocol, numeric_of(spec))
         steps = tuple(
-            Step(request.kind, request.protocol.hash(), request.numeric.key_fields(), request.numerics_revision)
+            StepIdentity(request.kind, request.protocol.hash(), request.numeric.key_fields(), request.numerics_revision)
             for request in requests
         )
         found = spec._asked[said] = protocol, steps

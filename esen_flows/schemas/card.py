@@ -39,7 +39,7 @@ class Checkpoint(Closed):
     parameters: int | None = None
 
 
-class Source(Closed):
+class PublishedSource(Closed):
     """Where a published checkpoint comes from, in its publishers' format.
 
     `sha256` is None where the publishers name none that we could check: the hub's own digest is used then.
@@ -102,7 +102,7 @@ class ModelCard(Closed):
     intended_use: str
     limitations: str = ""
     checkpoint: Checkpoint | None = None
-    source: Source | None = None  # `esen-flows models pull` fetches and converts it
+    source: PublishedSource | None = None  # `esen-flows models pull` fetches and converts it
     architecture: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     recipes: dict[str, tuple[RecipeStage, ...]] = Field(default_factory=dict)  # `esen-flows train NAME`

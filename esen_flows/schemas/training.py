@@ -17,7 +17,7 @@ from esen_flows.schemas.protocols import Frozen
 RANDOM_WEIGHTS = sha256_of("random weights")
 RANDOM_WEIGHTS_LABEL = "random weights"
 
-Errors = list[dict[str, float | str | None]]
+ErrorTable = list[dict[str, float | str | None]]
 
 
 class Split(Frozen):
@@ -93,7 +93,7 @@ class TrainingOutput(Document):
     steps: int
     training_seconds: float
     history: list[dict[str, float | str | None]]
-    errors: Errors
+    errors: ErrorTable
     record: dict[str, Any]
     checkpoint: Array
 
@@ -102,7 +102,7 @@ class EvaluationOutput(Document):
     """Errors of a force field on a dataset: a row per group and one for "all", units in the names."""
 
     structures: int
-    errors: Errors
+    errors: ErrorTable
 
 
 class DatasetDocument(Document):
@@ -135,12 +135,12 @@ class DatasetDocument(Document):
     created_at: datetime
 
 
-def errors_as_rows(errors: Mapping[str, Mapping[str, float]]) -> Errors:
+def errors_as_rows(errors: Mapping[str, Mapping[str, float]]) -> ErrorTable:
     """Errors by group as rows: a group's name may be anything, the name of a field may not."""
     return [{"group": group, **values} for group, values in sorted(errors.items())]
 
 
-def overall(errors: Errors) -> dict[str, float | str | None]:
+def overall(errors: ErrorTable) -> dict[str, float | str | None]:
     """The row of all groups together, without its name; empty if there is none."""
     rows = [row for row in errors if row["group"] == "all"]
     return {name: value for name, value in rows[0].items() if name != "group"} if rows else {}

@@ -117,7 +117,7 @@ def forget_members(store: Store, name: str, plan: str) -> None:
 
 
 @contextmanager
-def alone(store: Store, task: str, complaint: str) -> Iterator[None]:
+def exclusive_lock(store: Store, task: str, complaint: str) -> Iterator[None]:
     """While it lasts, nobody else does the same.
 
     Parameters

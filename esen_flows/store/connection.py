@@ -6,10 +6,10 @@ from typing import Any
 from esen_flows.errors import InputError, ServerUnavailableError
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.database import Database, connect
+from esen_flows.store.exchange.spool import SpoolWriter
+from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.read_only import ReadOnlyDatabase
 from esen_flows.store.results import Store
-from esen_flows.store.spool import SpoolWriter
-from esen_flows.store.spool_store import SpoolStore
 
 _opened: dict[tuple[Any, ...], Store] = {}
 
@@ -54,7 +54,7 @@ def _open(settings: Settings) -> Store:
         return Store(ReadOnlyDatabase(database))
     try:
         _reach(database)
-        store = Store(database, refuge=SpoolWriter(settings.spool_folder, settings.spool_after_seconds))
+        store = Store(database, spool_fallback=SpoolWriter(settings.spool_folder, settings.spool_after_seconds))
         store.sweep()
     except BaseException:
         database.close()

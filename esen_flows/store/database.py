@@ -21,7 +21,7 @@ from pymongo.errors import (
 
 from esen_flows.errors import InputError, ServerUnavailableError, StoreError
 from esen_flows.settings import Settings
-from esen_flows.store.embedded import EmbeddedServer, Lease
+from esen_flows.store.server.embedded import EmbeddedServer, Lease
 
 T = TypeVar("T")
 Row = dict[str, Any]

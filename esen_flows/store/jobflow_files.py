@@ -20,15 +20,19 @@ def job_store_spec(database: Database) -> dict[str, Any]:
     """What jobflow's `JobStore.from_dict` takes: small outputs in `jobs`, what Makers mark as data in `data`.
 
     Data are in GridFS, because a document that is longer than 16 MB would be refused after its computation is done;
-    what is too long without being marked follows them (`RoomyStore`). The specification holds the server's URI with
-    its password.
+    what is too long without being marked follows them (`LargeDocumentJobStore`). The specification holds the server's
+    URI with its password.
     """
     where = {"uri": database.uri, "database": database.database_name, "mongoclient_kwargs": database.client_options}
     documents = {"collection_name": DOCUMENTS, "data_collection": DATA, **where}
     return {
         "@module": "jobflow.core.store",
         "@class": "JobStore",
-        "docs_store": {"@module": "esen_flows.store.roomy_store", "@class": "RoomyStore", **documents},
+        "docs_store": {
+            "@module": "esen_flows.store.large_document_job_store",
+            "@class": "LargeDocumentJobStore",
+            **documents,
+        },
         "additional_stores": {
             DATA: {"@module": "maggma.stores.gridfs", "@class": "GridFSStore", "collection_name": DATA, **where}
         },

@@ -3,9 +3,9 @@
 from jobflow import JobStore
 from maggma.stores import MemoryStore
 
+from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.jobflow_files import job_store_spec
 from esen_flows.store.results import Store
-from esen_flows.store.spool_store import SpoolStore
 
 
 def job_store(store: Store) -> JobStore:

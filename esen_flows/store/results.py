@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _SETTLED: Row = {"$or": [{"failure": None}, {"failure.final": True}]}
 
 
-class Refuge(Protocol):
+class Spool(Protocol):
     """Where results go while there is no server."""
 
     patience_seconds: float  # how long to wait for the server before
@@ -37,7 +37,7 @@ class Refuge(Protocol):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ClaimOutcome:
     """What became of the keys that `claim_many` was given.
 
     Attributes
@@ -55,12 +55,12 @@ class Chunk:
 class Store:
     """Results and structures in one MongoDB database; open it with `open_store`."""
 
-    def __init__(self, database: Database, claims: Claims | None = None, refuge: Refuge | None = None) -> None:
+    def __init__(self, database: Database, claims: Claims | None = None, spool_fallback: Spool | None = None) -> None:
         self._database = database
         self.closed = False
         self._claims = claims or Claims(database)
         self._blobs = BlobStore(database)
-        self._refuge = refuge
+        self._spool_fallback = spool_fallback
         self._away_since: float | None = None
         self._noted_models: set[tuple[str, str]] = set()
 
@@ -125,7 +125,7 @@ class Store:
             time.sleep(min(pause, left))
             pause = min(2 * pause, 2.0)
 
-    def claim_many(self, keys: Iterable[str]) -> Chunk:
+    def claim_many(self, keys: Iterable[str]) -> ClaimOutcome:
         """Claims on those of many keys that have no result and that nobody else computes; it never waits.
 
         Parameters
@@ -140,7 +140,7 @@ class Store:
         self.release_many([claim for claim in claims if claim.key in late])
         ours = tuple(claim for claim in claims if claim.key not in late)
         known = settled | late | {claim.key for claim in ours}
-        return Chunk(
+        return ClaimOutcome(
             claims=ours,
             settled=tuple(key for key in asked if key in settled or key in late),
             leftovers=tuple(key for key in asked if key not in known),
@@ -183,20 +183,20 @@ class Store:
         ------
         ServerUnavailableError : `error`, where there is no spool.
         """
-        if self._refuge is None:
+        if self._spool_fallback is None:
             raise error
-        return not self._keeps_waiting(self._refuge.patience_seconds)
+        return not self._keeps_waiting(self._spool_fallback.patience_seconds)
 
     def keep_apart(self, results: Sequence[tuple[Claim, Row, dict[str, np.ndarray]]]) -> None:
         """Keep packed results in the spool; their claims expire by themselves."""
-        assert self._refuge is not None  # `gives_up_waiting` has said so
+        assert self._spool_fallback is not None  # `gives_up_waiting` has said so
         for claim, row, large in results:
-            self._refuge.keep(row, large, claim.forced)
+            self._spool_fallback.keep(row, large, claim.forced)
         self._claims.let_go([claim for claim, *_ in results])
         what = f"result {results[0][0].key} is" if len(results) == 1 else f"{len(results)} results are"
         logger.warning(
             "the database server is still away; %s kept in %s; merge it later with: esen-flows db ingest %s",
-            what, self._refuge.folder, self._refuge.folder,
+            what, self._spool_fallback.folder, self._spool_fallback.folder,
         )  # fmt: skip
 
     def release(self, claim: Claim) -> None:

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import SCHEMA_VERSION, ResultDocument, StructureData
-from esen_flows.schemas.identity import identify
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import BlobReference, pack, unpack
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.migrations import upgraded
+from esen_flows.structures.identity import identify
 
 LONGEST_BYTES = 12_000_000  # MongoDB takes 16 MB, a driver and a server add some
 _FEW_BYTES = 2000  # many arrays that are short each are too much together: then all but the shortest are kept apart

@@ -14,7 +14,7 @@ from esen_flows.training.config import TrainingConfig
 from esen_flows.training.distributed import World
 from esen_flows.training.initial import starting_point
 from esen_flows.training.state import TrainingState
-from esen_flows.training.train import Run, load_batch, training_step
+from esen_flows.training.train import TrainingRun, load_batch, training_step
 
 EDGES_MEASURED = {"cpu": 3_000, "cuda": 200_000}  # enough to fill the device
 STEPS_MEASURED = 3
@@ -75,7 +75,7 @@ def _seconds_per_edge(config: TrainingConfig, some: Dataset, device: str) -> flo
     start = starting_point(config, some, None)
     world = World(device=torch.device(device))
     state = TrainingState.fresh(start.network.to(world.device), start.scale_ev, start.references_ev, config)
-    run = Run(config, some, some.edge_counts(config.network.cutoff_angstrom), world, state)
+    run = TrainingRun(config, some, some.edge_counts(config.network.cutoff_angstrom), world, state)
     plan = plan_epoch(some, run.edges, config, 0)
     per_edge = []
     for number in range(STEPS_MEASURED + 1):  # the first one is slower, and not counted

@@ -15,7 +15,7 @@ from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
-from esen_flows.training.initial import Start, starting_point, with_references_of
+from esen_flows.training.initial import InitialNetwork, starting_point, with_references_of
 from esen_flows.training.train import Progress, train
 
 REPORT_NAME = "report.json"
@@ -136,7 +136,7 @@ def _errors(checkpoint: Checkpoint, data: Dataset, device: str) -> dict[str, dic
     return evaluate_dataset(EsenForceField(checkpoint, device=device), data)
 
 
-def _translated(data: Dataset, parent: Checkpoint, start: Start) -> Dataset:
+def _translated(data: Dataset, parent: Checkpoint, start: InitialNetwork) -> Dataset:
     """The parent's data as the network at its start would have them: another scale, other element references."""
     factor = start.scale_ev / parent.scale_ev
     old, new = parent.references_ev, start.references_ev

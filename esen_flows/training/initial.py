@@ -26,7 +26,7 @@ _MAY_DIFFER = ("direct_forces", "direct_stress", "denoising", "max_neighbors")
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialNetwork:
     """A network before its first step.
 
     Attributes
@@ -41,7 +41,7 @@ class Start:
     references_ev: dict[int, float]
 
 
-def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoint | None) -> Start:
+def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoint | None) -> InitialNetwork:
     """Random weights with references and scale fitted to the data, or those of `initial`.
 
     Raises
@@ -53,11 +53,11 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
     with torch.no_grad():
         network.get_parameter("energy_block.4.weight").mul_(config.initial_head_factor)
     if initial is None:
-        start = Start(network, force_scale(training), fit_references(training))
+        start = InitialNetwork(network, force_scale(training), fit_references(training))
     else:
         _check_initial(initial, config, training)
         _take_over(network, initial.network, energy_head=config.initial_energy_head)
-        start = Start(network, initial.scale_ev, initial.references_ev)
+        start = InitialNetwork(network, initial.scale_ev, initial.references_ev)
         start = _refitted(start, training, scale=config.scale == "refit", references=config.references == "refit")
     return replace(start, network=prepared(network, config))
 
@@ -118,12 +118,12 @@ def _take_over(network: ESEN, source: ESEN, *, energy_head: bool) -> None:
 
 def with_references_of(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
     """The same force field with element energies refitted to data, for comparisons across zeros of the energy."""
-    start = Start(checkpoint.network, checkpoint.scale_ev, checkpoint.references_ev)
+    start = InitialNetwork(checkpoint.network, checkpoint.scale_ev, checkpoint.references_ev)
     references = _refitted(start, data, scale=False, references=True).references_ev
     return replace(checkpoint, references_ev=references, elements=tuple(references))
 
 
-def _refitted(start: Start, training: Dataset, *, scale: bool, references: bool) -> Start:
+def _refitted(start: InitialNetwork, training: Dataset, *, scale: bool, references: bool) -> InitialNetwork:
     """Scale and element energies, as far as asked for, with which the network as it is meets the labels best.
 
     The scale is that of least squares on forces. Element energies are shifted by the smallest amounts that least
@@ -151,7 +151,7 @@ def _refitted(start: Start, training: Dataset, *, scale: bool, references: bool)
     return replace(start, scale_ev=factor * start.scale_ev, references_ev={**start.references_ev, **known})
 
 
-def _evaluated(start: Start, data: Dataset) -> Iterator[tuple[LabelledStructure, Evaluation]]:
+def _evaluated(start: InitialNetwork, data: Dataset) -> Iterator[tuple[LabelledStructure, Evaluation]]:
     checkpoint = Checkpoint(start.network, start.scale_ev, start.references_ev, tuple(start.references_ev))
     force_field = EsenForceField(checkpoint)
     for first in range(0, len(data), AT_ONCE):

@@ -42,7 +42,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Errors:
+class PredictionErrors:
     """Prediction minus label in eV, eV/Angstrom, eV/Angstrom^3.
 
     Attributes
@@ -57,12 +57,12 @@ class Errors:
     stress: Tensor
 
 
-def errors_of(prediction: EnergyForcesStress, batch: LabelledBatch, scale_ev: float) -> Errors:
+def errors_of(prediction: EnergyForcesStress, batch: LabelledBatch, scale_ev: float) -> PredictionErrors:
     """Errors of a prediction in network units times `scale_ev`."""
     labelled = _labelled(batch).view(-1, 1, 1)
     stress = torch.where(labelled, prediction.stress * scale_ev - torch.nan_to_num(batch.stress), 0.0)
     energy = (prediction.energy * scale_ev - batch.energy) / batch.n_atoms
-    return Errors(energy, prediction.forces * scale_ev - batch.forces, stress)
+    return PredictionErrors(energy, prediction.forces * scale_ev - batch.forces, stress)
 
 
 def training_loss(
@@ -86,7 +86,7 @@ def training_loss(
 
 
 def _absolute(
-    errors: Errors,
+    errors: PredictionErrors,
     prediction: EnergyForcesStress,
     batch: LabelledBatch,
     config: TrainingConfig,
@@ -127,7 +127,9 @@ def _stress_term(errors: Tensor, config: TrainingConfig, counts: Counts) -> Tens
     return isotropic.abs().sum() / stresses + anisotropic.abs().sum() / (5 * stresses)
 
 
-def _relative(errors: Errors, batch: LabelledBatch, config: TrainingConfig, counts: Counts) -> dict[str, Tensor]:
+def _relative(
+    errors: PredictionErrors, batch: LabelledBatch, config: TrainingConfig, counts: Counts
+) -> dict[str, Tensor]:
     """Errors of each structure over its own size of force, stress and energy above the references.
 
     Small rattles decide phonons and conductivity, and an absolute loss hardly sees them.

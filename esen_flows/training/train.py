@@ -30,7 +30,7 @@ from esen_flows.training.denoising import draw_noise, is_noised
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.frames import Frame, LabelledBatch, collate, make_frame
-from esen_flows.training.initial import Start, prepared, starting_point
+from esen_flows.training.initial import InitialNetwork, prepared, starting_point
 from esen_flows.training.loss import Counts, training_loss
 from esen_flows.training.metrics import HISTORY_NAME, STEPS_NAME, Metrics
 from esen_flows.training.schedule import learning_rate_factor
@@ -107,7 +107,7 @@ def train(
         "initial": initial.model_key if initial else None,
     }
     state = _state(folder, identity, config, training, initial, world)
-    run = Run(config, training, training.edge_counts(config.network.cutoff_angstrom), world, state)
+    run = TrainingRun(config, training, training.edge_counts(config.network.cutoff_angstrom), world, state)
     header = {
         "config": config.to_dict(),
         "initial_model_key": identity["initial"],
@@ -129,7 +129,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What all steps of a call share."""
 
     config: TrainingConfig
@@ -152,7 +152,7 @@ def _state(
     if saved is None:
         start = starting_point(config, training, initial)
     else:  # what is fitted to the data is in the file
-        start = Start(prepared(ESEN(config.network), config), saved["scale_ev"], saved["references_ev"])
+        start = InitialNetwork(prepared(ESEN(config.network), config), saved["scale_ev"], saved["references_ev"])
     network = start.network.to(world.device)
     world.share(list(network.state_dict().values()))
     state = TrainingState.fresh(network, start.scale_ev, start.references_ev, config)
@@ -162,7 +162,7 @@ def _state(
 
 
 def _run_epoch(
-    run: Run,
+    run: TrainingRun,
     plan: Epoch,
     stop: "_StopRequest",
     metrics: Metrics | None,
@@ -197,7 +197,7 @@ def _run_epoch(
             raise TrainingInterrupted(state.step, max(state.step, config.epochs * len(plan)))
 
 
-def load_batch(run: Run, plan: Epoch, epoch: int, number: int) -> list[LabelledBatch]:
+def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[LabelledBatch]:
     """This process's part of a batch, in as many passes as its memory asks for."""
     config, state = run.config, run.state
     noised = is_noised(config, epoch, number)
@@ -216,7 +216,7 @@ def load_batch(run: Run, plan: Epoch, epoch: int, number: int) -> list[LabelledB
 
 
 def training_step(
-    run: Run, parts: Sequence[LabelledBatch], rate: float, stop: bool, picks: Sequence[Pick]
+    run: TrainingRun, parts: Sequence[LabelledBatch], rate: float, stop: bool, picks: Sequence[Pick]
 ) -> tuple[dict[str, float], float, bool]:
     """One optimiser step; returns the terms of the loss before it, the gradient's norm, and whether any one stops."""
     state, config, world = run.state, run.config, run.world
@@ -243,7 +243,7 @@ def training_step(
     return values, norm, stops > 0
 
 
-def _backward(run: Run, part: LabelledBatch, counts: Counts) -> dict[str, float]:
+def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str, float]:
     """Add the gradient of one part of a batch, and return its terms of the loss."""
     network, config = run.state.network, run.config
     with torch.autocast(run.world.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
@@ -253,7 +253,7 @@ def _backward(run: Run, part: LabelledBatch, counts: Counts) -> dict[str, float]
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _report(run: Run, values: Mapping[str, float], rate: float, picks: Sequence[Pick]) -> str:
+def _report(run: TrainingRun, values: Mapping[str, float], rate: float, picks: Sequence[Pick]) -> str:
     """What to say of a loss that is not a number: where, and of which structures."""
     forces = [(float(abs(run.training[pick.index].forces).max()), pick.index) for pick in picks]
     worst = ", ".join(f"{index} ({force:.3g} eV/Angstrom)" for force, index in sorted(forces, reverse=True)[:3])
@@ -264,7 +264,9 @@ def _report(run: Run, values: Mapping[str, float], rate: float, picks: Sequence[
     )
 
 
-def _validate(run: Run, validation: Dataset, folder: Path, metrics: Metrics | None, header: Mapping[str, Any]) -> None:
+def _validate(
+    run: TrainingRun, validation: Dataset, folder: Path, metrics: Metrics | None, header: Mapping[str, Any]
+) -> None:
     """Errors of the moving average on held-out structures, into the history and a checkpoint."""
     state, config = run.state, run.config
     averaged = ESEN(config.network).to(getattr(torch, config.dtype))

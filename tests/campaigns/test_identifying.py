@@ -6,7 +6,7 @@ from ase.build import bulk
 from esen_flows.campaigns import identifying
 from esen_flows.campaigns.identifying import Identifier
 from esen_flows.errors import StructureError
-from esen_flows.schemas.identity import identify
+from esen_flows.structures.identity import identify
 
 STRUCTURES = [bulk(symbol) for symbol in ("Si", "Cu", "Mg", "Cs", "Fe")]
 

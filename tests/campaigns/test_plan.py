@@ -15,12 +15,12 @@ from esen_flows.makers.compute import Context, result_document
 from esen_flows.schemas.campaign import CampaignSpec, member_requests
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import Failure, ResultDocument
-from esen_flows.schemas.identity import identify
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.bulk import insert_results
-from esen_flows.store.campaigns import alone, campaign_names, campaign_of, members, set_campaign_state
-from esen_flows.store.query import query_structures
+from esen_flows.store.campaigns import campaign_names, campaign_of, exclusive_lock, members, set_campaign_state
+from esen_flows.store.queries.query import query_structures
 from esen_flows.store.results import Store
+from esen_flows.structures.identity import identify
 
 pytestmark = pytest.mark.mongod
 METALS = ("Cu", "Ag", "Au", "Ni")
@@ -110,7 +110,7 @@ def test_a_name_is_one_campaign(store: Store, crystals: Path) -> None:
 def test_two_do_not_plan_the_same_at_once(store: Store, crystals: Path) -> None:
     spec = spec_of(crystals)
     with (
-        alone(store, f"campaign {spec.name} plan", "taken"),
+        exclusive_lock(store, f"campaign {spec.name} plan", "taken"),
         pytest.raises(ClaimedElsewhereError, match="another process is planning"),
     ):
         planned(store, spec)

@@ -13,7 +13,7 @@ from esen_flows.campaigns.report import write_report
 from esen_flows.campaigns.status import Share
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
-from esen_flows.store.fields import SUMMARIES
+from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod

@@ -18,13 +18,13 @@ from esen_flows.makers.compute import Context, result_document
 from esen_flows.makers.summaries import relax_summary
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import RelaxOutput, StructureData
-from esen_flows.schemas.identity import identify
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
 from esen_flows.schemas.requests import relax_request
 from esen_flows.settings import get_settings
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.results import Store
+from esen_flows.structures.identity import identify
 
 SILICON, COPPER = bulk("Si"), bulk("Cu")
 PHONOPY = """\

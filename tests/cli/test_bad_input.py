@@ -126,10 +126,10 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_structure_beyond_all_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def vast(question: object) -> None:
+    def vast(request: object) -> None:
         raise MemoryError("Unable to allocate 366. GiB for an array")
 
-    monkeypatch.setattr("esen_flows.cli.properties.answered", vast)
+    monkeypatch.setattr("esen_flows.cli.commands.properties.answered", vast)
     result = run("phonon", write_silicon(tmp_path))
     check(result, 1, "Unable to allocate 366. GiB for an array; take a smaller structure", tmp_path / "home")
 
@@ -168,7 +168,7 @@ def test_a_slab_may_relax_without_its_cell(run: Run, tmp_path: Path) -> None:
 def test_a_third_party_force_field_is_not_compiled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = read_card("sevennet_l3i5")
     reference = ModelReference(card.name, "0" * 64, card.name, None, card, True, "O3", "float32")
-    monkeypatch.setattr("esen_flows.cli.questions.resolve_model", lambda text: reference)  # needs no sevenn
+    monkeypatch.setattr("esen_flows.cli.property_request.resolve_model", lambda text: reference)  # needs no sevenn
     answer = run("kappa", write_silicon(tmp_path), "--compile", model="sevennet_l3i5")
     check(answer, 2, "own networks", tmp_path / "home")
 
@@ -188,7 +188,7 @@ def test_ctrl_c_is_answered(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt(*words)
 
-    monkeypatch.setattr("esen_flows.cli.properties.ask", interrupted)
+    monkeypatch.setattr("esen_flows.cli.commands.properties.ask", interrupted)
     code, out, err = run("relax", write_silicon(tmp_path))
     assert (code, out, err.count("\n")) == (130, "", 1)
     assert err.startswith(f"esen-flows: {said}")

@@ -76,7 +76,7 @@ def test_a_full_disk_hides_no_answer(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("esen_flows.cli.artefacts.write_artefacts", full)
+    monkeypatch.setattr("esen_flows.cli.output.artefacts.write_artefacts", full)
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "o") == 1
     told = capsys.readouterr()
     assert "lattice constant a" in told.out
@@ -177,7 +177,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the t
 import esen_flows.forcefield.load as load
 from ase.calculators.emt import EMT
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party import AseForceField
+from esen_flows.forcefield.third_party.packages import AseForceField
 
 class Slow(AseForceField):
     def evaluate(self, structures):

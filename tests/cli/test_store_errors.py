@@ -12,7 +12,7 @@ from ase.io import write
 from esen_flows.cli.app import main
 from esen_flows.settings import get_settings
 from esen_flows.store.host import Host
-from esen_flows.store.layout import Layout, Owner
+from esen_flows.store.server.layout import Layout, Owner
 
 Ask = Callable[..., str]
 COMMANDS = (("query", "relax"), ("show", "0123abcd"), ("db", "verify"), ("db", "export", "all.tar"))
@@ -112,11 +112,11 @@ def test_documents_of_a_newer_version(
     for words, change in changes.items():
         copper.store.database["results"].update_one({}, {"$set": change})
         row = copper.store.database["results"].find_one({})
-        questions = [("show", key)]
+        requests = [("show", key)]
         if change.get("kind") != "superconductivity":  # else no query asks for it
-            questions += [("query", "relax"), ("query", "relax", "--format", "csv", "--output", "file.csv")]
-        for question in questions:
-            message = refused(*question)
+            requests += [("query", "relax"), ("query", "relax", "--format", "csv", "--output", "file.csv")]
+        for request in requests:
+            message = refused(*request)
             assert words in message
             assert key in message
         assert copper.store.database["results"].find_one({}) == row

@@ -81,7 +81,7 @@ def test_a_firework_whose_worker_was_killed_can_be_run_again(
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--submit") == 0
     printed = capsys.readouterr().out
     assert "fireworks 1 (RUNNING)" in printed
-    assert "esen-flows campaign heal" in printed
+    assert "esen-flows campaign recover" in printed
 
 
 def test_a_training_is_submitted_with_its_data(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

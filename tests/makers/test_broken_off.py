@@ -9,15 +9,15 @@ from jobflow import run_locally
 
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.jobs import parent_output
-from esen_flows.makers.progress import listening
-from esen_flows.makers.stopping import Stopped
 from esen_flows.physics.lattice import anharmonic
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.progress import listening
 from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol, TransportProtocol
+from esen_flows.stopping import Stopped
 from esen_flows.store.jobflow_store import job_store
-from esen_flows.store.unfinished import COLLECTION
+from esen_flows.store.partial_results import COLLECTION
 
 pytestmark = pytest.mark.mongod
 PROTOCOL = ConductivityProtocol(

@@ -14,10 +14,11 @@ from ase import Atoms
 from ase.build import bulk
 from jobflow import Response
 
+from esen_flows import stopping
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.forcefield import load
-from esen_flows.forcefield.third_party import AseForceField, emt
-from esen_flows.makers import jobs, stopping
+from esen_flows.forcefield.third_party.packages import AseForceField, emt
+from esen_flows.makers import jobs
 from esen_flows.makers.chunks import ChunkWork, chunk_job
 from esen_flows.schemas.campaign import CampaignSpec, member_keys
 from esen_flows.schemas.card import resolve_model
@@ -25,7 +26,7 @@ from esen_flows.settings import Settings
 from esen_flows.store import campaigns
 from esen_flows.store.bulk import put_structures
 from esen_flows.store.connection import open_store
-from esen_flows.store.ingest import ingest
+from esen_flows.store.exchange.ingest import ingest
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod

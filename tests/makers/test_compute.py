@@ -6,11 +6,11 @@ import pytest
 
 from esen_flows.errors import ClaimedElsewhereError, EvaluationError, ImaginaryModesError, ModelError, StoreError
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
-from esen_flows.makers.progress import listening
-from esen_flows.makers.stopping import Stopped
+from esen_flows.progress import listening
 from esen_flows.schemas.documents import Document
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest, relax_request
+from esen_flows.stopping import Stopped
 from esen_flows.store.claims import Claim
 
 pytestmark = pytest.mark.mongod

@@ -13,8 +13,8 @@ from esen_flows.errors import ModelError, NotConservativeError, NotConvergedErro
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker
-from esen_flows.makers.progress import listening
 from esen_flows.makers.relax import RelaxMaker
+from esen_flows.progress import listening
 from esen_flows.schemas.documents import ConductivityOutput, PhononOutput
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import (
@@ -216,7 +216,7 @@ def test_autodiff_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatc
 def test_pymatgen_structures_are_the_same_request(header_only_checkpoint: Any) -> None:
     from pymatgen.core import Lattice, Structure
 
-    from esen_flows.makers.structures import as_atoms
+    from esen_flows.structures.conversion import as_atoms
 
     structure = Structure(Lattice.cubic(5.43), ["Si"], [[0, 0, 0]])
     job = RelaxMaker(force_field_name=str(header_only_checkpoint)).make(structure)

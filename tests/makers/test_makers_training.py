@@ -18,7 +18,6 @@ from monty.json import MontyDecoder, MontyEncoder
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.forcefield import load
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.makers.progress import listening
 from esen_flows.makers.relax import RelaxMaker
 from esen_flows.makers.training import (
     EvaluateMaker,
@@ -28,19 +27,20 @@ from esen_flows.makers.training import (
     TrainMaker,
     trained_force_field,
 )
+from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationOutput, Split, TrainingOutput
 from esen_flows.settings import get_settings
-from esen_flows.store.crystals import stream_atoms
 from esen_flows.store.datasets import dataset_document, fetch_dataset
-from esen_flows.store.fields import SUMMARIES
 from esen_flows.store.jobflow_files import write_jobflow_files
 from esen_flows.store.jobflow_store import job_store
 from esen_flows.store.models import stored_model
-from esen_flows.store.query import query
+from esen_flows.store.queries.crystals import stream_atoms
+from esen_flows.store.queries.fields import SUMMARIES
+from esen_flows.store.queries.query import query
 from esen_flows.store.trained_models import trained_model_path
-from esen_flows.store.verify import verify
+from esen_flows.store.upkeep.verify import verify
 from esen_flows.training.config import config_from_dict
 from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
 

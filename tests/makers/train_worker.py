@@ -8,8 +8,8 @@ import sys
 from copper_stages import stage
 from jobflow import run_locally
 
-from esen_flows.makers.progress import listening
 from esen_flows.makers.training import TrainMaker
+from esen_flows.progress import listening
 from esen_flows.store.connection import open_store
 from esen_flows.store.jobflow_store import job_store
 

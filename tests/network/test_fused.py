@@ -14,7 +14,7 @@ from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.edges import EdgeGeometry
 from esen_flows.network.esen import ESEN
 from esen_flows.network.fused import EdgeSum
-from esen_flows.network.steps import Edges
+from esen_flows.network.steps import ChunkedEdges
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,7 +73,7 @@ def test_gradients_and_gradients_of_gradients(part: int) -> None:
     geometry, (x, rotation, envelope, basis) = edge_inputs(made, 4)
     x = x[:3].requires_grad_(True)
     geometry = replace(geometry, source=geometry.source % 3, target=(geometry.target % 3).sort().values)
-    edges = Edges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), 3, None)
+    edges = ChunkedEdges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), 3, None)
     blocks = (rotation != 0).double()
 
     def total(x: torch.Tensor, rotation: torch.Tensor, envelope: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:

@@ -5,13 +5,13 @@ from ase.build import bulk
 
 from esen_flows.errors import StructureError, SymmetryBrokenError
 from esen_flows.forcefield.contract import Evaluation
-from esen_flows.physics.relax_start import Path, output_of, start_of
+from esen_flows.physics.relax_start import RelaxationTrajectory, output_of, start_of
 from esen_flows.schemas.protocols import RelaxProtocol
 
 
-def path_to(atoms: Atoms) -> Path:
+def path_to(atoms: Atoms) -> RelaxationTrajectory:
     nothing = Evaluation(0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
-    return Path(atoms, atoms.cell.array, nothing, fmax=0.0, converged=True, energies=[0.0])
+    return RelaxationTrajectory(atoms, atoms.cell.array, nothing, fmax=0.0, converged=True, energies=[0.0])
 
 
 def test_symmetry_that_was_lost_in_spite_of_a_constraint_is_a_failure() -> None:

@@ -19,7 +19,7 @@ from esen_flows.schemas.campaign import (
 from esen_flows.schemas.named_protocols import conductivity_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
 from esen_flows.schemas.requests import conductivity_requests, relax_request
-from esen_flows.store.fields import SUMMARIES
+from esen_flows.store.queries.fields import SUMMARIES
 
 STRUCTURE, MODEL = "aa" * 32, "bb" * 32
 LEAD_TELLURIDE = {

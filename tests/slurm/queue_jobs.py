@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobflow import job
 
-from esen_flows.makers.stopping import raise_if_stopping
+from esen_flows.stopping import raise_if_stopping
 
 
 def note(file: str, *words: object) -> int:

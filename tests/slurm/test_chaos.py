@@ -23,17 +23,17 @@ from one_node import ENDED, SlurmSite, wait_for
 
 from esen_flows.campaigns import pack
 from esen_flows.campaigns.control import submit_campaign
-from esen_flows.campaigns.heal import heal
-from esen_flows.campaigns.launchers import fill
 from esen_flows.campaigns.plan import plan
 from esen_flows.campaigns.spec import read_spec
 from esen_flows.campaigns.status import campaign_status
 from esen_flows.errors import StoreError
+from esen_flows.queue.launchers import fill
+from esen_flows.queue.recover import recover
 from esen_flows.settings import Settings
 from esen_flows.store.campaigns import runs
 from esen_flows.store.connection import open_store
-from esen_flows.store.mongod import find_mongod
 from esen_flows.store.results import Store
+from esen_flows.store.server.mongod import find_mongod
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mongod, pytest.mark.slow]
 
@@ -143,7 +143,7 @@ class Chaos:
             names = dict(item.split("=", 1) for item in (one.decode(errors="replace") for one in raw) if "=" in item)
             if names.get("CHAOS_LOG") != str(self.log):
                 continue
-            child = b"esen_flows.campaigns.worker_child" in words
+            child = b"esen_flows.queue.worker_child" in words
             if child or b"worker" in words[1:3]:
                 gpu = names.get("CUDA_VISIBLE_DEVICES", "")
                 found.append(Process(int(folder.name), names.get("SLURM_JOB_ID", ""), gpu, child, parent))
@@ -289,7 +289,7 @@ def live_through(chaos: Chaos) -> None:
 def test_every_result_is_there_once(chaos: Chaos) -> None:
     live_through(chaos)
     wait_for("the end of all jobs", lambda: not chaos.site.run("squeue", "--noheader").strip(), 180)
-    print(heal(chaos.store))
+    print(recover(chaos.store))
     statuses = [campaign_status(chaos.store, name) for name in CAMPAIGNS]
     assert [(status.finished, status.failed, status.pending) for status in statuses] == [(260, 0, 0), (40, 0, 0)]
     results = chaos.store.database["results"]

@@ -15,9 +15,9 @@ from ase.build import bulk
 from jobflow import Flow
 from one_node import SlurmSite, wait_for
 
-from esen_flows.campaigns.launchers import fill
-from esen_flows.campaigns.submit import submit
 from esen_flows.makers.relax import RelaxMaker
+from esen_flows.queue.launchers import fill
+from esen_flows.queue.submit import submit
 from esen_flows.store.jobflow_files import write_jobflow_files
 from esen_flows.store.results import Store
 

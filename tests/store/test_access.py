@@ -21,11 +21,11 @@ from esen_flows.settings import Settings, get_settings
 from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
 from esen_flows.store.jobflow_files import write_jobflow_files
-from esen_flows.store.maintenance import collect_garbage, size
-from esen_flows.store.mongod import find_mongod
-from esen_flows.store.query import query
+from esen_flows.store.queries.query import query
 from esen_flows.store.results import Store
-from esen_flows.store.verify import verify
+from esen_flows.store.server.mongod import find_mongod
+from esen_flows.store.upkeep.maintenance import collect_garbage, size
+from esen_flows.store.upkeep.verify import verify
 
 KEY = key_of("one")
 

@@ -16,7 +16,7 @@ from esen_flows.store.results import Store
 
 def test_imports_are_light() -> None:
     code = (
-        "import sys, esen_flows.store.connection, esen_flows.store.query, esen_flows.store.embedded\n"
+        "import sys, esen_flows.store.connection, esen_flows.store.queries.query, esen_flows.store.server.embedded\n"
         "print({'torch', 'atomate2', 'jobflow', 'maggma', 'phonopy', 'pymatgen', 'fireworks'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -24,7 +24,7 @@ def test_imports_are_light() -> None:
 
 
 def test_the_keeper_needs_the_standard_library_alone() -> None:
-    code = "import sys, esen_flows.store.keeper; print({'pymongo', 'numpy', 'pydantic'} & set(sys.modules))"
+    code = "import sys, esen_flows.store.server.keeper; print({'pymongo', 'numpy', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

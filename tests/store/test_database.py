@@ -45,7 +45,7 @@ def test_indexes_are_made_once(store: "Store") -> None:
 @pytest.mark.mongod
 @pytest.mark.parametrize("victim", ["mongod_pid", "keeper_pid"])
 def test_operations_outlive_a_kill(embedded_settings: Settings, tmp_path: Path, victim: str) -> None:
-    from esen_flows.store import embedded
+    from esen_flows.store.server import embedded
 
     settings = embedded_settings.model_copy(update={"data_dir": tmp_path})
     database = connect(settings)

@@ -36,7 +36,7 @@ def test_the_files_hold_the_settings_and_are_private(remote: Database, tmp_path:
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
     jobflow, launchpad, worker = (yaml.safe_load(path.read_text()) for path in paths)
     docs, data = jobflow["JOB_STORE"]["docs_store"], jobflow["JOB_STORE"]["additional_stores"]["data"]
-    assert docs["@class"] == "RoomyStore"
+    assert docs["@class"] == "LargeDocumentJobStore"
     assert data["@class"] == "GridFSStore"
     for where in (docs, data):
         assert (where["uri"], where["database"]) == (URI, "group")

@@ -47,10 +47,10 @@ def test_what_does_not_fit_is_moved_and_found_again(store: "Store", monkeypatch:
         warnings.simplefilter("ignore")
         from jobflow import job, run_locally
 
-        from esen_flows.store import roomy_store
+        from esen_flows.store import large_document_job_store
         from esen_flows.store.jobflow_store import job_store
 
-    monkeypatch.setattr(roomy_store, "LIMIT_BYTES", 3000)
+    monkeypatch.setattr(large_document_job_store, "LIMIT_BYTES", 3000)
 
     @job
     def make() -> dict[str, object]:

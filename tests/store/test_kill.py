@@ -18,9 +18,9 @@ from result_documents import key_of
 from under_fire import Fight, check_whole, kill_rounds
 
 from esen_flows.settings import Settings
-from esen_flows.store import embedded
 from esen_flows.store.connection import open_store
-from esen_flows.store.mongod import find_mongod
+from esen_flows.store.server import embedded
+from esen_flows.store.server.mongod import find_mongod
 
 pytestmark = [pytest.mark.mongod, pytest.mark.slow]
 WRITER = Path(__file__).with_name("kill_writer.py")

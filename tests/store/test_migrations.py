@@ -13,8 +13,8 @@ from esen_flows.schemas.documents import SCHEMA_VERSION
 from esen_flows.store import migrations
 from esen_flows.store.claims import Claim
 from esen_flows.store.migrations import MigrationReport, migrate, upgraded
-from esen_flows.store.query import query, query_structures
-from esen_flows.store.verify import verify
+from esen_flows.store.queries.query import query, query_structures
+from esen_flows.store.upkeep.verify import verify
 
 if TYPE_CHECKING:
     from esen_flows.store.database import Row

@@ -9,9 +9,9 @@ from whole_store import commit, put_relaxation
 
 from esen_flows.schemas.card import resolve_model
 from esen_flows.store.bulk import insert_results
+from esen_flows.store.exchange.transfer import export_archive, import_archive
 from esen_flows.store.models import model_problems, note_models, stored_model
-from esen_flows.store.transfer import export_archive, import_archive
-from esen_flows.store.verify import verify
+from esen_flows.store.upkeep.verify import verify
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store

@@ -14,9 +14,9 @@ from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError, StoreError
 from esen_flows.store.connection import open_store
 from esen_flows.store.datasets import dataset_document, fetch_dataset, list_datasets, store_dataset
-from esen_flows.store.maintenance import collect_garbage
-from esen_flows.store.transfer import export_archive, import_archive
-from esen_flows.store.verify import verify
+from esen_flows.store.exchange.transfer import export_archive, import_archive
+from esen_flows.store.upkeep.maintenance import collect_garbage
+from esen_flows.store.upkeep.verify import verify
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store

@@ -18,9 +18,9 @@ from replica_set import ReplicaSet
 from result_documents import key_of, large_array
 
 from esen_flows.settings import Settings
-from esen_flows.store import embedded
 from esen_flows.store.connection import open_store
 from esen_flows.store.results import Store
+from esen_flows.store.server import embedded
 
 Process = subprocess.Popen[str]
 WORKER = Path(__file__).with_name("kill_worker.py")

@@ -14,7 +14,7 @@ from esen_flows.data.extxyz import read_labelled, read_provenance
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration, Evaluation
 from esen_flows.forcefield.symmetrized import InversionAveraged
-from esen_flows.forcefield.third_party import AseForceField
+from esen_flows.forcefield.third_party.packages import AseForceField
 from esen_flows.training.label import label, merge, shard_path
 
 

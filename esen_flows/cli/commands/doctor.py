@@ -1,0 +1,107 @@
+"""`esen-flows doctor`: what is installed and what it would use, without starting anything and without secrets."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from esen_flows import __version__
+from esen_flows.errors import EsenFlowsError
+from esen_flows.settings import Settings, get_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor() -> None:
+    """Report versions, database, devices, threads and allocator; exit code 1 if something needed is missing."""
+    table = Table(show_header=False)
+    broken = False
+    for name, value, good in checks():
+        table.add_row(name, value if good else f"[red]{value}[/red]")
+        broken = broken or not good
+    Console().print(table)
+    if broken:
+        raise typer.Exit(1)
+
+
+def checks() -> Iterator[tuple[str, str, bool]]:
+    """Name, finding, and whether it is as it should be."""
+    from esen_flows.schemas.provenance import git_revision, library_versions
+
+    yield "esen_flows", f"{__version__}{f' ({git_revision()})' if git_revision() else ''}", True
+    yield "python", f"{platform.python_version()} ({sys.executable})", True
+    yield "machine", f"{platform.platform()}, {os.cpu_count()} CPUs", True
+    for library, version in library_versions().items():
+        yield library, version, True
+    yield from _database()
+    yield from _compute()
+    yield from _models()
+
+
+def _database() -> Iterator[tuple[str, str, bool]]:
+    settings = get_settings()
+    yield "database", settings.database, True
+    if settings.mongo_uri is not None:
+        yield "server", "the one of ESEN_FLOWS_MONGO_URI (not shown, it may hold a password)", True
+        return
+    yield from _private_server(settings)
+
+
+def _private_server(settings: Settings) -> Iterator[tuple[str, str, bool]]:
+    from esen_flows.store.host import Host
+    from esen_flows.store.server.embedded import status
+    from esen_flows.store.server.mongod import find_mongod
+
+    try:
+        mongod = find_mongod(settings.mongod)
+        yield "mongod", f"{mongod.version} ({mongod.binary})", True
+    except EsenFlowsError as error:
+        yield "mongod", str(error), False
+    if Host().lacks_avx():
+        yield "processor", "no AVX: mongod 5 and later cannot run here; set ESEN_FLOWS_MONGO_URI", False
+    network = Host().network_file_system(settings.data_dir)
+    note = f" is on a network file system ({network[0]}); set ESEN_FLOWS_DATA_DIR to a local disk" if network else ""
+    yield "data", f"{settings.data_dir}{note}", not network
+    running = status(settings)["running"]
+    yield "server", "running" if running else "not running; starts when it is needed", True
+
+
+def _compute() -> Iterator[tuple[str, str, bool]]:
+    from esen_flows.cli.machine import tune_allocator
+
+    try:
+        import torch
+    except ImportError as error:
+        yield "torch", f"cannot be imported: {error}", False
+        return
+    yield "threads", f"{torch.get_num_threads()} (ESEN_FLOWS_THREADS, OMP_NUM_THREADS)", True
+    devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
+    yield "devices", ", ".join(devices), True
+    from esen_flows.network.native import status
+
+    yield "kernels", status(), True
+    tuned = tune_allocator()
+    yield "allocator", "glibc, tuned while computing" if tuned else "not glibc: left as it is (slower on CPUs)", True
+
+
+def _models() -> Iterator[tuple[str, str, bool]]:
+    from esen_flows.schemas.card import list_cards, read_card, resolve_model
+
+    for name in list_cards():
+        try:
+            yield f"model {name}", resolve_model(name).key[:12], True
+        except EsenFlowsError as error:
+            card = read_card(name)
+            if card.source is not None:
+                yield f"model {name}", f"not fetched: esen-flows models pull {name}", True
+            elif card.recipes and card.checkpoint is None:
+                yield f"model {name}", f"a recipe: esen-flows train {name}", True
+            else:
+                yield f"model {name}", str(error), False

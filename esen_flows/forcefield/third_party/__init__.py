@@ -1,0 +1,1 @@
+"""Force fields of other packages, one file each."""

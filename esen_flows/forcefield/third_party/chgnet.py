@@ -1,0 +1,144 @@
+"""CHGNet behind the contract, in float32 as published, or in float64; structures are evaluated in batches."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.units import GPa
+
+from esen_flows.errors import ModelError, StructureError
+from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.forcefield.third_party.packages import check_structures, not_finite
+from esen_flows.schemas.keys import third_party_key
+
+# MPtrj, which it was trained on, has all elements up to Pu but Po, At, Rn, Fr and Ra.
+ELEMENTS = frozenset(range(1, 95)) - frozenset(range(84, 89))
+# On one CPU thread batches save a quarter of the time for cells of 8 atoms, and nothing for 64.
+ATOMS_PER_BATCH = 128
+
+
+class ChgnetForceField(ForceField):
+    """CHGNet by the package's own `CHGNet.predict_graph`; its magnetic moments are not asked for.
+
+    Parameters
+    ----------
+    network : a `chgnet.model.model.CHGNet`.
+    model : its name in the package, such as "0.3.0".
+    package_version : of chgnet; part of the key.
+    dtype : of the arithmetic.
+    """
+
+    def __init__(self, network: Any, model: str, package_version: str, dtype: Literal["float32", "float64"]) -> None:
+        self.key = third_party_key("chgnet", package_version, {"model": model})
+        self.label = f"CHGNet {model} (chgnet {package_version})"
+        self.declaration = Declaration(
+            conservative=True,
+            equivariance="O3",  # its features are distances and angles
+            differentiable=False,
+            elements=ELEMENTS,
+            dtype=dtype,
+            cutoff_angstrom=float(network.graph_converter.atom_graph_cutoff),
+            # No jump was found, but an energy that bends on a scale of 0.01 Angstrom: a third derivative of perfect
+            # silicon is 103 eV/Angstrom^3 by differences of 0.001 Angstrom, 25 by 0.01, and of the other sign by 0.03.
+            smooth=False,
+        )
+        self.force_evaluations = 0
+        self._network = network.double() if dtype == "float64" else network
+        self._network.graph_converter.set_isolated_atom_response("ignore")
+        # Counts of elements, for the reference energies, are made in float32 (exact).
+        if dtype == "float64":
+            self._network.composition_model.fc.register_forward_pre_hook(lambda _, arguments: (arguments[0].double(),))
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+        """Energies (eV), forces (eV/Angstrom) and stresses (eV/Angstrom^3), one Evaluation per structure, in order.
+
+        Raises
+        ------
+        StructureError, UnknownElementError : before anything is computed, naming the structure.
+        EvaluationError : a result is NaN or infinite.
+        """
+        check_structures(structures, self.declaration.elements, self.label)
+        for index, atoms in enumerate(structures):
+            if not atoms.pbc.all() or atoms.cell.rank < 3:
+                raise StructureError(
+                    f"structure {index} ({atoms.get_chemical_formula()}) is not periodic in three directions, and "
+                    f"{self.label!r} is for crystals; give it a cell with vacuum and pbc=True"
+                )
+        results: list[Evaluation] = []
+        first = 0
+        while first < len(structures):
+            last, atoms_in_batch = first + 1, len(structures[first])
+            while last < len(structures) and atoms_in_batch + len(structures[last]) <= ATOMS_PER_BATCH:
+                atoms_in_batch += len(structures[last])
+                last += 1
+            results += self._evaluate_batch(structures[first:last], first)
+            first = last
+        return results
+
+    def _evaluate_batch(self, structures: Sequence[Atoms], first: int) -> list[Evaluation]:
+        with warnings.catch_warnings():
+            # About a volume that nobody differentiates, and about rare gases.
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
+            warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+            graphs = [self._graph(atoms) for atoms in structures]
+            predictions = self._network.predict_graph(graphs, task="efs", batch_size=len(graphs))
+        if len(graphs) == 1:  # then it is not a list
+            predictions = [predictions]
+        self.force_evaluations += len(structures)
+        results = []
+        for index, (atoms, found) in enumerate(zip(structures, predictions, strict=True), start=first):
+            energy = float(found["e"]) * len(atoms)
+            forces, stress = (np.array(found[name], dtype=np.float64) for name in ("f", "s"))
+            if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
+                raise not_finite(self.label, index, atoms)
+            results.append(Evaluation(energy=energy, forces=forces, stress=stress * GPa))
+        return results
+
+    def _graph(self, atoms: Atoms) -> Any:
+        from pymatgen.core import Structure
+
+        structure = Structure(atoms.cell.array, atoms.numbers, atoms.positions, coords_are_cartesian=True)
+        graph = self._network.graph_converter(structure)
+        if self.declaration.dtype == "float64":  # the converter rounds to float32
+            graph.atom_frac_coord = torch.tensor(structure.frac_coords, dtype=torch.float64, requires_grad=True)
+            graph.lattice = torch.tensor(atoms.cell.array, dtype=torch.float64, requires_grad=True)
+            graph.neighbor_image = graph.neighbor_image.double()
+        return graph.to(next(self._network.parameters()).device)
+
+
+def chgnet(
+    model: str = "0.3.0", device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
+) -> ChgnetForceField:
+    """CHGNet with the weights that its wheel carries (0.3.0, 0.2.0, r2scan).
+
+    Deng et al., Nat. Mach. Intell. 5, 1031 (2023).
+
+    Parameters
+    ----------
+    model : name of the weights.
+    device : a torch device; not part of the key.
+    dtype : float32 is what its authors use. float64 takes the same weights through float64 arithmetic, a quarter
+        slower; like the dtype of our own networks it is not part of the model key, but of the result's.
+
+    Raises
+    ------
+    ModelError : chgnet is not installed, or does not know the model.
+    """
+    try:
+        from chgnet.model.model import CHGNet
+    except ImportError as error:
+        raise ModelError(
+            f"the force field CHGNet {model} needs the package chgnet ({error}); pip install 'esen_flows[chgnet]'"
+        ) from error
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces its size
+        try:
+            network = CHGNet.load(model_name=model, use_device="cpu", verbose=False)
+        except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+            raise ModelError(f"chgnet cannot load {model!r} ({error}); try 0.3.0") from error
+    return ChgnetForceField(network.to(device), model, version("chgnet"), dtype)

@@ -1,0 +1,1 @@
+"""FireWorks and workers: submission, the worker, recovery of lost runs, allocations, launchers."""

@@ -1,0 +1,1 @@
+"""Results outside the database: the spool and archives."""

@@ -1,0 +1,1 @@
+"""Finding results and structures: filters, conditions, columns, tables."""

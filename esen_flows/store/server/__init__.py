@@ -1,0 +1,1 @@
+"""The private mongod: starting, keeping and stopping it."""

@@ -1,0 +1,1 @@
+"""Verifying and cleaning the database."""

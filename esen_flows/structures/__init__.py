@@ -1,0 +1,1 @@
+"""Structures: reading files, identity, checks, conversion."""

@@ -1,0 +1,27 @@
+"""What results are set beside, and what not."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from esen_flows.cli.output.report import references_of
+from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.protocols import HarmonicProtocol, NumericSettings, PhononProtocol
+from esen_flows.schemas.provenance import build_provenance
+
+
+@pytest.mark.parametrize("charged", [False, True])
+def test_cards_say_nothing_of_frequencies_with_born_charges(charged: bool) -> None:
+    """The labeller's 6.1 THz of NaCl is transverse; with charges the highest frequency is longitudinal, at 7.1."""
+    protocol, model = HarmonicProtocol.of(PhononProtocol()), resolve_model("esen_nano")
+    document = ResultDocument(
+        kind="phonon", key="ab" * 32, parent_key="cd" * 32, structure_key="ef" * 32, model_key=model.key,
+        model_label="esen_nano", protocol=protocol.model_dump(mode="json"), protocol_hash=protocol.hash(),
+        numeric=NumericSettings().model_dump(), numerics_revision=1, state="finished", formula="NaCl",
+        chemsys="Cl-Na", elements=["Cl", "Na"], nsites=2, space_group_number=225, space_group_symbol="Fm-3m",
+        summary={"max_frequency_thz": 7.1, "a_angstrom": 5.69, **({"nac": True} if charged else {})}, output=None,
+        provenance=build_provenance(device="cpu", threads=1, seconds=1.0, force_evaluations=0),
+        created_at=datetime.now(UTC),
+    )  # fmt: skip
+    assert [len(references_of(document, field)) for field in ("max_frequency_thz", "a_angstrom")] == [not charged, 1]

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.io import write
+
+from esen_flows.cli.app import main
+from esen_flows.cli.overrides import UsageError
+from esen_flows.cli.property_request import AnyProtocol, build_request, vary_request
+from esen_flows.errors import InputError, NotDifferentiableError
+from esen_flows.schemas.named_protocols import phonon_protocol
+from esen_flows.schemas.protocols import PhononProtocol
+
+AUTODIFF = ["displacement.force_constants=autodiff"]
+
+
+@pytest.fixture
+def silicon(tmp_path: Path) -> Path:
+    write(tmp_path / "Si.cif", bulk("Si", "diamond", a=5.47))
+    return tmp_path / "Si.cif"
+
+
+@pytest.mark.parametrize("kind", ["phonon", "conductivity"])
+def test_autodiff_is_a_setting_of_the_forces(silicon: Path, header_only_checkpoint: Path, kind: str) -> None:
+    plain, exact = (
+        build_request(kind, silicon, str(header_only_checkpoint), set_, None, "cpu") for set_ in ([], AUTODIFF)
+    )
+    assert exact.protocol.displacement.force_constants == "autodiff"
+    assert plain.steps[0].key == exact.steps[0].key  # one relaxation serves both
+    assert all(one.key != other.key for one, other in zip(plain.steps[1:], exact.steps[1:], strict=True))
+
+
+def test_autodiff_by_a_foreign_force_field_is_refused_at_once(silicon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esen_flows.schemas.card.version", lambda package: "0.13.0")
+    build_request("phonon", silicon, "sevennet_l3i5", [], None, "cpu")
+    with pytest.raises(NotDifferentiableError, match="use force_constants=finite_displacement"):
+        build_request("phonon", silicon, "sevennet_l3i5", AUTODIFF, None, "cpu")
+
+
+def test_a_protocol_by_name_is_that_of_its_property(silicon: Path, header_only_checkpoint: Path) -> None:
+    def asked(kind: str, name: str) -> AnyProtocol:
+        return build_request(kind, silicon, str(header_only_checkpoint), [], None, "cpu", protocol_name=name).protocol
+
+    assert asked("phonon", "general") == PhononProtocol()
+    assert asked("phonon", "mdr") == phonon_protocol("mdr", {})
+    with pytest.raises(InputError, match="no protocol 'phonondb-v1' of a phonon; there are general, mdr"):
+        asked("phonon", "phonondb-v1")
+    with pytest.raises(InputError, match="no protocol 'mdr' of a conductivity"):
+        asked("conductivity", "mdr")
+
+
+@pytest.mark.parametrize("kind", ["phonon", "conductivity"])
+def test_born_charges_make_another_question_of_the_same_forces(
+    silicon: Path, header_only_checkpoint: Path, kind: str
+) -> None:
+    born = silicon.with_name("BORN")
+    born.write_text("14.4\n12 0 0 0 12 0 0 0 12\n0 0 0 0 0 0 0 0 0\n")  # of silicon: none by symmetry
+    plain, charged = (
+        build_request(kind, silicon, str(header_only_checkpoint), [], None, "cpu", born=b) for b in (None, born)
+    )
+    assert charged.protocol.born.numbers == (14, 14)
+    assert charged.protocol.born.dielectric[0][0] == 12.0
+    assert [step.key for step in plain.steps[:-1]] == [step.key for step in charged.steps[:-1]]
+    assert plain.steps[-1].key != charged.steps[-1].key
+    assert vary_request(charged, dtype="float32").protocol.born == charged.protocol.born
+    with pytest.raises(UsageError, match="a relaxation does not use Born charges"):
+        build_request("relax", silicon, str(header_only_checkpoint), [], None, "cpu", born=born)
+
+
+@pytest.mark.parametrize("command", [("phonon",), ("kappa",), ("converge", "kappa")])
+def test_a_born_file_that_does_not_fit_ends_the_command(
+    silicon: Path, header_only_checkpoint: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    born = silicon.with_name("BORN")
+    born.write_text("14.4\n12 0 0 0 12 0 0 0 12\n1 0 0 0 1 0 0 0 1\n")
+    with pytest.raises(SystemExit) as caught:
+        main([*command, str(silicon), "--model", str(header_only_checkpoint), "--born", str(born)])
+    assert caught.value.code == 1
+    assert "do not sum to zero" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,86 @@
+"""Recorded calls, with a recorder that needs no GPU: it repeats the call and writes into the same tensors."""
+
+from dataclasses import fields
+from functools import partial
+
+import pytest
+import torch
+from ase.build import bulk
+
+from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.forcefield.cuda_graphs import KEPT, CudaGraphRunner, padded, padded_size
+from esen_flows.forcefield.load import load_force_field
+from esen_flows.network.derivatives import energy_forces_stress
+
+CUTOFF = 5.0
+
+
+@pytest.fixture(scope="module")
+def compute():
+    return partial(energy_forces_stress, load_force_field("esen_silicon", dtype="float64").network)
+
+
+def batch_of(seed, repeat=1, strain=1.0):
+    atoms = bulk("Si", a=5.47 * strain, cubic=True) * (repeat, 1, 1)
+    atoms.rattle(0.05, seed=seed)
+    return GraphBatch.collate([Graph.from_atoms(atoms, CUTOFF)])
+
+
+class Recorder:
+    """Counts what is recorded and repeated."""
+
+    def __init__(self):
+        self.recorded = self.repeated = 0
+
+    def __call__(self, call):
+        self.recorded += 1
+        result = call()
+
+        def repeat():
+            self.repeated += 1
+            for field in fields(result):
+                if getattr(result, field.name) is not None:
+                    getattr(result, field.name).copy_(getattr(call(), field.name))
+
+        return repeat, result
+
+
+def close(found, expected):
+    for name in ("energy", "node_energy", "forces", "stress"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-12, atol=1e-12)
+
+
+def test_added_edges_change_nothing(compute):
+    batch = batch_of(0)
+    more = padded(batch, batch.n_edges + 100, CUTOFF)
+    assert more.n_edges == batch.n_edges + 100
+    close(compute(more), compute(batch))
+
+
+def test_a_shape_that_recurs_is_recorded_once_and_gives_the_same_numbers(compute):
+    recorder = Recorder()
+    replayed = CudaGraphRunner(compute, CUTOFF, recorder)
+    for seed in range(5):
+        batch = batch_of(seed)
+        close(replayed(batch), compute(batch))
+    assert (recorder.recorded, recorder.repeated) == (1, 4)
+
+
+def test_shapes_that_change_are_not_recorded_and_few_are_kept(compute):
+    recorder = Recorder()
+    replayed = CudaGraphRunner(compute, CUTOFF, recorder)
+    for repeat in (1, 2, 1, 2):
+        close(replayed(batch_of(0, repeat)), compute(batch_of(0, repeat)))
+    assert recorder.recorded == 0
+    for repeat in range(1, KEPT + 2):
+        for seed in range(2):
+            replayed(batch_of(seed, repeat))
+    assert recorder.recorded == KEPT + 1
+    replayed(batch_of(7, 1))  # the first one had to go
+    assert recorder.repeated == KEPT + 1
+
+
+def test_sizes_are_few_and_near():
+    sizes = {padded_size(n) for n in range(8000, 10000)}
+    assert len(sizes) <= 4
+    assert all(n <= padded_size(n) <= 1.125 * n + 256 for n in range(1, 100_000, 37))

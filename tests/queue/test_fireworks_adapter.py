@@ -1,0 +1,249 @@
+"""A firework whose process or server is killed at any of its writes ends as if nothing had happened."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import worker_jobs
+from fireworks import FWorker, LaunchPad
+from fireworks.core import rocket
+from jobflow import SETTINGS
+from pymongo.errors import AutoReconnect
+from worker_site import Dead, Site
+
+from esen_flows.queue import fireworks_adapter
+from esen_flows.queue.fireworks_adapter import Pad, find_ready, run_firework, take
+from esen_flows.queue.recover import recover
+from esen_flows.stopping import ALLOCATION
+from esen_flows.store.claims import Claims
+from esen_flows.store.jobflow_files import launchpad_spec
+from esen_flows.store.jobflow_store import job_store
+
+pytestmark = pytest.mark.mongod
+WRITES = ("find_one_and_update", "find_one_and_replace", "update_one", "insert_many", "delete_many", "insert_one")
+READS = ("find_one", "find", "aggregate", "count_documents", "distinct")
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that it wants to write arrives any more."""
+
+
+class Fuse:
+    """Burns at one of the writes to a launchpad.
+
+    Parameters
+    ----------
+    at : which one, from 1; 0: never.
+    arrives : the write is carried out before.
+    kills : for ever, as kill -9 does; otherwise once, as a server that comes back.
+    operations : that it counts.
+    lasts : so many of them in a row meet a server that is away.
+    """
+
+    def __init__(
+        self, at: int, arrives: bool, kills: bool, operations: tuple[str, ...] = WRITES, lasts: int = 1
+    ) -> None:
+        self.at, self.arrives, self.kills, self.writes = at, arrives, kills, 0
+        self.operations, self.lasts = operations, lasts
+
+    def write(self, carry_out: Callable[[], Any]) -> Any:
+        self.writes += 1
+        if self.kills and self.at and self.writes > self.at:
+            raise Killed
+        if not self.at or not self.at <= self.writes < self.at + self.lasts:
+            return carry_out()
+        if self.arrives and self.writes == self.at:
+            carry_out()
+        raise Killed if self.kills else AutoReconnect("connection closed")
+
+
+class Fused:
+    """A collection whose writes go through a fuse."""
+
+    def __init__(self, collection: Any, fuse: Fuse) -> None:
+        self._collection, self._fuse = collection, fuse
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._collection, name)
+        if name not in self._fuse.operations:
+            return method
+        return lambda *arguments, **options: self._fuse.write(lambda: method(*arguments, **options))
+
+
+def burn(pad: Pad, fuse: Fuse) -> None:
+    for name in ("fireworks", "workflows", "launches"):
+        setattr(pad, name, Fused(getattr(pad, name), fuse))
+
+
+@pytest.fixture(autouse=True)
+def quick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of the dead are broken soon, and what jobs hand on is handed on at once."""
+    monkeypatch.setattr(fireworks_adapter, "_LOCK_SECONDS", 0.15)
+    monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(site.store))
+    monkeypatch.setattr(ALLOCATION, "requested", True)
+    monkeypatch.setattr(rocket, "start_ping_launch", lambda *arguments: None)  # a thread that a kill would end too
+    monkeypatch.chdir(site.folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def run_with(site: Site, fuse: Fuse) -> int:
+    """Run a firework that hands its rest on, as a process that has died since; how many writes that took."""
+    (number,) = site.add(worker_jobs.obey(site.notes))
+    pad, claims = Pad(site.store.database, patience_seconds=10.0), Claims(site.store.database, Dead())
+    assert [row["fw_id"] for row in find_ready(pad, {}, 10.0, 5)] == [number]
+    assert take(claims, number) is not None
+    burn(pad, fuse)
+    try:
+        run_firework(pad, number, "tester", "w")
+    except Killed:
+        pass
+    finally:
+        claims.close()
+        pad.connection.close()
+    return fuse.writes
+
+
+def run_what_is_ready(site: Site) -> None:
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    while ready := find_ready(pad, {}, float("inf"), 5):
+        assert run_firework(pad, ready[0]["fw_id"], "tester", "w")
+    pad.connection.close()
+
+
+def check(site: Site, at: str = "") -> None:
+    """Two fireworks in one workflow, both completed: what handed on, and once what it handed on."""
+    database = site.store.database
+    (workflow,) = database["workflows"].find()
+    fireworks = {row["fw_id"]: row for row in database["fireworks"].find()}
+    assert {number: row["state"] for number, row in fireworks.items()} == dict.fromkeys(
+        workflow["nodes"], "COMPLETED"
+    ), at
+    assert sorted(row["name"] for row in fireworks.values()) == ["add", "obey"]
+    assert set(workflow["fw_states"].values()) == {"COMPLETED"}
+    assert "locked" not in workflow
+
+
+@pytest.fixture(scope="module")
+def clear() -> Callable[[Site], None]:
+    def clear(site: Site) -> None:
+        for name in ("fireworks", "workflows", "launches", "claims", "jobs"):
+            site.store.database[name].delete_many({})
+
+    return clear
+
+
+# A write that did not arrive is, to whoever comes later, a kill after the one before; an outage may differ.
+ARRIVES = pytest.mark.parametrize("arrives", [True, pytest.param(False, marks=pytest.mark.slow)])
+
+
+@ARRIVES
+def test_an_outage_at_any_write_changes_nothing(site: Site, clear: Callable[[Site], None], arrives: bool) -> None:
+    writes = run_with(site, Fuse(0, arrives=False, kills=False))
+    run_what_is_ready(site)
+    check(site)
+    assert writes > 10
+    for at in range(1, writes + 1):
+        clear(site)
+        run_with(site, Fuse(at, arrives, kills=False))
+        run_what_is_ready(site)
+        check(site, f"write {at}")
+
+
+@pytest.mark.parametrize("lasts", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_nor_does_one_that_reading_meets_or_that_lasts(
+    site: Site, clear: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch, lasts: int
+) -> None:
+    """FireWorks takes a firework that it cannot read for a broken one, and goes on with the next."""
+    operations = WRITES + READS
+    count = run_with(site, Fuse(0, arrives=False, kills=False, operations=operations))
+    for at in range(1, count + 1):
+        clear(site)
+        run_with(site, Fuse(at, True, kills=False, operations=operations, lasts=lasts))
+        run_what_is_ready(site)
+        check(site, f"operation {at}")
+
+
+@ARRIVES
+def test_a_kill_at_any_write_is_healed(
+    site: Site, clear: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    monkeypatch.setattr("esen_flows.queue.recover.CONFIRM_SECONDS", 0.1)
+    writes = run_with(site, Fuse(0, arrives=False, kills=False))
+    for at in range(1, writes + 1):
+        clear(site)
+        run_with(site, Fuse(at, arrives, kills=True))
+        recover(site.store, now=True)
+        run_what_is_ready(site)
+        check(site, f"write {at}")
+
+
+def run_until_it_stays(site: Site, number: int) -> int:
+    """Run a firework until it is not READY any more; how often."""
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    times = 0
+    while site.states()[number] == "READY":
+        times += 1
+        assert run_firework(pad, number, "tester", "w")
+        assert pad.handed_back == (site.states()[number] == "READY")
+        assert times < 20
+    pad.connection.close()
+    return times
+
+
+def test_a_server_that_never_answers_a_job_is_the_jobs_failure(site: Site) -> None:
+    (number,) = site.add(worker_jobs.lose_a_server())
+    assert run_until_it_stays(site, number) == fireworks_adapter.MOST_OUTAGES + 1
+    assert site.states() == {number: "FIZZLED"}
+
+
+def test_leaving_is_a_failure_unless_the_process_has_to_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (number,) = site.add(worker_jobs.leave())
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    assert run_firework(pad, number, "tester", "w")
+    assert pad.handed_back
+    assert site.states() == {number: "READY"}
+    monkeypatch.setattr(ALLOCATION, "requested", False)
+    assert run_firework(pad, number, "tester", "w")
+    pad.connection.close()
+    assert site.states() == {number: "FIZZLED"}
+
+
+def test_a_firework_that_cannot_be_read_is_a_failure_with_its_reason(site: Site) -> None:
+    (number,) = site.add(worker_jobs.leave())
+    database = site.store.database
+    database["fireworks"].update_one({}, {"$set": {"spec._tasks.0.job.function.@module": "no_such_package"}})
+    pad = Pad(database, patience_seconds=10.0)
+    assert not run_firework(pad, number, "tester", "w")
+    pad.connection.close()
+    assert site.states() == {number: "FIZZLED"}
+    firework = database["fireworks"].find_one()
+    assert firework is not None
+    assert "no_such_package" in firework["spec"]["_exception_details"]["_stacktrace"]
+
+
+def test_who_comes_second_finds_nothing(site: Site) -> None:
+    (number,) = site.add(worker_jobs.add(1, 2, site.notes))
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    assert run_firework(pad, number, "tester", "w")
+    assert not run_firework(pad, number, "tester", "w")
+    pad.connection.close()
+    assert len(site.lines()) == 1
+
+
+def test_what_rlaunch_took_during_an_outage_is_left_to_it(site: Site) -> None:
+    (number,) = site.add(worker_jobs.add(1, 2, site.notes))
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    plain = LaunchPad.from_dict(launchpad_spec(site.store.database))
+    fireworks = pad.fireworks
+
+    def lose(*arguments: Any, **options: Any) -> Any:
+        pad.fireworks = fireworks
+        assert plain.checkout_fw(FWorker("plain"), str(site.folder))[1] is not None
+        raise AutoReconnect("connection closed")
+
+    pad.fireworks = SimpleNamespace(find_one_and_update=lose)
+    assert not run_firework(pad, number, "tester", "w")
+    assert site.states() == {number: "RUNNING"}
+    for each in (pad, plain):
+        each.connection.close()

@@ -1,0 +1,53 @@
+"""A structure that crashes whoever evaluates it, met by a real worker."""
+
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.io import write
+from worker_site import Site
+
+from esen_flows.campaigns.control import submit_campaign
+from esen_flows.campaigns.plan import plan
+from esen_flows.campaigns.status import campaign_status
+from esen_flows.schemas.campaign import CampaignSpec
+from esen_flows.store.campaigns import members
+
+pytestmark = [pytest.mark.mongod, pytest.mark.slow]
+
+# Read by every Python process that is started with it on its path: EMT has a segmentation fault for platinum.
+SITE_CUSTOMIZE = """
+import os, signal, sys
+if "esen_flows.queue.worker_child" in " ".join(sys.orig_argv):
+    from ase.calculators.emt import EMT
+    calculate = EMT.calculate
+    def crash(self, atoms=None, *arguments):
+        if "Pt" in atoms.get_chemical_symbols():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        calculate(self, atoms, *arguments)
+    EMT.calculate = crash
+"""
+
+
+def test_it_ends_failed_and_alone(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    structures = [bulk("Cu", a=3.55 + 0.02 * i) for i in range(2)]
+    structures.insert(1, bulk("Pt"))
+    write(tmp_path / "in.extxyz", structures)
+    settings = {"fmax_ev_per_angstrom": 0.05}
+    spec = {"name": "c", "property": "relax", "models": "emt", "structures": {"file": str(tmp_path / "in.extxyz")}}
+    plan(site.store, CampaignSpec.model_validate({**spec, "settings": settings}), "")
+    submit_campaign(site.store, "c")
+    worker = site.start("--idle", "1")
+    said, _ = worker.communicate(timeout=240)
+    found = campaign_status(site.store, "c")
+    assert (found.finished, found.failures, found.pending) == (2, {"ProcessDiedError": 1}, 0), said
+    (row,) = members(site.store, "c", {"state": "failed"})
+    assert row["formula"] == "Pt"
+    assert "SIGSEGV" in said
+    assert set(site.states().values()) == {"COMPLETED"}
+    stored = site.store.get(row["key"])
+    assert stored is not None
+    assert stored.failure is not None
+    assert "processes died while they evaluated" in stored.failure.message

@@ -1,0 +1,99 @@
+"""Jobs of somebody else's package, for workers in processes of their own."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from jobflow import Response, job
+from pymongo.errors import ServerSelectionTimeoutError
+
+
+def note(file: str, words: str) -> None:
+    """Append a line; what one process writes at once is never mixed with what others write."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{words}\n".encode())
+    os.close(descriptor)
+
+
+@job
+def add(a: float, b: float, file: str) -> float:
+    """A sum; notes the process and what it sees."""
+    note(file, f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ['OMP_NUM_THREADS']}")
+    return a + b
+
+
+@job
+def wait(file: str, seconds: float, gate: str = "") -> str:
+    """Says that it began, and waits so long, or until the gate exists."""
+    note(file, "began")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not (gate and Path(gate).exists()):
+        time.sleep(0.02)
+    note(file, "ended")
+    return file
+
+
+@job
+def obey(file: str) -> Response:
+    """Waits for the end of its process's time, and hands the rest on as chunks do."""
+    from esen_flows.stopping import is_stopping
+
+    note(file, "began")
+    while not is_stopping():
+        time.sleep(0.02)
+    note(file, "handed on")
+    return Response(output=1, detour=add(1, 1, file))
+
+
+@job
+def break_off(file: str) -> None:
+    """Waits for the end of its process's time, and knows no way to hand anything on."""
+    from esen_flows.stopping import raise_if_stopping
+
+    note(file, "began")
+    while True:
+        raise_if_stopping()
+        time.sleep(0.02)
+
+
+@job
+def ignore(file: str) -> None:
+    """Never ends."""
+    note(file, "began")
+    time.sleep(600)
+
+
+@job
+def crash(file: str) -> None:
+    """Takes its process with it."""
+    note(file, "crash")
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@job
+def crash_once(file: str) -> str:
+    """Takes its process with it, the first time."""
+    note(file, "crash")
+    if len(Path(file).read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return "done"
+
+
+@job
+def fail(file: str) -> None:
+    """Raises."""
+    note(file, f"{os.getpid()} fails")
+    raise ValueError("no such thing")
+
+
+@job
+def lose_a_server() -> None:
+    """Uses a server of its own that does not answer."""
+    raise ServerSelectionTimeoutError("elsewhere:27017: timed out")
+
+
+@job
+def leave() -> None:
+    """Ends the process, as a program does that handles signals itself."""
+    raise SystemExit(1)

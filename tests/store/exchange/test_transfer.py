@@ -1,0 +1,429 @@
+"""Archives: out, wiped, in, the same; what is cut off or changed is refused before anything is written."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from result_documents import document, failed, large_array
+from whole_store import COLLECTIONS, commit, contents, fields_of, fill, put_relaxation
+
+from esen_flows.errors import InputError, StoreError
+from esen_flows.settings import Settings
+from esen_flows.store.blobs import BlobStore
+from esen_flows.store.connection import open_store
+from esen_flows.store.exchange import archive as archive_module
+from esen_flows.store.exchange import transfer as module
+from esen_flows.store.exchange.archive import Archive
+from esen_flows.store.exchange.transfer import Transferred, export_archive, import_archive
+from esen_flows.store.upkeep.maintenance import Garbage, collect_garbage
+from esen_flows.store.upkeep.verify import verify
+
+if TYPE_CHECKING:
+    from esen_flows.store.results import Store
+
+pytestmark = pytest.mark.mongod
+Members = dict[str, bytes]
+
+
+def wipe(store: "Store") -> None:
+    store.database.drop()
+    store.database.make_indexes()
+
+
+def is_empty(store: "Store") -> bool:
+    names = (*COLLECTIONS, "claims", "blobs", "blob_chunks")
+    return all(store.database[name].count_documents({}) == 0 for name in names)
+
+
+def members_of(path: Path) -> Members:
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def write_members(path: Path, members: Members, sign: bool = False) -> Path:
+    """An archive of these members; `sign` makes the checksums fit."""
+    if sign:
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != "checksums.json"}
+        members = members | {"checksums.json": json.dumps(sums).encode()}
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_round_trip_is_identical_and_importing_twice_changes_nothing(store: "Store", tmp_path: Path) -> None:
+    fill(store)
+    before, file = contents(store), tmp_path / "all.tar"
+    assert export_archive(store, file) == Transferred(results=7, structures=2, arrays=3)
+    assert contents(store) == before
+    wipe(store)
+    assert import_archive(store, file) == Transferred(results=7, structures=2, arrays=3)
+    assert contents(store) == before
+    assert verify(store).problems == []
+    assert import_archive(store, file) == Transferred(0, 0, 0)
+    assert contents(store) == before
+    assert store.database["claims"].count_documents({}) == 0
+    export_archive(store, tmp_path / "again.tar")
+    assert (tmp_path / "again.tar").read_bytes() == file.read_bytes()
+
+
+def test_parts_are_joined(store: "Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_PART_BYTES", 3000)
+    monkeypatch.setattr(module, "_BATCH", 2)
+    fill(store)
+    before = contents(store)
+    export_archive(store, tmp_path / "all.tar")
+    assert "results/000003.jsonl" in members_of(tmp_path / "all.tar")
+    wipe(store)
+    import_archive(store, tmp_path / "all.tar")
+    assert contents(store) == before
+
+
+def test_an_export_of_some_results_brings_all_that_they_start_from(store: "Store", tmp_path: Path) -> None:
+    keys = fill(store)
+    file = tmp_path / "phonon.tar"
+    assert export_archive(store, file, [keys["phonon"]]) == Transferred(results=3, structures=1, arrays=2)
+    wipe(store)
+    import_archive(store, file)
+    report = verify(store)
+    assert report.problems == []
+    assert report.checked == {"results": 3, "structures": 1, "arrays": 2}
+    found = store.get(keys["phonon"])
+    assert found is not None
+    assert found.output is not None
+    np.testing.assert_array_equal(found.output["fc2"], large_array(1))
+    assert found.output["words"].tolist() == ["Γ", "X"]
+
+
+def test_arrays_are_readable_by_numpy_alone(store: "Store", tmp_path: Path) -> None:
+    fill(store)
+    export_archive(store, tmp_path / "all.tar")
+    names = [name for name in members_of(tmp_path / "all.tar") if name.startswith("blobs/")]
+    arrays = [np.load(io.BytesIO(members_of(tmp_path / "all.tar")[name])) for name in names]
+    assert any(np.array_equal(array, large_array(2)) for array in arrays)
+
+
+def test_an_existing_file_is_not_replaced(store: "Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "all.tar"
+    file.write_text("precious")
+    with pytest.raises(InputError, match=r"all\.tar exists; give the archive another name"):
+        export_archive(store, file)
+    other = tmp_path / "other.tar"
+    monkeypatch.setattr(module, "_all", lambda *arguments: iter([other.write_text("came meanwhile")][:0]))
+    with pytest.raises(InputError, match=r"other\.tar exists"):
+        export_archive(store, other)
+    assert (file.read_text(), other.read_text()) == ("precious", "came meanwhile")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.tar", "other.tar"]
+
+
+def test_an_export_that_fails_leaves_no_file(store: "Store", tmp_path: Path) -> None:
+    fill(store)
+    store.database["blob_chunks"].delete_many({})
+    with pytest.raises(StoreError, match="0 of 1048576 bytes; the store is damaged"):
+        export_archive(store, tmp_path / "all.tar")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_leaves_no_file(store: "Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store)
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *more: Any) -> Any:
+        if not path.name.endswith(".partial"):
+            return real(path, mode, *more)
+        real(path, "xb").close()
+        return real(Path("/dev/full"), "wb")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_archive(store, tmp_path / "all.tar")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_stays(store: "Store", tmp_path: Path) -> None:
+    keys = fill(store)
+    export_archive(store, tmp_path / "all.tar")
+    wipe(store)
+    put_relaxation(store, "retried", 5.5, output={"mine": np.arange(2)})
+    structure = store.database["structures"].find_one({})
+    assert structure is not None
+    store.database["structures"].update_one({}, {"$set": {"tags": ["mine"]}})
+    assert import_archive(store, tmp_path / "all.tar") == Transferred(results=6, structures=1, arrays=3)
+    found = store.get(keys["retried"])
+    assert found is not None
+    assert found.output is not None
+    assert "mine" in found.output
+    merged = store.database["structures"].find_one({"_id": structure["_id"]})
+    assert merged is not None
+    assert merged["tags"] == ["mine", "test"]
+
+
+def test_answers_replace_failures_that_may_be_tried_again_and_never_the_reverse(store: "Store", tmp_path: Path) -> None:
+    structure = store.put_structure(bulk("Si", a=5.4))
+    one, two = (fields_of("relax", structure, structure, name) for name in ("one", "two"))
+    commit(store, document(**one, output={"fc2": large_array(1)}))
+    commit(store, failed(final=False, **two))
+    export_archive(store, tmp_path / "all.tar")
+    wipe(store)
+    commit(store, failed(final=False, **one))
+    commit(store, document(**two, output={"fc2": large_array(2)}))
+    assert import_archive(store, tmp_path / "all.tar") == Transferred(results=1, structures=1, arrays=1)
+    states = [(row["key"] == one["key"], row["attempt"], row["state"], row["current"]) for row in results(store)]
+    assert sorted(states) == [
+        (False, 0, "finished", True),
+        (True, 0, "failed", False),
+        (True, 1, "finished", True),
+    ]
+    assert import_archive(store, tmp_path / "all.tar") == Transferred(0, 0, 0)
+    assert verify(store).problems == []
+
+
+def results(store: "Store") -> list[dict[str, Any]]:
+    return list(store.database["results"].find())
+
+
+def cut(fraction: float) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * fraction)])
+
+    return change
+
+
+def flip(fraction: float) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[int(len(data) * fraction)] ^= 1
+        path.write_bytes(bytes(data))
+
+    return change
+
+
+def members(edit: Callable[[Members], Any], sign: bool = True) -> Callable[[Path], None]:
+    """Change the members as somebody would who knows of the checksums."""
+
+    def change(path: Path) -> None:
+        found = members_of(path)
+        edit(found)
+        write_members(path, found, sign)
+
+    return change
+
+
+def replace_in(name: str, old: bytes, new: bytes) -> Callable[[Members], None]:
+    def edit(found: Members) -> None:
+        assert old in found[name]
+        found[name] = found[name].replace(old, new, 1)
+
+    return edit
+
+
+def other_array(found: Members) -> None:
+    first, second, *_ = sorted(name for name in found if name.startswith("blobs/"))
+    found[first] = found[second]
+
+
+def no_array(found: Members) -> None:
+    del found[min(name for name in found if name.startswith("blobs/"))]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "empty": (cut(0.0), "not an archive"),
+    "cut in the middle": (cut(0.5), "damaged"),
+    "cut before the end": (cut(0.98), "damaged"),
+    "a bit of a header": (flip(0.0), "not an archive|damaged"),
+    "a bit of a document": (flip(0.005), "damaged"),
+    "a bit of an array": (flip(0.5), "damaged.*does not match its checksum"),
+    "a path": (members(lambda found: found.update({"../../etc/passwd": b"x"})), "damaged: it holds '../../etc/passwd'"),
+    "a missing array": (members(no_array), "an array of result .* is missing"),
+    "a missing file": (members(no_array, sign=False), "is not in both the archive and its checksums.json"),
+    "an array of another name": (members(other_array), "is not the array of its name"),
+    "no manifest": (members(lambda found: found.pop("manifest.json")), "manifest.json is missing"),
+    "a newer format": (
+        members(replace_in("manifest.json", b'"format_version": 1', b'"format_version": 2')),
+        "format 2, newer than 1; upgrade esen_flows",
+    ),
+    "a newer document": (
+        members(replace_in("results/000000.jsonl", b'"schema_version": {"$numberInt": "1"}', b'"schema_version": 9')),
+        "schema version 9, newer than 1; upgrade esen_flows",
+    ),
+    "another model": (
+        members(replace_in("results/000000.jsonl", b'_revision": {"$numberInt": "1"}', b'_revision": 2')),
+        "does not have the key of what it says was asked",
+    ),
+    "another structure": (
+        members(replace_in("structures/000000.jsonl", b'"charge": {"$numberDouble": "0.0"}', b'"charge": 1.0')),
+        "is not the structure of its key",
+    ),
+    "an operator": (
+        members(replace_in("results/000000.jsonl", b'"formula": "Si"', b'"$where": "1", "formula": "Si"')),
+        "cannot be read",
+    ),
+    "a text that is no JSON": (
+        members(replace_in("results/000000.jsonl", b'"formula": "Si"', b'"formula": Si')),
+        "damaged: results/000000.jsonl",
+    ),
+    "an attempt that is no number": (
+        members(replace_in("results/000000.jsonl", b'"attempt": {"$numberInt": "0"}', b'"attempt": "0"')),
+        "is not as this package writes it",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def emptied(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Store, bytes]]":
+    """An empty store, and an archive of what was in it."""
+    store = open_store(embedded_settings.model_copy(update={"database": "test_emptied"}))
+    fill(store)
+    path = tmp_path_factory.mktemp("archive") / "all.tar"
+    export_archive(store, path)
+    wipe(store)
+    yield store, path.read_bytes()
+    store.database.drop()
+    store.close()
+
+
+@pytest.fixture
+def pristine(emptied: "tuple[Store, bytes]") -> bytes:
+    """An archive of a whole store."""
+    return emptied[1]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_archives_are_refused_whole(emptied: "tuple[Store, bytes]", tmp_path: Path, name: str) -> None:
+    change, message = DAMAGES[name]
+    file, (store, pristine) = tmp_path / "all.tar", emptied
+    file.write_bytes(pristine)
+    change(file)
+    with pytest.raises(InputError, match=message):
+        import_archive(store, file)
+    assert is_empty(store)
+
+
+def test_a_link_and_a_second_member_of_one_name_are_refused(pristine: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "all.tar"
+    file.write_bytes(pristine)
+    with tarfile.open(file, "a") as tar:
+        link = tarfile.TarInfo("results/000001.jsonl")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(InputError, match=r"it holds 'results/000001\.jsonl', which no archive does"):
+        Archive(file)
+    file.write_bytes(pristine)
+    with tarfile.open(file, "a") as tar:
+        tar.addfile(tarfile.TarInfo("manifest.json"))
+    with pytest.raises(InputError, match=r"it holds 'manifest\.json'"):
+        Archive(file)
+    with pytest.raises(InputError, match="there is no file"):
+        Archive(tmp_path / "absent.tar")
+
+
+def test_an_interrupted_import_is_completed_by_repeating_it(
+    store: "Store", pristine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "all.tar"
+    file.write_bytes(pristine)
+    monkeypatch.setattr(module, "_BATCH", 2)
+    put, calls = BlobStore.put, []
+
+    def interrupted(self: BlobStore, *arguments: Any) -> None:
+        put(self, *arguments)
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlobStore, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        import_archive(store, file)
+    assert store.database["results"].count_documents({}) == 2
+    assert store.database["claims"].count_documents({}) == 0
+    assert store.database["blobs"].count_documents({}) == 2  # those that its documents name, and no other
+    monkeypatch.setattr(BlobStore, "put", put)
+    assert import_archive(store, file).results == 5
+    report = verify(store)
+    assert report.problems == []
+    assert report.checked == {"results": 7, "structures": 2, "arrays": 3}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from esen_flows.settings import Settings
+from esen_flows.store.blobs import BlobStore
+from esen_flows.store.connection import open_store
+from esen_flows.store.exchange.transfer import import_archive
+
+put, calls = BlobStore.put, []
+
+def killed(self, *arguments):
+    put(self, *arguments)
+    calls.append(arguments)
+    if len(calls) == 2:
+        os.kill(os.getpid(), 9)
+
+BlobStore.put = killed
+folder, database, file = sys.argv[1:]
+import_archive(open_store(Settings(mongo_uri=None, data_dir=Path(folder), database=database)), Path(file))
+"""
+
+
+def test_a_killed_import_leaves_nothing_that_opening_does_not_clear(
+    store: "Store", pristine: bytes, tmp_path: Path, embedded_settings: Settings
+) -> None:
+    file, name = tmp_path / "all.tar", store.database.database_name
+    file.write_bytes(pristine)
+    done = subprocess.run([sys.executable, "-c", KILLED, embedded_settings.data_dir, name, file], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.database["blobs"].count_documents({}) == 2
+    assert store.sweep() == 1
+    assert store.database["results"].count_documents({}) == 0
+    assert store.database["blob_chunks"].count_documents({}) == 0
+    assert import_archive(store, file).results == 7
+    assert verify(store).problems == []
+
+
+def test_two_imports_at_once_are_one(store: "Store", pristine: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "all.tar"
+    file.write_bytes(pristine)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: import_archive(store, file), range(4)))
+    assert all(each.results <= 7 for each in done)
+    report = verify(store)
+    assert report.problems == []
+    assert report.checked == {"results": 7, "structures": 2, "arrays": 3}
+    assert collect_garbage(store, apply=False) == Garbage(attempts=1, blobs=0, blob_bytes=0, chunks=0)
+
+
+def test_arrays_that_a_sweeper_took_from_an_import_are_written_again(
+    store: "Store", pristine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "all.tar"
+    file.write_bytes(pristine)
+    insert = module._insert
+
+    def swept_before(database: Any, rows: Any) -> int:
+        claims = list(database["claims"].find())
+        database["claims"].delete_many({})
+        BlobStore(database).remove_orphans([sha for claim in claims for sha in claim["blobs"]])
+        return insert(database, rows)
+
+    monkeypatch.setattr(module, "_insert", swept_before)
+    import_archive(store, file)
+    report = verify(store)
+    assert report.problems == []
+    assert report.checked["arrays"] == 3

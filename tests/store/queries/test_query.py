@@ -1,0 +1,220 @@
+"""Queries find what a materials scientist means, by index, and nothing that smells of an operator gets through."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from result_documents import document, failed, key_of, large_array
+
+from esen_flows.errors import InputError
+from esen_flows.settings import Settings
+from esen_flows.store.claims import Claim
+from esen_flows.store.connection import open_store
+from esen_flows.store.queries.query import find_by_prefix, query, select
+from esen_flows.store.results import Store
+
+pytestmark = pytest.mark.mongod
+
+CRYSTALS = {
+    "silicon": {"formula": "Si", "chemsys": "Si", "elements": ["Si"]},
+    "quartz": {
+        "formula": "SiO2",
+        "chemsys": "O-Si",
+        "elements": ["O", "Si"],
+        "space_group_number": 152,
+        "space_group_symbol": "P3_121",
+        "nsites": 9,
+    },
+    "arsenide": {
+        "formula": "GaAs",
+        "chemsys": "As-Ga",
+        "elements": ["As", "Ga"],
+        "space_group_number": 216,
+        "space_group_symbol": "F-43m",
+        "model_label": "other",
+        "model_key": key_of("other"),
+    },
+    "garnet": {
+        "formula": "Al5Y3O12",
+        "chemsys": "Al-O-Y",
+        "elements": ["Al", "O", "Y"],
+        "nsites": 80,
+        "tags": ["oxides"],
+    },
+}
+ENERGIES = {"silicon": -5.4, "quartz": -7.9, "arsenide": -4.1, "garnet": -8.3}
+
+
+@pytest.fixture(scope="module")
+def filled(embedded_settings: Settings) -> Iterator[Store]:
+    """Four relaxations, one of them with a large array, a phonon and a failure."""
+    store = open_store(embedded_settings.model_copy(update={"database": "test_query"}))
+    for day, (name, fields) in enumerate(CRYSTALS.items(), start=1):
+        made = document(
+            key_of(name),
+            **fields,
+            created_at=datetime(2026, 11, day, tzinfo=UTC),
+            summary={"energy_per_atom_ev": ENERGIES[name]},
+            output={"large": large_array(0)} if name == "silicon" else {"n": 1},
+        )
+        put(store, made)
+    put(store, document(key_of("phonon"), kind="phonon"))
+    put(store, failed(key_of("failed"), final=True))
+    yield store
+    store.database.drop()
+    store.close()
+
+
+def put(store: Store, made: Any) -> None:
+    claim = store.get_or_claim(made.key)
+    assert isinstance(claim, Claim)
+    store.commit(claim, made)
+
+
+def names(found: list[Any]) -> list[str]:
+    of_key = {key_of(name): name for name in (*CRYSTALS, "phonon", "failed")}
+    return [of_key[result.key] for result in found]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, ["garnet", "arsenide", "quartz", "silicon"]),  # newest first
+        ({"chemsys": "Ga-As"}, ["arsenide"]),
+        ({"chemsys": "Si-O"}, ["quartz"]),
+        ({"formula": "O2Si"}, ["quartz"]),
+        ({"formula": "Si8"}, ["silicon"]),
+        ({"elements": ["Si"]}, ["quartz", "silicon"]),
+        ({"elements": ["O", "Si"]}, ["quartz"]),
+        ({"spacegroup": 216}, ["arsenide"]),
+        ({"spacegroup": "216"}, ["arsenide"]),
+        ({"spacegroup": "P3_121"}, ["quartz"]),
+        ({"spacegroup": "P 31 2 1"}, ["quartz"]),
+        ({"model": "other"}, ["arsenide"]),
+        ({"model": key_of("other")}, ["arsenide"]),
+        ({"model": "esen_silicon", "elements": ["O"]}, ["garnet", "quartz"]),
+        ({"failed": True}, ["failed"]),
+        ({"campaign": "oxides"}, ["garnet"]),
+        ({"campaign": {"$ne": ""}}, []),
+        ({"sort": "formula"}, ["garnet", "arsenide", "silicon", "quartz"]),
+        ({"sort": "-nsites", "limit": 2}, ["garnet", "quartz"]),
+        ({"sort": "energy_per_atom_ev"}, ["garnet", "quartz", "silicon", "arsenide"]),
+        ({"limit": 1}, ["garnet"]),
+        ({"formula": "Ge"}, []),
+        ({"where": "energy_per_atom < -5 and nsites < 80"}, ["quartz", "silicon"]),
+        ({"where": "not (energy_per_atom < -5 and nsites < 80)"}, ["garnet", "arsenide"]),
+        ({"where": "formula == 'AsGa' or spacegroup == 152"}, ["arsenide", "quartz"]),
+        ({"where": "elements == 'O' and elements != 'Al'"}, ["quartz"]),
+        ({"where": "created >= '2026-11-03'"}, ["garnet", "arsenide"]),
+        ({"where": "model != 'other'", "elements": ["O"], "sort": "-energy_per_atom"}, ["quartz", "garnet"]),
+        ({"where": "converged or not converged"}, []),  # none of them says
+        ({"where": "error == 'NotConvergedError' and final", "failed": True}, ["failed"]),
+    ],
+)
+def test_filters(filled: Store, filters: dict[str, Any], expected: list[str]) -> None:
+    assert names(query(filled, "relax", **filters)) == expected
+
+
+def test_kinds_are_apart_and_arrays_stay_away(filled: Store) -> None:
+    assert names(query(filled, "phonon")) == ["phonon"]
+    assert all(result.output is None for result in query(filled, "relax"))
+    assert query(filled, "relax", formula="Si")[0].summary == {"energy_per_atom_ev": -5.4}
+
+
+def test_superseded_attempts_are_not_found(store: Store) -> None:
+    put(store, failed(key_of("x"), final=False))
+    put(store, document(key_of("x")))
+    assert query(store, "relax", failed=True) == []
+    assert names_of_attempts(query(store, "relax")) == [1]
+
+
+def names_of_attempts(found: list[Any]) -> list[int]:
+    return [result.attempt for result in found]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"formula": "{'$gt': ''}"}, "not a chemical formula"),
+        ({"chemsys": "$where"}, "not element symbols"),
+        ({"elements": ["Si", "$ne"]}, "not element symbols"),
+        ({"spacegroup": 231}, "no space group has the number 231"),
+        ({"sort": "$natural"}, "cannot sort by"),
+        ({"sort": "summary.$x"}, "cannot sort by"),
+        ({"limit": 0}, "limit must be a positive integer, got 0"),
+        ({"limit": "5"}, "limit must be"),
+        ({"sort": "energi_per_atom"}, "did you mean energy_per_atom"),
+        ({"where": "$where == 'sleep(1)'"}, "cannot read the condition at position 1"),
+        ({"where": {"$where": "sleep(1)"}}, "a condition is a text"),
+    ],
+)
+def test_nonsense_is_refused(filled: Store, filters: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        query(filled, "relax", **filters)
+
+
+def test_operators_in_free_text_are_only_text(filled: Store) -> None:
+    assert query(filled, "relax", model="{'$ne': ''}") == []
+    assert query(filled, "relax", model={"$ne": ""}) == []  # type: ignore[arg-type]
+    for wrong in ({"$ne": 0}, "²", "Fd3x", "a" * 10**6):  # ² is a digit to Python, but no number
+        with pytest.raises(InputError, match=r"no space group is called .{1,60}; give 1 to 230"):
+            query(filled, "relax", spacegroup=wrong)  # type: ignore[arg-type]
+    assert query(filled, "relax", spacegroup=216, limit=10**30) == query(filled, "relax", spacegroup=216)
+    with pytest.raises(InputError, match="unknown kind of result"):
+        query(filled, {"$ne": "relax"})  # type: ignore[arg-type]
+
+
+def test_prefixes(filled: Store) -> None:
+    key = key_of("quartz")
+    for digits in (key[:4], key[:12].upper(), f" {key} "):
+        assert names(find_by_prefix(filled, digits)) == ["quartz"]
+    assert find_by_prefix(filled, "0" * 64) == []
+    for wrong in ("", "abc", "xyzw", "a" * 65, ".*..", "$gte"):
+        with pytest.raises(InputError, match="not the beginning of a result key"):
+            find_by_prefix(filled, wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "filters"),
+    [
+        ("relax", {}),
+        ("relax", {"chemsys": "Ga-As"}),
+        ("relax", {"elements": ["Si", "O"]}),
+        ("relax", {"formula": "GaAs"}),
+        ("relax", {"spacegroup": 216}),
+        ("relax", {"spacegroup": "F-43m"}),
+        ("relax", {"model": "esen_silicon"}),
+        ("relax", {"model": key_of("model")}),
+        ("relax", {"failed": True}),
+        ("relax", {"campaign": "oxides"}),
+        ("structures", {"campaign": "oxides"}),
+        ("stability", {"where": "nsites < 10"}),
+        ("relax", {"where": "energy_per_atom < -5 and converged"}),
+        ("relax", {"sort": "energy_per_atom"}),
+        ("relax", {"where": "nsites < 10", "sort": "-nsites"}),
+        ("conductivity", {"where": "kappa_300K > 10 and converged", "sort": "-kappa_300K"}),
+        ("structures", {}),
+        ("structures", {"chemsys": "Ga-As"}),
+        ("structures", {"elements": ["Si", "O"]}),
+        ("structures", {"spacegroup": 216}),
+    ],
+)
+def test_queries_use_an_index(filled: Store, kind: Any, filters: dict[str, Any]) -> None:
+    plan = str(select(kind, **filters).cursor(filled, {"_id": 1}).explain()["queryPlanner"]["winningPlan"])
+    assert "IXSCAN" in plan
+    assert "COLLSCAN" not in plan
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"key": {"$gte": "ab", "$lt": "abg"}, "current": True},
+        {"key": key_of("quartz"), "current": True},
+        {"blobs": "a" * 64},
+    ],
+)
+def test_lookups_by_key_use_an_index(filled: Store, filters: dict[str, Any]) -> None:
+    plan = str(filled.database["results"].find(filters).explain()["queryPlanner"]["winningPlan"])
+    assert "IXSCAN" in plan
+    assert "COLLSCAN" not in plan

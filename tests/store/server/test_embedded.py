@@ -1,0 +1,253 @@
+"""The private server as its clients see it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from esen_flows.errors import ServerUnavailableError, StoreError
+from esen_flows.settings import Settings
+from esen_flows.store.host import Host
+from esen_flows.store.server import embedded, mongod
+from esen_flows.store.server.embedded import EmbeddedServer
+from esen_flows.store.server.layout import Layout, Owner
+
+CONNECT = """
+import sys
+from pathlib import Path
+from esen_flows.store.server.embedded import EmbeddedServer
+from esen_flows.store.server.layout import Layout
+lease = EmbeddedServer(Layout.of(Path(sys.argv[1])), idle_seconds=60).connect()
+print(lease.socket, lease.server.status()["mongod_pid"], flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path, embedded_settings: Settings) -> Iterator[EmbeddedServer]:
+    """A server of its own, not started."""
+    server = EmbeddedServer(Layout.of(tmp_path), idle_seconds=60.0, mongod=embedded_settings.mongod)
+    yield server
+    server.stop(force=True)
+
+
+def made_up(tmp_path: Path, server: EmbeddedServer, **files: str) -> EmbeddedServer:
+    """The server on a machine whose /proc says something else."""
+    proc = tmp_path / "proc"
+    (proc / "sys/kernel/random").mkdir(parents=True)
+    (proc / "sys/kernel/random/boot_id").write_text(Host().boot_id())
+    texts = {"mounts": Path("/proc/mounts").read_text(), "cpuinfo": Path("/proc/cpuinfo").read_text()} | files
+    for name, text in texts.items():
+        (proc / name).write_text(text)
+    (proc / str(os.getpid())).mkdir()
+    (proc / str(os.getpid()) / "stat").write_text(Path("/proc/self/stat").read_text())
+    return replace(server, host=Host(proc=proc))
+
+
+def no_files(server: EmbeddedServer) -> bool:
+    return not server.layout.data.exists() and not server.layout.owner.exists()
+
+
+@pytest.mark.mongod
+def test_start_status_stop(embedded_settings: Settings, tmp_path: Path) -> None:
+    settings = embedded_settings.model_copy(update={"data_dir": tmp_path})
+    assert embedded.status(settings)["running"] is False
+    assert not embedded.stop(settings)
+    assert list(tmp_path.iterdir()) == []  # asking made nothing
+    facts = embedded.start(settings)
+    assert facts["running"]
+    assert facts["state"] == "ready"
+    assert embedded.start(settings)["mongod_pid"] == facts["mongod_pid"]
+    socket = Path(facts["socket"])
+    assert socket.stat().st_mode & 0o777 == 0o600
+    assert socket.parent.stat().st_mode & 0o777 == 0o700
+    assert embedded.stop(settings)
+    assert embedded.status(settings)["state"] == "stopped"
+    assert not socket.parent.exists()
+
+
+@pytest.mark.mongod
+def test_it_listens_on_nothing_but_its_sockets(server: EmbeddedServer) -> None:
+    lease = server.connect()
+    pid = server.status()["mongod_pid"]
+    links = []
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # mongod closes files all the time
+            links.append(os.readlink(entry.path))
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    tcp = "".join(Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6", "udp", "udp6"))
+    unix = Path(f"/proc/{pid}/net/unix").read_text()
+    assert not [line for line in tcp.splitlines() if line.split()[9] in inodes]
+    listening = [line.split() for line in unix.splitlines()[1:] if line.split()[6] in inodes and len(line.split()) > 7]
+    assert {Path(fields[7]).parent for fields in listening} == {Path(lease.socket).parent}
+    lease.close()
+
+
+@pytest.mark.mongod
+def test_the_licence_is_named_once(server: EmbeddedServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.connect().close()
+    server.stop(force=True)
+    server.connect().close()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert "SSPL" in told[0]
+    assert str(server.layout.data) in told[0]
+
+
+@pytest.mark.mongod
+def test_many_processes_at_once_get_one_server(server: EmbeddedServer, tmp_path: Path) -> None:
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONNECT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    answers = {client.stdout.readline() for client in clients if client.stdout}
+    for client in clients:
+        client.communicate("\n", timeout=30)
+    assert len(answers) == 1
+    assert answers.pop().startswith("/")
+
+
+@pytest.mark.mongod
+def test_it_is_not_stopped_under_its_users(server: EmbeddedServer) -> None:
+    lease = server.connect()
+    with pytest.raises(StoreError, match=r"in use.*--force"):
+        server.stop()
+    lease.close()
+    assert server.stop()
+
+
+@pytest.mark.mongod
+def test_who_arrives_while_it_stops_gets_a_new_one(server: EmbeddedServer) -> None:
+    first = server.connect()
+    before = server.status()["mongod_pid"]
+    first.close()
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    time.sleep(0.02)
+    lease = server.connect()
+    stopper.join()
+    # Whichever of the two was first: there is a server now, or the lease brings one back.
+    lease.ensure()
+    status = server.status()
+    assert status["running"]
+    assert status["mongod_pid"] != before
+    lease.close()
+
+
+@pytest.mark.mongod
+def test_a_failed_start_says_why(server: EmbeddedServer) -> None:
+    server.connect().close()
+    server.stop()
+    (server.layout.data / "WiredTiger.turtle").write_text("not a turtle")
+    (server.layout.data / "WiredTiger.wt").write_bytes(b"\0" * 4096)
+    with pytest.raises(ServerUnavailableError, match=r"mongod .* ended at its start with status .*mongod\.log"):
+        server.connect()
+    status = server.status()
+    assert (status["running"], status["state"]) == (False, "failed")
+    assert "ended at its start" in status["message"]
+
+
+def test_network_file_systems_are_refused(tmp_path: Path) -> None:
+    server = EmbeddedServer(Layout.of(tmp_path / "home"))
+    server = made_up(tmp_path, server, mounts=f"server:/x {tmp_path / 'home'} nfs4 rw 0 0\n")
+    with pytest.raises(ServerUnavailableError, match=r"network file system \(nfs4, .*ESEN_FLOWS_DATA_DIR.*MONGO_URI"):
+        server.connect()
+    assert not (tmp_path / "home").exists()
+
+
+def test_processors_without_avx_are_refused(tmp_path: Path) -> None:
+    server = made_up(tmp_path, EmbeddedServer(Layout.of(tmp_path / "home")), cpuinfo="flags : fpu sse2\n")
+    with pytest.raises(ServerUnavailableError, match=r"no AVX.*ESEN_FLOWS_MONGO_URI"):
+        server.connect()
+    assert no_files(server)
+
+
+def test_data_of_another_machine_is_refused(tmp_path: Path) -> None:
+    server = EmbeddedServer(Layout.of(tmp_path))
+    server.layout.root.mkdir()
+    here = Host().process()
+    theirs = replace(here, host="node17", boot_id="another")
+    Owner("ready", theirs, theirs, "/usr/bin/mongod", "6.0.5", "/tmp/x", "2026-11-21T10:00:00+00:00").write(
+        server.layout
+    )
+    with pytest.raises(ServerUnavailableError, match=r"server on node17 .*db stop.*ESEN_FLOWS_DATA_DIR.*owner\.json"):
+        server.connect()
+    # It cannot be seen from here, so it is neither signalled nor taken for dead.
+    with pytest.raises(StoreError, match=r"process \d+ of node17; stop it there"):
+        server.stop()
+
+
+def test_a_server_in_another_container_is_named(tmp_path: Path) -> None:
+    """One kernel, so the locks are seen, but neither its processes nor its socket are."""
+    server = EmbeddedServer(Layout.of(tmp_path))
+    server.layout.root.mkdir()
+    theirs = replace(Host().process(), host="container", namespace="pid:[1]")
+    Owner("ready", theirs, None, "mongod", "6.0.5", str(tmp_path / "gone"), "now").write(server.layout)
+    lock = embedded.FileLock(server.layout.keeper_lock)
+    assert lock.try_exclusive()
+    with pytest.raises(ServerUnavailableError, match=r"another container \(container\)"):
+        server.connect()
+    lock.close()
+
+
+def test_no_mongod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mongod, "_from_wheel", lambda: None)
+    server = EmbeddedServer(Layout.of(tmp_path), search_path="")
+    with pytest.raises(ServerUnavailableError, match="no mongod found"):
+        server.connect()
+    assert no_files(server)
+
+
+@pytest.mark.mongod
+def test_long_runtime_folder(server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("r" * 90)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    with pytest.raises(ServerUnavailableError, match=r"has \d+ bytes.*XDG_RUNTIME_DIR"):
+        server.connect()
+    assert no_files(server)
+    assert list(long.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written() -> None:
+    with pytest.raises(ServerUnavailableError, match=r"cannot make the folder /proc/.*ESEN_FLOWS_DATA_DIR"):
+        EmbeddedServer(Layout(Path("/proc/nowhere/mongodb"))).connect()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ServerUnavailableError, match="Permission denied"):
+        EmbeddedServer(Layout.of(tmp_path)).connect()
+
+
+@pytest.mark.mongod
+def test_somebody_else_in_the_place_of_the_runtime_folder(server: EmbeddedServer, tmp_path: Path) -> None:
+    """/tmp is everybody's: a link there may lead anywhere."""
+    (tmp_path / "trap").mkdir()
+    runtime = server.layout.runtime_dir()
+    runtime.symlink_to(tmp_path / "trap")
+    try:
+        with pytest.raises(ServerUnavailableError, match=r"is not a folder of user.*XDG_RUNTIME_DIR"):
+            server.connect()
+        assert list((tmp_path / "trap").iterdir()) == []
+    finally:
+        runtime.unlink()
+
+
+def test_a_keeper_that_dies_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    binary = tmp_path / "mongod"
+    binary.write_text("#!/bin/sh\necho 'db version v6.0.5'\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(ServerUnavailableError, match=r"ended 3 times without a word; see .*keeper\.log"):
+        EmbeddedServer(Layout.of(tmp_path / "home"), mongod=binary).connect()

@@ -1,0 +1,207 @@
+"""The keeper against kills, crashes and vanishing folders."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from esen_flows.settings import Settings
+from esen_flows.store.host import Host
+from esen_flows.store.server.embedded import EmbeddedServer
+from esen_flows.store.server.keeper import answers
+from esen_flows.store.server.layout import Layout, Owner
+
+pytestmark = pytest.mark.mongod
+
+
+@pytest.fixture
+def new_server(tmp_path: Path, embedded_settings: Settings) -> Iterator[Callable[[float], EmbeddedServer]]:
+    """A maker of servers with an idle time."""
+    server = EmbeddedServer(Layout.of(tmp_path), mongod=embedded_settings.mongod)
+
+    def make(idle_seconds: float) -> EmbeddedServer:
+        return EmbeddedServer(server.layout, idle_seconds, server.mongod)
+
+    yield make
+    server.stop(force=True)
+    assert servers_of(server) == []
+
+
+def servers_of(server: EmbeddedServer) -> list[int]:
+    """Process numbers of all mongods on this data, seen from outside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--dbpath" in line and os.fsencode(server.layout.data) in line:
+                found.append(int(entry.name))
+    return found
+
+
+def end(pid: int) -> None:
+    """Kill a process and see it gone: the signal alone is only a request."""
+    process = Host().process(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: Host().is_dead(process))  # its number may stay: not every init collects zombies
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> float:
+    """Seconds until the condition held; fails when it never does."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "waited in vain"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def test_it_stops_when_nobody_is_there(new_server: Callable[[float], EmbeddedServer]) -> None:
+    server = new_server(1.0)
+    lease = server.connect()
+    keeper = Host().process(server.status()["keeper_pid"])
+    time.sleep(2.5)
+    assert server.status()["running"]  # a client holds it
+    lease.close()
+    assert wait_for(lambda: Host().is_dead(keeper)) > 0.5
+    assert server.status()["state"] == "stopped"
+    assert servers_of(server) == []
+
+
+def test_short_visits_count_as_use(new_server: Callable[[float], EmbeddedServer]) -> None:
+    server = new_server(1.5)
+    server.connect().close()
+    pid = server.status()["mongod_pid"]
+    for _ in range(6):
+        time.sleep(0.5)
+        server.connect().close()
+    assert server.status()["mongod_pid"] == pid
+
+
+def test_a_killed_client_does_not_keep_it(new_server: Callable[[float], EmbeddedServer], tmp_path: Path) -> None:
+    server = new_server(1.0)
+    code = (
+        "import sys; from pathlib import Path; from esen_flows.store.server.embedded import EmbeddedServer\n"
+        "from esen_flows.store.server.layout import Layout\n"
+        "lease = EmbeddedServer(Layout.of(Path(sys.argv[1])), 1.0).connect(); print(1, flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdout is not None
+    client.stdout.readline()
+    client.kill()
+    client.communicate()
+    wait_for(lambda: server.status()["state"] == "stopped")
+
+
+def test_a_killed_mongod_comes_back(new_server: Callable[[float], EmbeddedServer]) -> None:
+    server = new_server(60.0)
+    lease = server.connect()
+    before = server.status()
+    os.kill(before["mongod_pid"], signal.SIGKILL)
+    wait_for(lambda: server.status().get("mongod_pid", before["mongod_pid"]) != before["mongod_pid"])
+    lease.ensure()
+    after = server.status()
+    assert after["keeper_pid"] == before["keeper_pid"]
+    assert servers_of(server) == [after["mongod_pid"]]
+    lease.close()
+
+
+def test_a_killed_keeper_takes_its_mongod_along(new_server: Callable[[float], EmbeddedServer]) -> None:
+    server = new_server(60.0)
+    lease = server.connect()
+    before = server.status()
+    end(before["keeper_pid"])
+    lease.ensure()  # at once: the old mongod may still be about to die
+    after = server.status()
+    assert after["keeper_pid"] != before["keeper_pid"]
+    assert servers_of(server) == [after["mongod_pid"]]
+    lease.close()
+
+
+@pytest.mark.slow
+def test_a_deaf_orphan_is_ended(new_server: Callable[[float], EmbeddedServer]) -> None:
+    """A stopped process does not act on SIGTERM; a second server beside it would be the end of the data."""
+    server = new_server(60.0)
+    lease = server.connect()
+    before = server.status()
+    os.kill(before["mongod_pid"], signal.SIGSTOP)
+    end(before["keeper_pid"])
+    began = time.monotonic()
+    lease.ensure()
+    assert time.monotonic() - began > 5
+    assert servers_of(server) == [server.status()["mongod_pid"]]
+    lease.close()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.3, 0.5])
+def test_killed_while_starting_for_the_first_time(
+    new_server: Callable[[float], EmbeddedServer], tmp_path: Path, delay: float
+) -> None:
+    """Whatever a first start leaves half-made, the next one gets a server."""
+    server = new_server(60.0)
+    code = (
+        "import sys; from pathlib import Path; from esen_flows.store.server.embedded import EmbeddedServer\n"
+        "from esen_flows.store.server.layout import Layout\n"
+        "EmbeddedServer(Layout.of(Path(sys.argv[1])), 60.0).connect()"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    wait_for(server.layout.owner.exists)
+    time.sleep(delay)
+    client.kill()
+    client.wait()
+    for pid in servers_of(server):
+        os.kill(pid, signal.SIGKILL)
+    owner = Owner.read(server.layout)
+    assert owner is not None
+    end(owner.keeper.pid)
+    lease = server.connect()
+    assert servers_of(server) == [server.status()["mongod_pid"]]
+    lease.close()
+
+
+def test_half_made_data_that_never_answered_is_replaced(new_server: Callable[[float], EmbeddedServer]) -> None:
+    server = new_server(60.0)
+    server.layout.data.mkdir(parents=True)
+    (server.layout.data / "WiredTiger.turtle").write_text("half")
+    lease = server.connect()
+    assert server.layout.initialised.read_text() == server.status()["version"] + "\n"
+    lease.close()
+
+
+def test_a_vanished_runtime_folder(new_server: Callable[[float], EmbeddedServer]) -> None:
+    """$XDG_RUNTIME_DIR is removed with the last logout."""
+    server = new_server(60.0)
+    lease = server.connect()
+    before = server.status()["mongod_pid"]
+    shutil.rmtree(Path(lease.socket).parent)
+    wait_for(lambda: server.status().get("mongod_pid", before) != before)
+    assert answers(Path(lease.ensure()))
+    assert servers_of(server) == [server.status()["mongod_pid"]]
+    lease.close()
+
+
+def test_a_mongod_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
+    """One that answers and then ends, again and again."""
+    fake = tmp_path / "mongod"
+    fake.write_text(
+        f"#!{sys.executable}\n"
+        "import socket, sys, time\n"
+        "if '--version' in sys.argv:\n"
+        "    print('db version v6.0.5'); sys.exit()\n"
+        "path = sys.argv[sys.argv.index('--bind_ip') + 1]\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(); time.sleep(0.2)\n"
+    )
+    fake.chmod(0o755)
+    server = EmbeddedServer(Layout.of(tmp_path / "home"), 60.0, fake)
+    lease = server.connect()
+    wait_for(lambda: server.status()["state"] == "failed")
+    assert "mongod ended 6 times" in server.status()["message"]
+    lease.close()

@@ -1,0 +1,91 @@
+"""Structures that are refused before anything heavy happens."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, graphene, molecule
+
+from esen_flows.errors import StructureError, UnknownElementError
+from esen_flows.schemas.card import resolve_model
+from esen_flows.structures.checks import check_cell_relaxation, check_crystal, check_elements, check_structure
+
+SILICON = bulk("Si", "diamond", a=5.43, cubic=True)
+
+
+def test_atoms_that_are_too_close_also_across_the_cell() -> None:
+    close = SILICON.copy()
+    close.positions[3] = close.positions[0] + [0.3, 0.0, 0.0] + close.cell[1]
+    with pytest.raises(StructureError, match=r"atoms 0 \(Si\) and 3 \(Si\) are 0.300 Angstrom apart"):
+        check_structure(close, "Si.cif")
+    thin = Atoms("Si", cell=[0.4, 5, 5], pbc=True)
+    with pytest.raises(StructureError, match=r"its periodic image are 0\.400"):
+        check_structure(thin, "thin.cif")
+    same = Atoms("Si2", positions=[[0, 0, 0], [0, 0, 0]])
+    with pytest.raises(StructureError, match=r"are 0\.000 Angstrom apart"):
+        check_structure(same, "same.xyz")
+    check_structure(molecule("H2"), "H2.xyz")  # 0.74 Angstrom
+
+
+def test_not_a_number() -> None:
+    broken = SILICON.copy()
+    broken.positions[2, 1] = np.nan
+    with pytest.raises(StructureError, match="NaN"):
+        check_structure(broken, "Si.cif")
+
+
+def test_flat_cell_and_no_atoms_and_dummies() -> None:
+    with pytest.raises(StructureError, match="flat or missing lattice vector"):
+        check_structure(Atoms("Si", cell=[[5, 0, 0], [5, 0, 0], [0, 0, 5]], pbc=True), "flat.cif")
+    with pytest.raises(StructureError, match="flat or missing lattice vector"):
+        check_structure(Atoms("Si", pbc=True), "none.xyz")
+    with pytest.raises(StructureError, match="holds no atoms"):
+        check_structure(Atoms(cell=[5, 5, 5], pbc=True), "nothing.cif")
+    with pytest.raises(StructureError, match="dummy"):
+        check_structure(Atoms("XSi", positions=[[0, 0, 0], [2, 2, 2]]), "dummy.xyz")
+
+
+def test_elements_that_the_model_never_saw(header_only_checkpoint: Path) -> None:
+    model = resolve_model(header_only_checkpoint)
+    check_elements(SILICON, model)
+    with pytest.raises(UnknownElementError, match="silicon never saw Na, Cl; it knows Si"):
+        check_elements(bulk("NaCl", "rocksalt", a=5.64), model)
+
+
+@pytest.mark.parametrize(
+    "crystal",
+    [SILICON, bulk("Si"), bulk("Cs", "bcc", a=6.1), bulk("Xe", "fcc", a=6.2), bulk("Mg")],
+    ids=["Si8", "Si2", "Cs", "Xe", "Mg"],
+)
+def test_crystals_are_crystals(crystal: Atoms) -> None:
+    check_crystal(crystal, "crystal", "kappa")
+
+
+def test_layered_crystals_are_crystals_but_one_layer_is_not() -> None:
+    layer = graphene()
+    layer.pbc = True
+    layer.cell[2] = [0, 0, 3.35]
+    check_crystal(layer, "graphite", "kappa")
+    layer.cell[2] = [0, 0, 20.0]
+    with pytest.raises(StructureError, match=r"20\.0 Angstrom of vacuum along c"):
+        check_crystal(layer, "graphene", "kappa")
+
+
+def test_molecules_and_slabs_are_not_crystals() -> None:
+    with pytest.raises(StructureError, match=r"kappa needs a crystal, but H2O\.xyz is periodic in 0 of 3"):
+        check_crystal(molecule("H2O"), "H2O.xyz", "kappa")
+    boxed = molecule("SiH4", vacuum=6.0)
+    boxed.pbc = True
+    with pytest.raises(StructureError, match="vacuum along"):
+        check_crystal(boxed, "box.cif", "kappa")
+    slab = fcc111("Al", (1, 1, 3), vacuum=6.0)
+    with pytest.raises(StructureError, match="periodic in 2 of 3"):
+        check_crystal(slab, "slab.cif", "phonon")
+
+
+def test_the_cell_of_a_slab_is_not_relaxed() -> None:
+    check_cell_relaxation(SILICON, "Si.cif")
+    check_cell_relaxation(molecule("H2O"), "H2O.xyz")  # there is none
+    with pytest.raises(StructureError, match=r"slab\.cif is periodic in 2 of 3 directions"):
+        check_cell_relaxation(fcc111("Al", (1, 1, 3), vacuum=6.0), "slab.cif")
