@@ -16,12 +16,17 @@ class Case:
 
     Attributes
     ----------
-    model : a name of `esen_flows.network.config.PUBLISHED`.
-    structure, atoms : which crystal or liquid, and how much of it.
-    dtype : of the arithmetic.
-    memory_bytes : what our force field plans with; None: its default. Of what does not fit, messages are computed once
+    model
+        a name of `esen_flows.network.config.PUBLISHED`.
+    structure, atoms
+        which crystal or liquid, and how much of it.
+    dtype
+        of the arithmetic.
+    memory_bytes
+        what our force field plans with; None: its default. Of what does not fit, messages are computed once
         more for the gradient.
-    references : whether the references run it too, and errors are measured.
+    references
+        whether the references run it too, and errors are measured.
     """
 
     model: str
@@ -84,7 +89,8 @@ def structure(kind: Structure, atoms: int) -> Atoms:
 
     Raises
     ------
-    ValueError : the structure does not come in this size.
+    ValueError
+        the structure does not come in this size.
     """
     made = _water(atoms) if kind == "water" else _crystal(kind, atoms)
     made.rattle(RATTLE_ANGSTROM, seed=0)

@@ -5,8 +5,10 @@ The public names load on first use, so that `import esen_flows` costs neither to
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["load_force_field", "submit"]
+from esen_flows.version import __version__
+
+
+__all__ = ["__version__", "load_force_field", "submit"]
 
 if TYPE_CHECKING:
     from esen_flows.forcefield.load import load_force_field

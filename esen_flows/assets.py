@@ -23,7 +23,8 @@ def asset_dir(folder: Folder) -> Path:
 
     Raises
     ------
-    FileNotFoundError : when neither has it.
+    FileNotFoundError
+        when neither has it.
     """
     candidates = [Path(__file__).resolve().parent / "_data" / folder]
     checkout = _checkout()

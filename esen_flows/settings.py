@@ -95,7 +95,8 @@ def get_settings() -> Settings:
 
     Raises
     ------
-    InputError : a variable that cannot be read; the message names it, without the value of a secret.
+    InputError
+        a variable that cannot be read; the message names it, without the value of a secret.
     """
     try:
         return Settings()

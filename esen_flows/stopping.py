@@ -22,8 +22,10 @@ class Allocation:
 
     Attributes
     ----------
-    deadline : when it ends, by `time.monotonic`; None: nobody said.
-    requested : somebody asked the process to end.
+    deadline
+        when it ends, by `time.monotonic`; None: nobody said.
+    requested
+        somebody asked the process to end.
     """
 
     deadline: float | None = None
@@ -53,7 +55,8 @@ def raise_if_stopping() -> None:
 
     Raises
     ------
-    Stopped : the process was asked to end, or its time is up.
+    Stopped
+        the process was asked to end, or its time is up.
     """
     if is_stopping():
         raise Stopped

@@ -29,13 +29,17 @@ def load_fixture(folder: str | Path, name: str, dtype: Literal["float32", "float
 
     Parameters
     ----------
-    folder : holds configs.json ({name: {backbone: {...}}}) and <name>.weights.safetensors with published key names.
-    name : configuration.
-    dtype : of the arithmetic.
+    folder
+        holds configs.json ({name: {backbone: {...}}}) and <name>.weights.safetensors with published key names.
+    name
+        configuration.
+    dtype
+        of the arithmetic.
 
     Raises
     ------
-    ModelError : unknown name, or weights and configuration that do not fit together.
+    ModelError
+        unknown name, or weights and configuration that do not fit together.
     """
     folder = Path(folder)
     configs = json.loads((folder / "configs.json").read_text())
@@ -60,12 +64,15 @@ def check_force_field(
 
     Parameters
     ----------
-    structures : at least one periodic structure; atoms should not sit at symmetric positions.
-    tolerance : relative to the largest energy per atom, force or stress; default 1e-9 (float64) or 2e-4 (float32).
+    structures
+        at least one periodic structure; atoms should not sit at symmetric positions.
+    tolerance
+        relative to the largest energy per atom, force or stress; default 1e-9 (float64) or 2e-4 (float32).
 
     Returns
     -------
-    The largest relative deviation of each check.
+    dict[str, float]
+        The largest relative deviation of each check.
     """
     declared = force_field.declaration
     tolerance = tolerance or (1e-9 if declared.dtype == "float64" else 2e-4)

@@ -133,9 +133,12 @@ class Copper:
 
     Attributes
     ----------
-    checkpoint : names the force field; `load_force_field` gives `force_field` for it.
-    force_field : EMT's copper; it counts its evaluations.
-    store : empty; `open_store()` opens the same one, in a child process too.
+    checkpoint
+        names the force field; `load_force_field` gives `force_field` for it.
+    force_field
+        EMT's copper; it counts its evaluations.
+    store
+        empty; `open_store()` opens the same one, in a child process too.
     """
 
     checkpoint: Path

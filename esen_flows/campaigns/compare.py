@@ -42,9 +42,12 @@ class Side:
 
     Attributes
     ----------
-    structure_key, model, label, formula : what it is; `model` is "" where each side has one force field.
-    outcome : finished, pending, or the class of its failure.
-    value : principal number.
+    structure_key, model, label, formula
+        what it is; `model` is "" where each side has one force field.
+    outcome
+        finished, pending, or the class of its failure.
+    value
+        principal number.
     """
 
     structure_key: str
@@ -105,16 +108,26 @@ class Difference:
 
     Attributes
     ----------
-    matched, only_old, only_new : how many members.
-    unmatched : labels of some that are on one side only.
-    pending : how many of the matched ones are pending on a side, and not compared.
-    changed : all that ended in another way.
-    transitions : how many did so, by (old, new).
-    compared : how many have a number on both sides.
-    mean_absolute : mean of the absolute moves.
-    moved : the largest moves, by absolute size.
-    moved_relatively : the largest moves, by relative size.
-    beyond : how many moved by more than the tolerance.
+    matched, only_old, only_new
+        how many members.
+    unmatched
+        labels of some that are on one side only.
+    pending
+        how many of the matched ones are pending on a side, and not compared.
+    changed
+        all that ended in another way.
+    transitions
+        how many did so, by (old, new).
+    compared
+        how many have a number on both sides.
+    mean_absolute
+        mean of the absolute moves.
+    moved
+        the largest moves, by absolute size.
+    moved_relatively
+        the largest moves, by relative size.
+    beyond
+        how many moved by more than the tolerance.
     """
 
     matched: int
@@ -142,10 +155,14 @@ class CampaignDifference:
 
     Attributes
     ----------
-    old, new : their names.
-    field : the principal number, with its unit.
-    settings : dotted name, old value, new value.
-    members : see `Difference`.
+    old, new
+        their names.
+    field
+        the principal number, with its unit.
+    settings
+        dotted name, old value, new value.
+    members
+        see `Difference`.
     """
 
     old: str
@@ -165,12 +182,15 @@ def compare_campaigns(
 
     Parameters
     ----------
-    tolerance : beyond which moves are counted.
-    most : how many of the largest moves to list.
+    tolerance
+        beyond which moves are counted.
+    most
+        how many of the largest moves to list.
 
     Raises
     ------
-    InputError : no such campaign, or two of different quantities.
+    InputError
+        no such campaign, or two of different quantities.
     """
     campaigns = [campaign_of(store, name) for name in (old, new)]
     specs = [CampaignSpec.model_validate(campaign["spec"]) for campaign in campaigns]
@@ -195,8 +215,10 @@ def compare_members(old: Iterable[Side], new: Iterable[Side], tolerance: Toleran
 
     Parameters
     ----------
-    tolerance : beyond which moves are counted.
-    most : how many of the largest moves to list.
+    tolerance
+        beyond which moves are counted.
+    most
+        how many of the largest moves to list.
     """
     left: dict[tuple[str, str], list[Side]] = {}
     for side in old:

@@ -41,10 +41,14 @@ class Submitted:
 
     Attributes
     ----------
-    members : that were packed now.
-    fireworks : ids that were added.
-    on_their_way : pending members that fireworks hold already.
-    expected_seconds : of what was packed, on one device; None: nothing was measured yet.
+    members
+        that were packed now.
+    fireworks
+        ids that were added.
+    on_their_way
+        pending members that fireworks hold already.
+    expected_seconds
+        of what was packed, on one device; None: nothing was measured yet.
     """
 
     members: int
@@ -67,12 +71,15 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
 
     Parameters
     ----------
-    device_kind : what the workers have, "cpu" or "cuda"; what was measured on it says how much goes into a firework.
+    device_kind
+        what the workers have, "cpu" or "cuda"; what was measured on it says how much goes into a firework.
 
     Raises
     ------
-    InputError : no such campaign, one whose plan was interrupted, or a paused one: its fireworks would go on waiting.
-    ClaimedElsewhereError : somebody else is submitting it at this moment.
+    InputError
+        no such campaign, one whose plan was interrupted, or a paused one: its fireworks would go on waiting.
+    ClaimedElsewhereError
+        somebody else is submitting it at this moment.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])
@@ -147,11 +154,13 @@ def retry(store: Store, name: str, failure: str | None) -> int:
 
     Parameters
     ----------
-    failure : class of the failures, such as "NotConvergedError"; None: all.
+    failure
+        class of the failures, such as "NotConvergedError"; None: all.
 
     Raises
     ------
-    InputError : no member has failed in that way; the classes that there are are listed.
+    InputError
+        no member has failed in that way; the classes that there are are listed.
     """
     campaign_of(store, name)
     failed = list(members(store, name, {"state": "failed"}, ("key", "failure")))

@@ -39,8 +39,10 @@ class CostModel:
 
     Attributes
     ----------
-    cutoff_angstrom : of the force field.
-    mirrored : whether averaging with the mirror image takes a second evaluation.
+    cutoff_angstrom
+        of the force field.
+    mirrored
+        whether averaging with the mirror image takes a second evaluation.
     """
 
     cutoff_angstrom: float

@@ -48,7 +48,8 @@ class Identifier:
 
         Raises
         ------
-        StructureError : from what is returned; spglib ended a process.
+        StructureError
+            from what is returned; spglib ended a process.
         """
         if len(structures) < FEW:
             found = [identify(atoms) for atoms in structures]

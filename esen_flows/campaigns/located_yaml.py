@@ -18,9 +18,12 @@ class LocatedYaml:
 
     Attributes
     ----------
-    path : of the file.
-    value : plain dictionaries, lists and scalars.
-    root : the same with positions.
+    path
+        of the file.
+    value
+        plain dictionaries, lists and scalars.
+    root
+        the same with positions.
     """
 
     path: Path
@@ -47,7 +50,8 @@ def read_located(path: Path) -> LocatedYaml:
 
     Raises
     ------
-    InputError : unreadable, not YAML, no mapping, or the same field twice; with the line.
+    InputError
+        unreadable, not YAML, no mapping, or the same field twice; with the line.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from esen_flows import __version__
+from esen_flows.version import __version__
 from esen_flows.campaigns.records import Origins, member_rows, records
 from esen_flows.errors import InputError, ModelError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
@@ -106,13 +106,17 @@ def freeze(
 
     Parameters
     ----------
-    folder : new or empty; the manifest appears when all else is there.
-    partial : also if members are pending.
-    on_member : called for each member.
+    folder
+        new or empty; the manifest appears when all else is there.
+    partial
+        also if members are pending.
+    on_member
+        called for each member.
 
     Raises
     ------
-    InputError : pending members, a folder with a manifest, a force field that is not here.
+    InputError
+        pending members, a folder with a manifest, a force field that is not here.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])
@@ -145,7 +149,8 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises
     ------
-    InputError : no manifest, one that cannot be read, or a file that is missing or damaged.
+    InputError
+        no manifest, one that cannot be read, or a file that is missing or damaged.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -180,7 +185,8 @@ def frozen_structures(folder: Path, manifest: Manifest) -> Iterator[tuple[Atoms,
 
     Raises
     ------
-    InputError : one whose key is not that of its numbers.
+    InputError
+        one whose key is not that of its numbers.
     """
     for number, row in enumerate(_lines(folder / manifest.structures.file), start=1):
         info = {name: row[name] for name in ("charge", "spin") if row[name]}
@@ -226,7 +232,8 @@ def _frozen_model(model: Mapping[str, Any]) -> FrozenModel:
 
     Raises
     ------
-    ModelError : it is not here, or no longer the one that computed.
+    ModelError
+        it is not here, or no longer the one that computed.
     """
     known = {name: model[name] for name in ("label", "key", "location", "cutoff_angstrom")}
     found = resolve_model(model["location"])

@@ -18,8 +18,10 @@ class Packed:
 
     Attributes
     ----------
-    keys : of its members, the costly ones first.
-    costs : predicted, in edge evaluations.
+    keys
+        of its members, the costly ones first.
+    costs
+        predicted, in edge evaluations.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -39,9 +41,12 @@ def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, targ
 
     Parameters
     ----------
-    members : rows with key and cost.
-    seconds_per_cost : measured; None: chunks get the same number of members.
-    target_seconds : of a chunk.
+    members
+        rows with key and cost.
+    seconds_per_cost
+        measured; None: chunks get the same number of members.
+    target_seconds
+        of a chunk.
     """
     if not members:
         return []

@@ -47,16 +47,26 @@ class Planned:
 
     Attributes
     ----------
-    name : of the campaign.
-    structures : in its source, repeated ones counted once.
-    repeated : structures that the source has again (`duplicates: merge`).
-    stored : structures that were in the store before.
-    members : by state: pending, finished, failed; the latter two are there already.
-    new : members that this plan has added.
-    pending_cost : predicted edge evaluations of the pending ones.
-    pending_hours : hours on one device by its kind, where all force fields have been measured on it.
-    doubtful : structures that will probably fail, and why, as far as one can see.
-    doubtful_count : how many they are.
+    name
+        of the campaign.
+    structures
+        in its source, repeated ones counted once.
+    repeated
+        structures that the source has again (`duplicates: merge`).
+    stored
+        structures that were in the store before.
+    members
+        by state: pending, finished, failed; the latter two are there already.
+    new
+        members that this plan has added.
+    pending_cost
+        predicted edge evaluations of the pending ones.
+    pending_hours
+        hours on one device by its kind, where all force fields have been measured on it.
+    doubtful
+        structures that will probably fail, and why, as far as one can see.
+    doubtful_count
+        how many they are.
     """
 
     name: str
@@ -124,16 +134,21 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
 
     Parameters
     ----------
-    spec_text : what the specification was read from, kept for people.
-    on_progress : called with the number of structures so far.
+    spec_text
+        what the specification was read from, kept for people.
+    on_progress
+        called with the number of structures so far.
 
     Raises
     ------
-    InputError : a force field that does not fit, another campaign of that name, structures that cannot be read, that
+    InputError
+        a force field that does not fit, another campaign of that name, structures that cannot be read, that
         are repeated (`duplicates: refuse`) or have foreign elements (`require: covers_elements`); no campaign or new
         member is left behind, but structures stay.
-    ModelError : a force field that is not on this machine.
-    ClaimedElsewhereError : another process is planning it.
+    ModelError
+        a force field that is not on this machine.
+    ClaimedElsewhereError
+        another process is planning it.
     """
     models = [resolve_model(name) for name in spec.models]
     check_requirements(spec, models)
@@ -265,7 +280,8 @@ def _is_first(spec: CampaignSpec, structure: PlannedStructure, model: ModelRefer
 
     Raises
     ------
-    InputError : the structure does not say what the protocol needs to know of it.
+    InputError
+        the structure does not say what the protocol needs to know of it.
     """
     try:
         key = bytes.fromhex(member_keys(spec, structure.key, model.key, structure.own)[-1])
@@ -312,7 +328,8 @@ def _note_faults(spec: CampaignSpec, structure: PlannedStructure, notes: _Notes)
 
     Raises
     ------
-    InputError : it is none at all.
+    InputError
+        it is none at all.
     """
     atoms, protocol = structure.atoms, protocol_for(spec, structure.own)
     if len(atoms) == 0 or not np.isfinite(atoms.positions.sum() + atoms.cell.array.sum()):
@@ -345,7 +362,8 @@ def _check(spec: CampaignSpec, notes: _Notes) -> None:
 
     Raises
     ------
-    InputError : with the first ten and their number.
+    InputError
+        with the first ten and their number.
     """
     if notes.structures == 0:
         raise InputError(f"campaign {spec.name}: its source holds no structures; check `structures`")

@@ -20,8 +20,10 @@ class MemberRecord:
 
     Attributes
     ----------
-    member : its row in `campaign_members`.
-    steps : what is stored of its steps, in order (key, kind, failure, summary, provenance, created_at); without those
+    member
+        its row in `campaign_members`.
+    steps
+        what is stored of its steps, in order (key, kind, failure, summary, provenance, created_at); without those
         that are not there.
     """
 
@@ -54,10 +56,14 @@ class Origins:
 
     Attributes
     ----------
-    versions : name, version, how many results have it.
-    seconds : by device.
-    force_evaluations : in all.
-    first, last : dates of results.
+    versions
+        name, version, how many results have it.
+    seconds
+        by device.
+    force_evaluations
+        in all.
+    first, last
+        dates of results.
     """
 
     versions: dict[str, Counter[str]] = field(default_factory=dict)

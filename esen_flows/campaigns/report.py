@@ -47,10 +47,14 @@ class Totals:
 
     Attributes
     ----------
-    failures : members by the class of their failure.
-    examples : of each, a few rows with their messages.
-    slowest : heap of seconds, key and row.
-    done_at : by state, when members were done, POSIX seconds.
+    failures
+        members by the class of their failure.
+    examples
+        of each, a few rows with their messages.
+    slowest
+        heap of seconds, key and row.
+    done_at
+        by state, when members were done, POSIX seconds.
     """
 
     models: dict[str, ModelTotals] = field(default_factory=dict)
@@ -91,12 +95,15 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
 
     Parameters
     ----------
-    folder : where to; it is made if need be, and files of an earlier report are replaced.
-    on_member : called for each member.
+    folder
+        where to; it is made if need be, and files of an earlier report are replaced.
+    on_member
+        called for each member.
 
     Raises
     ------
-    InputError : no such campaign.
+    InputError
+        no such campaign.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])

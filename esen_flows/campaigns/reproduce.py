@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from esen_flows import __version__
+from esen_flows.version import __version__
 from esen_flows.campaigns.compare import PENDING, Difference, Side, Tolerance, compare_members
 from esen_flows.campaigns.manifest import (
     FrozenModel,
@@ -65,10 +65,14 @@ class Reproduction:
 
     Attributes
     ----------
-    name : of the campaign here.
-    folder, manifest : what it reproduces.
-    remarks : what is different here, a sentence each.
-    other_keys : whether results have other keys here, because phonopy or phono3py are other minor versions.
+    name
+        of the campaign here.
+    folder, manifest
+        what it reproduces.
+    remarks
+        what is different here, a sentence each.
+    other_keys
+        whether results have other keys here, because phonopy or phono3py are other minor versions.
     """
 
     name: str
@@ -83,12 +87,15 @@ def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Re
 
     Parameters
     ----------
-    name : of the campaign here; None: that of the manifest.
+    name
+        of the campaign here; None: that of the manifest.
 
     Raises
     ------
-    InputError : a damaged manifest, a name that is none, or another campaign of that name.
-    ModelError : a force field that is not here, or is another one.
+    InputError
+        a damaged manifest, a name that is none, or another campaign of that name.
+    ModelError
+        a force field that is not here, or is another one.
     """
     manifest = read_manifest(folder)
     spec = manifest.spec if name is None else _renamed(manifest.spec, name)
@@ -112,12 +119,15 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
 
     Parameters
     ----------
-    on_progress : called with the number of members that are done so far.
+    on_progress
+        called with the number of members that are done so far.
 
     Raises
     ------
-    InputError : the campaign is paused or cancelled.
-    ClaimedElsewhereError : another process does the same with this campaign.
+    InputError
+        the campaign is paused or cancelled.
+    ClaimedElsewhereError
+        another process does the same with this campaign.
     """
     from esen_flows.makers.chunks import Stage, chunk_job
     from esen_flows.progress import listening
@@ -188,7 +198,8 @@ def _model_here(frozen: FrozenModel, folder: Path) -> ModelReference:
 
     Raises
     ------
-    ModelError : it is not here, or is another one.
+    ModelError
+        it is not here, or is another one.
     """
     beside = None if frozen.file is None else folder / frozen.file
     try:
@@ -215,7 +226,8 @@ def _check_revisions(manifest: Manifest) -> None:
 
     Raises
     ------
-    InputError : naming the version to install.
+    InputError
+        naming the version to install.
     """
     for kind, revision in manifest.numerics_revisions.items():
         found = NUMERICS_REVISION.get(kind)  # type: ignore[call-overload]
@@ -231,7 +243,8 @@ def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
 
     Raises
     ------
-    InputError : keys differ for another reason.
+    InputError
+        keys differ for another reason.
     """
     derived = bool(manifest.lattice_versions) and manifest.lattice_versions != lattice_versions()
     others = False

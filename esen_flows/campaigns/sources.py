@@ -33,12 +33,18 @@ class PlannedStructure:
 
     Attributes
     ----------
-    atoms : with charge and spin in `info`, if any.
-    key : its structure key.
-    label : its material id, or the file and place that it is from.
-    material_ids : to note with it in the store.
-    own : what it says of its own supercells and mesh.
-    known : what is stored of it already (formula, nsites, ...); None: it comes from a file.
+    atoms
+        with charge and spin in `info`, if any.
+    key
+        its structure key.
+    label
+        its material id, or the file and place that it is from.
+    material_ids
+        to note with it in the store.
+    own
+        what it says of its own supercells and mesh.
+    known
+        what is stored of it already (formula, nsites, ...); None: it comes from a file.
     """
 
     atoms: Atoms
@@ -86,7 +92,8 @@ def planned_structures(spec: CampaignSpec, store: Store) -> Iterator[PlannedStru
 
     Raises
     ------
-    InputError : a file that is missing or cannot be read, or a query that means nothing.
+    InputError
+        a file that is missing or cannot be read, or a query that means nothing.
     """
     source = spec.structures
     if source.query is not None:
@@ -105,11 +112,13 @@ def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
 
     Parameters
     ----------
-    folder : that holds them; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
+    folder
+        that holds them; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
 
     Raises
     ------
-    InputError : they are not there; the message says what to fetch from where.
+    InputError
+        they are not there; the message says what to fetch from where.
     """
     published = PUBLISHED[name]
     place = get_settings().cache_dir / "published" / name if folder is None else Path(folder)

@@ -36,7 +36,8 @@ def find_spec(name: str | Path) -> Path:
 
     Raises
     ------
-    InputError : there is none; the message lists those of workflows/.
+    InputError
+        there is none; the message lists those of workflows/.
     """
     path = Path(name)
     for candidate in (path, path / FILE_NAME, asset_dir("workflows") / path / FILE_NAME):
@@ -51,12 +52,15 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
 
     Parameters
     ----------
-    name : see `find_spec`.
-    anywhere : leave out what depends on this machine: whether force fields and files of structures are there.
+    name
+        see `find_spec`.
+    anywhere
+        leave out what depends on this machine: whether force fields and files of structures are there.
 
     Raises
     ------
-    InputError : one line for each fault: `FILE:LINE: field: what is wrong, what it got, what to do`.
+    InputError
+        one line for each fault: `FILE:LINE: field: what is wrong, what it got, what to do`.
     """
     file = read_located(find_spec(name))
     wrong, faults = set[str](), list[tuple[Location, str]]()
@@ -88,7 +92,8 @@ def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> 
 
     Raises
     ------
-    InputError : with every reason.
+    InputError
+        with every reason.
     """
     faults = [f"{'.'.join(map(str, location))}: {message}" for location, message in _unmet(spec, models)]
     if faults:

@@ -54,10 +54,14 @@ class Rate:
 
     Attributes
     ----------
-    worker : host and process.
-    device : where its force calls run.
-    materials_per_second, atoms_per_second : since it began with its chunk.
-    done : members of the chunk.
+    worker
+        host and process.
+    device
+        where its force calls run.
+    materials_per_second, atoms_per_second
+        since it began with its chunk.
+    done
+        members of the chunk.
     """
 
     worker: str
@@ -73,17 +77,28 @@ class CampaignStatus:
 
     Attributes
     ----------
-    name, state, property : of the campaign.
-    members : in all.
-    finished, failed, pending : of these.
-    failures : members by the class of their failure.
-    failed_share : of those that are done.
-    answer : name of the principal number, with its unit.
-    means : of it, by force field.
-    rates : of the processes that are at work.
-    lost_runs : processes that died at work.
-    fireworks : by state.
-    seconds_left : at the present rate; None: nobody is at work, or nothing was done yet.
+    name, state, property
+        of the campaign.
+    members
+        in all.
+    finished, failed, pending
+        of these.
+    failures
+        members by the class of their failure.
+    failed_share
+        of those that are done.
+    answer
+        name of the principal number, with its unit.
+    means
+        of it, by force field.
+    rates
+        of the processes that are at work.
+    lost_runs
+        processes that died at work.
+    fireworks
+        by state.
+    seconds_left
+        at the present rate; None: nobody is at work, or nothing was done yet.
     """
 
     name: str
@@ -108,7 +123,8 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
 
     Raises
     ------
-    InputError : no such campaign.
+    InputError
+        no such campaign.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])

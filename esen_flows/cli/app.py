@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from esen_flows import __version__
+from esen_flows.version import __version__
 from esen_flows.cli.commands import (
     campaign,
     converge,

@@ -17,7 +17,8 @@ def run_or_load(request: PropertyRequest) -> list[ResultDocument]:
 
     Raises
     ------
-    EsenFlowsError : a step failed, now or before.
+    EsenFlowsError
+        a step failed, now or before.
     """
     from esen_flows.makers.compute import raise_if_failed
     from esen_flows.store.connection import open_store

@@ -22,7 +22,8 @@ def with_overrides(protocol: Protocol, assignments: list[str], option: str = "--
 
     Raises
     ------
-    UsageError : no `=`, an unknown field (the valid ones are listed), or a value that the field refuses.
+    UsageError
+        no `=`, an unknown field (the valid ones are listed), or a value that the field refuses.
     """
     values = []
     for assignment in assignments:

@@ -27,12 +27,18 @@ class PropertyRequest:
 
     Attributes
     ----------
-    kind : which property.
-    atoms : the input structure.
-    model : the force field, found without loading it.
-    protocol, numeric : how.
-    device : where force calls would run; not part of a key.
-    steps : the keyed requests; the last one is the answer.
+    kind
+        which property.
+    atoms
+        the input structure.
+    model
+        the force field, found without loading it.
+    protocol, numeric
+        how.
+    device
+        where force calls would run; not part of a key.
+    steps
+        the keyed requests; the last one is the answer.
     """
 
     kind: Property
@@ -61,12 +67,15 @@ def build_request(
 
     Parameters
     ----------
-    born : phonopy's BORN of the structure, for phonons and conductivities.
+    born
+        phonopy's BORN of the structure, for phonons and conductivities.
 
     Raises
     ------
-    UsageError : a wrong --set, --device, --dtype, --compile or --tf32.
-    InputError : a file, structure or force field that cannot be used for this property.
+    UsageError
+        a wrong --set, --device, --dtype, --compile or --tf32.
+    InputError
+        a file, structure or force field that cannot be used for this property.
     """
     check_device(device)
     reference = resolve_model(model)
@@ -92,7 +101,8 @@ def check_device(device: str) -> None:
 
     Raises
     ------
-    UsageError : with the names that there are.
+    UsageError
+        with the names that there are.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UsageError(f"--device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
@@ -105,7 +115,8 @@ def vary_request(
 
     Raises
     ------
-    UsageError : a precision that the force field does not have.
+    UsageError
+        a precision that the force field does not have.
     """
     chosen = protocol or request.protocol
     numeric = request.numeric

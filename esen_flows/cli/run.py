@@ -31,7 +31,8 @@ def run(request: PropertyRequest, store: Store) -> None:
 
     Raises
     ------
-    EsenFlowsError : a step failed; the failure is stored where it says something about the material.
+    EsenFlowsError
+        a step failed; the failure is stored where it says something about the material.
     """
     tune_allocator()
     store.sweep()

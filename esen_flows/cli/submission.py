@@ -32,7 +32,8 @@ def submit_request(request: PropertyRequest) -> None:
 
     Raises
     ------
-    EsenFlowsError : as `campaigns.submit.submit`.
+    EsenFlowsError
+        as `campaigns.submit.submit`.
     """
     _submit(build(request), open_store())
 
@@ -44,11 +45,13 @@ def submit_requests(requests: Sequence[PropertyRequest]) -> None:
 
     Parameters
     ----------
-    questions : those that ask for the same result count once. What failed for good before is told, and left out.
+    questions
+        those that ask for the same result count once. What failed for good before is told, and left out.
 
     Raises
     ------
-    EsenFlowsError : as `campaigns.submit.submit`, but for such failures.
+    EsenFlowsError
+        as `campaigns.submit.submit`, but for such failures.
     """
     store = open_store()
     added: list[int] = []
@@ -82,15 +85,21 @@ def submit_training(
 
     Parameters
     ----------
-    stages : name, settings and data of each.
-    held_out : a share of the data.
-    initial : checkpoint that the first stage starts from.
-    device, max_seconds : of a job.
+    stages
+        name, settings and data of each.
+    held_out
+        a share of the data.
+    initial
+        checkpoint that the first stage starts from.
+    device, max_seconds
+        of a job.
 
     Raises
     ------
-    InputError : data that cannot be read, or are too large for the database and in no dataset folder.
-    EsenFlowsError : as `campaigns.submit.submit`.
+    InputError
+        data that cannot be read, or are too large for the database and in no dataset folder.
+    EsenFlowsError
+        as `campaigns.submit.submit`.
     """
     store = open_store()
     maker = TrainMaker(

@@ -38,7 +38,8 @@ class HeldOut:
 
         Raises
         ------
-        InputError : the folder holds another split.
+        InputError
+            the folder holds another split.
         """
         from esen_flows.data.dataset import read_dataset
         from esen_flows.data.splits import read_split, split_by_material, write_split
@@ -66,7 +67,8 @@ def sources_of(texts: Sequence[str]) -> list[DataOption]:
 
     Raises
     ------
-    InputError : nothing at a path.
+    InputError
+        nothing at a path.
     """
     found = []
     for text in texts:
@@ -115,7 +117,8 @@ def stages_of(
 
     Raises
     ------
-    UsageError : no such recipe or stage, or data that the recipe names and nobody gave. InputError : bad files.
+    UsageError
+        no such recipe or stage, or data that the recipe names and nobody gave. InputError : bad files.
     """
     from esen_flows.training.recipe import Stage
 
@@ -134,7 +137,8 @@ def asked_stages(
 
     Raises
     ------
-    UsageError, InputError : as `stages_of`.
+    UsageError, InputError
+        as `stages_of`.
     """
     for name, config, wanted in _configs(what, recipe, number, changes):
         yield name, config, _given(wanted, sources, what)

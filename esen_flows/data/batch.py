@@ -18,11 +18,16 @@ class Graph:
 
     Attributes
     ----------
-    numbers : (atoms,) int64 atomic numbers, on the CPU.
-    source, target : (edges,) int64 atom indices, sorted by target.
-    vectors : (edges, 3) float64 Angstrom, from target to source.
-    volume : Angstrom^3; NaN without a cell of three vectors, so that its stress is NaN and not a made-up zero.
-    charge, spin : total charge (e) and spin multiplicity (0: not said).
+    numbers
+        (atoms,) int64 atomic numbers, on the CPU.
+    source, target
+        (edges,) int64 atom indices, sorted by target.
+    vectors
+        (edges, 3) float64 Angstrom, from target to source.
+    volume
+        Angstrom^3; NaN without a cell of three vectors, so that its stress is NaN and not a made-up zero.
+    charge, spin
+        total charge (e) and spin multiplicity (0: not said).
     """
 
     numbers: Tensor
@@ -49,7 +54,8 @@ class Graph:
 
         Raises
         ------
-        StructureError : no atoms; see `neighbor_pairs`; a charge or spin that is not an integer.
+        StructureError
+            no atoms; see `neighbor_pairs`; a charge or spin that is not an integer.
         """
         if len(atoms) == 0:
             raise StructureError("a structure has no atoms; leave it out")
@@ -81,13 +87,20 @@ class GraphBatch:
 
     Attributes
     ----------
-    numbers : (atoms,) int64.
-    source, target : (edges,) int64 into atoms.
-    vectors : (edges, 3) Angstrom, from target to source.
-    system : (atoms,) int64 structure of each atom; edge_system : (edges,) of each edge.
-    volume : (systems,) Angstrom^3.
-    charge, spin : (systems,) int64.
-    n_systems : number of structures.
+    numbers
+        (atoms,) int64.
+    source, target
+        (edges,) int64 into atoms.
+    vectors
+        (edges, 3) Angstrom, from target to source.
+    system
+        (atoms,) int64 structure of each atom; edge_system : (edges,) of each edge.
+    volume
+        (systems,) Angstrom^3.
+    charge, spin
+        (systems,) int64.
+    n_systems
+        number of structures.
     """
 
     numbers: Tensor

@@ -27,8 +27,10 @@ class RecordBlock:
 
     Attributes
     ----------
-    weight : (n,) how often each counts, 0 for those outside of a view.
-    n_atoms : (n,).
+    weight
+        (n,) how often each counts, 0 for those outside of a view.
+    n_atoms
+        (n,).
     """
 
     def __init__(self, part: Tables, first: int, weight: np.ndarray) -> None:
@@ -71,7 +73,8 @@ class Dataset:
 
     Attributes
     ----------
-    provenance : where the records come from.
+    provenance
+        where the records come from.
     """
 
     def __init__(self, parts: Sequence[Tables], part: np.ndarray, row: np.ndarray, provenance: dict[str, Any]) -> None:
@@ -181,7 +184,8 @@ class Dataset:
 
         Raises
         ------
-        StructureError : a cell that no neighbour list can be made for.
+        StructureError
+            a cell that no neighbour list can be made for.
         """
         from esen_flows.data.neighbors import pair_table  # with torch, which nothing else here needs
 
@@ -207,7 +211,8 @@ def from_structures(structures: Iterable[LabelledStructure], provenance: dict[st
 
     Raises
     ------
-    InputError : no structures, or one that cannot be trained on.
+    InputError
+        no structures, or one that cannot be trained on.
     """
     writer = TableWriter()
     for item in structures:
@@ -238,7 +243,8 @@ def open_dataset(folder: Path | str) -> Dataset:
 
     Raises
     ------
-    InputError : no dataset there, or a broken one.
+    InputError
+        no dataset there, or a broken one.
     """
     return _whole(folders.open_tables(Path(folder)))
 
@@ -256,17 +262,24 @@ def write_dataset(
 
     Parameters
     ----------
-    folder : must not exist.
-    structures : any number of them; bad records among them are counted and listed in the index.
-    provenance : where they come from, for the index.
-    limits : what a structure must keep to; without, any force is allowed.
-    on_bad : whether bad records are left out or end the writing.
-    inspect : sees the complete dataset before it gets its name; what it returns goes into the index, and what it raises
+    folder
+        must not exist.
+    structures
+        any number of them; bad records among them are counted and listed in the index.
+    provenance
+        where they come from, for the index.
+    limits
+        what a structure must keep to; without, any force is allowed.
+    on_bad
+        whether bad records are left out or end the writing.
+    inspect
+        sees the complete dataset before it gets its name; what it returns goes into the index, and what it raises
         ends the writing.
 
     Raises
     ------
-    InputError : the folder exists, no structure is good, or a bad one where those are fatal.
+    InputError
+        the folder exists, no structure is good, or a bad one where those are fatal.
     """
     folder = Path(folder)
     if folder.exists():
@@ -311,7 +324,8 @@ def subset(dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Dataset:
 
     Raises
     ------
-    InputError : no index, or one that is out of range.
+    InputError
+        no index, or one that is out of range.
     """
     chosen = np.asarray(indices, dtype=np.int64)
     if chosen.ndim != 1 or not len(chosen) or chosen.min() < 0 or chosen.max() >= len(dataset):
@@ -326,7 +340,8 @@ def mixture(parts: Sequence[tuple[Dataset, int]]) -> Dataset:
 
     Raises
     ------
-    InputError : none, a repeat below one, or more than 256 different ones.
+    InputError
+        none, a repeat below one, or more than 256 different ones.
     """
     if not parts or any(repeats < 1 for _, repeats in parts):
         raise InputError(f"a mixture needs datasets, each at least once; got repeats {[n for _, n in parts]}")
@@ -353,7 +368,8 @@ def verify(dataset: Dataset, key: str, progress: Progress | None = None) -> None
 
     Raises
     ------
-    InputError : a record has changed since it was written.
+    InputError
+        a record has changed since it was written.
     """
     for index, item in enumerate(dataset):
         if (digest_of(*rows_of(item), item.group, item.material) != dataset.digests[index]).any():
@@ -369,7 +385,8 @@ def read_dataset(path: Path | str, *, limits: Limits | None = None) -> Dataset:
 
     Raises
     ------
-    InputError : nothing there, no known format, or a record that cannot be trained on; `esen-flows data import` can
+    InputError
+        nothing there, no known format, or a record that cannot be trained on; `esen-flows data import` can
         leave such records out and keeps the rest in a folder.
     """
     path = Path(path)

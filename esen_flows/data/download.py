@@ -53,13 +53,17 @@ def download(
 
     Parameters
     ----------
-    sha256 : what the file has to be; without it, the digest that the server names, if it names one.
-    token : bearer token, for the host of `url` only.
-    progress : called with bytes so far and bytes in all (None: not said).
+    sha256
+        what the file has to be; without it, the digest that the server names, if it names one.
+    token
+        bearer token, for the host of `url` only.
+    progress
+        called with bytes so far and bytes in all (None: not said).
 
     Raises
     ------
-    DownloadError : no answer, a refusal, a broken connection (the part is kept), or a wrong checksum (it is removed).
+    DownloadError
+        no answer, a refusal, a broken connection (the part is kept), or a wrong checksum (it is removed).
     """
     partial = path.with_name(path.name + ".part")
     redirects = _Redirects()

@@ -48,7 +48,8 @@ def write_labelled(
 
     Raises
     ------
-    InputError : nothing to write, or a label that is NaN or has the wrong shape.
+    InputError
+        nothing to write, or a label that is NaN or has the wrong shape.
     """
     path = Path(path)
     frames = [_to_frame(path, index, item) for index, item in enumerate(structures)]
@@ -86,12 +87,15 @@ def read_labelled(path: Path | str, *, require_stress: bool = True) -> list[Labe
 
     Parameters
     ----------
-    path : file written by `write_labelled`, or any extended XYZ in ASE's conventions.
-    require_stress : whether a periodic cell without a stress label is an error; otherwise its stress is NaN.
+    path
+        file written by `write_labelled`, or any extended XYZ in ASE's conventions.
+    require_stress
+        whether a periodic cell without a stress label is an error; otherwise its stress is NaN.
 
     Raises
     ------
-    InputError : no such file, not extended XYZ, a missing label, or one that is NaN.
+    InputError
+        no such file, not extended XYZ, a missing label, or one that is NaN.
     """
     path = Path(path)
     if not path.is_file():
@@ -139,7 +143,8 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
 
     Raises
     ------
-    InputError : there is none, or it is not JSON.
+    InputError
+        there is none, or it is not JSON.
     """
     sidecar = sidecar_path(path)
     try:

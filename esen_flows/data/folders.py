@@ -39,7 +39,8 @@ def read_index(folder: Path | str) -> dict[str, Any]:
 
     Raises
     ------
-    InputError : no such folder, no dataset, or one of a newer version.
+    InputError
+        no such folder, no dataset, or one of a newer version.
     """
     path = Path(folder) / INDEX_NAME
     try:
@@ -74,7 +75,8 @@ def read_tables(
 
     Raises
     ------
-    InputError : a file is missing, cut off, or of another dataset.
+    InputError
+        a file is missing, cut off, or of another dataset.
     """
     columns: dict[str, Rows] = {name: _rows(folder, name, count)[:] for name in COLUMNS if name not in _FROM_FILE}
     n_atoms = int(columns["n_atoms"][:].sum(dtype=np.int64))
@@ -92,7 +94,8 @@ def open_tables(folder: Path) -> Tables:
 
     Raises
     ------
-    InputError : no dataset, or a broken one.
+    InputError
+        no dataset, or a broken one.
     """
     index = read_index(folder)
     try:

@@ -23,27 +23,47 @@ class Group:
 
     Attributes
     ----------
-    name : of the group; every structure carries it in `info["group"]`.
-    count : how many structures; with `crystals_of`, of every crystal.
-    prototype : one of PROTOTYPES, or a name in the `structures` given to `generate`.
-    crystals_of : instead of a prototype: every crystal of the recipe that has one of these prototypes. Its structures
+    name
+        of the group; every structure carries it in `info["group"]`.
+    count
+        how many structures; with `crystals_of`, of every crystal.
+    prototype
+        one of PROTOTYPES, or a name in the `structures` given to `generate`.
+    crystals_of
+        instead of a prototype: every crystal of the recipe that has one of these prototypes. Its structures
         carry the crystal's name in `info["crystal"]`.
-    species : chemical symbols, as many as the prototype takes; ignored for a given structure.
-    lattice_angstrom : range of the lattice constant a (cubic cell edge), uniform; ignored for a given structure.
-    c_over_a, u : see `Crystal`.
-    cubic : conventional cell instead of the primitive one.
-    repeat : supercell along the three cell vectors.
-    volume_strain : range of the relative volume change, uniform.
-    volume_scan : spread the volume changes evenly from low to high instead of at random.
-    shear : range of the Frobenius norm of a random traceless symmetric strain, uniform.
-    rattle_angstrom : range of the standard deviation of Gaussian displacements per component; log-uniform.
-    displaced_atoms : 0, 1 or 2 atoms moved by `displacement_angstrom`, each in a direction of its own.
-    displacement_angstrom : lengths to choose from.
-    pair_cutoff_angstrom : the second moved atom is one of those closer than this to the first.
-    snapshots : frames taken from molecular dynamics that starts at the structure, in its place; 0: no dynamics.
-    temperature_kelvin : the thermostat's temperature at the first and at the last snapshot, linear between them.
-    warm_up_femtoseconds : at the first temperature, before the first interval.
-    interval_femtoseconds : from one snapshot to the next.
+    species
+        chemical symbols, as many as the prototype takes; ignored for a given structure.
+    lattice_angstrom
+        range of the lattice constant a (cubic cell edge), uniform; ignored for a given structure.
+    c_over_a, u
+        see `Crystal`.
+    cubic
+        conventional cell instead of the primitive one.
+    repeat
+        supercell along the three cell vectors.
+    volume_strain
+        range of the relative volume change, uniform.
+    volume_scan
+        spread the volume changes evenly from low to high instead of at random.
+    shear
+        range of the Frobenius norm of a random traceless symmetric strain, uniform.
+    rattle_angstrom
+        range of the standard deviation of Gaussian displacements per component; log-uniform.
+    displaced_atoms
+        0, 1 or 2 atoms moved by `displacement_angstrom`, each in a direction of its own.
+    displacement_angstrom
+        lengths to choose from.
+    pair_cutoff_angstrom
+        the second moved atom is one of those closer than this to the first.
+    snapshots
+        frames taken from molecular dynamics that starts at the structure, in its place; 0: no dynamics.
+    temperature_kelvin
+        the thermostat's temperature at the first and at the last snapshot, linear between them.
+    warm_up_femtoseconds
+        at the first temperature, before the first interval.
+    interval_femtoseconds
+        from one snapshot to the next.
     """
 
     name: str
@@ -80,12 +100,17 @@ class Recipe:
 
     Attributes
     ----------
-    seed : of the numpy Generator; every group, and every crystal in it, draws from a stream of its own, so that others
+    seed
+        of the numpy Generator; every group, and every crystal in it, draws from a stream of its own, so that others
         can be added or changed without moving it.
-    groups : in order.
-    crystals : that groups refer to by `crystals_of`.
-    minimum_distance_angstrom : displacements that bring two atoms closer are drawn again.
-    minimum_distance_fraction : the same, relative to the shortest distance in the crystal without displacements.
+    groups
+        in order.
+    crystals
+        that groups refer to by `crystals_of`.
+    minimum_distance_angstrom
+        displacements that bring two atoms closer are drawn again.
+    minimum_distance_fraction
+        the same, relative to the shortest distance in the crystal without displacements.
     """
 
     seed: int
@@ -100,7 +125,8 @@ def read_recipe(path: Path | str) -> Recipe:
 
     Raises
     ------
-    InputError : no such file, not YAML, or a recipe that `recipe_from_dict` refuses.
+    InputError
+        no such file, not YAML, or a recipe that `recipe_from_dict` refuses.
     """
     import yaml  # not a dependency of a bare GPU machine
 
@@ -119,7 +145,8 @@ def recipe_from_dict(content: Any, source: str = "recipe") -> Recipe:
 
     Raises
     ------
-    InputError : naming the group and the value that cannot be used.
+    InputError
+        naming the group and the value that cannot be used.
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{source}: expected a mapping with seed and groups, got {type(content).__name__}")
@@ -266,17 +293,22 @@ def generate(
 
     Parameters
     ----------
-    recipe : from `read_recipe` or `recipe_from_dict`.
-    structures : crystals that groups may name as their prototype.
-    dynamics : what runs the molecular dynamics of groups with snapshots.
+    recipe
+        from `read_recipe` or `recipe_from_dict`.
+    structures
+        crystals that groups may name as their prototype.
+    dynamics
+        what runs the molecular dynamics of groups with snapshots.
 
     Returns
     -------
-    ASE Atoms with `info["group"]`, and `info["crystal"]` if they are of a crystal of the recipe.
+    list[Atoms]
+        ASE Atoms with `info["group"]`, and `info["crystal"]` if they are of a crystal of the recipe.
 
     Raises
     ------
-    InputError : an unknown prototype, displacements that never keep the minimum distance, snapshots without `dynamics`.
+    InputError
+        an unknown prototype, displacements that never keep the minimum distance, snapshots without `dynamics`.
     """
     made: list[Atoms] = []
     for group, info in _each(recipe):

@@ -32,16 +32,23 @@ def import_sources(
 
     Parameters
     ----------
-    sources : files, or folders of files of one format.
-    source_format, options : of all of them; see `read_source`.
-    limits, on_bad : what a record must keep to, and whether one that does not ends the import.
-    check_strain : whether labels that are clearly no derivatives of the energies end it; they are checked in any case.
-    cutoff_angstrom : count edges for it now rather than when they are first needed.
-    on_record : called with the number of records read so far; on_edges : with structures counted and in all.
+    sources
+        files, or folders of files of one format.
+    source_format, options
+        of all of them; see `read_source`.
+    limits, on_bad
+        what a record must keep to, and whether one that does not ends the import.
+    check_strain
+        whether labels that are clearly no derivatives of the energies end it; they are checked in any case.
+    cutoff_angstrom
+        count edges for it now rather than when they are first needed.
+    on_record
+        called with the number of records read so far; on_edges : with structures counted and in all.
 
     Raises
     ------
-    InputError : a source that cannot be read, no good record, a folder that exists, wrong labels.
+    InputError
+        a source that cannot be read, no good record, a folder that exists, wrong labels.
     """
     if folder.exists():  # before hours of reading
         raise InputError(f"{folder} exists; give another --output, or remove it")

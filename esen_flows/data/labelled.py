@@ -14,12 +14,18 @@ class LabelledStructure:
 
     Attributes
     ----------
-    atoms : the structure, without calculator.
-    energy : total energy in eV.
-    forces : (n, 3) in eV/Angstrom.
-    stress : (3, 3) in eV/Angstrom^3, ASE's sign; NaN where the cell has no volume.
-    group : name of the subset that it belongs to, for reports and shares; "" when unknown.
-    material : what must not be torn apart by a split, such as a material's id or a molecule's name: all frames of one
+    atoms
+        the structure, without calculator.
+    energy
+        total energy in eV.
+    forces
+        (n, 3) in eV/Angstrom.
+    stress
+        (3, 3) in eV/Angstrom^3, ASE's sign; NaN where the cell has no volume.
+    group
+        name of the subset that it belongs to, for reports and shares; "" when unknown.
+    material
+        what must not be torn apart by a split, such as a material's id or a molecule's name: all frames of one
         trajectory. "": the structure stands alone.
     """
 
@@ -36,7 +42,8 @@ def check_labels(where: str, item: LabelledStructure) -> None:
 
     Raises
     ------
-    InputError : wrong shapes, NaN, or a stress that is missing where the cell has a volume; `where` names the record.
+    InputError
+        wrong shapes, NaN, or a stress that is missing where the cell has a volume; `where` names the record.
     """
     if item.forces.shape != (len(item.atoms), 3):
         raise InputError(f"{where}: forces have shape {item.forces.shape}, expected ({len(item.atoms)}, 3)")

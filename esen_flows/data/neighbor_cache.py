@@ -30,7 +30,8 @@ class Reference:
 
     Attributes
     ----------
-    positions : (atoms, 3) Angstrom; pbc : (3,) of them; lattice : (periodic directions, 3) their lattice vectors.
+    positions
+        (atoms, 3) Angstrom; pbc : (3,) of them; lattice : (periodic directions, 3) their lattice vectors.
     """
 
     positions: np.ndarray
@@ -78,13 +79,17 @@ class NeighborCache:
 
     Parameters
     ----------
-    cutoff_angstrom : of the edges.
-    skin_angstrom : how much further pairs are searched.
-    device : where pairs are kept and distances computed; the search itself is done on the CPU.
+    cutoff_angstrom
+        of the edges.
+    skin_angstrom
+        how much further pairs are searched.
+    device
+        where pairs are kept and distances computed; the search itself is done on the CPU.
 
     Attributes
     ----------
-    searches : number of neighbour searches so far.
+    searches
+        number of neighbour searches so far.
 
     References are replaced as a whole and never changed, so that threads that share a cache at worst search twice.
     """
@@ -101,7 +106,8 @@ class NeighborCache:
 
         Raises
         ------
-        StructureError : see `neighbor_pairs`.
+        StructureError
+            see `neighbor_pairs`.
         """
         found: list[EdgeVectors] = []
         for group in self._groups(structures):

@@ -21,9 +21,12 @@ class NeighborPairs:
 
     Attributes
     ----------
-    source, target : (pairs,) int64; the target receives the message.
-    shifts : (pairs, 3) int64 lattice translation of the source.
-    vectors : (pairs, 3) float64 Angstrom, r_source + shift.cell - r_target.
+    source, target
+        (pairs,) int64; the target receives the message.
+    shifts
+        (pairs, 3) int64 lattice translation of the source.
+    vectors
+        (pairs, 3) float64 Angstrom, r_source + shift.cell - r_target.
     """
 
     source: np.ndarray
@@ -38,8 +41,10 @@ class PairTable:
 
     Attributes
     ----------
-    source, target : (pairs,) int64, sorted by target, then source, then shift.
-    shifts : (pairs, 3) float64 whole numbers, lattice translation of the source.
+    source, target
+        (pairs,) int64, sorted by target, then source, then shift.
+    shifts
+        (pairs, 3) float64 whole numbers, lattice translation of the source.
     """
 
     source: Tensor
@@ -53,9 +58,12 @@ class Candidates:
 
     Attributes
     ----------
-    atoms : the structure; its cell is the current one.
-    positions : (atoms, 3) Angstrom, each in the periodic image that the table's shifts count from.
-    table : pairs; all that are within the cutoff, and others.
+    atoms
+        the structure; its cell is the current one.
+    positions
+        (atoms, 3) Angstrom, each in the periodic image that the table's shifts count from.
+    table
+        pairs; all that are within the cutoff, and others.
     """
 
     atoms: Atoms
@@ -77,7 +85,8 @@ def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str 
 
     Raises
     ------
-    StructureError : NaN coordinates, or a periodic direction without a lattice vector.
+    StructureError
+        NaN coordinates, or a periodic direction without a lattice vector.
     """
     cell = _checked_cell(atoms)
     # A hair beyond the radius: independent of the library's convention and rounding at the cutoff.
@@ -132,7 +141,8 @@ def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> li
 
     Raises
     ------
-    StructureError : two atoms of a structure coincide.
+    StructureError
+        two atoms of a structure coincide.
     """
     source, target = (_joined([getattr(one.table, name) for one in candidates]) for name in ("source", "target"))
     vectors = _vectors(candidates, source, target)
@@ -194,7 +204,8 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
 
     Raises
     ------
-    StructureError : NaN coordinates, a periodic direction without a lattice vector, or coinciding atoms.
+    StructureError
+        NaN coordinates, a periodic direction without a lattice vector, or coinciding atoms.
     """
     table = pair_table(atoms, cutoff_angstrom)
     candidates = [Candidates(atoms, atoms.positions, table)]

@@ -29,12 +29,18 @@ class Crystal:
 
     Attributes
     ----------
-    name : of the crystal, such as "GaN_wurtzite".
-    prototype : one of PROTOTYPES.
-    species : one or two chemical symbols; of two, the first sits at the origin.
-    lattice_angstrom : the lattice constant a: the edge of the cubic cell, or of the hexagonal or tetragonal base.
-    c_over_a : of hexagonal_diamond, beta_tin and wurtzite; None: ideal.
-    u : internal parameter of wurtzite, the length of the bond along c over c; None: all bonds equally long.
+    name
+        of the crystal, such as "GaN_wurtzite".
+    prototype
+        one of PROTOTYPES.
+    species
+        one or two chemical symbols; of two, the first sits at the origin.
+    lattice_angstrom
+        the lattice constant a: the edge of the cubic cell, or of the hexagonal or tetragonal base.
+    c_over_a
+        of hexagonal_diamond, beta_tin and wurtzite; None: ideal.
+    u
+        internal parameter of wurtzite, the length of the bond along c over c; None: all bonds equally long.
     """
 
     name: str
@@ -50,7 +56,8 @@ def perfect(crystal: Crystal, cubic: bool = False) -> Atoms:
 
     Raises
     ------
-    InputError : unknown prototype, wrong number of species, no positive lattice constant, no cubic cell.
+    InputError
+        unknown prototype, wrong number of species, no positive lattice constant, no cubic cell.
     """
     name, prototype, a = crystal.name, crystal.prototype, crystal.lattice_angstrom
     if prototype not in PROTOTYPES:

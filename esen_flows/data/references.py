@@ -20,12 +20,18 @@ class Statistics:
 
     Attributes
     ----------
-    references_ev : energy per atom of each element (see `fit_references`), by atomic number.
-    energy_mean_ev_per_atom : mean over records of the energy per atom, as labelled.
-    energy_rms_ev_per_atom : root mean square over records of what the references leave of the energy per atom.
-    force_rms_ev_per_angstrom : over components; force_max_ev_per_angstrom : longest force on an atom.
-    stress_rms_ev_per_angstrom3 : over the nine components of the records that have a stress; None without any.
-    stress_records : how many have one.
+    references_ev
+        energy per atom of each element (see `fit_references`), by atomic number.
+    energy_mean_ev_per_atom
+        mean over records of the energy per atom, as labelled.
+    energy_rms_ev_per_atom
+        root mean square over records of what the references leave of the energy per atom.
+    force_rms_ev_per_angstrom
+        over components; force_max_ev_per_angstrom : longest force on an atom.
+    stress_rms_ev_per_angstrom3
+        over the nine components of the records that have a stress; None without any.
+    stress_records
+        how many have one.
     """
 
     references_ev: dict[int, float]
@@ -46,7 +52,8 @@ def fit_references(dataset: "Dataset") -> dict[int, float]:
 
     Returns
     -------
-    eV per atom by atomic number; the minimum-norm solution where composition does not fix it.
+    dict[int, float]
+        eV per atom by atomic number; the minimum-norm solution where composition does not fix it.
     """
     # The R of a QR decomposition is all that least squares needs of the rows so far, and keeps the digits that normal
     # equations would square away.

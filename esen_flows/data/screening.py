@@ -32,11 +32,14 @@ class Limits:
 
     Attributes
     ----------
-    max_force_ev_per_angstrom : length of the largest force on an atom. Above 50 are overlapping cores and failed
+    max_force_ev_per_angstrom
+        length of the largest force on an atom. Above 50 are overlapping cores and failed
         calculations rather than crystals far from equilibrium, and one such atom outweighs ten thousand others in a
         squared loss.
-    require_stress : whether a crystal without a stress is bad; otherwise it has none and counts for energy and forces.
-    elements : the only ones allowed; None for all 118.
+    require_stress
+        whether a crystal without a stress is bad; otherwise it has none and counts for energy and forces.
+    elements
+        the only ones allowed; None for all 118.
     """
 
     max_force_ev_per_angstrom: float = 50.0
@@ -118,7 +121,8 @@ class Rejected:
 
         Raises
         ------
-        InputError : at the first bad one, where they are fatal; at the end, if there was no good one.
+        InputError
+            at the first bad one, where they are fatal; at the end, if there was no good one.
         """
         good = 0
         for item in records:

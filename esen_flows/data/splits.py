@@ -20,12 +20,18 @@ class Split:
 
     Attributes
     ----------
-    dataset_key : of the dataset that was split; indices mean nothing for another one.
-    records : how many it has.
-    fraction, seed : what was asked for.
-    validation : sorted indices of the records held out; training is all others.
-    validation_materials : sorted names of the materials that went there whole.
-    records_by_group : held out and in all, by the group's name.
+    dataset_key
+        of the dataset that was split; indices mean nothing for another one.
+    records
+        how many it has.
+    fraction, seed
+        what was asked for.
+    validation
+        sorted indices of the records held out; training is all others.
+    validation_materials
+        sorted names of the materials that went there whole.
+    records_by_group
+        held out and in all, by the group's name.
     """
 
     dataset_key: str
@@ -41,7 +47,8 @@ class Split:
 
         Raises
         ------
-        InputError : another dataset than the one that was split.
+        InputError
+            another dataset than the one that was split.
         """
         if dataset.key != self.dataset_key:
             raise InputError(
@@ -63,7 +70,8 @@ def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
 
     Raises
     ------
-    InputError : a fraction outside of 0..1, or so few materials that one of the two sets is empty.
+    InputError
+        a fraction outside of 0..1, or so few materials that one of the two sets is empty.
     """
     if not 0.0 < fraction < 1.0:
         raise InputError(f"the validation fraction must be between 0 and 1, got {fraction}")
@@ -141,7 +149,8 @@ def read_split(path: Path | str) -> Split:
 
     Raises
     ------
-    InputError : no such file, or something else.
+    InputError
+        no such file, or something else.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -43,10 +43,14 @@ class Slope:
 
     Attributes
     ----------
-    quantity : "forces" or "stress".
-    slope : 1 if the labels are derivatives of the energies; None without pairs.
-    standard_error : by resampling the pairs.
-    pairs : how many it rests on.
+    quantity
+        "forces" or "stress".
+    slope
+        1 if the labels are derivatives of the energies; None without pairs.
+    standard_error
+        by resampling the pairs.
+    pairs
+        how many it rests on.
     """
 
     quantity: str
@@ -124,7 +128,8 @@ def require_right(slopes: tuple[Slope, Slope]) -> None:
 
     Raises
     ------
-    InputError : a slope that is not 1, with what it looks like.
+    InputError
+        a slope that is not 1, with what it looks like.
     """
     wrong = [slope.words() for slope in slopes if slope.verdict == "wrong"]
     if wrong:

@@ -58,7 +58,8 @@ class FileRows:
 
     Raises
     ------
-    InputError : not a .npy file of this dtype and this many rows, or one that is cut off.
+    InputError
+        not a .npy file of this dtype and this many rows, or one that is cut off.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...], count: int) -> None:
@@ -155,14 +156,22 @@ class Tables:
 
     Attributes
     ----------
-    offsets : (n + 1,) int64 first atom of each structure, and the number of atoms.
-    groups : (n,) index into `group_names`; materials : (n,) index into `material_names`, -1 for none.
-    has_stress : (n,) bool.
-    digests : (n, 16) the start of the sha256 of each structure with its labels.
-    numbers : atomic numbers; atoms : ATOM; records : RECORD.
-    folder : where the files are; None in memory.
-    provenance : where the structures and labels come from.
-    edges : edge counts by cutoff, as far as known.
+    offsets
+        (n + 1,) int64 first atom of each structure, and the number of atoms.
+    groups
+        (n,) index into `group_names`; materials : (n,) index into `material_names`, -1 for none.
+    has_stress
+        (n,) bool.
+    digests
+        (n, 16) the start of the sha256 of each structure with its labels.
+    numbers
+        atomic numbers; atoms : ATOM; records : RECORD.
+    folder
+        where the files are; None in memory.
+    provenance
+        where the structures and labels come from.
+    edges
+        edge counts by cutoff, as far as known.
     """
 
     offsets: np.ndarray
@@ -227,7 +236,8 @@ class TableWriter:
 
         Raises
         ------
-        InputError : too many groups.
+        InputError
+            too many groups.
         """
         numbers, atoms, record = rows_of(item)
         group = self._groups.setdefault(item.group, len(self._groups))

@@ -24,14 +24,19 @@ class ForceFieldCalculator(Calculator):
 
     Parameters
     ----------
-    force_field : what to present; not together with `model`.
-    model : a model card or path, loaded by `load_force_field` at the first calculation.
-    device, dtype : of the loaded model; ignored with `force_field`.
-    kwargs : of `ase.calculators.calculator.Calculator`.
+    force_field
+        what to present; not together with `model`.
+    model
+        a model card or path, loaded by `load_force_field` at the first calculation.
+    device, dtype
+        of the loaded model; ignored with `force_field`.
+    kwargs
+        of `ase.calculators.calculator.Calculator`.
 
     Raises
     ------
-    ModelError : neither or both of `force_field` and `model`; when loading: whatever `load_force_field` refuses.
+    ModelError
+        neither or both of `force_field` and `model`; when loading: whatever `load_force_field` refuses.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
@@ -75,8 +80,10 @@ class ForceFieldCalculator(Calculator):
 
         Raises
         ------
-        PropertyNotImplementedError : stress of a cell without volume, or per-atom energies that the model has not.
-        StructureError, UnknownElementError, EvaluationError : from the force field.
+        PropertyNotImplementedError
+            stress of a cell without volume, or per-atom energies that the model has not.
+        StructureError, UnknownElementError, EvaluationError
+            from the force field.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         result = self.force_field.evaluate([self.atoms])[0]

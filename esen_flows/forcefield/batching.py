@@ -52,7 +52,8 @@ class EdgeBudget:
 
     Attributes
     ----------
-    max_edges : of a batch, and of a chunk of a structure that is larger.
+    max_edges
+        of a batch, and of a chunk of a structure that is larger.
     """
 
     max_edges: int
@@ -64,13 +65,16 @@ class EdgeBudget:
 
         Parameters
         ----------
-        compute : items -> one result each; may run out of memory, and is then asked for smaller groups. It is to cut
+        compute
+            items -> one result each; may run out of memory, and is then asked for smaller groups. It is to cut
             an item of more than `max_edges` into chunks itself.
-        edges : of each item.
+        edges
+            of each item.
 
         Raises
         ------
-        InsufficientMemoryError : not even the smallest chunks fit; the budget is then what it was before.
+        InsufficientMemoryError
+            not even the smallest chunks fit; the budget is then what it was before.
         """
         before = self.max_edges
         results: dict[int, Result] = {}

@@ -27,12 +27,18 @@ class Checkpoint:
 
     Attributes
     ----------
-    network : the weights, float32 as trained.
-    scale_ev : one factor for energy, forces and stress: anything else would break forces = -dE/dx.
-    references_ev : energy of each element to add per atom, by atomic number.
-    elements : atomic numbers seen in training.
-    training : what ran (flat, JSON-able); not part of the key.
-    model_key : sha256, filled by `save` and `load`.
+    network
+        the weights, float32 as trained.
+    scale_ev
+        one factor for energy, forces and stress: anything else would break forces = -dE/dx.
+    references_ev
+        energy of each element to add per atom, by atomic number.
+    elements
+        atomic numbers seen in training.
+    training
+        what ran (flat, JSON-able); not part of the key.
+    model_key
+        sha256, filled by `save` and `load`.
     """
 
     network: ESEN
@@ -70,7 +76,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
 
     Raises
     ------
-    ModelError : the file cannot be written; nothing is left of it.
+    ModelError
+        the file cannot be written; nothing is left of it.
     """
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.state_dict().items()}
@@ -103,7 +110,8 @@ def load(path: str | Path) -> Checkpoint:
 
     Raises
     ------
-    ModelError : missing, truncated, corrupted, wrong shapes, NaN weights, or tensors that do not match the key.
+    ModelError
+        missing, truncated, corrupted, wrong shapes, NaN weights, or tensors that do not match the key.
     """
     header = read_header(path)
     try:

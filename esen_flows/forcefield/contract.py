@@ -24,10 +24,14 @@ class Evaluation:
 
     Attributes
     ----------
-    energy : total energy in eV.
-    forces : (n, 3) in eV/Angstrom.
-    stress : (3, 3) in eV/Angstrom^3, ASE's sign (dE/dstrain / volume); NaN where the cell has no volume.
-    energies : (n,) per-atom energies in eV, or None.
+    energy
+        total energy in eV.
+    forces
+        (n, 3) in eV/Angstrom.
+    stress
+        (3, 3) in eV/Angstrom^3, ASE's sign (dE/dstrain / volume); NaN where the cell has no volume.
+    energies
+        (n,) per-atom energies in eV, or None.
     """
 
     energy: float
@@ -55,11 +59,15 @@ class ForceField(ABC):
 
     Attributes
     ----------
-    key : model key, sha256 of the numbers that make it (tensors, architecture, normaliser, references), or of package,
+    key
+        model key, sha256 of the numbers that make it (tensors, architecture, normaliser, references), or of package,
         version and arguments for a third-party one.
-    label : a name for people; never used to find anything.
-    declaration : what it claims.
-    force_evaluations : structures evaluated so far by this object (a counter for provenance and tests); one product
+    label
+        a name for people; never used to find anything.
+    declaration
+        what it claims.
+    force_evaluations
+        structures evaluated so far by this object (a counter for provenance and tests); one product
         with the Hessian counts as one structure.
     """
 
@@ -74,8 +82,10 @@ class ForceField(ABC):
 
         Raises
         ------
-        StructureError, UnknownElementError : before anything is computed, naming the structure.
-        EvaluationError : a result is NaN or infinite.
+        StructureError, UnknownElementError
+            before anything is computed, naming the structure.
+        EvaluationError
+            a result is NaN or infinite.
         """
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
@@ -83,17 +93,22 @@ class ForceField(ABC):
 
         Parameters
         ----------
-        atoms : one structure.
-        vectors : (k, n, 3) directions, of any length.
+        atoms
+            one structure.
+        vectors
+            (k, n, 3) directions, of any length.
 
         Returns
         -------
-        (k, n, 3) in eV/Angstrom^2 times the unit of `vectors`.
+        np.ndarray
+            (k, n, 3) in eV/Angstrom^2 times the unit of `vectors`.
 
         Raises
         ------
-        NotDifferentiableError : the force field has no exact second derivatives (see its declaration).
-        StructureError, UnknownElementError, EvaluationError : as `evaluate`.
+        NotDifferentiableError
+            the force field has no exact second derivatives (see its declaration).
+        StructureError, UnknownElementError, EvaluationError
+            as `evaluate`.
         """
         raise NotDifferentiableError(
             f"{self.label!r} has no exact second derivatives; differentiate its forces by finite displacements "
@@ -108,16 +123,19 @@ class ForceField(ABC):
 
         Parameters
         ----------
-        rows : atom indices; default: all.
+        rows
+            atom indices; default: all.
 
         Returns
         -------
-        (len(rows), n, 3, 3) in eV/Angstrom^2, neither symmetrised nor otherwise repaired. All rows, transposed to
-        (n, 3, n, 3), are the 3n x 3n matrix.
+        np.ndarray
+            (len(rows), n, 3, 3) in eV/Angstrom^2, neither symmetrised nor otherwise repaired. All rows, transposed to
+            (n, 3, n, 3), are the 3n x 3n matrix.
 
         Raises
         ------
-        NotDifferentiableError, StructureError, UnknownElementError, EvaluationError : see `hessian_vector_products`.
+        NotDifferentiableError, StructureError, UnknownElementError, EvaluationError
+            see `hessian_vector_products`.
         """
         chosen, n = list(range(len(atoms)) if rows is None else rows), len(atoms)
         result = np.zeros((len(chosen), n, 3, 3))
@@ -136,7 +154,8 @@ def require_conservative(force_field: ForceField, purpose: str) -> None:
 
     Raises
     ------
-    NotConservativeError : naming the force field and the purpose.
+    NotConservativeError
+        naming the force field and the purpose.
     """
     if not force_field.declaration.conservative:
         raise NotConservativeError(
@@ -150,7 +169,8 @@ def require_differentiable(force_field: ForceField, purpose: str) -> None:
 
     Raises
     ------
-    NotDifferentiableError : naming the force field and the purpose.
+    NotDifferentiableError
+        naming the force field and the purpose.
     """
     if not force_field.declaration.differentiable:
         raise NotDifferentiableError(

@@ -33,12 +33,18 @@ class Published:
 
     Attributes
     ----------
-    generation : 1 or 2.
-    state : published names.
-    weights : "ema" (moving average) or "model".
-    options : the backbone's configuration.
-    normalizers : {target: (mean, rmsd)}.
-    references_ev : by atomic number; None where the file has none.
+    generation
+        1 or 2.
+    state
+        published names.
+    weights
+        "ema" (moving average) or "model".
+    options
+        the backbone's configuration.
+    normalizers
+        {target: (mean, rmsd)}.
+    references_ev
+        by atomic number; None where the file has none.
     """
 
     generation: int
@@ -62,14 +68,19 @@ def read_published(
 
     Parameters
     ----------
-    options : backbone options that the file does not say, such as {"use_envelope": True}; they may not contradict it.
-    ignore : backbone options of the file that do not matter for evaluation.
-    elements : atomic numbers seen in training; default: those with a reference energy.
-    task : whose normaliser and references to take from a file of several tasks.
+    options
+        backbone options that the file does not say, such as {"use_envelope": True}; they may not contradict it.
+    ignore
+        backbone options of the file that do not matter for evaluation.
+    elements
+        atomic numbers seen in training; default: those with a reference energy.
+    task
+        whose normaliser and references to take from a file of several tasks.
 
     Raises
     ------
-    ModelError : not such a file, a hostile one, weights that do not make a network, or scales that contradict each
+    ModelError
+        not such a file, a hostile one, weights that do not make a network, or scales that contradict each
         other; the message says which.
     """
     content = read_torch_file(path)
@@ -225,7 +236,8 @@ def _one_scale(normalizers: Mapping[str, tuple[float, float]], direct: bool) -> 
 
     Raises
     ------
-    ModelError : several factors, a force or stress that is shifted, or a factor that is none.
+    ModelError
+        several factors, a force or stress that is shifted, or a factor that is none.
     """
     mean, scale = normalizers.get("energy", (0.0, 1.0))
     if not scale > 0 or scale == float("inf") or not abs(mean) < float("inf"):

@@ -33,9 +33,12 @@ class CudaGraphRunner:
 
     Parameters
     ----------
-    compute : what is recorded; it may not wait for the GPU.
-    cutoff_angstrom : of the network, which must have an envelope.
-    record : runs a call once and returns how to repeat it, and its result; default: a CUDA graph.
+    compute
+        what is recorded; it may not wait for the GPU.
+    cutoff_angstrom
+        of the network, which must have an envelope.
+    record
+        runs a call once and returns how to repeat it, and its result; default: a CUDA graph.
     """
 
     def __init__(

@@ -31,10 +31,12 @@ class EsenForceField(ForceField):
 
     Parameters
     ----------
-    memory_bytes : for what a batch holds beside the parameters; default: 1.5 GB on a CPU, on a GPU four fifths of what
+    memory_bytes
+        for what a batch holds beside the parameters; default: 1.5 GB on a CPU, on a GPU four fifths of what
         is free. Batches are as large as is expected to fit; those that do not fit are halved, and so are all later
         ones of this object.
-    compile, tf32 : see `load_force_field`.
+    compile, tf32
+        see `load_force_field`.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class EsenForceField(ForceField):
 
         Raises
         ------
-        InsufficientMemoryError : a structure does not fit into memory, not even in small chunks.
-        StructureError, UnknownElementError, EvaluationError : see the contract; of more than a million edges, atoms
+        InsufficientMemoryError
+            a structure does not fit into memory, not even in small chunks.
+        StructureError, UnknownElementError, EvaluationError
+            see the contract; of more than a million edges, atoms
             that coincide are found only when it is their turn.
         """
         results = self._in_batches(structures, self._evaluate_batch)
@@ -145,7 +149,8 @@ class EsenForceField(ForceField):
 
         Raises
         ------
-        StructureError, UnknownElementError : as `evaluate`.
+        StructureError, UnknownElementError
+            as `evaluate`.
         """
         return self._in_batches(structures, self._embed_batch)
 

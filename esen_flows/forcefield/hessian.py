@@ -34,13 +34,17 @@ def hessian_vector_products(
 
     Parameters
     ----------
-    graph : one structure.
-    directions : (k, atoms, 3).
-    max_edges : of one chunk in a force call by the modules that fits into memory; a third of them fits here.
+    graph
+        one structure.
+    directions
+        (k, atoms, 3).
+    max_edges
+        of one chunk in a force call by the modules that fits into memory; a third of them fits here.
 
     Returns
     -------
-    (k, atoms, 3) float64 in network units per Angstrom^2, times the unit of `directions`.
+    np.ndarray
+        (k, atoms, 3) float64 in network units per Angstrom^2, times the unit of `directions`.
     """
     if len(directions) == 0 or len(graph.source) == 0:
         return np.zeros(directions.shape)

@@ -60,7 +60,8 @@ def read_torch_file(path: str | Path) -> Any:
 
     Raises
     ------
-    ModelError : not such a file, truncated, compressed or inflated, or a pickle that asks for anything that is not on
+    ModelError
+        not such a file, truncated, compressed or inflated, or a pickle that asks for anything that is not on
         the list; nothing of it was run.
     """
     path = Path(path)
@@ -360,7 +361,8 @@ def plain(value: Any) -> Any:
 
     Raises
     ------
-    ModelError : more than `MAX_VALUES` values: lists of references to lists of references grow without end.
+    ModelError
+        more than `MAX_VALUES` values: lists of references to lists of references grow without end.
     """
     return _Plain().convert(value)
 

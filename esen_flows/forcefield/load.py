@@ -30,17 +30,24 @@ def load_force_field(
 
     Parameters
     ----------
-    card_or_path : name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
-    device : a torch device, such as "cpu", "cuda" or "cuda:1".
-    dtype : of the arithmetic. A third-party force field whose card names one keeps that.
-    compile : an eSEN through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs the
+    card_or_path
+        name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
+    device
+        a torch device, such as "cpu", "cuda" or "cuda:1".
+    dtype
+        of the arithmetic. A third-party force field whose card names one keeps that.
+    compile
+        an eSEN through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs the
         package's own compiled kernels, used without this, are faster.
-    tf32 : float32 products on a GPU may be rounded to 10 bits: faster, and only for screening.
+    tf32
+        float32 products on a GPU may be rounded to 10 bits: faster, and only for screening.
 
     Raises
     ------
-    ModelError : unknown card, missing or corrupted checkpoint.
-    InputError : a device that is not there, an unknown dtype, `compile` or `tf32` where they mean nothing.
+    ModelError
+        unknown card, missing or corrupted checkpoint.
+    InputError
+        a device that is not there, an unknown dtype, `compile` or `tf32` where they mean nothing.
     """
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
@@ -72,7 +79,8 @@ def check_device(device: str) -> None:
 
     Raises
     ------
-    InputError : with what there is.
+    InputError
+        with what there is.
     """
     try:
         torch.empty(0, device=device)

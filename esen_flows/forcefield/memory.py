@@ -27,7 +27,8 @@ def bytes_per_edge(config: ESENConfig, dtype: torch.dtype, *, compiled: bool) ->
 
     Parameters
     ----------
-    compiled : with the compiled kernels of frozen networks on a CPU, which keep less.
+    compiled
+        with the compiled kernels of frozen networks on a CPU, which keep less.
     """
     c = config
     coefficients = (c.lmax + 1) ** 2

@@ -19,7 +19,8 @@ def compiled(network: ESEN) -> ESEN:
 
     Raises
     ------
-    InputError : a network with grids, which the paper's ablation has and no model that is used.
+    InputError
+        a network with grids, which the paper's ablation has and no model that is used.
     """
     if network.config.uses_grid:
         raise InputError("networks with grids (act_type s2, mlp_type grid) cannot be compiled; leave `compile` out")

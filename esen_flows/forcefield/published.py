@@ -57,13 +57,16 @@ def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None)
 
     Parameters
     ----------
-    state : published names ("backbone.*", "output_heads.*", with or without "module." before them).
-    options : the published backbone configuration. Sizes are read from the shapes and must agree with it; what the
+    state
+        published names ("backbone.*", "output_heads.*", with or without "module." before them).
+    options
+        the published backbone configuration. Sizes are read from the shapes and must agree with it; what the
         shapes do not tell has to be here.
 
     Raises
     ------
-    ModelError : unknown names, options or shapes, buffers of another convention, a contradiction, or an option that
+    ModelError
+        unknown names, options or shapes, buffers of another convention, a contradiction, or an option that
         has to be given.
     """
     state = strip_prefixes(state)
@@ -91,7 +94,8 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises
     ------
-    ModelError : two names become one.
+    ModelError
+        two names become one.
     """
     stripped = {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}
     if len(stripped) != len(state):
@@ -104,7 +108,8 @@ def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESE
 
     Raises
     ------
-    ModelError : see `build`.
+    ModelError
+        see `build`.
     """
     known = {field.name for field in fields(ESENConfig)}
     given = {_OPTIONS.get(name, name): value for name, value in options.items() if name not in _IGNORED}
@@ -236,7 +241,8 @@ def check_buffers(state: Mapping[str, Tensor], config: ESENConfig) -> None:
 
     Raises
     ------
-    ModelError : naming the buffer.
+    ModelError
+        naming the buffer.
     """
     for name, value in state.items():
         if not is_constant(name):

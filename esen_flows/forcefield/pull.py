@@ -22,15 +22,18 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
 
     Parameters
     ----------
-    progress : called with bytes so far and bytes in all (None: not said).
+    progress
+        called with bytes so far and bytes in all (None: not said).
 
     Returns
     -------
-    Path of the native checkpoint.
+    Path
+        Path of the native checkpoint.
 
     Raises
     ------
-    ModelError : nothing to fetch, no access, no network (with where to get the file and where to put it), a wrong
+    ModelError
+        nothing to fetch, no access, no network (with where to get the file and where to put it), a wrong
         checksum, or a file that cannot be converted.
     """
     from esen_flows.schemas.card import pulled_folder  # pydantic, which a bare machine lacks

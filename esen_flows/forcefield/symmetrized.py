@@ -36,7 +36,8 @@ class InversionAveraged(ForceField):
 
     Parameters
     ----------
-    inner : the force field to average; its `evaluate` receives every structure followed by its inverse.
+    inner
+        the force field to average; its `evaluate` receives every structure followed by its inverse.
     """
 
     def __init__(self, inner: ForceField) -> None:
@@ -92,7 +93,8 @@ def with_parity(force_field: ForceField, parity: Parity) -> ForceField:
 
     Raises
     ------
-    ValueError : `parity` is neither "average" nor "as_is".
+    ValueError
+        `parity` is neither "average" nor "as_is".
     """
     if parity not in ("average", "as_is"):
         raise ValueError(f"parity must be 'average' or 'as_is', got {parity!r}")

@@ -31,18 +31,25 @@ def force_field_maker(
 
     Parameters
     ----------
-    kind : `ForceFieldRelaxMaker`, `ForceFieldStaticMaker`, `ForceFieldMDMaker` of atomate2.forcefields, or a subclass.
-    model : name of a model card, or path of a checkpoint.
-    device, dtype : of its force calls; a third-party force field keeps its own dtype.
-    fields : of the Maker. The name begins with that of the force field; a tag with the model key is added.
+    kind
+        `ForceFieldRelaxMaker`, `ForceFieldStaticMaker`, `ForceFieldMDMaker` of atomate2.forcefields, or a subclass.
+    model
+        name of a model card, or path of a checkpoint.
+    device, dtype
+        of its force calls; a third-party force field keeps its own dtype.
+    fields
+        of the Maker. The name begins with that of the force field; a tag with the model key is added.
 
     Returns
     -------
-    The Maker; its documents have the force field's name in `forcefield_name`, and `model_key:...` among their `tags`.
+    ForceFieldMaker
+        The Maker; its documents have the force field's name in `forcefield_name`, and `model_key:...` among their
+        `tags`.
 
     Raises
     ------
-    ModelError : unknown name, missing or corrupted checkpoint.
+    ModelError
+        unknown name, missing or corrupted checkpoint.
     """
     found = resolve_model(model)
     written = {"forcefield_name": found.label, **fields.pop("task_document_kwargs", {})}
@@ -67,14 +74,18 @@ def phonon_maker(
 
     Parameters
     ----------
-    model, device, dtype : as in `force_field_maker`.
-    fields : of the Maker, before ours: displacement, min_length (both in Angstrom), `bulk_relax_maker=None` for a
+    model, device, dtype
+        as in `force_field_maker`.
+    fields
+        of the Maker, before ours: displacement, min_length (both in Angstrom), `bulk_relax_maker=None` for a
         structure that is relaxed already, ...
 
     Raises
     ------
-    ModelError : unknown name, missing or corrupted checkpoint.
-    NotConservativeError : the force field does not declare that its forces are the gradient of its energy.
+    ModelError
+        unknown name, missing or corrupted checkpoint.
+    NotConservativeError
+        the force field does not declare that its forces are the gradient of its energy.
     """
     from atomate2.forcefields.flows.phonons import PhononMaker
     from atomate2.forcefields.jobs import ForceFieldRelaxMaker, ForceFieldStaticMaker

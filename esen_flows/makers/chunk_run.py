@@ -64,9 +64,12 @@ class ChunkRun:
 
     Parameters
     ----------
-    campaign, chunk : their names.
-    keys : of the chunk's members.
-    device : where force calls run.
+    campaign, chunk
+        their names.
+    keys
+        of the chunk's members.
+    device
+        where force calls run.
     """
 
     def __init__(self, store: Store, campaign: str, chunk: str, keys: Sequence[str], device: str) -> None:

@@ -35,10 +35,14 @@ class ChunkWork:
 
     Attributes
     ----------
-    campaign, chunk : their names.
-    stage : what is done.
-    keys : of the members.
-    expected_seconds, least_seconds : predicted time of all and of the shortest; None: nothing was measured yet.
+    campaign, chunk
+        their names.
+    stage
+        what is done.
+    keys
+        of the members.
+    expected_seconds, least_seconds
+        predicted time of all and of the shortest; None: nothing was measured yet.
     """
 
     campaign: str
@@ -53,7 +57,8 @@ class ChunkWork:
 
         Parameters
         ----------
-        after : output of the job that it waits for.
+        after
+            output of the job that it waits for.
         """
         made = job(chunk_job)(self.campaign, self.chunk, self.stage, list(self.keys), after=after)
         made.name = f"{self.campaign} {self.stage} {self.chunk[:8]}"
@@ -74,12 +79,15 @@ def chunk_job(campaign: str, chunk: str, stage: Stage, keys: list[str], after: A
 
     Parameters
     ----------
-    campaign, chunk, stage, keys : see `ChunkWork`.
-    after : output of the job that this one waited for.
+    campaign, chunk, stage, keys
+        see `ChunkWork`.
+    after
+        output of the job that this one waited for.
 
     Returns
     -------
-    What was done, as a small dictionary; with what was not, as a job that takes its place before its children run.
+    Response
+        What was done, as a small dictionary; with what was not, as a job that takes its place before its children run.
     """
     keep_force_fields()
     store = open_store()

@@ -67,14 +67,19 @@ def compute_once(
 
     Parameters
     ----------
-    compute : gives the output and its summary; it watches its force field with the meter that it is given.
-    wait_seconds : how long to wait for another process that is computing the same key.
-    force : compute again what has failed for good; a result that is there stays.
-    not_stored : failures that say nothing about what was asked.
+    compute
+        gives the output and its summary; it watches its force field with the meter that it is given.
+    wait_seconds
+        how long to wait for another process that is computing the same key.
+    force
+        compute again what has failed for good; a result that is there stays.
+    not_stored
+        failures that say nothing about what was asked.
 
     Raises
     ------
-    EsenFlowsError : the computation failed, now or before (a stored final failure is raised again as its own type).
+    EsenFlowsError
+        the computation failed, now or before (a stored final failure is raised again as its own type).
         Failures of the physics are stored; a force field that cannot be loaded, a store that cannot be reached, an
         interruption and a defect of the program are not: they say nothing about the material.
     """
@@ -126,7 +131,8 @@ def raise_if_failed(document: ResultDocument) -> None:
 
     Raises
     ------
-    EsenFlowsError : of the stored type, with the stored message and the key.
+    EsenFlowsError
+        of the stored type, with the stored message and the key.
     """
     if document.state != "failed":
         return
@@ -154,8 +160,10 @@ def result_document(
 
     Parameters
     ----------
-    seconds : of wall time that it took.
-    evaluations : structures evaluated for it.
+    seconds
+        of wall time that it took.
+    evaluations
+        structures evaluated for it.
     """
     return ResultDocument(
         kind=request.kind,

@@ -26,11 +26,16 @@ class PropertyMaker(Maker):
 
     Attributes
     ----------
-    name : of the job or flow.
-    force_field_name : name of a model card, or path of a checkpoint.
-    numeric : dtype and what else decides the last digits; part of every key.
-    device : where force calls run; not part of a key.
-    material_ids, tags : noted in the documents, for queries.
+    name
+        of the job or flow.
+    force_field_name
+        name of a model card, or path of a checkpoint.
+    numeric
+        dtype and what else decides the last digits; part of every key.
+    device
+        where force calls run; not part of a key.
+    material_ids, tags
+        noted in the documents, for queries.
     """
 
     name: str = "property"
@@ -75,13 +80,17 @@ def lattice_flow(
 
     Parameters
     ----------
-    requests : the three steps, from the structure key and the model key.
+    requests
+        the three steps, from the structure key and the model key.
 
     Raises
     ------
-    NotConservativeError : the force field does not declare that its forces are the gradient of its energy.
-    NotDifferentiableError : force constants by autodiff of a force field without exact second derivatives.
-    InputError : the protocol's Born charges are those of another crystal.
+    NotConservativeError
+        the force field does not declare that its forces are the gradient of its energy.
+    NotDifferentiableError
+        force constants by autodiff of a force field without exact second derivatives.
+    InputError
+        the protocol's Born charges are those of another crystal.
     """
     atoms, model = as_atoms(structure), resolve_model(maker.force_field_name)
     model.require_conservative(maker.name)

@@ -59,14 +59,19 @@ def relax_job(
 
     Parameters
     ----------
-    structure : `atoms_to_json` of the input structure.
-    request : `ResultRequest.model_dump(mode="json")`.
-    model : location, label, device, and the material ids and tags to note.
-    force : try again what has failed for good.
+    structure
+        `atoms_to_json` of the input structure.
+    request
+        `ResultRequest.model_dump(mode="json")`.
+    model
+        location, label, device, and the material ids and tags to note.
+    force
+        try again what has failed for good.
 
     Returns
     -------
-    dict with kind, key and summary of the stored result.
+    Reference
+        dict with kind, key and summary of the stored result.
     """
     asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
     store.put_structure(atoms)
@@ -171,8 +176,10 @@ def parent_output(store: Store, key: str, output: type[Output]) -> Output:
 
     Raises
     ------
-    StoreError : it is not stored.
-    EsenFlowsError : it failed; its own type and reason.
+    StoreError
+        it is not stored.
+    EsenFlowsError
+        it failed; its own type and reason.
     """
     document = store.get(key)
     if document is None:
@@ -188,7 +195,8 @@ def requested_force_field(model: dict[str, Any], request: ResultRequest) -> Forc
 
     Raises
     ------
-    ModelError : it is another one here, or computes in another precision.
+    ModelError
+        it is another one here, or computes in another precision.
     """
     from esen_flows.forcefield.load import load_force_field
 

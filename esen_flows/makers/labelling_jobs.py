@@ -40,14 +40,19 @@ def labelling_job(
 
     Parameters
     ----------
-    structures : {"recipe": content of a recipe file} or {"structures": [`atoms_to_json`, "group" and "material"]}.
-    request : `ResultRequest.model_dump(mode="json")`.
-    model : the labeller: location, label, device, material ids and tags, and the licence of its labels.
-    dataset_name : what people call the dataset.
+    structures
+        {"recipe": content of a recipe file} or {"structures": [`atoms_to_json`, "group" and "material"]}.
+    request
+        `ResultRequest.model_dump(mode="json")`.
+    model
+        the labeller: location, label, device, material ids and tags, and the licence of its labels.
+    dataset_name
+        what people call the dataset.
 
     Returns
     -------
-    kind, key and summary of the result; `summary["dataset_key"]` names the dataset.
+    Reference
+        kind, key and summary of the result; `summary["dataset_key"]` names the dataset.
     """
     asked, store = ResultRequest.model_validate(request), open_store()
     folder = get_settings().data_dir / "labelling" / asked.key  # the same for whoever goes on with it

@@ -40,8 +40,10 @@ class LabelMaker(PropertyMaker):
 
     Attributes
     ----------
-    average_inversion : average labels with those of the mirror image, unless the labeller is O(3)-equivariant.
-    dataset_name : what people call the dataset.
+    average_inversion
+        average labels with those of the mirror image, unless the labeller is O(3)-equivariant.
+    dataset_name
+        what people call the dataset.
     """
 
     name: str = "label"
@@ -53,13 +55,16 @@ class LabelMaker(PropertyMaker):
 
         Parameters
         ----------
-        structures : the content of a recipe file (`yaml.safe_load`), or structures, of which `info` may name a group
+        structures
+            the content of a recipe file (`yaml.safe_load`), or structures, of which `info` may name a group
             and a material.
-        prev_dir : accepted as in atomate2 and unused.
+        prev_dir
+            accepted as in atomate2 and unused.
 
         Raises
         ------
-        InputError : no structures, or more than a job can carry.
+        InputError
+            no structures, or more than a job can carry.
         """
         content = _carried(structures)
         model = resolve_model(self.force_field_name)
@@ -84,17 +89,25 @@ class TrainMaker(Maker):
 
     Attributes
     ----------
-    name : of the job, and of the force field for people.
-    config : the stage.
-    split : what is held out of each dataset for validation.
-    initial : card or checkpoint to start from instead of random weights, where `make` is given no training.
-    device : a torch device; not part of the key.
-    launcher : starts one process per core or GPU, on one node or several, in front of "-m module": ("torchrun",
+    name
+        of the job, and of the force field for people.
+    config
+        the stage.
+    split
+        what is held out of each dataset for validation.
+    initial
+        card or checkpoint to start from instead of random weights, where `make` is given no training.
+    device
+        a torch device; not part of the key.
+    launcher
+        starts one process per core or GPU, on one node or several, in front of "-m module": ("torchrun",
         "--nproc-per-node=4"), or ("srun", "--ntasks=8", "--gpus-per-task=1", "python"); (): the job's own process. Not
         part of the key: sums are rounded otherwise, the batches are the same.
-    max_seconds : of one job; then it saves and puts itself in its own place. In a queue: the walltime less what it
+    max_seconds
+        of one job; then it saves and puts itself in its own place. In a queue: the walltime less what it
         takes to save. None: the job trains to the end, and one that is stopped goes on when it is run again.
-    tags : noted in the document, for queries.
+    tags
+        noted in the document, for queries.
     """
 
     name: str = "train"
@@ -117,13 +130,17 @@ class TrainMaker(Maker):
 
         Parameters
         ----------
-        data : a dataset, or several with how often an epoch sees each: [(salex, 1), (mptrj, 8)].
-        start : the training whose network this one starts from.
-        prev_dir : accepted as in atomate2 and unused: nothing is handed over in folders.
+        data
+            a dataset, or several with how often an epoch sees each: [(salex, 1), (mptrj, 8)].
+        start
+            the training whose network this one starts from.
+        prev_dir
+            accepted as in atomate2 and unused: nothing is handed over in folders.
 
         Raises
         ------
-        InputError : settings that cannot be used, or both `initial` and `start`.
+        InputError
+            settings that cannot be used, or both `initial` and `start`.
         """
         if self.initial is not None and start is not None:
             raise InputError(
@@ -150,8 +167,10 @@ class TrainMaker(Maker):
 
         Parameters
         ----------
-        data : as in `make`.
-        start : the request of the training whose network this one starts from.
+        data
+            as in `make`.
+        start
+            the request of the training whose network this one starts from.
         """
         datasets = _shares(data)
         known = [(key, repeats) for key, repeats in datasets if isinstance(key, str)]
@@ -175,7 +194,8 @@ class EvaluateMaker(PropertyMaker):
 
     Attributes
     ----------
-    held_out : evaluate what a training with this split does not see; None: all of the dataset.
+    held_out
+        evaluate what a training with this split does not see; None: all of the dataset.
     """
 
     name: str = "evaluate"
@@ -186,9 +206,12 @@ class EvaluateMaker(PropertyMaker):
 
         Parameters
         ----------
-        data : a dataset.
-        training : evaluate what it made, instead of `force_field_name`.
-        prev_dir : accepted as in atomate2 and unused.
+        data
+            a dataset.
+        training
+            evaluate what it made, instead of `force_field_name`.
+        prev_dir
+            accepted as in atomate2 and unused.
         """
         model: dict[str, Any] = {
             "device": self.device, "material_ids": list(self.material_ids), "tags": list(self.tags),
@@ -209,10 +232,14 @@ class PretrainFinetuneFlow(Maker):
 
     Attributes
     ----------
-    pretrain : direct forces, with DeNS.
-    finetune : conservative; starts from the pre-trained network.
-    evaluate : of the fine-tuned force field on what is held out of its data; None: not.
-    label : labels what `make` is given; None: that is a dataset already.
+    pretrain
+        direct forces, with DeNS.
+    finetune
+        conservative; starts from the pre-trained network.
+    evaluate
+        of the fine-tuned force field on what is held out of its data; None: not.
+    label
+        labels what `make` is given; None: that is a dataset already.
     """
 
     name: str = "pretrain-finetune"
@@ -231,9 +258,12 @@ class PretrainFinetuneFlow(Maker):
 
         Parameters
         ----------
-        data : for pre-training: as `TrainMaker.make` takes it, or with `label` as `LabelMaker.make` does.
-        finetune_data : for fine-tuning; None: the same.
-        prev_dir : accepted as in atomate2 and unused.
+        data
+            for pre-training: as `TrainMaker.make` takes it, or with `label` as `LabelMaker.make` does.
+        finetune_data
+            for fine-tuning; None: the same.
+        prev_dir
+            accepted as in atomate2 and unused.
         """
         labelling = [] if self.label is None else [self.label.make(data)]
         if labelling:
@@ -250,10 +280,14 @@ class RecipeFlow(Maker):
 
     Attributes
     ----------
-    card : of a model with recipes, such as esen_30m_mp.
-    recipe : which of them; None: its first.
-    stage : what all stages share: split, device, launcher, max_seconds, tags.
-    evaluate : of the last stage's force field on what is held out of its data; None: not.
+    card
+        of a model with recipes, such as esen_30m_mp.
+    recipe
+        which of them; None: its first.
+    stage
+        what all stages share: split, device, launcher, max_seconds, tags.
+    evaluate
+        of the last stage's force field on what is held out of its data; None: not.
     """
 
     name: str = "recipe"
@@ -267,12 +301,15 @@ class RecipeFlow(Maker):
 
         Parameters
         ----------
-        data : dataset by the name that the recipe gives it: {"sAlex": key, "MPtrj": key}.
-        prev_dir : accepted as in atomate2 and unused.
+        data
+            dataset by the name that the recipe gives it: {"sAlex": key, "MPtrj": key}.
+        prev_dir
+            accepted as in atomate2 and unused.
 
         Raises
         ------
-        InputError : no such recipe, or data that it needs and was not given.
+        InputError
+            no such recipe, or data that it needs and was not given.
         """
         card = read_card(self.card)
         chosen = self.recipe or next(iter(card.recipes), "")
@@ -297,7 +334,8 @@ def chained(stages: "Sequence[tuple[TrainMaker, Data | Sequence[tuple[Data, int]
 
     Parameters
     ----------
-    stages : the Maker of each stage, and its data as `TrainMaker.make` takes them.
+    stages
+        the Maker of each stage, and its data as `TrainMaker.make` takes them.
     """
     jobs: list[Job] = []
     request: ResultRequest | None = None
@@ -328,7 +366,8 @@ def trained_force_field(training: str) -> str:
 
     Raises
     ------
-    InputError : no such training. EsenFlowsError : it failed.
+    InputError
+        no such training. EsenFlowsError : it failed.
     """
     store = open_store()
     return str(trained_model(store, str(finished_training(store, training).summary["model_key"])))

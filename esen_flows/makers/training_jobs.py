@@ -58,16 +58,23 @@ def training_job(
 
     Parameters
     ----------
-    config : `TrainingConfig.to_dict()`.
-    datasets : (dataset, repeats) each; a dataset is its key or the output of a labelling job.
-    split : `Split`, of each dataset.
-    run : name, device, launcher, tags, max_seconds.
-    initial : location, label and key of the force field to start from.
-    parent : the training to start from, its result key or the output of its job.
+    config
+        `TrainingConfig.to_dict()`.
+    datasets
+        (dataset, repeats) each; a dataset is its key or the output of a labelling job.
+    split
+        `Split`, of each dataset.
+    run
+        name, device, launcher, tags, max_seconds.
+    initial
+        location, label and key of the force field to start from.
+    parent
+        the training to start from, its result key or the output of its job.
 
     Returns
     -------
-    kind, key and summary of the result; `summary["model_key"]` names the force field.
+    Reference | Response[Any]
+        kind, key and summary of the result; `summary["model_key"]` names the force field.
     """
     began, store = time.monotonic(), open_store()
     protocol = TrainingProtocol(
@@ -113,14 +120,19 @@ def evaluation_job(
 
     Parameters
     ----------
-    dataset : its key, or the output of a labelling job.
-    protocol, numeric : `EvaluationProtocol` and `NumericSettings`.
-    model : device, material ids and tags; location, label and key of the force field unless `training` says it.
-    training : evaluate what it made: its result key, or the output of its job.
+    dataset
+        its key, or the output of a labelling job.
+    protocol, numeric
+        `EvaluationProtocol` and `NumericSettings`.
+    model
+        device, material ids and tags; location, label and key of the force field unless `training` says it.
+    training
+        evaluate what it made: its result key, or the output of its job.
 
     Returns
     -------
-    kind, key and summary of the result.
+    Reference
+        kind, key and summary of the result.
     """
     store = open_store()
     if training is not None:
@@ -164,7 +176,8 @@ def resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
 
     Raises
     ------
-    ModelError : it is not on this machine, another one here, or a force field of another package.
+    ModelError
+        it is not on this machine, another one here, or a force field of another package.
     """
     model = resolve_model(initial["location"])
     if model.card is not None and model.card.family != "esen":

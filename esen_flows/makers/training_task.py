@@ -38,13 +38,20 @@ class TrainingTask:
 
     Attributes
     ----------
-    config : `TrainingConfig.to_dict()`.
-    datasets : folder and repeats of each.
-    split : `Split`, of each dataset.
-    initial : checkpoint to start from; None: random weights.
-    provenance : for the checkpoint's header.
-    device : "cpu" or "cuda".
-    max_seconds : then it saves and leaves; None: never.
+    config
+        `TrainingConfig.to_dict()`.
+    datasets
+        folder and repeats of each.
+    split
+        `Split`, of each dataset.
+    initial
+        checkpoint to start from; None: random weights.
+    provenance
+        for the checkpoint's header.
+    device
+        "cpu" or "cuda".
+    max_seconds
+        then it saves and leaves; None: never.
     """
 
     config: dict[str, Any]
@@ -98,11 +105,13 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
 
     Parameters
     ----------
-    launcher : what stands before "-m module" on its command line.
+    launcher
+        what stands before "-m module" on its command line.
 
     Raises
     ------
-    EsenFlowsError : what ended the training, as the type that it was, or that the processes ended without a word.
+    EsenFlowsError
+        what ended the training, as the type that it was, or that the processes ended without a word.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcome = folder / OUTCOME_NAME

@@ -18,27 +18,41 @@ class ESENConfig:
 
     Attributes
     ----------
-    num_layers, lmax, mmax, sphere_channels, hidden_channels, edge_channels, max_num_elements : sizes.
-    num_distance_basis, distance_function : number and kind of radial functions.
-    cutoff_angstrom : of the neighbour graph.
-    norm_type : "rms_norm_sh" (one statistic for all degrees), "layer_norm_sh" (l = 0 apart), "layer_norm" (each l).
-    use_envelope : multiply messages by a polynomial that vanishes at the cutoff. Without it energy and forces jump when
+    num_layers, lmax, mmax, sphere_channels, hidden_channels, edge_channels, max_num_elements
+        sizes.
+    num_distance_basis, distance_function
+        number and kind of radial functions.
+    cutoff_angstrom
+        of the neighbour graph.
+    norm_type
+        "rms_norm_sh" (one statistic for all degrees), "layer_norm_sh" (l = 0 apart), "layer_norm" (each l).
+    use_envelope
+        multiply messages by a polynomial that vanishes at the cutoff. Without it energy and forces jump when
         an atom crosses the cutoff.
-    act_type : on edges, "gate", or "s2" (a SiLU on a grid of the sphere). "s2" depends on how edge frames are rolled
+    act_type
+        on edges, "gate", or "s2" (a SiLU on a grid of the sphere). "s2" depends on how edge frames are rolled
         about the edge: rotations hold only approximately, and the energy jumps where the frames' charts meet.
-    mlp_type : on nodes, "spectral", or "grid" (an MLP at each point of a grid; rotations hold only approximately).
-    grid_resolution : points in both directions of the sphere, even; None: 2 (lmax + 1) x (2 mmax + 1), or one more
+    mlp_type
+        on nodes, "spectral", or "grid" (an MLP at each point of a grid; rotations hold only approximately).
+    grid_resolution
+        points in both directions of the sphere, even; None: 2 (lmax + 1) x (2 mmax + 1), or one more
         ring of longitudes, 2 (mmax + 1) + 1, where lmax = mmax.
-    so2_weights : "complex" (the published ones: mixes +m and -m, breaks mirror images) or "real" (exact for O(3), half
+    so2_weights
+        "complex" (the published ones: mixes +m and -m, breaks mirror images) or "real" (exact for O(3), half
         of the m > 0 work).
-    max_neighbors : keep about this many nearest neighbours of an atom; None: all. For the ablation only: with a limit
+    max_neighbors
+        keep about this many nearest neighbours of an atom; None: all. For the ablation only: with a limit
         the energy is no longer a continuous function of the positions.
-    direct_forces : a head predicts forces; edge frames are then constants, and the forces are not the gradient.
-    direct_stress : a head predicts the stress, from features of the target or of both ends of each edge. Published as
+    direct_forces
+        a head predicts forces; edge frames are then constants, and the forces are not the gradient.
+    direct_stress
+        a head predicts the stress, from features of the target or of both ends of each edge. Published as
         it is, an MLP acts on each of the five anisotropic components by itself: rotations do not hold for them.
-    denoising : inputs and a head for DeNS (needs direct_forces): true forces enter the embedding of noised atoms, and
+    denoising
+        inputs and a head for DeNS (needs direct_forces): true forces enter the embedding of noised atoms, and
         the noise is predicted for them.
-    charge_spin_embedding : "rand_emb": total charge (-100 .. 100) and spin multiplicity (0: not said) of a structure
+    charge_spin_embedding
+        "rand_emb": total charge (-100 .. 100) and spin multiplicity (0: not said) of a structure
         are inputs, one learned vector each.
     """
 

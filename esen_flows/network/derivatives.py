@@ -21,13 +21,19 @@ class EnergyForcesStress:
 
     Attributes
     ----------
-    energy : (systems,) float64.
-    node_energy : (atoms,).
-    forces : (atoms, 3) = -dE/dx, or of the direct head.
-    stress : (systems, 3, 3) = dE/dstrain / volume, or of the direct head; NaN for systems without a volume, and for
+    energy
+        (systems,) float64.
+    node_energy
+        (atoms,).
+    forces
+        (atoms, 3) = -dE/dx, or of the direct head.
+    stress
+        (systems, 3, 3) = dE/dstrain / volume, or of the direct head; NaN for systems without a volume, and for
         all where a direct-force model has no stress head.
-    embedding : (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
-    noise : (atoms, 3) of the denoising head, in units of its standard deviation, or None.
+    embedding
+        (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
+    noise
+        (atoms, 3) of the denoising head, in units of its standard deviation, or None.
     """
 
     energy: Tensor
@@ -45,8 +51,10 @@ def energy_forces_stress(
 
     Parameters
     ----------
-    create_graph : keep them differentiable, for training.
-    noised_forces : (atoms, 3), for direct denoising networks: see `ESEN.forward`.
+    create_graph
+        keep them differentiable, for training.
+    noised_forces
+        (atoms, 3), for direct denoising networks: see `ESEN.forward`.
     """
     if network.config.direct_forces:
         with torch.set_grad_enabled(create_graph):

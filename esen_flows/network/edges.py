@@ -16,12 +16,18 @@ class EdgeGeometry:
 
     Attributes
     ----------
-    source, target : (edges,) atom indices.
-    rotation : (edges, n_reduced, coefficients) into the edge frame.
-    envelope : (edges,) factors of the messages; ones for a network without an envelope.
-    basis : (edges, K) radial basis.
-    species : source and target species embeddings, each (atoms, edge_channels).
-    state : (atoms, channels) what charge and spin add to l = 0 in every layer, or None.
+    source, target
+        (edges,) atom indices.
+    rotation
+        (edges, n_reduced, coefficients) into the edge frame.
+    envelope
+        (edges,) factors of the messages; ones for a network without an envelope.
+    basis
+        (edges, K) radial basis.
+    species
+        source and target species embeddings, each (atoms, edge_channels).
+    state
+        (atoms, channels) what charge and spin add to l = 0 in every layer, or None.
     """
 
     source: Tensor

@@ -35,12 +35,18 @@ class NetworkOutput:
 
     Attributes
     ----------
-    energy : (systems,).
-    node_energy : (atoms,).
-    node_embedding : (atoms, (lmax + 1)^2, sphere_channels) after the final norm.
-    forces : (atoms, 3) of the direct head, or None.
-    noise : (atoms, 3) of the denoising head, or None.
-    isotropic_stress, anisotropic_stress : (systems,) and (systems, 5) of the direct head, or None.
+    energy
+        (systems,).
+    node_energy
+        (atoms,).
+    node_embedding
+        (atoms, (lmax + 1)^2, sphere_channels) after the final norm.
+    forces
+        (atoms, 3) of the direct head, or None.
+    noise
+        (atoms, 3) of the denoising head, or None.
+    isotropic_stress, anisotropic_stress
+        (systems,) and (systems, 5) of the direct head, or None.
     """
 
     energy: Tensor
@@ -235,16 +241,22 @@ class ESEN(nn.Module):
 
         Parameters
         ----------
-        graph : the batch.
-        vectors : (edges, 3) in Angstrom, from target to source; default: the graph's.
-        edge_frames : (edges, 3, 3) rotations with R v/|v| = +y; default: the deterministic ones.
-        displacement : (systems, 3, 3) strain; its symmetric part acts on all vectors (stress by differentiation).
-        noised_forces : (atoms, 3) true forces in eV/Angstrom of atoms that were noised, zero for the others
+        graph
+            the batch.
+        vectors
+            (edges, 3) in Angstrom, from target to source; default: the graph's.
+        edge_frames
+            (edges, 3, 3) rotations with R v/|v| = +y; default: the deterministic ones.
+        displacement
+            (systems, 3, 3) strain; its symmetric part acts on all vectors (stress by differentiation).
+        noised_forces
+            (atoms, 3) true forces in eV/Angstrom of atoms that were noised, zero for the others
             (denoising models; default: nothing was noised).
 
         Raises
         ------
-        ValueError : noised_forces for a model without denoising.
+        ValueError
+            noised_forces for a model without denoising.
         """
         if noised_forces is not None and self.force_embedding is None:
             raise ValueError("noised_forces are an input of denoising models; this one has denoising=False")

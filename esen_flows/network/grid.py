@@ -26,16 +26,20 @@ def grid_matrices(
 
     Parameters
     ----------
-    resolution : rings and longitudes; None: 2 (lmax + 1) rings, 2 mmax + 1 longitudes (two more where mmax = lmax).
-    order : (l, m) of each coefficient.
+    resolution
+        rings and longitudes; None: 2 (lmax + 1) rings, 2 mmax + 1 longitudes (two more where mmax = lmax).
+    order
+        (l, m) of each coefficient.
 
     Returns
     -------
-    to_grid (points, coefficients) and from_grid (coefficients, points), float32.
+    tuple[Tensor, Tensor]
+        to_grid (points, coefficients) and from_grid (coefficients, points), float32.
 
     Raises
     ------
-    ModelError : e3nn is not installed.
+    ModelError
+        e3nn is not installed.
     """
     try:
         from e3nn.o3 import FromS2Grid, ToS2Grid

@@ -16,12 +16,15 @@ def spherical_harmonics(degree: int, vectors: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    degree : l >= 0.
-    vectors : (n, 3) unit vectors.
+    degree
+        l >= 0.
+    vectors
+        (n, 3) unit vectors.
 
     Returns
     -------
-    (n, 2l + 1) in the order m = -l .. l.
+    np.ndarray
+        (n, 2l + 1) in the order m = -l .. l.
     """
     x, y, z = np.asarray(vectors, dtype=np.float64).T
     planar = z + 1j * x  # (sin theta)^m e^(i m phi) is the m-th power of this
@@ -47,7 +50,8 @@ def raising_product(degree: int) -> np.ndarray:
 
     Returns
     -------
-    (2l + 1, (2l - 1) * 3).
+    np.ndarray
+        (2l + 1, (2l - 1) * 3).
     """
     random = np.random.default_rng(degree)
     points = random.normal(size=(40 * (degree + 1), 3))
@@ -63,7 +67,8 @@ def raising_isometry(degree: int) -> np.ndarray:
 
     Returns
     -------
-    (2l + 1, (2l - 1) * 3), orthonormal rows.
+    np.ndarray
+        (2l + 1, (2l - 1) * 3), orthonormal rows.
     """
     product = raising_product(degree)
     return product / np.linalg.norm(product, axis=1, keepdims=True)
@@ -75,7 +80,8 @@ def raising_matrix(degree: int) -> np.ndarray:
 
     Returns
     -------
-    ((2l - 1)^2 * 9, (2l + 1)^2): flat(D^l) = flat(flat(D^(l-1)) outer flat(D^1)) @ this.
+    np.ndarray
+        ((2l - 1)^2 * 9, (2l + 1)^2): flat(D^l) = flat(flat(D^(l-1)) outer flat(D^1)) @ this.
     """
     isometry = raising_isometry(degree).reshape(2 * degree + 1, 2 * degree - 1, 3)
     return np.einsum("aij,bkl->ikjlab", isometry, isometry).reshape((2 * degree - 1) ** 2 * 9, (2 * degree + 1) ** 2)
@@ -100,7 +106,8 @@ def assembly_matrix(lmax: int, mmax: int) -> np.ndarray:
 
     Returns
     -------
-    (sum_l (2l + 1)^2, n_reduced * (lmax + 1)^2) of zeros and ones.
+    np.ndarray
+        (sum_l (2l + 1)^2, n_reduced * (lmax + 1)^2) of zeros and ones.
     """
     offsets = np.cumsum([0] + [(2 * degree + 1) ** 2 for degree in range(lmax + 1)])
     order, size = reduced_order(lmax, mmax), (lmax + 1) ** 2

@@ -71,8 +71,9 @@ class StressHead(nn.Module):
 
         Returns
         -------
-        isotropic (systems,), the coefficient of the unit trace, and anisotropic (systems, 5) in the order xz, xy,
-        2yy - xx - zz, yz, zz - xx.
+        tuple[Tensor, Tensor]
+            isotropic (systems,), the coefficient of the unit trace, and anisotropic (systems, 5) in the order xz, xy,
+            2yy - xx - zz, yz, zz - xx.
         """
         harmonics = [
             sqrt((2 * degree + 1) / (4 * pi)) * part

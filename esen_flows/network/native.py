@@ -109,8 +109,10 @@ def compiled() -> Path:
 
     Raises
     ------
-    OSError : no compiler ($CXX, g++, clang++), or nowhere to write.
-    subprocess.SubprocessError : the compiler failed.
+    OSError
+        no compiler ($CXX, g++, clang++), or nowhere to write.
+    subprocess.SubprocessError
+        the compiler failed.
     """
     compiler = _compiler()
     if compiler is None:

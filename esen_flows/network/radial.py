@@ -11,8 +11,10 @@ def envelope(distance: Tensor, cutoff: float) -> Tensor:
 
     Parameters
     ----------
-    distance : (edges,) in Angstrom.
-    cutoff : Angstrom.
+    distance
+        (edges,) in Angstrom.
+    cutoff
+        Angstrom.
     """
     u = distance / cutoff
     value = 1.0 + u**5 * (-21.0 + u * (35.0 - 15.0 * u))
@@ -81,13 +83,17 @@ class RadialMLP(nn.Module):
 
         Parameters
         ----------
-        basis : (edges, K).
-        species : source and target species embeddings, each (atoms, edge_channels).
-        edge_index : source and target atom of each edge.
+        basis
+            (edges, K).
+        species
+            source and target species embeddings, each (atoms, edge_channels).
+        edge_index
+            source and target atom of each edge.
 
         Returns
         -------
-        (edges, out_channels).
+        Tensor
+            (edges, out_channels).
         """
         first = cast(nn.Linear, self.net[0])
         w_basis, w_source, w_target = first.weight.split(self.split, dim=1)

@@ -21,9 +21,12 @@ def recomputed(function: Part, inputs: Sequence[Tensor], parameters: Sequence[Te
 
     Parameters
     ----------
-    function : of tensors, to one tensor. All that it depends on is among `inputs` and `parameters`.
-    inputs : its arguments.
-    parameters : leaves that it reads by itself, such as the parameters of a module.
+    function
+        of tensors, to one tensor. All that it depends on is among `inputs` and `parameters`.
+    inputs
+        its arguments.
+    parameters
+        leaves that it reads by itself, such as the parameters of a module.
     """
     value: Tensor = _Value.apply(function, len(inputs), *inputs, *parameters)
     return value

@@ -117,12 +117,15 @@ class SO2Convolution(nn.Module):
 
         Parameters
         ----------
-        parts : one tensor per m, channels last (in_channels).
-        modulation : (edges, sum over m of (lmax + 1 - m) * in_channels), m-major.
+        parts
+            one tensor per m, channels last (in_channels).
+        modulation
+            (edges, sum over m of (lmax + 1 - m) * in_channels), m-major.
 
         Returns
         -------
-        parts with out_channels, and the extra scalars (edges, extra_outputs).
+        tuple[list[Tensor], Tensor]
+            parts with out_channels, and the extra scalars (edges, extra_outputs).
         """
         n_edges = parts[0].shape[0]
         widths = [(self.lmax + 1 - m) * self.in_channels for m in range(self.mmax + 1)]
@@ -208,12 +211,15 @@ class EdgeBlock(nn.Module):
 
         Parameters
         ----------
-        rotated : (edges, n_reduced, 2 * channels) source and target features in the edge frame, m-major.
-        basis, species, edge_index : inputs of the radial network, see RadialMLP.
+        rotated
+            (edges, n_reduced, 2 * channels) source and target features in the edge frame, m-major.
+        basis, species, edge_index
+            inputs of the radial network, see RadialMLP.
 
         Returns
         -------
-        (edges, n_reduced, channels).
+        Tensor
+            (edges, n_reduced, channels).
         """
         modulation = self.so2_conv_1.rad_func(basis, species, edge_index)
         hidden, scalars = self.so2_conv_1(list(rotated.split(self.sizes, dim=1)), modulation)

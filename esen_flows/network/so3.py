@@ -22,11 +22,13 @@ def solid_harmonics(vectors: Tensor, lmax: int) -> list[Tensor]:
 
     Parameters
     ----------
-    vectors : (n, 3), of any length, zero included.
+    vectors
+        (n, 3), of any length, zero included.
 
     Returns
     -------
-    lmax + 1 tensors (n, 2l + 1).
+    list[Tensor]
+        lmax + 1 tensors (n, 2l + 1).
     """
     parts = [torch.ones_like(vectors[:, :1]), vectors]
     for degree in range(2, lmax + 1):
@@ -44,11 +46,13 @@ def edge_frames(unit_vectors: Tensor) -> Tensor:
 
     Parameters
     ----------
-    unit_vectors : (edges, 3).
+    unit_vectors
+        (edges, 3).
 
     Returns
     -------
-    (edges, 3, 3).
+    Tensor
+        (edges, 3, 3).
     """
     x, y, z = unit_vectors.unbind(-1)
     sign = torch.where(y.detach() >= 0, 1.0, -1.0).to(y.dtype)

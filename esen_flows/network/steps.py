@@ -66,15 +66,24 @@ class EdgeChunk:
 
     Attributes
     ----------
-    n : their number.
-    source, target : (n,) atoms; target sorted.
-    by_source : (n,) order in which the sources are sorted.
-    rotation : (n, rows, coefficients) into the edge frame; its transpose leads out of it.
-    envelope : (n,) factors of the messages.
-    basis : (n, K).
-    tables : of the radial network.
-    kept : whether what the way back needs is kept from the way there; if not, it is computed again.
-    buffers : memory that all steps share. Allocating it anew at every step fragments the heap, and touches new pages.
+    n
+        their number.
+    source, target
+        (n,) atoms; target sorted.
+    by_source
+        (n,) order in which the sources are sorted.
+    rotation
+        (n, rows, coefficients) into the edge frame; its transpose leads out of it.
+    envelope
+        (n,) factors of the messages.
+    basis
+        (n, K).
+    tables
+        of the radial network.
+    kept
+        whether what the way back needs is kept from the way there; if not, it is computed again.
+    buffers
+        memory that all steps share. Allocating it anew at every step fragments the heap, and touches new pages.
     """
 
     n: int

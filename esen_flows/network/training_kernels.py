@@ -44,11 +44,16 @@ class EdgeList:
 
     Attributes
     ----------
-    kernel : for the dtype of the features.
-    lmax, mmax : of the network.
-    source, target : (edges,) atoms; target sorted.
-    by_source : (edges,) order in which the sources are sorted.
-    first, rows : messages are summed into `rows` atoms from the atom `first` on.
+    kernel
+        for the dtype of the features.
+    lmax, mmax
+        of the network.
+    source, target
+        (edges,) atoms; target sorted.
+    by_source
+        (edges,) order in which the sources are sorted.
+    first, rows
+        messages are summed into `rows` atoms from the atom `first` on.
     """
 
     kernel: Kernels

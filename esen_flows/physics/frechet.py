@@ -20,8 +20,10 @@ class CellFreedom:
 
     Attributes
     ----------
-    mask : Voigt xx yy zz yz xz xy, components of the strain that are free.
-    hydrostatic : one strain in all directions only; constant_volume : none that changes the volume to first order.
+    mask
+        Voigt xx yy zz yz xz xy, components of the strain that are free.
+    hydrostatic
+        one strain in all directions only; constant_volume : none that changes the volume to first order.
     """
 
     mask: tuple[bool, ...] = (True,) * 6
@@ -44,11 +46,16 @@ class Crystals:
 
     Parameters
     ----------
-    positions : (structures' atoms, 3) Angstrom.
-    cells : (structures, 3, 3) Angstrom, lattice vectors as rows.
-    counts : (structures,) atoms of each.
-    freedom : None: cells stay.
-    start : (structures, 3, 3) undeformed cells; default: `cells`.
+    positions
+        (structures' atoms, 3) Angstrom.
+    cells
+        (structures, 3, 3) Angstrom, lattice vectors as rows.
+    counts
+        (structures,) atoms of each.
+    freedom
+        None: cells stay.
+    start
+        (structures, 3, 3) undeformed cells; default: `cells`.
     """
 
     def __init__(
@@ -89,7 +96,8 @@ class Crystals:
 
         Parameters
         ----------
-        forces : (atoms, 3) eV/Angstrom; stresses : (structures, 3, 3) eV/Angstrom^3.
+        forces
+            (atoms, 3) eV/Angstrom; stresses : (structures, 3, 3) eV/Angstrom^3.
         """
         if self.freedom is None:
             return forces

@@ -32,20 +32,28 @@ def relax(
 
     Parameters
     ----------
-    atoms : the starting structure; it is not changed, and its constraints and calculator are ignored.
-    progress : called with the number of steps done and the largest generalised force (eV/Angstrom).
+    atoms
+        the starting structure; it is not changed, and its constraints and calculator are ignored.
+    progress
+        called with the number of steps done and the largest generalised force (eV/Angstrom).
 
     Returns
     -------
-    The relaxed structure; `fmax_ev_per_angstrom` is the largest force on an atom or on the cell (as the optimiser sees
-    it), `forces_ev_per_angstrom` and `stress_ev_per_angstrom3` (NaN without a cell) are those of the force field.
+    RelaxOutput
+        The relaxed structure; `fmax_ev_per_angstrom` is the largest force on an atom or on the cell (as the optimiser
+        sees it), `forces_ev_per_angstrom` and `stress_ev_per_angstrom3` (NaN without a cell) are those of the force
+        field.
 
     Raises
     ------
-    StructureError : no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found.
-    NotConvergedError : the largest force is still above `fmax_ev_per_angstrom` after `max_steps`.
-    ExplosionError : the cell has lost all proportion.
-    UnknownElementError, EvaluationError : from the force field.
+    StructureError
+        no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found.
+    NotConvergedError
+        the largest force is still above `fmax_ev_per_angstrom` after `max_steps`.
+    ExplosionError
+        the cell has lost all proportion.
+    UnknownElementError, EvaluationError
+        from the force field.
     """
 
     def watch(index: int, steps: int, fmax: float) -> None:
@@ -73,14 +81,18 @@ def relax_many(
 
     Parameters
     ----------
-    structures : any kinds; they are not changed.
-    atoms_at_once : how many atoms are on their way together.
-    watch : called with a structure's number, its steps and its largest generalised force (eV/Angstrom).
+    structures
+        any kinds; they are not changed.
+    atoms_at_once
+        how many atoms are on their way together.
+    watch
+        called with a structure's number, its steps and its largest generalised force (eV/Angstrom).
 
     Yields
     ------
-    A structure's number in the order of `structures`, and its document or the error that `relax` would raise; those
-    that end first come first.
+    Iterator[tuple[int, RelaxOutput | EsenFlowsError]]
+        A structure's number in the order of `structures`, and its document or the error that `relax` would raise; those
+        that end first come first.
     """
     averaged = with_parity(force_field, protocol.parity)
     say = watch or (lambda index, steps, fmax: None)

@@ -19,11 +19,13 @@ def descend_by_ase(
 
     Parameters
     ----------
-    watch : called with the number of steps done and the largest generalised force (eV/Angstrom).
+    watch
+        called with the number of steps done and the largest generalised force (eV/Angstrom).
 
     Raises
     ------
-    StructureError, UnknownElementError, EvaluationError, InsufficientMemoryError : from the force field.
+    StructureError, UnknownElementError, EvaluationError, InsufficientMemoryError
+        from the force field.
     """
     work = start.atoms.copy()
     work.info.update(start.atoms.info)

@@ -43,11 +43,16 @@ class BatchRelaxation:
 
     Parameters
     ----------
-    force_field : evaluates the structures of a step together, in batches as its memory allows.
-    protocol : of all of them; its symmetry may be free or lock.
-    cells : whether these are crystals whose cells relax.
-    atoms_at_once : how many atoms are on their way together; a larger structure goes alone.
-    watch : called with the structure's number, its steps and its largest generalised force (eV/Angstrom).
+    force_field
+        evaluates the structures of a step together, in batches as its memory allows.
+    protocol
+        of all of them; its symmetry may be free or lock.
+    cells
+        whether these are crystals whose cells relax.
+    atoms_at_once
+        how many atoms are on their way together; a larger structure goes alone.
+    watch
+        called with the structure's number, its steps and its largest generalised force (eV/Angstrom).
     """
 
     def __init__(

@@ -25,10 +25,14 @@ class RelaxationStart:
 
     Attributes
     ----------
-    atoms : what moves; exactly on its symmetry where that is kept.
-    reference_cell : (3, 3) Angstrom, which deformations are counted from.
-    lock : the space group to stay in, or None.
-    fixed : the same as ASE's constraint, or None.
+    atoms
+        what moves; exactly on its symmetry where that is kept.
+    reference_cell
+        (3, 3) Angstrom, which deformations are counted from.
+    lock
+        the space group to stay in, or None.
+    fixed
+        the same as ASE's constraint, or None.
     """
 
     atoms: Atoms
@@ -43,10 +47,14 @@ class RelaxationTrajectory:
 
     Attributes
     ----------
-    atoms : the last structure; evaluation : of it.
-    reference_cell : (3, 3) Angstrom, which its deformation was counted from.
-    fmax : its largest generalised force, eV/Angstrom.
-    energies : eV, one more than steps; positions, cells : of every step, where they are asked for.
+    atoms
+        the last structure; evaluation : of it.
+    reference_cell
+        (3, 3) Angstrom, which its deformation was counted from.
+    fmax
+        its largest generalised force, eV/Angstrom.
+    energies
+        eV, one more than steps; positions, cells : of every step, where they are asked for.
     """
 
     atoms: Atoms
@@ -78,7 +86,8 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
 
     Raises
     ------
-    StructureError : no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found, or
+    StructureError
+        no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found, or
         not one that the protocol's mask of strains leaves as it is.
     """
     _check(atoms, protocol)
@@ -127,8 +136,10 @@ def output_of(
 
     Raises
     ------
-    NotConvergedError : the largest force is still too large, and the protocol does not keep what is not converged.
-    SymmetryBrokenError : the symmetry that had to be kept is lower at the end.
+    NotConvergedError
+        the largest force is still too large, and the protocol does not keep what is not converged.
+    SymmetryBrokenError
+        the symmetry that had to be kept is lower at the end.
     """
     if not path.converged and not protocol.keep_unconverged:
         raise NotConvergedError(

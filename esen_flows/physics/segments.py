@@ -8,7 +8,8 @@ class Segments:
 
     Parameters
     ----------
-    counts : (structures,) rows of each, at least one; those of one structure follow one another.
+    counts
+        (structures,) rows of each, at least one; those of one structure follow one another.
     """
 
     def __init__(self, counts: np.ndarray) -> None:

@@ -39,7 +39,8 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
 
     Raises
     ------
-    StructureError : not periodic in three directions, or spglib finds no cell (overlapping atoms, too loose symprec).
+    StructureError
+        not periodic in three directions, or spglib finds no cell (overlapping atoms, too loose symprec).
     """
     if not atoms.pbc.all():
         raise StructureError(

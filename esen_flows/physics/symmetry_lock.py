@@ -17,16 +17,20 @@ class SymmetryLock:
 
     Parameters
     ----------
-    atoms : a crystal; only `refined` puts it exactly on its symmetry.
-    symprec_angstrom : how far atoms may be from it.
+    atoms
+        a crystal; only `refined` puts it exactly on its symmetry.
+    symprec_angstrom
+        how far atoms may be from it.
 
     Attributes
     ----------
-    number : of the space group, 1 to 230.
+    number
+        of the space group, 1 to 230.
 
     Raises
     ------
-    StructureError : not periodic in three directions, or spglib finds no group.
+    StructureError
+        not periodic in three directions, or spglib finds no group.
     """
 
     def __init__(self, atoms: Atoms, symprec_angstrom: float) -> None:
@@ -106,11 +110,13 @@ class SymmetryLock:
 
         Parameters
         ----------
-        tolerance : of components of a unit strain; about the angle (rad) by which axes may miss those of the mask.
+        tolerance
+            of components of a unit strain; about the angle (rad) by which axes may miss those of the mask.
 
         Raises
         ------
-        StructureError : the strains that `freedom` allows are not a choice that the space group knows.
+        StructureError
+            the strains that `freedom` allows are not a choice that the space group knows.
         """
         for component in np.eye(9).reshape(9, 3, 3):
             symmetric = self.stress((component + component.T) / 2)

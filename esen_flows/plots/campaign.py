@@ -25,17 +25,22 @@ def plot_progress(finished: np.ndarray, failed: np.ndarray, path: str | Path, na
 
     Parameters
     ----------
-    finished, failed : (n,) when members were done, seconds since any origin, in any order.
-    path : the PNG file to write; an SVG file is written beside it.
-    name : of the campaign.
+    finished, failed
+        (n,) when members were done, seconds since any origin, in any order.
+    path
+        the PNG file to write; an SVG file is written beside it.
+    name
+        of the campaign.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : no member is done.
+    InputError
+        no member is done.
     """
     done = np.sort(np.concatenate([finished, failed]))
     if len(done) == 0:
@@ -65,13 +70,17 @@ def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | 
 
     Parameters
     ----------
-    values : by label of the force field, (n,) in the unit that `field` names.
-    field : summary field of the results, such as "energy_per_atom_ev".
-    path, name : see `plot_progress`.
+    values
+        by label of the force field, (n,) in the unit that `field` names.
+    field
+        summary field of the results, such as "energy_per_atom_ev".
+    path, name
+        see `plot_progress`.
 
     Raises
     ------
-    InputError : no values.
+    InputError
+        no values.
     """
     everything = np.concatenate([*values.values(), np.empty(0)])
     label, decades = _AXES[field]
@@ -109,12 +118,15 @@ def plot_cost(atoms: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]
 
     Parameters
     ----------
-    atoms, seconds : by label of the force field, (n,) atoms of the input structure and seconds of one device.
-    path, name : see `plot_progress`.
+    atoms, seconds
+        by label of the force field, (n,) atoms of the input structure and seconds of one device.
+    path, name
+        see `plot_progress`.
 
     Raises
     ------
-    InputError : no member was computed.
+    InputError
+        no member was computed.
     """
     if not any(np.any(numbers > 0) for numbers in seconds.values()):
         raise InputError(f"nothing to plot: no member of {name} was computed")

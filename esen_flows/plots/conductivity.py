@@ -35,17 +35,22 @@ def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[
 
     Parameters
     ----------
-    document : a finished conductivity document.
-    path : the PNG file to write; an SVG file is written beside it.
-    references : points to draw with it.
+    document
+        a finished conductivity document.
+    path
+        the PNG file to write; an SVG file is written beside it.
+    references
+        points to draw with it.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : not a finished conductivity document.
+    InputError
+        not a finished conductivity document.
     """
     output = output_of(document, "conductivity")
     temperatures = np.asarray(output["temperatures_kelvin"], dtype=float)
@@ -128,17 +133,22 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
 
     Parameters
     ----------
-    document : a finished conductivity document.
-    path : the PNG file to write; an SVG file is written beside it.
-    others : conductivity documents to lay over it.
+    document
+        a finished conductivity document.
+    path
+        the PNG file to write; an SVG file is written beside it.
+    others
+        conductivity documents to lay over it.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : not a finished conductivity document.
+    InputError
+        not a finished conductivity document.
     """
     documents = [document, *others]
     outputs = [output_of(each, "conductivity") for each in documents]

@@ -20,10 +20,14 @@ class Series:
 
     Attributes
     ----------
-    name : of the field.
-    values : as they were given, in order.
-    numbers : what was found with each; None where there was no answer.
-    chosen : index of the value that all other series keep, or None.
+    name
+        of the field.
+    values
+        as they were given, in order.
+    numbers
+        what was found with each; None where there was no answer.
+    chosen
+        index of the value that all other series keep, or None.
     """
 
     name: str
@@ -37,17 +41,22 @@ def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: s
 
     Parameters
     ----------
-    quantity : what the numbers are, with its unit.
-    label : of the force field; key : of the result that all series vary.
-    path : the PNG file to write; an SVG file is written beside it.
+    quantity
+        what the numbers are, with its unit.
+    label
+        of the force field; key : of the result that all series vary.
+    path
+        the PNG file to write; an SVG file is written beside it.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : no number at all.
+    InputError
+        no number at all.
     """
     if not any(number is not None for one in series for number in one.numbers):
         raise InputError("nothing to draw: no point of the study has an answer; see the reasons above")

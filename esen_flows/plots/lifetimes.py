@@ -20,17 +20,22 @@ def plot_lifetimes(document: ResultDocument, path: str | Path, others: Sequence[
 
     Parameters
     ----------
-    document : a finished conductivity document.
-    path : the PNG file to write; an SVG file is written beside it.
-    others : conductivity documents to lay over it, as by other force fields.
+    document
+        a finished conductivity document.
+    path
+        the PNG file to write; an SVG file is written beside it.
+    others
+        conductivity documents to lay over it, as by other force fields.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : not a finished conductivity document, or one of a version that did not keep lifetimes.
+    InputError
+        not a finished conductivity document, or one of a version that did not keep lifetimes.
     """
     documents = [document, *others]
     outputs = [_with_lifetimes(each) for each in documents]

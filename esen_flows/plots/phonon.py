@@ -20,17 +20,22 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
 
     Parameters
     ----------
-    document : a finished phonon document.
-    path : the PNG file to write; an SVG file is written beside it.
-    others : phonon documents of the same crystal to lay over it, as by other force fields.
+    document
+        a finished phonon document.
+    path
+        the PNG file to write; an SVG file is written beside it.
+    others
+        phonon documents of the same crystal to lay over it, as by other force fields.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : not a finished phonon document, or another path through the Brillouin zone.
+    InputError
+        not a finished phonon document, or another path through the Brillouin zone.
     """
     documents = [document, *others]
     outputs = [output_of(each, "phonon") for each in documents]

@@ -17,16 +17,20 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
 
     Parameters
     ----------
-    document : a finished relaxation document.
-    path : the PNG file to write; an SVG file is written beside it.
+    document
+        a finished relaxation document.
+    path
+        the PNG file to write; an SVG file is written beside it.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : not a finished relaxation document.
+    InputError
+        not a finished relaxation document.
     """
     output = output_of(document, "relax")
     energies = np.asarray(output["energies_ev"], dtype=float)

@@ -68,12 +68,15 @@ def save(figure: Figure, path: str | Path, origin: str) -> Path:
 
     Parameters
     ----------
-    path : where to, with or without `.png`; its folder is made.
-    origin : what is shown, for the metadata of both files.
+    path
+        where to, with or without `.png`; its folder is made.
+    origin
+        what is shown, for the metadata of both files.
 
     Returns
     -------
-    Path of the PNG file; the SVG file stands beside it.
+    Path
+        Path of the PNG file; the SVG file stands beside it.
     """
     path = Path(path)
     stem = path.name.removesuffix(".png").removesuffix(".svg")
@@ -105,7 +108,8 @@ def output_of(document: ResultDocument, kind: Kind) -> dict[str, Any]:
 
     Raises
     ------
-    InputError : another kind of document, or one of a calculation that failed.
+    InputError
+        another kind of document, or one of a calculation that failed.
     """
     if document.kind != kind:
         raise InputError(f"this figure shows a {kind!r} document, got {document.kind!r} ({document.key[:12]})")

@@ -36,17 +36,22 @@ def plot_learning_curves(
 
     Parameters
     ----------
-    runs : the stages of each run, by its name for the legend.
-    path : the PNG file to write; an SVG file is written beside it.
-    clock : "cpu_seconds" compares trainings on a machine that others use too.
+    runs
+        the stages of each run, by its name for the legend.
+    path
+        the PNG file to write; an SVG file is written beside it.
+    clock
+        "cpu_seconds" compares trainings on a machine that others use too.
 
     Returns
     -------
-    Path of the PNG file.
+    Path
+        Path of the PNG file.
 
     Raises
     ------
-    InputError : nothing has been validated yet.
+    InputError
+        nothing has been validated yet.
     """
     if not any(stage.history and stage.steps for stages in runs.values() for stage in stages):
         raise InputError("nothing to plot: no stage has been validated yet")

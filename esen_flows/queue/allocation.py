@@ -44,8 +44,10 @@ def seconds_until_end(environ: Mapping[str, str], run: CommandRunner = run_comma
 
     Parameters
     ----------
-    environ : of the process.
-    run : runs a command.
+    environ
+        of the process.
+    run
+        runs a command.
     """
     job = queue_job(environ)
     if job is None:
@@ -86,8 +88,10 @@ def ended_jobs(jobs: Sequence[tuple[Mapping[str, str], str]], run: CommandRunner
 
     Parameters
     ----------
-    jobs : each with the user that it is of. Only this machine's own cluster is asked.
-    run : runs a command.
+    jobs
+        each with the user that it is of. Only this machine's own cluster is asked.
+    run
+        runs a command.
     """
     ended: set[str] = set()
     slurm = [(job, user) for job, user in jobs if job["kind"] == "slurm"]
@@ -135,8 +139,10 @@ def visible_devices(environ: Mapping[str, str], nvidia: Path = Path("/proc/drive
 
     Parameters
     ----------
-    environ : of the process.
-    nvidia : the driver's folder with one entry per GPU, for a machine without a queue.
+    environ
+        of the process.
+    nvidia
+        the driver's folder with one entry per GPU, for a machine without a queue.
     """
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:

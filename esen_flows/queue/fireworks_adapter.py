@@ -46,12 +46,15 @@ class Pad(LaunchPad):
 
     Parameters
     ----------
-    database : where it is.
-    patience_seconds : how long the server may stay away.
+    database
+        where it is.
+    patience_seconds
+        how long the server may stay away.
 
     Attributes
     ----------
-    handed_back : the last firework was made READY again instead of FIZZLED, because its process has to end or the
+    handed_back
+        the last firework was made READY again instead of FIZZLED, because its process has to end or the
         server was away: neither says anything about the work.
     """
 
@@ -142,9 +145,12 @@ def run_firework(pad: Pad, number: int, name: str, worker_id: str) -> bool:
 
     Parameters
     ----------
-    number : its id; the caller holds its claim.
-    name : of the worker, which `_fworker` of a firework may ask for.
-    worker_id : noted with the launch.
+    number
+        its id; the caller holds its claim.
+    name
+        of the worker, which `_fworker` of a firework may ask for.
+    worker_id
+        noted with the launch.
     """
     pad.handed_back = False
     ran = Rocket(pad, FWorker(name, "", {"fw_id": number}, {WORKER_MARK: worker_id}), 0).run()
@@ -158,9 +164,12 @@ def find_ready(pad: Pad, query: Mapping[str, Any], seconds_left: float, limit: i
 
     Parameters
     ----------
-    query : of FireWorks' FWorker.
-    seconds_left : those that say they need more (`least_seconds` of their spec) are left out; may be infinite.
-    limit : of the look.
+    query
+        of FireWorks' FWorker.
+    seconds_left
+        those that say they need more (`least_seconds` of their spec) are left out; may be infinite.
+    limit
+        of the look.
     """
     wanted = {**query, "state": "READY"}
     if seconds_left != float("inf"):
@@ -188,11 +197,13 @@ def bring_back(pad: Pad, firework: Mapping[str, Any]) -> str:
 
     Parameters
     ----------
-    firework : its fw_id and launches; the caller holds its claim.
+    firework
+        its fw_id and launches; the caller holds its claim.
 
     Returns
     -------
-    What was done, `READY_AGAIN` or the other.
+    str
+        What was done, `READY_AGAIN` or the other.
     """
     if has_ended_launch(pad, firework):
         finish(pad, firework["fw_id"])
@@ -279,7 +290,8 @@ def remove_orphaned_ready(pad: Pad, age_seconds: float) -> list[int]:
 
     Parameters
     ----------
-    age_seconds : younger ones are left alone, because they are written ahead of their workflow.
+    age_seconds
+        younger ones are left alone, because they are written ahead of their workflow.
     """
     before = (datetime.now(UTC) - timedelta(seconds=age_seconds)).isoformat()
     pipeline: list[dict[str, Any]] = [

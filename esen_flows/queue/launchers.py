@@ -29,9 +29,12 @@ class Value:
 
     Attributes
     ----------
-    about : in a few words.
-    pattern : what a value has to be.
-    example : of one, for messages.
+    about
+        in a few words.
+    pattern
+        what a value has to be.
+    example
+        of one, for messages.
     """
 
     about: str
@@ -65,8 +68,10 @@ class Written:
 
     Attributes
     ----------
-    files : their paths, sorted.
-    next_commands : what to type next, in words for people.
+    files
+        their paths, sorted.
+    next_commands
+        what to type next, in words for people.
     """
 
     files: tuple[Path, ...]
@@ -101,14 +106,19 @@ def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = Fa
 
     Parameters
     ----------
-    site : one of `list_sites()`.
-    values : by name, see `VALUES`.
-    folder : made if need be; it is named in the files, so it has to stay where it is.
-    force : replace files that are there.
+    site
+        one of `list_sites()`.
+    values
+        by name, see `VALUES`.
+    folder
+        made if need be; it is named in the files, so it has to stay where it is.
+    force
+        replace files that are there.
 
     Raises
     ------
-    InputError : a value is missing, unknown at this site or not as it has to be; a template names what does not exist;
+    InputError
+        a value is missing, unknown at this site or not as it has to be; a template names what does not exist;
         a file exists. Then nothing is written.
     """
     folder = folder.expanduser().absolute()
@@ -163,7 +173,8 @@ def _checked(site: str, values: Mapping[str, str]) -> dict[str, str]:
 
     Raises
     ------
-    InputError : with every fault.
+    InputError
+        with every fault.
     """
     taken = values_of(site)
     faults = [f"{flag(name)}: {site} takes no such value" for name in values if name not in taken]

@@ -46,10 +46,14 @@ class RecoveryReport:
 
     Attributes
     ----------
-    reasons : of fireworks that were put right, by id: what had happened to them.
-    unknown : fireworks of others that may run or not, by id, with where to look.
-    doubtful : fireworks that may be dead; a second look after `CONFIRM_SECONDS` tells.
-    running : how many are alive.
+    reasons
+        of fireworks that were put right, by id: what had happened to them.
+    unknown
+        fireworks of others that may run or not, by id, with where to look.
+    doubtful
+        fireworks that may be dead; a second look after `CONFIRM_SECONDS` tells.
+    running
+        how many are alive.
     """
 
     reasons: dict[int, str] = field(default_factory=dict)
@@ -82,14 +86,18 @@ def recover(store: Store, *, now: bool = False, run: CommandRunner = run_command
 
     Parameters
     ----------
-    store : in whose database the launchpad is.
-    now : believe the first look: claims that expired on other machines are dead, and jobs that have just started
+    store
+        in whose database the launchpad is.
+    now
+        believe the first look: claims that expired on other machines are dead, and jobs that have just started
         without a claim too. Wrong for up to a minute after the server was away.
-    run : runs a queue's command.
+    run
+        runs a queue's command.
 
     Raises
     ------
-    StoreError : the server refuses or stays away.
+    StoreError
+        the server refuses or stays away.
     """
     pad, claims = Pad(store.database, _PATIENCE_SECONDS), Claims(store.database)
     try:
@@ -111,7 +119,8 @@ class LostRunRecovery:
 
     Parameters
     ----------
-    is_looked_after : whether somebody else puts right what a process leaves, and knows more of its death.
+    is_looked_after
+        whether somebody else puts right what a process leaves, and knows more of its death.
     """
 
     def __init__(

@@ -47,10 +47,14 @@ class Submission:
 
     Attributes
     ----------
-    launchpad : name of its database.
-    firework_ids : of the fireworks that were added, in the order of work; empty: nothing was added.
-    result_keys : of the jobs, in the order of work; the last one is the flow's answer.
-    pending : fireworks of earlier submissions, with their states, that will bring what is missing.
+    launchpad
+        name of its database.
+    firework_ids
+        of the fireworks that were added, in the order of work; empty: nothing was added.
+    result_keys
+        of the jobs, in the order of work; the last one is the flow's answer.
+    pending
+        fireworks of earlier submissions, with their states, that will bring what is missing.
     """
 
     launchpad: str
@@ -72,15 +76,20 @@ def submit(work: Flow | Job, *, store: Store | None = None) -> Submission:
 
     Parameters
     ----------
-    work : a flow or job of any Maker, ours or another package's; its jobs are noted the category of their kind
+    work
+        a flow or job of any Maker, ours or another package's; its jobs are noted the category of their kind
         (`CATEGORIES`).
-    store : where results are and the launchpad will be; None: the store of the settings.
+    store
+        where results are and the launchpad will be; None: the store of the settings.
 
     Raises
     ------
-    InputError : a job too large for a firework, or one that carries the database's password.
-    EsenFlowsError : nothing is left to compute, and a step failed for good before; its own type and reason.
-    StoreError : there is no server (`ESEN_FLOWS_SPOOL`), it refuses, or nothing may be written.
+    InputError
+        a job too large for a firework, or one that carries the database's password.
+    EsenFlowsError
+        nothing is left to compute, and a step failed for good before; its own type and reason.
+    StoreError
+        there is no server (`ESEN_FLOWS_SPOOL`), it refuses, or nothing may be written.
     """
     store = store or open_store()
     database = store.database
@@ -109,7 +118,8 @@ def _missing(flow: Flow, store: Store) -> list[Job]:
 
     Raises
     ------
-    EsenFlowsError : none has, because of a stored failure.
+    EsenFlowsError
+        none has, because of a stored failure.
     """
     missing: list[Job] = []
     failed: dict[str, ResultDocument] = {}
@@ -198,7 +208,8 @@ def _check(firework: Firework, uri: str) -> None:
 
     Raises
     ------
-    InputError : with what to do instead.
+    InputError
+        with what to do instead.
     """
     content = document_bytes(firework.to_db_dict())
     if len(content) > MOST_FIREWORK_BYTES:

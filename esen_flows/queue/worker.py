@@ -57,18 +57,29 @@ class WorkerSettings:
 
     Attributes
     ----------
-    name : as FireWorks knows it.
-    category : of fireworks to take; "" for all.
-    devices : CUDA devices, a child process for each; a None is a child that sees what the supervisor sees, and "" one
+    name
+        as FireWorks knows it.
+    category
+        of fireworks to take; "" for all.
+    devices
+        CUDA devices, a child process for each; a None is a child that sees what the supervisor sees, and "" one
         that sees none.
-    folder : where fireworks run and children's output goes.
-    query : further conditions on fireworks, as FireWorks' FWorker takes them.
-    threads : of a child.
-    end : when the allocation ends, by `time.monotonic`; None: unknown.
-    margin_seconds : before that end, when no more work is begun and what runs hands back its rest.
-    idle_seconds : after which a worker without work ends.
-    grace_seconds : for the children to hand back their rest when a signal asks for the end.
-    queue_job : that the worker is part of.
+    folder
+        where fireworks run and children's output goes.
+    query
+        further conditions on fireworks, as FireWorks' FWorker takes them.
+    threads
+        of a child.
+    end
+        when the allocation ends, by `time.monotonic`; None: unknown.
+    margin_seconds
+        before that end, when no more work is begun and what runs hands back its rest.
+    idle_seconds
+        after which a worker without work ends.
+    grace_seconds
+        for the children to hand back their rest when a signal asks for the end.
+    queue_job
+        that the worker is part of.
     """
 
     name: str
@@ -95,12 +106,18 @@ class WorkDone:
 
     Attributes
     ----------
-    completed, failed, handed_back : numbers of fireworks.
-    withdrawn : fireworks that somebody defused, archived or deleted while they ran.
-    deaths : of child processes that nobody had asked to end.
-    healed : fireworks of others that were put right.
-    reason : why it ended.
-    work_left : it was asked to end, and there is more to do.
+    completed, failed, handed_back
+        numbers of fireworks.
+    withdrawn
+        fireworks that somebody defused, archived or deleted while they ran.
+    deaths
+        of child processes that nobody had asked to end.
+    healed
+        fireworks of others that were put right.
+    reason
+        why it ended.
+    work_left
+        it was asked to end, and there is more to do.
     """
 
     completed: int = 0
@@ -149,7 +166,8 @@ class Worker:
 
         Raises
         ------
-        StoreError : children die one after the other without finishing anything, or the server stays away.
+        StoreError
+            children die one after the other without finishing anything, or the server stays away.
         """
         self._settings.folder.mkdir(parents=True, exist_ok=True)
         before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
@@ -258,7 +276,8 @@ class Worker:
 
         Raises
         ------
-        StoreError : with what the child said last.
+        StoreError
+            with what the child said last.
         """
         self._deaths_in_a_row += 1
         self._deaths_without_work = 0 if fireworks else self._deaths_without_work + 1
@@ -360,7 +379,8 @@ class Worker:
 
         Parameters
         ----------
-        seconds_left : that it would have; None: as many as this one has.
+        seconds_left
+            that it would have; None: as many as this one has.
         """
         if seconds_left is None:
             deadline = self._settings.deadline

@@ -41,12 +41,18 @@ class Orders:
 
     Attributes
     ----------
-    name : of the worker.
-    worker_id : its document in `workers`.
-    category : of fireworks to take; "" for all.
-    query : further conditions, as FireWorks' FWorker takes them.
-    deadline : when to end, by this machine's `time.monotonic`; None: nobody said.
-    folder : for the fireworks' own folders and the child's output.
+    name
+        of the worker.
+    worker_id
+        its document in `workers`.
+    category
+        of fireworks to take; "" for all.
+    query
+        further conditions, as FireWorks' FWorker takes them.
+    deadline
+        when to end, by this machine's `time.monotonic`; None: nobody said.
+    folder
+        for the fireworks' own folders and the child's output.
     """
 
     name: str

@@ -23,13 +23,20 @@ class ChildProcess:
 
     Attributes
     ----------
-    number : its place among the worker's children.
-    device : that it has to itself; None: it sees what the supervisor sees, "": it sees none.
-    process, identity : of the system.
-    pipe : what it says, a JSON object a line.
-    log : where its output goes.
-    work : id and name of the firework that it runs.
-    idle_since : when it first found nothing to do, by `time.monotonic`.
+    number
+        its place among the worker's children.
+    device
+        that it has to itself; None: it sees what the supervisor sees, "": it sees none.
+    process, identity
+        of the system.
+    pipe
+        what it says, a JSON object a line.
+    log
+        where its output goes.
+    work
+        id and name of the firework that it runs.
+    idle_since
+        when it first found nothing to do, by `time.monotonic`.
     """
 
     number: int

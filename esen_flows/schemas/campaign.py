@@ -195,7 +195,8 @@ def base_protocol(property: Property, name: str | None, info: Mapping[str, Any])
 
     Raises
     ------
-    InputError : the property has no protocol of that name.
+    InputError
+        the property has no protocol of that name.
     """
     if property == "conductivity":
         return conductivity_protocol(name or GENERAL, Atoms(info=dict(info)))
@@ -211,11 +212,13 @@ def protocol_for(spec: CampaignSpec, info: Mapping[str, Any]) -> AnyProtocol:
 
     Parameters
     ----------
-    info : what the structure says of its own supercells and mesh (`own_settings`).
+    info
+        what the structure says of its own supercells and mesh (`own_settings`).
 
     Raises
     ------
-    InputError : no such protocol, settings that it refuses, or supercells that nobody has said.
+    InputError
+        no such protocol, settings that it refuses, or supercells that nobody has said.
     """
     return _asked(spec, info)[0]
 
@@ -232,7 +235,8 @@ def member_requests(
 
     Raises
     ------
-    InputError : see `protocol_for`.
+    InputError
+        see `protocol_for`.
     """
     return property_requests(structure_key, model_key, protocol_for(spec, info), numeric_of(spec))
 
@@ -242,7 +246,8 @@ def member_keys(spec: CampaignSpec, structure_key: str, model_key: str, info: Ma
 
     Raises
     ------
-    InputError : see `protocol_for`.
+    InputError
+        see `protocol_for`.
     """
     steps = _asked(spec, info)[1]
     keys: list[str] = []

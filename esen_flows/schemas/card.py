@@ -140,13 +140,20 @@ class ModelReference:
 
     Attributes
     ----------
-    label : name for people.
-    key : model key.
-    location : what `load_force_field` takes: the card's name, or the absolute path of a checkpoint.
-    elements : atomic numbers that it was trained on; None: all that it accepts.
-    card : its card, or None for a bare checkpoint file.
-    conservative, equivariance : as declared.
-    dtype : the only precision that it computes in; None: as asked.
+    label
+        name for people.
+    key
+        model key.
+    location
+        what `load_force_field` takes: the card's name, or the absolute path of a checkpoint.
+    elements
+        atomic numbers that it was trained on; None: all that it accepts.
+    card
+        its card, or None for a bare checkpoint file.
+    conservative, equivariance
+        as declared.
+    dtype
+        the only precision that it computes in; None: as asked.
     """
 
     label: str
@@ -163,7 +170,8 @@ class ModelReference:
 
         Raises
         ------
-        NotConservativeError : the forces are not declared to be the gradient of the energy.
+        NotConservativeError
+            the forces are not declared to be the gradient of the energy.
         """
         if not self.conservative:
             raise NotConservativeError(
@@ -176,7 +184,8 @@ class ModelReference:
 
         Raises
         ------
-        NotDifferentiableError : a force field of another package, or one without an energy.
+        NotDifferentiableError
+            a force field of another package, or one without an energy.
         """
         ours = self.card is None or self.card.family == "esen"
         if not (ours and self.conservative):
@@ -196,7 +205,8 @@ def card_path(name: str) -> Path:
 
     Raises
     ------
-    ModelError : no such card; the message lists the known ones.
+    ModelError
+        no such card; the message lists the known ones.
     """
     names = list_cards()
     if name not in names:
@@ -214,7 +224,8 @@ def read_card(name: str) -> ModelCard:
 
     Raises
     ------
-    ModelError : unknown name, or a card that breaks the schema (naming file and field).
+    ModelError
+        unknown name, or a card that breaks the schema (naming file and field).
     """
     path = card_path(name)
     try:
@@ -234,7 +245,8 @@ def checkpoint_path(card: ModelCard) -> Path:
 
     Raises
     ------
-    ModelError : no checkpoint, a missing file, or one whose bytes are not those that the card names.
+    ModelError
+        no checkpoint, a missing file, or one whose bytes are not those that the card names.
     """
     if card.checkpoint is None:
         return _pulled_path(card)
@@ -261,7 +273,8 @@ def _pulled_path(card: ModelCard) -> Path:
 
     Raises
     ------
-    ModelError : not fetched yet; the message says how.
+    ModelError
+        not fetched yet; the message says how.
     """
     if card.source is None and not card.recipes:
         raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
@@ -284,7 +297,8 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
 
     Raises
     ------
-    ModelError : unknown name (the known ones are listed), missing or corrupted file, package that is not installed.
+    ModelError
+        unknown name (the known ones are listed), missing or corrupted file, package that is not installed.
     """
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:

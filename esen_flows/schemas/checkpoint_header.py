@@ -20,11 +20,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
     Returns
     -------
-    dict with format_version, family, architecture, scale_ev, references_ev, elements, declaration, training, model_key.
+    dict[str, Any]
+        dict with format_version, family, architecture, scale_ev, references_ev, elements, declaration, training,
+        model_key.
 
     Raises
     ------
-    ModelError : no such file, not a safetensors file, truncated, or not written by this package.
+    ModelError
+        no such file, not a safetensors file, truncated, or not written by this package.
     """
     path = Path(path)
     if not path.is_file():

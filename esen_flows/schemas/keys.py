@@ -37,12 +37,18 @@ def structure_key(
 
     Parameters
     ----------
-    numbers : (n,) atomic numbers.
-    positions : (n, 3) Cartesian positions in Angstrom.
-    cell : (3, 3) rows are lattice vectors in Angstrom.
-    pbc : (3,) periodicity.
-    charge, spin : total charge (e) and spin.
-    magmoms : (n,) magnetic moments, only for a force field that reads them.
+    numbers
+        (n,) atomic numbers.
+    positions
+        (n, 3) Cartesian positions in Angstrom.
+    cell
+        (3, 3) rows are lattice vectors in Angstrom.
+    pbc
+        (3,) periodicity.
+    charge, spin
+        total charge (e) and spin.
+    magmoms
+        (n,) magnetic moments, only for a force field that reads them.
     """
     digest = hashlib.sha256(b"esen_flows structure 1")
     digest.update(np.asarray(pbc, dtype=np.uint8).tobytes())

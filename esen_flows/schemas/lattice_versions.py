@@ -12,7 +12,8 @@ def minor_version(package: str) -> str:
 
     Raises
     ------
-    importlib.metadata.PackageNotFoundError : it is not installed.
+    importlib.metadata.PackageNotFoundError
+        it is not installed.
     """
     return ".".join(version(package).split(".")[:2])
 

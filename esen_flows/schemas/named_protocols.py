@@ -31,7 +31,8 @@ def conductivity_protocol(name: str, atoms: Atoms) -> ConductivityProtocol:
 
     Raises
     ------
-    InputError : no such name.
+    InputError
+        no such name.
     """
     if name not in get_args(ConductivityProtocolName):
         raise InputError(f"no protocol {name!r} of a conductivity; there are {', '.join(names())}")
@@ -75,7 +76,8 @@ def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
 
     Raises
     ------
-    InputError : no such protocol.
+    InputError
+        no such protocol.
     """
     if name not in get_args(PhononProtocolName):
         raise InputError(f"no protocol {name!r} of a phonon; there are {', '.join(get_args(PhononProtocolName))}")
@@ -105,7 +107,8 @@ def check_supercells(protocol: ConductivityProtocol, name: str) -> None:
 
     Raises
     ------
-    InputError : with the fields to set.
+    InputError
+        with the fields to set.
     """
     displacement = protocol.displacement
     if name != "general" and (displacement.fc2_supercell is None or displacement.fc3_supercell is None):

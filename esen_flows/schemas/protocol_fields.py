@@ -17,7 +17,8 @@ class FieldError(InputError):
 
     Attributes
     ----------
-    faults : field, or the protocol inside of it whose fields contradict each other (None: its own), and what is wrong.
+    faults
+        field, or the protocol inside of it whose fields contradict each other (None: its own), and what is wrong.
     """
 
     def __init__(self, faults: list[tuple[str | None, str]]) -> None:
@@ -30,7 +31,8 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
 
     Raises
     ------
-    FieldError : unknown fields (the valid ones are listed), or values that their fields refuse.
+    FieldError
+        unknown fields (the valid ones are listed), or values that their fields refuse.
     """
     content, valid = protocol.model_dump(), field_names(protocol)
     faults: list[tuple[str | None, str]] = []

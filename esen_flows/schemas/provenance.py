@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from esen_flows import __version__
+from esen_flows.version import __version__
 from esen_flows.schemas.documents import Provenance
 
 LIBRARIES = ("torch", "numpy", "ase", "vesin", "spglib", "phonopy", "phono3py", "symfc", "jobflow", "pymongo", "sevenn")
@@ -45,11 +45,16 @@ def build_provenance(
 
     Parameters
     ----------
-    device : where force calls ran ("cpu", "cuda:0").
-    threads : threads of a force call.
-    seconds : wall time of the step.
-    force_evaluations : structures evaluated for it.
-    firework_id : of the FireWorks launch, if any.
+    device
+        where force calls ran ("cpu", "cuda:0").
+    threads
+        threads of a force call.
+    seconds
+        wall time of the step.
+    force_evaluations
+        structures evaluated for it.
+    firework_id
+        of the FireWorks launch, if any.
     """
     return Provenance(
         package_version=__version__,

@@ -149,9 +149,12 @@ def training_request(
 
     Parameters
     ----------
-    protocol : its settings and data; precision is one of its settings.
-    parent : result key and `model_key` of the training whose network this one starts from.
-    initial_model_key : of the force field to start from, without a parent; None: random weights.
+    protocol
+        its settings and data; precision is one of its settings.
+    parent
+        result key and `model_key` of the training whose network this one starts from.
+    initial_model_key
+        of the force field to start from, without a parent; None: random weights.
     """
     data = protocol.datasets[0][0]
     parent_key, model_key = parent or (data, initial_model_key or RANDOM_WEIGHTS)

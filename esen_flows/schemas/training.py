@@ -38,9 +38,12 @@ class TrainingProtocol(Frozen):
 
     Attributes
     ----------
-    config : `TrainingConfig.to_dict()`: flat, complete, defaults written out.
-    datasets : content keys with how often an epoch sees each; sAlex + 8 x MPtrj is ((s, 1), (m, 8)).
-    split : what is held out of each dataset for validation.
+    config
+        `TrainingConfig.to_dict()`: flat, complete, defaults written out.
+    datasets
+        content keys with how often an epoch sees each; sAlex + 8 x MPtrj is ((s, 1), (m, 8)).
+    split
+        what is held out of each dataset for validation.
     """
 
     config: dict[str, Any]
@@ -76,14 +79,22 @@ class TrainingOutput(Document):
 
     Attributes
     ----------
-    model_key : of what was trained.
-    parent_training : result key of the training that this one started from.
-    training_structures, validation_structures : how many there were of each; repeats count once.
-    steps, training_seconds : optimiser steps, and the time they took over all interruptions.
-    history : a row per validation, as in history.csv.
-    errors : on the held-out structures, a row per group and one for "all".
-    record : what the checkpoint says of its training: settings, data, versions.
-    checkpoint : (n,) uint8, the bytes of the .safetensors file.
+    model_key
+        of what was trained.
+    parent_training
+        result key of the training that this one started from.
+    training_structures, validation_structures
+        how many there were of each; repeats count once.
+    steps, training_seconds
+        optimiser steps, and the time they took over all interruptions.
+    history
+        a row per validation, as in history.csv.
+    errors
+        on the held-out structures, a row per group and one for "all".
+    record
+        what the checkpoint says of its training: settings, data, versions.
+    checkpoint
+        (n,) uint8, the bytes of the .safetensors file.
     """
 
     model_key: str
@@ -110,15 +121,24 @@ class DatasetDocument(Document):
 
     Attributes
     ----------
-    key : sha256 of its content.
-    names : what people call it.
-    count, atoms : of structures, and of atoms in all of them.
-    groups : {group, count, materials} of each subset.
-    elements : symbols, sorted.
-    statistics : energies, forces and stresses in numbers, see `data.references.Statistics`.
-    provenance : labeller, recipe, licence, source, as far as known.
-    folder : absolute path of its shards, where it is too large for the database; None: `columns` hold the records.
-    columns : the records as arrays, see `store.datasets`.
+    key
+        sha256 of its content.
+    names
+        what people call it.
+    count, atoms
+        of structures, and of atoms in all of them.
+    groups
+        {group, count, materials} of each subset.
+    elements
+        symbols, sorted.
+    statistics
+        energies, forces and stresses in numbers, see `data.references.Statistics`.
+    provenance
+        labeller, recipe, licence, source, as far as known.
+    folder
+        absolute path of its shards, where it is too large for the database; None: `columns` hold the records.
+    columns
+        the records as arrays, see `store.datasets`.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -44,14 +44,19 @@ def pack(
 
     Parameters
     ----------
-    value : nested dictionaries (string keys), lists and tuples of arrays, numbers, strings, bytes, dates and None.
-    large : receives arrays over 256 kB by their content key; None: everything stays inline.
-    path : of the value, for messages.
-    inline_bytes : instead of 256 kB.
+    value
+        nested dictionaries (string keys), lists and tuples of arrays, numbers, strings, bytes, dates and None.
+    large
+        receives arrays over 256 kB by their content key; None: everything stays inline.
+    path
+        of the value, for messages.
+    inline_bytes
+        instead of 256 kB.
 
     Raises
     ------
-    StoreError : something that cannot be stored, and where it is.
+    StoreError
+        something that cannot be stored, and where it is.
     """
     if isinstance(value, dict):
         return {
@@ -82,8 +87,10 @@ def unpack(value: Any, load: Callable[[BlobReference], Any] | None = None) -> An
 
     Parameters
     ----------
-    value : from the database.
-    load : turns a reference to a large array into the array; None: the reference itself.
+    value
+        from the database.
+    load
+        turns a reference to a large array into the array; None: the reference itself.
     """
     if isinstance(value, list):
         return [unpack(item, load) for item in value]
@@ -108,9 +115,12 @@ class BlobStore:
 
         Parameters
         ----------
-        sha : its `array_key`; already written down in the claim, so that a crash here leaves nothing unaccounted for.
-        array : any shape.
-        write : token of the writer.
+        sha
+            its `array_key`; already written down in the claim, so that a crash here leaves nothing unaccounted for.
+        array
+            any shape.
+        write
+            token of the writer.
         """
         db = self._database
         data = _bytes(array)
@@ -157,7 +167,8 @@ class BlobStore:
 
         Raises
         ------
-        StoreError : it is missing or damaged.
+        StoreError
+            it is missing or damaged.
         """
         db = self._database
         header = db.call(lambda: db["blobs"].find_one({"_id": reference.sha}))
@@ -178,8 +189,10 @@ class BlobStore:
 
         Parameters
         ----------
-        shas : candidates.
-        by_token : of the claim that lists them because it is cleaning up.
+        shas
+            candidates.
+        by_token
+            of the claim that lists them because it is cleaning up.
         """
         return [sha for sha in dict.fromkeys(shas) if self._remove_orphan(sha, by_token)]
 

@@ -34,12 +34,14 @@ def insert_results(store: Store, documents: Iterable[ResultDocument]) -> int:
 
     Parameters
     ----------
-    documents : finished or failed; `attempt` and `current` are set by the store. Those with arrays over 256 kB are
+    documents
+        finished or failed; `attempt` and `current` are set by the store. Those with arrays over 256 kB are
         stored one by one.
 
     Raises
     ------
-    StoreError : the server refuses, or a document holds something that cannot be stored; batches before it are kept.
+    StoreError
+        the server refuses, or a document holds something that cannot be stored; batches before it are kept.
     """
     return sum(_overlapped(lambda batch: _insert_batch(store, batch), batches(documents)))
 
@@ -49,11 +51,13 @@ def commit_many(store: Store, results: Sequence[tuple[Claim, ResultDocument]]) -
 
     Parameters
     ----------
-    results : claims, which end here, and what was computed.
+    results
+        claims, which end here, and what was computed.
 
     Raises
     ------
-    StoreError : as `Store.commit`.
+    StoreError
+        as `Store.commit`.
     """
     # Large arrays and further attempts go the long way, one by one.
     packs = [(claim, document, *packed(claim, document)) for claim, document in results]
@@ -88,11 +92,13 @@ def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, 
 
     Parameters
     ----------
-    structures : each with what it is called, as `Store.put_structure` takes it (formula, ..., material_ids, tags).
+    structures
+        each with what it is called, as `Store.put_structure` takes it (formula, ..., material_ids, tags).
 
     Raises
     ------
-    InputError : an unknown field.
+    InputError
+        an unknown field.
     """
     return [key for keys in _overlapped(lambda batch: _put_batch(store, batch), batches(structures)) for key in keys]
 

@@ -34,11 +34,16 @@ class Outcome:
 
     Attributes
     ----------
-    key : of the member.
-    state : finished or failed.
-    failure : class of the error.
-    seconds : that its steps took, whoever computed them; None: unknown.
-    value : the property's principal number.
+    key
+        of the member.
+    state
+        finished or failed.
+    failure
+        class of the error.
+    seconds
+        that its steps took, whoever computed them; None: unknown.
+    value
+        the property's principal number.
     """
 
     key: str
@@ -53,11 +58,13 @@ def create_campaign(store: Store, document: Row) -> bool:
 
     Parameters
     ----------
-    document : `_id` (its name), `spec`, `spec_text`, `spec_sha256`, `models`; state and date are set here.
+    document
+        `_id` (its name), `spec`, `spec_text`, `spec_sha256`, `models`; state and date are set here.
 
     Raises
     ------
-    InputError : another campaign has that name.
+    InputError
+        another campaign has that name.
     """
     db = store.database
     new = {"state": "planned", "created_at": datetime.now(UTC), **document}
@@ -80,7 +87,8 @@ def campaign_of(store: Store, name: str) -> Row:
 
     Raises
     ------
-    InputError : no such campaign; those that exist are listed.
+    InputError
+        no such campaign; those that exist are listed.
     """
     db = store.database
     found = db.call(lambda: db["campaigns"].find_one({"_id": name}))
@@ -122,12 +130,15 @@ def exclusive_lock(store: Store, task: str, complaint: str) -> Iterator[None]:
 
     Parameters
     ----------
-    task : what is done, with the name of the campaign.
-    complaint : what to say where somebody does it already.
+    task
+        what is done, with the name of the campaign.
+    complaint
+        what to say where somebody does it already.
 
     Raises
     ------
-    ClaimedElsewhereError : somebody does.
+    ClaimedElsewhereError
+        somebody does.
     """
     try:
         claim = store.get_or_claim(task, wait_seconds=0.0)
@@ -145,7 +156,8 @@ def insert_members(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -
 
     Parameters
     ----------
-    rows : key, steps, label, structure_key, model_key, model_label, formula, nsites, info and cost of each; of a plan
+    rows
+        key, steps, label, structure_key, model_key, model_label, formula, nsites, info and cost of each; of a plan
         that may have to take them back, its name too (`plan`).
     """
     db = store.database
@@ -167,8 +179,10 @@ def members(
 
     Parameters
     ----------
-    query : further conditions on the fields of members.
-    fields : that are wanted; None: all.
+    query
+        further conditions on the fields of members.
+    fields
+        that are wanted; None: all.
     """
     db = store.database
     asked = {"campaign": name, **(query or {})}
@@ -282,8 +296,9 @@ def counts(store: Store, name: str) -> list[Row]:
 
     Returns
     -------
-    Rows with state, failure, model_label, members, cost, measured (how many have a value), mean and deviation of the
-    value.
+    list[Row]
+        Rows with state, failure, model_label, members, cost, measured (how many have a value), mean and deviation of
+        the value.
     """
     db = store.database
     pipeline: list[dict[str, Any]] = [

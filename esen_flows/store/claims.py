@@ -23,10 +23,14 @@ class Claim:
 
     Attributes
     ----------
-    key : result key.
-    token : nobody else's.
-    inherited : blobs that a dead predecessor may have left.
-    forced : what is committed becomes a further attempt, whatever is there.
+    key
+        result key.
+    token
+        nobody else's.
+    inherited
+        blobs that a dead predecessor may have left.
+    forced
+        what is committed becomes a further attempt, whatever is there.
     """
 
     key: str

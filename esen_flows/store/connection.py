@@ -23,7 +23,8 @@ def open_store(settings: Settings | None = None) -> Store:
 
     Raises
     ------
-    ServerUnavailableError, StoreError : with the one reason and its remedy.
+    ServerUnavailableError, StoreError
+        with the one reason and its remedy.
     """
     chosen = settings or get_settings()
     uri = chosen.mongo_uri.get_secret_value() if chosen.mongo_uri else None

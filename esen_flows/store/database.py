@@ -122,9 +122,12 @@ class Database:
 
         Raises
         ------
-        ServerUnavailableError : the server stays away for longer than `server_timeout_seconds`.
-        StoreError : the server refuses.
-        DuplicateKeyError : passed on; it is an answer.
+        ServerUnavailableError
+            the server stays away for longer than `server_timeout_seconds`.
+        StoreError
+            the server refuses.
+        DuplicateKeyError
+            passed on; it is an answer.
         """
         deadline = time.monotonic() + self.timeout_seconds
         while True:
@@ -236,8 +239,10 @@ def connect(settings: Settings) -> Database:
 
     Raises
     ------
-    InputError : a database cannot have that name.
-    ServerUnavailableError, StoreError : with the one reason and its remedy.
+    InputError
+        a database cannot have that name.
+    ServerUnavailableError, StoreError
+        with the one reason and its remedy.
     """
     timeout = settings.server_timeout_seconds
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", settings.database):

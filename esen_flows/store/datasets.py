@@ -51,13 +51,17 @@ def store_dataset(
 
     Parameters
     ----------
-    dataset : its records go into the database, unless they are more than `in_database_bytes`.
-    name : for people; added to the names that it has.
-    folder : where a large dataset is and stays: `write_dataset` wrote it there.
+    dataset
+        its records go into the database, unless they are more than `in_database_bytes`.
+    name
+        for people; added to the names that it has.
+    folder
+        where a large dataset is and stays: `write_dataset` wrote it there.
 
     Raises
     ------
-    InputError : a large dataset without a folder, or with that of another one.
+    InputError
+        a large dataset without a folder, or with that of another one.
     """
     from esen_flows.data.references import fit_statistics
 
@@ -103,7 +107,8 @@ def insert_dataset(database: Database, claims: Claims, row: Row, array: Callable
 
     Parameters
     ----------
-    array : gives an array by its content key.
+    array
+        gives an array by its content key.
     """
     blobs, shas = BlobStore(database), row["blobs"]
     # As every writer does: announced in a claim, then the arrays, then the document that names them.
@@ -129,8 +134,10 @@ def dataset_document(store: Store, key: str) -> DatasetDocument:
 
     Raises
     ------
-    InputError : there is none.
-    StoreError : it is of a newer version of this package, or damaged.
+    InputError
+        there is none.
+    StoreError
+        it is of a newer version of this package, or damaged.
     """
     database = store.database
     row = database.call(lambda: database["datasets"].find_one({"_id": key}))
@@ -152,7 +159,8 @@ def read_dataset_row(row: Row) -> DatasetDocument:
 
     Raises
     ------
-    StoreError : it is of a newer version of this package, or damaged.
+    StoreError
+        it is of a newer version of this package, or damaged.
     """
     row = upgraded("datasets", row)
     fields = {name: value for name, value in row.items() if name not in ("_id", "blobs")}
@@ -171,13 +179,17 @@ def fetch_dataset(store: Store, key: str, folder: Path | str) -> "Dataset":
 
     Parameters
     ----------
-    key : of its content.
-    folder : for a dataset whose records are in the database; not touched for others.
+    key
+        of its content.
+    folder
+        for a dataset whose records are in the database; not touched for others.
 
     Raises
     ------
-    InputError : no such dataset.
-    StoreError : its folder is not on this machine or holds something else, or its records are damaged.
+    InputError
+        no such dataset.
+    StoreError
+        its folder is not on this machine or holds something else, or its records are damaged.
     """
     from esen_flows.data.dataset import open_dataset
 

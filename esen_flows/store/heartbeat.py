@@ -25,8 +25,10 @@ class Heartbeat:
 
     Parameters
     ----------
-    lifetime_ms : how long a claim lives after a renewal, by the server's clock.
-    beat_seconds : between two renewals.
+    lifetime_ms
+        how long a claim lives after a renewal, by the server's clock.
+    beat_seconds
+        between two renewals.
     """
 
     def __init__(self, lifetime_ms: int, beat_seconds: float) -> None:
@@ -46,8 +48,10 @@ class Heartbeat:
 
         Parameters
         ----------
-        tokens : of the claims.
-        server : uri, options (of the client) and database; it goes through the pipe, where nobody sees the password.
+        tokens
+            of the claims.
+        server
+            uri, options (of the client) and database; it goes through the pipe, where nobody sees the password.
         """
         new = list(tokens)
         with self._lock:

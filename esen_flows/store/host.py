@@ -41,7 +41,8 @@ class Host:
 
         Raises
         ------
-        ProcessLookupError : there is no such process (any more).
+        ProcessLookupError
+            there is no such process (any more).
         """
         number = os.getpid() if pid is None else pid
         start = self._start(number)

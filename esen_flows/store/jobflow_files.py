@@ -61,11 +61,13 @@ def write_jobflow_files(database: Database, folder: Path) -> list[Path]:
 
     Returns
     -------
-    Their paths.
+    list[Path]
+        Their paths.
 
     Raises
     ------
-    InputError : one of them exists; then none is written.
+    InputError
+        one of them exists; then none is written.
     """
     worker = {"name": platform.node(), "category": "", "query": "{}"}
     contents = {

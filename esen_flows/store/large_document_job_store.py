@@ -17,8 +17,10 @@ class LargeDocumentJobStore(MongoStore):
 
     Parameters
     ----------
-    data_collection : of the GridFS that the JobStore has as its additional store of the same name.
-    options : of MongoStore.
+    data_collection
+        of the GridFS that the JobStore has as its additional store of the same name.
+    options
+        of MongoStore.
     """
 
     def __init__(self, data_collection: str, **options: Any) -> None:
@@ -30,8 +32,10 @@ class LargeDocumentJobStore(MongoStore):
 
         Parameters
         ----------
-        docs : as the JobStore gives them: sanitised, with uuid, index and output.
-        key : fields that say which document is replaced.
+        docs
+            as the JobStore gives them: sanitised, with uuid, index and output.
+        key
+            fields that say which document is replaced.
         """
         super().update([self._fitting(doc) for doc in ([docs] if isinstance(docs, dict) else docs)], key=key)
 

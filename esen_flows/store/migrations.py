@@ -33,11 +33,16 @@ class MigrationReport:
 
     Attributes
     ----------
-    collection : its name.
-    current : documents of the current version.
-    older : number of documents by older version.
-    newer : number of documents by newer version, which this package cannot read.
-    migrated : how many older ones were rewritten; 0 in a dry run.
+    collection
+        its name.
+    current
+        documents of the current version.
+    older
+        number of documents by older version.
+    newer
+        number of documents by newer version, which this package cannot read.
+    migrated
+        how many older ones were rewritten; 0 in a dry run.
     """
 
     collection: str
@@ -57,7 +62,8 @@ def upgraded(collection: str, row: Row) -> Row:
 
     Raises
     ------
-    StoreError : it is of a newer version of this package, or of one that this package has forgotten.
+    StoreError
+        it is of a newer version of this package, or of one that this package has forgotten.
     """
     version = version_of(row)
     if version > SCHEMA_VERSION:
@@ -76,12 +82,15 @@ def migrate(database: Database, *, apply: bool) -> list[MigrationReport]:
 
     Parameters
     ----------
-    database : of a store.
-    apply : False counts, and tries every migration without writing.
+    database
+        of a store.
+    apply
+        False counts, and tries every migration without writing.
 
     Raises
     ------
-    StoreError : a document cannot be migrated.
+    StoreError
+        a document cannot be migrated.
     """
     return [_migrate_collection(database, name, apply) for name in MIGRATIONS]
 

@@ -21,7 +21,8 @@ def note_models(database: Database, named: Iterable[tuple[str, str]]) -> None:
 
     Parameters
     ----------
-    named : model keys and labels.
+    named
+        model keys and labels.
     """
     add_models(database, [_document(key, label) for key, label in sorted(set(named))])
 

@@ -36,8 +36,10 @@ class PartialResult:
 
         Parameters
         ----------
-        key : of the result.
-        source : names what it is made from beyond the key; what was kept of another source is of no use.
+        key
+            of the result.
+        source
+            names what it is made from beyond the key; what was kept of another source is of no use.
         """
         self._store, self._key, self._source = store, key, source
         self._latest: np.ndarray | None = None

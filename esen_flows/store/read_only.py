@@ -15,7 +15,8 @@ class ReadOnlyDatabase(Database):
 
     Raises
     ------
-    StoreError : whatever would write.
+    StoreError
+        whatever would write.
     """
 
     def __init__(self, database: Database) -> None:

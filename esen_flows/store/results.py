@@ -42,9 +42,12 @@ class ClaimOutcome:
 
     Attributes
     ----------
-    claims : ours to compute; each ends with `commit` or `release`.
-    settled : keys whose result is there.
-    leftovers : keys that others are computing; ask for them again later.
+    claims
+        ours to compute; each ends with `commit` or `release`.
+    settled
+        keys whose result is there.
+    leftovers
+        keys that others are computing; ask for them again later.
     """
 
     claims: tuple[Claim, ...]
@@ -74,12 +77,15 @@ class Store:
 
         Parameters
         ----------
-        key : result key.
-        load_arrays : False leaves a BlobReference in the place of each array over 256 kB.
+        key
+            result key.
+        load_arrays
+            False leaves a BlobReference in the place of each array over 256 kB.
 
         Raises
         ------
-        StoreError : an array is missing or damaged, or the document is of a newer version of this package.
+        StoreError
+            an array is missing or damaged, or the document is of a newer version of this package.
         """
         db = self.database
         row = db.call(lambda: db["results"].find_one({"key": key, "current": True}))
@@ -92,14 +98,18 @@ class Store:
 
         Parameters
         ----------
-        key : result key.
-        wait_seconds : for somebody else's result.
-        force : compute it again whatever is there. What is committed becomes a further attempt and the current one,
+        key
+            result key.
+        wait_seconds
+            for somebody else's result.
+        force
+            compute it again whatever is there. What is committed becomes a further attempt and the current one,
             except that a failure never takes the place of a result.
 
         Raises
         ------
-        ClaimedElsewhereError : it is still being computed after that time.
+        ClaimedElsewhereError
+            it is still being computed after that time.
         """
         deadline = time.monotonic() + wait_seconds
         pause = 0.05
@@ -130,7 +140,8 @@ class Store:
 
         Parameters
         ----------
-        keys : result keys, each counted once; a failure that is not final counts as absent.
+        keys
+            result keys, each counted once; a failure that is not final counts as absent.
         """
         asked = list(dict.fromkeys(keys))
         settled = self._settled_among(asked)
@@ -153,14 +164,19 @@ class Store:
 
         Parameters
         ----------
-        claim : from `get_or_claim` or `claim_many`; it ends here.
-        document : finished or failed; `attempt` and `current` are set by the store.
-        document_id : of a document that was spooled, so that it is stored once however often it is merged.
+        claim
+            from `get_or_claim` or `claim_many`; it ends here.
+        document
+            finished or failed; `attempt` and `current` are set by the store.
+        document_id
+            of a document that was spooled, so that it is stored once however often it is merged.
 
         Raises
         ------
-        StoreError : it is not the claimed result, or holds something that cannot be stored (the claim stays).
-        ServerUnavailableError : the server stays away and this store has no spool.
+        StoreError
+            it is not the claimed result, or holds something that cannot be stored (the claim stays).
+        ServerUnavailableError
+            the server stays away and this store has no spool.
         """
         row, large = packed(claim, document)
         if document_id is not None:
@@ -181,7 +197,8 @@ class Store:
 
         Raises
         ------
-        ServerUnavailableError : `error`, where there is no spool.
+        ServerUnavailableError
+            `error`, where there is no spool.
         """
         if self._spool_fallback is None:
             raise error
@@ -233,13 +250,16 @@ class Store:
 
         Parameters
         ----------
-        atoms : charge and spin are read from `atoms.info`.
-        identity : formula, chemsys, elements, nsites, space_group_number, space_group_symbol (computed unless given);
+        atoms
+            charge and spin are read from `atoms.info`.
+        identity
+            formula, chemsys, elements, nsites, space_group_number, space_group_symbol (computed unless given);
             material_ids and tags are added to those already known.
 
         Raises
         ------
-        InputError : an unknown field.
+        InputError
+            an unknown field.
         """
         key, update = structure_update(atoms, identity)
         db = self.database
@@ -272,7 +292,8 @@ class Store:
 
         Raises
         ------
-        StoreError : it is of a newer version of this package, or damaged.
+        StoreError
+            it is of a newer version of this package, or damaged.
         """
         return document_of(row, self._blobs.get if load_arrays else None)
 

@@ -33,7 +33,8 @@ def packed(claim: Claim, document: ResultDocument) -> tuple[Row, dict[str, np.nd
 
     Raises
     ------
-    StoreError : it is not the claimed result, or holds something that cannot be stored.
+    StoreError
+        it is not the claimed result, or holds something that cannot be stored.
     """
     if document.key != claim.key:
         raise StoreError(f"the claim is for result {claim.key}, but the document is result {document.key}")
@@ -45,7 +46,8 @@ def row_of_document(document: ResultDocument) -> tuple[Row, dict[str, np.ndarray
 
     Raises
     ------
-    StoreError : it holds something that cannot be stored.
+    StoreError
+        it holds something that cannot be stored.
     """
     fields = document.model_dump() | {"created_at": _milliseconds(document.created_at)}
     for inline_bytes in (None, _FEW_BYTES):
@@ -66,12 +68,15 @@ def document_of(row: Row, load: Callable[[BlobReference], Any] | None) -> Result
 
     Parameters
     ----------
-    row : as it is stored.
-    load : gives the array of a reference; None leaves the reference.
+    row
+        as it is stored.
+    load
+        gives the array of a reference; None leaves the reference.
 
     Raises
     ------
-    StoreError : it is of a newer version of this package, or damaged.
+    StoreError
+        it is of a newer version of this package, or damaged.
     """
     row = upgraded("results", row)
     fields = {name: value for name, value in row.items() if name not in _STORE_FIELDS}
@@ -90,7 +95,8 @@ def check_identity(identity: Collection[str]) -> None:
 
     Raises
     ------
-    InputError : an unknown field.
+    InputError
+        an unknown field.
     """
     unknown = sorted(set(identity) - IDENTITY_FIELDS)
     if unknown:
@@ -102,11 +108,13 @@ def structure_update(atoms: Atoms, identity: Mapping[str, Any]) -> tuple[str, Ro
 
     Parameters
     ----------
-    atoms, identity : see `Store.put_structure`.
+    atoms, identity
+        see `Store.put_structure`.
 
     Raises
     ------
-    InputError : an unknown field.
+    InputError
+        an unknown field.
     """
     check_identity(identity)
     fields = dict(identity)

@@ -28,12 +28,15 @@ def retry_until_available(database: Database, operation: Callable[[int], T], sec
 
     Parameters
     ----------
-    operation : takes how often it failed before; what it left half done is its own to put right.
-    seconds : how long the server may stay away.
+    operation
+        takes how often it failed before; what it left half done is its own to put right.
+    seconds
+        how long the server may stay away.
 
     Raises
     ------
-    ServerUnavailableError : it stays away for longer.
+    ServerUnavailableError
+        it stays away for longer.
     """
     failures = 0
     while True:
@@ -51,7 +54,8 @@ def wait_for_server(database: Database, seconds: float) -> None:
 
     Raises
     ------
-    ServerUnavailableError : it does not for so long.
+    ServerUnavailableError
+        it does not for so long.
     """
     deadline = time.monotonic() + seconds
     while True:

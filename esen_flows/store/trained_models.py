@@ -20,12 +20,15 @@ def trained_model(store: Store, model_key: str) -> Path:
 
     Parameters
     ----------
-    model_key : of the force field, which is in the summary of the training that made it.
+    model_key
+        of the force field, which is in the summary of the training that made it.
 
     Raises
     ------
-    ModelError : no stored training made this force field.
-    StoreError : its checkpoint is missing or damaged.
+    ModelError
+        no stored training made this force field.
+    StoreError
+        its checkpoint is missing or damaged.
     """
     path = trained_model_path(model_key)
     if path.is_file() and read_header(path)["model_key"] == model_key:

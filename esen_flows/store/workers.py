@@ -24,10 +24,14 @@ class WorkerFacts:
 
     Attributes
     ----------
-    name : as its fireworks note it.
-    category : of fireworks that it takes; "" for all.
-    devices : CUDA devices, one child process each; empty without GPUs.
-    queue_job : {"kind": "slurm", "id": "17", ...}; None outside a queue.
+    name
+        as its fireworks note it.
+    category
+        of fireworks that it takes; "" for all.
+    devices
+        CUDA devices, one child process each; empty without GPUs.
+    queue_job
+        {"kind": "slurm", "id": "17", ...}; None outside a queue.
     """
 
     name: str
@@ -66,9 +70,12 @@ class WorkerRecord:
 
         Parameters
         ----------
-        fireworks : ids of those in work.
-        children : its processes, as `ProcessId.as_dict` gives them.
-        done, failed : fireworks since the start.
+        fireworks
+            ids of those in work.
+        children
+            its processes, as `ProcessId.as_dict` gives them.
+        done, failed
+            fireworks since the start.
         """
         self._set({"fireworks": list(fireworks), "children": list(children), "done": done, "failed": failed})
 

@@ -18,7 +18,8 @@ def check_structure(atoms: Atoms, name: str) -> None:
 
     Raises
     ------
-    StructureError : no atoms, NaN or infinity, no elements, a flat periodic cell, or atoms closer than 0.5 Angstrom.
+    StructureError
+        no atoms, NaN or infinity, no elements, a flat periodic cell, or atoms closer than 0.5 Angstrom.
     """
     if len(atoms) == 0:
         raise StructureError(f"{name} holds no atoms")
@@ -40,7 +41,8 @@ def check_elements(atoms: Atoms, model: ModelReference) -> None:
 
     Raises
     ------
-    UnknownElementError : naming them and those that it knows.
+    UnknownElementError
+        naming them and those that it knows.
     """
     if model.elements is None:
         return
@@ -58,7 +60,8 @@ def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
 
     Raises
     ------
-    StructureError : not periodic in three directions, or with a vacuum of more than 8 Angstrom.
+    StructureError
+        not periodic in three directions, or with a vacuum of more than 8 Angstrom.
     """
     if not atoms.pbc.all():
         count = int(atoms.pbc.sum())
@@ -79,7 +82,8 @@ def check_cell_relaxation(atoms: Atoms, name: str) -> None:
 
     Raises
     ------
-    StructureError : periodic in one or two directions.
+    StructureError
+        periodic in one or two directions.
     """
     if atoms.pbc.any() and not atoms.pbc.all():
         raise StructureError(

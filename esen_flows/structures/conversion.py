@@ -16,7 +16,8 @@ def as_atoms(structure: "Atoms | Structure") -> Atoms:
 
     Raises
     ------
-    StructureError : neither of the two, or a pymatgen structure with partially occupied sites.
+    StructureError
+        neither of the two, or a pymatgen structure with partially occupied sites.
     """
     if isinstance(structure, Atoms):
         return structure

@@ -22,7 +22,8 @@ def read_structure(path: Path) -> Atoms:
 
     Raises
     ------
-    InputError : missing, a folder, unreadable, empty, several structures, or partially occupied sites.
+    InputError
+        missing, a folder, unreadable, empty, several structures, or partially occupied sites.
     """
     file, index = split_index(path)
     _refuse_absent(file)
@@ -36,7 +37,8 @@ def read_structures(path: Path) -> Iterator[Atoms]:
 
     Raises
     ------
-    InputError : missing, a folder, unreadable, empty, or partially occupied sites.
+    InputError
+        missing, a folder, unreadable, empty, or partially occupied sites.
     """
     file, index = split_index(path)
     _refuse_absent(file)
@@ -54,11 +56,13 @@ def extxyz_frames(stream: IO[str], path: Path) -> Iterator[Atoms]:
 
     Parameters
     ----------
-    path : for messages.
+    path
+        for messages.
 
     Raises
     ------
-    InputError : a frame that cannot be read; the message says which.
+    InputError
+        a frame that cannot be read; the message says which.
     """
     from ase.io.extxyz import XYZError, read_xyz
 

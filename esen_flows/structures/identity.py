@@ -39,13 +39,16 @@ def identify(atoms: Atoms, symprec_angstrom: float = 0.01) -> dict[str, Any]:
 
     Parameters
     ----------
-    atoms : the structure.
-    symprec_angstrom : tolerance of spglib.
+    atoms
+        the structure.
+    symprec_angstrom
+        tolerance of spglib.
 
     Returns
     -------
-    `formula` (reduced), `chemsys` ("As-Ga"), `elements` (sorted), `nsites`, `space_group_number` and
-    `space_group_symbol` (None unless periodic in three directions, or where spglib finds none).
+    dict[str, Any]
+        `formula` (reduced), `chemsys` ("As-Ga"), `elements` (sorted), `nsites`, `space_group_number` and
+        `space_group_symbol` (None unless periodic in three directions, or where spglib finds none).
     """
     symbols = atoms.get_chemical_symbols()
     number, symbol = _space_group(atoms, symprec_angstrom)
@@ -87,7 +90,8 @@ def canonical_formula(text: str) -> str:
 
     Raises
     ------
-    InputError : not a chemical formula.
+    InputError
+        not a chemical formula.
     """
     stack: list[Counter[str]] = [Counter()]
     position = 0
@@ -116,7 +120,8 @@ def canonical_chemsys(text: str) -> str:
 
     Raises
     ------
-    InputError : a part is not an element symbol.
+    InputError
+        a part is not an element symbol.
     """
     elements = [part.strip() for part in text.split("-")]
     wrong = [part for part in elements if part not in _SYMBOLS]

@@ -29,10 +29,14 @@ class Epoch:
 
     Attributes
     ----------
-    order : (n,) dataset indices in the order in which they are seen.
-    mirrored : (n,) bool.
-    edges : (n,) directed edges of each.
-    starts : (batches + 1,) where batches begin in `order`.
+    order
+        (n,) dataset indices in the order in which they are seen.
+    mirrored
+        (n,) bool.
+    edges
+        (n,) directed edges of each.
+    starts
+        (batches + 1,) where batches begin in `order`.
     """
 
     order: np.ndarray
@@ -55,7 +59,8 @@ def plan_epoch(dataset: Dataset, edges: np.ndarray, config: TrainingConfig, epoc
 
     Parameters
     ----------
-    edges : (n,) directed edges of each structure of the dataset.
+    edges
+        (n,) directed edges of each structure of the dataset.
     """
     random = np.random.default_rng([config.seed, epoch])
     shares = config.group_share or {}

@@ -20,43 +20,67 @@ class TrainingConfig:
 
     Attributes
     ----------
-    network : sizes and options; in a file its fields stand flat beside those of the stage, sizes always written out.
-    epochs : passes over the data; group_share says which share of a group an epoch sees.
-    edges_per_batch : a batch, over all processes, is filled up to this many directed edges (at least one structure).
-    structures_per_batch : and up to this many structures, if given.
-    edges_per_pass : what one process holds in memory at once; a larger share of a batch is done in several passes,
+    network
+        sizes and options; in a file its fields stand flat beside those of the stage, sizes always written out.
+    epochs
+        passes over the data; group_share says which share of a group an epoch sees.
+    edges_per_batch
+        a batch, over all processes, is filled up to this many directed edges (at least one structure).
+    structures_per_batch
+        and up to this many structures, if given.
+    edges_per_pass
+        what one process holds in memory at once; a larger share of a batch is done in several passes,
         whose gradients are added up. None: all of it.
-    edges_per_chunk : messages of at most so many edges are kept; they are computed again for the gradient. None: all.
-    learning_rate, betas, weight_decay : AdamW.
-    warmup_steps, warmup_epochs : one of them; the learning rate rises linearly from warmup_factor x its value. All
+    edges_per_chunk
+        messages of at most so many edges are kept; they are computed again for the gradient. None: all.
+    learning_rate, betas, weight_decay
+        AdamW.
+    warmup_steps, warmup_epochs
+        one of them; the learning rate rises linearly from warmup_factor x its value. All
         along it falls by a cosine over the whole training, to final_factor x its peak.
-    clip_norm : global gradient norm.
-    ema_decay : of the exponential moving average that is validated and saved.
-    loss : "absolute" (the paper's: per-atom energy MAE, force_loss, stress MAE, in units of the scale) or "relative"
+    clip_norm
+        global gradient norm.
+    ema_decay
+        of the exponential moving average that is validated and saved.
+    loss
+        "absolute" (the paper's: per-atom energy MAE, force_loss, stress MAE, in units of the scale) or "relative"
         (each structure's errors relative to its own forces, stress and energy above the reference, so that a rattle
         of 0.01 Angstrom counts as much as one of 0.3).
-    force_loss : of "absolute": "l2mae", the mean over atoms of the 2-norm of the force error, or "mse", the squared
+    force_loss
+        of "absolute": "l2mae", the mean over atoms of the 2-norm of the force error, or "mse", the squared
         2-norm over 3 atoms. The paper prints the second, its public sibling configurations use the first; l2mae is the
         default because a mean of squares is ruled by a few extreme frames.
-    energy_weight, force_weight, stress_weight : coefficients; of a direct stress head, isotropic and anisotropic part
+    energy_weight, force_weight, stress_weight
+        coefficients; of a direct stress head, isotropic and anisotropic part
         have the coefficient each.
-    relative_floors : eV/atom, eV/Angstrom, eV/Angstrom^3 below which relative errors become absolute.
-    random_inversion : feed half of the structures as their mirror image; for labels that are mirror-symmetric.
-    denoising_probability, denoising_std_angstrom, denoising_weight : of DeNS (arXiv 2403.09549), for networks with
+    relative_floors
+        eV/atom, eV/Angstrom, eV/Angstrom^3 below which relative errors become absolute.
+    random_inversion
+        feed half of the structures as their mirror image; for labels that are mirror-symmetric.
+    denoising_probability, denoising_std_angstrom, denoising_weight
+        of DeNS (arXiv 2403.09549), for networks with
         `denoising`: the chance that a batch is noised, the Gaussian noise per coordinate, and the coefficient that
         takes the place of force_weight for noised atoms.
-    denoising_atoms : the chance of an atom of a noised batch to be moved.
-    initial_head_factor : factor on the last energy layer's initial weights, for a calm start.
-    initial_energy_head : of a stage that starts from another one's network: take the energy head too (or only what is
+    denoising_atoms
+        the chance of an atom of a noised batch to be moved.
+    initial_head_factor
+        factor on the last energy layer's initial weights, for a calm start.
+    initial_energy_head
+        of a stage that starts from another one's network: take the energy head too (or only what is
         below it, as the paper).
-    references, scale : of a stage that starts from another one: "keep" its element energies, and the one factor of its
+    references, scale
+        of a stage that starts from another one: "keep" its element energies, and the one factor of its
         energies, forces and stresses, or "refit" them to the data, for labels of another level of theory. Force fields
         trained near equilibria are too soft by nearly the same factor (arXiv 2405.07105), harmonic and
         anharmonic parts alike; a factor mends both, where training on small displacements sees the first alone.
-    freeze : parameters whose names start with one of these stay as they are.
-    group_share : share of a group that an epoch sees, by name; others are seen whole.
-    autocast : "bfloat16" multiplies matrices in it; for direct-force stages alone.
-    dtype : of parameters and arithmetic.
+    freeze
+        parameters whose names start with one of these stay as they are.
+    group_share
+        share of a group that an epoch sees, by name; others are seen whole.
+    autocast
+        "bfloat16" multiplies matrices in it; for direct-force stages alone.
+    dtype
+        of parameters and arithmetic.
     """
 
     network: ESENConfig
@@ -155,7 +179,8 @@ def config_from_dict(values: Mapping[str, Any], source: str = "training stage") 
 
     Raises
     ------
-    InputError : unknown or missing names, wrong types or values; the message names them and `source`.
+    InputError
+        unknown or missing names, wrong types or values; the message names them and `source`.
     """
     of_network = {field.name for field in fields(ESENConfig)}
     of_stage = {field.name for field in fields(TrainingConfig)} - {"network"}
@@ -177,7 +202,8 @@ def read_config(path: str | Path) -> TrainingConfig:
 
     Raises
     ------
-    InputError : missing file, or see `config_from_dict`.
+    InputError
+        missing file, or see `config_from_dict`.
     """
     import yaml  # not on a bare GPU machine, where a TrainingConfig is made in Python
 

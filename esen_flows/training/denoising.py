@@ -19,8 +19,10 @@ class Noise:
 
     Attributes
     ----------
-    displacement_angstrom : (n, 3) added to the positions; zero for atoms that stayed.
-    moved : (n,) bool.
+    displacement_angstrom
+        (n, 3) added to the positions; zero for atoms that stayed.
+    moved
+        (n,) bool.
     """
 
     displacement_angstrom: np.ndarray

@@ -76,11 +76,13 @@ def joined(device: str = "cpu", environment: Mapping[str, str] | None = None) ->
 
     Parameters
     ----------
-    device : "cpu" (gloo), or "cuda" (NCCL, one process per GPU, chosen by the local rank).
+    device
+        "cpu" (gloo), or "cuda" (NCCL, one process per GPU, chosen by the local rank).
 
     Raises
     ------
-    InputError : several processes without the address of the first one; more processes on a node than GPUs.
+    InputError
+        several processes without the address of the first one; more processes on a node than GPUs.
     """
     values = os.environ if environment is None else environment
     found = next((names for names in _NAMES if all(name in values for name in names)), None)

@@ -26,11 +26,16 @@ class Estimate:
 
     Attributes
     ----------
-    parameters : of the network.
-    structures, edges : that the stage sees, over all its epochs.
-    steps : of the optimiser.
-    seconds_per_edge : measured, of a training step.
-    device_hours : edges times seconds per edge, of one device of the kind that was measured.
+    parameters
+        of the network.
+    structures, edges
+        that the stage sees, over all its epochs.
+    steps
+        of the optimiser.
+    seconds_per_edge
+        measured, of a training step.
+    device_hours
+        edges times seconds per edge, of one device of the kind that was measured.
     """
 
     parameters: int
@@ -46,7 +51,8 @@ def estimate(config: TrainingConfig, training: Dataset, device: str = "cpu") -> 
 
     Raises
     ------
-    InputError : no such device.
+    InputError
+        no such device.
     """
     check_device(device)
     edges = training.edge_counts(config.network.cutoff_angstrom)

@@ -24,13 +24,15 @@ def evaluate_dataset(force_field: ForceField, dataset: Dataset, *, world: World 
 
     Returns
     -------
-    {group: {frames, atoms, energy_mae_mev_per_atom, energy_rmse_mev_per_atom, force_mae_mev_per_angstrom,
-    force_rmse_mev_per_angstrom (both over components), force_rms_mev_per_angstrom (of the labels, for scale),
-    stress_mae_mev_per_angstrom3, stress_rmse_gpa (both over nine components; NaN without labels)}}.
+    dict[str, dict[str, float]]
+        {group: {frames, atoms, energy_mae_mev_per_atom, energy_rmse_mev_per_atom, force_mae_mev_per_angstrom,
+        force_rmse_mev_per_angstrom (both over components), force_rms_mev_per_angstrom (of the labels, for scale),
+        stress_mae_mev_per_angstrom3, stress_rmse_gpa (both over nine components; NaN without labels)}}.
 
     Raises
     ------
-    UnknownElementError, EvaluationError : of the force field.
+    UnknownElementError, EvaluationError
+        of the force field.
     """
     sums = np.zeros((len(dataset.group_names), len(_SUMS)))
     mine = range(world.rank, len(dataset), world.size)

@@ -38,8 +38,10 @@ class Parent:
 
     Attributes
     ----------
-    replay : mixed into the training data, or None.
-    held_out : for what is forgotten; never trained on.
+    replay
+        mixed into the training data, or None.
+    held_out
+        for what is forgotten; never trained on.
     """
 
     replay: Dataset | None
@@ -53,7 +55,8 @@ def finetune_config(parent: Checkpoint, training: Dataset, changes: Mapping[str,
 
     Raises
     ------
-    InputError : see `config_from_dict`; a parent without an energy.
+    InputError
+        see `config_from_dict`; a parent without an energy.
     """
     network = parent.network.config
     if network.direct_forces:
@@ -91,8 +94,9 @@ def finetune(
 
     Returns
     -------
-    {checkpoint, model_key, parent_model_key, scale_factor_at_start, own: {before, after}, parent_domain: {before,
-    after} or None}, each the result of `evaluate_dataset`; also written to report.json.
+    dict[str, Any]
+        {checkpoint, model_key, parent_model_key, scale_factor_at_start, own: {before, after}, parent_domain: {before,
+        after} or None}, each the result of `evaluate_dataset`; also written to report.json.
 
     Raises
     ------

@@ -19,11 +19,16 @@ class Frame:
 
     Attributes
     ----------
-    graph : of the structure, or of the noised one.
-    energy : eV above the element references.
-    forces : (n, 3) in eV/Angstrom, of the structure before it was noised.
-    stress : (3, 3) in eV/Angstrom^3; NaN without a label.
-    noise : what has to be predicted, or None.
+    graph
+        of the structure, or of the noised one.
+    energy
+        eV above the element references.
+    forces
+        (n, 3) in eV/Angstrom, of the structure before it was noised.
+    stress
+        (3, 3) in eV/Angstrom^3; NaN without a label.
+    noise
+        what has to be predicted, or None.
     """
 
     graph: Graph
@@ -45,13 +50,20 @@ class LabelledBatch:
 
     Attributes
     ----------
-    graph : the batch.
-    energy : (systems,) float64 eV above the references.
-    forces : (atoms, 3) eV/Angstrom.
-    stress : (systems, 3, 3) eV/Angstrom^3; NaN without a label.
-    n_atoms : (systems,).
-    noise : (atoms, 3) displacements in Angstrom of a noised batch, or None.
-    moved : (atoms,) bool, which atoms were noised, or None.
+    graph
+        the batch.
+    energy
+        (systems,) float64 eV above the references.
+    forces
+        (atoms, 3) eV/Angstrom.
+    stress
+        (systems, 3, 3) eV/Angstrom^3; NaN without a label.
+    n_atoms
+        (systems,).
+    noise
+        (atoms, 3) displacements in Angstrom of a noised batch, or None.
+    moved
+        (atoms,) bool, which atoms were noised, or None.
     """
 
     graph: GraphBatch

@@ -31,9 +31,12 @@ class InitialNetwork:
 
     Attributes
     ----------
-    network : its weights.
-    scale_ev : one factor for energy, forces and stress: anything else would break forces = -dE/dx.
-    references_ev : eV per atom of each element.
+    network
+        its weights.
+    scale_ev
+        one factor for energy, forces and stress: anything else would break forces = -dE/dx.
+    references_ev
+        eV per atom of each element.
     """
 
     network: ESEN
@@ -46,7 +49,8 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
 
     Raises
     ------
-    InputError : `initial` is another network, or has no reference energy of an element of the data.
+    InputError
+        `initial` is another network, or has no reference energy of an element of the data.
     """
     torch.manual_seed(config.seed)
     network = ESEN(config.network)
@@ -67,7 +71,8 @@ def prepared(network: ESEN, config: TrainingConfig) -> ESEN:
 
     Raises
     ------
-    InputError : nothing is left to train.
+    InputError
+        nothing is left to train.
     """
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(config.freeze)))

@@ -44,23 +44,34 @@ def label(
 
     Parameters
     ----------
-    structures : what to label; `info["group"]` is kept.
-    force_field : the labeller.
-    path : the dataset file. With more than one shard nothing is written there until `merge`.
-    average_inversion : average with the inverted cell, unless the force field is O(3)-equivariant already.
-    progress : called with (done, total) of this shard after every batch.
-    resume : keep the labels of an earlier, interrupted run of the same labelling; False starts afresh.
-    shard : (k, n): label structures k, k + n, k + 2n, ... only.
-    batch_size : structures given to the force field at once.
-    recipe_hash, licence : written into the provenance.
+    structures
+        what to label; `info["group"]` is kept.
+    force_field
+        the labeller.
+    path
+        the dataset file. With more than one shard nothing is written there until `merge`.
+    average_inversion
+        average with the inverted cell, unless the force field is O(3)-equivariant already.
+    progress
+        called with (done, total) of this shard after every batch.
+    resume
+        keep the labels of an earlier, interrupted run of the same labelling; False starts afresh.
+    shard
+        (k, n): label structures k, k + n, k + 2n, ... only.
+    batch_size
+        structures given to the force field at once.
+    recipe_hash, licence
+        written into the provenance.
 
     Returns
     -------
-    The dataset file; with several shards the file of this shard's labels, for `merge`.
+    Path
+        The dataset file; with several shards the file of this shard's labels, for `merge`.
 
     Raises
     ------
-    InputError : a bad shard, nothing to label, or earlier labels at `path` that belong to another labelling.
+    InputError
+        a bad shard, nothing to label, or earlier labels at `path` that belong to another labelling.
     """
     path = Path(path)
     number, shards = shard
@@ -101,7 +112,8 @@ def merge(path: Path | str, shards: int) -> Path:
 
     Raises
     ------
-    InputError : a shard is missing, unfinished, or belongs to another labelling.
+    InputError
+        a shard is missing, unfinished, or belongs to another labelling.
     """
     path = Path(path)
     header: dict[str, Any] = {}

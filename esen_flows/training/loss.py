@@ -21,9 +21,12 @@ class Counts:
 
     Attributes
     ----------
-    systems, atoms : structures and atoms.
-    stresses : structures with a stress label.
-    moved : atoms whose noise is to be predicted; the forces of the others are.
+    systems, atoms
+        structures and atoms.
+    stresses
+        structures with a stress label.
+    moved
+        atoms whose noise is to be predicted; the forces of the others are.
     """
 
     systems: float
@@ -47,9 +50,12 @@ class PredictionErrors:
 
     Attributes
     ----------
-    energy_per_atom : (systems,).
-    forces : (atoms, 3).
-    stress : (systems, 3, 3); zero for structures without a stress label.
+    energy_per_atom
+        (systems,).
+    forces
+        (atoms, 3).
+    stress
+        (systems, 3, 3); zero for structures without a stress label.
     """
 
     energy_per_atom: Tensor
@@ -76,7 +82,8 @@ def training_loss(
 
     Parameters
     ----------
-    counts : of the whole batch, where `batch` is a part of it.
+    counts
+        of the whole batch, where `batch` is a part of it.
     """
     counts = counts or Counts.of(batch)
     errors = errors_of(prediction, batch, scale_ev)

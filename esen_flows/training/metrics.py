@@ -15,8 +15,10 @@ class Metrics:
 
     Parameters
     ----------
-    folder : receives steps.csv, history.csv and, with the `tensorboard` package, event files.
-    step, epoch : how many are done.
+    folder
+        receives steps.csv, history.csv and, with the `tensorboard` package, event files.
+    step, epoch
+        how many are done.
     """
 
     def __init__(self, folder: Path, step: int, epoch: int) -> None:

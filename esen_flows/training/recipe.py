@@ -19,7 +19,8 @@ class Stage:
 
     Attributes
     ----------
-    name : of its folder, such as "1-pretrain".
+    name
+        of its folder, such as "1-pretrain".
     """
 
     name: str

@@ -17,9 +17,12 @@ def learning_rate_factor(step: int, done: float, steps_per_epoch: float, config:
 
     Parameters
     ----------
-    step : steps done so far.
-    done : the share of the training that is done, 0 to 1.
-    steps_per_epoch : for a warm-up given in epochs.
+    step
+        steps done so far.
+    done
+        the share of the training that is done, 0 to 1.
+    steps_per_epoch
+        for a warm-up given in epochs.
     """
     if config.warmup_steps is not None:
         warmup = float(config.warmup_steps)

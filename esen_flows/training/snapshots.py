@@ -27,9 +27,12 @@ def langevin(force_field: ForceField, folder: Path | str, progress: Callable[[st
 
     Parameters
     ----------
-    force_field : used as it is, without inversion averaging: it decides where the atoms go, labels come later.
-    folder : of the kept trajectories, one small file each.
-    progress : told of every trajectory that is run and not read.
+    force_field
+        used as it is, without inversion averaging: it decides where the atoms go, labels come later.
+    folder
+        of the kept trajectories, one small file each.
+    progress
+        told of every trajectory that is run and not read.
     """
     folder = Path(folder)
 
@@ -74,13 +77,17 @@ def trajectory(start: Atoms, group: Group, force_field: ForceField, seed: int) -
 
     Parameters
     ----------
-    start : not changed.
-    group : its temperatures and times.
-    seed : of the initial velocities and of the thermostat's noise.
+    start
+        not changed.
+    group
+        its temperatures and times.
+    seed
+        of the initial velocities and of the thermostat's noise.
 
     Raises
     ------
-    StructureError, UnknownElementError, EvaluationError : from the force field.
+    StructureError, UnknownElementError, EvaluationError
+        from the force field.
     """
     work = start.copy()
     work.calc = ForceFieldCalculator(force_field)

@@ -26,10 +26,14 @@ class TrainingState:
 
     Attributes
     ----------
-    network, optimizer, average : as after `step` steps.
-    scale_ev, references_ev : what turns network units into eV.
-    epoch, batch : the next batch to compute; step : optimiser steps done.
-    seconds, cpu_seconds : spent on them, the latter by this process.
+    network, optimizer, average
+        as after `step` steps.
+    scale_ev, references_ev
+        what turns network units into eV.
+    epoch, batch
+        the next batch to compute; step : optimiser steps done.
+    seconds, cpu_seconds
+        spent on them, the latter by this process.
     """
 
     network: ESEN
@@ -96,7 +100,8 @@ def newest_state(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
 
     Raises
     ------
-    InputError : the folder belongs to another training.
+    InputError
+        the folder belongs to another training.
     """
     for path in reversed(saved_states(folder)):
         if not path.stem.endswith(_digest(path)):

@@ -54,7 +54,8 @@ class TrainingInterrupted(EsenFlowsError):
 
     Attributes
     ----------
-    step : optimiser steps done.
+    step
+        optimiser steps done.
     """
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: run it again
@@ -83,19 +84,29 @@ def train(
 
     Parameters
     ----------
-    training, validation : labelled structures.
-    initial : start from this network, with its scale and element references, instead of random weights.
-    folder : receives steps.csv, history.csv, the state and checkpoint.safetensors; shared by all processes.
-    provenance : goes into the checkpoint's header, not into its key.
-    progress : called after every step with epoch, step, total_steps (an estimate), loss, learning_rate, seconds.
-    world : the processes that share the work, see `distributed.joined`.
-    max_seconds : of this call.
+    training, validation
+        labelled structures.
+    initial
+        start from this network, with its scale and element references, instead of random weights.
+    folder
+        receives steps.csv, history.csv, the state and checkpoint.safetensors; shared by all processes.
+    provenance
+        goes into the checkpoint's header, not into its key.
+    progress
+        called after every step with epoch, step, total_steps (an estimate), loss, learning_rate, seconds.
+    world
+        the processes that share the work, see `distributed.joined`.
+    max_seconds
+        of this call.
 
     Raises
     ------
-    InputError : no such device, a folder of another training, or an initial network that does not fit.
-    TrainingDivergedError : NaN loss, with the step and the structures.
-    TrainingInterrupted : it was stopped, and has saved.
+    InputError
+        no such device, a folder of another training, or an initial network that does not fit.
+    TrainingDivergedError
+        NaN loss, with the step and the structures.
+    TrainingInterrupted
+        it was stopped, and has saved.
     """
     check_device(str(world.device))
     folder = Path(folder)

@@ -129,7 +129,7 @@ def test_a_structure_beyond_all_memory(run: Run, tmp_path: Path, monkeypatch: py
     def vast(request: object) -> None:
         raise MemoryError("Unable to allocate 366. GiB for an array")
 
-    monkeypatch.setattr("esen_flows.cli.commands.properties.answered", vast)
+    monkeypatch.setattr("esen_flows.cli.commands.properties.run_or_load", vast)
     result = run("phonon", write_silicon(tmp_path))
     check(result, 1, "Unable to allocate 366. GiB for an array; take a smaller structure", tmp_path / "home")
 
@@ -188,7 +188,7 @@ def test_ctrl_c_is_answered(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt(*words)
 
-    monkeypatch.setattr("esen_flows.cli.commands.properties.ask", interrupted)
+    monkeypatch.setattr("esen_flows.cli.commands.properties.build_request", interrupted)
     code, out, err = run("relax", write_silicon(tmp_path))
     assert (code, out, err.count("\n")) == (130, "", 1)
     assert err.startswith(f"esen-flows: {said}")

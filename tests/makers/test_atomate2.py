@@ -35,9 +35,12 @@ class Silicon:
 
     Attributes
     ----------
-    document : PhononBSDOSDoc.
-    relaxation : the ForceFieldTaskDocument of its first job.
-    forces : ours, of the same eight atoms.
+    document
+        PhononBSDOSDoc.
+    relaxation
+        the ForceFieldTaskDocument of its first job.
+    forces
+        ours, of the same eight atoms.
     """
 
     document: Any

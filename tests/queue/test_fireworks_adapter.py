@@ -34,11 +34,16 @@ class Fuse:
 
     Parameters
     ----------
-    at : which one, from 1; 0: never.
-    arrives : the write is carried out before.
-    kills : for ever, as kill -9 does; otherwise once, as a server that comes back.
-    operations : that it counts.
-    lasts : so many of them in a row meet a server that is away.
+    at
+        which one, from 1; 0: never.
+    arrives
+        the write is carried out before.
+    kills
+        for ever, as kill -9 does; otherwise once, as a server that comes back.
+    operations
+        that it counts.
+    lasts
+        so many of them in a row meet a server that is away.
     """
 
     def __init__(

@@ -24,9 +24,12 @@ class Site:
 
     Attributes
     ----------
-    folder : empty.
-    store : empty; workers use it too.
-    notes : file that jobs write lines to.
+    folder
+        empty.
+    store
+        empty; workers use it too.
+    notes
+        file that jobs write lines to.
     """
 
     folder: Path

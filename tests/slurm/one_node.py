@@ -73,7 +73,8 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float = 120.0) -> No
 
     Raises
     ------
-    TimeoutError : it is not after so many seconds.
+    TimeoutError
+        it is not after so many seconds.
     """
     end = time.monotonic() + seconds
     while not ready():
@@ -88,7 +89,8 @@ class SlurmSite:
 
     Attributes
     ----------
-    root : everything that belongs to it; logs are `slurmctld.log`, `slurmd.log` and `munged.log`.
+    root
+        everything that belongs to it; logs are `slurmctld.log`, `slurmd.log` and `munged.log`.
     """
 
     root: Path
@@ -104,7 +106,8 @@ class SlurmSite:
 
         Raises
         ------
-        AssertionError : it failed.
+        AssertionError
+            it failed.
         """
         done = subprocess.run(
             command,

@@ -19,9 +19,12 @@ class ReplicaSet:
 
     Attributes
     ----------
-    folder : of the server.
-    writer, reader : URIs of a user who may write and of one who may only read.
-    pid : of mongod.
+    folder
+        of the server.
+    writer, reader
+        URIs of a user who may write and of one who may only read.
+    pid
+        of mongod.
     """
 
     def __init__(self, folder: Path, binary: Path) -> None:

@@ -86,7 +86,7 @@ def test_an_outage_ends_with_a_stored_batch(store: "Store", tmp_path: Path, monk
     class Folder:
         patience_seconds, folder = 100.0, tmp_path
 
-    monkeypatch.setattr(store, "_refuge", Folder())
+    monkeypatch.setattr(store, "_spool_fallback", Folder())
     monkeypatch.setattr(store, "_away_since", time.monotonic() - 1000.0)  # of an outage long ago
     claim = store.get_or_claim(key_of("after"))
     assert isinstance(claim, Claim)

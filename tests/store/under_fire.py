@@ -55,12 +55,18 @@ class Fight:
 
     Attributes
     ----------
-    settings : of the store, with a private server unless `server` is given.
-    folder : for notes.
-    names : of the results to store.
-    seconds : that computing one takes.
-    server : which the test itself has to start again.
-    killed : what was killed how often.
+    settings
+        of the store, with a private server unless `server` is given.
+    folder
+        for notes.
+    names
+        of the results to store.
+    seconds
+        that computing one takes.
+    server
+        which the test itself has to start again.
+    killed
+        what was killed how often.
     """
 
     settings: Settings

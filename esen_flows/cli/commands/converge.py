@@ -117,7 +117,8 @@ def parsed(text: str, what: Property) -> Choice:
 
     Raises
     ------
-    UsageError : no such default, or a value missing.
+    UsageError
+        no such default, or a value missing.
     """
     name, separator, values = text.partition("=")
     name = name.strip()
@@ -140,12 +141,15 @@ def points_of(
 
     Parameters
     ----------
-    default : whether nobody named this choice: what the force field has no way to vary is then left out.
+    default
+        whether nobody named this choice: what the force field has no way to vary is then left out.
 
     Raises
     ------
-    UsageError : a field or value that the protocol or the force field does not have.
-    NotDifferentiableError : exact derivatives were asked for by name, and there are none.
+    UsageError
+        a field or value that the protocol or the force field does not have.
+    NotDifferentiableError
+        exact derivatives were asked for by name, and there are none.
     """
     if name == "dtype":
         if default and base.model.dtype is not None:

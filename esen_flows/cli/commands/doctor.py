@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows import __version__
+from esen_flows.version import __version__
 from esen_flows.errors import EsenFlowsError
 from esen_flows.settings import Settings, get_settings
 

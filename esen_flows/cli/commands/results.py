@@ -69,7 +69,8 @@ def one_result(store: "Store", key: str, load_arrays: bool = False) -> ResultDoc
 
     Raises
     ------
-    InputError : there is none, there are several, or these are no digits of a key.
+    InputError
+        there is none, there are several, or these are no digits of a key.
     """
     from esen_flows.store.queries.query import find_by_prefix
 

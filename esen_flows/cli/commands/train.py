@@ -153,12 +153,14 @@ def _check_meaning(
 
     Parameters
     ----------
-    of_stages, of_this_process : options by name that mean nothing to a fine-tuning, or to what is submitted; None
+    of_stages, of_this_process
+        options by name that mean nothing to a fine-tuning, or to what is submitted; None
         where they are not given.
 
     Raises
     ------
-    UsageError : naming the option, and with or without which it means nothing.
+    UsageError
+        naming the option, and with or without which it means nothing.
     """
     if finetunes:
         _refuse({**of_stages, "--submit": submit or None}, "with --finetune")

@@ -37,7 +37,8 @@ def print_members(found: "Difference", field: str) -> None:
 
     Parameters
     ----------
-    field : the principal number, with its unit.
+    field
+        the principal number, with its unit.
     """
     out = Console()
     remarks = (

@@ -86,8 +86,10 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
 
     Parameters
     ----------
-    documents : the steps that are stored, the answer last.
-    files : figures and structures to name.
+    documents
+        the steps that are stored, the answer last.
+    files
+        figures and structures to name.
     """
     out, answer = Console(), documents[-1]
     table = Table(title=f"{answer.formula}: {TITLES[answer.kind]} by {answer.model_label}", title_justify="left")

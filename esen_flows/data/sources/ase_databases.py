@@ -29,7 +29,8 @@ def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
 
     Raises
     ------
-    InputError : it is none.
+    InputError
+        it is none.
     """
     import ase.db
 
@@ -48,7 +49,8 @@ def read_ase_lmdb(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
 
     Raises
     ------
-    InputError : it is none, or the library `lmdb` is missing.
+    InputError
+        it is none, or the library `lmdb` is missing.
     """
     try:
         import lmdb

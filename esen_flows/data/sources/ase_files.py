@@ -27,7 +27,8 @@ def read_extxyz(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
 
     Raises
     ------
-    InputError : a line that should be a number of atoms is none, so that what follows cannot be found.
+    InputError
+        a line that should be a number of atoms is none, so that what follows cannot be found.
     """
     convention = options.convention("extxyz")
     with open_text(path) as stream:
@@ -46,7 +47,8 @@ def extxyz_blocks(stream: IO[str], path: Path) -> Iterator[str]:
 
     Raises
     ------
-    InputError : a line that should be a number of atoms is none.
+    InputError
+        a line that should be a number of atoms is none.
     """
     number = 0
     while header := stream.readline():
@@ -67,7 +69,8 @@ def read_with_ase(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
 
     Raises
     ------
-    InputError : ASE cannot read it.
+    InputError
+        ASE cannot read it.
     """
     convention = options.convention("ase")
     try:

@@ -36,9 +36,12 @@ class Convention:
 
     Attributes
     ----------
-    energy, length : units; forces are in energy/length.
-    gradients : the labels are derivatives of the energy, forces with the opposite sign.
-    stress : unit with sign; None where the source has none.
+    energy, length
+        units; forces are in energy/length.
+    gradients
+        the labels are derivatives of the energy, forces with the opposite sign.
+    stress
+        unit with sign; None where the source has none.
     """
 
     energy: EnergyUnit = "eV"

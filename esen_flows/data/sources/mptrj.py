@@ -30,7 +30,8 @@ def read_mptrj(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
 
     Raises
     ------
-    InputError : not JSON, or JSON of another layout.
+    InputError
+        not JSON, or JSON of another layout.
     """
     convention = options.convention("mptrj")
     keys = [options.energy_key or ENERGY_KEY, options.forces_key or "force", options.stress_key or "stress"]

@@ -14,12 +14,17 @@ class SourceOptions:
 
     Attributes
     ----------
-    energy_key, forces_key, stress_key : under which name the labels are. Nothing is guessed: two calculations may stand
+    energy_key, forces_key, stress_key
+        under which name the labels are. Nothing is guessed: two calculations may stand
         side by side in a file.
-    group_key, material_key : under which name the subset and the material are.
-    group : of the records that name none.
-    energy_unit : of energies; forces are in this over the format's length.
-    stress_unit : with its sign.
+    group_key, material_key
+        under which name the subset and the material are.
+    group
+        of the records that name none.
+    energy_unit
+        of energies; forces are in this over the format's length.
+    stress_unit
+        with its sign.
     """
 
     energy_key: str | None = None

@@ -54,7 +54,8 @@ def detect_format(path: Path) -> SourceFormat:
 
     Raises
     ------
-    InputError : nothing there, or no known name.
+    InputError
+        nothing there, or no known name.
     """
     if is_dataset_folder(path):
         return "folder"
@@ -93,12 +94,15 @@ def read_source(
 
     Parameters
     ----------
-    source_format : by default told by the name.
-    options : names and units that the source does not say itself.
+    source_format
+        by default told by the name.
+    options
+        names and units that the source does not say itself.
 
     Raises
     ------
-    InputError : nothing there, no known format, or a file that is not what it should be.
+    InputError
+        nothing there, no known format, or a file that is not what it should be.
     """
     path, options = Path(path), options or SourceOptions()
     known = source_format or detect_format(path)

@@ -24,7 +24,8 @@ def read_spice(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
 
     Raises
     ------
-    InputError : no HDF5 file, other units than SPICE's, or the library `h5py` is missing.
+    InputError
+        no HDF5 file, other units than SPICE's, or the library `h5py` is missing.
     """
     try:
         import h5py

@@ -28,10 +28,14 @@ class ChgnetForceField(ForceField):
 
     Parameters
     ----------
-    network : a `chgnet.model.model.CHGNet`.
-    model : its name in the package, such as "0.3.0".
-    package_version : of chgnet; part of the key.
-    dtype : of the arithmetic.
+    network
+        a `chgnet.model.model.CHGNet`.
+    model
+        its name in the package, such as "0.3.0".
+    package_version
+        of chgnet; part of the key.
+    dtype
+        of the arithmetic.
     """
 
     def __init__(self, network: Any, model: str, package_version: str, dtype: Literal["float32", "float64"]) -> None:
@@ -60,8 +64,10 @@ class ChgnetForceField(ForceField):
 
         Raises
         ------
-        StructureError, UnknownElementError : before anything is computed, naming the structure.
-        EvaluationError : a result is NaN or infinite.
+        StructureError, UnknownElementError
+            before anything is computed, naming the structure.
+        EvaluationError
+            a result is NaN or infinite.
         """
         check_structures(structures, self.declaration.elements, self.label)
         for index, atoms in enumerate(structures):
@@ -121,14 +127,18 @@ def chgnet(
 
     Parameters
     ----------
-    model : name of the weights.
-    device : a torch device; not part of the key.
-    dtype : float32 is what its authors use. float64 takes the same weights through float64 arithmetic, a quarter
+    model
+        name of the weights.
+    device
+        a torch device; not part of the key.
+    dtype
+        float32 is what its authors use. float64 takes the same weights through float64 arithmetic, a quarter
         slower; like the dtype of our own networks it is not part of the model key, but of the result's.
 
     Raises
     ------
-    ModelError : chgnet is not installed, or does not know the model.
+    ModelError
+        chgnet is not installed, or does not know the model.
     """
     try:
         from chgnet.model.model import CHGNet

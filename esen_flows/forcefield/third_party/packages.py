@@ -19,10 +19,14 @@ class AseForceField(ForceField):
 
     Parameters
     ----------
-    calculator : an ASE calculator that gives at least energy and forces.
-    key : model key; `schemas.keys.third_party_key` makes one of package, version and arguments.
-    label : a name for people.
-    declaration : what the calculator is known to do; `testing.check_force_field` checks it.
+    calculator
+        an ASE calculator that gives at least energy and forces.
+    key
+        model key; `schemas.keys.third_party_key` makes one of package, version and arguments.
+    label
+        a name for people.
+    declaration
+        what the calculator is known to do; `testing.check_force_field` checks it.
     """
 
     def __init__(self, calculator: Calculator, *, key: str, label: str, declaration: Declaration) -> None:
@@ -39,8 +43,10 @@ class AseForceField(ForceField):
 
         Raises
         ------
-        StructureError, UnknownElementError : before anything is computed, naming the structure.
-        EvaluationError : a result is NaN or infinite.
+        StructureError, UnknownElementError
+            before anything is computed, naming the structure.
+        EvaluationError
+            a result is NaN or infinite.
         """
         check_structures(structures, self.declaration.elements, self.label)
         return [self._evaluate_one(index, atoms) for index, atoms in enumerate(structures)]
@@ -83,8 +89,10 @@ def emt(*, device: str = "cpu", dtype: str = "float64") -> AseForceField:
 
     Parameters
     ----------
-    device : its few operations run on the CPU, whatever is asked for.
-    dtype : float64 is what it computes in.
+    device
+        its few operations run on the CPU, whatever is asked for.
+    dtype
+        float64 is what it computes in.
     """
     from importlib.metadata import version
 
@@ -103,7 +111,8 @@ def check_structures(structures: Sequence[Atoms], elements: frozenset[int] | Non
 
     Raises
     ------
-    StructureError, UnknownElementError : naming the structure.
+    StructureError, UnknownElementError
+        naming the structure.
     """
     for index, atoms in enumerate(structures):
         name = f"structure {index} ({atoms.get_chemical_formula()})"

@@ -22,14 +22,18 @@ def sevennet(
 
     Parameters
     ----------
-    model : a name that `sevenn.calculator.SevenNetCalculator` knows; of those in the wheel, 7net-l3i5 is the best.
-    device : "cpu" or "cuda"; not part of the key.
-    dtype : float32 is what its authors use. float64 takes the same weights through float64 arithmetic, 1.7 times
+    model
+        a name that `sevenn.calculator.SevenNetCalculator` knows; of those in the wheel, 7net-l3i5 is the best.
+    device
+        "cpu" or "cuda"; not part of the key.
+    dtype
+        float32 is what its authors use. float64 takes the same weights through float64 arithmetic, 1.7 times
         slower; like the dtype of our own networks it is not part of the model key, but of the result's.
 
     Raises
     ------
-    ModelError : sevenn is not installed, or does not know the model.
+    ModelError
+        sevenn is not installed, or does not know the model.
     """
     try:
         from sevenn.calculator import SevenNetCalculator

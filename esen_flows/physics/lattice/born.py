@@ -39,13 +39,17 @@ def read_born(path: Path, atoms: Atoms, protocol: PhononProtocol | ConductivityP
 
     Parameters
     ----------
-    path : BORN, or a yaml file (its name holds ".yaml") with `nac_params`.
-    atoms : the structure; with BORN the unit cell of the calculation that it is from.
-    protocol : the one that is to use it; its displacement's `symprec_angstrom` tells which atoms are equivalent.
+    path
+        BORN, or a yaml file (its name holds ".yaml") with `nac_params`.
+    atoms
+        the structure; with BORN the unit cell of the calculation that it is from.
+    protocol
+        the one that is to use it; its displacement's `symprec_angstrom` tells which atoms are equivalent.
 
     Raises
     ------
-    InputError : no such file, not in this format, for another number of independent atoms, or charges that are not
+    InputError
+        no such file, not in this format, for another number of independent atoms, or charges that are not
         those of this crystal in this orientation.
     """
     symprec = protocol.displacement.symprec_angstrom
@@ -104,7 +108,8 @@ def check_born(born: BornCharges, atoms: Atoms, symprec_angstrom: float) -> None
 
     Raises
     ------
-    InputError : as `born_parameters`.
+    InputError
+        as `born_parameters`.
     """
     cell = conventional_cell(atoms, symprec_angstrom)
     _parameters(born, adapter.primitive_cell(cell, symprec_angstrom), symprec_angstrom)
@@ -118,7 +123,8 @@ def born_parameters(born: BornCharges, forces: ForcesOutput) -> Nac:
 
     Raises
     ------
-    InputError : another crystal, or this one turned in space: charges are tensors along the axes of their own.
+    InputError
+        another crystal, or this one turned in space: charges are tensors along the axes of their own.
     """
     return _parameters(born, adapter.primitive_of(forces), forces.symprec_angstrom)
 
@@ -140,7 +146,8 @@ def _symmetric(
 
     Raises
     ------
-    InputError : they were not.
+    InputError
+        they were not.
     """
     own, tensor = adapter.symmetric_born(primitive, charges, dielectric, symprec)
     off = np.abs(own - charges).max(axis=(1, 2))
@@ -173,7 +180,8 @@ def _order(reference: Atoms, primitive: Atoms) -> np.ndarray:
 
     Raises
     ------
-    InputError : they are not the same crystal in the same orientation.
+    InputError
+        they are not the same crystal in the same orientation.
     """
     ours, theirs = primitive.get_chemical_formula(), reference.get_chemical_formula()
     if sorted(reference.numbers) != sorted(primitive.numbers):

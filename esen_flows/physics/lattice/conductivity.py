@@ -36,18 +36,24 @@ def conductivity(
 
     Parameters
     ----------
-    forces : third-order displaced forces.
-    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
+    forces
+        third-order displaced forces.
+    nac
+        non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
         None: those of the protocol's `born`, if any.
-    known : linewidths that an earlier call with equal arguments has handed to its `on_points`, to go on from there.
-    on_points : called every few seconds with the number of irreducible q-points whose linewidths are known, their
+    known
+        linewidths that an earlier call with equal arguments has handed to its `on_points`, to go on from there.
+    on_points
+        called every few seconds with the number of irreducible q-points whose linewidths are known, their
         number in all, and these linewidths, (n_temperatures, n_known, n_bands) in THz; what it raises ends the work.
 
     Raises
     ------
-    InputError : forces of second order only, a supercell without a third order, a mesh that breaks the crystal's
+    InputError
+        forces of second order only, a supercell without a third order, a mesh that breaks the crystal's
         symmetry, isotopes of an element that has none in nature, or Born charges of another crystal.
-    ImaginaryModesError : the crystal is dynamically unstable on the mesh.
+    ImaginaryModesError
+        the crystal is dynamically unstable on the mesh.
     """
     start = time.perf_counter()
     if nac is None and protocol.born is not None:
@@ -105,7 +111,8 @@ def _refuse_harmonic(lattice: Anharmonic, forces: ForcesOutput) -> None:
 
     Raises
     ------
-    InputError : it vanishes, as in the conventional cell of an fcc metal, in which inversion at an atom leaves every
+    InputError
+        it vanishes, as in the conventional cell of an fcc metal, in which inversion at an atom leaves every
         other one where it is.
     """
     if np.abs(lattice.fc3).max() < LEAST_FC3_EV_PER_ANGSTROM3:
@@ -123,7 +130,8 @@ def _refuse_unstable(lattice: Anharmonic, protocol: TransportProtocol) -> float:
 
     Raises
     ------
-    ImaginaryModesError : naming the worst mode.
+    ImaginaryModesError
+        naming the worst mode.
     """
     q_points, frequencies = lattice.grid_modes(protocol.mesh)
     _, worst = judge(

@@ -50,19 +50,28 @@ def displaced_forces(
 
     Parameters
     ----------
-    atoms : a relaxed crystal.
-    progress : called with the number of supercells done and their total, after each batch.
-    atoms_per_batch : supercells are evaluated together up to this many atoms (twice as many with parity averaging).
-    known : what an earlier call with equal arguments has handed to its `on_forces`, to go on from there.
-    on_forces : called after each batch with the forces of all supercells so far, one after the other, (n_atoms, 3) in
+    atoms
+        a relaxed crystal.
+    progress
+        called with the number of supercells done and their total, after each batch.
+    atoms_per_batch
+        supercells are evaluated together up to this many atoms (twice as many with parity averaging).
+    known
+        what an earlier call with equal arguments has handed to its `on_forces`, to go on from there.
+    on_forces
+        called after each batch with the forces of all supercells so far, one after the other, (n_atoms, 3) in
         eV/Angstrom; what it raises ends the work. Not with "autodiff".
 
     Raises
     ------
-    StructureError : not a crystal (not periodic in three directions), or no symmetry found.
-    NotConservativeError : the force field does not declare forces that are the gradient of an energy.
-    NotDifferentiableError : "autodiff", and the force field does not declare exact second derivatives.
-    UnknownElementError, EvaluationError : from the force field.
+    StructureError
+        not a crystal (not periodic in three directions), or no symmetry found.
+    NotConservativeError
+        the force field does not declare forces that are the gradient of an energy.
+    NotDifferentiableError
+        "autodiff", and the force field does not declare exact second derivatives.
+    UnknownElementError, EvaluationError
+        from the force field.
     """
     start = time.perf_counter()
     require_conservative(force_field, "lattice dynamics")

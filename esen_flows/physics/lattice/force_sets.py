@@ -18,12 +18,15 @@ def read_phono3py_forces(
 
     Parameters
     ----------
-    disp_yaml : phono3py_disp.yaml, or phono3py_params.yaml (.xz, .gz, .bz2) that holds displacements and forces.
-    forces_fc3, forces_fc2 : FORCES_FC3 and FORCES_FC2, where the yaml file holds no forces.
+    disp_yaml
+        phono3py_disp.yaml, or phono3py_params.yaml (.xz, .gz, .bz2) that holds displacements and forces.
+    forces_fc3, forces_fc2
+        FORCES_FC3 and FORCES_FC2, where the yaml file holds no forces.
 
     Raises
     ------
-    InputError : a file is missing or cannot be read, or forces are missing.
+    InputError
+        a file is missing or cannot be read, or forces are missing.
     """
     found = _read(adapter.read_phono3py, disp_yaml, forces_fc3, forces_fc2)
     if found.fc3 is None or found.fc3_matrix is None:
@@ -40,12 +43,15 @@ def read_phonopy_forces(
 
     Parameters
     ----------
-    disp_yaml : phonopy_disp.yaml, or phonopy_params.yaml (.xz, .gz, .bz2) that holds displacements and forces.
-    force_sets, born : FORCE_SETS and BORN, where the yaml file does not hold what they say.
+    disp_yaml
+        phonopy_disp.yaml, or phonopy_params.yaml (.xz, .gz, .bz2) that holds displacements and forces.
+    force_sets, born
+        FORCE_SETS and BORN, where the yaml file does not hold what they say.
 
     Raises
     ------
-    InputError : a file is missing or cannot be read, or forces are missing.
+    InputError
+        a file is missing or cannot be read, or forces are missing.
     """
     found = _read(adapter.read_phonopy, disp_yaml, force_sets, born)
     if found.fc2 is None:

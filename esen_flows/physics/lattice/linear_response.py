@@ -29,8 +29,10 @@ def linear_forces(plan: DisplacementPlan, force_field: ForceField, report: Calla
 
     Raises
     ------
-    NotDifferentiableError : the force field has no exact second derivatives.
-    StructureError, UnknownElementError, EvaluationError : from the force field.
+    NotDifferentiableError
+        the force field has no exact second derivatives.
+    StructureError, UnknownElementError, EvaluationError
+        from the force field.
     """
     first_atoms = plan.dataset["first_atoms"]
     firsts = -_products(force_field, plan.perfect, first_atoms, report)

@@ -13,9 +13,12 @@ def atom_shares(frequencies: np.ndarray, eigenvectors: np.ndarray, equivalent: n
 
     Parameters
     ----------
-    frequencies : (n_q, n_bands) in THz.
-    eigenvectors : (n_q, 3 n_atoms, n_bands), orthonormal.
-    equivalent : (n_atoms,) the same number for equivalent atoms.
+    frequencies
+        (n_q, n_bands) in THz.
+    eigenvectors
+        (n_q, 3 n_atoms, n_bands), orthonormal.
+    equivalent
+        (n_atoms,) the same number for equivalent atoms.
     """
     squares = np.abs(eigenvectors.reshape(len(frequencies), len(equivalent), 3, -1)) ** 2
     alike = (np.abs(frequencies[:, :, None] - frequencies[:, None, :]) < DEGENERACY_THZ).astype(float)

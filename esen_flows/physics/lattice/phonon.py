@@ -32,13 +32,16 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
 
     Parameters
     ----------
-    forces : displaced forces of second or third order; of the latter the second-order part is used.
-    nac : non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
+    forces
+        displaced forces of second or third order; of the latter the second-order part is used.
+    nac
+        non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
         None: those of the protocol's `born`, if any.
 
     Raises
     ------
-    InputError : a mesh that breaks the crystal's symmetry, or Born charges of another crystal.
+    InputError
+        a mesh that breaks the crystal's symmetry, or Born charges of another crystal.
     """
     if nac is None and protocol.born is not None:
         nac = born_parameters(protocol.born, forces)

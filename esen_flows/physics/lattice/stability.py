@@ -28,16 +28,22 @@ def judge(
 
     Parameters
     ----------
-    frequencies : (n_q, n_bands) in THz, ascending, negative for imaginary.
-    q_points : (n_q, 3) in reduced coordinates of the primitive cell.
-    primitive_vectors, supercell_vectors : (3, 3) lattice vectors in Angstrom, one a row.
-    tolerance_thz : positive.
-    gamma_alone : forgive noise at Gamma itself only, and no negative frequency elsewhere, as the protocol of PhononDB's
+    frequencies
+        (n_q, n_bands) in THz, ascending, negative for imaginary.
+    q_points
+        (n_q, 3) in reduced coordinates of the primitive cell.
+    primitive_vectors, supercell_vectors
+        (3, 3) lattice vectors in Angstrom, one a row.
+    tolerance_thz
+        positive.
+    gamma_alone
+        forgive noise at Gamma itself only, and no negative frequency elsewhere, as the protocol of PhononDB's
         103 conductivities does.
 
     Returns
     -------
-    The verdict, and (q index, band index) of the most negative frequency that is not noise, or None.
+    tuple[Verdict, tuple[int, int] | None]
+        The verdict, and (q index, band index) of the most negative frequency that is not noise, or None.
     """
     radius = 1e-6 if gamma_alone else _shortest(np.linalg.inv(supercell_vectors).T)
     near_gamma = distance_to_gamma(q_points, np.linalg.inv(primitive_vectors).T) < radius * (1.0 - 1e-6)

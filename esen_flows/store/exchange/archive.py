@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from bson import json_util
 
-from esen_flows import __version__
+from esen_flows.version import __version__
 from esen_flows.errors import InputError
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.database import Row
@@ -106,7 +106,8 @@ class Archive:
 
     Raises
     ------
-    InputError : it is not an archive, not whole, or damaged.
+    InputError
+        it is not an archive, not whole, or damaged.
     """
 
     def __init__(self, path: Path) -> None:

@@ -25,9 +25,12 @@ class Ingested:
 
     Attributes
     ----------
-    counts : of new and known results, of structures.
-    torn : places of last lines that were cut off: their writers were killed before they were done.
-    damaged : records that cannot be merged, and why.
+    counts
+        of new and known results, of structures.
+    torn
+        places of last lines that were cut off: their writers were killed before they were done.
+    damaged
+        records that cannot be merged, and why.
     """
 
     counts: Counter[str]
@@ -40,13 +43,17 @@ def ingest(store: Store, folder: Path) -> Ingested:
 
     Parameters
     ----------
-    store : an open store on a server.
-    folder : a spool or a folder of spools.
+    store
+        an open store on a server.
+    folder
+        a spool or a folder of spools.
 
     Raises
     ------
-    InputError : no spool is there.
-    StoreError : the store is a spool itself, or cannot be written to.
+    InputError
+        no spool is there.
+    StoreError
+        the store is a spool itself, or cannot be written to.
     """
     if isinstance(store, SpoolStore):
         raise StoreError("ESEN_FLOWS_SPOOL is set, so there is no database to merge into; unset it")

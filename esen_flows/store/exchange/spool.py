@@ -35,9 +35,12 @@ class SpoolRecord:
 
     Attributes
     ----------
-    file, offset : where it is.
-    content : `type` ("result" or "structure") and what belongs to it; None for a line that is not whole.
-    torn : the last line, cut off: its writer was killed before anybody was told that it was written.
+    file, offset
+        where it is.
+    content
+        `type` ("result" or "structure") and what belongs to it; None for a line that is not whole.
+    torn
+        the last line, cut off: its writer was killed before anybody was told that it was written.
     """
 
     file: Path
@@ -64,7 +67,8 @@ class SpoolWriter:
 
         Raises
         ------
-        StoreError : the disk is full or cannot be written to; nothing is half-written.
+        StoreError
+            the disk is full or cannot be written to; nothing is half-written.
         """
         what = f"result {row['key']}"
         for sha, array in large.items():
@@ -76,7 +80,8 @@ class SpoolWriter:
 
         Raises
         ------
-        StoreError : the disk is full or cannot be written to; nothing is half-written.
+        StoreError
+            the disk is full or cannot be written to; nothing is half-written.
         """
         text = json_util.dumps(content, json_options=json_util.CANONICAL_JSON_OPTIONS).encode()
         digest = hashlib.sha256(text).hexdigest().encode()
@@ -145,7 +150,8 @@ def read_records(file: Path) -> Iterator[SpoolRecord]:
 
     Raises
     ------
-    InputError : the file cannot be read.
+    InputError
+        the file cannot be read.
     """
     try:
         with file.open("rb") as lines:
@@ -162,7 +168,8 @@ def read_record(file: Path, offset: int) -> Row:
 
     Raises
     ------
-    StoreError : it has been damaged.
+    StoreError
+        it has been damaged.
     """
     with file.open("rb") as lines:
         lines.seek(offset)
@@ -177,11 +184,13 @@ def load_blob(folder: Path, reference: BlobReference) -> np.ndarray:
 
     Parameters
     ----------
-    folder : of the record that names it.
+    folder
+        of the record that names it.
 
     Raises
     ------
-    StoreError : it is missing, truncated or damaged.
+    StoreError
+        it is missing, truncated or damaged.
     """
     name = reference.sha if _SHA.fullmatch(reference.sha) else "?"  # a path comes from us alone
     file = folder / BLOBS / name

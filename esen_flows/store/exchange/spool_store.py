@@ -51,7 +51,8 @@ class SpoolStore(Store):
 
         Raises
         ------
-        StoreError : always.
+        StoreError
+            always.
         """
         raise StoreError(
             f"ESEN_FLOWS_SPOOL is set, so results go into {self._folder} and there is no database for this; unset it, "
@@ -83,7 +84,8 @@ class SpoolStore(Store):
 
         Raises
         ------
-        StoreError : it is not the claimed result or cannot be stored, or the disk is full; nothing is half-written.
+        StoreError
+            it is not the claimed result or cannot be stored, or the disk is full; nothing is half-written.
         """
         row, large = packed(claim, document)
         if document_id is not None:

@@ -41,16 +41,21 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
 
     Parameters
     ----------
-    store : an open store.
-    path : of the archive, which must not exist.
-    keys : of results, which are exported in their current form together with the results that they start from; None:
+    store
+        an open store.
+    path
+        of the archive, which must not exist.
+    keys
+        of results, which are exported in their current form together with the results that they start from; None:
         every result with all its attempts, every structure and every dataset. Of a large dataset that is what is known
         of it; its records stay in their folder.
 
     Raises
     ------
-    InputError : `path` exists.
-    StoreError : an array is missing or damaged.
+    InputError
+        `path` exists.
+    StoreError
+        an array is missing or damaged.
     """
     database, blobs = store.database, BlobStore(store.database)
     arrays: set[str] = set()
@@ -96,7 +101,8 @@ def import_archive(store: Store, path: Path) -> Transferred:
 
     Raises
     ------
-    InputError : the archive is not whole, damaged, or of a newer version of this package; nothing was written.
+    InputError
+        the archive is not whole, damaged, or of a newer version of this package; nothing was written.
     """
     database = store.database
     with Archive(path) as archive:

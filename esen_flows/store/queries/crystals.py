@@ -38,14 +38,18 @@ def stream_atoms(
 
     Parameters
     ----------
-    which : "computed" is the relaxed structure (of a relaxation with its energy, forces and stress as a calculator's
+    which
+        "computed" is the relaxed structure (of a relaxation with its energy, forces and stress as a calculator's
         results), the primitive cell of a phonon or conductivity, the unit cell of forces; "input" what was asked about.
-    filters : as `query` takes them; without a limit all.
+    filters
+        as `query` takes them; without a limit all.
 
     Raises
     ------
-    InputError : a filter that means nothing, or computed structures of failed results.
-    StoreError : a structure is missing.
+    InputError
+        a filter that means nothing, or computed structures of failed results.
+    StoreError
+        a structure is missing.
     """
     if which not in ("computed", "input"):
         raise InputError(f"which must be 'computed' or 'input', got {which!r}")

@@ -25,11 +25,16 @@ class Field:
 
     Attributes
     ----------
-    path : in the document.
-    type : what it can be compared with; a list holds texts.
-    only_if : path and value that the document must have for this name to mean anything.
-    true_text : the stored text that makes a boolean true.
-    canonical : brings what is typed into the form that is stored.
+    path
+        in the document.
+    type
+        what it can be compared with; a list holds texts.
+    only_if
+        path and value that the document must have for this name to mean anything.
+    true_text
+        the stored text that makes a boolean true.
+    canonical
+        brings what is typed into the form that is stored.
     """
 
     path: str
@@ -183,7 +188,8 @@ def find_field(kind: str, name: str) -> Field:
 
     Raises
     ------
-    InputError : there is none; the message names those that exist.
+    InputError
+        there is none; the message names those that exist.
     """
     fields = fields_of(kind)
     if name in fields:

@@ -36,15 +36,23 @@ class StructureFilters(TypedDict, total=False):
 
     Attributes
     ----------
-    chemsys : exactly these elements, "Ga-As" in any order.
-    formula : "GaAs", in any order and unreduced too.
-    elements : at least these.
-    spacegroup : number or international symbol ("F-43m") of the input structure.
-    campaign : name of a campaign, which its structures and results carry as a tag.
-    where : a condition such as "nsites < 10 and not spacegroup == 216" (see esen_flows.store.queries.where).
-    sort : a name as in `where`, "-" before it for descending; a summary value leaves out results without it.
+    chemsys
+        exactly these elements, "Ga-As" in any order.
+    formula
+        "GaAs", in any order and unreduced too.
+    elements
+        at least these.
+    spacegroup
+        number or international symbol ("F-43m") of the input structure.
+    campaign
+        name of a campaign, which its structures and results carry as a tag.
+    where
+        a condition such as "nsites < 10 and not spacegroup == 216" (see esen_flows.store.queries.where).
+    sort
+        a name as in `where`, "-" before it for descending; a summary value leaves out results without it.
         Default: newest first.
-    limit : at most so many; None: all.
+    limit
+        at most so many; None: all.
     """
 
     chemsys: str | None
@@ -62,8 +70,10 @@ class Filters(StructureFilters, total=False):
 
     Attributes
     ----------
-    model : label or key of the force field.
-    failed : the failed ones instead of the finished ones.
+    model
+        label or key of the force field.
+    failed
+        the failed ones instead of the finished ones.
     """
 
     model: str | None
@@ -99,7 +109,8 @@ def query(store: Store, kind: Kind, **filters: Unpack[Filters]) -> list[ResultDo
 
     Raises
     ------
-    InputError : a filter that means nothing.
+    InputError
+        a filter that means nothing.
     """
     filters.setdefault("limit", 100)
     return list(stream(store, kind, **filters))
@@ -110,7 +121,8 @@ def stream(store: Store, kind: Kind, **filters: Unpack[Filters]) -> Iterator[Res
 
     Raises
     ------
-    InputError : a filter that means nothing; at once, not at the first document.
+    InputError
+        a filter that means nothing; at once, not at the first document.
     """
     return _documents(store, select(kind, **filters))
 
@@ -120,7 +132,8 @@ def query_structures(store: Store, **filters: Unpack[StructureFilters]) -> list[
 
     Raises
     ------
-    InputError : a filter that means nothing.
+    InputError
+        a filter that means nothing.
     """
     filters.setdefault("limit", 100)
     return list(stream_structures(store, **filters))
@@ -137,7 +150,8 @@ def find_by_prefix(store: Store, prefix: str, limit: int = 10) -> list[ResultDoc
 
     Raises
     ------
-    InputError : not at least four hexadecimal digits.
+    InputError
+        not at least four hexadecimal digits.
     """
     digits = prefix.strip().lower()
     if not re.fullmatch(rf"[0-9a-f]{{{_SHORTEST_PREFIX},64}}", digits):
@@ -166,7 +180,8 @@ def select(
 
     Raises
     ------
-    InputError : a filter that means nothing.
+    InputError
+        a filter that means nothing.
     """
     if kind not in (*KINDS, "structures"):
         raise InputError(f"unknown kind of result {kind!r}; choose from {', '.join((*KINDS, 'structures'))}")
@@ -216,7 +231,8 @@ def read_structure(row: Row) -> StructureRecord:
 
     Raises
     ------
-    StoreError : it is of a newer version of this package, or damaged.
+    StoreError
+        it is of a newer version of this package, or damaged.
     """
     row = upgraded("structures", row)
     atoms = StructureData(**unpack(row["structure"])).to_atoms()

@@ -23,7 +23,8 @@ def columns_of(kind: str, names: Sequence[str]) -> dict[str, Field]:
 
     Raises
     ------
-    InputError : a name that does not exist.
+    InputError
+        a name that does not exist.
     """
     return {name: find_field(kind, name) for name in names}
 
@@ -42,12 +43,15 @@ def to_frame(found: Iterable[Found], columns: Sequence[str] | None = None) -> "p
 
     Parameters
     ----------
-    found : of one kind, from `query`, `stream` or their likes for structures.
-    columns : names as in conditions and orders; default: identity and all summary values.
+    found
+        of one kind, from `query`, `stream` or their likes for structures.
+    columns
+        names as in conditions and orders; default: identity and all summary values.
 
     Raises
     ------
-    InputError : pandas is not installed, or a name does not exist.
+    InputError
+        pandas is not installed, or a name does not exist.
     """
     try:
         import pandas

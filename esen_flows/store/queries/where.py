@@ -74,12 +74,15 @@ def where_filter(kind: str, condition: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    kind : of result, or "structures"; it decides which names exist.
-    condition : see above.
+    kind
+        of result, or "structures"; it decides which names exist.
+    condition
+        see above.
 
     Raises
     ------
-    InputError : it cannot be read, names what does not exist, or is too long or too deep; with the position.
+    InputError
+        it cannot be read, names what does not exist, or is too long or too deep; with the position.
     """
     if not isinstance(condition, str):
         raise InputError(f"a condition is a text such as 'nsites < 10', got a {type(condition).__name__}")

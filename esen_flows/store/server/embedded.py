@@ -53,7 +53,8 @@ class EmbeddedServer:
 
         Raises
         ------
-        ServerUnavailableError : with the one reason and its remedy.
+        ServerUnavailableError
+            with the one reason and its remedy.
         """
         self._check_place()
         lease = Lease(self, FileLock(self.layout.clients_lock))
@@ -69,7 +70,8 @@ class EmbeddedServer:
 
         Raises
         ------
-        StoreError : processes use it and `force` was not given, or it does not stop.
+        StoreError
+            processes use it and `force` was not given, or it does not stop.
         """
         owner = Owner.read(self.layout)
         if owner is None or not owner.is_alive(self.host):
@@ -158,7 +160,8 @@ class EmbeddedServer:
 
         Raises
         ------
-        ServerUnavailableError : another container on this kernel has the data directory.
+        ServerUnavailableError
+            another container on this kernel has the data directory.
         """
         if not self.host.sees(owner.keeper):
             raise ServerUnavailableError(
@@ -216,7 +219,8 @@ class Lease:
 
         Raises
         ------
-        ServerUnavailableError : it cannot be started.
+        ServerUnavailableError
+            it cannot be started.
         """
         layout = self.server.layout
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -260,7 +264,8 @@ def start(settings: Settings | None = None) -> dict[str, Any]:
 
     Raises
     ------
-    ServerUnavailableError : it cannot be started.
+    ServerUnavailableError
+        it cannot be started.
     """
     server = EmbeddedServer.of(settings or get_settings())
     lease = server.connect()
@@ -275,7 +280,8 @@ def stop(settings: Settings | None = None, force: bool = False) -> bool:
 
     Raises
     ------
-    StoreError : processes use it and `force` was not given.
+    StoreError
+        processes use it and `force` was not given.
     """
     return EmbeddedServer.of(settings or get_settings()).stop(force)
 

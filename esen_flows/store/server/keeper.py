@@ -70,7 +70,8 @@ class Keeper:
 
         Raises
         ------
-        ServerUnavailableError : mongod does not start or keeps crashing.
+        ServerUnavailableError
+            mongod does not start or keeps crashing.
         """
         crashes: list[float] = []
         self.start()

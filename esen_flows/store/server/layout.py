@@ -78,7 +78,8 @@ def check_socket_path(socket: Path) -> None:
 
     Raises
     ------
-    ServerUnavailableError : longer than 107 bytes.
+    ServerUnavailableError
+        longer than 107 bytes.
     """
     length = len(os.fsencode(socket))
     if length > MAX_SOCKET_PATH_BYTES:
@@ -93,7 +94,8 @@ def make_private(directory: Path, *, parents: bool = False) -> None:
 
     Raises
     ------
-    ServerUnavailableError : it belongs to somebody else, is a link or open to others, or cannot be made.
+    ServerUnavailableError
+        it belongs to somebody else, is a link or open to others, or cannot be made.
     """
     try:
         directory.mkdir(mode=0o700, parents=parents, exist_ok=True)

@@ -35,12 +35,15 @@ def find_mongod(configured: Path | None, search_path: str | None = None) -> Mong
 
     Parameters
     ----------
-    configured : `settings.mongod`.
-    search_path : instead of PATH.
+    configured
+        `settings.mongod`.
+    search_path
+        instead of PATH.
 
     Raises
     ------
-    ServerUnavailableError : none found, or it does not run, or it is too old.
+    ServerUnavailableError
+        none found, or it does not run, or it is too old.
     """
     if configured is not None:
         if not os.access(configured, os.X_OK):

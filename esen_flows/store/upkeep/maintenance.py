@@ -20,11 +20,16 @@ class CollectionSize:
 
     Attributes
     ----------
-    name : of the collection.
-    documents : how many.
-    data_bytes : what the documents are long, uncompressed.
-    disk_bytes : what they take on disk, compressed.
-    index_bytes : what the indexes take on disk.
+    name
+        of the collection.
+    documents
+        how many.
+    data_bytes
+        what the documents are long, uncompressed.
+    disk_bytes
+        what they take on disk, compressed.
+    index_bytes
+        what the indexes take on disk.
     """
 
     name: str
@@ -40,10 +45,14 @@ class Garbage:
 
     Attributes
     ----------
-    attempts : superseded attempts of results that have a current one.
-    blobs : large arrays that no result, dataset or claim names, or that only those attempts name.
-    blob_bytes : of these arrays.
-    chunks : pieces of arrays that dead writers left.
+    attempts
+        superseded attempts of results that have a current one.
+    blobs
+        large arrays that no result, dataset or claim names, or that only those attempts name.
+    blob_bytes
+        of these arrays.
+    chunks
+        pieces of arrays that dead writers left.
     """
 
     attempts: int
@@ -68,12 +77,15 @@ def collect_garbage(store: Store, *, apply: bool) -> Garbage:
 
     Parameters
     ----------
-    store : an open store.
-    apply : False only counts.
+    store
+        an open store.
+    apply
+        False only counts.
 
     Returns
     -------
-    What was found (with `apply`, removed).
+    Garbage
+        What was found (with `apply`, removed).
     """
     database, blobs = store.database, BlobStore(store.database)
     if apply:
@@ -102,9 +114,12 @@ def ids_after(
 
     Parameters
     ----------
-    fields : projection.
-    query : which documents; all of them if not given.
-    length : of a batch.
+    fields
+        projection.
+    query
+        which documents; all of them if not given.
+    length
+        of a batch.
     """
     last: list[Row] = []
     while True:

@@ -28,8 +28,10 @@ class Verification:
 
     Attributes
     ----------
-    checked : how many of which: results, structures, datasets, arrays.
-    problems : one line each; empty for a whole store.
+    checked
+        how many of which: results, structures, datasets, arrays.
+    problems
+        one line each; empty for a whole store.
     """
 
     checked: Counter[str] = field(default_factory=Counter)
