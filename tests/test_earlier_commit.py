@@ -1,4 +1,4 @@
-"""What commit e87b9cb stored, exported and froze is read, verified, found and reproduced, and nothing is computed again."""
+"""What commit e87b9cb stored, exported and froze is read, found and reproduced, and nothing is computed again."""
 
 import lzma
 import shutil

@@ -1,4 +1,4 @@
-"""README's Python example runs, and what README names is there."""
+"""The Python examples of README and docs/ run, their commands are understood, and what they name is there."""
 
 import os
 import re
@@ -19,10 +19,16 @@ from esen_flows.data.labelled import LabelledStructure
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+NAMED_FILE = re.compile(r"`((?:benchmarks|models|tests|launchers|workflows|esen_flows|docs)/[\w./-]+)`")
 
 
-def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, *names: str) -> list[str]:
+    """Fenced blocks of a language, in README and docs/ or in the pages that are named."""
+    pages = [ROOT / name for name in names] or PAGES
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     return [content for name, content in fenced if name == language]
 
 
@@ -59,7 +65,7 @@ def test_the_training_flow_is_made(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_first_flow_runs(tmp_path: Path) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
-    printed = run_example(blocks("python")[0], tmp_path)
+    printed = run_example(blocks("python", "README.md")[0], tmp_path)
     verdict, frequency, unit = printed[-1].split()
     assert verdict in ("stable", "acoustic_noise")
     # SevenNet-l3i5, which labelled the training data, has the top of silicon's spectrum at 12.81 THz
@@ -73,9 +79,8 @@ def test_first_flow_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_at_once_and_submission_run(tmp_path: Path) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
-    many, submission = (block for block in blocks("python")[1:3])
-    assert "relax_many" in many
-    assert "submit(flow)" in submission
+    (many,) = blocks("python", "docs/properties.md")
+    (submission,) = blocks("python", "docs/campaigns.md")
     write(tmp_path / "candidates.extxyz", [bulk("Si", a=5.4), bulk("Ge", a=5.6)])
     printed = run_example(many + submission + "print(document)", tmp_path)
     assert "which 'esen_silicon' never saw" in printed[0]
@@ -98,8 +103,21 @@ def test_commands_are_understood() -> None:
 
 
 def test_tree_is_the_tree() -> None:
-    (tree,) = [block for block in blocks("") if "esen_flows/" in block]
+    (tree,) = [block for block in blocks("", "README.md") if "esen_flows/" in block]
     rooms = re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE)
     assert set(rooms) == {path.parent.name for path in (ROOT / "esen_flows").glob("*/__init__.py")}
     for folder in re.findall(r"^(\w+)/", tree, flags=re.MULTILINE):
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_readme_is_short() -> None:
+    assert len(README.encode()) <= 9000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    linked = [page.parent / target for target in LINK.findall(text)]
+    named = [ROOT / name for name in NAMED_FILE.findall(text)]
+    missing = [str(path) for path in linked + named if not path.exists()]
+    assert not missing
