@@ -1,4 +1,4 @@
-"""Conditions such as `kappa_300K > 10 and converged`, parsed here and nowhere else.
+"""Conditions such as `kappa_300K > 10 and converged` as MongoDB filters.
 
     condition  = and-part {"or" and-part}
     and-part   = not-part {"and" not-part}
@@ -7,66 +7,65 @@
     operand    = name | number | 'text' | true | false
     operator   = < <= > >= == = !=
 
-A result that lacks a value fulfils no comparison with it, nor its negation. What reaches MongoDB is built from the
-parsed tree: stored paths, plain values, and $and, $or, $eq, $ne, $gt, $gte, $lt, $lte.
+Python's parser finds the structure of a condition; nothing is evaluated. A result that lacks a value fulfils neither a
+comparison with that value nor its negation. A filter holds only stored paths, plain values, and $and, $or, $eq, $ne,
+$gt, $gte, $lt, $lte.
 """
 
+import ast
 import math
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from esen_flows.errors import InputError
 from esen_flows.store.queries.fields import Field, find_field
 
 LONGEST = 2000  # characters
-DEEPEST = 20  # brackets and nots within each other
+DEEPEST = 20  # nested brackets and nots
 _TOKEN = re.compile(
     r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
-    r"|(?P<text>'[^']*'|\"[^\"]*\")"
-    r"|(?P<word>[A-Za-z_]\w*)"
+    r"|(?P<text>'[^'\ud800-\udfff]*'|\"[^\"\ud800-\udfff]*\")"  # MongoDB takes no lone surrogates
+    r"|(?P<keyword>(?i:(?:and|or|not)\b))"
+    r"|(?P<boolean>(?i:(?:true|false)\b))"
+    r"|(?P<name>[A-Za-z_]\w*)"
     r"|(?P<operator><=|>=|==|!=|<|>|=)"
-    r"|(?P<bracket>[()])",
+    r"|(?P<bracket>[()])"
+    r"|(?P<unknown>(?u:\S+))",
     re.ASCII,
 )
+# Width of a token in the source that Python parses, so that the index of a node's token is its column // _WIDTH.
+_WIDTH = 4
+_HELP = "write it as: nsites < 10 and not (formula == 'SiO2' or spacegroup == 216)"
 _OPERATORS = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte", "=": "$eq", "==": "$eq", "!=": "$ne"}
 _NEGATED = {"$lt": "$gte", "$gte": "$lt", "$gt": "$lte", "$lte": "$gt", "$eq": "$ne", "$ne": "$eq"}
 _MIRRORED = {"$lt": "$gt", "$gt": "$lt", "$lte": "$gte", "$gte": "$lte", "$eq": "$eq", "$ne": "$ne"}
-_ORDERS = ("$lt", "$lte", "$gt", "$gte")
-_EQUALS = ("$eq", "$ne")
-_ALLOWED = {
-    "number": _ORDERS + _EQUALS,
-    "date": _ORDERS,
-    "text": _EQUALS,
-    "list": _EQUALS,
-    "boolean": _EQUALS,
+_ORDERS, _EQUALS = ("$lt", "$lte", "$gt", "$gte"), ("$eq", "$ne")
+# Type of a field: the operators that compare it, and what it is compared with.
+_TYPES = {
+    "number": (_ORDERS + _EQUALS, "a number"),
+    "date": (_ORDERS, "a date in quotes such as '2026-11-21'"),
+    "text": (_EQUALS, "a text in quotes"),
+    "list": (_EQUALS, "a text in quotes"),
+    "boolean": (_EQUALS, "true or false"),
 }
-_EXAMPLES = {
-    "number": "a number",
-    "date": "a date in quotes such as '2026-11-21'",
-    "text": "a text in quotes",
-    "list": "a text in quotes",
-    "boolean": "true or false",
-}
-_INT64 = 2**63
 
 
-@dataclass(frozen=True)
-class Token:
-    """A word of a condition; `position` counts from 1."""
-
-    type: Literal["number", "text", "word", "operator", "bracket", "end"]
+class _Token(NamedTuple):
+    type: str  # the name of a group of _TOKEN, or "end"
     text: str
-    position: int
+    position: int  # counted from 1
 
     @property
-    def lower(self) -> str:
-        """Keywords are read in any case; other words are not."""
-        return self.text.lower() if self.type == "word" else self.text
+    def python(self) -> str:
+        """The token in the source that Python parses, where all operands and all operators are the same."""
+        if self.type in ("keyword", "bracket"):
+            return self.text.lower()
+        return "<" if self.type == "operator" else "x"
 
-    def __str__(self) -> str:
-        return "the end" if self.type == "end" else repr(self.text[:80])
+    def fault(self, reason: str) -> InputError:
+        found = repr(self.text[:80]) if self.text else "the end"
+        return InputError(f"cannot read the condition at position {self.position} ({found}): {reason}")
 
 
 def where_filter(kind: str, condition: str) -> dict[str, Any]:
@@ -75,146 +74,125 @@ def where_filter(kind: str, condition: str) -> dict[str, Any]:
     Parameters
     ----------
     kind
-        of result, or "structures"; it decides which names exist.
+        Kind of result, or "structures"; it decides which names exist.
     condition
-        see above.
+        Condition in the language above, at most 2000 characters.
+
+    Returns
+    -------
+    dict
+        Filter for `find`.
 
     Raises
     ------
     InputError
-        it cannot be read, names what does not exist, or is too long or too deep; with the position.
+        The condition cannot be read, names a value that does not exist, or is too long or too deeply nested. The
+        message tells the position.
+
+    Examples
+    --------
+    >>> where_filter("relax", "nsites < 10 and not converged")
+    {'$and': [{'nsites': {'$lt': 10}}, {'summary.converged': {'$eq': False}}]}
+    >>> where_filter("relax", "nsites < 10 and convergd")
+    Traceback (most recent call last):
+    esen_flows.errors.InputError: cannot read the condition at position 17: ... did you mean converged? ...
     """
     if not isinstance(condition, str):
         raise InputError(f"a condition is a text such as 'nsites < 10', got a {type(condition).__name__}")
     if len(condition) > LONGEST:
         raise InputError(f"the condition has {len(condition)} characters, more than {LONGEST}; ask in several queries")
-    return _Parser(kind, _tokens(condition)).parse()
+    tokens = [_Token(match.lastgroup or "", match.group(), match.start() + 1) for match in _TOKEN.finditer(condition)]
+    _check_sequence(tokens)
+    source = "".join(token.python.ljust(_WIDTH) for token in tokens)
+    tokens.append(_Token("end", "", len(condition) + 1))
+    try:
+        tree = ast.parse(source, mode="eval")
+    except SyntaxError as error:
+        # The offset counts from 1; at the end of the source it is 0, which gives the last token.
+        raise tokens[((error.offset or 0) - 1) // _WIDTH].fault(f"{error.msg}; {_HELP}") from None
+    return _FilterBuilder(kind, tokens).build(tree.body, negated=False)
 
 
-def _tokens(condition: str) -> list[Token]:
-    tokens: list[Token] = []
-    position = 0
-    while True:
-        position += len(condition[position:]) - len(condition[position:].lstrip())
-        if position == len(condition):
-            return [*tokens, Token("end", "", position + 1)]
-        match = _TOKEN.match(condition, position)
-        if match is None:
-            raise InputError(
-                f"cannot read the condition at position {position + 1}: {condition[position : position + 20]!r}; "
-                "write it as: nsites < 10 and not (formula == 'SiO2' or spacegroup == 216)"
-            )
-        tokens.append(Token(match.lastgroup, match.group(), position + 1))  # type: ignore[arg-type]
-        position = match.end()
+def _check_sequence(tokens: list[_Token]) -> None:
+    """Refuse unknown characters, calls, and nesting that is too deep for Python's recursive parser."""
+    depth, outer = 0, [0]  # depth of this token, and at the start of every open bracket
+    before = ""
+    for token in tokens:
+        word = token.python
+        if token.type == "unknown" or (before in ("x", ")") and word in ("x", "(", "not")):
+            raise token.fault(_HELP)
+        if word in ("(", "not"):
+            depth += 1
+        if depth > DEEPEST:
+            raise token.fault(f"more than {DEEPEST} nested brackets and nots")
+        if word == "(":
+            outer.append(depth)
+        elif word in (")", "and", "or"):  # these end the nots before them
+            outer = (outer[:-1] or [0]) if word == ")" else outer
+            depth = outer[-1]
+        before = word
 
 
-class _Parser:
-    """Recursive descent; a `not` is pushed down to the comparisons, so the filter holds no negation."""
+class _FilterBuilder:
+    """Turns a syntax tree into a filter. A `not` moves down to the comparisons, so a filter has no negation."""
 
-    def __init__(self, kind: str, tokens: list[Token]) -> None:
+    def __init__(self, kind: str, tokens: list[_Token]) -> None:
         self._kind = kind
         self._tokens = tokens
-        self._next = 0
 
-    def parse(self) -> dict[str, Any]:
-        condition = self._or(negated=False, depth=0)
-        if self._token.type != "end":
-            raise _fault(self._token, "expected 'and', 'or' or the end")
-        return condition
-
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> Token:
-        self._next += 1
-        return self._tokens[self._next - 1]
-
-    def _or(self, negated: bool, depth: int) -> dict[str, Any]:
-        parts = [self._and(negated, depth)]
-        while self._token.lower == "or":
-            self._take()
-            parts.append(self._and(negated, depth))
-        return _joined("$and" if negated else "$or", parts)
-
-    def _and(self, negated: bool, depth: int) -> dict[str, Any]:
-        parts = [self._not(negated, depth)]
-        while self._token.lower == "and":
-            self._take()
-            parts.append(self._not(negated, depth))
+    def build(self, node: ast.expr, negated: bool) -> dict[str, Any]:
+        if isinstance(node, ast.BoolOp):
+            operator = "$or" if isinstance(node.op, ast.Or) != negated else "$and"
+            return _joined(operator, [self.build(part, negated) for part in node.values])
+        if isinstance(node, ast.UnaryOp):
+            return self.build(node.operand, not negated)
+        last = node.comparators[-1] if isinstance(node, ast.Compare) else node
+        tokens = self._tokens[node.col_offset // _WIDTH : last.col_offset // _WIDTH + 1]
+        for token in tokens:
+            if token.type == "bracket":
+                raise token.fault(f"brackets are around conditions; {_HELP}")
+        if len(tokens) == 1:
+            return self._bare(tokens[0], negated)
+        triples = zip(tokens[::2], tokens[1::2], tokens[2::2], strict=False)
+        parts = [self._compare(left, sign, right, negated) for left, sign, right in triples]
         return _joined("$or" if negated else "$and", parts)
 
-    def _not(self, negated: bool, depth: int) -> dict[str, Any]:
-        if depth > DEEPEST:
-            raise _fault(self._token, f"more than {DEEPEST} brackets and nots within each other")
-        if self._token.lower == "not":
-            self._take()
-            return self._not(not negated, depth + 1)
-        if self._token.text != "(":
-            return self._comparison(negated)
-        opening = self._take()
-        inside = self._or(negated, depth + 1)
-        if self._token.text != ")":
-            raise _fault(self._token, f"the bracket of position {opening.position} is not closed: expected ')'")
-        self._take()
-        return inside
-
-    def _comparison(self, negated: bool) -> dict[str, Any]:
-        left = self._operand()
-        if self._token.type != "operator":
-            return self._bare(left, negated)
-        parts = []
-        while self._token.type == "operator":
-            operator, right = self._take(), self._operand()
-            parts.append(self._compare(left, _OPERATORS[operator.text], right, negated))
-            left = right
-        return _joined("$or" if negated else "$and", parts)
-
-    def _operand(self) -> Token:
-        token = self._token
-        if token.type not in ("number", "text", "word") or token.lower in ("and", "or", "not"):
-            raise _fault(token, "expected a name, a number or a text in quotes")
-        return self._take()
-
-    def _bare(self, name: Token, negated: bool) -> dict[str, Any]:
-        if not _is_name(name):
-            raise _fault(name, "a value alone is no condition: expected a comparison with a name")
+    def _bare(self, name: _Token, negated: bool) -> dict[str, Any]:
+        if name.type != "name":
+            raise name.fault("a value alone is no condition: expected a comparison with a name")
         field = self._field(name)
         if field.type != "boolean":
-            raise _fault(name, f"{name.text} is a {field.type}, not true or false: expected a comparison")
+            raise name.fault(f"{name.text} is a {field.type}, not true or false: expected a comparison")
         return _leaf(field, "$eq", not negated)
 
-    def _compare(self, left: Token, operator: str, right: Token, negated: bool) -> dict[str, Any]:
-        if _is_name(left) == _is_name(right):
-            raise _fault(right, "a comparison is between a name and a value (texts are in quotes)")
-        name, literal = (left, right) if _is_name(left) else (right, left)
-        if name is right:
-            operator = _MIRRORED[operator]
+    def _compare(self, left: _Token, sign: _Token, right: _Token, negated: bool) -> dict[str, Any]:
+        name, literal, operator = left, right, _OPERATORS[sign.text]
+        if right.type == "name":
+            name, literal, operator = right, left, _MIRRORED[operator]
+        if name.type != "name" or literal.type == "name":
+            raise right.fault("a comparison is between a name and a value (texts are in quotes)")
         field = self._field(name)
-        if operator not in _ALLOWED[field.type]:
-            known = " ".join(sign for sign, name_ in _OPERATORS.items() if name_ in _ALLOWED[field.type])
-            raise _fault(name, f"{name.text} is a {field.type}; it can be compared by {known}")
+        allowed, _ = _TYPES[field.type]
+        if operator not in allowed:
+            known = " ".join(text for text, name_ in _OPERATORS.items() if name_ in allowed)
+            raise name.fault(f"{name.text} is a {field.type}; it can be compared by {known}")
         return _leaf(field, _NEGATED[operator] if negated else operator, _value(name, field, literal))
 
-    def _field(self, name: Token) -> Field:
+    def _field(self, name: _Token) -> Field:
         try:
             return find_field(self._kind, name.text)
         except InputError as error:
             raise InputError(f"cannot read the condition at position {name.position}: {error}") from None
 
 
-def _is_name(token: Token) -> bool:
-    return token.type == "word" and token.lower not in ("true", "false")
-
-
-def _value(name: Token, field: Field, literal: Token) -> Any:
-    """A literal as the plain value that is stored."""
-    found = {"number": "number", "text": "text", "word": "boolean"}[literal.type]
-    if found != {"number": "number", "boolean": "boolean"}.get(field.type, "text"):
-        raise _fault(literal, f"{name.text} is compared with {_EXAMPLES[field.type]}")
-    if found == "boolean":
-        return literal.lower == "true"
-    if found == "number":
+def _value(name: _Token, field: Field, literal: _Token) -> Any:
+    """The value of a literal as it is stored."""
+    expected = f"{name.text} is compared with {_TYPES[field.type][1]}"
+    if literal.type != (field.type if field.type in ("number", "boolean") else "text"):
+        raise literal.fault(expected)
+    if literal.type == "boolean":
+        return literal.text.lower() == "true"
+    if literal.type == "number":
         return _number(literal)
     text = literal.text[1:-1]
     try:
@@ -223,29 +201,27 @@ def _value(name: Token, field: Field, literal: Token) -> Any:
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
         return field.canonical(text) if field.canonical else text
     except (ValueError, OverflowError) as error:
-        reason = str(error) if isinstance(error, InputError) else f"{name.text} is compared with {_EXAMPLES['date']}"
-        raise _fault(literal, reason) from None
+        raise literal.fault(str(error)[:300] if isinstance(error, InputError) else expected) from None
 
 
-def _number(literal: Token) -> int | float:
+def _number(literal: _Token) -> int | float:
     value = float(literal.text)
     if not math.isfinite(value):
-        raise _fault(literal, "the number is too large")
-    if re.fullmatch(r"[+-]?\d+", literal.text) and abs(value) < _INT64:
-        return int(literal.text)
-    return value
+        raise literal.fault("the number is too large")
+    whole = literal.text.lstrip("+-").isdecimal() and abs(value) < 2**63  # integers of BSON have 64 bits
+    return int(literal.text) if whole else value
 
 
 def _leaf(field: Field, operator: str, value: Any) -> dict[str, Any]:
     if field.type == "boolean":
-        # Two values: not equal is equal to the other one, and an index can look for it.
+        # Of two values, not equal means equal to the other one, which an index can look up.
         wanted = value if operator == "$eq" else not value
         operator, value = "$eq", wanted
         if field.true_text is not None:
             operator, value = ("$eq" if wanted else "$ne"), field.true_text
     parts: list[dict[str, Any]] = [{field.path: {operator: value}}]
     if operator == "$ne":
-        parts.append({field.path: {"$ne": None}})  # what is not there is not different either
+        parts.append({field.path: {"$ne": None}})  # a missing value is not a different one
     if field.only_if is not None:
         parts.append({field.only_if[0]: {"$eq": field.only_if[1]}})
     return _joined("$and", parts)
@@ -253,7 +229,3 @@ def _leaf(field: Field, operator: str, value: Any) -> dict[str, Any]:
 
 def _joined(operator: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
     return parts[0] if len(parts) == 1 else {operator: parts}
-
-
-def _fault(token: Token, what: str) -> InputError:
-    return InputError(f"cannot read the condition at position {token.position} ({token}): {what}")
