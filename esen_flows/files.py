@@ -23,7 +23,8 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     path
         File to write; its folder has to exist.
     durable
-        Whether the content is on the disk before the file takes its name, so that it survives a power failure.
+        Whether the content is on the disk before the file takes its name, and the name before the block is left, so
+        that the file survives a power failure.
 
     Yields
     ------
@@ -53,9 +54,31 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: without that a power failure may undo a new name.
+
+    Parameters
+    ----------
+    folder
+        Folder in which a file or folder was made, renamed or removed.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or cannot be read.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of_file(path: Path) -> str:

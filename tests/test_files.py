@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ def test_the_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_durable_file_and_its_name_are_on_the_disk_when_the_block_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with written_whole(tmp_path / "mark", durable=True) as temporary:
+        temporary.write_text("new")
+    assert synced == [str(temporary), str(tmp_path)]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
