@@ -19,8 +19,8 @@ from torch import Tensor
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.inert_pickle import Record, plain, read_torch_file
 from esen_flows.forcefield.published import build, is_constant, strip_prefixes
+from esen_flows.forcefield.safe_checkpoint import Record, plain, read_torch_file
 
 # What older files call the two targets.
 _TARGETS = {"target": "energy", "grad_target": "forces"}
