@@ -1,20 +1,22 @@
-"""Published checkpoint files, of both generations, as native ones.
+"""Published checkpoint files, of both generations, read as native checkpoints.
 
 First generation: a dict with state_dict, config, normalizers, elementrefs and, in files of a training, ema. Second
-generation: a record with model_config, model_state_dict, ema_state_dict and tasks_config. Nothing in them is run.
+generation: an object with model_config, model_state_dict, ema_state_dict and tasks_config. Nothing in them is executed.
 
-Open for the second generation, until somebody holds a published file: the names inside of tasks_config (here: name,
-property, normalizer.mean and rmsd, element_references.element_references), what the tables of charge and spin are
-called (here: one weight at or below charge_embedding and spin_embedding), the formulas of the other two ways in which
-charge and spin can enter (pos_emb, lin_emb), and the dataset embedding; files with these are refused by name.
+Nobody here has a published file of the second generation. Not verified are therefore the names inside of tasks_config
+(here: name, property, normalizer.mean and rmsd, element_references.element_references) and the names of the tables of
+charge and spin (here: one weight at or below charge_embedding and spin_embedding). Not known are the formulas of the
+other two embeddings of charge and spin (pos_emb, lin_emb) and the dataset embedding: files with these are refused, and
+the message names what they have.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from esen_flows.errors import ModelError
@@ -22,29 +24,30 @@ from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.published import build, is_constant, strip_prefixes
 from esen_flows.forcefield.safe_checkpoint import Record, plain, read_torch_file
 
-# What older files call the two targets.
-_TARGETS = {"target": "energy", "grad_target": "forces"}
+_TARGETS = {"target": "energy", "grad_target": "forces"}  # names of the two targets in older files
 RELATIVE_TOLERANCE = 1e-6  # between scales that have to be the same number
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a published file says, as plain values.
+    """Content of a published file, as plain values.
 
     Attributes
     ----------
     generation
         1 or 2.
     state
-        published names.
+        Tensors by their published names.
     weights
-        "ema" (moving average) or "model".
+        Which weights these are: "ema" (moving average) or "model".
     options
-        the backbone's configuration.
+        Configuration of the backbone.
     normalizers
-        {target: (mean, rmsd)}.
+        (mean, rmsd) of each target, in eV and Angstrom.
     references_ev
-        by atomic number; None where the file has none.
+        Energy of each element in eV, by atomic number; None where the file has none.
+    notes
+        Further entries for the record of the conversion.
     """
 
     generation: int
@@ -64,69 +67,71 @@ def read_published(
     elements: Sequence[int] | None = None,
     task: str | None = None,
 ) -> Checkpoint:
-    """A published file as a native checkpoint in eV.
+    """Read a published file as a native checkpoint in eV.
 
     Parameters
     ----------
+    path
+        File as its publishers distribute it.
     options
-        backbone options that the file does not say, such as {"use_envelope": True}; they may not contradict it.
+        Backbone options that the file does not hold, such as {"use_envelope": True}; they may not contradict it.
     ignore
-        backbone options of the file that do not matter for evaluation.
+        Names of backbone options of the file that do not matter for evaluation.
     elements
-        atomic numbers seen in training; default: those with a reference energy.
+        Atomic numbers seen in training; default: those with a reference energy.
     task
-        whose normaliser and references to take from a file of several tasks.
+        Task whose normaliser and references to take from a file of several tasks.
+
+    Returns
+    -------
+    Checkpoint
+        Network, scale and reference energies, with a record of the conversion.
 
     Raises
     ------
     ModelError
-        not such a file, a hostile one, weights that do not make a network, or scales that contradict each
-        other; the message says which.
+        The file is not a published checkpoint, is hostile, its weights do not make a network, or its scales contradict
+        each other; the message says which.
     """
     content = read_torch_file(path)
     try:
         published = _first_generation(content, task) if isinstance(content, dict) else _second_generation(content, task)
         given = {name: value for name, value in published.options.items() if name not in ignore}
         for name, value in (options or {}).items():
-            if name in given and given[name] != value:
+            if given.setdefault(name, value) != value:
                 raise ModelError(f"the file says {name} = {given[name]!r}, you say {value!r}")
-        given.update(options or {})
         network = build(published.state, given)
         scale, offset = _one_scale(published.normalizers, network.config.direct_forces)
-        references = published.references_ev or {}
-        known = sorted(set(elements or [number for number, energy in references.items() if energy != 0.0]))
-        if not known:
-            raise ModelError("the file has no element references, which tell the elements it knows: give elements")
-        too_heavy = [z for z in known if not 0 < z < network.config.max_num_elements]
-        if too_heavy:
-            raise ModelError(
-                f"atomic numbers {too_heavy} are beyond the {network.config.max_num_elements} of the network"
-            )
-        if references and (lacking := [z for z in known if not references.get(z)]):
-            raise ModelError(f"the file has no reference energy for atomic numbers {lacking}")
+        references = _known_references(published.references_ev or {}, elements, network.config.max_num_elements)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{path} is not laid out like a published checkpoint: {type(error).__name__} {error}"
         ) from error
-    training = {
-        "converted_from": {
-            "file": Path(path).name,
-            "generation": published.generation,
-            "weights": published.weights,
-            "options": {name: value for name, value in given.items() if _is_plain(value)},
-            **published.notes,
-        }
+    converted_from = {
+        "file": Path(path).name,
+        "generation": published.generation,
+        "weights": published.weights,
+        "options": {name: value for name, value in given.items() if isinstance(value, bool | int | float | str | None)},
+        **published.notes,
     }
-    return Checkpoint(
-        network,
-        scale,
-        {number: references.get(number, 0.0) for number in known},
-        tuple(known),
-        training,
-        energy_offset_ev=offset,
-    )
+    training = {"converted_from": converted_from}
+    return Checkpoint(network, scale, references, tuple(references), training, energy_offset_ev=offset)
+
+
+def _known_references(
+    references: Mapping[int, float], elements: Sequence[int] | None, max_num_elements: int
+) -> dict[int, float]:
+    """Reference energy in eV of each element seen in training, in the order of atomic numbers."""
+    known = sorted(set(elements or [number for number, energy in references.items() if energy != 0.0]))
+    if not known:
+        raise ModelError("the file has no element references, which tell the elements it knows: give elements")
+    if too_heavy := [z for z in known if not 0 < z < max_num_elements]:
+        raise ModelError(f"atomic numbers {too_heavy} are beyond the {max_num_elements} of the network")
+    if references and (lacking := [z for z in known if not references.get(z)]):
+        raise ModelError(f"the file has no reference energy for atomic numbers {lacking}")
+    return {number: references.get(number, 0.0) for number in known}
 
 
 def _first_generation(content: Mapping[str, Any], task: str | None) -> Published:
@@ -134,28 +139,22 @@ def _first_generation(content: Mapping[str, Any], task: str | None) -> Published
         raise ModelError(f"the file is of the first generation, which has no tasks; leave out task {task!r}")
     if "state_dict" not in content:
         raise ModelError(f"no state_dict in the file; it has {', '.join(map(str, list(content)[:8]))}")
-    state = strip_prefixes(_tensors(content["state_dict"]))
-    weights = "model"
-    shadow = plain(content["ema"]).get("shadow_params") if content.get("ema") is not None else None
+    state, weights = strip_prefixes(_tensors(content["state_dict"])), "model"
+    shadow = (content.get("ema") or {}).get("shadow_params")
     if shadow is not None:
         state, weights = _with_average(state, shadow), "ema"
     config = plain(content.get("config") or {})
-    options = (config.get("model") or {}).get("backbone") or {} if isinstance(config, dict) else {}
-    for name, head in ((config.get("model") or {}).get("heads") or {}).items() if isinstance(config, dict) else ():
+    model = (config.get("model") or {}) if isinstance(config, dict) else {}
+    for name, head in (model.get("heads") or {}).items():
         if isinstance(head, dict) and head.get("reduce", "sum") != "sum":
             raise ModelError(f"head {name} reduces by {head['reduce']!r}: its energy is not a sum over atoms")
     normalizers = {
         _TARGETS.get(name, name): (_number(value.get("mean", 0.0)), _number(value.get("rmsd", value.get("std", 1.0))))
         for name, value in (content.get("normalizers") or {}).items()
     }
-    references = _energy_entry(content.get("elementrefs") or {})
-    if references is not None:
-        references = references["element_references"]
-    return Published(1, state, weights, dict(options), normalizers, _references(references))
-
-
-def _energy_entry(entries: Mapping[str, Any]) -> Any:
-    return next((value for name, value in entries.items() if _TARGETS.get(name, name) == "energy"), None)
+    tables = {_TARGETS.get(name, name): table for name, table in (content.get("elementrefs") or {}).items()}
+    references = tables["energy"]["element_references"] if "energy" in tables else None
+    return Published(1, state, weights, dict(model.get("backbone") or {}), normalizers, _references(references))
 
 
 def _second_generation(content: Any, task: str | None) -> Published:
@@ -163,39 +162,34 @@ def _second_generation(content: Any, task: str | None) -> Published:
     if "model_config" not in fields or "model_state_dict" not in fields:
         what = content.path if isinstance(content, Record) else type(content).__name__
         raise ModelError(f"the file holds {what}, neither of the two layouts of published checkpoints")
-    state, weights = fields.get("ema_state_dict"), "ema"
-    if not state:
-        state, weights = fields["model_state_dict"], "model"
-    state = strip_prefixes({name: value for name, value in _tensors(state).items() if name != "n_averaged"})
-    config = plain(fields["model_config"])
-    options = {"use_envelope": True, **(config.get("backbone") or {})}
+    averaged = fields.get("ema_state_dict")
+    state = _tensors(averaged or fields["model_state_dict"])
+    state = strip_prefixes({name: value for name, value in state.items() if name != "n_averaged"})
+    # The envelope is always on in the second generation, whose configurations do not name it.
+    options = {"use_envelope": True, **(plain(fields["model_config"]).get("backbone") or {})}
     normalizers: dict[str, tuple[float, float]] = {}
     references, names = None, set[str]()
-    for item in plain(fields.get("tasks_config") or []):
-        entry = plain(item.fields) if isinstance(item, Record) else item
+    for entry in plain(fields.get("tasks_config") or []):
         name, quantity = str(entry.get("name", "")), str(entry.get("property", ""))
         names.add(name)
         if task is not None and not name.startswith(task):
             continue
         if quantity in normalizers:
             raise ModelError(f"the file has several tasks for {quantity}: give task, such as {name.split('_')[0]!r}")
-        normalizer = _fields_of(entry.get("normalizer") or {})
+        normalizer = entry.get("normalizer") or {}
         normalizers[quantity] = (_number(normalizer.get("mean", 0.0)), _number(normalizer.get("rmsd", 1.0)))
         if quantity == "energy" and entry.get("element_references"):
-            references = _fields_of(entry["element_references"])["element_references"]
+            references = entry["element_references"]["element_references"]
     if task is not None and not normalizers:
         raise ModelError(f"the file has no task {task!r}; it has {', '.join(sorted(names)) or 'none'}")
+    weights = "ema" if averaged else "model"
     return Published(2, state, weights, options, normalizers, _references(references), {"task": task})
-
-
-def _fields_of(value: Any) -> dict[str, Any]:
-    return plain(value.fields) if isinstance(value, Record) else value
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError("its state dict holds something that is not a tensor")
-    return dict(state)
+    return {name: value.detach() for name, value in state.items()}
 
 
 def _with_average(state: Mapping[str, Tensor], shadow: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -207,51 +201,35 @@ def _with_average(state: Mapping[str, Tensor], shadow: Sequence[Tensor]) -> dict
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, Tensor):
-        value = value.double().reshape(-1).tolist()
-    value = plain(value)
-    if isinstance(value, list):
-        if len(value) != 1:
-            raise ModelError(f"a normaliser of {len(value)} numbers, one is needed")
-        value = value[0]
-    return float(value)
+    numbers = np.ravel(plain(value))
+    if len(numbers) != 1:
+        raise ModelError(f"a normaliser of {len(numbers)} numbers, one is needed")
+    return float(numbers[0])
 
 
 def _references(values: Any) -> dict[int, float] | None:
     if values is None:
         return None
-    if isinstance(values, Tensor):
-        values = values.double().reshape(-1).tolist()
     values = plain(values)
-    if isinstance(values, list):
-        values = dict(enumerate(values))
-    numbers = {int(z): float(energy) for z, energy in values.items()}
-    if not all(torch.isfinite(torch.tensor(list(numbers.values())))):
+    entries = values.items() if isinstance(values, dict) else enumerate(np.ravel(values))
+    numbers = {int(z): float(energy) for z, energy in entries}
+    if not all(map(math.isfinite, numbers.values())):
         raise ModelError("element references hold NaN or infinity")
     return numbers
 
 
 def _one_scale(normalizers: Mapping[str, tuple[float, float]], direct: bool) -> tuple[float, float]:
-    """The factor for energy, forces and stress, and the energy to add to each structure.
+    """The one factor of energy, forces and stress, and the energy to add to each structure, both in eV.
 
-    Raises
-    ------
-    ModelError
-        several factors, a force or stress that is shifted, or a factor that is none.
+    One factor is needed because forces and stress of other factors are not derivatives of the energy.
     """
     mean, scale = normalizers.get("energy", (0.0, 1.0))
     if not scale > 0 or scale == float("inf") or not abs(mean) < float("inf"):
         raise ModelError(f"the energy normaliser has mean {mean} and scale {scale}")
     for name, (shift, factor) in normalizers.items():
-        if name == "energy":
-            continue
-        if shift != 0.0 or abs(factor - scale) > RELATIVE_TOLERANCE * scale:
+        if name != "energy" and (shift != 0.0 or abs(factor - scale) > RELATIVE_TOLERANCE * scale):
             why = "one scale is needed for all outputs" if direct else "then forces are not the gradient of the energy"
             raise ModelError(f"normalisers disagree: energy x {scale}, {name} x {factor} + {shift}; {why}")
     if "forces" not in normalizers and scale != 1.0 and not direct:
         raise ModelError(f"the energy is scaled by {scale} and the forces by nothing: they are not its gradient")
     return scale, mean
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)

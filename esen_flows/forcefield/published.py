@@ -1,7 +1,7 @@
-"""Published eSEN state dicts: their names, shapes and configurations in ours.
+"""Published eSEN state dicts: networks of ours from their names, shapes and configurations.
 
-Knows names only; `forcefield.converted` reads the files. Source of names and rules: listings of the published models'
-state dicts and configurations.
+Files are read by `forcefield.converted`. The names and rules here come from listings of the published models' state
+dicts and configurations.
 """
 
 import re
@@ -19,28 +19,17 @@ from esen_flows.network.esen import ESEN, MAX_CHARGE, MAX_SPIN
 from esen_flows.network.harmonics import spherical_harmonics
 from esen_flows.network.norms import degree_index
 
-# Ours, where it differs from the published name of an option.
+# Published names of options that have another name here.
 _OPTIONS = {"cutoff": "cutoff_angstrom", "chg_spin_emb_type": "charge_spin_embedding"}
-# What published configurations say and a trained network does not depend on.
+# Options of published configurations that a trained network does not depend on.
 _IGNORED = {
-    "model",
-    "otf_graph",
-    "regress_forces",
-    "regress_stress",
-    "use_pbc",
-    "use_pbc_single",
-    "edge_chunk_size",
-    "activation_checkpointing",
-    "activation_checkpoint",
-    "always_use_pbc",
-    "use_dataset_embedding",
-    "dataset_list",
-    "dataset_emb_grad",
-    "cs_emb_grad",
+    *("model", "otf_graph", "regress_forces", "regress_stress", "use_pbc", "use_pbc_single", "always_use_pbc"),
+    *("edge_chunk_size", "activation_checkpointing", "activation_checkpoint"),
+    *("use_dataset_embedding", "dataset_list", "dataset_emb_grad", "cs_emb_grad"),
 }
 _LARGEST = {"lmax": 11, "num_layers": 100}  # published tables of rotations end at degree 11
-NOT_IN_THE_SHAPES = ("use_envelope", "max_neighbors", "grid_resolution")
-# The table sits on the embedding itself or one level below it.
+_NOT_IN_THE_SHAPES = ("use_envelope", "max_neighbors", "grid_resolution")
+# The table is the weight of the embedding itself or of a module one level below it.
 _TABLE = re.compile(r"backbone\.(charge|spin)_embedding\.(?:\w+\.)?weight$")
 _HEAD_PARTS = {
     "energy_block": "energy_block",
@@ -53,25 +42,30 @@ _HEAD_PARTS = {
 
 
 def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> ESEN:
-    """The network of a published state dict, weights in place.
+    """Network of a published state dict, with its weights.
 
     Parameters
     ----------
     state
-        published names ("backbone.*", "output_heads.*", with or without "module." before them).
+        Tensors by published names ("backbone.*", "output_heads.*", with or without "module." before them).
     options
-        the published backbone configuration. Sizes are read from the shapes and must agree with it; what the
-        shapes do not tell has to be here.
+        Published backbone configuration. Sizes are read from the shapes and have to agree with it. Options that do
+        not show in the shapes have to be given here.
+
+    Returns
+    -------
+    ESEN
+        Network in float32.
 
     Raises
     ------
     ModelError
-        unknown names, options or shapes, buffers of another convention, a contradiction, or an option that
-        has to be given.
+        Names, options or shapes are unknown, buffers are of another convention, configuration and weights contradict
+        each other, or an option is missing.
     """
     state = strip_prefixes(state)
     config = infer_config(state, options or {})
-    check_buffers(state, config)
+    _check_buffers(state, config)
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         if not is_constant(name) and tensors.setdefault(_native_name(name), value) is not value:
@@ -90,12 +84,22 @@ def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None)
 
 
 def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without leading "module." (one per wrapper of a distributed training).
+    """Remove the leading "module." of names (one per wrapper of a distributed training).
+
+    Parameters
+    ----------
+    state
+        Tensors by published names.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The same tensors by the names without prefix.
 
     Raises
     ------
     ModelError
-        two names become one.
+        Two names become the same.
     """
     stripped = {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}
     if len(stripped) != len(state):
@@ -104,12 +108,24 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESENConfig:
-    """Sizes and options from names and shapes, the rest from `options`.
+    """Configuration of a published state dict: from its names and shapes, and the rest from `options`.
+
+    Parameters
+    ----------
+    state
+        Tensors by published names, without prefixes.
+    options
+        Published backbone configuration.
+
+    Returns
+    -------
+    ESENConfig
+        Configuration in our names.
 
     Raises
     ------
     ModelError
-        see `build`.
+        An option is unknown, missing, or contradicts the shapes.
     """
     known = {field.name for field in fields(ESENConfig)}
     given = {_OPTIONS.get(name, name): value for name, value in options.items() if name not in _IGNORED}
@@ -118,13 +134,16 @@ def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESE
     limit = given.get("max_neighbors")
     if isinstance(limit, int) and not isinstance(limit, bool) and limit <= 0:
         given["max_neighbors"] = None
-    found = _from_shapes(state)
-    for name, largest in _LARGEST.items():  # tables for a degree of a million would fill the memory
+    try:
+        found = _from_shapes(state)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise ModelError(f"the weights are not those of an eSEN: {error} is missing or has another rank") from error
+    for name, largest in _LARGEST.items():  # the tables of degree 1,000,000 would fill the memory
         if found[name] > largest:
             raise ModelError(f"the weights say {name} = {found[name]}; no published model has more than {largest}")
     if "cutoff_angstrom" not in found and "cutoff_angstrom" not in given:
         raise ModelError("the shapes do not tell the cutoff of this file: give cutoff")
-    needed = NOT_IN_THE_SHAPES if {found["act_type"], found["mlp_type"]} & {"s2", "grid"} else NOT_IN_THE_SHAPES[:2]
+    needed = _NOT_IN_THE_SHAPES if {found["act_type"], found["mlp_type"]} & {"s2", "grid"} else _NOT_IN_THE_SHAPES[:2]
     if missing := [name for name in needed if name not in given]:
         raise ModelError(f"the shapes of the weights do not tell {', '.join(missing)}: give them")
     for name, value in found.items():
@@ -138,45 +157,29 @@ def infer_config(state: Mapping[str, Tensor], options: Mapping[str, Any]) -> ESE
 
 
 def _from_shapes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    try:
-        return _sizes(state) | _kinds(state)
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise ModelError(f"the weights are not those of an eSEN: {error} is missing or has another rank") from error
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    max_num_elements, channels = state["backbone.sphere_embedding.weight"].shape
-    convolution = "backbone.blocks.0.edge_wise.so2_conv_{}.so2_m_conv.{}.fc.weight"
-    mmax = sum(1 for m in range(100) if convolution.format(1, m) in state)
-    rows = state["backbone.edge_degree_embedding.rad_func.net.6.weight"].shape[0] // channels
-    values: dict[str, Any] = {
-        "num_layers": len({name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}),
-        "lmax": rows - 1,
-        "mmax": mmax,
-        "sphere_channels": channels,
-        "hidden_channels": state["backbone.blocks.0.edge_wise.so2_conv_2.fc_m0.weight"].shape[1] // rows,
-        "edge_channels": state["backbone.source_embedding.weight"].shape[1],
-        "max_num_elements": max_num_elements,
-    }
-    first = state["backbone.edge_degree_embedding.rad_func.net.0.weight"].shape[1]
-    values["num_distance_basis"] = first - 2 * values["edge_channels"]
-    offset = state.get("backbone.distance_expansion.offset")
-    if offset is not None:
-        values["cutoff_angstrom"] = float(offset[-1])
-    return values
-
-
-def _kinds(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Options of the configuration that show in the names and shapes of the weights."""
     block = "backbone.blocks.0."
-    channels = state["backbone.sphere_embedding.weight"].shape[1]
+    max_num_elements, channels = state["backbone.sphere_embedding.weight"].shape
+    edge_channels = state["backbone.source_embedding.weight"].shape[1]
+    rows = state["backbone.edge_degree_embedding.rad_func.net.6.weight"].shape[0] // channels
+    radial = state["backbone.edge_degree_embedding.rad_func.net.0.weight"].shape[1]
+    outputs = state[block + "edge_wise.so2_conv_2.so2_m_conv.0.fc.weight"].shape[0]
+    stress = next((value for name, value in state.items() if name.endswith(".xedge_layer_norm.weight")), None)
     if "backbone.norm.norm_l0.weight" in state:
         norm = "layer_norm_sh"
     else:
         norm = "rms_norm_sh" if "backbone.norm.balance_degree_weight" in state else "layer_norm"
-    rows = state["backbone.edge_degree_embedding.rad_func.net.6.weight"].shape[0] // channels
-    outputs = state[block + "edge_wise.so2_conv_2.so2_m_conv.0.fc.weight"].shape[0]
-    stress = next((value for name, value in state.items() if name.endswith(".xedge_layer_norm.weight")), None)
+    offset = state.get("backbone.distance_expansion.offset")
     return {
+        "num_layers": len({name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}),
+        "lmax": rows - 1,
+        "mmax": sum(f"{block}edge_wise.so2_conv_1.so2_m_conv.{m}.fc.weight" in state for m in range(100)),
+        "sphere_channels": channels,
+        "hidden_channels": state[block + "edge_wise.so2_conv_2.fc_m0.weight"].shape[1] // rows,
+        "edge_channels": edge_channels,
+        "max_num_elements": max_num_elements,
+        "num_distance_basis": radial - 2 * edge_channels,
+        **({} if offset is None else {"cutoff_angstrom": float(offset[-1])}),
         "distance_function": "bessel" if "backbone.distance_expansion.rbf.frequencies" in state else "gaussian",
         "norm_type": norm,
         "act_type": "gate" if block + "edge_wise.act.expand_index" in state else "s2",
@@ -190,7 +193,7 @@ def _kinds(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _charge_spin(state: Mapping[str, Tensor]) -> str:
-    """ "rand_emb" where charge and spin have tables, "none" where they have nothing."""
+    """Kind of the embedding of charge and spin: "rand_emb" (two tables), or "none"."""
     channels = state["backbone.sphere_embedding.weight"].shape[1]
     tables = {name: tuple(value.shape) for name, value in state.items() if _TABLE.match(name)}
     mixing = state.get("backbone.mix_csd.weight")
@@ -207,7 +210,18 @@ def _charge_spin(state: Mapping[str, Tensor]) -> str:
 
 
 def is_constant(name: str) -> bool:
-    """Whether a published name is a constant of the architecture and not a weight."""
+    """Whether a published name is that of a constant of the architecture, which is no weight.
+
+    Parameters
+    ----------
+    name
+        Published name of a tensor.
+
+    Returns
+    -------
+    bool
+        True for rotation constants, index tables and balance weights.
+    """
     last = name.split(".")[-1]
     return last.startswith("Jd_") or last in ("expand_index", "balance_degree_weight")
 
@@ -236,14 +250,8 @@ def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, t
             raise ModelError(f"{name} has shape {found[name]}, the other weights ask for {shape}")
 
 
-def check_buffers(state: Mapping[str, Tensor], config: ESENConfig) -> None:
-    """Refuse stored constants of another convention than ours.
-
-    Raises
-    ------
-    ModelError
-        naming the buffer.
-    """
+def _check_buffers(state: Mapping[str, Tensor], config: ESENConfig) -> None:
+    """Refuse stored constants of another convention than ours."""
     for name, value in state.items():
         if not is_constant(name):
             continue
@@ -254,7 +262,25 @@ def check_buffers(state: Mapping[str, Tensor], config: ESENConfig) -> None:
 
 
 def expected_constant(name: str, config: ESENConfig) -> np.ndarray:
-    """The constant that eSEN has under a published name."""
+    """Constant of the architecture under a published name.
+
+    Parameters
+    ----------
+    name
+        Published name for which `is_constant` holds.
+    config
+        Configuration of the network.
+
+    Returns
+    -------
+    np.ndarray
+        Values of the constant.
+
+    Raises
+    ------
+    ModelError
+        The constant is of a degree above lmax.
+    """
     parts = name.split(".")
     if parts[-1].startswith("Jd_"):
         degree = int(parts[-1].removeprefix("Jd_"))
@@ -273,7 +299,7 @@ def expected_constant(name: str, config: ESENConfig) -> np.ndarray:
 
 
 def _swap_representation(degree: int) -> np.ndarray:
-    """What (x, y, z) -> (-y, -x, z) does to the harmonics of a degree: the J of published files."""
+    """Matrix of (x, y, z) -> (-y, -x, z) on the harmonics of a degree, which published files call J."""
     points = np.random.default_rng(0).normal(size=(20 * (degree + 1), 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     swapped = np.stack((-points[:, 1], -points[:, 0], points[:, 2]), axis=1)

@@ -292,8 +292,8 @@ def plain(value: Any) -> Any:
     Returns
     -------
     Any
-        The same with numpy's arrays as lists, numpy's numbers as Python's, and OmegaConf containers as what they hold.
-        Other records and tensors stay.
+        The same with tensors and numpy's arrays as lists, numpy's numbers as Python's, OmegaConf containers as their
+        content, and other records as dicts of their fields.
 
     Raises
     ------
@@ -307,6 +307,8 @@ def plain(value: Any) -> Any:
         nonlocal count
         if isinstance(value, Record) and "multiarray" in value.path:
             value = _numpy_array(value)
+        elif isinstance(value, torch.Tensor):
+            value = value.detach().double().numpy()
         count += value.size if isinstance(value, np.ndarray) else 1
         if count > MAX_VALUES:
             raise ModelError(f"a configuration or table of more than {MAX_VALUES} values")
@@ -317,9 +319,8 @@ def plain(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [convert(item) for item in value]
         if isinstance(value, Record):
-            for field in ("_content", "_val"):
-                if field in value.fields:
-                    return convert(value.fields[field])
+            fields = value.fields
+            return convert(fields.get("_content", fields.get("_val", fields)))
         return value
 
     return convert(value)
