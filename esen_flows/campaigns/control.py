@@ -6,7 +6,6 @@ that fizzled, were deleted, or handed back their members when the campaign was p
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobflow import Flow
@@ -16,7 +15,8 @@ from esen_flows.campaigns.pack import Packed, pack
 from esen_flows.errors import InputError
 from esen_flows.makers.chunk_run import CAUTION
 from esen_flows.makers.chunks import ChunkWork
-from esen_flows.queue.submit import add_flow, make_launchpad, open_launchpad
+from esen_flows.queue.fireworks_adapter import open_launchpad
+from esen_flows.queue.submit import add_flow, make_launchpad
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.store.campaigns import (
     campaign_of,
@@ -27,10 +27,9 @@ from esen_flows.store.campaigns import (
     update_members,
 )
 from esen_flows.store.database import Row
+from esen_flows.store.launchpad import campaign_fireworks, live_chunks
 from esen_flows.store.results import Store
 
-# A chunk in one of these has a firework that brings what is missing; WAITING ones wait for one of these.
-_ALIVE = ("READY", "RESERVED", "RUNNING", "PAUSED")
 _NOT_BEGUN = ("READY", "WAITING", "RESERVED")
 AT_ONCE = 5000
 
@@ -92,7 +91,7 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
         refresh_states(store, name, answer_summary_field(spec))
         make_launchpad(store.database)
         set_campaign_state(store, name, "submitted")
-        alive = live_chunks(store, name)
+        alive = live_chunks(store.database, name)
         pending = list(members(store, name, {"state": "pending"}, ("key", "cost", "chunk", "model_key")))
         free = [row for row in pending if row["chunk"] not in alive]
         by_model: defaultdict[str, list[Row]] = defaultdict(list)
@@ -110,18 +109,11 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
     return Submitted(len(free), tuple(fireworks), len(pending) - len(free), total)
 
 
-def live_chunks(store: Store, name: str) -> set[str]:
-    """Chunks that fireworks will bring, if somebody runs them."""
-    db = store.database
-    query = {"spec.campaign": name, "state": {"$in": list(_ALIVE)}}
-    return set(db.call(lambda: db["fireworks"].distinct("spec.chunk", query)))
-
-
 def pause(store: Store, name: str) -> int:
     """Hold a campaign: fireworks that have not begun wait, running ones end what is in flight; how many wait."""
     campaign_of(store, name)
     set_campaign_state(store, name, "paused")
-    numbers = _firework_ids(store, name, _NOT_BEGUN)
+    numbers = campaign_fireworks(store.database, name, _NOT_BEGUN)
     with open_launchpad(store.database) as launchpad:
         for number in numbers:
             store.database.call(lambda: launchpad.pause_fw(number))  # noqa: B023
@@ -133,7 +125,7 @@ def resume(store: Store, name: str, device_kind: str = "cpu") -> Submitted:
     campaign_of(store, name)
     set_campaign_state(store, name, "submitted")
     with open_launchpad(store.database) as launchpad:
-        for number in _firework_ids(store, name, ("PAUSED",)):
+        for number in campaign_fireworks(store.database, name, ("PAUSED",)):
             store.database.call(lambda: launchpad.resume_fw(number))  # noqa: B023
     return submit_campaign(store, name, device_kind)
 
@@ -142,7 +134,7 @@ def cancel(store: Store, name: str) -> int:
     """Take back what has not begun, and end what runs after what is in flight; results stay. How many fireworks."""
     campaign_of(store, name)
     set_campaign_state(store, name, "cancelled")
-    numbers = _firework_ids(store, name, (*_NOT_BEGUN, "PAUSED"))
+    numbers = campaign_fireworks(store.database, name, (*_NOT_BEGUN, "PAUSED"))
     with open_launchpad(store.database) as launchpad:
         for number in numbers:
             store.database.call(lambda: launchpad.defuse_fw(number))  # noqa: B023
@@ -188,9 +180,3 @@ def _add(store: Store, spec: CampaignSpec, chunk: Packed, rate: float | None) ->
         forces = ChunkWork(spec.name, number, "forces", keys, expected, least).job()
         jobs = [forces, ChunkWork(spec.name, number, "lattice", keys).job(after=forces.output)]
     return add_flow(store.database, Flow(jobs, output=jobs[-1].output, name=f"{spec.name} {number[:8]}"))
-
-
-def _firework_ids(store: Store, name: str, states: Sequence[str]) -> list[int]:
-    db = store.database
-    query = {"spec.campaign": name, "state": {"$in": list(states)}}
-    return sorted(row["fw_id"] for row in db.call(lambda: list(db["fireworks"].find(query, {"fw_id": True}))))

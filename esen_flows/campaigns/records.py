@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from esen_flows.store.bulk import batches
+from esen_flows.store.campaigns import members, step_results
 from esen_flows.store.database import Row
-from esen_flows.store.queries.query import BATCH, fetch
 from esen_flows.store.results import Store
 
-_OF_RESULTS = ("key", "kind", "failure", "summary", "provenance", "created_at")
+_RESULT_FIELDS = ("key", "kind", "failure", "summary", "provenance", "created_at")
 
 
 @dataclass(frozen=True)
@@ -97,31 +96,38 @@ class Origins:
 
 
 def member_rows(store: Store, name: str) -> Iterator[Row]:
-    """All members of a campaign in the order of label, force field and key, which is the same in every database."""
-    db = store.database
-    order = [("label", 1), ("model_label", 1), ("key", 1)]
-    sought = db["campaign_members"]
-    ids: list[Any] = db.call(
-        lambda: [row["_id"] for row in sought.find({"campaign": name}, {"_id": 1}).sort(order).allow_disk_use(True)]
-    )
-    return fetch(store, "campaign_members", ids, {})
+    """All members of a campaign, in an order that is the same in every database.
 
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
 
-def member_count(store: Store, name: str, state: str | None = None) -> int:
-    """How many members a campaign has, in one state or in all."""
-    db = store.database
-    query = {"campaign": name} if state is None else {"campaign": name, "state": state}
-    return int(db.call(lambda: db["campaign_members"].count_documents(query)))
+    Returns
+    -------
+    Iterator[Row]
+        Rows of `campaign_members`, by label, force field and key.
+    """
+    return members(store, name, order=(("label", 1), ("model_label", 1), ("key", 1)))
 
 
 def records(store: Store, name: str) -> Iterator[MemberRecord]:
-    """Members, in the order of `member_rows`, with their current results without arrays."""
-    db = store.database
-    projection = dict.fromkeys(_OF_RESULTS, True)
-    found_members = member_rows(store, name)
-    for rows in batches(found_members, BATCH):
-        query = {"key": {"$in": [step for row in rows for step in row["steps"]]}, "current": True}
-        found = db.call(lambda: list(db["results"].find(query, projection)))  # noqa: B023
-        by_key = {result["key"]: result for result in found}
-        for row in rows:
-            yield MemberRecord(row, tuple(by_key[step] for step in row["steps"] if step in by_key))
+    """Members of a campaign with their current results, without arrays.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+
+    Yields
+    ------
+    MemberRecord
+        One member, in the order of `member_rows`.
+    """
+    for rows in batches(member_rows(store, name)):
+        for row, steps in zip(rows, step_results(store, rows, _RESULT_FIELDS), strict=True):
+            yield MemberRecord(row, steps)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import sqrt
-from typing import Any
 
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
-from esen_flows.store.campaigns import campaign_of, counts, runs
+from esen_flows.store.campaign_runs import runs
+from esen_flows.store.campaigns import campaign_of, counts
 from esen_flows.store.claims import holders
 from esen_flows.store.database import Row
+from esen_flows.store.launchpad import campaign_firework_states
 from esen_flows.store.results import Store
 
 # Normal quantile of a two-sided interval of 95 %.
@@ -152,7 +153,7 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
         means=_means(rows),
         rates=tuple(_rate(run) for run in working),
         lost_runs=sum(run["state"] == "died" for run in all_runs),
-        fireworks=_fireworks(store, name),
+        fireworks=campaign_firework_states(store.database, name),
         seconds_left=_seconds_left(rows, working),
     )
 
@@ -185,16 +186,6 @@ def _seconds_left(rows: Sequence[Row], working: Sequence[Row]) -> float | None:
         return 0.0
     speed = sum(run["cost"] / max((run["updated_at"] - run["started_at"]).total_seconds(), 1e-3) for run in working)
     return pending / speed if speed else None
-
-
-def _fireworks(store: Store, name: str) -> dict[str, int]:
-    db = store.database
-    pipeline: list[dict[str, Any]] = [
-        {"$match": {"spec.campaign": name}},
-        {"$group": {"_id": "$state", "fireworks": {"$sum": 1}}},
-        {"$sort": {"_id": 1}},
-    ]
-    return {row["_id"]: row["fireworks"] for row in db.call(lambda: list(db["fireworks"].aggregate(pipeline)))}
 
 
 def _age(moment: datetime) -> float:

@@ -21,13 +21,11 @@ from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, memb
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.bulk import commit_many
+from esen_flows.store.campaign_runs import begin_run, end_run, note_run
 from esen_flows.store.campaigns import (
     Outcome,
-    begin_run,
     campaign_of,
-    end_run,
     members_of,
-    note_run,
     number,
     record_outcomes,
     settled_members,
@@ -36,6 +34,7 @@ from esen_flows.store.campaigns import (
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
+from esen_flows.store.structures import structure_row
 
 logger = logging.getLogger(__name__)
 
@@ -234,14 +233,7 @@ class ChunkRun:
 
     def context(self, row: Row) -> Context:
         """What a member's document repeats."""
-        return self.context_of(row, self.structure(row, {"structure": 0}))
-
-    def structure(self, row: Row, projection: Row) -> Row:
-        """The stored structure of a member."""
-        db = self.store.database
-        found = db.call(lambda: db["structures"].find_one({"_id": row["structure_key"]}, projection))
-        assert found is not None  # a member's structure is stored before it
-        return found
+        return self.context_of(row, structure_row(self.store, row["structure_key"], with_atoms=False))
 
     def context_of(self, row: Row, structure: Row) -> Context:
         """The same, with the stored structure at hand."""

@@ -13,6 +13,7 @@ from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.campaigns import settled_members
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import read_structure
+from esen_flows.store.structures import structure_row
 from esen_flows.structures.conversion import atoms_to_json
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def _each(run: ChunkRun, rows: Sequence[Row], body: Callable[..., Reference], *,
             return
         if not run.fits(row):  # later ones cost less
             continue
-        structure = run.structure(row, {})
+        structure = structure_row(run.store, row["structure_key"], with_atoms=True)
         model = {**run.model(row), "material_ids": structure["material_ids"]}
         atoms = read_structure(structure).atoms
         arguments = {"structure": atoms_to_json(atoms), "model": model, "force": row["force"]}

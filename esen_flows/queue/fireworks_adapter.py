@@ -1,61 +1,53 @@
-"""One firework at a time on a server that may be killed meanwhile, and the ways back from what a kill leaves.
+"""All that needs FireWorks itself: running one firework on a server that may be killed meanwhile, and ending it after.
 
-FireWorks writes a step's end in several operations: the launch, then new fireworks, then the firework's state, at last
-its workflow. The workflow is therefore what tells whether the rest was done; what is newer than it is undone and done
-again.
+This is the only file that imports fireworks and knows its private names. Documents of the launchpad are read and
+repaired by `esen_flows.store.launchpad` and `esen_flows.store.launchpad_repair`.
 """
 
 import sys
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fireworks import FWorker, LaunchPad
 from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket import Rocket
+from fireworks.utilities.fw_utilities import get_my_host
+from jobflow import Job
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.stopping import Stopped, is_stopping
-from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.database import Database, Row
 from esen_flows.store.jobflow_files import launchpad_spec
+from esen_flows.store.launchpad import OUTAGES, count_mishap, firework_row, has_ended_launch
+from esen_flows.store.launchpad_repair import undo_half_written_end, unlock
 from esen_flows.store.server_outages import is_outage, retry_until_available
 
-# In the environment that a launch notes of its worker: such a launch holds a claim from before its start to its end.
+# In the environment that a launch notes of its worker. Such a launch holds a claim from before its start to its end.
 WORKER_MARK = "esen_flows_worker"
-# How often a firework that is not ours may kill its process, and one may lose a server, before it is left alone.
-MOST_DEATHS, MOST_OUTAGES = 3, 10
-DEATHS, OUTAGES = "_esen_flows_deaths", "_esen_flows_outages"
+MOST_OUTAGES = 10  # how often one firework may lose a server before that counts as its failure
 READY_AGAIN = "READY again"
-_LOCK_SECONDS = 5.0  # whoever lives holds a workflow's lock for a fraction of a second
-_ENDED = ("COMPLETED", "FIZZLED")
 
 
-def claim_key(firework_id: int) -> str:
-    """Of the claim that a process holds while it runs a firework."""
-    return f"firework:{firework_id}"
-
-
-class _Away(BaseException):
-    """The server was away, told past code that handles every Exception in one way."""
+class _ServerAway(BaseException):
+    """The server was away; not an Exception, so that no `except Exception` of FireWorks handles it."""
 
 
 class Pad(LaunchPad):
-    """Our database's launchpad; what a rocket does on it is repeated when the server was away.
+    """Launchpad of our database, on which operations of a running firework are repeated when the server was away.
 
     Parameters
     ----------
     database
-        where it is.
+        Database of the launchpad.
     patience_seconds
-        how long the server may stay away.
+        Longest time in seconds for which the server may stay away.
 
     Attributes
     ----------
     handed_back
-        the last firework was made READY again instead of FIZZLED, because its process has to end or the
-        server was away: neither says anything about the work.
+        Whether the last firework was made READY again instead of FIZZLED, because its process has to end or the server
+        was away. Neither says anything about the work.
     """
 
     def __init__(self, database: Database, patience_seconds: float) -> None:
@@ -69,7 +61,25 @@ class Pad(LaunchPad):
         self.handed_back = False
 
     def checkout_fw(self, fworker: FWorker, *arguments: Any, **options: Any) -> Any:
-        """As LaunchPad's; `fworker` asks for one firework by its id."""
+        """Take a firework, as LaunchPad does.
+
+        Parameters
+        ----------
+        fworker
+            Worker whose query asks for one firework by its id.
+        *arguments, **options
+            Further arguments of `LaunchPad.checkout_fw`.
+
+        Returns
+        -------
+        Any
+            Firework and launch id; None and None if another process was faster.
+
+        Raises
+        ------
+        ServerUnavailableError
+            The server stays away for longer than `patience_seconds`.
+        """
         number = fworker.query["fw_id"]
 
         def check_out(failures: int) -> Any:
@@ -77,29 +87,61 @@ class Pad(LaunchPad):
                 self._take_back(number, fworker)
             try:
                 return super(Pad, self).checkout_fw(fworker, *arguments, **options)
-            except _Away as away:
+            except _ServerAway as away:
                 raise ServerUnavailableError("the server was away while a firework was read") from away.__cause__
 
         return retry_until_available(self.database, check_out, self.patience_seconds)
 
     def get_fw_by_id(self, fw_id: int) -> Any:
-        """As LaunchPad's, except that no `except Exception` of a checkout takes an outage for a broken firework."""
+        """Read a firework, as LaunchPad does, but let no checkout take an outage for a broken firework.
+
+        Parameters
+        ----------
+        fw_id
+            Id of the firework.
+
+        Returns
+        -------
+        Any
+            The firework.
+        """
         try:
             return super().get_fw_by_id(fw_id)
         except Exception as error:
             if is_outage(error):
-                raise _Away from error
+                raise _ServerAway from error
             raise
 
     def ping_launch(self, *arguments: Any, **options: Any) -> None:
-        """As LaunchPad's."""
+        """Note that a launch is alive, as LaunchPad does.
+
+        Parameters
+        ----------
+        *arguments, **options
+            Arguments of `LaunchPad.ping_launch`.
+        """
         retry_until_available(
             self.database, lambda _: super(Pad, self).ping_launch(*arguments, **options), self.patience_seconds
         )
 
     def complete_launch(self, launch_id: int, action: Any = None, state: str = "COMPLETED") -> Any:
-        """As LaunchPad's, except that what says nothing of the work is no failure of the firework."""
-        error = sys.exc_info()[1]  # a rocket reports a failure while it handles it
+        """End a launch, as LaunchPad does, but hand the firework back if its failure says nothing about the work.
+
+        Parameters
+        ----------
+        launch_id
+            Id of the launch.
+        action
+            What the job has returned to FireWorks.
+        state
+            COMPLETED or FIZZLED.
+
+        Returns
+        -------
+        Any
+            What `LaunchPad.complete_launch` returns.
+        """
+        error = sys.exc_info()[1]  # FireWorks reports a failure while it handles the error
 
         def complete(failures: int) -> Any:
             number = self.launches.find_one({"launch_id": launch_id}, {"fw_id": True})["fw_id"]
@@ -107,7 +149,7 @@ class Pad(LaunchPad):
                 self.handed_back = True
                 return put_back(self, number)
             if failures:
-                undo_unfinished(self, number)
+                undo_half_written_end(self.database, number)
             return super(Pad, self).complete_launch(launch_id, action, state)
 
         return retry_until_available(self.database, complete, self.patience_seconds)
@@ -116,11 +158,11 @@ class Pad(LaunchPad):
         """Whether a job was broken off because its process has to end, or because a server was away."""
         if isinstance(error, Stopped) or (is_stopping() and isinstance(error, SystemExit | KeyboardInterrupt)):
             return True
-        # A job may use another server than ours, which may stay away for ever.
-        return is_outage(error) and count(self, number, OUTAGES) <= MOST_OUTAGES
+        # The job may use another server than ours, which may stay away for ever. Hence the limit.
+        return is_outage(error) and count_mishap(self.database, number, OUTAGES) <= MOST_OUTAGES
 
     def _refresh_wf(self, fw_id: int) -> None:
-        """As LaunchPad's, which takes an outage for a broken firework and writes that down."""
+        """Update a workflow, as LaunchPad does, which would take an outage for a broken firework and write that."""
         try:
             with WFLock(self, fw_id):
                 workflow = self.get_wf_by_fw_id_lzyfw(fw_id)
@@ -128,11 +170,11 @@ class Pad(LaunchPad):
         except Exception as error:
             if is_outage(error):
                 raise
-            super()._refresh_wf(fw_id)  # meets the same error, and does about it what it does
+            super()._refresh_wf(fw_id)  # meets the same error again, and handles it in FireWorks' way
 
     def _take_back(self, number: int, fworker: FWorker) -> None:
-        """Make READY what a checkout of ours had begun with; plain `rlaunch` may have been faster, and keeps it."""
-        row = self.fireworks.find_one({"fw_id": number}, {"state": True, "launches": True})
+        """Make READY what our own interrupted checkout has taken; what a plain `rlaunch` took meanwhile stays its."""
+        row = firework_row(self.database, number)
         if row is None or row["state"] not in ("RESERVED", "RUNNING"):
             return
         launches = self.launches.find({"launch_id": {"$in": row["launches"]}}, {"fworker.env": True})
@@ -140,166 +182,156 @@ class Pad(LaunchPad):
             put_back(self, number)
 
 
-def run_firework(pad: Pad, number: int, name: str, worker_id: str) -> bool:
-    """Run one READY firework in this process and folder; False if somebody else was faster.
+@contextmanager
+def open_launchpad(database: Database) -> Iterator[LaunchPad]:
+    """FireWorks' launchpad of a database, connected as long as the context lasts.
 
     Parameters
     ----------
-    number
-        its id; the caller holds its claim.
+    database
+        Database of the launchpad.
+
+    Yields
+    ------
+    LaunchPad
+        The launchpad.
+    """
+    launchpad = LaunchPad.from_dict({**launchpad_spec(database), "strm_lvl": "WARNING"})
+    try:
+        yield launchpad
+    finally:
+        launchpad.connection.close()
+
+
+def worker_query(name: str, category: str, query: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions on the fireworks that a worker takes, as FireWorks' own workers make them.
+
+    Parameters
+    ----------
     name
-        of the worker, which `_fworker` of a firework may ask for.
+        Name of the worker, which fireworks may ask for.
+    category
+        Category of the fireworks; "" for all.
+    query
+        Further conditions.
+
+    Returns
+    -------
+    dict[str, Any]
+        Conditions for `esen_flows.store.launchpad.find_ready`.
+    """
+    found: dict[str, Any] = FWorker(name, category, dict(query)).query
+    return found
+
+
+def set_category(job: Job, category: str) -> None:
+    """Have a job run by workers of a category, unless the job names a category itself.
+
+    The category is noted in the job and not only in its firework, so that a job that takes its place inherits it.
+
+    Parameters
+    ----------
+    job
+        Job, which is changed.
+    category
+        Category of workers.
+    """
+    job.config.manager_config = {"_category": category, **job.config.manager_config}
+
+
+def is_of_this_host(launch: Row) -> bool:
+    """Whether a launch or reservation was made on this machine, by FireWorks' name of the machine.
+
+    Parameters
+    ----------
+    launch
+        Row of the launch.
+
+    Returns
+    -------
+    bool
+        True if the launch is of this machine.
+    """
+    return bool(launch["host"] == get_my_host())
+
+
+def run_firework(pad: Pad, number: int, name: str, worker_id: str) -> bool:
+    """Run one READY firework in this process and in the current folder.
+
+    Parameters
+    ----------
+    pad
+        Launchpad of the firework.
+    number
+        Id of the firework; the caller holds its claim.
+    name
+        Name of the worker, which the firework may ask for.
     worker_id
-        noted with the launch.
+        Id of the worker, which is noted with the launch.
+
+    Returns
+    -------
+    bool
+        False if another process was faster.
     """
     pad.handed_back = False
     ran = Rocket(pad, FWorker(name, "", {"fw_id": number}, {WORKER_MARK: worker_id}), 0).run()
-    pad.backup_launch_data.clear()  # a copy of every firework that this process ever ran
+    pad.backup_launch_data.clear()  # FireWorks keeps a copy of every firework that this process ever ran
     pad.backup_fw_data.clear()
     return bool(ran)
 
 
-def find_ready(pad: Pad, query: Mapping[str, Any], seconds_left: float, limit: int) -> list[Row]:
-    """Fireworks to run, best first: READY, in time, in a workflow that nobody is changing.
+def put_back(pad: Pad, number: int) -> None:
+    """Make a firework READY again whose process is gone.
 
     Parameters
     ----------
-    query
-        of FireWorks' FWorker.
-    seconds_left
-        those that say they need more (`least_seconds` of their spec) are left out; may be infinite.
-    limit
-        of the look.
+    pad
+        Launchpad of the firework.
+    number
+        Id of the firework; the caller holds its claim.
     """
-    wanted = {**query, "state": "READY"}
-    if seconds_left != float("inf"):
-        wanted["spec.least_seconds"] = {"$not": {"$gt": seconds_left}}
-    fields = {"fw_id": True, "name": True, "created_on": True}
-    rows = list(pad.fireworks.find(wanted, fields).sort("spec._priority", -1).limit(limit))
-    free = {"nodes": {"$in": [row["fw_id"] for row in rows]}, "locked": {"$exists": False}}
-    nodes = {number for workflow in pad.workflows.find(free, {"nodes": True}) for number in workflow["nodes"]}
-    return [row for row in rows if row["fw_id"] in nodes]
-
-
-def take(claims: Claims, number: int) -> Claim | None:
-    """The claim on running a firework, unless somebody alive has it."""
-    return claims.try_claim(claim_key(number))
-
-
-def put_back(pad: Pad, number: int) -> None:
-    """Make a firework READY again whose process is gone; the caller holds its claim."""
-    unlock(pad, number)
+    unlock(pad.database, number)
     pad.rerun_fw(number)
 
 
-def bring_back(pad: Pad, firework: Mapping[str, Any]) -> str:
-    """Complete the end of a firework whose process is gone, if that was half written, else make it READY again.
+def complete_or_put_back(pad: Pad, firework: Mapping[str, Any]) -> str:
+    """Complete the end of a firework whose process is gone if the end was half written, else make it READY again.
 
     Parameters
     ----------
+    pad
+        Launchpad of the firework.
     firework
-        its fw_id and launches; the caller holds its claim.
+        Its fw_id and launches; the caller holds its claim.
 
     Returns
     -------
     str
-        What was done, `READY_AGAIN` or the other.
+        What was done, in words; `READY_AGAIN` if the firework is READY again.
     """
-    if has_ended_launch(pad, firework):
-        finish(pad, firework["fw_id"])
-        return "its end was written half, and is complete now"
-    put_back(pad, firework["fw_id"])
-    return READY_AGAIN
-
-
-def count(pad: Pad, number: int, what: str) -> int:
-    """Note in a firework that is not READY what has happened to it again (`DEATHS`, `OUTAGES`); how often by now."""
-    pad.fireworks.update_one({"fw_id": number}, {"$inc": {f"spec.{what}": 1}})
-    row = pad.fireworks.find_one({"fw_id": number}, {f"spec.{what}": True})
-    return int(row["spec"][what]) if row else 0
+    number = firework["fw_id"]
+    if not has_ended_launch(pad.database, firework):
+        put_back(pad, number)
+        return READY_AGAIN
+    if undo_half_written_end(pad.database, number):
+        pad.detect_lostruns(expiration_secs=10**9, refresh=True, query={"fw_id": number})
+    return "its end was written half, and is complete now"
 
 
 def fizzle(pad: Pad, number: int, reason: str) -> None:
-    """End a firework as failed, with a reason that `lpad get_fws` shows."""
-    row = pad.fireworks.find_one({"fw_id": number}, {"launches": True})
-    unlock(pad, number)
-    pad.fireworks.update_one({"fw_id": number}, {"$set": {"spec._exception_details": {"_message": reason}}})
-    pad.mark_fizzled(row["launches"][-1])
-
-
-def unlock(pad: Pad, number: int) -> None:
-    """Wait until nobody changes the workflow of a firework, and take away a lock that a dead process left."""
-    fields = {"locked": True, "updated_on": True, "fw_states": True}
-    before, since = None, time.monotonic()
-    while True:
-        found = pad.workflows.find_one({"nodes": number}, fields)
-        if found is None or "locked" not in found:
-            return
-        if found != before:
-            before, since = found, time.monotonic()
-        elif time.monotonic() - since > _LOCK_SECONDS:
-            pad.workflows.update_one({"nodes": number}, {"$unset": {"locked": True}})
-            return
-        time.sleep(0.1)
-
-
-def undo_unfinished(pad: Pad, number: int) -> bool:
-    """Take back what was written of a firework's end before its workflow was; False if the workflow was written too.
-
-    The caller holds the firework's claim, or runs it.
-    """
-    unlock(pad, number)
-    workflow = pad.workflows.find_one({"nodes": number}, {"fw_states": True})
-    firework = pad.fireworks.find_one({"fw_id": number}, {"state": True, "launches": True})
-    if workflow is None or firework is None:
-        return False
-    noted = workflow["fw_states"][str(number)]
-    if noted == firework["state"] == "COMPLETED":
-        return False
-    for launch in pad.launches.find({"launch_id": {"$in": firework["launches"]}}, {"action": True}):
-        _remove_orphans(pad, launch.get("action") or {})
-    pad.fireworks.update_one({"fw_id": number}, {"$set": {"state": "RUNNING"}})
-    pad.workflows.update_one({"nodes": number}, {"$set": {f"fw_states.{number}": "RUNNING"}})
-    return True
-
-
-def finish(pad: Pad, number: int) -> None:
-    """Write down the end of a firework whose launch has ended, where its process was killed at that."""
-    if undo_unfinished(pad, number):
-        pad.detect_lostruns(expiration_secs=10**9, refresh=True, query={"fw_id": number})
-
-
-def has_ended_launch(pad: Pad, firework: Mapping[str, Any]) -> bool:
-    """Whether one of its launches is over, whatever the firework itself says."""
-    query = {"launch_id": {"$in": firework["launches"]}, "state": {"$in": list(_ENDED)}}
-    return pad.launches.find_one(query, {"_id": True}) is not None
-
-
-def _remove_orphans(pad: Pad, action: Mapping[str, Any]) -> None:
-    """Fireworks that an action brought without their workflow; the time of its creation tells a firework."""
-    for workflow in (*action.get("detours", ()), *action.get("additions", ())):
-        for firework in workflow["fws"]:
-            alike = {"name": firework["name"], "created_on": firework["created_on"]}
-            for row in list(pad.fireworks.find(alike, {"fw_id": True})):
-                if pad.workflows.find_one({"nodes": row["fw_id"]}, {"_id": True}) is None:
-                    pad.fireworks.delete_one({"fw_id": row["fw_id"]})
-
-
-def remove_orphaned_ready(pad: Pad, age_seconds: float) -> list[int]:
-    """Remove READY fireworks without a workflow: a kill between the two left them, and they stop who takes them.
+    """End a firework as failed.
 
     Parameters
     ----------
-    age_seconds
-        younger ones are left alone, because they are written ahead of their workflow.
+    pad
+        Launchpad of the firework.
+    number
+        Id of the firework.
+    reason
+        Why, which `lpad get_fws` shows.
     """
-    before = (datetime.now(UTC) - timedelta(seconds=age_seconds)).isoformat()
-    pipeline: list[dict[str, Any]] = [
-        {"$match": {"state": "READY", "created_on": {"$lt": before}}},
-        {"$project": {"fw_id": 1}},
-        {"$lookup": {"from": "workflows", "localField": "fw_id", "foreignField": "nodes", "as": "home"}},
-        {"$match": {"home": []}},
-    ]
-    orphans = [int(row["fw_id"]) for row in pad.fireworks.aggregate(pipeline)]
-    pad.fireworks.delete_many({"fw_id": {"$in": orphans}, "state": "READY"})
-    return orphans
+    row = pad.fireworks.find_one({"fw_id": number}, {"launches": True})
+    unlock(pad.database, number)
+    pad.fireworks.update_one({"fw_id": number}, {"$set": {"spec._exception_details": {"_message": reason}}})
+    pad.mark_fizzled(row["launches"][-1])

@@ -16,43 +16,42 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fireworks import FWorker
-
 from esen_flows.errors import EsenFlowsError
-from esen_flows.queue.fireworks_adapter import Pad, find_ready, run_firework, take
+from esen_flows.queue.fireworks_adapter import Pad, run_firework, worker_query
 from esen_flows.settings import get_settings
 from esen_flows.stopping import ALLOCATION, is_stopping, request_stop, seconds_left, stopping_by_signals
 from esen_flows.store.claims import Claims
 from esen_flows.store.connection import open_store
+from esen_flows.store.launchpad import claim_key, find_ready, firework_row
 from esen_flows.store.server_outages import retry_until_available
 
-# Exit status of a process in which a firework failed. After an error of the GPU whatever follows fails in it too, so
-# that one broken process would go through the whole queue; a new one costs a second.
+# Exit status of a process in which a firework failed. After an error of the GPU every later firework fails in the same
+# process, so that one broken process would go through the whole queue. A new process costs a second.
 RENEW = 64
 _PR_SET_PDEATHSIG = 1
-_LOOK = 20  # fireworks at a time: the first ones may be others' a moment later
-_FIREWORKS_COPY = "FW.json"  # of what is in the launchpad
+_READY_AT_ONCE = 20  # fireworks to look at: others may take the first ones a moment later
+_FIREWORKS_COPY = "FW.json"  # FireWorks writes what is in the launchpad into the working folder
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What the supervisor says to a child.
+    """What the supervisor tells a child.
 
     Attributes
     ----------
     name
-        of the worker.
+        Name of the worker.
     worker_id
-        its document in `workers`.
+        Id of the worker's document in `workers`.
     category
-        of fireworks to take; "" for all.
+        Category of the fireworks to take; "" for all.
     query
-        further conditions, as FireWorks' FWorker takes them.
+        Further conditions on fireworks, as FireWorks' FWorker takes them.
     deadline
-        when to end, by this machine's `time.monotonic`; None: nobody said.
+        When to end, by this machine's `time.monotonic`; None: not known.
     folder
-        for the fireworks' own folders and the child's output.
+        Folder for the working folders of fireworks and the child's output.
     """
 
     name: str
@@ -64,20 +63,35 @@ class Orders:
 
 
 class Child:
-    """Takes fireworks until it has to end."""
+    """Takes fireworks until it has to end.
+
+    Parameters
+    ----------
+    orders
+        What the supervisor has told.
+    report_to
+        File descriptor of the pipe to the supervisor.
+    """
 
     def __init__(self, orders: Orders, report_to: int) -> None:
         self._orders = orders
         self._report_to = report_to
         self._failed = False
         self._store = open_store()
+        self._database = self._store.database
         self._patience = get_settings().spool_after_seconds
-        self._pad = Pad(self._store.database, self._patience)
-        self._claims = Claims(self._store.database)
-        self._query = FWorker(orders.name, orders.category, orders.query).query
+        self._pad = Pad(self._database, self._patience)
+        self._claims = Claims(self._database)
+        self._query = worker_query(orders.name, orders.category, orders.query)
 
     def work(self) -> int:
-        """Run what is READY; the supervisor says when there is nothing to wait for any more. The exit status."""
+        """Run what is READY until this process is asked to end; the supervisor knows when nothing is left to wait for.
+
+        Returns
+        -------
+        int
+            Exit status: 0, or `RENEW` if a firework failed.
+        """
         pause = _SHORTEST_PAUSE
         while not is_stopping():
             if self._run_one():
@@ -85,7 +99,7 @@ class Child:
                     return RENEW
                 pause = _SHORTEST_PAUSE
                 continue
-            self._tell("idle")
+            self._report("idle")
             until = time.monotonic() + pause
             while time.monotonic() < until and not is_stopping():
                 time.sleep(0.1)
@@ -93,19 +107,21 @@ class Child:
         return 0
 
     def close(self) -> None:
-        """Let the claims go; the heartbeat ends with this process."""
+        """Let the claims go; their heartbeat ends with this process."""
         self._claims.close()
         self._pad.connection.close()
 
     def _run_one(self) -> bool:
-        """Whether there was a firework for us."""
-        look = retry_until_available(
-            self._store.database, lambda _: find_ready(self._pad, self._query, seconds_left(), _LOOK), self._patience
+        """Whether there was a firework for this process."""
+        ready = retry_until_available(
+            self._database,
+            lambda _: find_ready(self._database, self._query, seconds_left(), _READY_AT_ONCE),
+            self._patience,
         )
-        for row in look:
+        for row in ready:
             if is_stopping():
                 return False
-            claim = take(self._claims, row["fw_id"])
+            claim = self._claims.try_claim(claim_key(row["fw_id"]))
             if claim is None:
                 continue
             ran = self._run(row["fw_id"], row["name"])
@@ -115,23 +131,21 @@ class Child:
         return False
 
     def _run(self, number: int, name: str) -> bool:
-        self._tell("took", fw_id=number, name=name)
+        self._report("took", fw_id=number, name=name)
         start = time.perf_counter()
-        with _folder(Path(self._orders.folder), number):
+        with _working_folder(Path(self._orders.folder), number):
             ran = run_firework(self._pad, number, self._orders.name, self._orders.worker_id)
-        row = retry_until_available(
-            self._store.database, lambda _: self._pad.fireworks.find_one({"fw_id": number}), self._patience
-        )
+        row = retry_until_available(self._database, lambda _: firework_row(self._database, number), self._patience)
         state = str((row or {}).get("state", "deleted"))
         if self._pad.handed_back:
             state = "handed back"
-        elif not ran and state != "FIZZLED":  # what cannot be read fizzles without having run
+        elif not ran and state != "FIZZLED":  # a firework that cannot be read fizzles without having run
             state = "gone"
         self._failed = state == "FIZZLED"
-        self._tell("done", fw_id=number, name=name, state=state, seconds=time.perf_counter() - start)
+        self._report("done", fw_id=number, name=name, state=state, seconds=time.perf_counter() - start)
         return ran
 
-    def _tell(self, event: str, **facts: Any) -> None:
+    def _report(self, event: str, **facts: Any) -> None:
         try:
             os.write(self._report_to, json.dumps({"event": event, **facts}).encode() + b"\n")
         except BrokenPipeError:  # the supervisor is gone
@@ -139,7 +153,7 @@ class Child:
 
 
 @contextmanager
-def _folder(parent: Path, number: int) -> Iterator[None]:
+def _working_folder(parent: Path, number: int) -> Iterator[None]:
     """A working folder for a firework, which stays if its job left something there."""
     folder = parent / f"firework_{number}_{datetime.now():%Y-%m-%d-%H-%M-%S-%f}"
     folder.mkdir(parents=True)
@@ -154,43 +168,42 @@ def _folder(parent: Path, number: int) -> Iterator[None]:
 
 
 def _end_with(supervisor: int) -> None:
-    """Have the kernel ask this process to end when its supervisor dies, however it dies."""
+    """Have the kernel ask this process to end as soon as its supervisor dies, whatever kills it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != supervisor:
         request_stop()
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
     request_stop()
 
 
 def main() -> None:
-    """Work; arguments: the orders as JSON, a file descriptor to report to, the supervisor's process id."""
+    """Work as the arguments say: orders as JSON, a file descriptor to report to, the supervisor's process id."""
     orders = Orders(**json.loads(sys.argv[1]))
     with stopping_by_signals():
-        signal.signal(signal.SIGINT, _ask)  # a terminal sends it to all processes at once
+        signal.signal(signal.SIGINT, _on_interrupt)  # a terminal sends it to all processes at once
         _end_with(int(sys.argv[3]))
         ALLOCATION.deadline = orders.deadline
         logging.getLogger("rocket.launcher").addFilter(lambda record: record.levelno >= logging.WARNING)
         try:
-            _use_our_job_store()
+            _store_jobs_in_our_database()
             child = Child(orders, int(sys.argv[2]))
             status = child.work()
             child.close()
-        except EsenFlowsError as error:
-            print(f"esen-flows worker: {error}", file=sys.stderr)
+        except BaseException as error:
+            if isinstance(error, EsenFlowsError):
+                print(f"esen-flows worker: {error}", file=sys.stderr)
+            else:
+                traceback.print_exc()
             sys.stderr.flush()
-            os._exit(1)
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)  # FireWorks' ping thread would keep the process
+            os._exit(1)  # FireWorks' ping thread would keep the process alive
     sys.stdout.flush()
     sys.exit(status)
 
 
-def _use_our_job_store() -> None:
-    """jobflow stores in our database without a file that would hold the server's password."""
+def _store_jobs_in_our_database() -> None:
+    """Have jobflow store in our database without a file, which would hold the server's password."""
     from jobflow import SETTINGS
 
     from esen_flows.store.jobflow_store import job_store

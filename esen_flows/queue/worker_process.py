@@ -1,4 +1,4 @@
-"""A child process of a worker as its supervisor sees it: started for a device, listened to, and read when it died."""
+"""A child process of a worker as its supervisor sees it: started for a device, its messages, and the end of its log."""
 
 import json
 import os
@@ -24,19 +24,21 @@ class ChildProcess:
     Attributes
     ----------
     number
-        its place among the worker's children.
+        Place among the worker's children, from 0.
     device
-        that it has to itself; None: it sees what the supervisor sees, "": it sees none.
-    process, identity
-        of the system.
+        CUDA device that it has to itself; None: it sees what the supervisor sees, "": it sees none.
+    process
+        The operating system's process.
+    identity
+        The same in a form that is not mistaken for a later process of the same number.
     pipe
-        what it says, a JSON object a line.
+        Its messages, a JSON object a line.
     log
-        where its output goes.
+        File of its output.
     work
-        id and name of the firework that it runs.
+        Id and name of the firework that it runs; None: none.
     idle_since
-        when it first found nothing to do, by `time.monotonic`.
+        When it first found nothing to do, by `time.monotonic`; None: it has something to do.
     """
 
     number: int
@@ -50,7 +52,24 @@ class ChildProcess:
 
     @classmethod
     def start(cls, orders: Orders, number: int, device: str | None, threads: int) -> "ChildProcess":
-        """Start a process that works as ordered."""
+        """Start a process that works as ordered.
+
+        Parameters
+        ----------
+        orders
+            What the process is told.
+        number
+            Place among the worker's children, from 0.
+        device
+            CUDA device, as in the attributes.
+        threads
+            Number of threads that its libraries may use.
+
+        Returns
+        -------
+        ChildProcess
+            The running process.
+        """
         reading, writing = os.pipe()
         log = Path(orders.folder) / f"{orders.name}_{os.getpid()}_{number}.log"
         command = [sys.executable, "-m", "esen_flows.queue.worker_child", json.dumps(asdict(orders))]
@@ -69,32 +88,55 @@ class ChildProcess:
         os.set_blocking(reading, False)
         return cls(number, device, process, Host().process(process.pid), os.fdopen(reading, "rb"), log)
 
-    def said(self) -> Iterator[dict[str, Any]]:
-        """What it has said since the last time."""
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Messages since the last call.
+
+        Yields
+        ------
+        dict[str, Any]
+            One message.
+        """
         for line in self.pipe:
             yield json.loads(line)
 
     def log_tail(self) -> str:
-        """The end of its output, indented."""
+        """The end of its output.
+
+        Returns
+        -------
+        str
+            At most 15 lines, indented.
+        """
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
     def remove_empty_log(self) -> None:
-        """Leave nothing behind where nothing was said."""
+        """Remove the file of its output if there was no output."""
         with suppress(FileNotFoundError):
             if self.log.stat().st_size == 0:
                 self.log.unlink()
 
 
 def signal_name(status: int) -> str:
-    """Of the signal that ended a process, from its negative status."""
+    """Name of the signal that ended a process.
+
+    Parameters
+    ----------
+    status
+        Negative exit status of the process.
+
+    Returns
+    -------
+    str
+        Name such as SIGKILL.
+    """
     with suppress(ValueError):
         return signal.Signals(-status).name
     return f"signal {-status}"
 
 
 def _environment(device: str | None, threads: int) -> dict[str, str]:
-    """Of a child: what has to be there before torch is imported."""
+    """Environment of a child: settings that have to be there before torch is imported."""
     ours = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     ours["ESEN_FLOWS_THREADS"] = str(threads)
     if device is not None:

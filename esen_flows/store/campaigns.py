@@ -1,13 +1,12 @@
-"""Campaigns: what each is made of, who is working on it, and how far it is. Results are in `results`, as all others.
+"""Campaigns: what each is made of, and how far it is. Results are in `results`, as all others.
 
 `campaigns` holds one document per campaign, under its name. `campaign_members` holds one per structure and force field:
 where its result will be (`key`, and `steps` on the way to it), its predicted `cost`, its `state`, and what it did to
-processes that died (`suspect`, `deaths`). `campaign_runs` holds one per process that has worked on a chunk.
+processes that died (`suspect`, `deaths`). Processes that work on chunks are in `esen_flows.store.campaign_runs`.
 
 A member's state repeats what the results say, so that counting needs no join; `refresh_states` puts it right.
 """
 
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from esen_flows.errors import ClaimedElsewhereError, InputError
 from esen_flows.store.bulk import duplicates_of
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
+from esen_flows.store.queries.query import fetch
 from esen_flows.store.results import Store
 
 # planning: not all members are there yet.
@@ -173,32 +173,63 @@ def insert_members(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -
 
 
 def members(
-    store: Store, name: str, query: Mapping[str, Any] | None = None, fields: Collection[str] | None = None
+    store: Store,
+    name: str,
+    query: Mapping[str, Any] | None = None,
+    fields: Collection[str] | None = None,
+    order: Sequence[tuple[str, int]] = (("cost", -1),),
 ) -> Iterator[Row]:
-    """Members of a campaign, those with the largest cost first.
+    """Members of a campaign, fetched a batch at a time.
 
     Parameters
     ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
     query
-        further conditions on the fields of members.
+        Further conditions on the fields of members.
     fields
-        that are wanted; None: all.
+        Fields that are wanted; None: all.
+    order
+        Fields to sort by, each with 1 (ascending) or -1; default: the largest cost first.
+
+    Yields
+    ------
+    Row
+        One member.
     """
     db = store.database
-    asked = {"campaign": name, **(query or {})}
-    projection = None if fields is None else dict.fromkeys(fields, True)
+    wanted = {"campaign": name, **(query or {})}
     ids: list[Any] = db.call(
         # MongoDB 5 sorts no more than 100 MB in memory, and refuses unless it may use its disk.
         lambda: [
-            row["_id"] for row in db["campaign_members"].find(asked, {"_id": 1}).sort("cost", -1).allow_disk_use(True)
+            row["_id"] for row in db["campaign_members"].find(wanted, {"_id": 1}).sort(list(order)).allow_disk_use(True)
         ]
     )
-    for begin in range(0, len(ids), AT_ONCE):
-        part = ids[begin : begin + AT_ONCE]
-        chosen = {"_id": {"$in": part}}
-        found: list[Row] = db.call(lambda: list(db["campaign_members"].find(chosen, projection)))  # noqa: B023
-        by_id = {row["_id"]: row for row in found}
-        yield from (by_id[each] for each in part if each in by_id)
+    return fetch(store, "campaign_members", ids, {} if fields is None else dict.fromkeys(fields, True))
+
+
+def member_count(store: Store, name: str, state: str | None = None) -> int:
+    """Number of members of a campaign.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+    state
+        State that members have to be in; None: any.
+
+    Returns
+    -------
+    int
+        Number of members.
+    """
+    db = store.database
+    query = {"campaign": name} if state is None else {"campaign": name, "state": state}
+    return int(db.call(lambda: db["campaign_members"].count_documents(query)))
 
 
 def members_of(store: Store, name: str, keys: Sequence[str]) -> list[Row]:
@@ -207,6 +238,30 @@ def members_of(store: Store, name: str, keys: Sequence[str]) -> list[Row]:
     found = db.call(lambda: list(db["campaign_members"].find({"campaign": name, "key": {"$in": list(keys)}})))
     by_key = {row["key"]: row for row in found}
     return [by_key[key] for key in keys if key in by_key]
+
+
+def step_results(store: Store, rows: Sequence[Row], fields: Collection[str]) -> list[tuple[Row, ...]]:
+    """What is stored of the steps of some members.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    rows
+        Members.
+    fields
+        Fields of the results that are wanted.
+
+    Returns
+    -------
+    list[tuple[Row, ...]]
+        For each member the current results of its steps, in the order of the steps; steps without one are left out.
+    """
+    db = store.database
+    query = {"key": {"$in": [step for row in rows for step in row["steps"]]}, "current": True}
+    found = db.call(lambda: list(db["results"].find(query, dict.fromkeys(["key", *fields], True))))
+    by_key = {result["key"]: result for result in found}
+    return [tuple(by_key[step] for step in row["steps"] if step in by_key) for row in rows]
 
 
 def update_members(store: Store, name: str, keys: Sequence[str], changes: Mapping[str, Any]) -> int:
@@ -316,45 +371,3 @@ def counts(store: Store, name: str) -> list[Row]:
     ]
     rows = db.call(lambda: list(db["campaign_members"].aggregate(pipeline, hint="status")))
     return [{**row.pop("_id"), **row} for row in rows]
-
-
-def begin_run(store: Store, name: str, chunk: str, facts: Mapping[str, Any]) -> tuple[str, list[list[str]]]:
-    """Note that a process begins with a chunk; the run's id, and what was in flight in runs of it that died.
-
-    Who has the chunk is its firework's business: whoever began before and has not ended is dead.
-    """
-    db = store.database
-    alive = {"campaign": name, "chunk": chunk, "state": "running"}
-    dead = db.call(lambda: list(db["campaign_runs"].find(alive)))
-    run, now = uuid.uuid4().hex, datetime.now(UTC)
-    new = {
-        "_id": run, "campaign": name, "chunk": chunk, "state": "running", "in_flight": [], "done": 0, "failed": 0,
-        "atoms": 0, "cost": 0.0, "started_at": now, "updated_at": now, **facts,
-    }  # fmt: skip
-    db.call(lambda: db["campaign_runs"].replace_one({"_id": run}, new, upsert=True))
-    ended = [{"$set": {"state": "died", "lost": "$in_flight", "in_flight": []}}]
-    # Repeated, it finds none of them running and leaves what they have lost.
-    query = {"_id": {"$in": [row["_id"] for row in dead]}, "state": "running"}
-    db.call(lambda: db["campaign_runs"].update_many(query, ended))
-    return run, [row["in_flight"] for row in dead if row["in_flight"]]
-
-
-def note_run(store: Store, run: str, in_flight: Sequence[str], done: Mapping[str, float] | None = None) -> None:
-    """Write down what a process is about to evaluate, and what it has done since it last said so."""
-    db = store.database
-    # Totals, not increments: a repeated operation changes nothing.
-    changes = {"in_flight": list(in_flight), "updated_at": datetime.now(UTC), **(done or {})}
-    db.call(lambda: db["campaign_runs"].update_one({"_id": run}, {"$set": changes}))
-
-
-def end_run(store: Store, run: str) -> None:
-    """Note that a process has ended its chunk in an orderly way."""
-    db = store.database
-    ended = {"$set": {"state": "ended", "in_flight": [], "updated_at": datetime.now(UTC)}}
-    db.call(lambda: db["campaign_runs"].update_one({"_id": run}, ended))
-
-
-def runs(store: Store, name: str) -> list[Row]:
-    """All runs of a campaign, the last first."""
-    db = store.database
-    return db.call(lambda: list(db["campaign_runs"].find({"campaign": name}).sort("started_at", -1)))

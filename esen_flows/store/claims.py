@@ -205,6 +205,65 @@ def holders(database: Database, host: Host | None = None) -> dict[str, bool]:
     return found
 
 
+def claims_on(database: Database, keys: Sequence[str]) -> dict[str, Row]:
+    """Claims on some keys, dead ones included.
+
+    Parameters
+    ----------
+    database
+        Database of the claims.
+    keys
+        Keys of results, or of other things that are claimed.
+
+    Returns
+    -------
+    dict[str, Row]
+        The claims by key; `expired` of each says whether it is past its end by the server's clock.
+    """
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {"_id": {"$in": list(keys)}}},
+        {"$set": {"expired": {"$lt": ["$expires_at", "$$NOW"]}}},
+    ]
+    return {row["_id"]: row for row in database.call(lambda: list(database["claims"].aggregate(pipeline)))}
+
+
+def claims_of_process(database: Database, process: ProcessId, prefix: str) -> list[str]:
+    """Keys that a process has claimed.
+
+    Parameters
+    ----------
+    database
+        Database of the claims.
+    process
+        The process, which may have ended.
+    prefix
+        Beginning of the keys, without characters that have a meaning in regular expressions.
+
+    Returns
+    -------
+    list[str]
+        The keys.
+    """
+    query = {"_id": {"$regex": f"^{prefix}"}, "process.pid": process.pid}
+    rows = database.call(lambda: list(database["claims"].find(query)))
+    return [row["_id"] for row in rows if ProcessId(**row["process"]) == process]
+
+
+def delete_claim(database: Database, key: str, token: str) -> None:
+    """Delete the claim of another process, unless a third one has taken it over.
+
+    Parameters
+    ----------
+    database
+        Database of the claims.
+    key
+        Key that is claimed.
+    token
+        Token of the claim.
+    """
+    database.call(lambda: database["claims"].delete_one({"_id": key, "token": token}))
+
+
 def _ignoring_races(write: Callable[[], object]) -> None:
     """Carry out a bulk of upserts; one that another process won between look and insert is that process's."""
     try:

@@ -27,3 +27,26 @@ def add_tags(store: Store, keys: Iterable[str], tags: Sequence[str]) -> None:
         # Those that have them already are left out, so that nothing is written twice.
         some = {"_id": {"$in": asked[begin : begin + AT_ONCE]}, "tags": {"$not": {"$all": list(tags)}}}
         db.call(lambda some=some: db["structures"].update_many(some, change))  # type: ignore[misc]
+
+
+def structure_row(store: Store, key: str, *, with_atoms: bool) -> Row:
+    """The stored document of a structure.
+
+    Parameters
+    ----------
+    store
+        Store that holds the structure.
+    key
+        Key of the structure, which must be stored.
+    with_atoms
+        Whether the arrays of the structure are wanted.
+
+    Returns
+    -------
+    Row
+        The document.
+    """
+    db = store.database
+    found = db.call(lambda: db["structures"].find_one({"_id": key}, {} if with_atoms else {"structure": 0}))
+    assert found is not None  # callers have stored the structure before
+    return found

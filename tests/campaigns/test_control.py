@@ -20,7 +20,8 @@ from esen_flows.campaigns.status import Share, campaign_status
 from esen_flows.errors import InputError
 from esen_flows.makers import jobs
 from esen_flows.schemas.campaign import CampaignSpec
-from esen_flows.store.campaigns import begin_run, members, set_campaign_state, update_members
+from esen_flows.store.campaign_runs import begin_run
+from esen_flows.store.campaigns import members, set_campaign_state, update_members
 from esen_flows.store.claims import Claim
 from esen_flows.store.host import Host
 from esen_flows.store.jobflow_files import launchpad_spec

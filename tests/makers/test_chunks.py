@@ -23,7 +23,7 @@ from esen_flows.makers.chunks import ChunkWork, chunk_job
 from esen_flows.schemas.campaign import CampaignSpec, member_keys
 from esen_flows.schemas.card import resolve_model
 from esen_flows.settings import Settings
-from esen_flows.store import campaigns
+from esen_flows.store import campaign_runs, campaigns
 from esen_flows.store.bulk import put_structures
 from esen_flows.store.connection import open_store
 from esen_flows.store.exchange.ingest import ingest
@@ -197,7 +197,7 @@ def test_what_kills_the_process_is_isolated_over_restarts(here: Store) -> None:
     assert set(found.values()) == {("finished", None)}
     assert 2 <= deaths <= 5
     assert here.database["results"].count_documents({}) == 7
-    died = [row for row in campaigns.runs(here, "c") if row["state"] == "died"]
+    died = [row for row in campaign_runs.runs(here, "c") if row["state"] == "died"]
     assert len(died) == deaths
     assert here.database["claims"].count_documents({}) == 0
 
@@ -264,7 +264,7 @@ def test_a_pause_is_noticed_between_two_crystals_forces(here: Store, monkeypatch
     response = run(keys, "forces")
     assert (response.detour, response.output["left"], response.output["cost"]) == (None, 1, 1.0)
     assert here.database["results"].count_documents({"kind": "forces"}) == 1
-    (noted,) = campaigns.runs(here, "c")
+    (noted,) = campaign_runs.runs(here, "c")
     assert (noted["cost"], noted["state"]) == (1.0, "ended")
 
 

@@ -12,16 +12,19 @@ from jobflow import SETTINGS
 from pymongo.errors import AutoReconnect
 from worker_site import Dead, Site
 
-from esen_flows.queue import fireworks_adapter
-from esen_flows.queue.fireworks_adapter import Pad, find_ready, run_firework, take
+from esen_flows.queue.fireworks_adapter import MOST_OUTAGES, Pad, run_firework
 from esen_flows.queue.recover import recover
 from esen_flows.stopping import ALLOCATION
+from esen_flows.store import launchpad_repair
 from esen_flows.store.claims import Claims
+from esen_flows.store.database import Database
 from esen_flows.store.jobflow_files import launchpad_spec
 from esen_flows.store.jobflow_store import job_store
+from esen_flows.store.launchpad import claim_key, find_ready
 
 pytestmark = pytest.mark.mongod
 WRITES = ("find_one_and_update", "find_one_and_replace", "update_one", "insert_many", "delete_many", "insert_one")
+COLLECTIONS = ("fireworks", "workflows", "launches")
 READS = ("find_one", "find", "aggregate", "count_documents", "distinct")
 
 
@@ -76,15 +79,30 @@ class Fused:
         return lambda *arguments, **options: self._fuse.write(lambda: method(*arguments, **options))
 
 
+class FusedDatabase:
+    """A database whose launchpad goes through a fuse."""
+
+    def __init__(self, database: Database, fuse: Fuse) -> None:
+        self._database, self._fuse = database, fuse
+
+    def __getitem__(self, name: str) -> Any:
+        collection = self._database[name]
+        return Fused(collection, self._fuse) if name in COLLECTIONS else collection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
 def burn(pad: Pad, fuse: Fuse) -> None:
-    for name in ("fireworks", "workflows", "launches"):
+    for name in COLLECTIONS:
         setattr(pad, name, Fused(getattr(pad, name), fuse))
+    pad.database = FusedDatabase(pad.database, fuse)
 
 
 @pytest.fixture(autouse=True)
 def quick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks of the dead are broken soon, and what jobs hand on is handed on at once."""
-    monkeypatch.setattr(fireworks_adapter, "_LOCK_SECONDS", 0.15)
+    monkeypatch.setattr(launchpad_repair, "_LOCK_SECONDS", 0.15)
     monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(site.store))
     monkeypatch.setattr(ALLOCATION, "requested", True)
     monkeypatch.setattr(rocket, "start_ping_launch", lambda *arguments: None)  # a thread that a kill would end too
@@ -96,8 +114,8 @@ def run_with(site: Site, fuse: Fuse) -> int:
     """Run a firework that hands its rest on, as a process that has died since; how many writes that took."""
     (number,) = site.add(worker_jobs.obey(site.notes))
     pad, claims = Pad(site.store.database, patience_seconds=10.0), Claims(site.store.database, Dead())
-    assert [row["fw_id"] for row in find_ready(pad, {}, 10.0, 5)] == [number]
-    assert take(claims, number) is not None
+    assert [row["fw_id"] for row in find_ready(pad.database, {}, 10.0, 5)] == [number]
+    assert claims.try_claim(claim_key(number)) is not None
     burn(pad, fuse)
     try:
         run_firework(pad, number, "tester", "w")
@@ -111,7 +129,7 @@ def run_with(site: Site, fuse: Fuse) -> int:
 
 def run_what_is_ready(site: Site) -> None:
     pad = Pad(site.store.database, patience_seconds=10.0)
-    while ready := find_ready(pad, {}, float("inf"), 5):
+    while ready := find_ready(pad.database, {}, float("inf"), 5):
         assert run_firework(pad, ready[0]["fw_id"], "tester", "w")
     pad.connection.close()
 
@@ -198,7 +216,7 @@ def run_until_it_stays(site: Site, number: int) -> int:
 
 def test_a_server_that_never_answers_a_job_is_the_jobs_failure(site: Site) -> None:
     (number,) = site.add(worker_jobs.lose_a_server())
-    assert run_until_it_stays(site, number) == fireworks_adapter.MOST_OUTAGES + 1
+    assert run_until_it_stays(site, number) == MOST_OUTAGES + 1
     assert site.states() == {number: "FIZZLED"}
 
 

@@ -13,13 +13,14 @@ import worker_jobs
 from fireworks import FWorker
 from worker_site import PATIENCE_SECONDS, Dead, Remote, Site
 
-from esen_flows.queue import fireworks_adapter
 from esen_flows.queue import recover as module
 from esen_flows.queue.allocation import Answer
-from esen_flows.queue.fireworks_adapter import WORKER_MARK, Pad, claim_key
+from esen_flows.queue.fireworks_adapter import WORKER_MARK, Pad
 from esen_flows.queue.recover import RecoveryReport, recover
+from esen_flows.store import launchpad_repair
 from esen_flows.store.claims import Claims
 from esen_flows.store.host import Host
+from esen_flows.store.launchpad import claim_key
 from esen_flows.store.workers import WorkerFacts, WorkerRecord
 
 pytestmark = pytest.mark.mongod
@@ -28,7 +29,7 @@ CONFIRM = 0.4
 
 @pytest.fixture
 def pad(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pad]:
-    monkeypatch.setattr(fireworks_adapter, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(launchpad_repair, "_LOCK_SECONDS", 0.1)
     monkeypatch.setattr(module, "CONFIRM_SECONDS", CONFIRM)
     pad = Pad(site.store.database, 5.0)
     yield pad

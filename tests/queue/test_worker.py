@@ -9,7 +9,7 @@ import worker_jobs
 from jobflow import Flow
 from worker_site import PATIENCE_SECONDS, Site
 
-from esen_flows.queue.submit import open_launchpad
+from esen_flows.queue.fireworks_adapter import open_launchpad
 from esen_flows.settings import get_settings
 from esen_flows.store.server import embedded
 

@@ -30,7 +30,7 @@ from esen_flows.errors import StoreError
 from esen_flows.queue.launchers import fill
 from esen_flows.queue.recover import recover
 from esen_flows.settings import Settings
-from esen_flows.store.campaigns import runs
+from esen_flows.store.campaign_runs import runs
 from esen_flows.store.connection import open_store
 from esen_flows.store.results import Store
 from esen_flows.store.server.mongod import find_mongod

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from esen_flows.errors import InputError
-from esen_flows.store import campaigns
+from esen_flows.store import campaign_runs, campaigns
 from esen_flows.store.campaigns import Outcome
 from esen_flows.store.results import Store
 
@@ -74,8 +74,8 @@ def test_counting_reads_the_index_alone(store: Store) -> None:
 
 
 def test_a_repeated_beginning_forgets_nothing_of_the_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = campaigns.begin_run(store, "c", "chunk", {"worker": "a"})
-    campaigns.note_run(store, first, ["k1"])
+    first, _ = campaign_runs.begin_run(store, "c", "chunk", {"worker": "a"})
+    campaign_runs.note_run(store, first, ["k1"])
     call = store.database.call
 
     def twice(operation: Any) -> Any:  # as after an answer that was lost
@@ -85,18 +85,18 @@ def test_a_repeated_beginning_forgets_nothing_of_the_dead(store: Store, monkeypa
 
     with monkeypatch.context() as repeated:
         repeated.setattr(store.database, "call", twice)
-        assert campaigns.begin_run(store, "c", "chunk", {"worker": "b"})[1] == [["k1"]]
-    assert {row["_id"]: row.get("lost") for row in campaigns.runs(store, "c")}[first] == ["k1"]
+        assert campaign_runs.begin_run(store, "c", "chunk", {"worker": "b"})[1] == [["k1"]]
+    assert {row["_id"]: row.get("lost") for row in campaign_runs.runs(store, "c")}[first] == ["k1"]
 
 
 def test_what_was_in_flight_when_a_process_died_is_told_to_the_next_one(store: Store) -> None:
-    first, lost = campaigns.begin_run(store, "c", "chunk", {"worker": "a"})
+    first, lost = campaign_runs.begin_run(store, "c", "chunk", {"worker": "a"})
     assert lost == []
-    campaigns.note_run(store, first, ["k1", "k2"], {"done": 1, "failed": 0, "atoms": 4})
-    second, lost = campaigns.begin_run(store, "c", "chunk", {"worker": "b"})
+    campaign_runs.note_run(store, first, ["k1", "k2"], {"done": 1, "failed": 0, "atoms": 4})
+    second, lost = campaign_runs.begin_run(store, "c", "chunk", {"worker": "b"})
     assert lost == [["k1", "k2"]]
-    campaigns.end_run(store, second)
-    third, lost = campaigns.begin_run(store, "c", "chunk", {"worker": "c"})
+    campaign_runs.end_run(store, second)
+    third, lost = campaign_runs.begin_run(store, "c", "chunk", {"worker": "c"})
     assert lost == []  # the second has ended, and the first was seen to
-    states = {row["_id"]: (row["state"], row.get("lost")) for row in campaigns.runs(store, "c")}
+    states = {row["_id"]: (row["state"], row.get("lost")) for row in campaign_runs.runs(store, "c")}
     assert states == {first: ("died", ["k1", "k2"]), second: ("ended", None), third: ("running", None)}

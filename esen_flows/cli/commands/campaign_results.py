@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def report(name: Name, output: Folder) -> None:
     """Write what came of every member (members.csv), in sum (summary.json), for people (report.md), and figures."""
-    from esen_flows.campaigns.records import member_count
     from esen_flows.campaigns.report import write_report
+    from esen_flows.store.campaigns import member_count
 
     store = _store()
     with _bar(f"reading {name}", member_count(store, name)) as advance:
@@ -76,7 +76,7 @@ def freeze(
     """Write a campaign with its structures, keys, versions and numbers into a folder that `reproduce` starts from."""
     from esen_flows.campaigns.manifest import MANIFEST
     from esen_flows.campaigns.manifest import freeze as write_manifest
-    from esen_flows.campaigns.records import member_count
+    from esen_flows.store.campaigns import member_count
 
     store = _store()
     with _bar(f"freezing {name}", member_count(store, name)) as advance:
@@ -98,8 +98,8 @@ def reproduce(
     is called again after workers have done it. What is stored already is not computed again.
     """
     from esen_flows.campaigns.manifest import MANIFEST
-    from esen_flows.campaigns.records import member_count
     from esen_flows.campaigns.reproduce import plan_reproduction
+    from esen_flows.store.campaigns import member_count
 
     store = _store()
     planned = plan_reproduction(store, folder.parent if folder.name == MANIFEST else folder, name)
@@ -131,10 +131,10 @@ def _submit(store: "Store", planned: "Reproduction", pending: int) -> None:
 
 
 def _compute(store: "Store", name: str) -> None:
-    from esen_flows.campaigns.records import member_count
     from esen_flows.campaigns.reproduce import compute_here
     from esen_flows.cli.documents import interruptible
     from esen_flows.cli.machine import tune_allocator
+    from esen_flows.store.campaigns import member_count
 
     tune_allocator()
     total = member_count(store, name)

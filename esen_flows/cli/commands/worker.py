@@ -14,7 +14,7 @@ import typer
 from esen_flows.cli.overrides import UsageError
 
 if TYPE_CHECKING:
-    from esen_flows.queue.worker import WorkerSettings
+    from esen_flows.queue.worker_settings import WorkerSettings
 
 _STOPPED = 75  # of sysexits.h: to be run again
 _ANY = "any"
@@ -78,7 +78,7 @@ def _settings(
     query: dict[str, Any],
 ) -> "WorkerSettings":
     from esen_flows.queue.allocation import processors, queue_job, seconds_until_end
-    from esen_flows.queue.worker import WorkerSettings
+    from esen_flows.queue.worker_settings import WorkerSettings
 
     places = _places(category, devices, processes)
     seconds = _walltime(walltime) if walltime is not None else seconds_until_end(os.environ)

@@ -12,13 +12,13 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from esen_flows.campaigns.records import member_count
 from esen_flows.cli.commands import campaign_results
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import InputError
 from esen_flows.makers import jobs
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
+from esen_flows.store.campaigns import member_count
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod

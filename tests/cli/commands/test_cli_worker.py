@@ -9,7 +9,7 @@ import pytest
 
 from esen_flows.cli.app import main
 from esen_flows.queue import worker as module
-from esen_flows.queue.worker import WorkDone, WorkerSettings
+from esen_flows.queue.worker_settings import WorkDone, WorkerSettings
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.results import Store
 

@@ -1,0 +1,119 @@
+"""Deaths of a worker's child processes: their fireworks become READY again, and too many deaths end the worker."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from esen_flows.errors import StoreError
+from esen_flows.queue.fireworks_adapter import READY_AGAIN, Pad, complete_or_put_back, fizzle
+from esen_flows.queue.worker_process import ChildProcess
+from esen_flows.queue.worker_settings import WorkDone
+from esen_flows.store.claims import Claims
+from esen_flows.store.launchpad import (
+    DEATHS,
+    claim_key,
+    count_mishap,
+    firework_row,
+    fireworks_claimed_by,
+    has_ended_launch,
+)
+from esen_flows.store.server_outages import retry_until_available
+
+MOST_DEATHS = 3  # how often a firework of another package may kill its process before it fails
+# Deaths in a row of processes that had not even begun with a firework, and of all processes. A campaign halves a chunk
+# that kills its process until the structure that does it is the only one, which takes a dozen deaths.
+_MOST_DEATHS_WITHOUT_WORK, _MOST_DEATHS_IN_A_ROW = 5, 25
+
+
+class ChildDeaths:
+    """Puts back the fireworks of dead children, and counts the deaths.
+
+    Parameters
+    ----------
+    pad
+        Launchpad of the fireworks.
+    claims
+        Claims of the supervisor.
+    done
+        Totals of the worker, in which failed and returned fireworks are counted.
+    """
+
+    def __init__(self, pad: Pad, claims: Claims, done: WorkDone) -> None:
+        self._pad = pad
+        self._claims = claims
+        self._done = done
+        self._in_a_row = self._without_work = 0
+
+    def forget(self) -> None:
+        """Begin to count anew, because a process has finished a firework."""
+        self._in_a_row = self._without_work = 0
+
+    def return_fireworks(self, child: ChildProcess, *, blame: bool) -> dict[int, str]:
+        """Make the fireworks of a dead child READY again, or FIZZLED if one has killed too many processes.
+
+        Parameters
+        ----------
+        child
+            Child that has ended. It had claimed at most one firework, and none if the claim was let go already.
+        blame
+            Whether its firework may be the reason for its death.
+
+        Returns
+        -------
+        dict[int, str]
+            What became of each firework, in words, by its id; "" if there was nothing to do.
+        """
+        database = self._pad.database
+        numbers = retry_until_available(
+            database, lambda _: fireworks_claimed_by(database, child.identity), self._pad.patience_seconds
+        )
+        return {number: self._return(number, blame) for number in numbers}
+
+    def limit(self, child: ChildProcess, *, had_work: bool) -> None:
+        """End a worker on a machine where nothing can run.
+
+        Parameters
+        ----------
+        child
+            Child that has died.
+        had_work
+            Whether it had begun with a firework.
+
+        Raises
+        ------
+        StoreError
+            Too many processes in a row have died; with the last lines of the child's output.
+        """
+        self._in_a_row += 1
+        self._without_work = 0 if had_work else self._without_work + 1
+        if self._in_a_row >= _MOST_DEATHS_IN_A_ROW or self._without_work >= _MOST_DEATHS_WITHOUT_WORK:
+            raise StoreError(
+                f"{self._in_a_row} processes in a row died before they finished a firework; the last one:\n"
+                f"{child.log_tail()}\nthe whole output is in {child.log}"
+            )
+
+    def _return(self, number: int, blame: bool) -> str:
+        claim = self._claims.try_claim(claim_key(number))
+        if claim is None:
+            return ""
+        words = retry_until_available(
+            self._pad.database, lambda _: self._put_right(number, blame), self._pad.patience_seconds
+        )
+        self._claims.forget(claim)
+        return words
+
+    def _put_right(self, number: int, blame: bool) -> str:
+        database = self._pad.database
+        row = firework_row(database, number)
+        if row is None or row["state"] not in ("RUNNING", "RESERVED"):
+            return ""
+        if blame and self._may_be_guilty(row) and count_mishap(database, number, DEATHS) >= MOST_DEATHS:
+            fizzle(self._pad, number, f"it killed its process {MOST_DEATHS} times")
+            self._done.failed += 1
+            return f"FIZZLED: it killed its process {MOST_DEATHS} times"
+        words = complete_or_put_back(self._pad, row)
+        self._done.handed_back += words == READY_AGAIN
+        return words
+
+    def _may_be_guilty(self, row: Mapping[str, Any]) -> bool:
+        """Whether a firework was at work and is not of a campaign, which finds the crashing structure by itself."""
+        return "campaign" not in row["spec"] and not has_ended_launch(self._pad.database, row)

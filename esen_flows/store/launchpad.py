@@ -1,0 +1,321 @@
+"""FireWorks' launchpad as documents: what is on it, and what of a campaign, without FireWorks itself.
+
+FireWorks keeps its collections (`fireworks`, `launches`, `workflows`) in our database. Whatever needs its `LaunchPad`
+class is in `esen_flows.queue.fireworks_adapter`; repairs after a kill are in `esen_flows.store.launchpad_repair`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from esen_flows.store.claims import claims_of_process
+from esen_flows.store.database import Database, Row
+from esen_flows.store.host import ProcessId
+
+# How often a firework has killed its process or lost a server, in its spec.
+DEATHS, OUTAGES = "_esen_flows_deaths", "_esen_flows_outages"
+_CLAIM_PREFIX = "firework:"
+_WILL_RUN = ("WAITING", "READY", "RESERVED", "RUNNING", "PAUSED")
+_WORKFLOW_ENDED = ("FIZZLED", "DEFUSED", "ARCHIVED")
+# A chunk in one of these states has a firework that brings what is missing. WAITING fireworks wait for one of these.
+_LIVE_CHUNK = ("READY", "RESERVED", "RUNNING", "PAUSED")
+
+
+def prepare_launchpad(database: Database) -> bool:
+    """Whether the launchpad is new; it then gets its counters, and in any case the indexes that our queries use.
+
+    FireWorks' own way, `lpad reset`, deletes what is there.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+
+    Returns
+    -------
+    bool
+        True if no counters were there. FireWorks' own indexes are then missing as well.
+    """
+    by_campaign = [("spec.campaign", 1), ("state", 1), ("spec.chunk", 1)]
+    for fields in ([("spec.result_key", 1)], by_campaign):
+        database.call(lambda: database["fireworks"].create_index(fields))  # noqa: B023
+    if database.call(lambda: database["fw_id_assigner"].find_one({})) is not None:
+        return False
+    first = {"$setOnInsert": {"next_fw_id": 1, "next_launch_id": 1}}
+    database.call(lambda: database["fw_id_assigner"].update_one({"_id": -1}, first, upsert=True))
+    return True
+
+
+def pending_fireworks(database: Database, result_keys: Sequence[str]) -> list[Row]:
+    """Fireworks that will bring some results as soon as a worker runs them.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    result_keys
+        Keys of the results.
+
+    Returns
+    -------
+    list[Row]
+        fw_id, state and spec.result_key of each, in the order of the ids.
+    """
+    query = {"spec.result_key": {"$in": list(result_keys)}, "state": {"$in": list(_WILL_RUN)}}
+    fields = {"fw_id": True, "state": True, "spec.result_key": True}
+    found = database.call(lambda: list(database["fireworks"].find(query, fields).sort("fw_id")))
+    # A firework that waits for one that fizzled will never run.
+    alive = {"nodes": {"$in": [row["fw_id"] for row in found]}, "state": {"$nin": list(_WORKFLOW_ENDED)}}
+    nodes = _nodes(database, alive)
+    return [row for row in found if row["fw_id"] in nodes]
+
+
+def find_ready(database: Database, query: Mapping[str, Any], seconds_left: float, limit: int) -> list[Row]:
+    """Fireworks to run next: READY, short enough, and in a workflow that no process is changing.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    query
+        Conditions on fireworks, as FireWorks' FWorker gives them.
+    seconds_left
+        Seconds until the worker has to end; may be infinite. Fireworks that need more (`least_seconds` of their spec)
+        are left out.
+    limit
+        Largest number of fireworks.
+
+    Returns
+    -------
+    list[Row]
+        fw_id, name and created_on of each, highest priority first.
+    """
+    wanted = {**query, "state": "READY"}
+    if seconds_left != float("inf"):
+        wanted["spec.least_seconds"] = {"$not": {"$gt": seconds_left}}
+    fields = {"fw_id": True, "name": True, "created_on": True}
+    rows = database.call(
+        lambda: list(database["fireworks"].find(wanted, fields).sort("spec._priority", -1).limit(limit))
+    )
+    free = {"nodes": {"$in": [row["fw_id"] for row in rows]}, "locked": {"$exists": False}}
+    nodes = _nodes(database, free)
+    return [row for row in rows if row["fw_id"] in nodes]
+
+
+def begun_fireworks(database: Database) -> list[Row]:
+    """Fireworks that some process runs or is about to run.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+
+    Returns
+    -------
+    list[Row]
+        Every firework that is RUNNING or RESERVED, without its job.
+    """
+    names = ("fw_id", "name", "state", "launches", "updated_on", "spec.campaign", "spec.chunk", "spec.result_key")
+    query = {"state": {"$in": ["RUNNING", "RESERVED"]}}
+    return database.call(lambda: list(database["fireworks"].find(query, dict.fromkeys(names, True))))
+
+
+def launches_of(database: Database, fireworks: Sequence[Row]) -> dict[int, Row]:
+    """Launches of some fireworks.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    fireworks
+        Rows with `launches`.
+
+    Returns
+    -------
+    dict[int, Row]
+        State, place, history and environment of each launch, by its id.
+    """
+    query = {"launch_id": {"$in": [number for row in fireworks for number in row["launches"]]}}
+    names = ("launch_id", "state", "host", "launch_dir", "state_history", "fworker.env")
+    rows = database.call(lambda: list(database["launches"].find(query, dict.fromkeys(names, True))))
+    return {row["launch_id"]: row for row in rows}
+
+
+def firework_row(database: Database, number: int) -> Row | None:
+    """State, launches and campaign of a firework.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    number
+        Id of the firework.
+
+    Returns
+    -------
+    Row | None
+        fw_id, state, launches and spec.campaign; None if there is no such firework.
+    """
+    fields = dict.fromkeys(("fw_id", "state", "launches", "spec.campaign"), True)
+    return database.call(lambda: database["fireworks"].find_one({"fw_id": number}, fields))
+
+
+def has_ended_launch(database: Database, firework: Mapping[str, Any]) -> bool:
+    """Whether a launch of a firework is over, whatever the firework itself says.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    firework
+        Row with `launches`.
+
+    Returns
+    -------
+    bool
+        True if a launch is COMPLETED or FIZZLED.
+    """
+    query = {"launch_id": {"$in": firework["launches"]}, "state": {"$in": ["COMPLETED", "FIZZLED"]}}
+    return database.call(lambda: database["launches"].find_one(query, {"_id": True})) is not None
+
+
+def count_mishap(database: Database, number: int, mishap: str) -> int:
+    """Add one to the mishaps of a kind that a firework has had; it must not be READY.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    number
+        Id of the firework.
+    mishap
+        `DEATHS` or `OUTAGES`.
+
+    Returns
+    -------
+    int
+        How many mishaps of this kind the firework has had by now; 0 if there is no such firework.
+    """
+    field = f"spec.{mishap}"
+    database.call(lambda: database["fireworks"].update_one({"fw_id": number}, {"$inc": {field: 1}}))
+    row = database.call(lambda: database["fireworks"].find_one({"fw_id": number}, {field: True}))
+    return int(row["spec"][mishap]) if row else 0
+
+
+def remove_fireworks(database: Database, ids: Sequence[int]) -> None:
+    """Remove fireworks and their workflows.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    ids
+        Ids of the fireworks.
+    """
+    if ids:
+        database.call(lambda: database["workflows"].delete_many({"nodes": {"$in": list(ids)}}))
+        database.call(lambda: database["fireworks"].delete_many({"fw_id": {"$in": list(ids)}}))
+
+
+def claim_key(number: int) -> str:
+    """Key of the claim that a process holds while it runs a firework.
+
+    Parameters
+    ----------
+    number
+        Id of the firework.
+
+    Returns
+    -------
+    str
+        Key for `Claims.try_claim`.
+    """
+    return f"{_CLAIM_PREFIX}{number}"
+
+
+def fireworks_claimed_by(database: Database, process: ProcessId) -> list[int]:
+    """Fireworks on which a process holds claims.
+
+    Parameters
+    ----------
+    database
+        Database of the claims.
+    process
+        Process, which may have ended.
+
+    Returns
+    -------
+    list[int]
+        Ids of the fireworks.
+    """
+    return [int(key.removeprefix(_CLAIM_PREFIX)) for key in claims_of_process(database, process, _CLAIM_PREFIX)]
+
+
+def live_chunks(database: Database, campaign: str) -> set[str]:
+    """Chunks of a campaign that fireworks will compute as soon as workers run them.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    campaign
+        Name of the campaign.
+
+    Returns
+    -------
+    set[str]
+        Names of the chunks.
+    """
+    query = {"spec.campaign": campaign, "state": {"$in": list(_LIVE_CHUNK)}}
+    return set(database.call(lambda: database["fireworks"].distinct("spec.chunk", query)))
+
+
+def campaign_fireworks(database: Database, campaign: str, states: Sequence[str]) -> list[int]:
+    """Fireworks of a campaign in some states.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    campaign
+        Name of the campaign.
+    states
+        FireWorks' names of the states.
+
+    Returns
+    -------
+    list[int]
+        Ids of the fireworks, sorted.
+    """
+    query = {"spec.campaign": campaign, "state": {"$in": list(states)}}
+    rows = database.call(lambda: list(database["fireworks"].find(query, {"fw_id": True})))
+    return sorted(row["fw_id"] for row in rows)
+
+
+def campaign_firework_states(database: Database, campaign: str) -> dict[str, int]:
+    """Number of fireworks of a campaign in each state.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    campaign
+        Name of the campaign.
+
+    Returns
+    -------
+    dict[str, int]
+        Number of fireworks by state, in alphabetical order.
+    """
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {"spec.campaign": campaign}},
+        {"$group": {"_id": "$state", "fireworks": {"$sum": 1}}},
+        {"$sort": {"_id": 1}},
+    ]
+    rows = database.call(lambda: list(database["fireworks"].aggregate(pipeline)))
+    return {row["_id"]: row["fireworks"] for row in rows}
+
+
+def _nodes(database: Database, query: Mapping[str, Any]) -> set[int]:
+    """Ids of the fireworks in the workflows that a query finds."""
+    rows = database.call(lambda: list(database["workflows"].find(query, {"nodes": True})))
+    return {number for row in rows for number in row["nodes"]}
