@@ -33,8 +33,8 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.data.generate import read_recipe
 from esen_flows.data.prototypes import Crystal, perfect
+from esen_flows.data.recipes import read_recipe
 from esen_flows.errors import ImaginaryModesError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field

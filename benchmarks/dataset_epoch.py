@@ -28,8 +28,9 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows.assets import asset_dir
-from esen_flows.data import folders
-from esen_flows.data.dataset import from_structures, open_dataset, write_dataset
+from esen_flows.data.dataset import from_structures
+from esen_flows.data.edge_counts import keep_edges
+from esen_flows.data.folders import open_dataset, write_dataset
 from esen_flows.data.labelled import LabelledStructure
 
 RESULT = Path(__file__).parent / "results" / "dataset_epoch.json"
@@ -102,7 +103,8 @@ def write(folder: Path, count: int) -> dict[str, Any]:
     started = time.perf_counter()
     edges = few.edge_counts(CUTOFF_ANGSTROM).astype(np.int32)
     per_record = (time.perf_counter() - started) / PROTOTYPES
-    folders.keep_edges(folders.open_tables(folder), CUTOFF_ANGSTROM, np.resize(edges, count))
+    (tables,) = dataset._tables
+    keep_edges(tables, CUTOFF_ANGSTROM, np.resize(edges, count))
     for path in folder.iterdir():  # out of the page cache, so that reading starts from the disk
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

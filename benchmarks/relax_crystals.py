@@ -16,8 +16,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 
-from esen_flows.data.generate import read_recipe
 from esen_flows.data.prototypes import Crystal, perfect
+from esen_flows.data.recipes import read_recipe
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.relax import relax

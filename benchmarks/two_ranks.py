@@ -20,7 +20,7 @@ import torch
 import yaml
 from ase.build import bulk
 
-from esen_flows.data.dataset import write_dataset
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.training.metrics import read_rows

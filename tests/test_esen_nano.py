@@ -5,8 +5,8 @@ import pytest
 from ase.build import bulk
 
 from esen_flows import load_force_field
-from esen_flows.data.generate import read_recipe
 from esen_flows.data.prototypes import perfect
+from esen_flows.data.recipes import read_recipe
 from esen_flows.errors import UnknownElementError
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.relax import relax_many

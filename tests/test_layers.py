@@ -37,7 +37,7 @@ LAZY_IN_BARE_ROOMS = {
     "esen_flows/forcefield/pull.py": {"esen_flows.schemas.card", "esen_flows.settings"},
     "esen_flows/network/grid.py": {"e3nn.o3"},
     "esen_flows/training/config.py": {"yaml"},
-    "esen_flows/data/generate.py": {"yaml"},
+    "esen_flows/data/recipes.py": {"yaml"},
     "esen_flows/data/sources/ase_databases.py": {"lmdb"},
     "esen_flows/data/sources/spice.py": {"h5py"},
 }

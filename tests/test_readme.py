@@ -14,7 +14,7 @@ from ase.io import write
 from typer.main import get_command
 
 from esen_flows.cli.app import app
-from esen_flows.data.dataset import write_dataset
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 
 ROOT = Path(__file__).resolve().parents[1]

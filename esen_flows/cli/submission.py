@@ -116,7 +116,7 @@ def submit_training(
 
 def _stored(store: Store, source: DataOption) -> str:
     """Key of a dataset, stored now unless it was."""
-    from esen_flows.data.dataset import read_dataset
+    from esen_flows.data.importing import read_dataset
     from esen_flows.store.datasets import store_dataset
 
     folder = source.path if source.path.is_dir() else None

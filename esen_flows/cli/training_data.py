@@ -41,7 +41,7 @@ class HeldOut:
         InputError
             the folder holds another split.
         """
-        from esen_flows.data.dataset import read_dataset
+        from esen_flows.data.importing import read_dataset
         from esen_flows.data.splits import read_split, split_by_material, write_split
 
         if self.path is not None:
@@ -87,7 +87,8 @@ def sources_of(texts: Sequence[str]) -> list[DataOption]:
 
 def read_sources(sources: Sequence[DataOption]) -> "Dataset":
     """All of them as one dataset."""
-    from esen_flows.data.dataset import mixture, read_dataset
+    from esen_flows.data.dataset import mixture
+    from esen_flows.data.importing import read_dataset
 
     parts = [(read_dataset(source.path), source.repeats) for source in sources]
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else mixture(parts)
@@ -193,7 +194,7 @@ def _given(wanted: Mapping[str, int], sources: Sequence[DataOption], what: str) 
 
 def parent_domain(path: Path | None, share: float, seed: int) -> Any:
     """Data of a parent's domain: what is replayed, and what is held out to see what was forgotten."""
-    from esen_flows.data.dataset import read_dataset
+    from esen_flows.data.importing import read_dataset
     from esen_flows.data.splits import split_by_material
     from esen_flows.training.finetune import Parent
 

@@ -20,14 +20,18 @@ class Graph:
     ----------
     numbers
         (atoms,) int64 atomic numbers, on the CPU.
-    source, target
-        (edges,) int64 atom indices, sorted by target.
+    source
+        (edges,) int64 index of the atom that sends the message.
+    target
+        (edges,) int64 index of the atom that receives the message, ascending.
     vectors
-        (edges, 3) float64 Angstrom, from target to source.
+        (edges, 3) float64 vectors from target to source in Angstrom.
     volume
-        Angstrom^3; NaN without a cell of three vectors, so that its stress is NaN and not a made-up zero.
-    charge, spin
-        total charge (e) and spin multiplicity (0: not said).
+        Volume in Angstrom^3; NaN without a cell of three vectors, so that the stress is NaN and not a made-up zero.
+    charge
+        Total charge in elementary charges.
+    spin
+        Spin multiplicity; 0 where it is not known.
     """
 
     numbers: Tensor
@@ -47,15 +51,29 @@ class Graph:
         *,
         charge_and_spin: bool = False,
     ) -> "Graph":
-        """The graph of a structure: all neighbours within the cutoff, or about the nearest `max_neighbors`.
+        """The graph of a structure.
 
-        With `charge_and_spin`, total charge and spin multiplicity are read from `atoms.info["charge"]` and `["spin"]`,
-        0 where not given.
+        Parameters
+        ----------
+        atoms
+            The structure.
+        cutoff_angstrom
+            Length of the longest edge in Angstrom.
+        max_neighbors
+            About the number of nearest neighbours that are kept for each atom (see `nearest`); None keeps all.
+        charge_and_spin
+            Whether total charge and spin multiplicity are read from `atoms.info["charge"]` and `atoms.info["spin"]`.
+            They are 0 where these are missing.
+
+        Returns
+        -------
+        Graph
+            The structure with its edges.
 
         Raises
         ------
         StructureError
-            no atoms; see `neighbor_pairs`; a charge or spin that is not an integer.
+            There are no atoms, `neighbor_pairs` refuses the structure, or charge or spin is not an integer.
         """
         if len(atoms) == 0:
             raise StructureError("a structure has no atoms; leave it out")
@@ -67,7 +85,27 @@ class Graph:
 
     @classmethod
     def from_edges(cls, atoms: Atoms, edges: EdgeVectors, *, charge_and_spin: bool = False) -> "Graph":
-        """The graph of a structure whose edges are known, as `from_atoms`."""
+        """The graph of a structure whose edges are known.
+
+        Parameters
+        ----------
+        atoms
+            The structure.
+        edges
+            Its edges, sorted by target.
+        charge_and_spin
+            As for `from_atoms`.
+
+        Returns
+        -------
+        Graph
+            The structure with its edges.
+
+        Raises
+        ------
+        StructureError
+            Charge or spin is not an integer.
+        """
         volume = abs(determinant(atoms.cell.array)) or float("nan")
         numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
         charge, spin = (_integer(atoms, name) if charge_and_spin else 0 for name in ("charge", "spin"))
@@ -83,24 +121,30 @@ def _integer(atoms: Atoms, name: str) -> int:
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Several graphs as one, tensors on one device.
+    """Several graphs as one, as tensors on one device.
 
     Attributes
     ----------
     numbers
-        (atoms,) int64.
-    source, target
-        (edges,) int64 into atoms.
+        (atoms,) int64 atomic numbers.
+    source
+        (edges,) int64 index of the atom that sends the message, counted over the whole batch.
+    target
+        (edges,) int64 index of the atom that receives the message, counted over the whole batch.
     vectors
-        (edges, 3) Angstrom, from target to source.
+        (edges, 3) vectors from target to source in Angstrom.
     system
-        (atoms,) int64 structure of each atom; edge_system : (edges,) of each edge.
+        (atoms,) int64 structure of each atom.
+    edge_system
+        (edges,) int64 structure of each edge.
     volume
-        (systems,) Angstrom^3.
-    charge, spin
-        (systems,) int64.
+        (systems,) volume in Angstrom^3.
+    charge
+        (systems,) int64 total charge in elementary charges.
+    spin
+        (systems,) int64 spin multiplicity, 0 where it is not known.
     n_systems
-        number of structures.
+        Number of structures.
     """
 
     numbers: Tensor
@@ -123,7 +167,29 @@ class GraphBatch:
     def collate(
         cls, graphs: Sequence[Graph], *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu"
     ) -> "GraphBatch":
-        """Join graphs of any sizes and periodicities. Vectors are rounded to `dtype` only here."""
+        """Join graphs of any sizes and periodicities.
+
+        Parameters
+        ----------
+        graphs
+            The graphs.
+        dtype
+            Floating-point type of vectors and volumes, which are float64 until here.
+        device
+            Device of all tensors.
+
+        Returns
+        -------
+        GraphBatch
+            The graphs, in order.
+
+        Examples
+        --------
+        >>> from ase.build import bulk
+        >>> batch = GraphBatch.collate([Graph.from_atoms(bulk("Cu"), 3.0), Graph.from_atoms(bulk("Si"), 3.0)])
+        >>> batch.numbers.tolist(), batch.n_edges
+        ([29, 14, 14], 20)
+        """
         atoms = np.array([len(graph.numbers) for graph in graphs])
         edges = np.array([len(graph.source) for graph in graphs])
         systems = np.arange(len(graphs))

@@ -3,7 +3,6 @@
 Standard library only: the rooms that use it have to run on a bare machine.
 """
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from esen_flows.errors import EsenFlowsError
+from esen_flows.files import sha256_of_file
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
@@ -22,7 +22,15 @@ Progress = Callable[[int, int | None], None]
 
 
 class DownloadError(EsenFlowsError):
-    """A file could not be fetched. `status` is the HTTP status, None where no answer came."""
+    """A file could not be fetched.
+
+    Parameters
+    ----------
+    message
+        Reason for the user.
+    status
+        HTTP status; None where no answer came.
+    """
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -30,7 +38,10 @@ class DownloadError(EsenFlowsError):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows, keeps what hubs say before they forward, and takes the token to no other host and not off https."""
+    """Follows redirects, and keeps the digest that a hub names before it forwards.
+
+    The token goes to no other host, and to no address without https.
+    """
 
     def __init__(self) -> None:
         self.digest: str | None = None
@@ -38,7 +49,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        self.digest = self.digest or named_digest(headers)
+        self.digest = self.digest or _named_digest(headers)
         new = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
         old, target = urlsplit(req.full_url), urlsplit(newurl)
         if new is not None and (target.netloc != old.netloc or target.scheme not in (old.scheme, "https")):
@@ -49,22 +60,28 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def download(
     url: str, path: Path, *, sha256: str | None = None, token: str | None = None, progress: Progress | None = None
 ) -> None:
-    """Fetch a file to `path`; a part left by an interrupted call (`path` + ".part") is continued.
+    """Fetch a file. A part that an interrupted call left beside it (`path` + ".part") is continued.
 
     Parameters
     ----------
+    url
+        Address of the file.
+    path
+        File to write.
     sha256
-        what the file has to be; without it, the digest that the server names, if it names one.
+        Digest that the file must have. A digest that the server names is checked too.
     token
-        bearer token, for the host of `url` only.
+        Bearer token; it is sent to the host of `url` only.
     progress
-        called with bytes so far and bytes in all (None: not said).
+        Called with the number of bytes so far and of all bytes (None: not known).
 
     Raises
     ------
     DownloadError
-        no answer, a refusal, a broken connection (the part is kept), or a wrong checksum (it is removed).
+        There is no answer, the server refuses, the connection breaks (the part is kept), or the checksum is wrong (the
+        part is removed).
     """
+    # Not `files.written_whole`: its temporary file is gone after an error, and this one is continued.
     partial = path.with_name(path.name + ".part")
     redirects = _Redirects()
     done = partial.stat().st_size if partial.is_file() else 0
@@ -73,12 +90,12 @@ def download(
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_SECONDS) as answer:
-            named = redirects.digest or named_digest(answer.headers)
+            named = redirects.digest or _named_digest(answer.headers)
             _write(answer, partial, done if answer.status == 206 else 0, progress)
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing is left to fetch
             raise DownloadError(f"{url} answers HTTP {error.code} {error.reason}", error.code) from error
-        named = redirects.digest or named_digest(error.headers)
+        named = redirects.digest or _named_digest(error.headers)
         whole = error.headers.get("Content-Range", "").rpartition("/")[2]
         if not done or (whole.isdigit() and int(whole) != done):
             partial.unlink(missing_ok=True)
@@ -89,7 +106,7 @@ def download(
         reason = getattr(error, "reason", error)
         raise DownloadError(f"{url} cannot be fetched: {reason}") from error
     for expected in {sha256, named} - {None}:
-        found = digest(partial)
+        found = sha256_of_file(partial)
         if found != expected:
             partial.unlink()  # every further attempt would only add to the wrong bytes
             raise DownloadError(f"{url} has sha256 {found[:16]}..., expected {str(expected)[:16]}...; fetch it again")
@@ -97,6 +114,7 @@ def download(
 
 
 def _write(answer: Any, partial: Path, done: int, progress: Progress | None) -> None:
+    """Append an answer to the part of a file, of which `done` bytes are there."""
     length = answer.headers.get("Content-Length")
     total = done + int(length) if length is not None else None
     with partial.open("ab" if done else "wb") as stream:
@@ -109,13 +127,7 @@ def _write(answer: Any, partial: Path, done: int, progress: Progress | None) -> 
         raise OSError(f"the connection broke after {done} of {total} bytes; the same command goes on from there")
 
 
-def named_digest(headers: Message) -> str | None:
+def _named_digest(headers: Message) -> str | None:
     """The sha256 by which a hub names a large file (X-Linked-Etag, as Hugging Face sends it)."""
     value = headers.get("X-Linked-Etag", "").strip('"')
     return value if len(value) == 64 else None
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, as hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

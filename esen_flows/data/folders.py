@@ -1,22 +1,28 @@
-"""A dataset as a folder: tables as .npy files, and an index that says what they mean and where they come from."""
+"""A dataset as a folder: tables as .npy files, and an index with their units, statistics and provenance."""
 
 import json
 import os
-import warnings
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from esen_flows.data.tables import COLUMNS, FileRows, Rows, Tables, assembled
+from esen_flows.data.dataset import Dataset, Progress
+from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.npy import FileRows
+from esen_flows.data.references import fit_statistics
+from esen_flows.data.screening import ANY_FORCE, BadRecord, Limits, Rejected, screened
+from esen_flows.data.sources.vocabulary import OnBad
+from esen_flows.data.tables import COLUMNS, Rows, Tables, TableWriter, assembled, digest_of, rows_of
 from esen_flows.errors import InputError
 
 FORMAT = "esen_flows dataset"
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
 MATERIALS_NAME = "material_names.json"
-# What the numbers mean, in words, in every folder.
+# Written into the index of every folder, so that the files can be understood without this package.
 UNITS = {
     "energy": "eV, total energy of the structure",
     "position, cell": "Angstrom; rows of the cell are lattice vectors",
@@ -25,22 +31,43 @@ UNITS = {
     "charge": "elementary charges",
     "spin": "multiplicity; 0: not said",
 }
-# Read row by row; the others are small enough to be held.
+# Columns that are read row by row; the others are small enough to be held in memory.
 _FROM_FILE = ("numbers", "atoms", "records")
 
 
 def is_dataset_folder(path: Path) -> bool:
-    """Whether a folder holds a dataset."""
+    """Whether a folder holds a dataset.
+
+    Parameters
+    ----------
+    path
+        Any path.
+
+    Returns
+    -------
+    bool
+        Whether there is an index.
+    """
     return (path / INDEX_NAME).is_file()
 
 
 def read_index(folder: Path | str) -> dict[str, Any]:
     """The index of a dataset folder.
 
+    Parameters
+    ----------
+    folder
+        Folder that `write_dataset` made.
+
+    Returns
+    -------
+    dict[str, Any]
+        Key, numbers of records and atoms, groups, statistics, rejected records and provenance.
+
     Raises
     ------
     InputError
-        no such folder, no dataset, or one of a newer version.
+        There is no such folder, it holds no dataset, or the dataset has a newer format.
     """
     path = Path(folder) / INDEX_NAME
     try:
@@ -58,30 +85,16 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     return index
 
 
-def write_index(folder: Path, index: Mapping[str, Any], material_names: tuple[str, ...]) -> None:
-    """Index and names of materials of a folder whose tables are there."""
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "units": UNITS}
-    for name, content in ((MATERIALS_NAME, list(material_names)), (INDEX_NAME, {**head, **index})):
-        with (folder / name).open("w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1 if name == INDEX_NAME else None, allow_nan=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-
-def read_tables(
+def _read_tables(
     folder: Path, count: int, group_names: tuple[str, ...], material_names: tuple[str, ...], provenance: dict[str, Any]
 ) -> Tables:
-    """Tables of `count` structures from the files of a folder; nothing large is read.
-
-    Raises
-    ------
-    InputError
-        a file is missing, cut off, or of another dataset.
-    """
-    columns: dict[str, Rows] = {name: _rows(folder, name, count)[:] for name in COLUMNS if name not in _FROM_FILE}
-    n_atoms = int(columns["n_atoms"][:].sum(dtype=np.int64))
-    columns |= {name: _rows(folder, name, n_atoms) for name in ("numbers", "atoms")}
-    columns["records"] = _rows(folder, "records", count)
+    """Tables of `count` structures from the files of a folder; the large files are opened, not read."""
+    n_atoms = int(_rows(folder, "n_atoms", count)[:].sum(dtype=np.int64))
+    lengths = {"numbers": n_atoms, "atoms": n_atoms}
+    columns: dict[str, Rows] = {}
+    for name in COLUMNS:
+        rows = _rows(folder, name, lengths.get(name, count))
+        columns[name] = rows if name in _FROM_FILE else rows[:]
     return assembled(columns, group_names, material_names, provenance, folder)
 
 
@@ -89,47 +102,141 @@ def _rows(folder: Path, name: str, count: int) -> FileRows:
     return FileRows(folder / f"{name}.npy", *COLUMNS[name], count)
 
 
-def open_tables(folder: Path) -> Tables:
-    """The tables of a dataset folder.
+def open_dataset(folder: Path | str) -> Dataset:
+    """The dataset of a folder; a record is read when it is used.
+
+    Parameters
+    ----------
+    folder
+        Folder that `write_dataset` made.
+
+    Returns
+    -------
+    Dataset
+        All records.
 
     Raises
     ------
     InputError
-        no dataset, or a broken one.
+        There is no dataset, or a file of it is missing, cut off or of another dataset.
     """
+    folder = Path(folder)
     index = read_index(folder)
     try:
         names = tuple(json.loads((folder / MATERIALS_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / MATERIALS_NAME} cannot be read: {error}; import the dataset again") from error
-    return read_tables(folder, index["records"], tuple(index["group_names"]), names, index["provenance"])
+    tables = _read_tables(folder, index["records"], tuple(index["group_names"]), names, index["provenance"])
+    return Dataset.of_tables(tables)
 
 
-def edges_path(folder: Path, cutoff_angstrom: float) -> Path:
-    """Where the edge counts for a cutoff are."""
-    return folder / f"edges_{float(cutoff_angstrom)}.npy"
+def write_dataset(
+    folder: Path | str,
+    structures: Iterable[LabelledStructure | BadRecord],
+    *,
+    provenance: dict[str, Any] | None = None,
+    limits: Limits | None = None,
+    on_bad: OnBad = "skip",
+    inspect: Callable[[Dataset], dict[str, Any]] | None = None,
+) -> Dataset:
+    """Write a dataset structure by structure, and open it. The folder is written whole or not at all.
 
+    Parameters
+    ----------
+    folder
+        Folder to make; it must not exist.
+    structures
+        Any number of structures. Bad records among them are counted and listed in the index.
+    provenance
+        Where the structures come from, for the index.
+    limits
+        Limits that a structure must keep; None allows any force.
+    on_bad
+        Whether bad records are left out or end the writing.
+    inspect
+        Called with the complete dataset before the folder gets its name. What it returns goes into the index, and an
+        error that it raises ends the writing.
 
-def read_edges(tables: Tables, cutoff_angstrom: float) -> np.ndarray | None:
-    """(n,) int32 edge counts of all structures, if they were counted before."""
-    known = tables.edges.get(cutoff_angstrom)
-    if known is None and tables.folder is not None and edges_path(tables.folder, cutoff_angstrom).is_file():
-        known = FileRows(edges_path(tables.folder, cutoff_angstrom), np.dtype("<i4"), (), len(tables))[:]
-        tables.edges[cutoff_angstrom] = known
-    return known
+    Returns
+    -------
+    Dataset
+        The dataset of the folder.
 
-
-def keep_edges(tables: Tables, cutoff_angstrom: float, counts: np.ndarray) -> None:
-    """Remember edge counts: beside the tables if they are files, and until the end of the process."""
-    tables.edges[cutoff_angstrom] = counts
-    if tables.folder is None:
-        return
-    path = edges_path(tables.folder, cutoff_angstrom)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Raises
+    ------
+    InputError
+        The folder exists, no structure is good, or one is bad and `on_bad` is "fail".
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} exists; give another folder, or remove it")
+    # As `files.written_whole`, for a folder: written under another name, and renamed when it is complete.
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    rejected = Rejected(on_bad)
+    writer = TableWriter(temporary)
     try:
-        with temporary.open("wb") as stream:
-            np.save(stream, counts)
-        os.replace(temporary, path)
-    except OSError as error:  # someone else's folder, or a full disk: the counts are good all the same
-        temporary.unlink(missing_ok=True)
-        warnings.warn(f"edge counts cannot be kept in {tables.folder}: {error}; they are counted again", stacklevel=2)
+        for item in rejected.keep(screened(structures, str(folder), limits or ANY_FORCE)):
+            writer.append(item)
+        writer.close()
+        names = (writer.group_names, writer.material_names)
+        dataset = Dataset.of_tables(_read_tables(temporary, writer.count, *names, provenance or {}))
+        _write_json(temporary / MATERIALS_NAME, list(writer.material_names))
+        _write_json(temporary / INDEX_NAME, _index(dataset, rejected) | (inspect(dataset) if inspect else {}), indent=1)
+        temporary.rename(folder)
+    except BaseException:  # an interrupt too leaves nothing behind
+        writer.abandon()
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return open_dataset(folder)
+
+
+def _index(dataset: Dataset, rejected: Rejected) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "units": UNITS,
+        "key": dataset.key,
+        "records": len(dataset),
+        "atoms": int(dataset.n_atoms.sum()),
+        "group_names": list(dataset.group_names),
+        "group_records": np.bincount(dataset.group, minlength=len(dataset.group_names)).tolist(),
+        "materials": len(dataset.material_names),
+        "statistics": fit_statistics(dataset).document(),
+        "rejected": rejected.document(),
+        "provenance": dataset.provenance,
+    }
+
+
+def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """JSON that is on the disk before the folder gets its name."""
+    with path.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=indent, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def verify(dataset: Dataset, key: str, progress: Progress | None = None) -> None:
+    """Read every record and compare it with its digest, and the digests with the key of the dataset.
+
+    Parameters
+    ----------
+    dataset
+        Records to read.
+    key
+        Key that the index of the dataset gives.
+    progress
+        Called with the number of records done and the number of all records.
+
+    Raises
+    ------
+    InputError
+        A record has changed since it was written.
+    """
+    for index, item in enumerate(dataset):
+        if (digest_of(*rows_of(item), item.group, item.material) != dataset.digests[index]).any():
+            raise InputError(f"record {index} is not what was written; copy or import the dataset again")
+        if progress is not None:
+            progress(index + 1, len(dataset))
+    if dataset.key != key:
+        raise InputError(f"the records have key {dataset.key[:16]}..., the index says {key[:16]}...; import them again")

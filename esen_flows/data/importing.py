@@ -1,13 +1,14 @@
-"""From sources to a dataset folder: read, screen, check by strain, count edges."""
+"""From sources to a dataset: read, screen, check by strain, count edges."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from esen_flows.data.dataset import Dataset, Progress, write_dataset
+from esen_flows.data.dataset import Dataset, Progress, from_structures
+from esen_flows.data.folders import is_dataset_folder, open_dataset, write_dataset
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord, Limits, screened
+from esen_flows.data.screening import BadRecord, Limits, Rejected, screened
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.read import read_source, source_provenance
 from esen_flows.data.sources.vocabulary import OnBad, SourceFormat
@@ -28,29 +29,43 @@ def import_sources(
     on_record: Callable[[int], None] | None = None,
     on_edges: Progress | None = None,
 ) -> Dataset:
-    """Write the records of sources to one dataset folder; it is there as a whole or not at all.
+    """Write the records of sources to one dataset folder. The folder is written whole or not at all.
 
     Parameters
     ----------
     sources
-        files, or folders of files of one format.
-    source_format, options
-        of all of them; see `read_source`.
-    limits, on_bad
-        what a record must keep to, and whether one that does not ends the import.
+        Files, or folders of files of one format.
+    folder
+        Folder to make; it must not exist.
+    source_format
+        Format of all sources; None takes the format that their names tell.
+    options
+        Names and units that the sources do not give themselves.
+    limits
+        Limits that a record must keep.
+    on_bad
+        Whether bad records are left out or end the import.
     check_strain
-        whether labels that are clearly no derivatives of the energies end it; they are checked in any case.
+        Whether labels that are clearly not derivatives of the energies end the import. The labels are checked in both
+        cases, and the index of the folder gives the outcome.
     cutoff_angstrom
-        count edges for it now rather than when they are first needed.
+        Cutoff in Angstrom for which edges are counted now; None leaves them until they are first needed.
     on_record
-        called with the number of records read so far; on_edges : with structures counted and in all.
+        Called with the number of records read so far.
+    on_edges
+        Called with the number of structures whose edges are counted and the number of all structures.
+
+    Returns
+    -------
+    Dataset
+        The dataset of the folder.
 
     Raises
     ------
     InputError
-        a source that cannot be read, no good record, a folder that exists, wrong labels.
+        A source cannot be read, no record is good, the folder exists, or the labels are wrong.
     """
-    if folder.exists():  # before hours of reading
+    if folder.exists():  # said before hours of reading
         raise InputError(f"{folder} exists; give another --output, or remove it")
     limits = limits or Limits()
     provenance = {
@@ -58,30 +73,50 @@ def import_sources(
         "limits": asdict(limits) | {"elements": sorted(limits.elements) if limits.elements else None},
     }
 
+    def records() -> Iterator[LabelledStructure | BadRecord]:
+        count = 0
+        for source in sources:
+            for item in screened(read_source(source, source_format, options), str(source), limits):
+                count += 1
+                if on_record is not None:
+                    on_record(count)
+                yield item
+
     def inspect(dataset: Dataset) -> dict[str, Any]:
         slopes = check_labels_by_strain(dataset)
         if check_strain:
             require_right(slopes)
         return {"check_by_strain": [slope.document() for slope in slopes]}
 
-    records = _all_records(sources, source_format, options, limits, on_record)
-    dataset = write_dataset(folder, records, provenance=provenance, on_bad=on_bad, inspect=inspect)
+    dataset = write_dataset(folder, records(), provenance=provenance, on_bad=on_bad, inspect=inspect)
     if cutoff_angstrom is not None:
         dataset.edge_counts(cutoff_angstrom, on_edges)
     return dataset
 
 
-def _all_records(
-    sources: Sequence[Path],
-    source_format: SourceFormat | None,
-    options: SourceOptions | None,
-    limits: Limits,
-    on_record: Callable[[int], None] | None,
-) -> Iterator[LabelledStructure | BadRecord]:
-    count = 0
-    for source in sources:
-        for item in screened(read_source(source, source_format, options), str(source), limits):
-            count += 1
-            if on_record is not None:
-                on_record(count)
-            yield item
+def read_dataset(path: Path | str, *, limits: Limits | None = None) -> Dataset:
+    """The dataset of a folder that `write_dataset` made, or of a source file, which is read into memory.
+
+    Parameters
+    ----------
+    path
+        Dataset folder, source file, or folder of source files of one format.
+    limits
+        Limits that a record of a source must keep.
+
+    Returns
+    -------
+    Dataset
+        All records.
+
+    Raises
+    ------
+    InputError
+        There is nothing at the path, its format is not known, or a record cannot be trained on. `esen-flows data
+        import` can leave such records out and keeps the others in a folder.
+    """
+    path = Path(path)
+    if is_dataset_folder(path):
+        return open_dataset(path)
+    records = screened(read_source(path), str(path), limits)
+    return from_structures(Rejected("fail").keep(records), source_provenance(path))

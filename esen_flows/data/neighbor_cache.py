@@ -1,8 +1,8 @@
-"""Neighbour pairs that outlive a step: kept with a skin, and used again for every geometry near the one they are of.
+"""Neighbour pairs that are kept with a skin and used again for every geometry near that of their search.
 
-The pairs of one geometry are searched up to cutoff + skin. For another one only their distances are computed, and those
-within the cutoff are kept: exactly the pairs of a fresh search, for models with and without an envelope. Steps of
-molecular dynamics, of a relaxation with its cell, and displaced supercells share a search in this way.
+The pairs of one geometry are searched up to cutoff + skin. For a geometry near it only their distances are computed,
+and the pairs within the cutoff are kept: exactly those of a fresh search, for models with and without an envelope.
+Steps of molecular dynamics, steps of a relaxation with its cell, and displaced supercells share a search in this way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from ase import Atoms
 from esen_flows.data.neighbors import Candidates, EdgeVectors, PairTable, edges_within, pair_table
 
 SKIN_ANGSTROM = 1.0
-# A search among fewer atoms takes less time than to find out that it can be spared.
+# For fewer atoms a search takes less time than the test whether it is needed.
 MINIMUM_ATOMS = 24
-# Bounds of what is kept: 5 million pairs are 200 MB, and 30,000 atoms of silicon at 6 + 1 Angstrom two million.
+# Bounds of the kept tables. 5 million pairs take 200 MB; 30,000 atoms of silicon at 6 + 1 Angstrom have two million.
 MAXIMUM_TABLES = 8
 MAXIMUM_PAIRS = 5_000_000
-# Bound of what is computed at once, about 150 bytes each.
+# Bound of the pairs that are computed at once; each takes about 150 bytes.
 PAIRS_AT_ONCE = 1_000_000
 
 
@@ -31,7 +31,13 @@ class Reference:
     Attributes
     ----------
     positions
-        (atoms, 3) Angstrom; pbc : (3,) of them; lattice : (periodic directions, 3) their lattice vectors.
+        (atoms, 3) positions in Angstrom.
+    pbc
+        (3,) periodicity of each direction.
+    lattice
+        (periodic directions, 3) lattice vectors of these directions in Angstrom.
+    table
+        The pairs.
     """
 
     positions: np.ndarray
@@ -40,12 +46,26 @@ class Reference:
     table: PairTable
 
     def images(self, atoms: Atoms, cutoff: float, skin: float) -> np.ndarray | None:
-        """Positions of `atoms` in the periodic images that the table speaks of; None if a neighbour may be missing.
+        """Positions of a structure in the periodic images to which the table refers.
 
-        Let F be the linear map that takes the old lattice to the new one, u what atoms moved beyond it. A pair vector v
-        becomes v F + u_source - u_target, of a length of at least |v| s - 2 max|u| with s the smallest stretch of F.
-        With (cutoff + skin) s - 2 max|u| >= cutoff no pair from outside the table can have come within the cutoff.
-        Species do not matter here.
+        Let F be the linear map that takes the old lattice to the new one, and u the displacements beyond this map. A
+        pair vector v becomes v F + u_source - u_target, with a length of at least |v| s - 2 max|u|, where s is the
+        smallest stretch of F. If (cutoff + skin) s - 2 max|u| >= cutoff, no pair from outside the table can be within
+        the cutoff. Species do not matter.
+
+        Parameters
+        ----------
+        atoms
+            A structure, near this geometry or not.
+        cutoff
+            Cutoff in Angstrom.
+        skin
+            Distance in Angstrom by which the table reaches beyond the cutoff.
+
+        Returns
+        -------
+        np.ndarray | None
+            (atoms, 3) positions in Angstrom; None if the table may lack a neighbour.
         """
         if len(atoms) != len(self.positions) or tuple(atoms.pbc.tolist()) != self.pbc:
             return None
@@ -61,7 +81,8 @@ class Reference:
             before = before @ strain
         moved = positions - before
         if len(lattice) and not 2 * _largest(moved) <= room:
-            # Atoms that were wrapped into the cell, or left it. Seen from the first atom: all may drift as they like.
+            # Atoms were wrapped into the cell, or left it. Displacements are taken relative to the first atom, so that
+            # a common drift of all atoms does not count.
             cells = np.rint((moved - moved[0]) @ np.linalg.pinv(lattice))
             positions = positions - cells @ lattice
             moved = positions - before
@@ -69,29 +90,30 @@ class Reference:
 
 
 def _largest(moved: np.ndarray) -> float:
-    """Length of the longest displacement about their mean, which no distance depends on."""
+    """Length of the longest displacement after the mean one is subtracted; no distance depends on the mean."""
     relative = moved - moved.mean(axis=0)
     return float(np.sqrt((relative * relative).sum(axis=1).max()))
 
 
 class NeighborCache:
-    """Edges of structures, from pairs of earlier ones wherever those are certain to hold them all.
+    """Edges of structures, from the pairs of earlier structures wherever these are certain to contain them.
+
+    Several threads may share a cache: references are replaced as a whole and never changed, so that at worst two
+    threads make the same search.
 
     Parameters
     ----------
     cutoff_angstrom
-        of the edges.
+        Length of the longest edge in Angstrom.
     skin_angstrom
-        how much further pairs are searched.
+        Distance in Angstrom by which pairs are searched beyond the cutoff.
     device
-        where pairs are kept and distances computed; the search itself is done on the CPU.
+        Device on which pairs are kept and distances computed; the search itself is done on the CPU.
 
     Attributes
     ----------
     searches
-        number of neighbour searches so far.
-
-    References are replaced as a whole and never changed, so that threads that share a cache at worst search twice.
+        Number of neighbour searches so far.
     """
 
     def __init__(
@@ -99,15 +121,25 @@ class NeighborCache:
     ) -> None:
         self.cutoff, self.skin, self.device = cutoff_angstrom, skin_angstrom, device
         self.searches = 0
-        self._references: tuple[Reference, ...] = ()  # the latest used first
+        self._references: tuple[Reference, ...] = ()  # the last used one first
 
     def edges(self, structures: Sequence[Atoms]) -> list[EdgeVectors]:
-        """The edges of each structure, float64 on the device.
+        """The edges of structures.
+
+        Parameters
+        ----------
+        structures
+            The structures.
+
+        Returns
+        -------
+        list[EdgeVectors]
+            Edges of each structure, float64 on the device.
 
         Raises
         ------
         StructureError
-            see `neighbor_pairs`.
+            A coordinate is NaN, a periodic direction has no lattice vector, or atoms coincide.
         """
         found: list[EdgeVectors] = []
         for group in self._groups(structures):
@@ -147,7 +179,7 @@ class NeighborCache:
 
 
 def _bounded(references: Sequence[Reference]) -> Iterator[Reference]:
-    """The latest ones within the bounds, the newest in any case."""
+    """The first references within the bounds; always at least one."""
     pairs = 0
     for index, reference in enumerate(references[:MAXIMUM_TABLES]):
         pairs += len(reference.table.source)

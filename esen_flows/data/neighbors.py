@@ -1,4 +1,4 @@
-"""Neighbour pairs within a cutoff: no cap on their number, any cell, any mix of periodic directions, linear cost."""
+"""Neighbour pairs within a cutoff: any number of them, any cell, any mix of periodic directions, at linear cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from vesin import NeighborList
 
 from esen_flows.errors import StructureError
 
-# Two atoms this close are one atom entered twice; no training set holds such a pair.
+# Two atoms closer than this are one atom that was entered twice; no training set has such a pair.
 MINIMUM_DISTANCE_ANGSTROM = 0.01
 
 
@@ -21,12 +21,14 @@ class NeighborPairs:
 
     Attributes
     ----------
-    source, target
-        (pairs,) int64; the target receives the message.
+    source
+        (pairs,) int64 index of the atom that sends the message.
+    target
+        (pairs,) int64 index of the atom that receives the message.
     shifts
         (pairs, 3) int64 lattice translation of the source.
     vectors
-        (pairs, 3) float64 Angstrom, r_source + shift.cell - r_target.
+        (pairs, 3) float64 r_source + shift.cell - r_target in Angstrom.
     """
 
     source: np.ndarray
@@ -37,12 +39,14 @@ class NeighborPairs:
 
 @dataclass(frozen=True)
 class PairTable:
-    """Who may be a neighbour of whom: the pairs of one geometry, without their vectors.
+    """The pairs of one geometry without their vectors, sorted by target, then source, then shift.
 
     Attributes
     ----------
-    source, target
-        (pairs,) int64, sorted by target, then source, then shift.
+    source
+        (pairs,) int64 index of the atom that sends the message.
+    target
+        (pairs,) int64 index of the atom that receives the message.
     shifts
         (pairs, 3) float64 whole numbers, lattice translation of the source.
     """
@@ -54,16 +58,16 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A structure with pairs among which its neighbours are.
+    """A structure with a table that contains all of its neighbour pairs, and others.
 
     Attributes
     ----------
     atoms
-        the structure; its cell is the current one.
+        The structure with its current cell.
     positions
-        (atoms, 3) Angstrom, each in the periodic image that the table's shifts count from.
+        (atoms, 3) positions in Angstrom, each in the periodic image to which the shifts of the table refer.
     table
-        pairs; all that are within the cutoff, and others.
+        The pairs.
     """
 
     atoms: Atoms
@@ -73,7 +77,17 @@ class Candidates:
 
 @dataclass(frozen=True)
 class EdgeVectors:
-    """Pairs within the cutoff, sorted by target: (pairs,) source and target, (pairs, 3) float64 vectors in Angstrom."""
+    """Pairs within the cutoff with their vectors, sorted by target.
+
+    Attributes
+    ----------
+    source
+        (pairs,) int64 index of the atom that sends the message.
+    target
+        (pairs,) int64 index of the atom that receives the message.
+    vectors
+        (pairs, 3) float64 vectors from target to source in Angstrom.
+    """
 
     source: Tensor
     target: Tensor
@@ -81,15 +95,29 @@ class EdgeVectors:
 
 
 def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str = "cpu") -> PairTable:
-    """All pairs with distance <= radius and a few at a hair beyond it, self-images included.
+    """All pairs within a radius, pairs of an atom with its own images included.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    radius_angstrom
+        Largest distance in Angstrom. Pairs that are longer by up to 1e-10 of it may be among the result.
+    device
+        Device of the table; the search itself is done on the CPU.
+
+    Returns
+    -------
+    PairTable
+        The pairs.
 
     Raises
     ------
     StructureError
-        NaN coordinates, or a periodic direction without a lattice vector.
+        A coordinate is NaN, or a periodic direction has no lattice vector.
     """
     cell = _checked_cell(atoms)
-    # A hair beyond the radius: independent of the library's convention and rounding at the cutoff.
+    # Slightly beyond the radius, so that the library's convention and rounding at the cutoff do not matter.
     finder = NeighborList(cutoff=radius_angstrom * (1.0 + 1e-10), full_list=True)
     target, source, shifts = finder.compute(atoms.positions, cell, atoms.pbc.tolist(), quantities="ijS")
     target, source = target.view(np.int64), source.view(np.int64)  # from unsigned
@@ -100,7 +128,7 @@ def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str 
 
 
 def _rank(source: np.ndarray, target: np.ndarray, shifts: np.ndarray, n_atoms: int) -> np.ndarray:
-    """One integer per pair, in the order of target, source, shift: many times faster to sort than several columns."""
+    """One integer per pair, in the order of target, source, shift. It sorts many times faster than several columns."""
     base = 2.0 * np.abs(shifts).max(initial=0.0) + 1.0
     code = (shifts @ np.array([base * base, base, 1.0])).astype(np.int64)
     return (target * n_atoms + source) * int(base) ** 3 + code
@@ -109,7 +137,7 @@ def _rank(source: np.ndarray, target: np.ndarray, shifts: np.ndarray, n_atoms: i
 def _checked_cell(atoms: Atoms) -> np.ndarray:
     """The cell, completed where a direction has no lattice vector."""
     cell = atoms.cell.array
-    # A sum is finite only where all its terms are, or where they are too large for any structure.
+    # A sum is finite only if all of its terms are; one sum is faster than a test of every number.
     if not np.isfinite(atoms.positions.sum() + cell.sum()):
         raise StructureError(
             f"{atoms.get_chemical_formula()}: positions or cell hold NaN or infinity; repair the input"
@@ -131,18 +159,41 @@ def _checked_cell(atoms: Atoms) -> np.ndarray:
 
 
 def determinant(cell: np.ndarray) -> float:
-    """Of a 3 x 3 array; for so few numbers plain arithmetic beats a call of LAPACK."""
+    """Determinant of a 3 x 3 array; for this few numbers plain arithmetic is faster than LAPACK.
+
+    Parameters
+    ----------
+    cell
+        (3, 3) array.
+
+    Returns
+    -------
+    float
+        The determinant, in the cubed unit of the array.
+    """
     (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> list[EdgeVectors]:
-    """The pairs with distance <= cutoff of each structure, computed for all of them at once, on the tables' device.
+    """The pairs within the cutoff of each structure, computed for all structures at once on the device of the tables.
+
+    Parameters
+    ----------
+    candidates
+        Structures with tables that contain their pairs.
+    cutoff_angstrom
+        Largest distance in Angstrom.
+
+    Returns
+    -------
+    list[EdgeVectors]
+        Pairs of each structure.
 
     Raises
     ------
     StructureError
-        two atoms of a structure coincide.
+        Two atoms of a structure coincide.
     """
     source, target = (_joined([getattr(one.table, name) for one in candidates]) for name in ("source", "target"))
     vectors = _vectors(candidates, source, target)
@@ -155,11 +206,11 @@ def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> li
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)  # `cat` copies even one
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # `cat` copies even a single tensor
 
 
 def _vectors(candidates: Sequence[Candidates], source: Tensor, target: Tensor) -> Tensor:
-    """r_source + shift.cell - r_target of all pairs, (pairs, 3); atoms are counted in each structure."""
+    """(pairs, 3) r_source + shift.cell - r_target; source and target count the atoms of each structure from 0."""
     positions = torch.from_numpy(np.concatenate([one.positions for one in candidates])).to(source.device)
     cells = torch.from_numpy(np.stack([one.atoms.cell.array for one in candidates])).to(source.device)
     if len(candidates) > 1:
@@ -174,7 +225,7 @@ def _vectors(candidates: Sequence[Candidates], source: Tensor, target: Tensor) -
 def _within(
     candidates: Sequence[Candidates], vectors: Tensor, cutoff_angstrom: float
 ) -> tuple[Tensor | None, list[int]]:
-    """Rows within the cutoff, None for all of them, and how many there are of each structure."""
+    """Rows within the cutoff (None for all rows), and their number for each structure."""
     sizes = [len(one.table.source) for one in candidates]
     distance = torch.linalg.vector_norm(vectors, dim=1)
     if len(distance) and float(distance.min()) < MINIMUM_DISTANCE_ANGSTROM:
@@ -200,12 +251,30 @@ def _coincidence(candidates: Sequence[Candidates], sizes: Sequence[int], distanc
 
 
 def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
-    """All pairs with 0 < distance <= cutoff, self-images included.
+    """All pairs with 0 < distance <= cutoff, pairs of an atom with its own images included.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    cutoff_angstrom
+        Largest distance in Angstrom.
+
+    Returns
+    -------
+    NeighborPairs
+        The pairs with their vectors.
 
     Raises
     ------
     StructureError
-        NaN coordinates, a periodic direction without a lattice vector, or coinciding atoms.
+        A coordinate is NaN, a periodic direction has no lattice vector, or atoms coincide.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> len(neighbor_pairs(bulk("Cu"), 3.0).source)
+    12
     """
     table = pair_table(atoms, cutoff_angstrom)
     candidates = [Candidates(atoms, atoms.positions, table)]
@@ -217,16 +286,28 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
     return NeighborPairs(*columns)
 
 
-# Neighbours this much further (squared distance, Angstrom^2) than the last one that counts are kept too, so that
-# symmetry-equivalent neighbours stay together; the published models' tolerance.
+# Neighbours that are this much farther (squared distance, Angstrom^2) than the last one are kept too, so that
+# symmetry-equivalent neighbours stay together. The value is that of the published models.
 LIMIT_TOLERANCE_ANGSTROM2 = 0.01
 
 
 def nearest(pairs: NeighborPairs, max_neighbors: int) -> NeighborPairs:
-    """The nearest neighbours of each target, where there are more than `max_neighbors`.
+    """About the nearest neighbours of each target.
 
-    Kept are those whose squared distance is at most that of neighbour number `max_neighbors` (counted from 0) plus
-    0.01 Angstrom^2. What a network makes of the result jumps whenever two atoms change places in this order.
+    A neighbour is kept if its squared distance is at most that of neighbour number `max_neighbors` (counted from 0)
+    plus 0.01 Angstrom^2. The output of a network on the result jumps whenever two atoms change places in this order.
+
+    Parameters
+    ----------
+    pairs
+        All pairs.
+    max_neighbors
+        Number of neighbours above which a target loses its farthest ones.
+
+    Returns
+    -------
+    NeighborPairs
+        The kept pairs, sorted by target.
     """
     squared = (pairs.vectors**2).sum(axis=1)
     order = np.lexsort((squared, pairs.target))

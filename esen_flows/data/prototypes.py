@@ -8,7 +8,7 @@ from ase.build import bulk
 
 from esen_flows.errors import InputError
 
-# How many elements each takes.
+# Number of elements of each structure type.
 PROTOTYPES = {
     "diamond": 1,
     "hexagonal_diamond": 1,
@@ -30,17 +30,17 @@ class Crystal:
     Attributes
     ----------
     name
-        of the crystal, such as "GaN_wurtzite".
+        Name of the crystal, such as "GaN_wurtzite".
     prototype
-        one of PROTOTYPES.
+        One of PROTOTYPES.
     species
-        one or two chemical symbols; of two, the first sits at the origin.
+        One or two chemical symbols; of two, the first is at the origin.
     lattice_angstrom
-        the lattice constant a: the edge of the cubic cell, or of the hexagonal or tetragonal base.
+        Lattice constant a in Angstrom: edge of the cubic cell, or of the hexagonal or tetragonal base.
     c_over_a
-        of hexagonal_diamond, beta_tin and wurtzite; None: ideal.
+        Ratio c/a of hexagonal_diamond, beta_tin and wurtzite; None for the ideal one (0.55 for beta_tin).
     u
-        internal parameter of wurtzite, the length of the bond along c over c; None: all bonds equally long.
+        Internal parameter of wurtzite, the length of the bond along c over c; None for bonds of equal length.
     """
 
     name: str
@@ -52,12 +52,30 @@ class Crystal:
 
 
 def perfect(crystal: Crystal, cubic: bool = False) -> Atoms:
-    """The primitive cell of a crystal, or its cubic one.
+    """The primitive cell of a crystal, or its cubic cell.
+
+    Parameters
+    ----------
+    crystal
+        The crystal.
+    cubic
+        Whether the conventional cubic cell is made.
+
+    Returns
+    -------
+    Atoms
+        The cell, periodic in three directions.
 
     Raises
     ------
     InputError
-        unknown prototype, wrong number of species, no positive lattice constant, no cubic cell.
+        The prototype is unknown or has no cubic cell, the number of species is wrong, or the lattice constant is not
+        positive.
+
+    Examples
+    --------
+    >>> perfect(Crystal("GaAs", "zincblende", ("Ga", "As"), 5.65), cubic=True).get_chemical_formula()
+    'As4Ga4'
     """
     name, prototype, a = crystal.name, crystal.prototype, crystal.lattice_angstrom
     if prototype not in PROTOTYPES:

@@ -1,8 +1,8 @@
-"""Records that cannot be trained on: found, named, counted and listed; never dropped without a word."""
+"""Records that cannot be trained on: each is found, named, counted and listed, and none is dropped silently."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,17 @@ LISTED = 1000  # bad records that are listed one by one; all are counted
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that is left out: where it is, the reason in words that can be counted, and what was found."""
+    """A record that is left out.
+
+    Attributes
+    ----------
+    where
+        Place of the record: its number or name, and its file.
+    reason
+        Reason in words that are the same for all records with this fault, so that they can be counted.
+    found
+        Offending value; "" where there is nothing to show.
+    """
 
     where: str
     reason: str
@@ -28,18 +38,18 @@ class BadRecord:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a record must keep to.
+    """Limits that a record must keep.
 
     Attributes
     ----------
     max_force_ev_per_angstrom
-        length of the largest force on an atom. Above 50 are overlapping cores and failed
-        calculations rather than crystals far from equilibrium, and one such atom outweighs ten thousand others in a
-        squared loss.
+        Largest length of the force on an atom in eV/Angstrom. Forces above 50 come from overlapping cores and failed
+        calculations rather than from crystals far from equilibrium, and one such atom outweighs ten thousand others in
+        a squared loss.
     require_stress
-        whether a crystal without a stress is bad; otherwise it has none and counts for energy and forces.
+        Whether a crystal without a stress is bad. Otherwise it counts for energy and forces only.
     elements
-        the only ones allowed; None for all 118.
+        Allowed atomic numbers; None for 1 to 118.
     """
 
     max_force_ev_per_angstrom: float = 50.0
@@ -47,10 +57,28 @@ class Limits:
     elements: frozenset[int] | None = None
 
 
+ANY_FORCE = Limits(max_force_ev_per_angstrom=np.inf)
+
+
 def screened(
     records: Iterable[LabelledStructure | BadRecord], name: str, limits: Limits | None = None
 ) -> Iterator[LabelledStructure | BadRecord]:
-    """The same records, with a BadRecord in the place of each that breaks the limits; `name` says what they are of."""
+    """Records with a BadRecord in the place of each that breaks the limits.
+
+    Parameters
+    ----------
+    records
+        Records of a source.
+    name
+        Name of the source, for the places of bad records.
+    limits
+        Limits that a record must keep; None for the default ones.
+
+    Yields
+    ------
+    LabelledStructure | BadRecord
+        One entry for each record, in order.
+    """
     limits = limits or Limits()
     for index, item in enumerate(records):
         if isinstance(item, BadRecord):
@@ -62,7 +90,20 @@ def screened(
 
 
 def fault(item: LabelledStructure, limits: Limits) -> tuple[str, str] | None:
-    """Why a structure cannot be trained on: the reason and what was found; None where it can."""
+    """Reason why a structure cannot be trained on.
+
+    Parameters
+    ----------
+    item
+        The structure with its labels.
+    limits
+        Limits that it must keep.
+
+    Returns
+    -------
+    tuple[str, str] | None
+        Reason and offending value, as `BadRecord` has them; None for a good structure.
+    """
     return _fault_of_structure(item, limits) or _fault_of_labels(item, limits)
 
 
@@ -79,6 +120,7 @@ def _fault_of_structure(item: LabelledStructure, limits: Limits) -> tuple[str, s
         return "positions or cell are NaN or infinite", ""
     if atoms.pbc.any():
         lengths = np.linalg.norm(cell, axis=1)
+        # Directions without a vector are completed, so that the volume of a slab or a wire is not zero for their sake.
         completed = atoms.cell.complete().array
         if (atoms.pbc & (lengths < 1e-8)).any() or abs(np.linalg.det(completed)) < 1e-8:
             return "periodic without a cell", f"lattice vectors {cell.tolist()} Angstrom, pbc {atoms.pbc.tolist()}"
@@ -110,19 +152,39 @@ def _fault_of_labels(item: LabelledStructure, limits: Limits) -> tuple[str, str]
 
 @dataclass
 class Rejected:
-    """Bad records so far: all counted by reason, the first thousand listed."""
+    """Bad records so far: all counted by reason, the first thousand listed.
+
+    Attributes
+    ----------
+    on_bad
+        Whether bad records are skipped or raise an error.
+    counts
+        Number of bad records by reason.
+    listed
+        The first bad records.
+    """
 
     on_bad: OnBad = "skip"
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[BadRecord] = field(default_factory=list)
 
     def keep(self, records: Iterable[LabelledStructure | BadRecord]) -> Iterator[LabelledStructure]:
-        """The good ones.
+        """The good records; the bad ones are counted.
+
+        Parameters
+        ----------
+        records
+            Screened records.
+
+        Yields
+        ------
+        LabelledStructure
+            Good records, in order.
 
         Raises
         ------
         InputError
-            at the first bad one, where they are fatal; at the end, if there was no good one.
+            A record is bad and `on_bad` is "fail", or there was no good record at the end.
         """
         good = 0
         for item in records:
@@ -137,9 +199,15 @@ class Rejected:
                 self.listed.append(item)
         if not good:
             first = f"; the first: {self.listed[0]}" if self.listed else ""
-            raise InputError(f"no record to use, {self.counts.total()} bad ones{first}")
+            raise InputError(f"no good record, and {self.counts.total()} bad ones{first}")
 
     def document(self) -> dict[str, Any]:
-        """What goes into the index of a dataset."""
-        listed = [{"where": bad.where, "reason": bad.reason, "found": bad.found} for bad in self.listed]
+        """Summary of the bad records for the index of a dataset.
+
+        Returns
+        -------
+        dict[str, Any]
+            Number of bad records, numbers by reason, the longest possible list, and the list.
+        """
+        listed = [asdict(bad) for bad in self.listed]
         return {"records": self.counts.total(), "counts": dict(self.counts), "listed_limit": LISTED, "listed": listed}

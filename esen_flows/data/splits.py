@@ -1,4 +1,4 @@
-"""Training and validation sets: drawn at random, the same ones for the same seed, and written down."""
+"""Training and validation sets, drawn at random: the same for the same seed, and written to a file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from esen_flows.data.dataset import Dataset, subset
-from esen_flows.data.extxyz import write_atomically
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 
 FORMAT = "esen_flows split"
 FORMAT_VERSION = 1
@@ -16,22 +16,24 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Split:
-    """Which records of a dataset are held out.
+    """Records of a dataset that are held out of training.
 
     Attributes
     ----------
     dataset_key
-        of the dataset that was split; indices mean nothing for another one.
+        Key of the dataset that was split. The indices have no meaning for another one.
     records
-        how many it has.
-    fraction, seed
-        what was asked for.
+        Number of records of the dataset.
+    fraction
+        Fraction of the records that was to be held out.
+    seed
+        Seed of the draw.
     validation
-        sorted indices of the records held out; training is all others.
+        Sorted indices of the records held out; training takes all others.
     validation_materials
-        sorted names of the materials that went there whole.
+        Sorted names of the materials held out; every material is held out whole or not at all.
     records_by_group
-        held out and in all, by the group's name.
+        Number of records held out and of all records, by the name of the group.
     """
 
     dataset_key: str
@@ -43,12 +45,22 @@ class Split:
     records_by_group: dict[str, tuple[int, int]]
 
     def apply(self, dataset: Dataset) -> tuple[Dataset, Dataset]:
-        """Training and validation set as views.
+        """Training and validation set.
+
+        Parameters
+        ----------
+        dataset
+            The dataset that was split.
+
+        Returns
+        -------
+        tuple[Dataset, Dataset]
+            Training set and validation set, as views.
 
         Raises
         ------
         InputError
-            another dataset than the one that was split.
+            The dataset is not the one that was split.
         """
         if dataset.key != self.dataset_key:
             raise InputError(
@@ -60,23 +72,38 @@ class Split:
 
 
 def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
-    """Hold out about `fraction` of the records of every group, never a part of a material.
+    """Hold out about a fraction of the records of every group, and never a part of a material.
 
-    Materials are drawn in an order that depends on seed and names alone, not on where the records are in the dataset;
-    those without a material are drawn one by one (equal ones together), in the order of their content. Records are held
-    out until adding the next material would miss the fraction of the group by more. A material in several groups
-    counts in the one that has most of it. Where every material is so large that this holds out nothing, the smallest
-    one is held out.
+    Materials are drawn in an order that depends on the seed and on their names alone, not on the places of their
+    records in the dataset. Records without a material are drawn one by one, ordered by their content; equal ones stay
+    together. Records of a group are held out until the next material would make their fraction worse. A material that
+    occurs in several groups counts in the group that has most of its records. Where every material is so large that
+    nothing would be held out, the smallest one is held out.
+
+    Parameters
+    ----------
+    dataset
+        Records to split.
+    fraction
+        Fraction of the records to hold out, between 0 and 1.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    Split
+        The records held out.
 
     Raises
     ------
     InputError
-        a fraction outside of 0..1, or so few materials that one of the two sets is empty.
+        The fraction is not between 0 and 1, or there are so few materials that one of the two sets is empty.
     """
     if not 0.0 < fraction < 1.0:
         raise InputError(f"the validation fraction must be between 0 and 1, got {fraction}")
     unit, names = _units(dataset)
-    rank = np.argsort(np.argsort(np.array(dataset.group_names, dtype=object)))  # as their names, not their order
+    # Groups are numbered by their names, so that the order of the records in the dataset does not matter.
+    rank = np.argsort(np.argsort(np.array(dataset.group_names, dtype=object)))
     home = _home_groups(unit, len(names), rank[dataset.group])
     sizes = np.bincount(unit, minlength=len(names))
     held_out = np.zeros(len(names), dtype=bool)
@@ -110,7 +137,7 @@ def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
 
 
 def _units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """What is drawn together: (n,) number of each record's unit, and a name of each unit to sort by."""
+    """Units that are drawn whole: (n,) number of each record's unit, and a name of each unit to sort by."""
     alone = dataset.material < 0
     materials, unit_of_material = np.unique(dataset.material[~alone], return_inverse=True)
     contents = np.ascontiguousarray(dataset.digests[alone]).view("V16").ravel()
@@ -123,34 +150,53 @@ def _units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _home_groups(unit: np.ndarray, n_units: int, group: np.ndarray) -> np.ndarray:
-    """(units,) the group that has most records of each; of equal ones the first."""
+    """(units,) group that has most records of each unit; the first one of several with as many."""
     n_groups = int(group.max()) + 1
     pairs, counts = np.unique(unit * n_groups + group, return_counts=True)
     home = np.empty(n_units, np.int64)
-    order = np.lexsort((-pairs, counts))  # the last write wins
+    order = np.lexsort((-pairs, counts))  # the group with most records is written last, and stays
     home[pairs[order] // n_groups] = pairs[order] % n_groups
     return home
 
 
 def _nearest_prefix(sizes: np.ndarray, fraction: float) -> int:
-    """How many of the first entries have a sum as near as can be to a fraction of that of all."""
+    """Number of first entries whose sum is nearest to a fraction of the sum of all entries."""
     sums = np.concatenate([[0], np.cumsum(sizes)])
     return int(np.argmin(np.abs(sums - fraction * sums[-1])))
 
 
 def write_split(path: Path | str, split: Split) -> None:
-    """Write a split as JSON."""
+    """Write a split as JSON.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    split
+        The records held out.
+    """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(split)}
-    write_atomically(Path(path), json.dumps(content, indent=1) + "\n")
+    with written_whole(Path(path), durable=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_split(path: Path | str) -> Split:
     """A split that `write_split` wrote.
 
+    Parameters
+    ----------
+    path
+        File to read.
+
+    Returns
+    -------
+    Split
+        The records held out.
+
     Raises
     ------
     InputError
-        no such file, or something else.
+        The file does not exist, or it is not a split.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

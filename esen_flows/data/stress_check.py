@@ -1,8 +1,9 @@
-"""Whether stresses and forces are derivatives of the energies, found from pairs of similar records: unit and sign.
+"""A check of unit and sign of forces and stresses: whether they are derivatives of the energies.
 
-Between two records of the same atoms the energy difference is the work of the forces along the internal displacement
-and of the stress along the strain, here by the trapezoidal rule. The slope of the differences against the work is 1 if
-the labels are what they are said to be, -1 if the sign is turned, and the ratio of the units otherwise.
+Between two similar records of the same atoms, the energy difference is the work of the forces along the internal
+displacement and of the stress along the strain, here by the trapezoidal rule. The slope of the differences against the
+work is 1 if the labels have the unit and sign that they are read with, -1 if the sign is wrong, and the ratio of the
+units if the unit is wrong.
 """
 
 from collections.abc import Iterator
@@ -22,11 +23,12 @@ MOST_TRIED = 4000
 MOST_STRAIN = 0.06  # Frobenius norm
 MOST_DISPLACEMENT_ANGSTROM = 0.25
 FEWEST_PAIRS = 8
-# How far the work of a pair may be off: of its change along the way (the trapezoidal rule), of the work of the forces
-# (forces belong to the free energy of smeared electrons, energies are often extrapolated), and per atom in eV.
+# Uncertainty of the work of a pair: a part of its change between the two ends (the trapezoidal rule), a part of the
+# work of the forces (forces belong to the free energy of smeared electrons, energies are often extrapolated), and eV
+# per atom.
 CURVATURE_ERROR, FORCE_ERROR, ENERGY_ERROR_EV = 0.1, 0.1, 1e-5
-# A slope this far from 1 is wrong, if it is also four standard errors away. Stresses from plane waves are off by some
-# per cent of what a unit or a sign would change.
+# A slope this far from 1 is wrong, if it is also four standard errors away. Stresses from plane waves are wrong by some
+# per cent, far less than by a wrong unit or sign.
 TOLERANCE = 0.25
 _KNOWN_FACTORS = {
     "the sign is turned": -1.0,
@@ -39,7 +41,7 @@ _KNOWN_FACTORS = {
 
 @dataclass(frozen=True)
 class Slope:
-    """Energy differences against the work that the labels do, over pairs of records.
+    """Slope of the energy differences against the work of the labels, over pairs of records.
 
     Attributes
     ----------
@@ -48,9 +50,9 @@ class Slope:
     slope
         1 if the labels are derivatives of the energies; None without pairs.
     standard_error
-        by resampling the pairs.
+        Standard error of the slope, by resampling the pairs; None without pairs.
     pairs
-        how many it rests on.
+        Number of pairs.
     """
 
     quantity: str
@@ -60,7 +62,7 @@ class Slope:
 
     @property
     def verdict(self) -> str:
-        """ "right", "wrong" or "not known": too few pairs, or too scattered ones."""
+        """One of "right", "wrong" and "not known", the last one for too few pairs or too scattered ones."""
         if self.slope is None or self.standard_error is None or self.pairs < FEWEST_PAIRS:
             return "not known"
         away = abs(self.slope - 1.0)
@@ -69,25 +71,37 @@ class Slope:
         return "right" if away <= TOLERANCE and self.standard_error <= TOLERANCE else "not known"
 
     def words(self) -> str:
-        """What was found, for a user."""
+        """The outcome for a user.
+
+        Returns
+        -------
+        str
+            One line; for a wrong stress with the unit and sign that it probably has.
+        """
         if self.slope is None:
             return f"{self.quantity}: not checked, no two records are similar enough"
         text = (
             f"{self.quantity}: slope {self.slope:.3g} +- {self.standard_error:.2g}, {self.pairs} pairs, {self.verdict}"
         )
         if self.verdict == "wrong" and self.quantity == "stress":
-            likely = [what for what, factor in _KNOWN_FACTORS.items() if abs(self.slope / factor - 1) < TOLERANCE]
+            likely = [words for words, factor in _KNOWN_FACTORS.items() if abs(self.slope / factor - 1) < TOLERANCE]
             text += f"; as they are read, {likely[0]}" if likely else ""
         return text
 
     def document(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The outcome for JSON.
+
+        Returns
+        -------
+        dict[str, Any]
+            The fields and the verdict.
+        """
         return asdict(self) | {"verdict": self.verdict}
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Energy difference of two records and what it should be, in eV: work at the first and at the second end."""
+    """Energy difference of two records, and the work of the labels of the first and of the second record; all in eV."""
 
     energy: float
     by_forces: tuple[float, float]
@@ -95,47 +109,65 @@ class _Pair:
     n_atoms: int
 
     def point(self) -> tuple[float, float, float]:
-        """Work of the label that is judged, the energy that it should be, and how far that may be off."""
+        """Work of the judged label, the energy that it should equal, and the uncertainty of their difference; in eV."""
         forces, stress = np.array(self.by_forces), np.array(self.by_stress or (0.0, 0.0))
         change = float(np.diff(forces + stress)[0])
         noise = ENERGY_ERROR_EV * self.n_atoms
         if self.by_stress is None:
             return float(forces.mean()), self.energy, float(np.hypot(CURVATURE_ERROR * change, noise))
-        off = np.linalg.norm([CURVATURE_ERROR * change, FORCE_ERROR * np.abs(forces).max(), noise])
-        return float(stress.mean()), self.energy - float(forces.mean()), float(off)
+        uncertainty = np.linalg.norm([CURVATURE_ERROR * change, FORCE_ERROR * np.abs(forces).max(), noise])
+        return float(stress.mean()), self.energy - float(forces.mean()), float(uncertainty)
 
 
 def check_labels_by_strain(dataset: "Dataset", seed: int = 0) -> tuple[Slope, Slope]:
     """Slopes of forces and of stresses.
 
-    Forces are judged by pairs with the same cell, or without one; stresses by pairs with different cells, the work of
-    the forces taken off. Pairs are neighbours in the order of the dataset, and random ones, among records of the same
-    atoms, material and group. A pair whose energies are less than what they may be off says nothing and is not counted.
+    Forces are judged by pairs with the same cell, or without a cell. Stresses are judged by pairs with different cells,
+    after the work of the forces is subtracted. Pairs are neighbours in the order of the dataset, and random ones, among
+    records of the same atoms, material and group. A pair whose energies are smaller than their uncertainty is not
+    counted.
+
+    Parameters
+    ----------
+    dataset
+        Labelled records.
+    seed
+        Seed of the draw of pairs and of the resampling.
+
+    Returns
+    -------
+    tuple[Slope, Slope]
+        Slope of the forces and slope of the stresses.
     """
     points: dict[str, list[tuple[float, float, float]]] = {"forces": [], "stress": []}
     for first, second in _pairs(dataset, seed):
         pair = _pair(dataset[first], dataset[second])
         if pair is None:
             continue
-        work, energy, off = pair.point()
-        if max(abs(work), abs(energy)) > off:  # labels that are far too small do no work at all
-            points["forces" if pair.by_stress is None else "stress"].append((work, energy, off))
+        work, energy, uncertainty = pair.point()
+        if max(abs(work), abs(energy)) > uncertainty:  # either of them: labels that are far too small do no work
+            points["forces" if pair.by_stress is None else "stress"].append((work, energy, uncertainty))
     return _slope("forces", points["forces"], seed), _slope("stress", points["stress"], seed)
 
 
 def require_right(slopes: tuple[Slope, Slope]) -> None:
-    """Refuse labels that are clearly no derivatives of the energies.
+    """Refuse labels that are clearly not derivatives of the energies.
+
+    Parameters
+    ----------
+    slopes
+        Outcome of `check_labels_by_strain`.
 
     Raises
     ------
     InputError
-        a slope that is not 1, with what it looks like.
+        A slope is not 1; the message gives the unit and sign that the labels probably have.
     """
     wrong = [slope.words() for slope in slopes if slope.verdict == "wrong"]
     if wrong:
         raise InputError(
-            f"the labels do not belong to the energies ({'; '.join(wrong)}; it should be 1); say the right unit and "
-            "sign, or that the check is not to be made"
+            f"the labels do not belong to the energies ({'; '.join(wrong)}; it should be 1); give the right unit and "
+            "sign, or leave the check out"
         )
 
 
@@ -163,7 +195,7 @@ def _pairs(dataset: "Dataset", seed: int) -> Iterator[tuple[int, int]]:
 
 
 def _pair(first: LabelledStructure, second: LabelledStructure) -> _Pair | None:
-    """None for two records that are too far apart, or have no stress where the cells differ."""
+    """Energy and work between two records; None if they are too different, or have no stress and different cells."""
     one, two = first.atoms, second.atoms
     if (one.pbc != two.pbc).any():
         return None
@@ -191,14 +223,14 @@ def _pair(first: LabelledStructure, second: LabelledStructure) -> _Pair | None:
 
 
 def _work(end: LabelledStructure, fractions: np.ndarray, cell_change: np.ndarray) -> tuple[float, float]:
-    """Work of forces and stress if they stayed as they are at this end; eV."""
+    """Work of the forces and of the stress in eV, with the labels of this end all along the way."""
     cell = end.atoms.cell.array
     by_stress = end.atoms.get_volume() * float((end.stress * np.linalg.solve(cell, cell_change)).sum())
     return -float((end.forces * (fractions @ cell)).sum()), by_stress
 
 
 def _largest(moved: np.ndarray) -> float:
-    """Longest displacement, the mean one taken off."""
+    """Length of the longest displacement in Angstrom, after the mean one is subtracted."""
     return float(np.linalg.norm(moved - moved.mean(axis=0), axis=1).max())
 
 
@@ -206,8 +238,8 @@ def _slope(quantity: str, points: list[tuple[float, float, float]], seed: int) -
     """The line through the origin of least absolute deviation: a few pairs of unlike calculations do not turn it."""
     if not points:
         return Slope(quantity, None, None, 0)
-    work, energy, off = np.array(points).T
-    ratios, weights = energy / work, np.abs(work) / off
+    work, energy, uncertainty = np.array(points).T
+    ratios, weights = energy / work, np.abs(work) / uncertainty
     random = np.random.default_rng(seed)
     samples = [_weighted_median(ratios[i], weights[i]) for i in random.integers(0, len(work), size=(200, len(work)))]
     return Slope(quantity, _weighted_median(ratios, weights), float(np.std(samples)), len(work))

@@ -1,13 +1,6 @@
-"""The tables of a dataset, in memory or in files. What is common to both: a range of rows is read by slicing.
-
-Files are .npy, which `numpy.load(..., mmap_mode="r")` reads too. The large ones are read here by position rather than
-through a mapping: every page of a mapping that was ever touched counts as this process's memory, and after an epoch in
-random order that would be the whole dataset.
-"""
+"""The tables of a dataset, in memory or in files; ranges of rows are read by slicing in both cases."""
 
 import hashlib
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +10,10 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.npy import FileColumn
 from esen_flows.errors import InputError
 
-# One row per atom (eV, Angstrom) and one per structure; float64 throughout: a label comes back to the last bit.
+# One row per atom (eV, Angstrom) and one per structure. All are float64, so that a label comes back to the last bit.
 ATOM = np.dtype([("position", "<f8", (3,)), ("force", "<f8", (3,))])
 RECORD = np.dtype(
     [
@@ -32,7 +26,7 @@ RECORD = np.dtype(
     ]
 )
 DIGEST_BYTES = 16
-# What is kept beside these two, each a file: name, dtype, shape of a row.
+# All columns of a dataset, each a file of its own: data type and shape of a row.
 COLUMNS: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "n_atoms": (np.dtype("<i4"), ()),
     "groups": (np.dtype("<u2"), ()),
@@ -53,125 +47,38 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
-class FileRows:
-    """Rows of a .npy file, read when asked for.
-
-    Raises
-    ------
-    InputError
-        not a .npy file of this dtype and this many rows, or one that is cut off.
-    """
-
-    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...], count: int) -> None:
-        self.path = path
-        self._dtype, self._row, self._count = dtype, row, count
-        try:
-            with path.open("rb") as stream:
-                shape, _, found = np.lib.format.read_array_header_1_0(_after_magic(stream))
-                self._start = stream.tell()
-                size = os.fstat(stream.fileno()).st_size
-                self._descriptor = os.dup(stream.fileno())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is not a readable .npy file: {error}; import the dataset again") from error
-        self._bytes = dtype.itemsize * math.prod(row)
-        expected = self._start + count * self._bytes
-        if shape != (count, *row) or found != dtype or size != expected:
-            raise InputError(
-                f"{path} holds {shape} of {found} in {size} bytes; expected {(count, *row)} of {dtype} in {expected}; "
-                "copy or import the dataset again"
-            )
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        first, last, _ = rows.indices(self._count)
-        count = max(0, last - first)
-        data = self._read(self._start + first * self._bytes, count * self._bytes)
-        return np.frombuffer(data, self._dtype).reshape(count, *self._row)
-
-    def _read(self, start: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, start)
-        while len(data) < size:  # one call reads at most 2 GB
-            more = os.pread(self._descriptor, size - len(data), start + len(data))
-            if not more:
-                raise InputError(f"{self.path} has become shorter since it was opened; copy the dataset again")
-            data += more
-        return data
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-
-def _after_magic(stream: Any) -> Any:
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"version {version} of the .npy format, expected (1, 0)")
-    return stream
-
-
-class _MemoryColumn:
-    def __init__(self, dtype: np.dtype, row: tuple[int, ...]) -> None:
-        self._parts = [np.empty((0, *row), dtype)]
-
-    def append(self, rows: np.ndarray) -> None:
-        self._parts.append(rows)
-
-    def close(self) -> np.ndarray:
-        return np.concatenate(self._parts)
-
-
-class _FileColumn:
-    """A .npy file that grows; its header leaves room for any number of rows."""
-
-    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
-        self._dtype, self._row, self._count = dtype, row, 0
-        self._stream = path.open("wb", buffering=1 << 20)
-        self._write_header()
-
-    def _write_header(self) -> None:
-        description = np.lib.format.dtype_to_descr(self._dtype)
-        header = {"descr": description, "fortran_order": False, "shape": (self._count, *self._row)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-    def append(self, rows: np.ndarray) -> None:
-        self._stream.write(rows.tobytes())
-        self._count += len(rows)
-
-    def close(self) -> None:
-        self._stream.seek(0)
-        self._write_header()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-
-    def abandon(self) -> None:
-        self._stream.close()
-
-
 @dataclass(frozen=True)
 class Tables:
-    """Structures and labels as tables; rows of `numbers` and `atoms` are atoms, all others' are structures.
+    """Structures and labels as tables. Rows of `numbers` and `atoms` are atoms; rows of the others are structures.
 
     Attributes
     ----------
     offsets
-        (n + 1,) int64 first atom of each structure, and the number of atoms.
+        (n + 1,) int64 index of the first atom of each structure, followed by the number of atoms.
     groups
-        (n,) index into `group_names`; materials : (n,) index into `material_names`, -1 for none.
+        (n,) index into `group_names`.
+    materials
+        (n,) index into `material_names`, -1 for none.
     has_stress
         (n,) bool.
     digests
-        (n, 16) the start of the sha256 of each structure with its labels.
+        (n, 16) uint8 start of the sha256 of each structure with its labels.
     numbers
-        atomic numbers; atoms : ATOM; records : RECORD.
-    folder
-        where the files are; None in memory.
+        (atoms,) atomic numbers.
+    atoms
+        (atoms,) rows of type ATOM.
+    records
+        (n,) rows of type RECORD.
+    group_names
+        Names of the groups.
+    material_names
+        Names of the materials.
     provenance
-        where the structures and labels come from.
+        Where the structures and labels come from.
+    folder
+        Folder of the files; None in memory.
     edges
-        edge counts by cutoff, as far as known.
+        Known edge counts, (n,) each, by cutoff in Angstrom.
     """
 
     offsets: np.ndarray
@@ -199,45 +106,79 @@ def assembled(
     provenance: dict[str, Any],
     folder: Path | None = None,
 ) -> Tables:
-    """Tables of the columns that COLUMNS names."""
-    offsets = np.zeros(len(columns["n_atoms"]) + 1, np.int64)
-    np.cumsum(columns["n_atoms"], out=offsets[1:])
+    """Tables of columns.
+
+    Parameters
+    ----------
+    columns
+        All columns that COLUMNS names.
+    group_names, material_names
+        Names of the groups and of the materials, in the order of their indices.
+    provenance
+        Where the structures and labels come from.
+    folder
+        Folder of the files; None in memory.
+
+    Returns
+    -------
+    Tables
+        The same columns, with offsets in the place of numbers of atoms.
+    """
+    offsets = np.concatenate([[0], np.cumsum(columns["n_atoms"], dtype=np.int64)])
+    kept = {name: column for name, column in columns.items() if name != "n_atoms"}
     return Tables(
-        offsets=offsets,
-        groups=columns["groups"],
-        materials=columns["materials"],
-        has_stress=columns["has_stress"],
-        digests=columns["digests"],
-        numbers=columns["numbers"],
-        atoms=columns["atoms"],
-        records=columns["records"],
-        group_names=group_names,
-        material_names=material_names,
-        provenance=provenance,
-        folder=folder,
+        offsets, group_names=group_names, material_names=material_names, provenance=provenance, folder=folder, **kept
     )
 
 
+class _MemoryColumn:
+    """An array that grows row by row."""
+
+    def __init__(self, dtype: np.dtype, row: tuple[int, ...]) -> None:
+        self._parts = [np.empty((0, *row), dtype)]
+
+    def append(self, rows: np.ndarray) -> None:
+        self._parts.append(rows)
+
+    def close(self) -> np.ndarray:
+        return np.concatenate(self._parts)
+
+
 class TableWriter:
-    """Tables written row by row: files in `folder`, or arrays in memory without one."""
+    """Tables written structure by structure.
+
+    Parameters
+    ----------
+    folder
+        Folder for the files; None for arrays in memory.
+
+    Attributes
+    ----------
+    count
+        Number of structures so far.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
         self.count = 0
         self._groups: dict[str, int] = {}
         self._materials: dict[str, int] = {}
-        self._columns: dict[str, _MemoryColumn | _FileColumn] = {
-            name: _MemoryColumn(*kind) if folder is None else _FileColumn(folder / f"{name}.npy", *kind)
+        self._columns: dict[str, _MemoryColumn | FileColumn] = {
+            name: _MemoryColumn(*kind) if folder is None else FileColumn(folder / f"{name}.npy", *kind)
             for name, kind in COLUMNS.items()
         }
 
     def append(self, item: LabelledStructure) -> None:
         """Add a structure.
 
+        Parameters
+        ----------
+        item
+            The structure with its labels.
+
         Raises
         ------
         InputError
-            too many groups.
+            There are too many groups for their index.
         """
         numbers, atoms, record = rows_of(item)
         group = self._groups.setdefault(item.group, len(self._groups))
@@ -246,44 +187,58 @@ class TableWriter:
                 f"more than {group} groups (the last is {item.group!r}); groups are subsets for reports: name fewer, "
                 "and say what belongs together by the material"
             )
-        material = self._materials.setdefault(item.material, len(self._materials)) if item.material else -1
         single = {
             "n_atoms": len(numbers),
             "groups": group,
-            "materials": material,
+            "materials": self._materials.setdefault(item.material, len(self._materials)) if item.material else -1,
             "has_stress": not np.isnan(record["stress"][0, 0, 0]),
         }
-        for name, value in single.items():
-            self._columns[name].append(np.array([value], COLUMNS[name][0]))
+        rows = {name: np.array([value], COLUMNS[name][0]) for name, value in single.items()}
         digest = digest_of(numbers, atoms, record, item.group, item.material)
-        for name, rows in {"digests": digest, "numbers": numbers, "atoms": atoms, "records": record}.items():
-            self._columns[name].append(rows)
+        for name, values in {**rows, "digests": digest, "numbers": numbers, "atoms": atoms, "records": record}.items():
+            self._columns[name].append(values)
         self.count += 1
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Names of the groups, in the order in which they came."""
+        """Names of the groups, in the order of their first structures."""
         return tuple(self._groups)
 
     @property
     def material_names(self) -> tuple[str, ...]:
-        """Names of the materials, in the order in which they came."""
+        """Names of the materials, in the order of their first structures."""
         return tuple(self._materials)
 
-    def close(self) -> dict[str, np.ndarray]:
-        """End; the arrays, if in memory."""
-        closed = {name: column.close() for name, column in self._columns.items()}
-        return {name: rows for name, rows in closed.items() if rows is not None}
+    def close(self) -> dict[str, Any]:
+        """Complete the tables.
+
+        Returns
+        -------
+        dict[str, Any]
+            The columns as arrays, by name; None for each that was written to a file.
+        """
+        return {name: column.close() for name, column in self._columns.items()}
 
     def abandon(self) -> None:
-        """Close the files as they are."""
+        """Close the files as they are, after an error."""
         for column in self._columns.values():
-            if isinstance(column, _FileColumn):
+            if isinstance(column, FileColumn):
                 column.abandon()
 
 
 def rows_of(item: LabelledStructure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of `numbers`, `atoms` and `records` of one structure."""
+    """Rows of one structure with its labels.
+
+    Parameters
+    ----------
+    item
+        The structure with its labels.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Rows of `numbers` (atoms,), `atoms` (atoms,) and `records` (1,).
+    """
     atoms = np.empty(len(item.atoms), ATOM)
     atoms["position"], atoms["force"] = item.atoms.positions, item.forces
     record = np.zeros(1, RECORD)
@@ -295,27 +250,60 @@ def rows_of(item: LabelledStructure) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def digest_of(numbers: np.ndarray, atoms: np.ndarray, record: np.ndarray, group: str, material: str) -> np.ndarray:
-    """(1, 16) uint8: what identifies one structure with its labels and names."""
+    """Digest of one structure with its labels and names.
+
+    Parameters
+    ----------
+    numbers, atoms, record
+        Rows of the structure, from `rows_of`.
+    group, material
+        Names of its group and its material.
+
+    Returns
+    -------
+    np.ndarray
+        (1, 16) uint8.
+    """
     names = f"{len(group)} {group} {material}".encode()
     digest = hashlib.sha256(b"".join((numbers.tobytes(), atoms.tobytes(), record.tobytes(), names))).digest()
     return np.frombuffer(digest[:DIGEST_BYTES], np.uint8)[None]
 
 
 def key_of(digests: np.ndarray) -> str:
-    """sha256 of the digests of records in order."""
+    """Key of a dataset.
+
+    Parameters
+    ----------
+    digests
+        (n, 16) uint8 digests of its records, in order.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256 of the digests.
+    """
     return hashlib.sha256(digests.tobytes()).hexdigest()
 
 
 def structure_at(part: Tables, row: int) -> LabelledStructure:
-    """The structure of a row with its labels, as arrays of its own."""
+    """The structure of a row with its labels.
+
+    Parameters
+    ----------
+    part
+        The tables.
+    row
+        Index of the structure.
+
+    Returns
+    -------
+    LabelledStructure
+        The structure, with arrays that it shares with nothing.
+    """
     first, last = int(part.offsets[row]), int(part.offsets[row + 1])
     rows, record = part.atoms[first:last], part.records[row : row + 1][0]
-    atoms = Atoms(
-        part.numbers[first:last].astype(np.int64),
-        positions=rows["position"],
-        cell=np.array(record["cell"]),
-        pbc=record["pbc"],
-    )
+    numbers = part.numbers[first:last].astype(np.int64)
+    atoms = Atoms(numbers, positions=rows["position"], cell=np.array(record["cell"]), pbc=record["pbc"])
     for name in ("charge", "spin"):
         if record[name]:
             atoms.info[name] = int(record[name])
@@ -331,7 +319,20 @@ def structure_at(part: Tables, row: int) -> LabelledStructure:
 
 
 def species_of(part: Tables, records: int = 65536) -> np.ndarray:
-    """(n,) uint64 hash of the atomic numbers of each structure in their order; `records` are read at once."""
+    """Hash of the atomic numbers of each structure, in their order.
+
+    Parameters
+    ----------
+    part
+        The tables.
+    records
+        Number of structures that are read at once.
+
+    Returns
+    -------
+    np.ndarray
+        (n,) uint64.
+    """
     random = np.random.default_rng(0)
     factors = random.integers(1, 1 << 63, size=int(np.diff(part.offsets).max()), dtype=np.uint64)
     values = random.integers(1, 1 << 63, size=256, dtype=np.uint64)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from esen_flows.data.download import DownloadError, Progress, digest, download
+from esen_flows.data.download import DownloadError, Progress, download
 from esen_flows.errors import ModelError
+from esen_flows.files import sha256_of_file
 from esen_flows.forcefield.checkpoint import save
 from esen_flows.forcefield.converted import read_published
 
@@ -49,7 +50,7 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
     fetched = folder / source.filename
     if not fetched.is_file():
         _fetch(source, fetched, progress)
-    found = digest(fetched)
+    found = sha256_of_file(fetched)
     if source.sha256 not in (None, found):
         raise ModelError(
             f"{fetched} has sha256 {found[:16]}..., its card names {str(source.sha256)[:16]}...: damaged or another "

@@ -88,7 +88,8 @@ def structures_key(structures: Mapping[str, Any]) -> str:
 
 def _structures(structures: Mapping[str, Any], force_field: "ForceField", folder: "Path") -> list[Atoms]:
     """What is to be labelled; of a recipe with molecular dynamics, which the labeller runs."""
-    from esen_flows.data.generate import generate, recipe_from_dict
+    from esen_flows.data.generate import generate
+    from esen_flows.data.recipes import recipe_from_dict
     from esen_flows.training.snapshots import langevin
 
     if "recipe" in structures:
@@ -110,7 +111,9 @@ def _labelled(
     licence: str,
 ) -> "Dataset":
     from esen_flows.data.dataset import from_structures
-    from esen_flows.data.extxyz import read_labelled, read_provenance
+    from esen_flows.data.extxyz import read_provenance
+    from esen_flows.data.screening import Rejected
+    from esen_flows.data.sources.read import read_source
     from esen_flows.training.label import label
 
     path = label(
@@ -123,14 +126,14 @@ def _labelled(
         licence=licence,
     )
     # The file keeps groups, not materials; its order is that of the structures.
-    pairs = zip(read_labelled(path), atoms, strict=True)
+    pairs = zip(Rejected("fail").keep(read_source(path)), atoms, strict=True)
     items = [replace(item, material=str(source.info.get("material", ""))) for item, source in pairs]
     return from_structures(items, read_provenance(path))
 
 
 def _kept(store: Store, dataset: "Dataset", name: str) -> str:
     """Store a dataset that this job has made; a large one in a folder of its own."""
-    from esen_flows.data.dataset import write_dataset
+    from esen_flows.data.folders import write_dataset
 
     folder = None
     if not fits_database(dataset):

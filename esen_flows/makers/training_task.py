@@ -65,7 +65,8 @@ class TrainingTask:
 
 def carry_out(task: TrainingTask, folder: Path, world: "World", progress: Progress | None = None) -> Path:
     """Train, or go on with it; the checkpoint. See `training.train.train`."""
-    from esen_flows.data.dataset import mixture, open_dataset
+    from esen_flows.data.dataset import mixture
+    from esen_flows.data.folders import open_dataset
     from esen_flows.forcefield.checkpoint import load
     from esen_flows.training.config import config_from_dict
     from esen_flows.training.train import train

@@ -6,8 +6,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from esen_flows.version import __version__
 from esen_flows.schemas.documents import Provenance
+from esen_flows.version import __version__
 
 LIBRARIES = ("torch", "numpy", "ase", "vesin", "spglib", "phonopy", "phono3py", "symfc", "jobflow", "pymongo", "sevenn")
 

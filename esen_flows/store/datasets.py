@@ -191,14 +191,14 @@ def fetch_dataset(store: Store, key: str, folder: Path | str) -> "Dataset":
     StoreError
         its folder is not on this machine or holds something else, or its records are damaged.
     """
-    from esen_flows.data.dataset import open_dataset
+    from esen_flows.data.folders import open_dataset
 
     return open_dataset(dataset_folder(store, key, folder))
 
 
 def dataset_folder(store: Store, key: str, folder: Path | str) -> Path:
     """Where `fetch_dataset` has a dataset on this machine; it is written there unless it is there."""
-    from esen_flows.data.dataset import open_dataset, write_dataset
+    from esen_flows.data.folders import open_dataset, write_dataset
 
     document, folder = dataset_document(store, key), Path(folder)
     if document.folder is not None:
@@ -252,7 +252,7 @@ def dataset_problems(row: Row) -> Iterator[str]:
 
 
 def _checked_folder(key: str, name: str, folder: Path | str | None) -> str:
-    from esen_flows.data.dataset import open_dataset
+    from esen_flows.data.folders import open_dataset
 
     if folder is None:
         raise InputError(
@@ -277,7 +277,7 @@ def _upsert(database: Database, row: Row) -> bool:
 
 
 def _checked(document: DatasetDocument, folder: Path) -> Path:
-    from esen_flows.data.dataset import open_dataset
+    from esen_flows.data.folders import open_dataset
 
     name = f"dataset {document.names[0]!r} ({document.key[:12]})"
     if not folder.is_dir():

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from esen_flows.data.dataset import Dataset, from_structures, mixture
-from esen_flows.data.extxyz import write_atomically
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
@@ -132,7 +132,8 @@ def finetune(
             for when, checkpoint in theirs.items()
         }
     if world.leads:
-        write_atomically(folder / REPORT_NAME, json.dumps(report, indent=1) + "\n")
+        with written_whole(folder / REPORT_NAME, durable=True) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 

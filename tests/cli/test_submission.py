@@ -9,8 +9,8 @@ from ase.build import bulk
 from ase.io import write
 
 from esen_flows.cli.app import main
-from esen_flows.data.dataset import read_dataset
 from esen_flows.data.extxyz import write_labelled
+from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.makers.training import TrainMaker
 from esen_flows.schemas.training import Split

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from esen_flows.data.dataset import (
-    from_structures,
-    mixture,
-    open_dataset,
-    read_dataset,
-    subset,
-    verify,
-    write_dataset,
-)
+from esen_flows.data.dataset import from_structures, mixture, subset
 from esen_flows.data.extxyz import write_labelled
+from esen_flows.data.folders import open_dataset, verify, write_dataset
+from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.neighbors import neighbor_pairs
 from esen_flows.data.screening import BadRecord, Limits
@@ -195,7 +189,7 @@ def test_bad_records_are_skipped_or_fatal(tmp_path):
     assert counts == {"the energy is NaN or infinite": 1}
     with pytest.raises(InputError, match=r"record 1 of .*: the energy is NaN"):
         write_dataset(tmp_path / "e", [STRUCTURES[0], nan], on_bad="fail")
-    with pytest.raises(InputError, match="no record to use, 1 bad ones; the first: record 0"):
+    with pytest.raises(InputError, match="no good record, and 1 bad ones; the first: record 0"):
         write_dataset(tmp_path / "e", [nan])
     with pytest.raises(InputError, match="structure 1: ClNa: the energy is NaN"):
         from_structures([STRUCTURES[0], nan])

@@ -10,8 +10,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from esen_flows.data.extxyz import read_labelled, read_provenance, sidecar_path, write_labelled
+from esen_flows.data.extxyz import read_provenance, sidecar_path, write_labelled
+from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.screening import Limits
 from esen_flows.errors import InputError
 
 
@@ -27,7 +29,7 @@ def _labelled(seed: int = 0, group: str = "g") -> LabelledStructure:
 def test_round_trip_keeps_labels_structure_and_group(tmp_path):
     items = [_labelled(seed, group) for seed, group in enumerate(["a", "b c", ""])]
     items[1] = replace(items[1], material="mp-1")
-    read = read_labelled(write_labelled(tmp_path / "d.xyz", items))
+    read = read_dataset(write_labelled(tmp_path / "d.xyz", items))
     assert [item.group for item in read] == ["a", "b c", ""]
     assert [item.material for item in read] == ["", "mp-1", ""]
     for before, after in zip(items, read, strict=True):
@@ -50,7 +52,7 @@ def test_ase_reads_the_file_with_its_own_sign_and_order(tmp_path):
 def test_a_molecule_has_no_stress(tmp_path):
     water = molecule("H2O")
     item = LabelledStructure(water, -14.0, np.zeros((3, 3)), np.full((3, 3), np.nan))
-    read = read_labelled(write_labelled(tmp_path / "d.xyz", [item]))[0]
+    read = read_dataset(write_labelled(tmp_path / "d.xyz", [item]))[0]
     assert np.isnan(read.stress).all()
     assert not read.atoms.pbc.any()
 
@@ -74,31 +76,31 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(InputError, match="no dataset at"):
-        read_labelled(tmp_path / "absent.xyz")
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing at .*absent\.xyz"):
+        read_dataset(tmp_path / "absent.xyz")
     (tmp_path / "text.xyz").write_text("not a dataset\n")
-    with pytest.raises(InputError, match="not a readable extended XYZ"):
-        read_labelled(tmp_path / "text.xyz")
+    with pytest.raises(InputError, match=r"text\.xyz, line 1: expected a number of atoms, .*extended XYZ"):
+        read_dataset(tmp_path / "text.xyz")
     (tmp_path / "empty.xyz").write_text("")
-    with pytest.raises(InputError, match=r"empty\.xyz"):
-        read_labelled(tmp_path / "empty.xyz")
+    with pytest.raises(InputError, match="no good record"):
+        read_dataset(tmp_path / "empty.xyz")
     ase.io.write(tmp_path / "bare.xyz", bulk("Cu"), format="extxyz")
-    with pytest.raises(InputError, match=r"structure 0 of .*bare\.xyz has no energy label"):
-        read_labelled(tmp_path / "bare.xyz")
+    with pytest.raises(InputError, match=r"structure 0 of .*bare\.xyz: no energy"):
+        read_dataset(tmp_path / "bare.xyz")
 
 
 def test_nan_and_missing_stress_in_a_file(tmp_path):
     path = write_labelled(tmp_path / "d.xyz", [_labelled()])
     text = path.read_text()
     (tmp_path / "nan.xyz").write_text(text.replace(text.split("energy=")[1].split()[0], "nan", 1))
-    with pytest.raises(InputError, match="energy label is NaN"):
-        read_labelled(tmp_path / "nan.xyz")
+    with pytest.raises(InputError, match="the energy is NaN"):
+        read_dataset(tmp_path / "nan.xyz")
     before, rest = text.split('stress="', 1)
     (tmp_path / "without.xyz").write_text(before + rest.split('"', 1)[1].lstrip())
-    with pytest.raises(InputError, match="has no stress label"):
-        read_labelled(tmp_path / "without.xyz")
-    assert np.isnan(read_labelled(tmp_path / "without.xyz", require_stress=False)[0].stress).all()
+    with pytest.raises(InputError, match="no stress"):
+        read_dataset(tmp_path / "without.xyz", limits=Limits(require_stress=True))
+    assert np.isnan(read_dataset(tmp_path / "without.xyz")[0].stress).all()
 
 
 def test_provenance_carries_the_hash_of_the_file(tmp_path):
@@ -131,4 +133,4 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
 def test_pbc_survives(tmp_path):
     slab = Atoms("Cu2", positions=[[0, 0, 0], [1.8, 1.8, 5]], cell=[3.6, 3.6, 20], pbc=[True, True, False])
     item = LabelledStructure(slab, -1.0, np.zeros((2, 3)), np.zeros((3, 3)))
-    assert read_labelled(write_labelled(tmp_path / "s.xyz", [item]))[0].atoms.pbc.tolist() == [True, True, False]
+    assert read_dataset(write_labelled(tmp_path / "s.xyz", [item]))[0].atoms.pbc.tolist() == [True, True, False]

@@ -7,8 +7,9 @@ from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
 from esen_flows.assets import asset_dir
-from esen_flows.data.generate import Recipe, generate, read_recipe, recipe_from_dict
+from esen_flows.data.generate import generate
 from esen_flows.data.prototypes import perfect
+from esen_flows.data.recipes import Recipe, read_recipe, recipe_from_dict
 from esen_flows.errors import InputError
 from esen_flows.schemas.keys import atoms_key, sha256_of
 

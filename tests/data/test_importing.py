@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from esen_flows.data.dataset import open_dataset
+from esen_flows.data.folders import open_dataset
 from esen_flows.data.importing import import_sources
 from esen_flows.data.screening import Limits
 from esen_flows.data.sources.options import SourceOptions
@@ -75,7 +75,7 @@ def test_labels_that_are_no_derivatives_end_the_import(copper, tmp_path):
 def test_limits_and_fatal_records(copper, tmp_path):
     with pytest.raises(InputError, match=r"record 1 of .*b\.xyz: the energy is NaN"):
         import_sources(copper, tmp_path / "d", on_bad="fail")
-    with pytest.raises(InputError, match=r"no record to use, 14 bad ones; the first: .*: huge force"):
+    with pytest.raises(InputError, match=r"no good record, and 14 bad ones; the first: .*: huge force"):
         import_sources(copper, tmp_path / "d", limits=Limits(max_force_ev_per_angstrom=1e-6))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.xyz", "b.xyz"]
     import_sources(copper, tmp_path / "d")

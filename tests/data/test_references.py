@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from esen_flows.data.dataset import from_structures, mixture, subset, write_dataset
+from esen_flows.data.dataset import from_structures, mixture, subset
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.references import fit_references, fit_statistics, force_scale
 
@@ -32,8 +33,8 @@ def test_references_are_the_least_squares_of_the_whole_matrix_however_it_is_cut(
     counts = np.array([[np.count_nonzero(r.atoms.numbers == z) for z in SHIFTS] for r in records], dtype=float)
     expected = np.linalg.lstsq(counts, np.array([r.energy for r in records]), rcond=None)[0]
     assert list(fit_references(dataset).values()) == pytest.approx(expected, abs=1e-9)
-    chunks = type(dataset).chunks
-    monkeypatch.setattr(type(dataset), "chunks", lambda self: chunks(self, 4))
+    blocks = type(dataset).blocks
+    monkeypatch.setattr(type(dataset), "blocks", lambda self: blocks(self, 4))
     assert list(fit_references(dataset).values()) == pytest.approx(expected, abs=1e-9)
 
 

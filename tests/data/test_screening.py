@@ -74,7 +74,7 @@ def test_bad_records_keep_their_place_and_are_counted():
     assert [entry["where"] for entry in document["listed"]] == ["row 3 of a.db", "record 2 (mp-1) of a.db"]
     with pytest.raises(InputError, match=r"row 3 of a\.db: no energy; repair the record, or skip"):
         list(Rejected("fail").keep(stream))
-    with pytest.raises(InputError, match=r"no record to use, 1 bad ones; the first: row 3"):
+    with pytest.raises(InputError, match=r"no good record, and 1 bad ones; the first: row 3"):
         list(Rejected().keep([missing]))
 
 

@@ -7,7 +7,8 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from esen_flows.data.dataset import from_structures, mixture, write_dataset
+from esen_flows.data.dataset import from_structures, mixture
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.screening import Rejected, screened
 from esen_flows.data.sources.options import SourceOptions

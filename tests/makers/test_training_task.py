@@ -13,7 +13,7 @@ import pytest
 from ase.calculators.emt import EMT
 from copper_stages import crystals, stage
 
-from esen_flows.data.dataset import write_dataset
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch

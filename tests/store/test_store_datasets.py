@@ -9,7 +9,8 @@ import pytest
 from ase import Atoms
 from whole_store import fill
 
-from esen_flows.data.dataset import from_structures, write_dataset
+from esen_flows.data.dataset import from_structures
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError, StoreError
 from esen_flows.store.connection import open_store

@@ -10,7 +10,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from esen_flows.data.extxyz import read_labelled, read_provenance
+from esen_flows.data.extxyz import read_provenance
+from esen_flows.data.importing import read_dataset
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration, Evaluation
 from esen_flows.forcefield.symmetrized import InversionAveraged
@@ -54,10 +55,10 @@ def _exact(atoms: Atoms) -> np.ndarray:
 
 
 def test_labels_are_averaged_with_the_inverse(tmp_path, structures):
-    for item, atoms in zip(read_labelled(label(structures, Labeller(), tmp_path / "a.xyz")), structures, strict=True):
+    for item, atoms in zip(read_dataset(label(structures, Labeller(), tmp_path / "a.xyz")), structures, strict=True):
         np.testing.assert_allclose(item.forces, _exact(atoms), atol=1e-8)
         assert item.group == atoms.info["group"]
-    as_is = read_labelled(label(structures, Labeller(), tmp_path / "b.xyz", average_inversion=False))
+    as_is = read_dataset(label(structures, Labeller(), tmp_path / "b.xyz", average_inversion=False))
     np.testing.assert_allclose(as_is[0].forces, _exact(structures[0]) + 0.5, atol=1e-8)
 
 
@@ -138,7 +139,7 @@ def test_a_damaged_labels_file_is_named(tmp_path, structures):
 
 
 def test_a_molecule_is_labelled_without_stress(tmp_path):
-    (item,) = read_labelled(label([molecule("H2O")], Labeller(), tmp_path / "m.xyz"))
+    (item,) = read_dataset(label([molecule("H2O")], Labeller(), tmp_path / "m.xyz"))
     assert np.isnan(item.stress).all()
 
 

@@ -6,7 +6,8 @@ from ase import units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from esen_flows.data.generate import Group, generate, recipe_from_dict
+from esen_flows.data.generate import generate
+from esen_flows.data.recipes import Group, recipe_from_dict
 from esen_flows.forcefield.contract import Declaration
 from esen_flows.forcefield.third_party.packages import AseForceField
 from esen_flows.training.snapshots import langevin, trajectory

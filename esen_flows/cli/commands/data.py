@@ -81,8 +81,7 @@ def info(folder: Annotated[Path, FOLDER]) -> None:
 @app.command()
 def check(folder: Annotated[Path, FOLDER]) -> None:
     """Read every record of a dataset again: is it what was written, and do labels belong to the energies?"""
-    from esen_flows.data.dataset import open_dataset, verify
-    from esen_flows.data.folders import read_index
+    from esen_flows.data.folders import open_dataset, read_index, verify
     from esen_flows.data.stress_check import check_labels_by_strain, require_right
 
     dataset = open_dataset(folder)
@@ -102,7 +101,7 @@ def store(
     name: Annotated[str, typer.Option(help="What people call it.")],
 ) -> None:
     """Put a dataset into the database, for training jobs; a large one by its folder, which then has to stay."""
-    from esen_flows.data.dataset import read_dataset
+    from esen_flows.data.importing import read_dataset
     from esen_flows.store.connection import open_store
     from esen_flows.store.datasets import fits_database, store_dataset
 

@@ -37,7 +37,8 @@ def label(
 
     from esen_flows.cli.machine import tune_allocator
     from esen_flows.cli.property_request import check_device
-    from esen_flows.data.generate import generate, read_recipe
+    from esen_flows.data.generate import generate
+    from esen_flows.data.recipes import read_recipe
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.schemas.card import resolve_model
     from esen_flows.schemas.keys import sha256_of

@@ -1,7 +1,7 @@
 """ASE databases: SQLite or JSON through ase.db, and LMDB files as OMat24, sAlex and OMol ship them.
 
-An LMDB file of this kind is a single file (no subdirectory). Keys are the rows' numbers as text, beside `nextid`,
-`deleted_ids` and `metadata`; values are JSON compressed by zlib, with the fields of an ASE row.
+An LMDB file of this kind is a single file without a subdirectory. Its keys are the numbers of the rows as text, beside
+`nextid`, `deleted_ids` and `metadata`. Its values are JSON compressed by zlib, with the fields of an ASE row.
 """
 
 import json
@@ -10,27 +10,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase.io.jsonio import object_hook
 
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.screening import BadRecord
-from esen_flows.data.sources.ase_files import hinted
-from esen_flows.data.sources.conventions import Convention, Labels, labelled
+from esen_flows.data.sources.ase_files import record_of
+from esen_flows.data.sources.conventions import Convention
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.errors import InputError
 
 _FIELDS = ("numbers", "positions", "cell", "pbc", "energy", "free_energy", "forces", "stress")
-_HEAD = (b"nextid", b"deleted_ids", b"metadata")
 
 
 def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
     """Rows of a database that ASE itself opens.
 
+    Parameters
+    ----------
+    path
+        The database.
+    options
+        Names and units that the database does not give itself.
+
+    Yields
+    ------
+    LabelledStructure | BadRecord
+        One entry for each row.
+
     Raises
     ------
     InputError
-        it is none.
+        ASE cannot read the file as a database.
     """
     import ase.db
 
@@ -38,19 +48,30 @@ def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
     try:
         for row in ase.db.connect(path).select():
             fields = {name: row.get(name) for name in _FIELDS}
-            further = {**row.data, **row.key_value_pairs}
-            yield _record(f"row {row.id} of {path.name}", fields, further, options, convention)
-    except Exception as error:  # sqlite, JSON and ASE's own
+            yield _record(f"row {row.id} of {path.name}", fields, row.data, row.key_value_pairs, options, convention)
+    except Exception as error:  # errors of sqlite, of JSON and of ASE
         raise InputError(f"{path} is not a readable ASE database: {type(error).__name__}: {error}") from error
 
 
 def read_ase_lmdb(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
     """Rows of an LMDB file, by number.
 
+    Parameters
+    ----------
+    path
+        The file.
+    options
+        Names and units that the file does not give itself.
+
+    Yields
+    ------
+    LabelledStructure | BadRecord
+        One entry for each row that was not deleted.
+
     Raises
     ------
     InputError
-        it is none, or the library `lmdb` is missing.
+        The file is not an LMDB file with ASE's rows, or the library `lmdb` is missing.
     """
     try:
         import lmdb
@@ -73,8 +94,7 @@ def read_ase_lmdb(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
             except (zlib.error, ValueError, TypeError, KeyError) as error:
                 yield BadRecord(where, "unreadable", str(error))
                 continue
-            further = {**(row.get("data") or {}), **(row.get("key_value_pairs") or {})}
-            yield _record(where, row, further, options, convention)
+            yield _record(where, row, row.get("data"), row.get("key_value_pairs"), options, convention)
 
 
 def _decoded(value: bytes) -> Any:
@@ -92,22 +112,8 @@ def _row_keys(transaction: Any, path: Path) -> Iterator[bytes]:
 
 
 def _record(
-    where: str, fields: Mapping[str, Any], further: dict[str, Any], options: SourceOptions, convention: Convention
+    where: str, row: Mapping[str, Any], data: Any, key_value_pairs: Any, options: SourceOptions, convention: Convention
 ) -> LabelledStructure | BadRecord:
-    found = {**further, **{name: value for name, value in fields.items() if value is not None}}
-    group, material = options.names(further)
-    pbc = fields.get("pbc")
-    labels = Labels(
-        numbers=fields.get("numbers"),
-        positions=fields.get("positions"),
-        cell=fields.get("cell"),
-        pbc=False if pbc is None else np.asarray(pbc, dtype=bool),
-        energy=found.get(options.energy_key) if options.energy_key else fields.get("energy"),
-        forces=found.get(options.forces_key) if options.forces_key else fields.get("forces"),
-        stress=found.get(options.stress_key) if options.stress_key else fields.get("stress"),
-        group=group,
-        material=material,
-        charge=further.get("charge", 0),
-        spin=further.get("spin", 0),
-    )
-    return hinted(labelled(where, labels, convention), found)
+    results = {name: value for name, value in row.items() if value is not None}
+    info = {**(data or {}), **(key_value_pairs or {})}
+    return record_of(where, row, results, info, options, convention)

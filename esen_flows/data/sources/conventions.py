@@ -1,4 +1,4 @@
-"""What the numbers of each source mean: unit and sign of every label, and the way to eV, Angstrom and ASE's stress."""
+"""Units and signs of the labels of each source, and their conversion to eV, Angstrom and ASE's stress."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,15 +18,7 @@ ENERGY_EV = MappingProxyType(
 )
 LENGTH_ANGSTROM = MappingProxyType({"Angstrom": 1.0, "bohr": units.Bohr})
 STRESS_EV_PER_ANGSTROM3 = MappingProxyType(
-    {
-        sign + name: float(f"{sign}1") * factor
-        for sign in ("", "-")
-        for name, factor in (
-            ("eV/Angstrom^3", 1.0),
-            ("GPa", 1.0 / EV_PER_ANGSTROM3_TO_GPA),
-            ("kBar", 0.1 / EV_PER_ANGSTROM3_TO_GPA),
-        )
-    }
+    {"eV/Angstrom^3": 1.0, "GPa": 1.0 / EV_PER_ANGSTROM3_TO_GPA, "kBar": 0.1 / EV_PER_ANGSTROM3_TO_GPA}
 )
 
 
@@ -36,12 +28,14 @@ class Convention:
 
     Attributes
     ----------
-    energy, length
-        units; forces are in energy/length.
+    energy
+        Unit of energies; forces are in this unit over that of lengths.
+    length
+        Unit of lengths.
     gradients
-        the labels are derivatives of the energy, forces with the opposite sign.
+        Whether the labels are derivatives of the energy, which are forces with the opposite sign.
     stress
-        unit with sign; None where the source has none.
+        Unit of stresses with their sign; None where the source has no stresses.
     """
 
     energy: EnergyUnit = "eV"
@@ -59,21 +53,28 @@ class Convention:
                 raise InputError(f"unknown {name} {value!r}; known: {', '.join(map(str, known))}")
 
     def words(self) -> dict[str, str]:
-        """The same in words, for the index of a dataset."""
+        """The convention in words, for the index of a dataset.
+
+        Returns
+        -------
+        dict[str, str]
+            Units of energy, positions, forces and stress.
+        """
         force = f"{'gradient' if self.gradients else 'force'} in {self.energy}/{self.length}"
         return {"energy": self.energy, "positions": self.length, "forces": force, "stress": self.stress or "none"}
 
 
+# ASE converts to eV, eV/Angstrom and eV/Angstrom^3 (positive under tension) whatever it reads.
+_ASE = Convention()
 CONVENTIONS = MappingProxyType(
     {
-        # ASE's own: whatever ASE reads it has turned into eV, eV/Angstrom and eV/Angstrom^3, positive under tension.
-        "extxyz": Convention(),
-        "ase-db": Convention(),
-        "ase-lmdb": Convention(),
-        "ase": Convention(),
-        # Of its description: energies in eV, forces in eV/A, stress in kBar as VASP prints it.
+        "extxyz": _ASE,
+        "ase-db": _ASE,
+        "ase-lmdb": _ASE,
+        "ase": _ASE,
+        # From the description of the data: energies in eV, forces in eV/A, stress in kBar as VASP prints it.
         "mptrj": Convention(stress="-kBar"),
-        # Atomic units; what is stored is the gradient of the energy.
+        # Atomic units; the files hold gradients of the energy.
         "spice": Convention(energy="hartree", length="bohr", gradients=True, stress=None),
     }
 )
@@ -81,7 +82,33 @@ CONVENTIONS = MappingProxyType(
 
 @dataclass(frozen=True)
 class Labels:
-    """A structure and its labels as a source has them, before units; None where it has none."""
+    """A structure and its labels as a source has them, before the conversion of units; None for a missing label.
+
+    Attributes
+    ----------
+    numbers
+        (n,) atomic numbers.
+    positions
+        (n, 3) Cartesian positions.
+    energy
+        Total energy.
+    forces
+        (n, 3) forces, or gradients.
+    stress
+        (3, 3), nine or six numbers (xx, yy, zz, yz, xz, xy).
+    cell
+        (3, 3) rows are lattice vectors.
+    pbc
+        Periodicity, for all directions or for each.
+    group
+        Name of the subset.
+    material
+        Name of the material.
+    charge
+        Total charge in elementary charges.
+    spin
+        Spin multiplicity; 0 where it is not known.
+    """
 
     numbers: Any
     positions: Any
@@ -97,7 +124,22 @@ class Labels:
 
 
 def labelled(where: str, labels: Labels, convention: Convention) -> LabelledStructure | BadRecord:
-    """The structure in our units, or why it is none: a label that is missing or no number."""
+    """The structure and its labels in our units.
+
+    Parameters
+    ----------
+    where
+        Place of the record, for a BadRecord.
+    labels
+        Structure and labels as the source has them.
+    convention
+        Units and signs of the source.
+
+    Returns
+    -------
+    LabelledStructure | BadRecord
+        A bad record where energy or forces are missing, or a value is not a number.
+    """
     for name in ("energy", "forces"):
         if getattr(labels, name) is None:
             return BadRecord(where, f"no {name}")
@@ -118,7 +160,7 @@ def _converted(labels: Labels, convention: Convention) -> LabelledStructure:
     sign = -1.0 if convention.gradients else 1.0
     stress = np.full((3, 3), np.nan)
     if labels.stress is not None and convention.stress is not None:
-        stress = full_stress(labels.stress) * _stress_factor(convention.stress, atoms)
+        stress = _full_stress(labels.stress) * _stress_factor(convention.stress, atoms)
     return LabelledStructure(
         atoms=atoms,
         energy=float(labels.energy) * energy,
@@ -130,10 +172,12 @@ def _converted(labels: Labels, convention: Convention) -> LabelledStructure:
 
 
 def _stress_factor(unit: StressUnit, atoms: Atoms) -> float:
-    return -1.0 / atoms.get_volume() if unit == "virial" else STRESS_EV_PER_ANGSTROM3[unit]
+    if unit == "virial":
+        return -1.0 / atoms.get_volume()
+    return (-1.0 if unit.startswith("-") else 1.0) * STRESS_EV_PER_ANGSTROM3[unit.removeprefix("-")]
 
 
-def full_stress(stress: Any) -> np.ndarray:
+def _full_stress(stress: Any) -> np.ndarray:
     """(3, 3) from nine numbers, or from six in the order xx, yy, zz, yz, xz, xy."""
     values = np.asarray(stress, dtype=np.float64).ravel()
     return values[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if values.size == 6 else values.reshape(3, 3)

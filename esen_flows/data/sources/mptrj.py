@@ -1,7 +1,7 @@
 """The Materials Project trajectories as CHGNet's authors publish them: one JSON file of 12 GB, read entry by entry.
 
-{material id: {frame id: {structure, uncorrected_total_energy, corrected_total_energy, force, stress, ...}}}; structures
-are pymatgen's dictionaries (https://doi.org/10.6084/m9.figshare.23713842).
+Its layout is {material id: {frame id: {structure, uncorrected_total_energy, corrected_total_energy, force, stress,
+...}}}. Structures are pymatgen's dictionaries (https://doi.org/10.6084/m9.figshare.23713842).
 """
 
 import json
@@ -19,19 +19,31 @@ from esen_flows.data.sources.conventions import Labels, labelled
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.errors import InputError
 
-# The raw energy belongs to the forces and is what the energies of the leaderboard's references are corrected from.
+# The raw energy: the forces are its derivatives, and the leaderboard's reference energies are corrected from it.
 ENERGY_KEY = "uncorrected_total_energy"
 _PIECE = 1 << 22  # characters read at once
-_LONGEST = 1 << 28  # of one frame; more is a broken file and not a structure
+_LONGEST = 1 << 28  # characters of one frame; more is a broken file and not a structure
 
 
 def read_mptrj(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
-    """Frames of the file, each with its material; the file's size does not matter.
+    """Frames of the file, each with its material; the size of the file does not matter.
+
+    Parameters
+    ----------
+    path
+        The file.
+    options
+        Names and units in the place of the file's own.
+
+    Yields
+    ------
+    LabelledStructure | BadRecord
+        One entry for each frame.
 
     Raises
     ------
     InputError
-        not JSON, or JSON of another layout.
+        The file is not JSON, or JSON of another layout.
     """
     convention = options.convention("mptrj")
     keys = [options.energy_key or ENERGY_KEY, options.forces_key or "force", options.stress_key or "stress"]
@@ -73,7 +85,15 @@ def _geometry(structure: dict[str, Any]) -> dict[str, Any]:
 
 
 class JsonStream:
-    """JSON read piece by piece: the members of nested objects one after the other."""
+    """JSON that is read piece by piece: the members of nested objects one after the other.
+
+    Parameters
+    ----------
+    stream
+        The open file.
+    path
+        Its name for error messages.
+    """
 
     def __init__(self, stream: IO[str], path: Path) -> None:
         self._stream, self._path = stream, path
@@ -87,7 +107,7 @@ class JsonStream:
         return bool(piece)
 
     def _next(self) -> str:
-        """The next character that is no blank; "" at the end."""
+        """The next character that is not a blank; "" at the end."""
         while True:
             while self._at < len(self._text):
                 if not self._text[self._at].isspace():
@@ -109,7 +129,18 @@ class JsonStream:
         )
 
     def members(self) -> Iterator[str]:
-        """Keys of the object that comes next; whoever gets one reads its value before the next."""
+        """Keys of the object that comes next. The value of a key has to be read before the next key.
+
+        Yields
+        ------
+        str
+            One key.
+
+        Raises
+        ------
+        InputError
+            The text is not JSON, or does not go on with an object.
+        """
         self._expect("{")
         if self._next() == "}":
             self._at += 1
@@ -122,14 +153,25 @@ class JsonStream:
                 return
 
     def value(self) -> Any:
-        """The string, array or object that comes next, whole."""
+        """The string, array or object that comes next, whole.
+
+        Returns
+        -------
+        Any
+            Its value.
+
+        Raises
+        ------
+        InputError
+            The text is not JSON, or goes on with something else.
+        """
         if self._next() not in ('"', "[", "{"):
             raise self._broken("expected a string, an array or an object")
         while True:
             try:
                 found, self._at = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                # Not whole yet, or broken; only the end of the file, or an absurd length, tells.
+                # The value is not whole yet, or broken. Only the end of the file, or an absurd length, tells which.
                 if len(self._text) - self._at > _LONGEST or not self._more():
                     raise self._broken(error.msg) from error
             else:

@@ -1,4 +1,4 @@
-"""What a user may say of a source; the same for all formats."""
+"""Names and units that a user may give for a source; the same for all formats."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,21 +10,28 @@ from esen_flows.data.sources.vocabulary import EnergyUnit, StressUnit
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Names and units that a source does not say itself; None: the format's own.
+    """Names and units that a source does not give itself; None takes those of its format.
+
+    Labels under other names than the format's are never guessed, because a file can hold two calculations.
 
     Attributes
     ----------
-    energy_key, forces_key, stress_key
-        under which name the labels are. Nothing is guessed: two calculations may stand
-        side by side in a file.
-    group_key, material_key
-        under which name the subset and the material are.
+    energy_key
+        Name of the energy.
+    forces_key
+        Name of the forces.
+    stress_key
+        Name of the stress.
+    group_key
+        Name of the entry that gives the subset.
+    material_key
+        Name of the entry that gives the material.
     group
-        of the records that name none.
+        Subset of records that do not give one.
     energy_unit
-        of energies; forces are in this over the format's length.
+        Unit of energies; forces are in this unit over the format's unit of length.
     stress_unit
-        with its sign.
+        Unit of stresses with their sign.
     """
 
     energy_key: str | None = None
@@ -37,20 +44,44 @@ class SourceOptions:
     stress_unit: StressUnit | None = None
 
     def convention(self, source_format: str) -> Convention:
-        """Units and signs of a format, with what was said otherwise."""
-        convention = CONVENTIONS[source_format]
-        if self.energy_unit is not None:
-            convention = replace(convention, energy=self.energy_unit)
-        if self.stress_unit is not None:
-            convention = replace(convention, stress=self.stress_unit)
-        return convention
+        """Units and signs of a source.
+
+        Parameters
+        ----------
+        source_format
+            Format of the source.
+
+        Returns
+        -------
+        Convention
+            Convention of the format, with the units that these options give.
+        """
+        given: dict[str, Any] = {"energy": self.energy_unit, "stress": self.stress_unit}
+        return replace(CONVENTIONS[source_format], **{name: unit for name, unit in given.items() if unit is not None})
 
     def names(self, found: Mapping[str, Any]) -> tuple[str, str]:
-        """Group and material of a record whose further entries are `found`."""
+        """Group and material of a record.
+
+        Parameters
+        ----------
+        found
+            Entries of the record beside structure and labels.
+
+        Returns
+        -------
+        tuple[str, str]
+            Name of the group and name of the material, "" where there is none.
+        """
         group = found.get(self.group_key or "group")
         material = found.get(self.material_key or "material")
         return self.group if group is None else str(group), "" if material is None else str(material)
 
-    def said(self) -> dict[str, Any]:
-        """What differs from saying nothing."""
+    def given(self) -> dict[str, Any]:
+        """Options that are given.
+
+        Returns
+        -------
+        dict[str, Any]
+            Values by name, without those that are None or "".
+        """
         return {name: value for name, value in asdict(self).items() if value}

@@ -1,13 +1,12 @@
-"""Labelled structures from any source: which formats exist, how they are told apart, and what is written of them."""
+"""Labelled structures from any source: the formats, their detection, and the provenance of a source."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from esen_flows.data.download import digest
 from esen_flows.data.extxyz import read_provenance, sidecar_path
-from esen_flows.data.folders import INDEX_NAME, is_dataset_folder, read_index
+from esen_flows.data.folders import INDEX_NAME, is_dataset_folder, open_dataset, read_index
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.screening import BadRecord
 from esen_flows.data.sources.ase_databases import read_ase_db, read_ase_lmdb
@@ -17,6 +16,7 @@ from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.spice import read_spice
 from esen_flows.data.sources.vocabulary import SourceFormat
 from esen_flows.errors import InputError
+from esen_flows.files import sha256_of_file
 
 Reader = Callable[[Path, SourceOptions], Iterator[LabelledStructure | BadRecord]]
 
@@ -45,17 +45,27 @@ _SUFFIXES = MappingProxyType(
         ".outcar": "ase",
     }
 )
-# Files of VASP keep their names, with anything behind them: vasprun.xml-00007, OUTCAR.gz.
+# Files of VASP keep their names, with anything behind them, as in vasprun.xml-00007 and OUTCAR.gz.
 _PREFIXES = ("vasprun.xml", "outcar")
 
 
 def detect_format(path: Path) -> SourceFormat:
-    """The format of a file by its name, or that of the files in a folder.
+    """The format of a file by its name, or of the files in a folder by theirs.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+
+    Returns
+    -------
+    SourceFormat
+        The format.
 
     Raises
     ------
     InputError
-        nothing there, or no known name.
+        There is nothing at the path, no name is known, or a folder holds files of several formats.
     """
     if is_dataset_folder(path):
         return "folder"
@@ -80,7 +90,20 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def source_files(path: Path, source_format: SourceFormat | None = None) -> list[Path]:
-    """The files of a source: itself, or those of its format in a folder, sorted by name."""
+    """Files of a source.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    source_format
+        Format of the files; None takes the format that their names tell.
+
+    Returns
+    -------
+    list[Path]
+        The file itself, or the files of this format in the folder, sorted by name.
+    """
     if path.is_dir():
         known = source_format or detect_format(path)
         return [file for file in _files_below(path) if _format_by_name(file) == known]
@@ -94,20 +117,29 @@ def read_source(
 
     Parameters
     ----------
+    path
+        File, folder of files, or dataset folder.
     source_format
-        by default told by the name.
+        Format of the files; None takes the format that their names tell.
     options
-        names and units that the source does not say itself.
+        Names and units that the source does not give itself.
+
+    Yields
+    ------
+    LabelledStructure | BadRecord
+        One entry for each record.
 
     Raises
     ------
     InputError
-        nothing there, no known format, or a file that is not what it should be.
+        There is nothing at the path, the format is not known, or a file is not of its format.
     """
     path, options = Path(path), options or SourceOptions()
     known = source_format or detect_format(path)
     if known == "folder":
-        yield from _stored(path, options)
+        if options.given():
+            raise InputError(f"{path} is a dataset folder with names and units; leave out {sorted(options.given())}")
+        yield from open_dataset(path)
         return
     if known not in _READERS:
         raise InputError(f"unknown format {known!r}; known: {', '.join(get_args(SourceFormat))}")
@@ -117,21 +149,28 @@ def read_source(
         yield from _READERS[known](file, options)
 
 
-def _stored(path: Path, options: SourceOptions) -> Iterator[LabelledStructure]:
-    from esen_flows.data.dataset import open_dataset
-
-    if options.said():
-        raise InputError(f"{path} is a dataset of ours and says what it holds; leave out {sorted(options.said())}")
-    yield from open_dataset(path)
-
-
 def source_provenance(
     path: Path | str, source_format: SourceFormat | None = None, options: SourceOptions | None = None
 ) -> dict[str, Any]:
-    """Where a source's records come from: its files with size and sha256, format, units and what was said of it."""
+    """Provenance of the records of a source.
+
+    Parameters
+    ----------
+    path
+        File, folder of files, or dataset folder.
+    source_format
+        Format of the files; None takes the format that their names tell.
+    options
+        Names and units that the source does not give itself.
+
+    Returns
+    -------
+    dict[str, Any]
+        Name, format, options and units, and each file with its size and sha256.
+    """
     path, options = Path(path), options or SourceOptions()
     known = source_format or detect_format(path)
-    document: dict[str, Any] = {"name": path.name, "format": known, "options": options.said()}
+    document: dict[str, Any] = {"name": path.name, "format": known, "options": options.given()}
     if known == "folder":
         index = read_index(path)
         files = [path / INDEX_NAME]
@@ -143,6 +182,7 @@ def source_provenance(
             document["labelled"] = read_provenance(path)
     base = path if path.is_dir() else path.parent
     document["files"] = [
-        {"name": str(file.relative_to(base)), "bytes": file.stat().st_size, "sha256": digest(file)} for file in files
+        {"name": str(file.relative_to(base)), "bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+        for file in files
     ]
     return document

@@ -1,4 +1,4 @@
-"""SPICE's HDF5 files: a group a molecule, with its conformations (https://github.com/openmm/spice-dataset)."""
+"""SPICE's HDF5 files: a group for each molecule, with its conformations (https://github.com/openmm/spice-dataset)."""
 
 import re
 from collections.abc import Iterator
@@ -13,19 +13,31 @@ from esen_flows.errors import InputError
 
 ENERGY_KEY = "dft_total_energy"
 FORCES_KEY = "dft_total_gradient"
-# Formal charges stand in a bracket atom, after the element and the hydrogens: [N+:3], [O-], [Mg+2], [Ca++].
+# Formal charges are in a bracket atom, after the element and the hydrogens: [N+:3], [O-], [Mg+2], [Ca++].
 _CHARGE = re.compile(r"\[[^\]:]*?(\++|-+)(\d*)(?::\d+)?\]")
 
 
 def read_spice(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
     """Conformations of all molecules; the material is the molecule, the group its subset.
 
-    Total charges are the sum of the formal ones of the SMILES.
+    The total charge is the sum of the formal charges of the SMILES.
+
+    Parameters
+    ----------
+    path
+        The file.
+    options
+        Names and units in the place of the file's own.
+
+    Yields
+    ------
+    LabelledStructure | BadRecord
+        One entry for each conformation, and a bad record for each molecule without labels.
 
     Raises
     ------
     InputError
-        no HDF5 file, other units than SPICE's, or the library `h5py` is missing.
+        The file is not an HDF5 file or has other units than SPICE's, or the library `h5py` is missing.
     """
     try:
         import h5py
@@ -38,7 +50,7 @@ def read_spice(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
     with file:
         for name, molecule in file.items():
             if not isinstance(molecule, h5py.Group):
-                raise InputError(f"{path}: {name} is no group; SPICE's files have a group for every molecule")
+                raise InputError(f"{path}: {name} is not a group; SPICE's files have a group for every molecule")
             yield from _conformations(f"{name} of {path.name}", name, molecule, options)
 
 
@@ -56,21 +68,13 @@ def _conformations(
     for key, unit in units.items():
         said = _text(molecule[key].attrs.get("units", unit))
         if said != unit:
-            raise InputError(f"{where}: {key} is in {said}, expected {unit}; this is not a file of SPICE's")
+            raise InputError(f"{where}: {key} is in {said}, expected {unit}; this is not one of SPICE's files")
     group = _text(molecule["subset"][0]) if "subset" in molecule else options.group
     charge = formal_charge(_text(molecule["smiles"][0])) if "smiles" in molecule else 0
     numbers = molecule["atomic_numbers"][:]
     columns = (molecule[key][:] for key in units)
     for index, (positions, energy, gradient) in enumerate(zip(*columns, strict=True)):
-        labels = Labels(
-            numbers=numbers,
-            positions=positions,
-            energy=energy,
-            forces=gradient,
-            group=group,
-            material=name,
-            charge=charge,
-        )
+        labels = Labels(numbers, positions, energy, gradient, group=group, material=name, charge=charge)
         yield labelled(f"conformation {index} of {where}", labels, convention)
 
 
@@ -79,7 +83,18 @@ def _text(value: Any) -> str:
 
 
 def formal_charge(smiles: str) -> int:
-    """Sum of the formal charges of a SMILES string in elementary charges."""
+    """Sum of the formal charges of a SMILES string.
+
+    Parameters
+    ----------
+    smiles
+        The SMILES string.
+
+    Returns
+    -------
+    int
+        Total charge in elementary charges.
+    """
     total = 0
     for signs, digits in _CHARGE.findall(smiles):
         size = int(digits) if digits else len(signs)

@@ -1,12 +1,12 @@
-"""The words by which a user names formats and units; importing them costs a command line nothing."""
+"""The words by which a user names formats and units, in a module that the command line imports at no cost."""
 
 from typing import Literal
 
-# "folder" is a dataset of our own, "ase" whatever ASE reads with labels.
+# "folder" is a dataset folder of this package; "ase" is any file that ASE reads with labels.
 SourceFormat = Literal["extxyz", "ase-db", "ase-lmdb", "mptrj", "spice", "ase", "folder"]
 EnergyUnit = Literal["eV", "hartree", "kcal/mol", "kJ/mol"]
 LengthUnit = Literal["Angstrom", "bohr"]
-# A minus: positive under compression, as VASP prints it. "virial": eV, minus volume times stress.
+# With a minus: positive under compression, as VASP prints it. "virial": minus volume times stress, in eV.
 StressUnit = Literal["eV/Angstrom^3", "GPa", "kBar", "-eV/Angstrom^3", "-GPa", "-kBar", "virial"]
-# What happens to a record that cannot be trained on.
+# Whether a record that cannot be trained on is left out, or ends the import.
 OnBad = Literal["skip", "fail"]

@@ -8,7 +8,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from esen_flows.cli.app import main
-from esen_flows.data.extxyz import read_labelled, read_provenance, write_labelled
+from esen_flows.data.extxyz import read_provenance, write_labelled
+from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.forcefield.load import load_force_field
 
@@ -63,7 +64,7 @@ def test_label_writes_a_dataset_with_its_provenance(copper_data, tmp_path, capsy
     recipe.write_text(yaml.safe_dump({"seed": 1, "groups": groups}))
     model = tmp_path / "m" / "checkpoint.safetensors"
     assert not run("label", recipe, "--model", model, "--output", tmp_path / "out.xyz")
-    assert len(read_labelled(tmp_path / "out.xyz")) == 3
+    assert len(read_dataset(tmp_path / "out.xyz")) == 3
     provenance = read_provenance(tmp_path / "out.xyz")
     assert provenance["labeller"]["inner_key"] == load_force_field(model).key
     assert provenance["averaged_with_inversion"]

@@ -9,7 +9,8 @@ import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from esen_flows.data.dataset import from_structures, write_dataset
+from esen_flows.data.dataset import from_structures
+from esen_flows.data.folders import write_dataset
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.read import detect_format, read_source, source_provenance
 from esen_flows.data.sources.vocabulary import SourceFormat
