@@ -1,10 +1,11 @@
-"""Results from one store into another by an archive: export and import."""
+"""Results from one store into another through an archive: export and import."""
 
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
@@ -18,8 +19,8 @@ from esen_flows.store.database import Database, Row, without_duplicates
 from esen_flows.store.datasets import dataset_problems, insert_dataset, keys_of_datasets
 from esen_flows.store.exchange.archive import Archive, ArchiveWriter
 from esen_flows.store.models import add_models, model_problems
+from esen_flows.store.reading import distinct, find_all, in_batches
 from esen_flows.store.results import Store
-from esen_flows.store.upkeep.maintenance import ids_after
 from esen_flows.store.upkeep.verify import references, result_problems, structure_problems
 
 _BATCH = 100  # whole documents, which may have megabytes of inline arrays
@@ -28,7 +29,13 @@ _LABELS = ("material_ids", "tags")
 
 @dataclass(frozen=True)
 class Transferred:
-    """How many documents and arrays were written."""
+    """Numbers of documents and arrays that were written.
+
+    Attributes
+    ----------
+    results, structures, arrays, datasets
+        Number of each.
+    """
 
     results: int
     structures: int
@@ -37,25 +44,29 @@ class Transferred:
 
 
 def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) -> Transferred:
-    """Write results with all that they refer to into an archive; runs beside live writers.
+    """Write results and everything that they refer to into an archive; live writers may go on.
 
     Parameters
     ----------
     store
-        an open store.
+        Open store.
     path
-        of the archive, which must not exist.
+        Archive to write; it must not exist.
     keys
-        of results, which are exported in their current form together with the results that they start from; None:
-        every result with all its attempts, every structure and every dataset. Of a large dataset that is what is known
-        of it; its records stay in their folder.
+        Keys of results. Exported are their current attempts and the results that they start from. None: every result
+        with all its attempts, every structure and every dataset. The records of a large dataset stay in their folder.
+
+    Returns
+    -------
+    Transferred
+        What was written.
 
     Raises
     ------
     InputError
         `path` exists.
     StoreError
-        an array is missing or damaged.
+        An array is missing or damaged.
     """
     database, blobs = store.database, BlobStore(store.database)
     arrays: set[str] = set()
@@ -63,7 +74,7 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
     models: set[str] = set()
     datasets: set[str] = set()
 
-    def noted(rows: Iterable[Row]) -> Iterator[Row]:
+    def noting_references(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
             arrays.update(row["blobs"])
             structures.add(row["structure_key"])
@@ -71,20 +82,19 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
             datasets.update(keys_of_datasets(row))
             yield row
 
-    def with_arrays(rows: Iterable[Row]) -> Iterator[Row]:
+    def noting_arrays(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
             arrays.update(row["blobs"])
             yield row
 
+    def referred(collection: str, ids: set[str]) -> Iterator[Row]:
+        return _all(database, collection) if keys is None else _found(database, collection, "_id", sorted(ids))
+
     with ArchiveWriter(path) as archive:
-        if keys is None:
-            n_results = archive.add_rows("results", noted(_all(database, "results")))
-            n_structures = archive.add_rows("structures", _all(database, "structures"))
-        else:
-            n_results = archive.add_rows("results", noted(_with_ancestors(database, keys)))
-            n_structures = archive.add_rows("structures", _found(database, "structures", "_id", sorted(structures)))
-        chosen = _all(database, "datasets") if keys is None else _found(database, "datasets", "_id", sorted(datasets))
-        n_datasets = archive.add_rows("datasets", with_arrays(chosen))
+        results = _all(database, "results") if keys is None else _with_ancestors(database, keys)
+        n_results = archive.add_rows("results", noting_references(results))
+        n_structures = archive.add_rows("structures", referred("structures", structures))
+        n_datasets = archive.add_rows("datasets", noting_arrays(referred("datasets", datasets)))
         archive.add_rows("models", _found(database, "models", "_id", sorted(models)))
         for sha in sorted(arrays):
             header = database.call(lambda sha=sha: database["blobs"].find_one({"_id": sha}))  # type: ignore[misc]
@@ -94,19 +104,32 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
 
 
 def import_archive(store: Store, path: Path) -> Transferred:
-    """Add what an archive holds and the store does not have; what was added.
+    """Add the documents and arrays of an archive that the store does not have.
 
-    The whole archive is checked before anything is written. A result that is there stays, unless it is a failure that
-    may be tried again and the archive has an answer. An interrupted import is completed by repeating it.
+    The whole archive is checked before anything is written. A stored result is kept, unless it is a failure that may be
+    tried again and the archive has a finished result or a final failure. Repeating an interrupted import completes it.
+
+    Parameters
+    ----------
+    store
+        Open store.
+    path
+        Archive to read.
+
+    Returns
+    -------
+    Transferred
+        What was added.
 
     Raises
     ------
     InputError
-        the archive is not whole, damaged, or of a newer version of this package; nothing was written.
+        The archive is incomplete, damaged, or of a newer version of this package; nothing was written.
     """
     database = store.database
     with Archive(path) as archive:
-        _check(store, archive)
+        for problem in _problems(store, archive):
+            raise InputError(f"{path} cannot be imported: {problem}")
         n_structures = sum(_add_structures(database, batch) for batch in batches(archive.rows("structures"), _BATCH))
         add_models(database, archive.rows("models"))
         claims = Claims(database)
@@ -123,18 +146,17 @@ def import_archive(store: Store, path: Path) -> Transferred:
 
 
 def _all(database: Database, collection: str) -> Iterator[Row]:
-    for rows in ids_after(database, collection, {}, length=_BATCH):
+    for rows in in_batches(database, collection, {}, length=_BATCH):
         yield from rows
 
 
 def _found(database: Database, collection: str, field: str, values: Iterable[str], **query: bool) -> Iterator[Row]:
     for batch in batches(values, _BATCH):
-        wanted: Row = {field: {"$in": batch}, **query}
-        yield from database.call(lambda wanted=wanted: list(database[collection].find(wanted)))  # type: ignore[misc]
+        yield from find_all(database, collection, {field: {"$in": batch}, **query})
 
 
 def _with_ancestors(database: Database, keys: Iterable[str]) -> Iterator[Row]:
-    """The current results of these keys and of their parents, once each."""
+    """The current results of these keys and of all results that they start from, each once."""
     seen: set[str] = set()
     wanted = list(dict.fromkeys(keys))
     while wanted:
@@ -143,40 +165,42 @@ def _with_ancestors(database: Database, keys: Iterable[str]) -> Iterator[Row]:
         for row in _found(database, "results", "key", wanted, current=True):
             parents.add(row["parent_key"])
             yield row
-        wanted = sorted(parents - seen)  # the key of a structure finds no result
+        wanted = sorted(parents - seen)  # a structure may be a parent too, but its key finds no result
 
 
-def _check(store: Store, archive: Archive) -> None:
-    """Refuse an archive of which anything could not be imported."""
+def _problems(store: Store, archive: Archive) -> Iterator[str]:
+    """Reasons why an archive cannot be imported whole."""
     arrays = {}
     for sha in archive.arrays:
         array = archive.array(sha)
         arrays[sha] = (array.dtype.str, array.shape)
     for row in archive.rows("models"):
-        for problem in model_problems(row):
-            raise InputError(f"{archive.path} cannot be imported: {problem}")
+        yield from model_problems(row)
     for row in archive.rows("structures"):
-        problems = list(structure_problems(row))
-        if problems or not all(name.isidentifier() for name in row):
-            raise InputError(f"{archive.path} cannot be imported: {(problems or ['odd names of fields'])[0]}")
+        yield from structure_problems(row)
+        yield from _unknown_names(row)
     for row in archive.rows("datasets"):
-        lost = [sha for sha in row.get("blobs", ()) if sha not in arrays]
-        problems = [*dataset_problems(row), *(f"array {sha} of dataset {row.get('_id')} is missing" for sha in lost)]
-        if problems or not all(name.isidentifier() for name in row):
-            raise InputError(f"{archive.path} cannot be imported: {(problems or ['odd names of fields'])[0]}")
+        yield from dataset_problems(row)
+        missing = [sha for sha in row.get("blobs", ()) if sha not in arrays]
+        yield from (f"array {sha} of dataset {row.get('_id')} is missing" for sha in missing)
+        yield from _unknown_names(row)
     for row in archive.rows("results"):
-        problems = list(result_problems(store, row))
-        typed = isinstance(row.get("_id"), ObjectId) and type(row.get("attempt")) is int
-        if problems or not typed or type(row.get("current")) is not bool:
-            what = problems or [f"result {row.get('key')} is not as this package writes it"]
-            raise InputError(f"{archive.path} cannot be imported: {what[0]}")
+        yield from result_problems(store, row)
+        types: dict[str, type] = {"_id": ObjectId, "attempt": int, "current": bool}
+        if any(type(row.get(name)) is not expected for name, expected in types.items()):
+            yield f"result {row.get('key')} is not as this package writes it"
         for reference in references(unpack(row["output"])):
             if arrays.get(reference.sha) != (reference.dtype, reference.shape):
-                raise InputError(f"{archive.path} cannot be imported: an array of result {row['key']} is missing")
+                yield f"an array of result {row['key']} is missing"
+
+
+def _unknown_names(row: Row) -> Iterator[str]:
+    # The names of fields become part of an update: none may be an operator or a path.
+    yield from (f"{row.get('_id')} has a field of the name {name!r}" for name in row if not name.isidentifier())
 
 
 def _add_structures(database: Database, rows: list[Row]) -> int:
-    """Structures that were absent; the labels of others are added to theirs."""
+    """Add structures, and labels to structures that are stored already; the number of structures that were added."""
     updates = []
     for row in rows:
         fields = {name: value for name, value in row.items() if name not in ("_id", *_LABELS)}
@@ -185,36 +209,35 @@ def _add_structures(database: Database, rows: list[Row]) -> int:
     known = {"_id": {"$in": [row["_id"] for row in rows]}}
     before = database.call(lambda: database["structures"].count_documents(known))
     while not database.call(lambda: without_duplicates(lambda: database["structures"].bulk_write(updates))):
-        continue  # two upserts of one key at once: now it is there
+        continue  # two upserts of one key collided; a repetition finds the one that succeeded
     return len(rows) - before
 
 
 def _add_datasets(database: Database, claims: Claims, archive: Archive) -> tuple[int, int]:
-    """How many datasets, and arrays of theirs, were absent and are there now; names are added to the others'."""
+    """Add datasets, and names to datasets that are stored already; the numbers of datasets and arrays added."""
     datasets = arrays = 0
     for row in archive.rows("datasets"):
-        known = set(database.call(lambda row=row: database["blobs"].distinct("_id", {"_id": {"$in": row["blobs"]}})))  # type: ignore[misc]
+        known = distinct(database, "blobs", "_id", {"_id": {"$in": row["blobs"]}})
         if insert_dataset(database, claims, row, archive.array):
             datasets, arrays = datasets + 1, arrays + len(set(row["blobs"]) - known)
     return datasets, arrays
 
 
 def _add_results(database: Database, claims: Claims, archive: Archive, rows: list[Row]) -> tuple[int, int]:
-    """How many of these results, and of their arrays, were absent and are there now."""
-    ids = {"$in": [row["_id"] for row in rows]}
-    there = set(database.call(lambda: database["results"].distinct("_id", {"_id": ids})))
-    rows = [row for row in rows if row["_id"] not in there]
+    """Add results and their arrays; the numbers of results and arrays added."""
+    stored = distinct(database, "results", "_id", {"_id": {"$in": [row["_id"] for row in rows]}})
+    rows = [row for row in rows if row["_id"] not in stored]
     shas = sorted({sha for row in rows for sha in row["blobs"]})
     if not shas:
         return _insert(database, rows), 0
     blobs = BlobStore(database)
-    # As every writer does: announced in a claim, then the arrays, then the documents that name them.
+    # In the order of every writer: a claim that announces the arrays, the arrays, the documents that name them.
     claim = claims.try_claim(f"import {uuid.uuid4().hex}")
-    assert claim is not None  # nobody else draws this name
+    assert claim is not None  # the random name is claimed by nobody else
     added = inserted = 0
     try:
         claims.announce_blobs(claim, shas)
-        known = set(database.call(lambda: database["blobs"].distinct("_id", {"_id": {"$in": shas}})))
+        known = distinct(database, "blobs", "_id", {"_id": {"$in": shas}})
         for sha in shas:
             blobs.put(sha, archive.array(sha), claim.token)
         inserted = _insert(database, rows)
@@ -224,45 +247,43 @@ def _add_results(database: Database, claims: Claims, archive: Archive, rows: lis
         blobs.remove_orphans(shas, by_token=claim.token)
         claims.forget(claim)
         raise
-    if not claims.forget(claim):  # taken for dead, and cleared away after
-        for sha in database.call(lambda: database["results"].distinct("blobs", {"blobs": {"$in": shas}})):
-            if sha in shas:
-                blobs.repair(sha, archive.array(sha))
+    if not claims.forget(claim):
+        # Another process took this one for dead, and may have removed the arrays before documents named them.
+        for sha in distinct(database, "results", "blobs", {"blobs": {"$in": shas}}) & set(shas):
+            blobs.repair(sha, archive.array(sha))
     return inserted, added
 
 
 def _insert(database: Database, rows: list[Row]) -> int:
-    """Insert results unless their keys have an answer; how many were inserted."""
-    keys = {"$in": sorted({row["key"] for row in rows})}
-    known = set(database.call(lambda: database["results"].distinct("key", {"key": keys})))
+    """Insert results unless their keys are settled; the number inserted."""
+    known = distinct(database, "results", "key", {"key": {"$in": sorted({row["key"] for row in rows})}})
     fresh = [row for row in rows if row["key"] not in known]
     if fresh:
         database.call(lambda: without_duplicates(lambda: database["results"].insert_many(fresh, ordered=False)))
-    ids = {"$in": [row["_id"] for row in fresh]}
-    there = set(database.call(lambda: database["results"].distinct("_id", {"_id": ids})))
-    return len(there) + sum(_insert_alone(database, row) for row in rows if row["_id"] not in there)
+    stored = distinct(database, "results", "_id", {"_id": {"$in": [row["_id"] for row in fresh]}})
+    return len(stored) + sum(_insert_further(database, row) for row in rows if row["_id"] not in stored)
 
 
-def _insert_alone(database: Database, row: Row) -> bool:
-    """Insert a result whose key has attempts already, unless one of them is as good."""
+def _insert_further(database: Database, row: Row) -> bool:
+    """Insert a result whose key has attempts already, unless one of these settles the key; whether it was inserted."""
     inserted = False
-    fields = {"attempt": 1, "current": 1, "failure": 1}
     while True:
-        rows = database.call(lambda: list(database["results"].find({"key": row["key"]}, fields)))
-        if any(other["_id"] == row["_id"] for other in rows):
+        others = find_all(database, "results", {"key": row["key"]}, {"attempt": 1, "current": 1, "failure": 1})
+        if any(other["_id"] == row["_id"] for other in others):
             return inserted
-        attempts = {other["attempt"] for other in rows}
-        current = next((other for other in rows if other["current"]), None)
-        new = row if row["attempt"] not in attempts else row | {"attempt": max(attempts) + 1}
-        if not row["current"]:
-            if new is not row:
-                return False  # it is the history of another store
-        elif current is not None:
+        attempts = {other["attempt"] for other in others}
+        current = next((other for other in others if other["current"]), None)
+        new: dict[str, Any] = row
+        if row["attempt"] in attempts:
+            if not row["current"]:
+                return False  # a superseded attempt of another store, beside this store's own history
+            new = row | {"attempt": max(attempts) + 1}
+        if row["current"] and current is not None:
             if _is_settled(current) or not _is_settled(row):
                 return False
             old = {"_id": current["_id"]}
             database.call(lambda: database["results"].update_one(old, {"$set": {"current": False}}))  # noqa: B023
-        with suppress(DuplicateKeyError):  # somebody was faster, or our insertion was repeated: look again
+        with suppress(DuplicateKeyError):  # another writer was faster, or our insertion was repeated: look again
             database.call(lambda: database["results"].insert_one(new))  # noqa: B023
         inserted = True
 

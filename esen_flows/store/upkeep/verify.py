@@ -1,4 +1,4 @@
-"""Whether the store is whole: documents can be read, references resolve, keys and checksums hold."""
+"""Whether the store is undamaged: documents are readable, references resolve, keys and checksums hold."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,22 +16,23 @@ from esen_flows.store.datasets import dataset_problems, keys_of_datasets
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import model_problems
 from esen_flows.store.queries.crystals import OF_DATASETS
+from esen_flows.store.reading import distinct, find_all, in_batches
 from esen_flows.store.results import Store
-from esen_flows.store.upkeep.maintenance import ids_after
 
 _BATCH = 100  # whole results, which may have megabytes of inline arrays
+_UNREADABLE = (EsenFlowsError, ValueError, KeyError, TypeError)  # what reading a damaged document raises
 
 
 @dataclass
 class Verification:
-    """What `verify` looked at, and what was wrong.
+    """What `verify` has read and found.
 
     Attributes
     ----------
     checked
-        how many of which: results, structures, datasets, arrays.
+        Numbers of results, structures, datasets and arrays that were read.
     problems
-        one line each; empty for a whole store.
+        One line for each problem; empty for an undamaged store.
     """
 
     checked: Counter[str] = field(default_factory=Counter)
@@ -39,15 +40,25 @@ class Verification:
 
 
 def verify(store: Store) -> Verification:
-    """Read everything and check it; changes nothing, and may run beside live writers.
+    """Read and check every document and array; nothing is changed, and live writers may go on.
 
-    Checked is that every result can be read, that its key follows from what it says was asked, that its parent and its
-    structure or dataset exist, that it names the arrays that it refers to; that a structure is the one of its key; that
-    an array that somebody names is there and is what its key says. Numbers inside a document have no checksum, nor is
-    the folder of a large dataset read.
+    A result has to be readable, its key has to follow from its own fields, its parent and its structure or dataset have
+    to exist, and it has to list the arrays that it refers to. A structure has to be the one of its key. An array that a
+    document lists has to exist and to match its key. Numbers inside a document have no checksum, and the folder of a
+    large dataset is not read.
+
+    Parameters
+    ----------
+    store
+        Open store.
+
+    Returns
+    -------
+    Verification
+        What was read, and the problems.
     """
     database, report = store.database, Verification()
-    for rows in ids_after(database, "results", {}, length=_BATCH):
+    for rows in in_batches(database, "results", {}, length=_BATCH):
         report.checked["results"] += len(rows)
         readable = []
         for row in rows:
@@ -55,18 +66,18 @@ def verify(store: Store) -> Verification:
             report.problems += problems
             readable += [] if problems else [row]
         report.problems += _unresolved(database, readable)
-    for rows in ids_after(database, "structures", {}):
+    for rows in in_batches(database, "structures", {}):
         report.checked["structures"] += len(rows)
         for row in rows:
             report.problems += structure_problems(row)
-    for rows in ids_after(database, "models", {}):
+    for rows in in_batches(database, "models", {}):
         report.problems += [problem for row in rows for problem in model_problems(row)]
-    for rows in ids_after(database, "datasets", {}, length=_BATCH):
+    for rows in in_batches(database, "datasets", {}, length=_BATCH):
         report.checked["datasets"] += len(rows)
         for row in rows:
             report.problems += [*dataset_problems(row), *_missing_arrays(database, row)]
     blobs = BlobStore(database)
-    for rows in ids_after(database, "blobs", {"dtype": 1, "shape": 1}):
+    for rows in in_batches(database, "blobs", {"dtype": 1, "shape": 1}):
         report.checked["arrays"] += len(rows)
         for row in rows:
             report.problems += _blob_problems(database, blobs, row)
@@ -74,32 +85,55 @@ def verify(store: Store) -> Verification:
 
 
 def result_problems(store: Store, row: Row) -> Iterator[str]:
-    """What is wrong with a stored result by itself; its arrays are not read."""
+    """Problems of a stored result that it shows by itself; its arrays are not read.
+
+    Parameters
+    ----------
+    store
+        Store that reads the result.
+    row
+        Document of the `results` collection.
+
+    Yields
+    ------
+    str
+        One line for each problem.
+    """
     name = f"result {row.get('key')} (attempt {row.get('attempt')})"
     try:
         document = store.read(row, load_arrays=False)
         numeric = NumericSettings(**document.numeric).key_fields()
         listed = sorted(row["blobs"])
-    except (EsenFlowsError, ValidationError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         yield f"{name} cannot be read: {_first_line(error)}"
         return
-    asked = (document.protocol_hash, document.parent_key, document.model_key, numeric, document.numerics_revision)
-    if result_key(document.kind, *asked) != document.key:
-        yield f"{name} does not have the key of what it says was asked"
-    named = sorted({reference.sha for reference in references(document.output)})
-    if named != listed:
+    request = (document.protocol_hash, document.parent_key, document.model_key, numeric, document.numerics_revision)
+    if result_key(document.kind, *request) != document.key:
+        yield f"{name} does not have the key that follows from its protocol, parent, model and numeric settings"
+    if sorted({reference.sha for reference in references(document.output)}) != listed:
         yield f"{name} refers to other large arrays than it lists"
 
 
 def structure_problems(row: Row) -> Iterator[str]:
-    """What is wrong with a stored structure by itself."""
+    """Problems of a stored structure that it shows by itself.
+
+    Parameters
+    ----------
+    row
+        Document of the `structures` collection.
+
+    Yields
+    ------
+    str
+        One line for each problem.
+    """
     name = f"structure {row.get('_id')}"
     try:
         row = upgraded("structures", row)
         data = StructureData(**unpack(row["structure"]))
         arrays = (data.numbers, data.positions_angstrom, data.cell_angstrom, data.pbc)
         key = structure_key(*arrays, charge=row["charge"], spin=row["spin"])
-    except (EsenFlowsError, ValidationError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         yield f"{name} cannot be read: {_first_line(error)}"
         return
     if key != row["_id"]:
@@ -107,31 +141,38 @@ def structure_problems(row: Row) -> Iterator[str]:
 
 
 def references(value: object) -> Iterator[BlobReference]:
-    """The references to large arrays inside an unpacked output."""
+    """The references to large arrays inside an unpacked output.
+
+    Parameters
+    ----------
+    value
+        Nested dictionaries and lists.
+
+    Yields
+    ------
+    BlobReference
+        A reference, as often as it occurs.
+    """
     if isinstance(value, BlobReference):
         yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from references(item)
-    elif isinstance(value, list):
-        for item in value:
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from references(item)
 
 
 def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
-    """What these results, which can be read, refer to and the store does not have."""
+    """References of readable results to structures, results, datasets and arrays that the store does not have."""
     keys = {"$in": sorted({key for row in rows for key in (row["parent_key"], row["structure_key"])})}
     named = {"$in": sorted({key for row in rows for key in keys_of_datasets(row)})}
-    datasets = set(database.call(lambda: database["datasets"].distinct("_id", {"_id": named})))
-    structures = datasets | set(database.call(lambda: database["structures"].distinct("_id", {"_id": keys})))
-    results = set(database.call(lambda: database["results"].distinct("key", {"key": keys})))
+    datasets = distinct(database, "datasets", "_id", {"_id": named})
+    structures = datasets | distinct(database, "structures", "_id", {"_id": keys})
+    results = distinct(database, "results", "key", {"key": keys})
     shas = {"$in": sorted({sha for row in rows for sha in row["blobs"]})}
-    headers = database.call(lambda: list(database["blobs"].find({"_id": shas}, {"dtype": 1, "shape": 1})))
+    headers = find_all(database, "blobs", {"_id": shas}, {"dtype": 1, "shape": 1})
     arrays = {header["_id"]: (header["dtype"], tuple(header["shape"])) for header in headers}
     for row in rows:
         name = f"result {row['key']}"
-        of_structure = row["kind"] not in OF_DATASETS
-        if of_structure and row["structure_key"] not in structures:
+        if row["kind"] not in OF_DATASETS and row["structure_key"] not in structures:
             yield f"{name}: its structure {row['structure_key']} is not stored"
         if row["kind"] != "labelling" and row["parent_key"] not in structures | results:
             yield f"{name}: its parent {row['parent_key']} is not stored"
@@ -139,7 +180,7 @@ def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
             yield f"{name}: its dataset {key} is not stored"
         for reference in references(unpack(row["output"])):
             found = arrays.get(reference.sha)
-            if found is None and _still_there(database, row):
+            if found is None and _is_stored(database, "results", row):
                 yield f"{name}: its array {reference.sha} is missing"
             elif found not in (None, (reference.dtype, reference.shape)):
                 yield f"{name}: its array {reference.sha} has another type or shape than the result says"
@@ -148,21 +189,20 @@ def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
 def _missing_arrays(database: Database, row: Row) -> Iterator[str]:
     """Arrays that a dataset lists and the store does not have."""
     shas = row.get("blobs") or []
-    found = set(database.call(lambda: database["blobs"].distinct("_id", {"_id": {"$in": shas}})))
+    found = distinct(database, "blobs", "_id", {"_id": {"$in": shas}})
     yield from (f"dataset {row['_id']}: its array {sha} is missing" for sha in shas if sha not in found)
 
 
-def _still_there(database: Database, row: Row) -> bool:
-    """Whether a result is stored still; `db gc` may remove one while we look."""
-    return database.call(lambda: database["results"].find_one({"_id": row["_id"]}, {"_id": 1})) is not None
+def _is_stored(database: Database, collection: str, row: Row) -> bool:
+    """Whether a document still exists; `db gc` may have removed it since it was read."""
+    return database.call(lambda: database[collection].find_one({"_id": row["_id"]}, {"_id": 1})) is not None
 
 
 def _blob_problems(database: Database, blobs: BlobStore, row: Row) -> Iterator[str]:
-    reference = BlobReference(row["_id"], row["dtype"], tuple(row["shape"]))
     try:
-        blobs.get(reference)
+        blobs.get(BlobReference(row["_id"], row["dtype"], tuple(row["shape"])))
     except (EsenFlowsError, ValueError, TypeError) as error:
-        if database.call(lambda: database["blobs"].find_one({"_id": row["_id"]}, {"_id": 1})) is not None:
+        if _is_stored(database, "blobs", row):
             yield _first_line(error)
 
 

@@ -264,7 +264,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another model": (
         members(replace_in("results/000000.jsonl", b'_revision": {"$numberInt": "1"}', b'_revision": 2')),
-        "does not have the key of what it says was asked",
+        "does not have the key that follows from its protocol",
     ),
     "another structure": (
         members(replace_in("structures/000000.jsonl", b'"charge": {"$numberDouble": "0.0"}', b'"charge": 1.0')),
