@@ -28,7 +28,7 @@ def ingest(
         f"{counts['new']} results merged, {counts['known']} were there already; "
         f"{counts['structures']} structures; {folder} is unchanged"
     )
-    for place in done.torn:
+    for place in done.truncated:
         typer.echo(
             f"cut off: {place}; its writer was killed before it was done, so the result is computed again when it is "
             "asked for (if this folder is a copy, copy it again)",

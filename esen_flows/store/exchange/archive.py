@@ -1,14 +1,15 @@
 """The archive: results, structures and arrays in one tar file with checksums, which other programs can read too.
 
-    manifest.json           what it is, first
-    results/000000.jsonl    results as MongoDB's canonical extended JSON, one a line
+    manifest.json           format and versions, first
+    results/000000.jsonl    results as MongoDB's canonical extended JSON, one in a line
     structures/000000.jsonl input structures, likewise
     models/000000.jsonl     the force fields of the results, likewise
-    datasets/000000.jsonl   what trainings were trained on, likewise
+    datasets/000000.jsonl   the datasets of the results, likewise
     blobs/<key>.npy         large arrays in numpy's format, by the hash of their content
     checksums.json          sha256 of every other file, last
 
-Nothing is ever unpacked to disk, and no name in it is used as a path. Checksums find damage; they are no signature.
+Nothing is ever unpacked to disk, and no name in an archive is used as a path. Checksums find damage; they are no
+signature.
 """
 
 import hashlib
@@ -25,10 +26,10 @@ from typing import Any
 import numpy as np
 from bson import json_util
 
-from esen_flows.version import __version__
 from esen_flows.errors import InputError
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.database import Row
+from esen_flows.version import __version__
 
 FORMAT, FORMAT_VERSION = "esen_flows archive", 1
 _MANIFEST, _CHECKSUMS = "manifest.json", "checksums.json"
@@ -39,12 +40,24 @@ _NAMES = re.compile(
 
 
 class ArchiveWriter:
-    """Writes an archive; it has its name only once it is whole."""
+    """Writes an archive in a `with` block; the file takes its name when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        Archive to write; it must not exist.
+
+    Raises
+    ------
+    InputError
+        `path` exists.
+    """
 
     def __init__(self, path: Path) -> None:
         if path.exists():
-            raise InputError(f"{path} exists; give the archive another name")
+            raise self._exists(path)
         self._path = path
+        # Not `written_whole`, which would replace a file of this name: it may be the only copy of its results.
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._file = self._partial.open("xb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
@@ -65,7 +78,20 @@ class ArchiveWriter:
             self._partial.unlink(missing_ok=True)
 
     def add_rows(self, folder: str, rows: Iterable[Row]) -> int:
-        """Write documents as they come; how many. `folder` is results, structures, models or datasets."""
+        """Write documents as they come.
+
+        Parameters
+        ----------
+        folder
+            "results", "structures", "models" or "datasets".
+        rows
+            Documents of this collection.
+
+        Returns
+        -------
+        int
+            Number of documents.
+        """
         lines: list[str] = []
         count = length = part = 0
         for row in rows:
@@ -79,7 +105,15 @@ class ArchiveWriter:
         return count
 
     def add_array(self, sha: str, array: np.ndarray) -> None:
-        """Write a large array under its content key."""
+        """Write a large array.
+
+        Parameters
+        ----------
+        sha
+            Content key of the array.
+        array
+            Array of any shape.
+        """
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, array, allow_pickle=False)
         self._add(f"blobs/{sha}.npy", buffer.getvalue())
@@ -96,18 +130,27 @@ class ArchiveWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         try:
-            os.link(self._partial, self._path)  # unlike a renaming, this replaces nothing
+            os.link(self._partial, self._path)  # unlike renaming, linking replaces nothing
         except FileExistsError:
-            raise InputError(f"{self._path} exists; give the archive another name") from None
+            raise self._exists(self._path) from None
+
+    @staticmethod
+    def _exists(path: Path) -> InputError:
+        return InputError(f"{path} exists; give the archive another name")
 
 
 class Archive:
-    """Reads an archive; whatever is read has been compared with its checksum.
+    """Reads an archive; everything is compared with its checksum.
+
+    Parameters
+    ----------
+    path
+        Archive to read.
 
     Raises
     ------
     InputError
-        it is not an archive, not whole, or damaged.
+        The file is not an archive, is incomplete or damaged, or has a newer format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,20 +177,48 @@ class Archive:
 
     @property
     def arrays(self) -> set[str]:
-        """Content keys of the large arrays in it."""
+        """Content keys of the large arrays."""
         return {name[6:-4] for name in self._checksums if name.startswith("blobs/")}
 
     def rows(self, folder: str) -> Iterator[Row]:
-        """The documents of a folder, one after the other."""
+        """The documents of a folder.
+
+        Parameters
+        ----------
+        folder
+            "results", "structures", "models" or "datasets".
+
+        Yields
+        ------
+        Row
+            A document.
+        """
         for name in sorted(name for name in self._checksums if name.startswith(f"{folder}/")):
             for line in self._read(name).splitlines():
                 yield self._parsed(name, line)
 
     def array(self, sha: str) -> np.ndarray:
-        """A large array by its content key."""
+        """A large array.
+
+        Parameters
+        ----------
+        sha
+            Content key of the array.
+
+        Returns
+        -------
+        ndarray
+            The array.
+
+        Raises
+        ------
+        InputError
+            The array is missing or damaged.
+        """
         name = f"blobs/{sha}.npy"
+        data = self._read(name)
         try:
-            array = np.lib.format.read_array(io.BytesIO(self._read(name)), allow_pickle=False)
+            array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise self._damaged(f"{name}: {error}") from None
         if array_key(array) != sha:
@@ -155,10 +226,9 @@ class Archive:
         return array
 
     def _read(self, name: str) -> bytes:
-        member = self._members.get(name)
-        if member is None:
+        if name not in self._members:
             raise self._damaged(f"{name} is missing")
-        data = self._content(member)
+        data = self._content(self._members[name])
         if hashlib.sha256(data).hexdigest() != self._checksums[name]:
             raise self._damaged(f"{name} does not match its checksum")
         return data
@@ -179,7 +249,7 @@ class Archive:
             for member in self._tar:
                 plain = member.type == tarfile.REGTYPE and member.sparse is None
                 if not plain or not _NAMES.fullmatch(member.name) or member.name in members:
-                    raise self._damaged(f"it holds {member.name!r}, which no archive does")
+                    raise self._damaged(f"it holds {member.name!r}, which does not belong in an archive")
                 members[member.name] = member
         except InputError:
             raise
@@ -190,11 +260,11 @@ class Archive:
     def _read_checksums(self) -> dict[str, str]:
         member = self._members.pop(_CHECKSUMS, None)
         if member is None:
-            raise self._damaged(f"its end with {_CHECKSUMS} is missing")
+            raise self._damaged(f"{_CHECKSUMS}, its last file, is missing")
         checksums = self._parsed(_CHECKSUMS, self._content(member))
         if set(checksums) != set(self._members):
-            odd = sorted(set(checksums) ^ set(self._members))
-            raise self._damaged(f"{odd[0]!r} is not in both the archive and its {_CHECKSUMS}")
+            odd = min(set(checksums) ^ set(self._members))
+            raise self._damaged(f"{odd!r} is not in both the archive and its {_CHECKSUMS}")
         return {str(name): str(checksum) for name, checksum in checksums.items()}
 
     def _check_manifest(self) -> None:
@@ -211,7 +281,7 @@ class Archive:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._damaged(f"{name}: {error}") from None
         if not isinstance(value, dict):
-            raise self._damaged(f"{name} holds something else than documents")
+            raise self._damaged(f"{name} holds a value that is not a document")
         return value
 
     def _damaged(self, what: str) -> InputError:

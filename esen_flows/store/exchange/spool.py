@@ -1,8 +1,8 @@
 """The spool: results on disk while there is no server, merged later by `esen-flows db ingest FOLDER`.
 
-Every writer has a folder of its own: `records.jsonl`, one record a line with the checksum of its text, and `blobs/`,
-one file per large array under its content key. A blob is on the disk before the record that names it, a record before
-`keep` returns; what cannot be written whole is taken back.
+Every writer has a folder of its own: `records.jsonl` with one record and its checksum in a line, and `blobs/` with one
+file for each large array under its content key. An array is on the disk before the record that names it, and a record
+before `keep` returns. A record that cannot be written completely is removed.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from bson import json_util
 
 from esen_flows.errors import InputError, StoreError
+from esen_flows.files import sync_folder, written_whole
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.blobs import BlobReference
 from esen_flows.store.database import Row
@@ -35,27 +36,37 @@ class SpoolRecord:
 
     Attributes
     ----------
-    file, offset
-        where it is.
+    file
+        File of records.
+    offset
+        Position of the line in the file, in bytes.
     content
-        `type` ("result" or "structure") and what belongs to it; None for a line that is not whole.
-    torn
-        the last line, cut off: its writer was killed before anybody was told that it was written.
+        `type` ("result" or "structure") and the fields of this type; None for a line that does not match its checksum.
+    truncated
+        Whether the line has no end: its writer was killed before `keep` or `append` returned.
     """
 
     file: Path
     offset: int
     content: Row | None
-    torn: bool = False
+    truncated: bool = False
 
     @property
     def place(self) -> str:
-        """For messages."""
+        """File and offset, for messages."""
         return f"{self.file} at byte {self.offset}"
 
 
 class SpoolWriter:
-    """Appends to a spool of its own below `folder`; nothing is made before the first record."""
+    """Appends records to a spool of its own; makes no file before the first record.
+
+    Parameters
+    ----------
+    folder
+        Folder of spools.
+    patience_seconds
+        How long a store with a server waits for a lost server before it writes here.
+    """
 
     def __init__(self, folder: Path, patience_seconds: float = 0.0) -> None:
         self.patience_seconds = patience_seconds
@@ -63,56 +74,93 @@ class SpoolWriter:
         self._descriptor = -1
 
     def keep(self, row: Row, large: dict[str, np.ndarray], forced: bool) -> SpoolRecord:
-        """Write a packed result and its arrays; where it is now.
+        """Write a packed result and its arrays.
+
+        Parameters
+        ----------
+        row
+            Packed result.
+        large
+            Its large arrays by content key.
+        forced
+            Whether the result is a further attempt whatever is stored.
+
+        Returns
+        -------
+        SpoolRecord
+            The record and its place.
 
         Raises
         ------
         StoreError
-            the disk is full or cannot be written to; nothing is half-written.
+            The disk is full or cannot be written to; no part of the result was kept.
         """
         what = f"result {row['key']}"
-        for sha, array in large.items():
-            self._guarded(what, lambda sha=sha, array=array: self._write_blob(sha, array))  # type: ignore[misc]
+        with self._reporting(what):
+            self._open()
+            for sha, array in large.items():
+                self._write_blob(sha, array)
         return self.append({"type": "result", "row": row, "forced": forced}, what)
 
     def append(self, content: Mapping[str, Any], what: str) -> SpoolRecord:
-        """Write one record; where it is now.
+        """Write one record.
+
+        Parameters
+        ----------
+        content
+            `type` and the fields of this type.
+        what
+            Name of the record in messages.
+
+        Returns
+        -------
+        SpoolRecord
+            The record and its place.
 
         Raises
         ------
         StoreError
-            the disk is full or cannot be written to; nothing is half-written.
+            The disk is full or cannot be written to; no part of the record was kept.
         """
         text = json_util.dumps(content, json_options=json_util.CANONICAL_JSON_OPTIONS).encode()
         digest = hashlib.sha256(text).hexdigest().encode()
-        offset = self._guarded(what, lambda: self._append(b'{"sha256":"%s","record":%s}\n' % (digest, text)))
+        with self._reporting(what):
+            self._open()
+            offset = self._append(b'{"sha256":"%s","record":%s}\n' % (digest, text))
         return SpoolRecord(self.folder / RECORDS, offset, dict(content))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of records."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _guarded(self, what: str, write: Callable[[], int]) -> int:
+    @contextlib.contextmanager
+    def _reporting(self, what: str) -> Iterator[None]:
         try:
-            return write()
+            yield
         except OSError as error:
             raise StoreError(
-                f"cannot write {what} into the spool {self.folder} ({error.strerror}); nothing of it was kept. Free "
-                "space there or set ESEN_FLOWS_SPOOL_DIR to another folder, and ask again"
+                f"cannot write {what} into the spool {self.folder} ({error.strerror}); no part of it was kept. Free "
+                "space there or set ESEN_FLOWS_SPOOL_DIR to another folder, and run it again"
             ) from error
 
-    def _append(self, line: bytes) -> int:
+    def _open(self) -> None:
         if self._descriptor < 0:
             (self.folder / BLOBS).mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.folder / RECORDS, flags, 0o600)
-            _sync_folder(self.folder)
-            _sync_folder(self.folder.parent)
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
+
+    def _append(self, line: bytes) -> int:
+        """Write a line and wait until it is on the disk; its offset."""
         offset = os.fstat(self._descriptor).st_size
+        rest = memoryview(line)
         try:
-            _write_all(self._descriptor, line)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            os.fsync(self._descriptor)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, offset)
@@ -120,56 +168,78 @@ class SpoolWriter:
             raise
         return offset
 
-    def _write_blob(self, sha: str, array: np.ndarray) -> int:
-        """Under its final name only when it is whole; the same array again costs nothing."""
+    def _write_blob(self, sha: str, array: np.ndarray) -> None:
+        """Write an array unless this spool has it already."""
         target = self.folder / BLOBS / sha
-        if target.exists():
-            return 0
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = target.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(descriptor, array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C"))
-            temporary.replace(target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
-        _sync_folder(target.parent)
-        return 0
+        if not target.exists():
+            with written_whole(target, durable=True) as temporary:
+                temporary.touch(mode=0o600)  # as the records: readable by this user alone
+                temporary.write_bytes(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C"))
 
 
 def spool_files(folder: Path) -> list[Path]:
-    """The record files of a spool, or of all spools in a folder."""
+    """The files of records of a spool, or of all spools in a folder.
+
+    Parameters
+    ----------
+    folder
+        Spool or folder of spools.
+
+    Returns
+    -------
+    list of Path
+        Files in alphabetical order; empty if there is no spool.
+    """
     return sorted([*folder.glob(RECORDS), *folder.glob(f"*/{RECORDS}")])
 
 
 def read_records(file: Path) -> Iterator[SpoolRecord]:
-    """The records of one file in order, each checked against its checksum.
+    """The records of one file in order, each compared with its checksum.
+
+    Parameters
+    ----------
+    file
+        File of records.
+
+    Yields
+    ------
+    SpoolRecord
+        A record.
 
     Raises
     ------
     InputError
-        the file cannot be read.
+        The file cannot be read.
     """
     try:
         with file.open("rb") as lines:
             offset = 0
             for line in lines:
-                yield SpoolRecord(file, offset, _content(line), torn=not line.endswith(b"\n"))
+                yield SpoolRecord(file, offset, _content(line), truncated=not line.endswith(b"\n"))
                 offset += len(line)
     except OSError as error:
         raise InputError(f"cannot read the spool {file}: {error.strerror}") from error
 
 
 def read_record(file: Path, offset: int) -> Row:
-    """The content of the record at an offset.
+    """The content of one record.
+
+    Parameters
+    ----------
+    file
+        File of records.
+    offset
+        Position of the record in the file, in bytes.
+
+    Returns
+    -------
+    Row
+        `type` and the fields of this type.
 
     Raises
     ------
     StoreError
-        it has been damaged.
+        The record is damaged.
     """
     with file.open("rb") as lines:
         lines.seek(offset)
@@ -180,19 +250,26 @@ def read_record(file: Path, offset: int) -> Row:
 
 
 def load_blob(folder: Path, reference: BlobReference) -> np.ndarray:
-    """An array of a spool, checked against its key.
+    """A large array of a spool, compared with its key.
 
     Parameters
     ----------
     folder
-        of the record that names it.
+        Spool of the record that names the array.
+    reference
+        Key, type and shape of the array.
+
+    Returns
+    -------
+    ndarray
+        The array, writable.
 
     Raises
     ------
     StoreError
-        it is missing, truncated or damaged.
+        The array is missing, truncated or damaged.
     """
-    name = reference.sha if _SHA.fullmatch(reference.sha) else "?"  # a path comes from us alone
+    name = reference.sha if _SHA.fullmatch(reference.sha) else "?"  # a damaged record must not choose the path
     file = folder / BLOBS / name
     kind = np.dtype(reference.dtype)
     expected = kind.itemsize * int(np.prod(reference.shape, dtype=np.int64))
@@ -214,18 +291,3 @@ def _content(line: bytes) -> Row | None:
         return None
     content: Row = json_util.loads(match[2], json_options=json_util.JSONOptions(tz_aware=True))
     return content
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-    os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

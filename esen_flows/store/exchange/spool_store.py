@@ -1,4 +1,4 @@
-"""A store without a server: the same questions and answers, kept in the spool."""
+"""A store without a server: the methods of `Store`, with the spool in place of the database."""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -30,9 +30,15 @@ class _Place:
 
 
 class SpoolStore(Store):
-    """Keeps what it is given in the spool; knows what this and earlier processes have spooled into the folder.
+    """Keeps results and structures in a spool, and finds those of earlier processes in the same folder.
 
-    There is nobody to ask who computes what: two processes may compute the same, and merging keeps the first.
+    Nobody can be asked what other processes compute: two of them may compute the same result, and merging keeps the
+    first one.
+
+    Parameters
+    ----------
+    folder
+        Folder of spools; this store adds one of its own.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,12 +53,12 @@ class SpoolStore(Store):
 
     @property
     def database(self) -> Database:
-        """There is none.
+        """Not available.
 
         Raises
         ------
         StoreError
-            always.
+            Always.
         """
         raise StoreError(
             f"ESEN_FLOWS_SPOOL is set, so results go into {self._folder} and there is no database for this; unset it, "
@@ -60,7 +66,20 @@ class SpoolStore(Store):
         )
 
     def get(self, key: str, load_arrays: bool = True) -> ResultDocument | None:
-        """As `Store.get`, of what is in the spool."""
+        """The current result of a key in the spool.
+
+        Parameters
+        ----------
+        key
+            Result key.
+        load_arrays
+            False leaves a BlobReference in the place of each large array.
+
+        Returns
+        -------
+        ResultDocument or None
+            The result; None if the spool has none.
+        """
         place = self._results.get(key)
         if place is None:
             return None
@@ -68,24 +87,64 @@ class SpoolStore(Store):
         return document_of(row, partial(load_blob, place.file.parent) if load_arrays else None)
 
     def get_or_claim(self, key: str, wait_seconds: float = 600.0, force: bool = False) -> ResultDocument | Claim:
-        """As `Store.get_or_claim`; it never waits."""
+        """The result of a key, or else a claim to compute it.
+
+        Parameters
+        ----------
+        key
+            Result key.
+        wait_seconds
+            Has no effect: there is nobody to wait for.
+        force
+            Whether to compute the result again if there is one.
+
+        Returns
+        -------
+        ResultDocument or Claim
+            The result, or a claim that ends with `commit` or `release`.
+        """
         place = self._results.get(key)
         found = self.get(key) if place is not None and place.settled and not force else None
         return Claim(key, uuid.uuid4().hex, forced=force) if found is None else found
 
     def claim_many(self, keys: Iterable[str]) -> ClaimOutcome:
-        """As `Store.claim_many`; nothing is ever left over."""
-        asked = list(dict.fromkeys(keys))
-        settled = tuple(key for key in asked if key in self._results and self._results[key].settled)
-        return ClaimOutcome(tuple(Claim(key, uuid.uuid4().hex) for key in asked if key not in settled), settled, ())
+        """Claims on those of many keys that have no result in the spool.
+
+        Parameters
+        ----------
+        keys
+            Result keys.
+
+        Returns
+        -------
+        ClaimOutcome
+            Claims and settled keys; never leftovers.
+        """
+        requested = list(dict.fromkeys(keys))
+        settled = tuple(key for key in requested if key in self._results and self._results[key].settled)
+        return ClaimOutcome(tuple(Claim(key, uuid.uuid4().hex) for key in requested if key not in settled), settled, ())
 
     def commit(self, claim: Claim, document: ResultDocument, *, document_id: ObjectId | None = None) -> ResultDocument:
-        """Write a result into the spool, on the disk before this returns; the result.
+        """Write a result into the spool; it is on the disk before this returns.
+
+        Parameters
+        ----------
+        claim
+            Claim from `get_or_claim` or `claim_many`; it ends here.
+        document
+            Finished or failed result.
+        document_id
+            Id of the document in the database; None: a new one.
+
+        Returns
+        -------
+        ResultDocument
+            The result as it is stored.
 
         Raises
         ------
         StoreError
-            it is not the claimed result or cannot be stored, or the disk is full; nothing is half-written.
+            The document is not the claimed result or cannot be stored, or the disk is full; no part of it was kept.
         """
         row, large = packed(claim, document)
         if document_id is not None:
@@ -94,14 +153,39 @@ class SpoolStore(Store):
         return document.model_copy(update={"created_at": row["created_at"]})
 
     def release_many(self, claims: Sequence[Claim]) -> None:
-        """Nothing: claims of a spool are nobody else's business."""
+        """Do nothing: no other process sees the claims of a spool.
+
+        Parameters
+        ----------
+        claims
+            Claims without results.
+        """
 
     def sweep(self) -> int:
-        """Nothing: there are no claims to clear away."""
+        """Do nothing: a spool has no claims to remove.
+
+        Returns
+        -------
+        int
+            0.
+        """
         return 0
 
     def put_structure(self, atoms: Atoms, **identity: Any) -> str:
-        """As `Store.put_structure`; what is known of its identity is filled in when it is merged."""
+        """Write a structure into the spool; formula, space group and the like are computed when it is merged.
+
+        Parameters
+        ----------
+        atoms
+            Structure; charge and spin are read from `atoms.info`.
+        identity
+            Fields of identity that are known, as in `Store.put_structure`.
+
+        Returns
+        -------
+        str
+            Structure key.
+        """
         check_identity(identity)
         key = atoms_key(atoms)
         if key not in self._structures or identity:
@@ -116,20 +200,31 @@ class SpoolStore(Store):
         return key
 
     def get_structure(self, key: str) -> Atoms | None:
-        """The structure of a key, or None."""
+        """The structure of a key in the spool.
+
+        Parameters
+        ----------
+        key
+            Structure key.
+
+        Returns
+        -------
+        Atoms or None
+            The structure; None if the spool does not have it.
+        """
         place = self._structures.get(key)
         return None if place is None else atoms_of(read_record(place.file, place.offset))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of records."""
         self.closed = True
         self._writer.close()
 
     def _note(self, record: SpoolRecord) -> None:
-        """Remember where a record is; a failure never hides a result."""
+        """Remember the place of a record; a failure does not replace a finished result."""
         content = record.content
         if content is None:
-            return  # merging tells about it
+            return  # merging reports the damaged record
         if content["type"] == "structure":
             self._structures[content["key"]] = _Place(record.file, record.offset)
             return
@@ -142,7 +237,18 @@ class SpoolStore(Store):
 
 
 def atoms_of(content: dict[str, Any]) -> Atoms:
-    """The structure of a spooled record."""
+    """The structure of a spooled record.
+
+    Parameters
+    ----------
+    content
+        Content of a record of the type "structure".
+
+    Returns
+    -------
+    Atoms
+        The structure, with charge and spin in `info`.
+    """
     atoms = StructureData(**unpack(content["structure"])).to_atoms()
     atoms.info.update(content["info"])
     return atoms

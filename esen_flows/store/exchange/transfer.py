@@ -33,8 +33,14 @@ class Transferred:
 
     Attributes
     ----------
-    results, structures, arrays, datasets
-        Number of each.
+    results
+        Number of results.
+    structures
+        Number of structures.
+    arrays
+        Number of large arrays.
+    datasets
+        Number of datasets.
     """
 
     results: int

@@ -99,7 +99,7 @@ def test_merging_is_idempotent(spool: SpoolStore, store: Store, tmp_path: Path) 
     names = ("results", "structures", "claims", "blobs", "blob_chunks")
     for counts in ({"structures": 1, "new": 4, "known": 1}, {"structures": 1, "known": 5}):
         done = ingest(store, tmp_path)
-        assert (dict(done.counts), done.torn, done.damaged) == (counts, (), ())
+        assert (dict(done.counts), done.truncated, done.damaged) == (counts, (), ())
         found = {name: store.database[name].count_documents({}) for name in names}
         assert found == {"results": 5, "structures": 1, "claims": 0, "blobs": 1, "blob_chunks": 1}
     one, two, pending = (store.get(key_of(name)) for name in ("one", "two", "pending"))
@@ -125,7 +125,7 @@ def test_a_torn_last_line_was_never_acknowledged(spool: SpoolStore, store: Store
     for cut in (1, last // 2, last - 1):
         file.write_bytes(whole[:-cut])
         done = ingest(store, tmp_path)
-        assert done.torn == (f"{file} at byte {len(whole) - last}",)
+        assert done.truncated == (f"{file} at byte {len(whole) - last}",)
         assert done.damaged == ()
         assert sum(done.counts.values()) == 4
         assert store.get(key_of("pending")) is None

@@ -322,7 +322,7 @@ def test_a_link_and_a_second_member_of_one_name_are_refused(pristine: bytes, tmp
         link = tarfile.TarInfo("results/000001.jsonl")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(InputError, match=r"it holds 'results/000001\.jsonl', which no archive does"):
+    with pytest.raises(InputError, match=r"it holds 'results/000001\.jsonl', which does not belong"):
         Archive(file)
     file.write_bytes(pristine)
     with tarfile.open(file, "a") as tar:
