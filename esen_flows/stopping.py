@@ -1,80 +1,149 @@
-"""When a process has to end: a queue's signal, or the end of its allocation. Work asks, and hands back what is left."""
+"""When a process has to end: at a signal of its queue, or at the end of its time.
 
+Long computations ask in between, and hand back the work that is left.
+"""
+
+import ctypes
 import math
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FrameType
 
-# What a queue sends ahead of the end of a job, and at it.
+# Queues send these shortly before the end of a job, and at its end.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
-class Stopped(BaseException):  # no error: as KeyboardInterrupt it passes by what handles errors
-    """Work was broken off because its process has to end; it says nothing about the work."""
+class Stopped(BaseException):  # not an Exception: like KeyboardInterrupt, it passes code that handles errors
+    """Work was broken off because its process has to end. It says nothing about the work itself."""
 
 
 @dataclass
 class Allocation:
-    """The time that this process has.
+    """The time that a process has.
 
     Attributes
     ----------
     deadline
-        when it ends, by `time.monotonic`; None: nobody said.
+        End of the time, by `time.monotonic` in seconds; None: not known.
     requested
-        somebody asked the process to end.
+        Whether the process was asked to end.
+
+    Examples
+    --------
+    >>> with allocated(Allocation()) as allocation:
+    ...     before = is_stopping()
+    ...     allocation.request_stop()  # what a signal handler calls
+    ...     before, is_stopping()
+    (False, True)
     """
 
     deadline: float | None = None
     requested: bool = False
 
+    def request_stop(self) -> None:
+        """Ask the work in this process to hand back what is left of it."""
+        self.requested = True
 
-ALLOCATION = Allocation()
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the deadline; infinite without one."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the process was asked to end, or its time is up."""
+        return self.requested or self.seconds_left <= 0
 
 
-def request_stop() -> None:
-    """Ask what runs in this process to hand back the rest of its work."""
-    ALLOCATION.requested = True
+# Set by the entry point of a process. Its threads and signal handlers do not see the context of the main thread: they
+# are given the object.
+_current: ContextVar[Allocation | None] = ContextVar("allocation", default=None)
+
+
+@contextmanager
+def allocated(allocation: Allocation) -> Iterator[Allocation]:
+    """Have the functions of this module answer by `allocation` inside the `with` block.
+
+    Parameters
+    ----------
+    allocation
+        Time of this process.
+
+    Yields
+    ------
+    Allocation
+        The same object.
+    """
+    token = _current.set(allocation)
+    try:
+        yield allocation
+    finally:
+        _current.reset(token)
 
 
 def seconds_left() -> float:
-    """Until the end of the allocation; infinity where nobody said when that is."""
-    return math.inf if ALLOCATION.deadline is None else ALLOCATION.deadline - time.monotonic()
+    """Seconds until the end of the allocation.
+
+    Returns
+    -------
+    float
+        Infinite where the end is not known.
+    """
+    return (_current.get() or Allocation()).seconds_left
 
 
 def is_stopping() -> bool:
-    """Whether the process was asked to end, or its time is up."""
-    return ALLOCATION.requested or seconds_left() <= 0
+    """Whether the process was asked to end, or its time is up.
+
+    Returns
+    -------
+    bool
+        False where the process has no allocation.
+    """
+    return (_current.get() or Allocation()).is_stopping
 
 
 def raise_if_stopping() -> None:
-    """Break off, where that loses little.
+    """Break off, at a point where little is lost.
 
     Raises
     ------
     Stopped
-        the process was asked to end, or its time is up.
+        The process was asked to end, or its time is up.
     """
     if is_stopping():
         raise Stopped
 
 
 @contextmanager
-def stopping_by_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGUSR1 ask for the end of the work instead of killing the process.
+def handling(signals: Iterable[int], react: Callable[[], object]) -> Iterator[None]:
+    """Have signals call a function inside the `with` block, instead of ending the process.
 
-    Only Python's main thread can do this; call it there.
+    Python handles signals in its main thread alone: in another thread this changes nothing, and the main thread goes on
+    to handle them.
+
+    Parameters
+    ----------
+    signals
+        Numbers of the signals.
+    react
+        Called once for each signal that arrives, such as `Allocation.request_stop`.
     """
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        request_stop()
-
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, lambda *_: react()) for number in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies, in whatever way."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -11,7 +11,6 @@ from ase import Atoms
 from ase.build import bulk
 
 from esen_flows.campaigns.reproduce import compute_here
-from esen_flows.makers import jobs
 from esen_flows.schemas.campaign import CampaignSpec, member_keys
 from esen_flows.schemas.card import resolve_model
 from esen_flows.settings import Settings, get_settings
@@ -32,7 +31,6 @@ def empty_database(settings: Settings) -> Iterator[Store]:
         patch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
         patch.setenv("ESEN_FLOWS_DATA_DIR", str(settings.data_dir))
         patch.setenv("ESEN_FLOWS_DATABASE", name)
-        patch.setattr(jobs, "_kept", None)  # no force field is kept from elsewhere
         get_settings.cache_clear()
         store = open_store(settings.model_copy(update={"database": name}))
         try:

@@ -26,7 +26,7 @@ ORDER = (
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
 BARE_OWN = (
-    "esen_flows.errors", "esen_flows.units", "esen_flows.files", "esen_flows.schemas.keys",
+    "esen_flows.errors", "esen_flows.units", "esen_flows.files", "esen_flows.stopping", "esen_flows.schemas.keys",
     "esen_flows.schemas.checkpoint_header",
 )  # fmt: skip
 # What a bare room may import inside a function, because it is reached only where the package is there.

@@ -1,20 +1,15 @@
-"""A process that has to end says so to what runs in it."""
+"""A process that has to end tells the work that runs in it."""
 
 import math
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from esen_flows import stopping
-
-
-@pytest.fixture(autouse=True)
-def untouched() -> Iterator[None]:
-    yield
-    stopping.ALLOCATION.deadline, stopping.ALLOCATION.requested = None, False
+from esen_flows.stopping import Allocation, allocated
 
 
 def test_no_end_is_known() -> None:
@@ -24,23 +19,40 @@ def test_no_end_is_known() -> None:
 
 
 def test_a_deadline_in_the_future_is_counted_down_and_then_over() -> None:
-    stopping.ALLOCATION.deadline = time.monotonic() + 100
-    assert 90 < stopping.seconds_left() <= 100
-    assert not stopping.is_stopping()
-    stopping.ALLOCATION.deadline = time.monotonic() - 1
-    with pytest.raises(stopping.Stopped):
+    with allocated(Allocation(deadline=time.monotonic() + 100)):
+        assert 90 < stopping.seconds_left() <= 100
+        assert not stopping.is_stopping()
+    with allocated(Allocation(deadline=time.monotonic() - 1)), pytest.raises(stopping.Stopped):
         stopping.raise_if_stopping()
+    assert not stopping.is_stopping()
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)
-def test_signals_ask_and_do_not_kill(number: signal.Signals) -> None:
+def test_signals_request_the_end_and_do_not_kill(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with stopping.stopping_by_signals():
+    with allocated(Allocation()) as allocation, stopping.handling(stopping.SIGNALS, allocation.request_stop):
         os.kill(os.getpid(), number)
         time.sleep(0.01)
         assert stopping.is_stopping()
     assert signal.getsignal(number) == before
 
 
-def test_it_is_no_error_that_code_which_handles_errors_would_catch() -> None:
+def test_a_thread_can_request_the_end_but_not_handle_signals() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    handlers: list[object] = []
+
+    def work() -> None:
+        with stopping.handling(stopping.SIGNALS, allocation.request_stop):
+            handlers.append(signal.getsignal(signal.SIGTERM))
+        allocation.request_stop()
+
+    with allocated(Allocation()) as allocation:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert stopping.is_stopping()
+    assert handlers == [before]
+
+
+def test_it_is_not_an_error_that_code_which_handles_errors_would_catch() -> None:
     assert not issubclass(stopping.Stopped, Exception)

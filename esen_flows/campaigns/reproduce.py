@@ -130,6 +130,7 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
         another process does the same with this campaign.
     """
     from esen_flows.makers.chunks import Stage, chunk_job
+    from esen_flows.makers.force_fields import keeping_force_field
     from esen_flows.progress import listening
 
     campaign = campaign_of(store, name)
@@ -144,7 +145,7 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
 
     # Whose chunks begin a second time would seem dead.
     complaint = f"another process is computing the campaign {name!r} with --here; wait for it, or start workers instead"
-    with exclusive_lock(store, f"campaign {name} here", complaint):
+    with exclusive_lock(store, f"campaign {name} here", complaint), keeping_force_field():
         for chunk, keys in _slices(store, name):
             for stage in stages:
                 if any(row["state"] == "pending" for row in members_of(store, name, keys)):

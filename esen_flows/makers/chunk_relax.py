@@ -13,7 +13,8 @@ from esen_flows.errors import ClaimedElsewhereError, EsenFlowsError, ServerUnava
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers.chunk_run import ChunkRun, require_sound_device
 from esen_flows.makers.compute import Context, failure_of, result_document
-from esen_flows.makers.jobs import protocol_of, requested_force_field
+from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.makers.jobs import protocol_of
 from esen_flows.makers.summaries import relax_summary
 from esen_flows.physics.relax import relax_many
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument

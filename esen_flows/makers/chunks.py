@@ -14,7 +14,7 @@ from jobflow import Flow, Job, Response, job
 from esen_flows.makers.chunk_relax import relax_group
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
 from esen_flows.makers.chunk_steps import force_steps, lattice_steps
-from esen_flows.makers.jobs import keep_force_fields
+from esen_flows.makers.force_fields import keeping_force_field
 from esen_flows.stopping import is_stopping
 from esen_flows.store.campaigns import campaign_of, settled_steps, update_members
 from esen_flows.store.connection import open_store
@@ -89,10 +89,9 @@ def chunk_job(campaign: str, chunk: str, stage: Stage, keys: list[str], after: A
     Response
         What was done, as a small dictionary; with what was not, as a job that takes its place before its children run.
     """
-    keep_force_fields()
     store = open_store()
     device = _device(stage)
-    with ChunkRun(store, campaign, chunk, keys, device) as run:
+    with keeping_force_field(), ChunkRun(store, campaign, chunk, keys, device) as run:
         leftovers = _work(run, stage)
         if leftovers and not run.ends:
             leftovers = _wait_for_others(run, leftovers)

@@ -1,19 +1,21 @@
 """The bodies of the jobs, as plain functions: small JSON-able arguments in, a small reference to the result out.
 
-A job gets neither the store nor a credential: it opens the store of the machine that it runs on, and reads what it
-builds on by key.
+A job gets neither the store nor a credential. It opens the store of the machine that it runs on, and reads the results
+that it builds on by their keys.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from ase import Atoms
 
 from esen_flows import progress
-from esen_flows.errors import ModelError, StoreError
+from esen_flows.errors import StoreError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
+from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.makers.summaries import (
     conductivity_summary,
     forces_summary,
@@ -21,35 +23,19 @@ from esen_flows.makers.summaries import (
     phonon_summary,
     relax_summary,
 )
-from esen_flows.schemas.documents import (
-    ConductivityOutput,
-    Document,
-    ForcesOutput,
-    PhononOutput,
-    RelaxOutput,
-    ResultDocument,
-)
+from esen_flows.schemas.documents import Document, ForcesOutput, RelaxOutput, ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, RelaxProtocol, TransportProtocol
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store
 from esen_flows.store.partial_results import PartialResult
 from esen_flows.store.results import Store
-from esen_flows.store.trained_models import trained_model, trained_model_path
 from esen_flows.structures.conversion import atoms_from_json
 from esen_flows.structures.identity import identify
 
 Output = TypeVar("Output", bound=Document)
+Protocol = TypeVar("Protocol")
 Reference = dict[str, Any]
-
-# The force field that was used last, in processes that go from one material to the next.
-_kept: dict[tuple[Any, ...], ForceField] | None = None
-
-
-def keep_force_fields() -> None:
-    """From now on this process keeps the force field that it loaded last."""
-    global _kept
-    _kept = {} if _kept is None else _kept
 
 
 def relax_job(
@@ -64,31 +50,16 @@ def relax_job(
     request
         `ResultRequest.model_dump(mode="json")`.
     model
-        location, label, device, and the material ids and tags to note.
+        Location, label and device of the force field, and the material ids and tags to note in the document.
     force
-        try again what has failed for good.
+        Whether to compute again if the stored result is a final failure.
 
     Returns
     -------
     Reference
-        dict with kind, key and summary of the stored result.
+        kind, key and summary of the stored result.
     """
-    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
-    store.put_structure(atoms)
-
-    def compute(meter: Meter) -> tuple[RelaxOutput, Summary]:
-        from esen_flows.physics.relax import relax
-
-        force_field = meter.watch(requested_force_field(model, asked))
-        protocol = protocol_of(asked, RelaxProtocol)
-
-        def show(steps: int, fmax: float) -> None:
-            progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
-
-        output = relax(atoms, force_field, protocol, show)
-        return output, relax_summary(output)
-
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
+    return _stored_once(_relax, structure, request, model, force)
 
 
 def forces_job(
@@ -98,26 +69,21 @@ def forces_job(
     relaxed: Reference,
     force: bool = False,
 ) -> Reference:
-    """Forces of the displaced supercells of a relaxed structure; see `relax_job`. `relaxed` is its reference."""
-    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    """Evaluate the displaced supercells of a relaxed structure.
 
-    def compute(meter: Meter) -> tuple[ForcesOutput, Summary]:
-        from esen_flows.physics.lattice.displacements import displaced_forces
+    Parameters
+    ----------
+    structure, request, model, force
+        As in `relax_job`.
+    relaxed
+        Reference to the relaxation.
 
-        start = parent_output(store, relaxed["key"], RelaxOutput).structure.to_atoms()
-        force_field = meter.watch(requested_force_field(model, asked))
-        protocol = protocol_of(asked, DisplacementProtocol)
-
-        def show(done: int, total: int) -> None:
-            progress.report("forces", done, total, f"{done} of {total}")
-
-        # A structure that was relaxed again under its key may differ in its last digits.
-        with PartialResult(store, asked.key, atoms_key(start)) as forces:
-            known = forces.load()
-            output = displaced_forces(start, force_field, protocol, show, known=known, on_forces=forces.keep)
-        return output, forces_summary(output)
-
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
+    Returns
+    -------
+    Reference
+        kind, key and summary of the stored result.
+    """
+    return _stored_once(_forces, structure, request, model, force, relaxed)
 
 
 def phonon_job(
@@ -127,18 +93,21 @@ def phonon_job(
     forces: Reference,
     force: bool = False,
 ) -> Reference:
-    """Harmonic phonons from stored forces, without a force call; see `relax_job`."""
-    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    """Compute harmonic phonons from stored forces, without a force call.
 
-    def compute(meter: Meter) -> tuple[PhononOutput, Summary]:
-        from esen_flows.physics.lattice.phonon import phonon
+    Parameters
+    ----------
+    structure, request, model, force
+        As in `relax_job`.
+    forces
+        Reference to the forces of the displaced supercells.
 
-        progress.report("phonon", 0)
-        protocol = protocol_of(asked, HarmonicProtocol)
-        output = phonon(parent_output(store, forces["key"], ForcesOutput), protocol)
-        return output, phonon_summary(output) | nac_summary(protocol)
-
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
+    Returns
+    -------
+    Reference
+        kind, key and summary of the stored result.
+    """
+    return _stored_once(_phonon, structure, request, model, force, forces)
 
 
 def conductivity_job(
@@ -148,38 +117,140 @@ def conductivity_job(
     forces: Reference,
     force: bool = False,
 ) -> Reference:
-    """Lattice thermal conductivity from stored forces, without a force call; see `relax_job`."""
-    asked, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    """Compute the lattice thermal conductivity from stored forces, without a force call.
 
-    def compute(meter: Meter) -> tuple[ConductivityOutput, Summary]:
-        from esen_flows.physics.lattice.conductivity import conductivity
+    Parameters
+    ----------
+    structure, request, model, force
+        As in `relax_job`.
+    forces
+        Reference to the forces of the displaced supercells, of third order too.
 
-        progress.report("conductivity", 0)
-        protocol = protocol_of(asked, TransportProtocol)
-        displaced = parent_output(store, forces["key"], ForcesOutput)
-        assert displaced.forces_fc3 is not None  # of third order, or there would be no such request
-        # Forces of the same key that were computed again may differ in their last digits.
-        with PartialResult(store, asked.key, array_key(displaced.forces_fc3)) as linewidths:
+    Returns
+    -------
+    Reference
+        kind, key and summary of the stored result.
+    """
+    return _stored_once(_conductivity, structure, request, model, force, forces)
 
-            def show(done: int, total: int, known: np.ndarray) -> None:
-                linewidths.keep(known)
-                progress.report("conductivity", done, total, f"{done} of {total} q-points")
 
-            output = conductivity(displaced, protocol, known=linewidths.load(), on_points=show)
-        return output, conductivity_summary(output) | nac_summary(protocol)
+@dataclass(frozen=True)
+class _Step:
+    """The inputs of one step, as its function gets them."""
 
-    return reference_to(compute_once(store, asked, context_of(identify(atoms), model), compute, force=force))
+    store: Store
+    request: ResultRequest
+    atoms: Atoms
+    model: dict[str, Any]
+    meter: Meter
+    parent: Reference | None
+
+    def force_field(self) -> ForceField:
+        """The requested force field, whose evaluations are counted."""
+        return self.meter.watch(requested_force_field(self.model, self.request))
+
+    def parent_output(self, output: type[Output]) -> Output:
+        """The output of the step before this one."""
+        assert self.parent is not None  # the first step has a structure instead
+        return parent_output(self.store, self.parent["key"], output)
+
+
+def _stored_once(
+    compute: Callable[[_Step], tuple[Document, Summary]],
+    structure: dict[str, Any],
+    request: dict[str, Any],
+    model: dict[str, Any],
+    force: bool,
+    parent: Reference | None = None,
+) -> Reference:
+    """The frame of all job bodies: open the store, claim the key, compute, commit, and refer to the result."""
+    requested, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    if parent is None:
+        store.put_structure(atoms)  # the later steps find it there
+    document = compute_once(
+        store,
+        requested,
+        context_of(identify(atoms), model),
+        lambda meter: compute(_Step(store, requested, atoms, model, meter, parent)),
+        force=force,
+    )
+    return reference_to(document)
+
+
+def _relax(step: _Step) -> tuple[Document, Summary]:
+    from esen_flows.physics.relax import relax
+
+    def show(steps: int, fmax: float) -> None:
+        progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
+
+    output = relax(step.atoms, step.force_field(), protocol_of(step.request, RelaxProtocol), show)
+    return output, relax_summary(output)
+
+
+def _forces(step: _Step) -> tuple[Document, Summary]:
+    from esen_flows.physics.lattice.displacements import displaced_forces
+
+    def show(done: int, total: int) -> None:
+        progress.report("forces", done, total, f"{done} of {total}")
+
+    start = step.parent_output(RelaxOutput).structure.to_atoms()
+    force_field, protocol = step.force_field(), protocol_of(step.request, DisplacementProtocol)
+    # A structure that was relaxed again under its key may differ in its last digits.
+    with PartialResult(step.store, step.request.key, atoms_key(start)) as forces:
+        known = forces.load()
+        output = displaced_forces(start, force_field, protocol, show, known=known, on_forces=forces.keep)
+    return output, forces_summary(output)
+
+
+def _phonon(step: _Step) -> tuple[Document, Summary]:
+    from esen_flows.physics.lattice.phonon import phonon
+
+    progress.report("phonon", 0)
+    protocol = protocol_of(step.request, HarmonicProtocol)
+    output = phonon(step.parent_output(ForcesOutput), protocol)
+    return output, phonon_summary(output) | nac_summary(protocol)
+
+
+def _conductivity(step: _Step) -> tuple[Document, Summary]:
+    from esen_flows.physics.lattice.conductivity import conductivity
+
+    progress.report("conductivity", 0)
+    protocol, displaced = protocol_of(step.request, TransportProtocol), step.parent_output(ForcesOutput)
+    assert displaced.forces_fc3 is not None  # the request of a conductivity asks for forces of third order
+    # Forces that were computed again under their key may differ in their last digits.
+    with PartialResult(step.store, step.request.key, array_key(displaced.forces_fc3)) as linewidths:
+
+        def show(done: int, total: int, known: np.ndarray) -> None:
+            linewidths.keep(known)
+            progress.report("conductivity", done, total, f"{done} of {total} q-points")
+
+        output = conductivity(displaced, protocol, known=linewidths.load(), on_points=show)
+    return output, conductivity_summary(output) | nac_summary(protocol)
 
 
 def parent_output(store: Store, key: str, output: type[Output]) -> Output:
-    """Output of a finished result that another one builds on.
+    """The output of a finished result that another one builds on.
+
+    Parameters
+    ----------
+    store
+        Store to read from.
+    key
+        Key of the result.
+    output
+        Type of its output.
+
+    Returns
+    -------
+    Output
+        The output with its arrays.
 
     Raises
     ------
     StoreError
-        it is not stored.
+        The result is not stored.
     EsenFlowsError
-        it failed; its own type and reason.
+        The result is a failure; raised as its own type, with its reason.
     """
     document = store.get(key)
     if document is None:
@@ -188,53 +259,46 @@ def parent_output(store: Store, key: str, output: type[Output]) -> Output:
     return output.model_validate(document.output)
 
 
-def requested_force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
-    """Load the force field and make sure that it is the one that the key names.
+def protocol_of(request: ResultRequest, kind: type[Protocol]) -> Protocol:
+    """The protocol of a request.
 
-    A force field that a stored training made need not be on this machine: its checkpoint is fetched.
+    Parameters
+    ----------
+    request
+        The request of a step.
+    kind
+        Type that the protocol of this kind of step has.
+
+    Returns
+    -------
+    Protocol
+        The protocol, of that type.
 
     Raises
     ------
-    ModelError
-        it is another one here, or computes in another precision.
+    TypeError
+        The request holds the protocol of another kind of step.
     """
-    from esen_flows.forcefield.load import load_force_field
-
-    numeric = request.numeric
-    location = model["location"]
-    if Path(location).name == trained_model_path(request.model_key).name and not Path(location).is_file():
-        location = trained_model(open_store(), request.model_key)
-    how = (location, model["device"], numeric.dtype, numeric.compile, numeric.tf32)
-    if _kept is not None and how in _kept:
-        return _kept[how]
-    force_field = load_force_field(
-        location, device=model["device"], dtype=numeric.dtype, compile=numeric.compile, tf32=numeric.tf32
-    )
-    if force_field.key != request.model_key:
-        raise ModelError(
-            f"{model['location']} has model key {force_field.key[:12]} here, the request names "
-            f"{request.model_key[:12]}; the checkpoint or package differs, ask again with this one"
-        )
-    if force_field.declaration.dtype != request.numeric.dtype:
-        raise ModelError(
-            f"{force_field.label} computes in {force_field.declaration.dtype}, the request says "
-            f"{request.numeric.dtype}; ask with numeric=NumericSettings(dtype={force_field.declaration.dtype!r})"
-        )
-    if _kept is not None:
-        _kept.clear()
-        _kept[how] = force_field
-    return force_field
-
-
-def protocol_of(request: ResultRequest, kind: type[Any]) -> Any:
-    """The protocol of a request, which has to be of this type."""
     if not isinstance(request.protocol, kind):
         raise TypeError(f"a {request.kind} request holds a {type(request.protocol).__name__}, not a {kind.__name__}")
     return request.protocol
 
 
 def context_of(identity: Mapping[str, Any], model: dict[str, Any]) -> Context:
-    """What the result documents of a job repeat."""
+    """What the result document of a job repeats of its structure and force field.
+
+    Parameters
+    ----------
+    identity
+        Formula, chemical system, elements, number of sites and space group.
+    model
+        The job's argument of this name.
+
+    Returns
+    -------
+    Context
+        The context of the result.
+    """
     return Context(
         identity=identity,
         model_label=model["label"],
@@ -245,5 +309,16 @@ def context_of(identity: Mapping[str, Any], model: dict[str, Any]) -> Context:
 
 
 def reference_to(document: ResultDocument) -> Reference:
-    """What a job returns of its result: small, whatever the result is."""
+    """What a job returns of its result: small, however large the result is.
+
+    Parameters
+    ----------
+    document
+        The stored result.
+
+    Returns
+    -------
+    Reference
+        Its kind, key and summary.
+    """
     return {"kind": document.kind, "key": document.key, "summary": document.summary}

@@ -11,7 +11,8 @@ from ase.data import chemical_symbols
 from esen_flows import progress
 from esen_flows.errors import InputError, StoreError
 from esen_flows.makers.compute import Meter, Summary, compute_once
-from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
+from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.summaries import labelling_summary
 from esen_flows.schemas.keys import atoms_key, sha256_of
 from esen_flows.schemas.requests import ResultRequest

@@ -16,7 +16,8 @@ from jobflow import Response, job
 from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, InputError, ModelError
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
-from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to, requested_force_field
+from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.labelling_jobs import NOT_STORED
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset

@@ -7,7 +7,6 @@ Only the job that starts them speaks to the database: the processes have the dat
 FOLDER, on a file system that all nodes see.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -16,19 +15,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from esen_flows import errors
 from esen_flows.errors import EsenFlowsError
 from esen_flows.schemas.training import Split
+from esen_flows.stopping import SIGNALS, end_with_parent, handling
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
     from esen_flows.training.distributed import World
 
 TASK_NAME, OUTCOME_NAME = "task.json", "outcome.json"
-_PR_SET_PDEATHSIG = 1
 Progress = Callable[[dict[str, float]], None]
 
 
@@ -123,9 +121,10 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
         [*launcher, "-m", __name__, str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
         start_new_session=True,  # a Ctrl-C of the terminal comes through here, once
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,  # two trainings in one folder would spoil each other
     )
-    with _Forwarding(process):
+    # The launcher hands SIGTERM on to its processes.
+    with handling((*SIGNALS, signal.SIGINT), lambda: process.send_signal(signal.SIGTERM)):
         code = process.wait()
     if outcome.is_file():
         raise _error_of(json.loads(outcome.read_text()))
@@ -161,33 +160,6 @@ def main(folder: Path) -> None:
                 (folder / OUTCOME_NAME).write_text(json.dumps(content))
             else:
                 print(f"process {world.rank}: {error}", file=sys.stderr)
-
-
-class _Forwarding:
-    """Passes signals on to the launcher, as the one that it hands to its processes."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-
-    def __enter__(self) -> None:
-        self._previous: dict[int, Any] = {}
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            try:
-                self._previous[number] = signal.signal(number, self._forward)
-            except ValueError:  # not in the main thread: whoever runs us there handles signals
-                break
-
-    def _forward(self, number: int, frame: FrameType | None) -> None:
-        self._process.send_signal(signal.SIGTERM)
-
-    def __exit__(self, *details: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def _end_with_parent() -> None:
-    """Two trainings in one folder would be the end of both: where the job is killed, its processes are too."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _error_of(outcome: dict[str, Any]) -> EsenFlowsError:

@@ -1,6 +1,5 @@
 """The process that runs fireworks one after the other for `esen-flows worker`; what it loads stays loaded."""
 
-import ctypes
 import json
 import logging
 import os
@@ -13,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from esen_flows.errors import EsenFlowsError
+from esen_flows.makers.force_fields import keeping_force_field
 from esen_flows.queue.fireworks_adapter import Pad, run_firework, worker_query
 from esen_flows.settings import get_settings
-from esen_flows.stopping import ALLOCATION, is_stopping, request_stop, seconds_left, stopping_by_signals
+from esen_flows.stopping import SIGNALS, Allocation, allocated, end_with_parent, handling
 from esen_flows.store.claims import Claims
 from esen_flows.store.connection import open_store
 from esen_flows.store.launchpad import claim_key, find_ready, firework_row
@@ -28,7 +27,6 @@ from esen_flows.store.server_outages import retry_until_available
 # Exit status of a process in which a firework failed. After an error of the GPU every later firework fails in the same
 # process, so that one broken process would go through the whole queue. A new process costs a second.
 RENEW = 64
-_PR_SET_PDEATHSIG = 1
 _READY_AT_ONCE = 20  # fireworks to look at: others may take the first ones a moment later
 _FIREWORKS_COPY = "FW.json"  # FireWorks writes what is in the launchpad into the working folder
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
@@ -71,10 +69,13 @@ class Child:
         What the supervisor has told.
     report_to
         File descriptor of the pipe to the supervisor.
+    allocation
+        Time of this process.
     """
 
-    def __init__(self, orders: Orders, report_to: int) -> None:
+    def __init__(self, orders: Orders, report_to: int, allocation: Allocation) -> None:
         self._orders = orders
+        self._allocation = allocation
         self._report_to = report_to
         self._failed = False
         self._store = open_store()
@@ -93,7 +94,7 @@ class Child:
             Exit status: 0, or `RENEW` if a firework failed.
         """
         pause = _SHORTEST_PAUSE
-        while not is_stopping():
+        while not self._allocation.is_stopping:
             if self._run_one():
                 if self._failed:
                     return RENEW
@@ -101,7 +102,7 @@ class Child:
                 continue
             self._report("idle")
             until = time.monotonic() + pause
-            while time.monotonic() < until and not is_stopping():
+            while time.monotonic() < until and not self._allocation.is_stopping:
                 time.sleep(0.1)
             pause = min(1.5 * pause, _LONGEST_PAUSE)
         return 0
@@ -115,11 +116,11 @@ class Child:
         """Whether there was a firework for this process."""
         ready = retry_until_available(
             self._database,
-            lambda _: find_ready(self._database, self._query, seconds_left(), _READY_AT_ONCE),
+            lambda _: find_ready(self._database, self._query, self._allocation.seconds_left, _READY_AT_ONCE),
             self._patience,
         )
         for row in ready:
-            if is_stopping():
+            if self._allocation.is_stopping:
                 return False
             claim = self._claims.try_claim(claim_key(row["fw_id"]))
             if claim is None:
@@ -149,7 +150,7 @@ class Child:
         try:
             os.write(self._report_to, json.dumps({"event": event, **facts}).encode() + b"\n")
         except BrokenPipeError:  # the supervisor is gone
-            request_stop()
+            self._allocation.request_stop()
 
 
 @contextmanager
@@ -167,28 +168,19 @@ def _working_folder(parent: Path, number: int) -> Iterator[None]:
             folder.rmdir()
 
 
-def _end_with(supervisor: int) -> None:
-    """Have the kernel ask this process to end as soon as its supervisor dies, whatever kills it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != supervisor:
-        request_stop()
-
-
-def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    request_stop()
-
-
 def main() -> None:
     """Work as the arguments say: orders as JSON, a file descriptor to report to, the supervisor's process id."""
     orders = Orders(**json.loads(sys.argv[1]))
-    with stopping_by_signals():
-        signal.signal(signal.SIGINT, _on_interrupt)  # a terminal sends it to all processes at once
-        _end_with(int(sys.argv[3]))
-        ALLOCATION.deadline = orders.deadline
+    allocation = Allocation(orders.deadline)
+    # A terminal sends SIGINT to all processes at once.
+    with allocated(allocation), handling((*SIGNALS, signal.SIGINT), allocation.request_stop), keeping_force_field():
+        end_with_parent()
+        if os.getppid() != int(sys.argv[3]):  # the supervisor died before the kernel was asked
+            allocation.request_stop()
         logging.getLogger("rocket.launcher").addFilter(lambda record: record.levelno >= logging.WARNING)
         try:
             _store_jobs_in_our_database()
-            child = Child(orders, int(sys.argv[2]))
+            child = Child(orders, int(sys.argv[2]), allocation)
             status = child.work()
             child.close()
         except BaseException as error:

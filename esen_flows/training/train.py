@@ -1,7 +1,16 @@
-"""The training loop, top to bottom: one stage, on one process or many, from data to a checkpoint.
+"""The training loop: one stage, on one process or many, from data to a checkpoint.
 
-Every batch is a function of seed, epoch and number alone, so that a training that was stopped ends with the same bits
-as one that was not.
+`train` reads top to bottom. For each epoch it
+
+1. plans the batches: a random order of the structures, cut into batches by their edges (`plan_epoch`);
+2. goes through the batches (`_run_epoch`): `load_batch` makes the graphs of a later batch in a thread, while
+   `training_step` computes the loss of this one, sums its gradient over all processes, clips it, takes a step of AdamW
+   and moves the average of the weights;
+3. validates the average on held-out structures, and writes a checkpoint of it (`_validate`);
+4. saves its state, as it does every minute.
+
+Every batch is a function of seed, epoch and its number alone, so that a training that was stopped and resumed ends with
+the same bits as one that was not.
 """
 
 import math
@@ -9,12 +18,12 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from esen_flows.data.dataset import Dataset
@@ -24,6 +33,7 @@ from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.load import check_device
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import ESEN
+from esen_flows.stopping import SIGNALS, Allocation, handling
 from esen_flows.training.batches import Epoch, Pick, ahead, passes, plan_epoch, share_of
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.denoising import draw_noise, is_noised
@@ -50,12 +60,19 @@ class TrainingDivergedError(EsenFlowsError):
 
 
 class TrainingInterrupted(EsenFlowsError):
-    """A training was asked to stop, or came to the end of its time; it has saved, and the same call goes on from there.
+    """A training was asked to stop, or its time was up. It has saved its state, and the same call resumes it.
+
+    Parameters
+    ----------
+    step
+        Optimiser steps done.
+    total
+        Optimiser steps of the whole stage, estimated from the current epoch.
 
     Attributes
     ----------
     step
-        optimiser steps done.
+        Optimiser steps done.
     """
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: run it again
@@ -77,75 +94,91 @@ def train(
     world: World = ALONE,
     max_seconds: float | None = None,
 ) -> Path:
-    """Train one stage and return the path of its checkpoint (weights: the moving average).
+    """Train one stage and write a checkpoint of its averaged weights.
 
-    On SIGTERM, SIGINT or SIGUSR1, or after `max_seconds`, it saves and leaves; called again with the same folder it
-    goes on, batch for batch as if it had never stopped.
+    On SIGTERM, SIGINT or SIGUSR1, or after `max_seconds`, it saves its state and raises. Called again with the same
+    folder, it goes on batch for batch as if it had never stopped.
 
     Parameters
     ----------
+    config
+        Settings of the stage.
     training, validation
-        labelled structures.
-    initial
-        start from this network, with its scale and element references, instead of random weights.
+        Labelled structures to train on, and to measure errors on.
     folder
-        receives steps.csv, history.csv, the state and checkpoint.safetensors; shared by all processes.
+        Receives steps.csv, history.csv, the state and checkpoint.safetensors; all processes share it.
+    initial
+        Start from this network, with its scale and element references, instead of random weights.
     provenance
-        goes into the checkpoint's header, not into its key.
+        Written into the checkpoint's header; not part of its key.
     progress
-        called after every step with epoch, step, total_steps (an estimate), loss, learning_rate, seconds.
+        Called after every step with epoch, step, total_steps (an estimate), loss, learning_rate, seconds, and the terms
+        of the loss.
     world
-        the processes that share the work, see `distributed.joined`.
+        The processes that share the work, from `distributed.joined`.
     max_seconds
-        of this call.
+        Wall time of this call, after which it stops; None: no limit.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
 
     Raises
     ------
     InputError
-        no such device, a folder of another training, or an initial network that does not fit.
+        There is no such device, the folder holds another training, or the initial network does not fit.
     TrainingDivergedError
-        NaN loss, with the step and the structures.
+        The loss is NaN or infinite; the message names the step and the structures.
     TrainingInterrupted
-        it was stopped, and has saved.
+        The training was stopped before its end, and has saved its state.
     """
     check_device(str(world.device))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {
-        "config": config.to_dict(),
-        "training": training.key,
-        "validation": validation.key,
-        "initial": initial.model_key if initial else None,
-    }
+    initial_key = None if initial is None else initial.model_key
+    values = config.to_dict()
+    identity = {"config": values, "training": training.key, "validation": validation.key, "initial": initial_key}
+    header = {"config": values, "initial_model_key": initial_key, "provenance": dict(provenance or {})}
     state = _state(folder, identity, config, training, initial, world)
     run = TrainingRun(config, training, training.edge_counts(config.network.cutoff_angstrom), world, state)
-    header = {
-        "config": config.to_dict(),
-        "initial_model_key": identity["initial"],
-        "provenance": dict(provenance or {}),
-    }
-    deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    metrics = Metrics(folder, state.step, state.epoch) if world.leads else None
-    with _StopRequest(deadline) as stop, closing(metrics) if metrics else nullcontext():
+    save_state = partial(state.save, folder, identity)
+    time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
+    tables = closing(Metrics(folder, state.step, state.epoch)) if world.leads else nullcontext()
+    with handling((*SIGNALS, signal.SIGINT), time_of_call.request_stop), tables as metrics:
         while state.epoch < config.epochs:
             plan = plan_epoch(training, run.edges, config, state.epoch)
-            _run_epoch(run, plan, stop, metrics, progress, partial(state.save, folder, identity))
+            _run_epoch(run, plan, time_of_call, metrics, progress, save_state)
             state.epoch, state.batch = state.epoch + 1, 0
             if state.epoch % config.validate_every_epochs == 0 or state.epoch == config.epochs:
                 _validate(run, validation, folder, metrics, header)
             if world.leads:
-                state.save(folder, identity)
+                save_state()
     world.wait()
     return folder / CHECKPOINT_NAME
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What all steps of a call share."""
+    """What all steps of one call of `train` share.
+
+    Attributes
+    ----------
+    config
+        Settings of the stage.
+    training
+        Structures to train on.
+    edges
+        (n,) directed edges of each of these structures.
+    world
+        The processes that share the work.
+    state
+        Network, optimiser and position; every step changes it.
+    """
 
     config: TrainingConfig
     training: Dataset
-    edges: Any  # (n,) directed edges of each structure
+    edges: np.ndarray
     world: World
     state: TrainingState
 
@@ -158,11 +191,11 @@ def _state(
     initial: Checkpoint | None,
     world: World,
 ) -> TrainingState:
-    """Where the folder's training is, or before its first step."""
+    """The saved state of the folder's training, or a state before the first step; the same in all processes."""
     saved = world.share_object(newest_state(folder, identity) if world.leads else None)
     if saved is None:
         start = starting_point(config, training, initial)
-    else:  # what is fitted to the data is in the file
+    else:  # the file has what was fitted to the data
         start = InitialNetwork(prepared(ESEN(config.network), config), saved["scale_ev"], saved["references_ev"])
     network = start.network.to(world.device)
     world.share(list(network.state_dict().values()))
@@ -175,20 +208,20 @@ def _state(
 def _run_epoch(
     run: TrainingRun,
     plan: Epoch,
-    stop: "_StopRequest",
+    time_of_call: Allocation,
     metrics: Metrics | None,
     progress: Progress | None,
     save_state: Callable[[], None],
 ) -> None:
-    """The rest of an epoch."""
-    state, config = run.state, run.config
+    """Take the steps of an epoch that are not done yet; tell, log and save."""
+    state, config, leads = run.state, run.config, run.world.leads
     saved = time.monotonic()
     numbers = range(state.batch, len(plan))
     for number, parts in zip(numbers, ahead(partial(load_batch, run, plan, state.epoch), numbers), strict=True):
         started, cpu_started = time.monotonic(), time.process_time()
         done = (state.epoch + number / len(plan)) / config.epochs
         rate = config.learning_rate * learning_rate_factor(state.step, done, len(plan), config)
-        terms, norm, stopping = training_step(run, parts, rate, stop.requested, plan.batch(number))
+        terms, norm, stopping = training_step(run, parts, rate, time_of_call.is_stopping, plan.batch(number))
         state.batch, state.step = number + 1, state.step + 1
         state.seconds += time.monotonic() - started
         state.cpu_seconds += time.process_time() - cpu_started
@@ -197,26 +230,41 @@ def _run_epoch(
                "cpu_seconds": round(state.cpu_seconds, 2)}  # fmt: skip
         if metrics is not None and (state.step % LOG_EVERY_STEPS == 0 or number + 1 == len(plan)):
             metrics.write(STEPS_NAME, row)
-        if progress and run.world.leads:
+        if progress and leads:
             later = len(plan) - state.batch + (config.epochs - state.epoch - 1) * len(plan)
             progress({**row, "total_steps": state.step + later})
-        if run.world.leads and (stopping or time.monotonic() - saved > SAVE_EVERY_SECONDS):
+        if leads and (stopping or time.monotonic() - saved > SAVE_EVERY_SECONDS):
             save_state()
             saved = time.monotonic()
         if stopping:
-            run.world.wait()
+            run.world.wait()  # no process leaves before the first one has saved
             raise TrainingInterrupted(state.step, max(state.step, config.epochs * len(plan)))
 
 
 def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[LabelledBatch]:
-    """This process's part of a batch, in as many passes as its memory asks for."""
-    config, state = run.config, run.state
+    """Make this process's share of a batch, as tensors.
+
+    Parameters
+    ----------
+    run
+        The training.
+    plan
+        The batches of the epoch.
+    epoch, number
+        Numbers of the epoch, and of the batch in it.
+
+    Returns
+    -------
+    list[LabelledBatch]
+        Parts of at most `edges_per_pass` edges, to be computed one after the other.
+    """
+    config = run.config
     noised = is_noised(config, epoch, number)
 
     def frame(pick: Pick) -> Frame:
         item = run.training[pick.index]
         noise = draw_noise(config, epoch, number, pick.place, len(item.atoms)) if noised else None
-        made = make_frame(item, config.network, state.references_ev, noise)
+        made = make_frame(item, config.network, run.state.references_ev, noise)
         return made.inverted() if pick.mirrored else made
 
     mine = share_of(plan.batch(number), run.world.rank, run.world.size)
@@ -229,11 +277,38 @@ def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[L
 def training_step(
     run: TrainingRun, parts: Sequence[LabelledBatch], rate: float, stop: bool, picks: Sequence[Pick]
 ) -> tuple[dict[str, float], float, bool]:
-    """One optimiser step; returns the terms of the loss before it, the gradient's norm, and whether any one stops."""
+    """Take one optimiser step.
+
+    Parameters
+    ----------
+    run
+        The training; its state is changed.
+    parts
+        This process's share of the batch.
+    rate
+        Learning rate of this step.
+    stop
+        Whether this process was asked to stop.
+    picks
+        The whole batch, for the message about a loss that is not finite.
+
+    Returns
+    -------
+    tuple[dict[str, float], float, bool]
+        Terms of the loss before the step, norm of its gradient, and whether any process was asked to stop. All
+        processes get the same.
+
+    Raises
+    ------
+    TrainingDivergedError
+        The loss is NaN or infinite.
+    """
     state, config, world = run.state, run.config, run.world
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
+    # Terms of the loss are means over the whole batch, so its size is known before any part is computed. The request to
+    # stop travels with the same message: all processes stop after the same step.
     local = sum((Counts.of(part) for part in parts), start=Counts(0, 0, 0, 0))
     *counted, stops = world.sum([local.systems, local.atoms, local.stresses, local.moved, float(stop)])
     sums = dict.fromkeys(TERMS, 0.0)
@@ -242,10 +317,10 @@ def training_step(
             sums[name] += value
     values = dict(zip(TERMS, world.sum(list(sums.values())), strict=True))
     if not all(map(math.isfinite, values.values())):
-        raise TrainingDivergedError(_report(run, values, rate, picks))
+        raise TrainingDivergedError(_diverged_message(run, values, rate, picks))
     trained = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
     for parameter in trained:
-        if parameter.grad is None:  # of no part: its message must still have the size that the others expect
+        if parameter.grad is None:  # a process without a part still sends a message of the size that the others expect
             parameter.grad = torch.zeros_like(parameter)
     world.sum_tensors([parameter.grad for parameter in trained if parameter.grad is not None])
     norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip_norm))
@@ -255,7 +330,7 @@ def training_step(
 
 
 def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str, float]:
-    """Add the gradient of one part of a batch, and return its terms of the loss."""
+    """Add the gradient of one part of a batch to the parameters', and return its terms of the loss."""
     network, config = run.state.network, run.config
     with torch.autocast(run.world.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
         prediction = energy_forces_stress(network, part.graph, create_graph=True, noised_forces=part.noised_forces)
@@ -264,70 +339,31 @@ def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _report(run: TrainingRun, values: Mapping[str, float], rate: float, picks: Sequence[Pick]) -> str:
-    """What to say of a loss that is not a number: where, and of which structures."""
+def _diverged_message(run: TrainingRun, values: Mapping[str, float], rate: float, picks: Sequence[Pick]) -> str:
+    """Where the loss is not finite, and which structures may be the reason."""
     forces = [(float(abs(run.training[pick.index].forces).max()), pick.index) for pick in picks]
     worst = ", ".join(f"{index} ({force:.3g} eV/Angstrom)" for force, index in sorted(forces, reverse=True)[:3])
     return (
         f"the loss is not finite at step {run.state.step} (epoch {run.state.epoch}, batch {run.state.batch}): "
         f"{values}; learning rate {rate:.2g}, {len(picks)} structures, largest forces in structures {worst} of the "
-        "training data. Look at their labels, or lower learning_rate or clip_norm; what was saved is from before"
+        "training data. Look at their labels, or lower learning_rate or clip_norm; the saved state is from before"
     )
 
 
 def _validate(
     run: TrainingRun, validation: Dataset, folder: Path, metrics: Metrics | None, header: Mapping[str, Any]
 ) -> None:
-    """Errors of the moving average on held-out structures, into the history and a checkpoint."""
+    """Write the averaged weights' errors on held-out structures into the history, and the weights as a checkpoint."""
     state, config = run.state, run.config
     averaged = ESEN(config.network).to(getattr(torch, config.dtype))
-    averaged.load_state_dict(state.network.state_dict())
+    averaged.load_state_dict(state.network.state_dict())  # what is not averaged, such as buffers
     state.average.copy_to(averaged.parameters())
-    elements = sorted(state.references_ev)
-    checkpoint = Checkpoint(averaged.float(), state.scale_ev, state.references_ev, tuple(elements))
+    checkpoint = Checkpoint(averaged.float(), state.scale_ev, state.references_ev, tuple(sorted(state.references_ev)))
     force_field = EsenForceField(checkpoint, device=str(run.world.device), dtype=config.dtype)
     errors = evaluate_dataset(force_field, validation, world=run.world)
     if metrics is None:
         return
-    row = {
-        "step": state.step,
-        "epoch": state.epoch,
-        "seconds": round(state.seconds, 1),
-        "cpu_seconds": round(state.cpu_seconds, 1),
-        **errors["all"],
-    }
-    metrics.write(HISTORY_NAME, row)
+    times = {"seconds": round(state.seconds, 1), "cpu_seconds": round(state.cpu_seconds, 1)}
+    metrics.write(HISTORY_NAME, {"step": state.step, "epoch": state.epoch, **times, **errors["all"]})
     training = {**header, "epoch": state.epoch, "steps": state.step, "seconds": state.seconds, "validation": errors}
-    save(
-        folder / CHECKPOINT_NAME,
-        Checkpoint(checkpoint.network, state.scale_ev, state.references_ev, tuple(elements), training),
-    )
-
-
-class _StopRequest:
-    """Turns signals and the end of the time into a request that the loop answers between two steps."""
-
-    def __init__(self, deadline: float | None) -> None:
-        self._asked = False
-        self._deadline = deadline
-
-    @property
-    def requested(self) -> bool:
-        """Whether to save and leave."""
-        return self._asked or (self._deadline is not None and time.monotonic() > self._deadline)
-
-    def __enter__(self) -> "_StopRequest":
-        self._previous: dict[int, Any] = {}
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            try:
-                self._previous[number] = signal.signal(number, self._ask)
-            except ValueError:  # not in the main thread: whoever runs us there handles signals
-                break
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-
-    def __exit__(self, *details: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    save(folder / CHECKPOINT_NAME, replace(checkpoint, training=training))

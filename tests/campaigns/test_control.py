@@ -18,7 +18,6 @@ from esen_flows.campaigns import control
 from esen_flows.campaigns.plan import plan
 from esen_flows.campaigns.status import Share, campaign_status
 from esen_flows.errors import InputError
-from esen_flows.makers import jobs
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.store.campaign_runs import begin_run
 from esen_flows.store.campaigns import members, set_campaign_state, update_members
@@ -36,7 +35,6 @@ METALS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al")
 def here(named_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
     """The store that `open_store()` opens, jobflow's store in it, and a folder to launch in."""
     monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(named_store))
-    monkeypatch.setattr(jobs, "_kept", None)
     monkeypatch.chdir(tmp_path)
     return named_store
 

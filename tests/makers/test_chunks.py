@@ -14,15 +14,14 @@ from ase import Atoms
 from ase.build import bulk
 from jobflow import Response
 
-from esen_flows import stopping
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.forcefield import load
 from esen_flows.forcefield.third_party.packages import AseForceField, emt
-from esen_flows.makers import jobs
 from esen_flows.makers.chunks import ChunkWork, chunk_job
 from esen_flows.schemas.campaign import CampaignSpec, member_keys
 from esen_flows.schemas.card import resolve_model
 from esen_flows.settings import Settings
+from esen_flows.stopping import Allocation, allocated
 from esen_flows.store import campaign_runs, campaigns
 from esen_flows.store.bulk import put_structures
 from esen_flows.store.connection import open_store
@@ -35,11 +34,16 @@ SETTINGS = {"fmax_ev_per_angstrom": 0.05, "max_steps": 100}
 
 
 @pytest.fixture
-def here(named_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The store that `open_store()` opens; nobody stops, and no force field is kept from elsewhere."""
-    monkeypatch.setattr(jobs, "_kept", None)
-    yield named_store
-    stopping.ALLOCATION.deadline, stopping.ALLOCATION.requested = None, False
+def here(named_store: Store) -> Store:
+    """The store that `open_store()` opens."""
+    return named_store
+
+
+@pytest.fixture
+def allocation() -> Iterator[Allocation]:
+    """The time of this process, without an end."""
+    with allocated(Allocation()) as found:
+        yield found
 
 
 def crystals(count: int) -> list[Atoms]:
@@ -202,13 +206,15 @@ def test_what_kills_the_process_is_isolated_over_restarts(here: Store) -> None:
     assert here.database["claims"].count_documents({}) == 0
 
 
-def test_a_stop_hands_back_what_is_not_done(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_hands_back_what_is_not_done(
+    here: Store, allocation: Allocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def stop(structures: Any) -> None:
         calls.append(len(structures))
         if len(calls) == 8:
-            stopping.request_stop()
+            allocation.request_stop()
 
     structures = crystals(60)
     keys = campaign(here, structures)
@@ -224,15 +230,15 @@ def test_a_stop_hands_back_what_is_not_done(here: Store, monkeypatch: pytest.Mon
     assert rest.config.manager_config["least_seconds"] > 0
     assert here.database["results"].count_documents({}) == done
     assert here.database["claims"].count_documents({}) == 0
-    stopping.ALLOCATION.requested = False
+    allocation.requested = False
     assert run(rest.function_args[3]).detour is None
     assert set(states(here).values()) == {("finished", None)}
     assert here.database["results"].count_documents({}) == 60
 
 
-def test_no_time_is_left(here: Store) -> None:
+def test_no_time_is_left(here: Store, allocation: Allocation) -> None:
     keys = campaign(here, crystals(3))
-    stopping.ALLOCATION.deadline = time.monotonic() - 1
+    allocation.deadline = time.monotonic() - 1
     response = run(keys)
     assert (response.output["done"], response.output["left"]) == (0, 3)
 

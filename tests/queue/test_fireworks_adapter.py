@@ -1,6 +1,6 @@
 """A firework whose process or server is killed at any of its writes ends as if nothing had happened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,7 @@ from worker_site import Dead, Site
 
 from esen_flows.queue.fireworks_adapter import MOST_OUTAGES, Pad, run_firework
 from esen_flows.queue.recover import recover
-from esen_flows.stopping import ALLOCATION
+from esen_flows.stopping import Allocation, allocated
 from esen_flows.store import launchpad_repair
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import Database
@@ -100,11 +100,17 @@ def burn(pad: Pad, fuse: Fuse) -> None:
 
 
 @pytest.fixture(autouse=True)
+def allocation() -> Iterator[Allocation]:
+    """This process has to end."""
+    with allocated(Allocation(requested=True)) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
 def quick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks of the dead are broken soon, and what jobs hand on is handed on at once."""
     monkeypatch.setattr(launchpad_repair, "_LOCK_SECONDS", 0.15)
     monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(site.store))
-    monkeypatch.setattr(ALLOCATION, "requested", True)
     monkeypatch.setattr(rocket, "start_ping_launch", lambda *arguments: None)  # a thread that a kill would end too
     monkeypatch.chdir(site.folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -220,13 +226,13 @@ def test_a_server_that_never_answers_a_job_is_the_jobs_failure(site: Site) -> No
     assert site.states() == {number: "FIZZLED"}
 
 
-def test_leaving_is_a_failure_unless_the_process_has_to_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_is_a_failure_unless_the_process_has_to_end(site: Site, allocation: Allocation) -> None:
     (number,) = site.add(worker_jobs.leave())
     pad = Pad(site.store.database, patience_seconds=10.0)
     assert run_firework(pad, number, "tester", "w")
     assert pad.handed_back
     assert site.states() == {number: "READY"}
-    monkeypatch.setattr(ALLOCATION, "requested", False)
+    allocation.requested = False
     assert run_firework(pad, number, "tester", "w")
     pad.connection.close()
     assert site.states() == {number: "FIZZLED"}

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from esen_flows.cli.commands import campaign_results
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import InputError
-from esen_flows.makers import jobs
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
 from esen_flows.store.campaigns import member_count
@@ -89,7 +88,6 @@ def test_an_interruption_keeps_what_is_done(
         assert stopped.exit_code == 130, stopped.output
         assert "the same command goes on from there" in stopped.output
         assert member_count(store, "c", "pending") == COUNT - 6
-        monkeypatch.setattr(jobs, "_kept", None)
         done = run("reproduce", tmp_path, "--here")
         assert done.exit_code == 0, done.output
         assert store.database["results"].count_documents({}) == COUNT
