@@ -1,4 +1,4 @@
-"""Structures that no force field should be asked about, refused before anything expensive happens."""
+"""Checks that refuse a structure before anything expensive is computed for it."""
 
 import numpy as np
 from ase import Atoms
@@ -8,18 +8,26 @@ from esen_flows.errors import StructureError, UnknownElementError
 from esen_flows.schemas.card import ModelReference
 
 MINIMUM_DISTANCE_ANGSTROM = 0.5  # below any bond (H2: 0.74), above any rounding of a duplicated site
-MOST_ATOMS_IN_PAIRS = 300
-# Layers of van der Waals crystals are less than this apart; slabs and molecules in a box are more.
+MOST_ATOMS_IN_PAIRS = 300  # a table of all pairs of more atoms takes longer than a neighbour list
+# The layers of van der Waals crystals are closer than this; slabs and molecules in a box have a wider gap.
 VACUUM_ANGSTROM = 8.0
 
 
 def check_structure(atoms: Atoms, name: str) -> None:
-    """Refuse a structure that no force field should be asked about.
+    """Refuse a structure for which the result of a force field would mean nothing.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for error messages.
 
     Raises
     ------
     StructureError
-        no atoms, NaN or infinity, no elements, a flat periodic cell, or atoms closer than 0.5 Angstrom.
+        There are no atoms, a coordinate is NaN or infinite, a site has no element, the periodic cell is flat, or atoms
+        are closer than 0.5 Angstrom.
     """
     if len(atoms) == 0:
         raise StructureError(f"{name} holds no atoms")
@@ -37,12 +45,19 @@ def check_structure(atoms: Atoms, name: str) -> None:
 
 
 def check_elements(atoms: Atoms, model: ModelReference) -> None:
-    """Refuse elements that the force field was never trained on.
+    """Refuse elements that the force field was not trained on.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    model
+        The force field; one without a list of elements accepts all.
 
     Raises
     ------
     UnknownElementError
-        naming them and those that it knows.
+        There are such elements; the message names them and those of the force field.
     """
     if model.elements is None:
         return
@@ -56,12 +71,21 @@ def check_elements(atoms: Atoms, model: ModelReference) -> None:
 
 
 def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
-    """Refuse molecules, wires and slabs where only a crystal has an answer.
+    """Refuse molecules, wires and slabs for a property that only crystals have.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for error messages.
+    purpose
+        Name of the property for error messages.
 
     Raises
     ------
     StructureError
-        not periodic in three directions, or with a vacuum of more than 8 Angstrom.
+        The structure is not periodic in three directions, or has a vacuum of more than 8 Angstrom.
     """
     if not atoms.pbc.all():
         count = int(atoms.pbc.sum())
@@ -80,10 +104,17 @@ def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
 def check_cell_relaxation(atoms: Atoms, name: str) -> None:
     """Refuse to relax the cell of a wire or a slab.
 
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for error messages.
+
     Raises
     ------
     StructureError
-        periodic in one or two directions.
+        The structure is periodic in one or two directions.
     """
     if atoms.pbc.any() and not atoms.pbc.all():
         raise StructureError(
@@ -107,10 +138,10 @@ def _refuse_overlap(atoms: Atoms, name: str) -> None:
 
 
 def _close_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of atoms closer than the least distance, and how far they are from one another.
+    """Pairs of atoms that are closer than the minimum distance: both indices and the distance in Angstrom.
 
-    In a cell that is more than twice that distance high in every direction, only the nearest image of a pair by
-    fractional coordinates can be so close: many times faster than a neighbour list.
+    If the cell is more than twice this distance high in every direction, only the nearest image of a pair by fractional
+    coordinates can be that close. A table of these is many times faster than a neighbour list.
     """
     cell = atoms.cell.complete().array
     inverse = np.linalg.inv(cell)

@@ -1,4 +1,4 @@
-"""Structures as jobs carry them: small dictionaries of plain numbers, exact in JSON."""
+"""Conversion of structures: to ASE Atoms, and to the small dictionaries of plain numbers that jobs carry."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,22 @@ if TYPE_CHECKING:
 
 
 def as_atoms(structure: "Atoms | Structure") -> Atoms:
-    """ASE Atoms of an ASE or pymatgen structure, in its order.
+    """ASE Atoms of an ASE or pymatgen structure, with its order of atoms.
+
+    Parameters
+    ----------
+    structure
+        ASE Atoms, which are returned as they are, or a pymatgen Structure.
+
+    Returns
+    -------
+    Atoms
+        The structure; `info["charge"]` is the total charge where a pymatgen structure has one.
 
     Raises
     ------
     StructureError
-        neither of the two, or a pymatgen structure with partially occupied sites.
+        The value is neither of the two, or a pymatgen structure has partially occupied sites.
     """
     if isinstance(structure, Atoms):
         return structure
@@ -25,12 +35,8 @@ def as_atoms(structure: "Atoms | Structure") -> Atoms:
         raise StructureError(f"a structure must be ASE Atoms or a pymatgen Structure, got {type(structure).__name__}")
     if not structure.is_ordered:
         raise StructureError(f"{structure.formula} has partially occupied sites; give an ordered structure")
-    atoms = Atoms(
-        [site.specie.Z for site in structure],
-        positions=structure.cart_coords,
-        cell=structure.lattice.matrix,
-        pbc=structure.lattice.pbc,
-    )
+    numbers, lattice = [site.specie.Z for site in structure], structure.lattice
+    atoms = Atoms(numbers, positions=structure.cart_coords, cell=lattice.matrix, pbc=lattice.pbc)
     charge = structure.as_dict()["charge"]  # as given; `.charge` would sum guessed oxidation states
     if charge:
         atoms.info["charge"] = float(charge)
@@ -38,9 +44,19 @@ def as_atoms(structure: "Atoms | Structure") -> Atoms:
 
 
 def atoms_to_json(atoms: Atoms) -> dict[str, Any]:
-    """Numbers, positions and cell (Angstrom), periodicity, and charge and spin where they are set.
+    """A structure as plain values.
 
-    Python floats keep every bit, so that the structure key survives the round trip.
+    Python floats keep every bit in JSON, so that the key of the structure stays the same.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+
+    Returns
+    -------
+    dict[str, Any]
+        Atomic numbers, positions and cell (Angstrom), periodicity, and charge and spin where they are set.
     """
     return {
         "numbers": atoms.numbers.tolist(),
@@ -52,7 +68,18 @@ def atoms_to_json(atoms: Atoms) -> dict[str, Any]:
 
 
 def atoms_from_json(data: dict[str, Any]) -> Atoms:
-    """The inverse of `atoms_to_json`."""
+    """The structure of plain values.
+
+    Parameters
+    ----------
+    data
+        Result of `atoms_to_json`.
+
+    Returns
+    -------
+    Atoms
+        The structure, with the same key.
+    """
     return Atoms(
         np.asarray(data["numbers"], dtype=int),
         positions=np.asarray(data["positions_angstrom"], dtype=float).reshape(-1, 3),

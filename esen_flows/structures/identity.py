@@ -1,23 +1,26 @@
-"""What a structure is called: formula, chemical system, space group. Every document repeats it, so no query joins.
+"""Formula, chemical system and space group of a structure. Every document repeats them, so that no query has to join.
 
-pymatgen would know all of this, but importing it costs more than a stored answer may take.
+pymatgen has functions for all of this, but its import takes longer than the answer to a stored request may take.
 """
 
 import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, reduce
+from contextlib import suppress
+from functools import lru_cache
 from math import gcd
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.formula import Formula
 
 from esen_flows.errors import InputError
 
-# Pauling scale with the fillings that pymatgen uses, so that formulas read the same; absent: no bonds known, last.
+# Pauling scale with the values that pymatgen fills in, so that formulas read the same. Elements that are not in the
+# list form no known bonds, and come last.
 _ELECTRONEGATIVITY_TABLE = """
 H:2.2 Li:0.98 Be:1.57 B:2.04 C:2.55 N:3.04 O:3.44 F:3.98 Na:0.93 Mg:1.31 Al:1.61 Si:1.9 P:2.19 S:2.58 Cl:3.16
 K:0.82 Ca:1 Sc:1.36 Ti:1.54 V:1.63 Cr:1.66 Mn:1.55 Fe:1.83 Co:1.88 Ni:1.91 Cu:1.9 Zn:1.65 Ga:1.81 Ge:2.01
@@ -31,7 +34,8 @@ ELECTRONEGATIVITY = {
     symbol: float(value) for symbol, value in (entry.split(":") for entry in _ELECTRONEGATIVITY_TABLE.split())
 }
 _SYMBOLS = frozenset(chemical_symbols[1:])
-_TOKEN = re.compile(r"([A-Z][a-z]?|\(|\))(\d*)")
+# ASE reads more than this: numbers in front, sums of formulas.
+_FORMULA = re.compile(r"[A-Z(][A-Za-z0-9()]*")
 
 
 def identify(atoms: Atoms, symprec_angstrom: float = 0.01) -> dict[str, Any]:
@@ -40,31 +44,52 @@ def identify(atoms: Atoms, symprec_angstrom: float = 0.01) -> dict[str, Any]:
     Parameters
     ----------
     atoms
-        the structure.
+        The structure.
     symprec_angstrom
-        tolerance of spglib.
+        Tolerance of spglib in Angstrom.
 
     Returns
     -------
     dict[str, Any]
-        `formula` (reduced), `chemsys` ("As-Ga"), `elements` (sorted), `nsites`, `space_group_number` and
-        `space_group_symbol` (None unless periodic in three directions, or where spglib finds none).
+        `formula` (reduced), `chemsys` ("As-Ga"), `elements` (sorted), `nsites`, and `space_group_number` and
+        `space_group_symbol`, which are None for a structure that is not periodic in three directions or for which
+        spglib finds no group.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> found = identify(bulk("GaAs", "zincblende", 5.65, cubic=True))
+    >>> found["formula"], found["chemsys"], found["space_group_symbol"]
+    ('GaAs', 'As-Ga', 'F-43m')
     """
     symbols = atoms.get_chemical_symbols()
-    number, symbol = _space_group(atoms, symprec_angstrom)
+    dataset = symmetry_dataset(atoms, symprec_angstrom)
     elements = sorted(set(symbols))
     return {
         "formula": reduced_formula(Counter(symbols)),
         "chemsys": "-".join(elements),
         "elements": elements,
         "nsites": len(symbols),
-        "space_group_number": number,
-        "space_group_symbol": symbol,
+        "space_group_number": None if dataset is None else int(dataset.number),
+        "space_group_symbol": None if dataset is None else str(dataset.international),
     }
 
 
 def identify_dataset(elements: Sequence[str], atoms: int) -> dict[str, Any]:
-    """The same fields for what is about many structures: their elements, in alphabetical order, and all their atoms."""
+    """The fields of `identify` for a result about many structures.
+
+    Parameters
+    ----------
+    elements
+        Symbols of all elements, in alphabetical order.
+    atoms
+        Number of atoms of all structures.
+
+    Returns
+    -------
+    dict[str, Any]
+        The fields, with the chemical system, or the number of elements if there are more than six, as formula.
+    """
     chemsys = "-".join(elements)
     return {
         "formula": chemsys if len(elements) <= 6 else f"{len(elements)} elements",
@@ -77,40 +102,48 @@ def identify_dataset(elements: Sequence[str], atoms: int) -> dict[str, Any]:
 
 
 def reduced_formula(counts: Mapping[str, int]) -> str:
-    """Reduced formula, electropositive elements first: {"As": 4, "Ga": 4} is "GaAs"."""
+    """Reduced formula, electropositive elements first: {"As": 4, "Ga": 4} is "GaAs".
+
+    Parameters
+    ----------
+    counts
+        Number of atoms of each element.
+
+    Returns
+    -------
+    str
+        The formula; "" without atoms.
+    """
     if not counts:
         return ""
-    divisor = reduce(gcd, counts.values())
+    divisor = gcd(*counts.values())
     symbols = sorted(counts, key=lambda symbol: (ELECTRONEGATIVITY.get(symbol, float("inf")), symbol))
     return "".join(f"{symbol}{counts[symbol] // divisor if counts[symbol] != divisor else ''}" for symbol in symbols)
 
 
 def canonical_formula(text: str) -> str:
-    """The reduced formula as it is stored, from what people type: "AsGa", "Ga2As2", "Ca3(PO4)2".
+    """The reduced formula as it is stored, from a formula in any order: "AsGa", "Ga2As2", "Ca3(PO4)2".
+
+    Parameters
+    ----------
+    text
+        A formula; groups in parentheses are allowed.
+
+    Returns
+    -------
+    str
+        The formula as `reduced_formula` writes it.
 
     Raises
     ------
     InputError
-        not a chemical formula.
+        The text is not a chemical formula.
     """
-    stack: list[Counter[str]] = [Counter()]
-    position = 0
-    for match in _TOKEN.finditer(text):
-        token, digits = match.groups()
-        if match.start() != position or (token not in _SYMBOLS and token not in "()"):
-            break
-        position = match.end()
-        count = int(digits or 1)
-        if token == "(":
-            stack.append(Counter())
-        elif token == ")" and len(stack) > 1:
-            group = stack.pop()
-            stack[-1].update({symbol: number * count for symbol, number in group.items()})
-        else:
-            stack[-1][token] += count
-    counts = stack[0]
-    valid = text and position == len(text) and len(stack) == 1 and ")" not in counts and all(counts.values())
-    if not valid:
+    counts: dict[str, int] = {}
+    if _FORMULA.fullmatch(text):
+        with suppress(ValueError):  # an unknown element, or a parenthesis without its partner
+            counts = Formula(text, strict=True).count()
+    if not counts or not all(counts.values()):
         raise InputError(f"not a chemical formula: {text!r}; write element symbols and integers, such as SiO2")
     return reduced_formula(counts)
 
@@ -118,10 +151,20 @@ def canonical_formula(text: str) -> str:
 def canonical_chemsys(text: str) -> str:
     """The chemical system as it is stored, its elements sorted: "Ga-As" is "As-Ga".
 
+    Parameters
+    ----------
+    text
+        Element symbols with hyphens between them.
+
+    Returns
+    -------
+    str
+        The sorted symbols with hyphens between them.
+
     Raises
     ------
     InputError
-        a part is not an element symbol.
+        A part is not an element symbol.
     """
     elements = [part.strip() for part in text.split("-")]
     wrong = [part for part in elements if part not in _SYMBOLS]
@@ -131,12 +174,24 @@ def canonical_chemsys(text: str) -> str:
 
 
 def symmetry_dataset(atoms: Atoms, symprec_angstrom: float) -> Any:
-    """What spglib finds of a crystal's symmetry; None for what is not a crystal or has no symmetry to find.
+    """Symmetry dataset of spglib.
 
-    Several numbers of a document are read off it, and it takes milliseconds: the last ones are kept.
+    It takes milliseconds, and several fields of a document come from it, so that the last eight are kept.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    symprec_angstrom
+        Tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    Any
+        The dataset; None for a structure that is not a crystal, or for which spglib finds no symmetry.
     """
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        return None  # at such, spglib ends the process
+        return None  # spglib ends the process at NaN or infinity
     if len(atoms) == 0 or not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-8:
         return None
     fractions = atoms.get_scaled_positions(wrap=False)
@@ -153,13 +208,9 @@ def _dataset(cell: bytes, fractions: bytes, numbers: bytes, symprec_angstrom: fl
         np.frombuffer(numbers, dtype=np.int64),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # spglib announces that it will raise instead of None
+        # spglib announces that it will raise an error where it returns None today.
+        warnings.simplefilter("ignore", DeprecationWarning)
         try:
             return spglib.get_symmetry_dataset(crystal, symprec=symprec_angstrom)
         except spglib.SpglibError:
             return None
-
-
-def _space_group(atoms: Atoms, symprec_angstrom: float) -> tuple[int | None, str | None]:
-    dataset = symmetry_dataset(atoms, symprec_angstrom)
-    return (None, None) if dataset is None else (int(dataset.number), str(dataset.international))
