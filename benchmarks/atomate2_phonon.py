@@ -29,7 +29,7 @@ from esen_flows.forcefield.load import load_force_field
 from esen_flows.makers.atomate2 import phonon_maker
 from esen_flows.makers.phonon import PhononMaker
 from esen_flows.physics.lattice.adapter import Harmonic
-from esen_flows.schemas.documents import ForcesOutput, PhononOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, PhononProtocol, RelaxProtocol
 from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store

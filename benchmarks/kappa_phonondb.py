@@ -27,7 +27,8 @@ from rich.table import Table
 from esen_flows.errors import EsenFlowsError
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.progress import listening
-from esen_flows.schemas.documents import ConductivityOutput, ResultDocument
+from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.lattice_documents import ConductivityOutput
 from esen_flows.schemas.named_protocols import conductivity_protocol
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.store.connection import open_store

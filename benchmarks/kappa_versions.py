@@ -30,7 +30,7 @@ from displacement_parity import PROTOCOL, TWICE_PRIMITIVE, crystal_of
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.relax import relax
-from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol
 
 HERE = Path(__file__).parent

@@ -31,14 +31,8 @@ from pydantic import BaseModel
 
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.physics.lattice.displacements import displaced_forces
-from esen_flows.schemas.documents import (
-    ConductivityOutput,
-    ForcesOutput,
-    RelaxOutput,
-    ResultDocument,
-    StructureData,
-    TransportResult,
-)
+from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StructureData
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, TransportResult
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, NumericSettings
 from esen_flows.schemas.provenance import build_provenance
 from esen_flows.schemas.requests import ResultRequest, conductivity_requests

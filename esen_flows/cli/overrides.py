@@ -3,8 +3,8 @@
 from typing import TypeVar
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
-from esen_flows.schemas.protocols import Frozen
 
 Protocol = TypeVar("Protocol", bound=Frozen)
 

@@ -23,8 +23,9 @@ from esen_flows.makers.summaries import (
     phonon_summary,
     relax_summary,
 )
-from esen_flows.schemas.documents import Document, ForcesOutput, RelaxOutput, ResultDocument
+from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, RelaxProtocol, TransportProtocol
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store

@@ -4,14 +4,8 @@ import numpy as np
 
 from esen_flows.makers.compute import Summary
 from esen_flows.physics.symmetry import conventional_lengths
-from esen_flows.schemas.documents import (
-    ConductivityOutput,
-    ForcesOutput,
-    PhononOutput,
-    RelaxOutput,
-    StructureData,
-    TransportResult,
-)
+from esen_flows.schemas.documents import RelaxOutput, StructureData
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput, TransportResult
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
 from esen_flows.structures.identity import identify

@@ -1,7 +1,7 @@
-"""The JSON header of a native checkpoint, read without torch or safetensors, so that keys cost milliseconds.
+"""The JSON header of a native checkpoint, read without torch or safetensors, so that a key takes milliseconds.
 
-A checkpoint is a safetensors file: 8 bytes little-endian header length, a JSON header, the tensors. Our part is one
-JSON string under `__metadata__` / `esen_flows`.
+A checkpoint is a safetensors file: 8 bytes with the little-endian length of the header, a JSON header, and the tensors.
+The part of this package is one JSON string under `__metadata__` / `esen_flows`.
 """
 
 import json
@@ -16,18 +16,23 @@ MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says of itself.
+    """The header of a checkpoint.
+
+    Parameters
+    ----------
+    path
+        A .safetensors file.
 
     Returns
     -------
     dict[str, Any]
-        dict with format_version, family, architecture, scale_ev, references_ev, elements, declaration, training,
-        model_key.
+        `format_version`, `family`, `architecture`, `scale_ev`, `references_ev`, `elements`, `declaration`, `training`
+        and `model_key`.
 
     Raises
     ------
     ModelError
-        no such file, not a safetensors file, truncated, or not written by this package.
+        There is no such file, it is not a safetensors file, it is truncated, or this package did not write it.
     """
     path = Path(path)
     if not path.is_file():

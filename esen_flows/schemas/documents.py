@@ -1,7 +1,7 @@
-"""The documents that physics returns and the store keeps. Arrays are numpy here; the store packs them.
+"""The documents that physics returns and the store keeps, with units in the names of their fields.
 
-Every output is what one plain function of `physics/` gives back; `ResultDocument` is the envelope that the store adds
-its keys to. Units are in the field names.
+Every output is the return value of one plain function of `physics/`. `ResultDocument` is its envelope in the store.
+Arrays are numpy arrays here; the store packs them.
 """
 
 from datetime import datetime
@@ -23,7 +23,19 @@ class Document(BaseModel):
 
 
 class StructureData(Document):
-    """A structure as arrays: numbers (n,), positions (n, 3) and cell (3, 3) in Angstrom, pbc (3,)."""
+    """A structure as arrays.
+
+    Attributes
+    ----------
+    numbers
+        (n,) int64 atomic numbers.
+    positions_angstrom
+        (n, 3) float64 Cartesian positions in Angstrom.
+    cell_angstrom
+        (3, 3) float64 cell in Angstrom; rows are lattice vectors.
+    pbc
+        (3,) bool periodicity along the lattice vectors.
+    """
 
     numbers: Array
     positions_angstrom: Array
@@ -32,7 +44,18 @@ class StructureData(Document):
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> "StructureData":
-        """The structure of an ASE Atoms object, in its order."""
+        """The arrays of an ASE structure.
+
+        Parameters
+        ----------
+        atoms
+            The structure.
+
+        Returns
+        -------
+        StructureData
+            Its arrays, with the order of its atoms.
+        """
         return cls(
             numbers=np.asarray(atoms.numbers, dtype=np.int64),
             positions_angstrom=np.asarray(atoms.positions, dtype=np.float64),
@@ -41,134 +64,114 @@ class StructureData(Document):
         )
 
     def to_atoms(self) -> Atoms:
-        """An ASE Atoms object."""
+        """The structure for ASE.
+
+        Returns
+        -------
+        Atoms
+            A structure without calculator.
+        """
         return Atoms(self.numbers, positions=self.positions_angstrom, cell=self.cell_angstrom, pbc=self.pbc)
 
 
 class RelaxOutput(Document):
-    """A relaxed structure."""
+    """A relaxed structure.
+
+    Attributes
+    ----------
+    structure
+        Structure after the last step.
+    energy_ev
+        Its total energy in eV.
+    energy_per_atom_ev
+        Its energy per atom in eV.
+    forces_ev_per_angstrom
+        (n, 3) forces in eV/Angstrom.
+    stress_ev_per_angstrom3
+        (3, 3) stress in eV/Angstrom^3, positive under tension as in ASE.
+    n_steps
+        Number of steps.
+    converged
+        Whether the largest force fell below the limit of the protocol.
+    fmax_ev_per_angstrom
+        Largest force in eV/Angstrom after the last step, that on the cell included.
+    volume_per_atom_angstrom3
+        Volume per atom in Angstrom^3.
+    space_group_initial
+        International number of the space group before the relaxation; None for a structure that is not a crystal.
+    space_group_final
+        International number of the space group after the relaxation.
+    energies_ev
+        (n_steps + 1,) total energy in eV along the relaxation.
+    positions_path_angstrom
+        (n_steps + 1, n, 3) positions in Angstrom along the relaxation, where the protocol asks for the trajectory.
+    cells_path_angstrom
+        (n_steps + 1, 3, 3) cells in Angstrom along the relaxation, likewise.
+    redirected
+        For a relaxation in two stages: whether the stage without symmetry changed the space group and was discarded.
+    """
 
     structure: StructureData
     energy_ev: float
     energy_per_atom_ev: float
-    forces_ev_per_angstrom: Array  # (n, 3)
-    stress_ev_per_angstrom3: Array  # (3, 3)
+    forces_ev_per_angstrom: Array
+    stress_ev_per_angstrom3: Array
     n_steps: int
     converged: bool
     fmax_ev_per_angstrom: float
     volume_per_atom_angstrom3: float
     space_group_initial: int | None
     space_group_final: int | None
-    energies_ev: Array  # (n_steps + 1,) energy along the path
-    positions_path_angstrom: Array | None = None  # (n_steps + 1, n, 3) where the protocol asks for the trajectory
-    cells_path_angstrom: Array | None = None  # (n_steps + 1, 3, 3)
-    redirected: bool | None = None  # of two stages: whether the free one broke the symmetry and was thrown away
-
-
-class ForcesOutput(Document):
-    """Forces of displaced supercells, with all that force constants need: no structure is ever evaluated again.
-
-    For order 2 the fc3 fields are None. With force constants by autodiff, forces are what the displacements add to
-    first order in the last one, by exact Hessians: -H u, and of a pair -H u - H(u) w.
-    """
-
-    unitcell: StructureData
-    supercell_matrix_fc3: Array | None  # (3, 3) integers, rows as phonopy's
-    supercell_matrix_fc2: Array
-    primitive_matrix: Array  # (3, 3)
-    displacement_angstrom: float
-    force_constants: Literal["finite_displacement", "autodiff"] = "finite_displacement"
-    symprec_angstrom: float
-    parity: Literal["average", "as_is"]
-    parity_averaged: bool  # whether averaging was really needed and done
-    displacements_fc3: dict[str, Any] | None  # phono3py's displacement dataset without forces
-    forces_fc3: Array | None  # (n_displacements, n_atoms, 3) in eV/Angstrom
-    displacements_fc2: dict[str, Any]
-    forces_fc2: Array
-    # Of the process that finished; what it took over from one that was broken off is not in them.
-    n_evaluations: int
-    seconds: float
-
-
-class Instability(Document):
-    """The worst imaginary mode of a crystal."""
-
-    frequency_thz: float  # negative
-    q_point: Array  # (3,) reduced coordinates of the primitive cell
-    # (n, 3) displacements in one primitive cell, the largest 1. In the cell at the lattice vector R they are times
-    # cos(2 pi q.R) where 2q is a reciprocal lattice vector; elsewhere a mode also has a part that lags behind.
-    displacement_pattern: Array
-
-
-class PhononOutput(Document):
-    """Harmonic phonons."""
-
-    structure: StructureData  # the primitive cell
-    verdict: Literal["stable", "acoustic_noise", "unstable"]
-    instability: Instability | None
-    max_frequency_thz: float
-    min_frequency_thz: float
-    band_labels: list[str]
-    band_label_distances: Array
-    band_distances: list[Array]  # per segment, (n_points,)
-    band_frequencies_thz: list[Array]  # per segment, (n_points, n_bands)
-    dos_frequencies_thz: Array
-    dos_states_per_thz: Array
-    projected_dos_states_per_thz: Array | None  # (n_atoms_primitive, n)
-    temperatures_kelvin: Array
-    free_energy_kj_per_mol: Array
-    entropy_j_per_k_mol: Array
-    heat_capacity_j_per_k_mol: Array
-    force_constants_ev_per_angstrom2: Array  # compact: (n_primitive, n_supercell, 3, 3)
-
-
-class TransportResult(Document):
-    """Thermal conductivity by one method; Voigt order xx yy zz yz xz xy, W/m/K."""
-
-    kappa_w_per_m_k: Array  # (n_temperatures, 6), the total of the method
-    kappa_particle_w_per_m_k: Array | None  # Wigner: populations
-    kappa_coherence_w_per_m_k: Array | None  # Wigner: coherences
-
-
-class ConductivityOutput(Document):
-    """Lattice thermal conductivity."""
-
-    structure: StructureData  # the primitive cell
-    temperatures_kelvin: Array
-    mesh: tuple[int, int, int]
-    methods: dict[str, TransportResult]  # "rta", "wigner", "lbte"
-    frequencies_thz: Array  # (n_q, n_bands) at irreducible q-points
-    q_points: Array  # (n_q, 3)
-    q_weights: Array  # (n_q,)
-    linewidths_thz: Array  # (n_temperatures, n_q, n_bands): phono3py's gamma, half width at half maximum
-    group_velocities_m_per_s: Array  # (n_q, n_bands, 3)
-    cumulative_frequencies_thz: Array  # at the temperature nearest to 300 K
-    cumulative_kappa_w_per_m_k: Array  # (n,), mean of xx, yy, zz by RTA
-    cumulative_temperature_kelvin: float
-    max_frequency_thz: float
-    min_frequency_thz: float
-    fc2_ev_per_angstrom2: Array  # compact
-    fc3_ev_per_angstrom3: Array  # compact
-    seconds_force_constants: float
-    seconds_transport: float
-    phono3py_version: str
-    backend: str
-    # At the temperature nearest to 300 K; absent from documents of earlier versions.
-    mode_kappa_w_per_m_k: dict[str, Array] | None = None  # by method and RTA, (n_q, n_bands); sum: mean of xx, yy, zz
-    lifetimes_ps: Array | None = None  # (n_q, n_bands) by all scattering of the relaxation-time approximation
-    seconds_forces: float | None = None  # of the forces that this was made of
+    energies_ev: Array
+    positions_path_angstrom: Array | None = None
+    cells_path_angstrom: Array | None = None
+    redirected: bool | None = None
 
 
 class Failure(Document):
-    """Why a result does not exist; `final` results are not tried again."""
+    """Reason why a result does not exist.
 
-    error: str  # the type's name
+    Attributes
+    ----------
+    error
+        Name of the error's type.
+    message
+        Its message.
+    final
+        Whether the failure is an answer, which is not tried again; other failures are pending work.
+    """
+
+    error: str
     message: str
     final: bool
 
 
 class Provenance(Document):
-    """Where a result came from."""
+    """Versions, machine and cost of a result.
+
+    Attributes
+    ----------
+    package_version
+        Version of esen_flows.
+    git_revision
+        Revision of the checkout, "-dirty" after local changes; None outside of a checkout.
+    libraries
+        Versions of the installed libraries on which numbers depend.
+    python
+        Version of Python.
+    device
+        Device of the force calls, such as "cpu" or "cuda:0".
+    host
+        Name of the machine.
+    threads
+        Threads of a force call.
+    seconds
+        Wall time of the step.
+    force_evaluations
+        Number of structures evaluated for the step.
+    firework_id
+        Id of the firework; None for a result that was computed without FireWorks.
+    """
 
     package_version: str
     git_revision: str | None
@@ -183,13 +186,71 @@ class Provenance(Document):
 
 
 class ResultDocument(Document):
-    """One stored result: the envelope. `output` is packed by the store (arrays inline or as blobs)."""
+    """One stored result with its keys.
+
+    Attributes
+    ----------
+    schema_version
+        Version of the layout of this document.
+    kind
+        Step that was computed.
+    key
+        Result key, a hash of everything below that decides the numbers.
+    parent_key
+        Key of the structure, dataset or result from which the step starts.
+    structure_key
+        Key of the input structure, or the dataset, at the root of the chain.
+    model_key
+        Key of the force field.
+    model_label
+        Name of the force field for people.
+    protocol
+        Protocol of the step.
+    protocol_hash
+        Its hash.
+    numeric
+        Numeric settings of the step.
+    numerics_revision
+        Revision of the step's numerics, see `requests.NUMERICS_REVISION`.
+    attempt
+        Number of the computation of this key, counted from 0; forced recomputations count up.
+    current
+        Whether this attempt is the one that queries return.
+    state
+        Whether there is an output or a failure.
+    failure
+        Reason of a failed result.
+    formula
+        Reduced formula.
+    chemsys
+        Element symbols in alphabetical order with hyphens between them.
+    elements
+        Element symbols in alphabetical order.
+    nsites
+        Number of atoms.
+    space_group_number
+        International number of the space group; None for a structure that is not a crystal.
+    space_group_symbol
+        Its international symbol.
+    material_ids
+        Ids of the material in other databases.
+    tags
+        Tags of the user, and names of campaigns.
+    summary
+        The numbers that tables and queries show, by name.
+    output
+        The step's output; the store packs its arrays, inline or as blobs.
+    provenance
+        Versions, machine and cost.
+    created_at
+        Time of storage, UTC.
+    """
 
     schema_version: int = SCHEMA_VERSION
     kind: Kind
     key: str
     parent_key: str
-    structure_key: str  # of the input structure, or the dataset, at the root of the chain
+    structure_key: str
     model_key: str
     model_label: str
     protocol: dict[str, Any]

@@ -1,7 +1,8 @@
-"""The keys that hold everything together: sha256 over canonical bytes.
+"""The keys of structures, force fields, arrays and results: sha256 over canonical bytes.
 
-A structure is keyed by what it is, a force field by its numbers, a result by how it was asked for (a Merkle hash over
-its parent's key). Computed structures are never hashed for look-up: floating point would make that a lottery.
+The key of a structure comes from its content, that of a force field from its numbers, and that of a result from its
+request (a Merkle hash over the key of its parent). Computed structures are never hashed for look-up, because their last
+digits differ between machines.
 """
 
 import hashlib
@@ -16,12 +17,34 @@ STRUCTURE_DECIMALS = 8
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks; floats as Python's shortest repr, so that it is the same everywhere."""
+    """JSON that is the same on every machine: keys sorted, no blanks, floats as Python's shortest repr.
+
+    Parameters
+    ----------
+    value
+        Plain values without NaN or infinity.
+
+    Returns
+    -------
+    str
+        ASCII text.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def sha256_of(value: Any) -> str:
-    """Hex sha256 of the canonical JSON of `value`."""
+    """Hash of plain values.
+
+    Parameters
+    ----------
+    value
+        Plain values without NaN or infinity.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256 of their canonical JSON.
+    """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
@@ -42,13 +65,18 @@ def structure_key(
     positions
         (n, 3) Cartesian positions in Angstrom.
     cell
-        (3, 3) rows are lattice vectors in Angstrom.
+        (3, 3) cell in Angstrom; rows are lattice vectors.
     pbc
         (3,) periodicity.
     charge, spin
-        total charge (e) and spin.
+        Total charge in elementary charges, and spin.
     magmoms
         (n,) magnetic moments, only for a force field that reads them.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256.
     """
     digest = hashlib.sha256(b"esen_flows structure 1")
     digest.update(np.asarray(pbc, dtype=np.uint8).tobytes())
@@ -63,7 +91,26 @@ def structure_key(
 
 
 def atoms_key(atoms: Any) -> str:
-    """Structure key of an ASE Atoms object; charge and spin are read from `atoms.info` when present."""
+    """Key of an ASE structure.
+
+    Parameters
+    ----------
+    atoms
+        The structure; charge and spin are read from `atoms.info` where they are present.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> atoms_key(bulk("Cu")) == atoms_key(bulk("Cu", a=3.61))
+    True
+    >>> atoms_key(bulk("Cu")) == atoms_key(bulk("Cu", a=3.62))
+    False
+    """
     return structure_key(
         atoms.numbers,
         atoms.positions,
@@ -75,7 +122,18 @@ def atoms_key(atoms: Any) -> str:
 
 
 def array_key(array: np.ndarray) -> str:
-    """Content address of an array: sha256 of dtype, shape and bytes (C order, little endian)."""
+    """Content address of an array.
+
+    Parameters
+    ----------
+    array
+        Any array; its memory layout does not matter.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256 of data type, shape and bytes (C order, little endian).
+    """
     data = np.ascontiguousarray(array)
     data = data.astype(data.dtype.newbyteorder("<"), copy=False)
     digest = hashlib.sha256(f"{data.dtype.str}{data.shape}".encode())
@@ -91,9 +149,27 @@ def result_key(
     numeric: Mapping[str, Any],
     numerics_revision: int,
 ) -> str:
-    """Merkle key of a result: what was asked (`kind`, protocol), of what (parent), by what (model), computed how.
+    """Merkle key of a result.
 
-    `parent_key` is the input structure's key or the key of the result that this one starts from.
+    Parameters
+    ----------
+    kind
+        Kind of the step.
+    protocol_hash
+        Hash of its protocol.
+    parent_key
+        Key of the input structure, or of the result from which the step starts.
+    model_key
+        Key of the force field.
+    numeric
+        Numeric settings, as `NumericSettings.key_fields` gives them.
+    numerics_revision
+        Revision of the step's numerics.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256.
     """
     return sha256_of(
         {
@@ -108,8 +184,20 @@ def result_key(
 
 
 def third_party_key(package: str, version: str, arguments: Mapping[str, Any]) -> str:
-    """Model key of a force field that another package builds: what is installed, and with which arguments it is made.
+    """Key of a force field that another package builds.
 
-    `arguments` is all that its builder is given and that changes numbers (not the device), as JSON-able values.
+    Parameters
+    ----------
+    package
+        Name of the package.
+    version
+        Its installed version.
+    arguments
+        All arguments of its builder that change numbers (not the device), as plain values.
+
+    Returns
+    -------
+    str
+        Hexadecimal sha256.
     """
     return sha256_of({"package": package, "version": version, "arguments": dict(arguments)})

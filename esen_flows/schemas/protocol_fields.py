@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.protocols import Frozen
+from esen_flows.schemas.frozen import Frozen
 
 Protocol = TypeVar("Protocol", bound=Frozen)
 

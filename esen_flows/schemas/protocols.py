@@ -1,16 +1,12 @@
-"""Protocols: frozen, closed values that say how a property is computed. They are part of every result's key."""
+"""Protocols: frozen, closed values that decide how a property is computed. They are part of every result's key."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    FiniteFloat,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -18,55 +14,26 @@ from pydantic import (
     model_validator,
 )
 
-from esen_flows.schemas.keys import sha256_of
+from esen_flows.schemas.born_charges import BornCharges
+from esen_flows.schemas.frozen import Frozen
 
 Parity = Literal["average", "as_is"]
 Method = Literal["rta", "wigner", "lbte"]
-# Where noise is forgiven: within the reach of the supercell, or at Gamma alone (the test of PhononDB's 103).
+# Where a negative frequency may be noise: within the reach of the supercell, or at Gamma alone as for PhononDB's 103.
 ImaginaryTest = Literal["near_gamma", "gamma"]
 ForceConstants = Literal["finite_displacement", "autodiff"]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
-Vector3 = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
-Tensor3 = tuple[Vector3, Vector3, Vector3]
-KEY_DECIMALS = 8
-SYMMETRY_TOLERANCE = 1e-3
-
-
-class Frozen(BaseModel):
-    """A closed value with a stable hash.
-
-    A field added after the first release is named in `added_later`: at its default it is left out of the hash, so that
-    old keys stay valid. All other fields always count, so that changing a default changes the key.
-    """
-
-    # No number of a protocol means anything at infinity, and JSON, which keys and documents are made of, has none.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    added_later: ClassVar[frozenset[str]] = frozenset()
-
-    def key_fields(self) -> dict[str, Any]:
-        """The fields that enter the hash, nested values included."""
-        fields: dict[str, Any] = {}
-        for name, info in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name in self.added_later and value == info.get_default(call_default_factory=True):
-                continue
-            fields[name] = value.key_fields() if isinstance(value, Frozen) else self.model_dump(mode="json")[name]
-        return fields
-
-    def hash(self) -> str:
-        """Hex sha256 over the class name and the key fields."""
-        return sha256_of({"type": type(self).__name__, **self.key_fields()})
 
 
 def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
-    """Temperatures as results list and figures draw them."""
+    """Refuse temperatures in another order than that in which results list them and figures draw them."""
     if not value or list(value) != sorted(set(value)):
         raise ValueError(f"temperatures_kelvin must be ascending and not empty, got {value}")
     return value
 
 
 def _one_or_more(value: Any) -> Any:
-    """A single number or word is a list of one."""
+    """A single number or word as a list with one entry."""
     return (value,) if isinstance(value, str | int | float) else value
 
 
@@ -78,40 +45,92 @@ Methods = Annotated[tuple[Method, ...], BeforeValidator(_one_or_more), Field(min
 
 
 class NumericSettings(Frozen):
-    """How numbers are computed, apart from what is computed; one frozen value, part of every result key."""
+    """Numeric settings of a computation, apart from the physics; one frozen value that is part of every result key.
 
-    dtype: Literal["float32", "float64"] = "float64"  # small laptop models: third derivatives deserve float64
+    Attributes
+    ----------
+    dtype
+        Floating-point type of the force field. The default is float64, because third derivatives need its digits and
+        small force fields can afford it.
+    tf32
+        Whether float32 products on a GPU may be rounded to 10 bits inside; off, because force constants need more.
+    compile
+        Whether the force field is compiled by torch; off, because compilation takes time and changes the last digits.
+    phonopy
+        Minor version of phonopy, such as "4.8", for derived lattice results only (None otherwise): integration weights
+        differ between minor versions by up to 2 %.
+    phono3py
+        Minor version of phono3py, likewise.
+    lattice_backend
+        Implementation inside phonopy and phono3py, "Rust" or "C", likewise.
+    """
+
+    dtype: Literal["float32", "float64"] = "float64"
     tf32: bool = False
     compile: bool = False
-    # For derived lattice results only ("4.8"): integration weights differ between minor versions by up to 2 %.
     phonopy: str | None = None
     phono3py: str | None = None
-    lattice_backend: str | None = None  # "Rust" or "C"
+    lattice_backend: str | None = None
 
 
 class RelaxProtocol(Frozen):
-    """Relaxation of positions and cell, on the variables of ASE's Frechet cell filter."""
+    """Relaxation of positions and cell, on the variables of ASE's Frechet cell filter.
+
+    Attributes
+    ----------
+    fmax_ev_per_angstrom
+        Largest force in eV/Angstrom on a converged structure, that on the cell included. The default is tight enough
+        for harmonic phonons.
+    max_steps
+        Number of steps after which a relaxation counts as not converged; 500 as in Matbench Discovery.
+    relax_cell
+        Whether the cell is relaxed too; the default, because the property of a crystal is that at its own volume.
+    cell_mask
+        Strain components that may change, in Voigt order xx, yy, zz, yz, xz, xy. All of them by default: without the
+        tilts a monoclinic crystal would keep its shear.
+    symmetry
+        "free": no constraint, the default, so that a relaxation shows whether the symmetry is stable. "fix": ASE's
+        FixSymmetry, as in published protocols. "lock": forces and stress are projected on the space group of the start,
+        for any cell shape and orientation, and in batches.
+    symprec_angstrom
+        Tolerance of the search for the space group in Angstrom; the default is that of the published protocols.
+    parity
+        "average": use (E(x) + E(-x)) / 2 for a force field that is not O(3)-equivariant; "as_is": use the force field
+        as it is, the default, because an average doubles the cost. A flow with phonons sets it to the parity of the
+        displacements.
+    optimizer
+        "fire", the default because all published protocols use it, or "lbfgs", which needs fewer steps.
+    hydrostatic
+        Whether the cell keeps its shape; off, so that the cell is free.
+    constant_volume
+        Whether the cell keeps its volume; off, so that the cell is free.
+    then_free
+        Whether a second relaxation without symmetry follows, which is discarded where it changes the space group: the
+        second stage of k_SRME. Off, because only this protocol has it.
+    keep_unconverged
+        Whether a structure that is not converged after `max_steps` is kept, as in leaderboards; off, so that it is a
+        failure.
+    trajectory
+        Whether positions and cells of every step are stored; off, because they take most of the space.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
         {"optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory"}
     )
 
-    fmax_ev_per_angstrom: PositiveFloat = 1e-3  # tight enough for harmonic phonons
+    fmax_ev_per_angstrom: PositiveFloat = 1e-3
     max_steps: PositiveInt = 500
     relax_cell: bool = True
-    cell_mask: tuple[bool, bool, bool, bool, bool, bool] = (True,) * 6  # Voigt xx yy zz yz xz xy
-    # fix: ASE's FixSymmetry, as published protocols. lock: forces and stress projected on the space group of the start,
-    # for any cell shape and orientation, and in batches.
+    cell_mask: tuple[bool, bool, bool, bool, bool, bool] = (True,) * 6
     symmetry: Literal["free", "fix", "lock"] = "free"
     symprec_angstrom: PositiveFloat = 0.01
-    parity: Parity = "as_is"  # average: use (E(x)+E(-x))/2 for a force field that is not O(3)-equivariant
-    optimizer: Literal["fire", "lbfgs"] = "fire"  # what all published protocols take; lbfgs needs fewer steps
-    hydrostatic: bool = False  # the cell keeps its shape
-    constant_volume: bool = False  # the cell keeps its volume
-    # k_SRME's second stage: relaxed again without symmetry, and thrown away where that changes the space group.
+    parity: Parity = "as_is"
+    optimizer: Literal["fire", "lbfgs"] = "fire"
+    hydrostatic: bool = False
+    constant_volume: bool = False
     then_free: bool = False
-    keep_unconverged: bool = False  # leaderboards take whatever max_steps gave; else it is a failure
-    trajectory: bool = False  # store positions and cells of every step
+    keep_unconverged: bool = False
+    trajectory: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> "RelaxProtocol":
@@ -123,28 +142,56 @@ class RelaxProtocol(Frozen):
 
 
 class DisplacementProtocol(Frozen):
-    """Which displaced supercells are evaluated: the input of every finite-difference lattice property."""
+    """Displaced supercells whose forces are evaluated: the input of every finite-difference lattice property.
+
+    Attributes
+    ----------
+    order
+        Order of the force constants: 2 for harmonic ones, the default, 3 for third-order ones as well.
+    displacement_angstrom
+        Length of the displacements in Angstrom, 0.00001 to 0.5: outside of this range forces say nothing of the limit
+        of small displacements. The default is phonopy's.
+    fc2_supercell
+        Supercell of the conventional cell for harmonic force constants: three integers or a 3 x 3 matrix. None, the
+        default, chooses it by `fc2_min_length_angstrom`, so that crystals of any size get a comparable one.
+    fc3_supercell
+        Supercell for third-order force constants, likewise by `fc3_min_length_angstrom`.
+    fc2_min_length_angstrom
+        Least length of each lattice vector of the harmonic supercell in Angstrom. Harmonic force constants reach
+        farther than third-order ones, hence the longer default.
+    fc3_min_length_angstrom
+        Least length of each lattice vector of the third-order supercell in Angstrom.
+    fc3_pair_cutoff_angstrom
+        Largest distance in Angstrom between two displaced atoms; farther pairs are not evaluated and have no third
+        order. None, the default, takes all pairs of the supercell.
+    symprec_angstrom
+        Tolerance of the symmetry search in Angstrom; the default is phonopy's.
+    parity
+        "average", the default: use (E(x) + E(-x)) / 2 for a force field that is not O(3)-equivariant, because
+        third-order force constants of a model that is only SO(3)-equivariant drift with the displacement (esen.md, D2).
+        "as_is": use the force field as it is.
+    force_constants
+        "finite_displacement", the default, for every force field, or "autodiff": forces in the limit of small
+        displacements from exact Hessians. The displacement is then only the step between Hessians, for the third order.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset({"force_constants", "fc3_pair_cutoff_angstrom"})
 
-    order: Literal[2, 3] = 2  # 2: harmonic force constants; 3: third order too
-    displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)  # beyond it forces say nothing of the limit
-    fc2_supercell: Matrix3 | None = None  # of the conventional cell; None: by fc2_min_length_angstrom
+    order: Literal[2, 3] = 2
+    displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
+    fc2_supercell: Matrix3 | None = None
     fc3_supercell: Matrix3 | None = None
-    fc2_min_length_angstrom: PositiveFloat = 15.0  # each lattice vector of the supercell is at least this long
+    fc2_min_length_angstrom: PositiveFloat = 15.0
     fc3_min_length_angstrom: PositiveFloat = 10.0
-    # Pairs of displaced atoms farther apart are not evaluated and have no third order; None: all of the supercell.
     fc3_pair_cutoff_angstrom: PositiveFloat | None = None
-    symprec_angstrom: PositiveFloat = 1e-5  # phonopy's default
-    parity: Parity = "average"  # esen.md D2: SO(3)-only models make fc3 drift with the displacement
-    # autodiff: forces in the limit of small displacements, from exact Hessians; the displacement is then only the step
-    # between Hessians, for the third order.
+    symprec_angstrom: PositiveFloat = 1e-5
+    parity: Parity = "average"
     force_constants: ForceConstants = "finite_displacement"
 
     @field_validator("fc2_supercell", "fc3_supercell", mode="before")
     @classmethod
     def _diagonal(cls, value: Any) -> Any:
-        """Accept three integers for a diagonal supercell."""
+        """Three integers as a diagonal supercell."""
         if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int) for v in value):
             return tuple(tuple(v if i == j else 0 for j in range(3)) for i, v in enumerate(value))
         return value
@@ -159,47 +206,28 @@ class DisplacementProtocol(Frozen):
         return value
 
 
-class BornCharges(Frozen):
-    """Born charges and dielectric tensor: the non-analytical correction, which splits LO from TO modes at Gamma.
-
-    Tensors are along the Cartesian axes of the cell that they come with, which says whose charges they are: another
-    cell of the same crystal is recognised, another crystal or orientation refused. `physics.lattice.born.read_born`
-    makes this of a BORN file.
-    """
-
-    numbers: tuple[PositiveInt, ...]  # (n,) of the primitive cell
-    cell_angstrom: Tensor3  # rows are lattice vectors
-    fractions: tuple[Vector3, ...]  # (n, 3) positions in units of these
-    charges_e: tuple[Tensor3, ...]  # (n, 3, 3); first index: electric field, as in phonopy
-    dielectric: Tensor3  # high-frequency, relative
-    factor_ev_angstrom: PositiveFloat = 14.39965172592227  # e^2 / (4 pi epsilon_0), phonopy's for eV and Angstrom
-
-    @field_validator("cell_angstrom", "fractions", "charges_e", "dielectric", mode="before")
-    @classmethod
-    def _rounded(cls, value: Any) -> Any:
-        """To 1e-8, so that the last bits of whoever expanded them are not part of a key; adding 0.0 turns -0.0 to 0."""
-        try:
-            return (np.round(np.array(value, dtype=float), KEY_DECIMALS) + 0.0).tolist()
-        except (TypeError, ValueError):
-            return value  # of a wrong shape or type, which the field says better
-
-    @model_validator(mode="after")
-    def _of_one_cell(self) -> "BornCharges":
-        counts = {name: len(getattr(self, name)) for name in ("numbers", "fractions", "charges_e")}
-        if len(set(counts.values())) > 1 or not self.numbers:
-            raise ValueError(f"numbers, fractions and charges_e are one entry per atom of the primitive cell: {counts}")
-        if np.linalg.det(self.cell_angstrom) <= 0:
-            raise ValueError(f"cell_angstrom must be right-handed and not flat, got {self.cell_angstrom}")
-        dielectric = np.array(self.dielectric)
-        if np.abs(dielectric - dielectric.T).max() > SYMMETRY_TOLERANCE * np.abs(dielectric).max():
-            raise ValueError(f"the dielectric tensor must be symmetric, got {self.dielectric}")
-        if np.linalg.eigvalsh((dielectric + dielectric.T) / 2).min() <= 0:
-            raise ValueError(f"the dielectric tensor must have positive eigenvalues, got {self.dielectric}")
-        return self
-
-
 class PhononProtocol(Frozen):
-    """Harmonic phonons: relax, displace, force constants, bands, density of states, thermal properties."""
+    """Harmonic phonons: relaxation, forces of displaced supercells, bands, density of states, thermal properties.
+
+    Attributes
+    ----------
+    relax
+        Relaxation before the displacements. By default it is ten times tighter than a plain one, because remaining
+        forces shift frequencies, and keeps the space group, on which the number of displacements depends.
+    displacement
+        Displaced supercells; by default 0.01 Angstrom, phonopy's own.
+    mesh
+        Mesh of q-points for density of states and thermal properties; the default is that of the MDR benchmark.
+    band_points
+        Number of q-points on each segment of the band path; the default is phonopy's.
+    temperatures_kelvin
+        Temperatures of the thermal properties in Kelvin, ascending; by default 0 to 1000 K.
+    imaginary_tolerance_thz
+        Frequency in THz. A mode near Gamma whose frequency is negative by less is acoustic noise, not an instability.
+    born
+        Born charges and dielectric tensor of a polar crystal. None, the default, computes no non-analytical correction,
+        because force fields give no charges.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset({"born"})
 
@@ -208,23 +236,50 @@ class PhononProtocol(Frozen):
     mesh: tuple[PositiveInt, PositiveInt, PositiveInt] = (20, 20, 20)
     band_points: PositiveInt = 51
     temperatures_kelvin: TemperaturesFromZero = tuple(float(t) for t in range(0, 1001, 50))
-    imaginary_tolerance_thz: PositiveFloat = 0.05  # below this near Gamma it is acoustic noise, not an instability
-    born: BornCharges | None = None  # of a polar crystal; None: no non-analytical correction
+    imaginary_tolerance_thz: PositiveFloat = 0.05
+    born: BornCharges | None = None
 
 
 class ConductivityProtocol(Frozen):
-    """Lattice thermal conductivity from second and third order force constants."""
+    """Lattice thermal conductivity from second- and third-order force constants.
+
+    Attributes
+    ----------
+    relax
+        Relaxation before the displacements, the same as for phonons, so that a crystal is relaxed once for both.
+    displacement
+        Displaced supercells, of order 3; by default 0.03 Angstrom, as in PhononDB.
+    mesh
+        Mesh of q-points; the default is that of phono3py's example of Si.
+    temperatures_kelvin
+        Temperatures in Kelvin, ascending; by default 100 to 1000 K.
+    methods
+        "rta": relaxation-time approximation. "wigner": the same with coherences between bands. "lbte": direct solution
+        of the linearised Boltzmann equation, which is not in the default because it takes much more time and memory.
+    isotope_scattering
+        Whether phonons scatter at isotopes in natural abundance. Off as in phono3py; the DFT reference values for Si
+        are without them.
+    boundary_mfp_micrometre
+        Mean free path in micrometres between scatterings at boundaries; None, the default, for an infinite crystal.
+    imaginary_tolerance_thz
+        Frequency in THz. A mode whose frequency is negative by less counts as noise where `imaginary_test` allows it.
+    imaginary_test
+        "near_gamma", the default: within the reach of the supercell, where interpolation is uncertain. "gamma": at
+        Gamma alone, the test of PhononDB's 103 crystals.
+    born
+        Born charges and dielectric tensor of a polar crystal; None, the default, computes no non-analytical correction.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test", "born"})
 
     relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
-    displacement: DisplacementProtocol = DisplacementProtocol(order=3, displacement_angstrom=0.03)  # PhononDB: 0.03
+    displacement: DisplacementProtocol = DisplacementProtocol(order=3, displacement_angstrom=0.03)
     mesh: tuple[PositiveInt, PositiveInt, PositiveInt] = (11, 11, 11)
     temperatures_kelvin: Temperatures = (
         100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0,
     )  # fmt: skip
     methods: Methods = ("rta", "wigner")
-    isotope_scattering: bool = False  # phono3py's default; the DFT reference values for Si are without
+    isotope_scattering: bool = False
     boundary_mfp_micrometre: PositiveFloat | None = None
     imaginary_tolerance_thz: PositiveFloat = 0.05
     imaginary_test: ImaginaryTest = "near_gamma"
@@ -238,12 +293,43 @@ class ConductivityProtocol(Frozen):
 
 
 def principal_conductivity(methods: Sequence[Method]) -> str:
-    """Field of a summary that tables show of a conductivity: that of relaxation times, or else of the first method."""
+    """Field of the summary of a conductivity that tables show.
+
+    Parameters
+    ----------
+    methods
+        Methods of the protocol.
+
+    Returns
+    -------
+    str
+        The field of the relaxation-time approximation if it is among the methods, else that of the first method.
+    """
     return f"kappa_{'rta' if 'rta' in methods else methods[0]}_w_per_m_k"
 
 
 class TransportProtocol(Frozen):
-    """The part of a ConductivityProtocol that needs no force call: it is what a conductivity result is keyed by."""
+    """The part of a ConductivityProtocol that needs no force call; it is part of the key of a conductivity.
+
+    Attributes
+    ----------
+    mesh
+        Mesh of q-points.
+    temperatures_kelvin
+        Temperatures in Kelvin, ascending.
+    methods
+        Methods: "rta", "wigner", "lbte".
+    isotope_scattering
+        Whether phonons scatter at isotopes in natural abundance.
+    boundary_mfp_micrometre
+        Mean free path in micrometres between scatterings at boundaries; None for an infinite crystal.
+    imaginary_tolerance_thz
+        Frequency in THz below which a negative one may be noise.
+    imaginary_test
+        Where a negative frequency may be noise.
+    born
+        Born charges and dielectric tensor; None for no non-analytical correction.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test", "born"})
 
@@ -256,14 +342,23 @@ class TransportProtocol(Frozen):
     imaginary_test: ImaginaryTest = "near_gamma"
     born: BornCharges | None = None
 
-    @classmethod
-    def of(cls, protocol: ConductivityProtocol) -> "TransportProtocol":
-        """The transport part of a full conductivity protocol."""
-        return cls(**{name: getattr(protocol, name) for name in cls.model_fields})
-
 
 class HarmonicProtocol(Frozen):
-    """The part of a PhononProtocol that needs no force call."""
+    """The part of a PhononProtocol that needs no force call; it is part of the key of a phonon result.
+
+    Attributes
+    ----------
+    mesh
+        Mesh of q-points for density of states and thermal properties.
+    band_points
+        Number of q-points on each segment of the band path.
+    temperatures_kelvin
+        Temperatures of the thermal properties in Kelvin, ascending.
+    imaginary_tolerance_thz
+        Frequency in THz below which a negative one near Gamma is acoustic noise.
+    born
+        Born charges and dielectric tensor; None for no non-analytical correction.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset({"born"})
 
@@ -272,8 +367,3 @@ class HarmonicProtocol(Frozen):
     temperatures_kelvin: tuple[float, ...]
     imaginary_tolerance_thz: PositiveFloat
     born: BornCharges | None = None
-
-    @classmethod
-    def of(cls, protocol: PhononProtocol) -> "HarmonicProtocol":
-        """The force-free part of a full phonon protocol."""
-        return cls(**{name: getattr(protocol, name) for name in cls.model_fields})

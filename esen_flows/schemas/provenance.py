@@ -1,7 +1,8 @@
-"""Where a result came from: versions, machine, cost. Never a secret: no environment, no URI, no user name."""
+"""Provenance of results: versions, machine, cost. It holds no secret: no environment, no URI, no user name."""
 
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,19 +15,29 @@ LIBRARIES = ("torch", "numpy", "ase", "vesin", "spglib", "phonopy", "phono3py", 
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that numbers depend on; those that are not installed are left out."""
+    """Installed versions of the libraries on which numbers depend.
+
+    Returns
+    -------
+    dict[str, str]
+        Versions by name, without libraries that are not installed.
+    """
     versions = {}
     for name in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
 @cache
 def git_revision() -> str | None:
-    """Revision of the checkout that this package runs from, "-dirty" after local changes; None outside of one."""
+    """Revision of the checkout from which this package runs.
+
+    Returns
+    -------
+    str | None
+        40 hexadecimal digits, with "-dirty" after local changes; None outside of a checkout or without git.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -46,15 +57,20 @@ def build_provenance(
     Parameters
     ----------
     device
-        where force calls ran ("cpu", "cuda:0").
+        Device of the force calls, such as "cpu" or "cuda:0".
     threads
-        threads of a force call.
+        Threads of a force call.
     seconds
-        wall time of the step.
+        Wall time of the step.
     force_evaluations
-        structures evaluated for it.
+        Number of structures evaluated for the step.
     firework_id
-        of the FireWorks launch, if any.
+        Id of the firework; None without FireWorks.
+
+    Returns
+    -------
+    Provenance
+        These values, with versions and machine.
     """
     return Provenance(
         package_version=__version__,

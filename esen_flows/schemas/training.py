@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from esen_flows.schemas.documents import SCHEMA_VERSION, Array, Document
+from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import sha256_of
-from esen_flows.schemas.protocols import Frozen
 
 # Stands for the model that a training starts from where that is none: architecture and seed are in its protocol.
 RANDOM_WEIGHTS = sha256_of("random weights")

@@ -257,7 +257,7 @@ def _checked_folder(key: str, name: str, folder: Path | str | None) -> str:
     if folder is None:
         raise InputError(
             f"dataset {name!r} is too large for the database; write it into a folder that stays "
-            "(data.dataset.write_dataset), and store it with folder=..."
+            "(data.folders.write_dataset), and store it with folder=..."
         )
     found = open_dataset(Path(folder)).key
     if found != key:

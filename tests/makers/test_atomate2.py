@@ -22,7 +22,7 @@ from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.phonon import phonon
 from esen_flows.schemas.card import resolve_model
-from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol
 
 MESH = (8, 8, 8)  # even, so that phonopy's own mesh leaves Gamma out, where noise decides on the acoustic modes

@@ -13,7 +13,7 @@ from esen_flows.physics.lattice import anharmonic
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.progress import listening
-from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol, TransportProtocol
 from esen_flows.stopping import Stopped
 from esen_flows.store.jobflow_store import job_store

@@ -15,8 +15,8 @@ from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker
 from esen_flows.makers.relax import RelaxMaker
 from esen_flows.progress import listening
-from esen_flows.schemas.documents import ConductivityOutput, PhononOutput
 from esen_flows.schemas.keys import atoms_key
+from esen_flows.schemas.lattice_documents import ConductivityOutput, PhononOutput
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
     DisplacementProtocol,

@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from esen_flows.schemas.documents import (
-    ConductivityOutput,
-    Kind,
-    PhononOutput,
-    Provenance,
-    RelaxOutput,
-    ResultDocument,
-    StructureData,
-    TransportResult,
-)
+from esen_flows.schemas.documents import Kind, Provenance, RelaxOutput, ResultDocument, StructureData
+from esen_flows.schemas.lattice_documents import ConductivityOutput, PhononOutput, TransportResult
 
 MakeDocument = Callable[..., ResultDocument]
 

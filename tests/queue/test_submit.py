@@ -27,7 +27,8 @@ from esen_flows.errors import InputError, NotConvergedError, StoreError
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.relax import RelaxMaker
 from esen_flows.queue.submit import CATEGORIES, submit
-from esen_flows.schemas.documents import ConductivityOutput, Kind, ResultDocument
+from esen_flows.schemas.documents import Kind, ResultDocument
+from esen_flows.schemas.lattice_documents import ConductivityOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol
 from esen_flows.schemas.requests import with_parity
 from esen_flows.settings import Settings, get_settings

@@ -7,8 +7,9 @@ import pytest
 from ase.build import bulk
 from pydantic import ValidationError
 
-from esen_flows.schemas.documents import Failure, Instability, Provenance, ResultDocument, StructureData
+from esen_flows.schemas.documents import Failure, Provenance, ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
+from esen_flows.schemas.lattice_documents import Instability
 
 
 def test_structure_survives_to_the_last_bit() -> None:

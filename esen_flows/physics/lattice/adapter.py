@@ -59,7 +59,8 @@ from esen_flows.physics.lattice.datasets import (
     with_forces,
 )
 from esen_flows.physics.lattice.modes import atom_shares
-from esen_flows.schemas.documents import ForcesOutput, StructureData
+from esen_flows.schemas.documents import StructureData
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 
 PHONOPY_VERSION: str = phonopy.__version__

@@ -13,7 +13,7 @@ from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.adapter import ase_atoms, new_phono3py, solver_of, symmetric_mesh
 from esen_flows.physics.lattice.datasets import Nac, Transport, with_forces
-from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 
 CUMULATIVE_POINTS = 201

@@ -12,8 +12,9 @@ from esen_flows.errors import InputError
 from esen_flows.physics.lattice import adapter
 from esen_flows.physics.lattice.datasets import Nac
 from esen_flows.physics.symmetry import conventional_cell
-from esen_flows.schemas.documents import ForcesOutput
-from esen_flows.schemas.protocols import KEY_DECIMALS, BornCharges, ConductivityProtocol, PhononProtocol
+from esen_flows.schemas.born_charges import KEY_DECIMALS, BornCharges
+from esen_flows.schemas.lattice_documents import ForcesOutput
+from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol
 
 # phonopy warns from here on that charges break the symmetry; an order or orientation mixed up does so by far more.
 CHARGE_TOLERANCE_E = 0.1

@@ -10,7 +10,8 @@ from esen_flows.physics.lattice.anharmonic import Anharmonic, OnPoints
 from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import Nac, Transport
 from esen_flows.physics.lattice.stability import judge
-from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput, StructureData, TransportResult
+from esen_flows.schemas.documents import StructureData
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, TransportResult
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 from esen_flows.schemas.protocols import TransportProtocol
 

@@ -12,7 +12,8 @@ from esen_flows.physics.lattice.adapter import plan_displacements
 from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, Plans, first_order, zeros_beyond_cutoff
 from esen_flows.physics.lattice.linear_response import linear_forces
 from esen_flows.physics.symmetry import conventional_cell
-from esen_flows.schemas.documents import ForcesOutput, StructureData
+from esen_flows.schemas.documents import StructureData
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
 
 Progress = Callable[[int, int], None]

@@ -8,7 +8,7 @@ import numpy as np
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice import adapter
 from esen_flows.physics.lattice.datasets import Dataset, ForceSet, Nac, first_order, is_random, without_forces
-from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput
 
 
 def read_phono3py_forces(

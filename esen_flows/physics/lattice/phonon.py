@@ -11,7 +11,8 @@ from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import Bands, Densities, Nac, Thermal
 from esen_flows.physics.lattice.stability import Verdict, judge
-from esen_flows.schemas.documents import ForcesOutput, Instability, PhononOutput, StructureData
+from esen_flows.schemas.documents import StructureData
+from esen_flows.schemas.lattice_documents import ForcesOutput, Instability, PhononOutput
 from esen_flows.schemas.protocols import HarmonicProtocol
 
 

@@ -21,7 +21,8 @@ from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_sets import read_phonopy_forces
 from esen_flows.physics.lattice.phonon import band_path, phonon
 from esen_flows.physics.symmetry import conventional_cell
-from esen_flows.schemas.documents import ForcesOutput, StructureData
+from esen_flows.schemas.documents import StructureData
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import (
     BornCharges,
     ConductivityProtocol,

@@ -9,7 +9,7 @@ from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.lattice.anharmonic import Anharmonic
 from esen_flows.physics.lattice.datasets import entries, included
 from esen_flows.physics.lattice.displacements import displaced_forces, supercell_matrices
-from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol
 
 THIRD = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=(2, 2, 2), fc3_supercell=(1, 1, 1))

@@ -14,7 +14,7 @@ from esen_flows.errors import ImaginaryModesError, InputError
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_sets import read_phono3py_forces
-from esen_flows.schemas.documents import ConductivityOutput, ForcesOutput
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
 from esen_flows.schemas.lattice_versions import lattice_versions
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, TransportProtocol
 

@@ -12,7 +12,7 @@ from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_sets import read_phonopy_forces
 from esen_flows.physics.lattice.phonon import band_path, phonon
-from esen_flows.schemas.documents import ForcesOutput, PhononOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol
 
 NEAREST_ANGSTROM = 2 ** (1 / 6) * 3.40

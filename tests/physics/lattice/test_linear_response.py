@@ -20,7 +20,7 @@ from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.anharmonic import Anharmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.phonon import phonon
-from esen_flows.schemas.documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol
 
 ONE, TWICE = ((1, 0, 0), (0, 1, 0), (0, 0, 1)), ((2, 0, 0), (0, 2, 0), (0, 0, 2))
