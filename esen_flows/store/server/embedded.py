@@ -1,7 +1,7 @@
-"""The embedded default: a private mongod of this user, shared by all of their processes, reached by a socket alone.
+"""The embedded default: a private mongod of this user, shared by all processes of the user, reached only by a socket.
 
-A client holds `clients.lock` shared for as long as it may use the server; the keeper stops the server only while it
-holds that lock alone. So whoever has the lock either finds a server that stays, or starts one.
+A client holds `clients.lock` shared as long as it may use the server, and the keeper stops the server only while it
+holds that lock exclusively. A client with the lock therefore either finds a server that keeps running, or starts one.
 """
 
 import contextlib
@@ -28,36 +28,66 @@ from esen_flows.store.server.mongod import LICENCE_NOTICE, Mongod, find_mongod
 
 logger = logging.getLogger(__name__)
 
-# Longest first: an orphan to end, a recovery, and another client's attempt before ours.
+# Longest case: a leftover server has to be ended, the data recovered, and another client tries before this one.
 _PATIENCE_SECONDS = READY_SECONDS + 2 * STOP_SECONDS
 _ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """The private server of one data directory, as its clients see it."""
+    """The private server of one data directory, as its clients see it.
+
+    Attributes
+    ----------
+    layout
+        Paths of the server.
+    idle_seconds
+        Time without a client after which the server stops.
+    mongod
+        Binary to run; None: the first one that is found.
+    host
+        This machine.
+    search_path
+        Folders to search for mongod instead of PATH, separated by colons.
+    """
 
     layout: Layout
     idle_seconds: float = 600.0
     mongod: Path | None = None
     host: Host = field(default_factory=Host)
-    search_path: str | None = None  # instead of PATH
+    search_path: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "EmbeddedServer":
-        """The server that these settings mean."""
+        """The server of some settings.
+
+        Parameters
+        ----------
+        settings
+            Settings of this process.
+
+        Returns
+        -------
+        EmbeddedServer
+            The server, not started.
+        """
         return cls(Layout.of(settings.data_dir), settings.mongod_idle_seconds, settings.mongod)
 
     def connect(self) -> "Lease":
-        """A running server, started if need be, that stays until the lease is closed.
+        """Start the server unless it runs.
+
+        Returns
+        -------
+        Lease
+            The server keeps running until the lease is closed.
 
         Raises
         ------
         ServerUnavailableError
-            with the one reason and its remedy.
+            The server cannot be started; the message tells the reason and the remedy.
         """
         self._check_place()
-        lease = Lease(self, FileLock(self.layout.clients_lock))
+        lease = Lease(self)
         try:
             lease.ensure()
         except BaseException:
@@ -66,12 +96,22 @@ class EmbeddedServer:
         return lease
 
     def stop(self, force: bool = False) -> bool:
-        """Stop the server; False when none was running.
+        """Stop the server.
+
+        Parameters
+        ----------
+        force
+            Whether to stop it while processes use it.
+
+        Returns
+        -------
+        bool
+            Whether a server was running.
 
         Raises
         ------
         StoreError
-            processes use it and `force` was not given, or it does not stop.
+            Processes use the server and `force` is False, the server runs elsewhere, or it does not stop.
         """
         owner = Owner.read(self.layout)
         if owner is None or not owner.is_alive(self.host):
@@ -89,14 +129,25 @@ class EmbeddedServer:
         return True
 
     def status(self) -> dict[str, Any]:
-        """What is known about the server, without starting or changing anything."""
+        """What is known about the server; nothing is started or changed.
+
+        Returns
+        -------
+        dict
+            `running`, `data` and `log`. Once a server was started also `state`, `version`, `binary` and `message`.
+            While it runs also `socket`, `started`, `host`, `keeper_pid`, `mongod_pid` and `in_use`.
+        """
         owner = Owner.read(self.layout)
-        running = owner is not None and owner.is_running(self.host) and answers(Path(owner.socket))
-        facts: dict[str, Any] = {"running": running, "data": str(self.layout.data), "log": str(self.layout.server_log)}
-        if owner is not None:
-            state = owner.state if owner.is_alive(self.host) or owner.state in ("stopped", "failed") else "dead"
-            facts |= {"state": state, "version": owner.version, "binary": owner.binary, "message": owner.message}
-        if owner is not None and running:
+        facts: dict[str, Any] = {
+            "running": owner is not None and owner.is_running(self.host) and answers(Path(owner.socket)),
+            "data": str(self.layout.data),
+            "log": str(self.layout.server_log),
+        }
+        if owner is None:
+            return facts
+        state = owner.state if owner.is_alive(self.host) or owner.state in ("stopped", "failed") else "dead"
+        facts |= {"state": state, "version": owner.version, "binary": owner.binary, "message": owner.message}
+        if facts["running"]:
             facts |= {
                 "socket": owner.socket,
                 "started": owner.started,
@@ -108,14 +159,11 @@ class EmbeddedServer:
         return facts
 
     def _in_use(self) -> bool:
-        lock = FileLock(self.layout.clients_lock)
-        try:
+        with contextlib.closing(FileLock(self.layout.clients_lock)) as lock:
             return not lock.try_exclusive()
-        finally:
-            lock.close()
 
     def _check_place(self) -> None:
-        """Everything that makes a data directory unusable, before anything is made in it that matters."""
+        """Refuse an unusable data directory before any file of a server is made in it."""
         root = self.layout.root
         network = self.host.network_file_system(root)
         if network is not None:
@@ -134,8 +182,8 @@ class EmbeddedServer:
                 f"this one was renamed, remove {self.layout.owner}"
             )
 
-    def spawn(self, lock: FileLock, deadline: float) -> Owner | None:
-        """Start a keeper that takes over `lock`; None when it was killed before it could say anything."""
+    def _spawn(self, lock: FileLock, deadline: float) -> Owner | None:
+        """Start a keeper that takes over `lock`; None when the keeper was killed before it reported."""
         if self.host.lacks_avx():
             raise ServerUnavailableError(
                 "this processor has no AVX, without which mongod 5 and later cannot run; use a server on another "
@@ -146,23 +194,17 @@ class EmbeddedServer:
         check_socket_path(socket)
         self._name_licence(mongod)
         process = self._launch(mongod, socket, lock)
-        lock.close()  # the keeper has its own descriptor of it now
-        answer = _first_line(process, deadline)
+        lock.close()  # the keeper has inherited a descriptor of its own
+        report = _report_of(process, deadline)
         process.wait()
-        if answer is None:
+        if report is None:
             return None
-        if "error" in answer:
-            raise ServerUnavailableError(answer["error"])
+        if "error" in report:
+            raise ServerUnavailableError(report["error"])
         return Owner.read(self.layout)
 
-    def check_visible(self, owner: Owner) -> None:
-        """Refuse a server that runs beside us but whose socket is elsewhere.
-
-        Raises
-        ------
-        ServerUnavailableError
-            another container on this kernel has the data directory.
-        """
+    def _check_visible(self, owner: Owner) -> None:
+        """Refuse a server of another container on this kernel: its socket cannot be reached."""
         if not self.host.sees(owner.keeper):
             raise ServerUnavailableError(
                 f"{self.layout.root} is served from another container ({owner.keeper.host}), whose socket "
@@ -172,26 +214,25 @@ class EmbeddedServer:
     def _launch(self, mongod: Mongod, socket: Path, lock: FileLock) -> "subprocess.Popen[bytes]":
         package_parent = str(Path(__file__).resolve().parents[3])
         search = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-        descriptor = lock.descriptor
         with self.layout.keeper_log.open("ab") as log:
             return subprocess.Popen(
                 [
                     sys.executable, "-m", "esen_flows.store.server.keeper",
                     "--root", str(self.layout.root), "--socket", str(socket),
                     "--binary", str(mongod.binary), "--version", mongod.version,
-                    "--idle-seconds", str(self.idle_seconds), "--lock-descriptor", str(descriptor),
+                    "--idle-seconds", str(self.idle_seconds), "--lock-descriptor", str(lock.descriptor),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd="/",
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-                pass_fds=(descriptor,),
-                start_new_session=True,  # no Ctrl-C of the terminal reaches it
+                pass_fds=(lock.descriptor,),
+                start_new_session=True,  # Ctrl-C in the terminal does not reach the keeper
             )  # fmt: skip
 
     def _name_licence(self, mongod: Mongod) -> None:
-        """Say once, at the first start, whose server this is."""
+        """Tell the licence of the server once, at its first start."""
         notice = LICENCE_NOTICE.format(version=mongod.version, binary=mongod.binary)
         try:
             with (self.layout.root / "LICENCE-NOTICE.txt").open("x") as file:
@@ -202,25 +243,36 @@ class EmbeddedServer:
 
 
 class Lease:
-    """The right to a running server. While it is held, the keeper does not go idle."""
+    """The use of a running server by one client. The keeper does not stop the server while it is open.
 
-    def __init__(self, server: EmbeddedServer, clients: FileLock) -> None:
+    Parameters
+    ----------
+    server
+        Server to use.
+    """
+
+    def __init__(self, server: EmbeddedServer) -> None:
         self.server = server
-        self._clients = clients
+        self._clients = FileLock(server.layout.clients_lock)
         self.socket = ""
 
     @property
     def uri(self) -> str:
-        """For pymongo: the socket's path with its slashes escaped."""
+        """URI for pymongo: the path of the socket with escaped slashes."""
         return "mongodb://" + quote(self.socket, safe="")
 
     def ensure(self) -> str:
-        """Make sure that a server runs, also after keeper or server were killed; its socket.
+        """Wait until the server answers, and start it if necessary, for example after keeper or server were killed.
+
+        Returns
+        -------
+        str
+            Path of the socket.
 
         Raises
         ------
         ServerUnavailableError
-            it cannot be started.
+            The server cannot be started.
         """
         layout = self.server.layout
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -228,74 +280,100 @@ class Lease:
             raise ServerUnavailableError(f"the server is stopping and does not end; see {layout.keeper_log}")
         started = 0
         while time.monotonic() < deadline:
-            lock = FileLock(layout.keeper_lock)
-            try:
-                owner = None
+            with contextlib.closing(FileLock(layout.keeper_lock)) as lock:
                 if not lock.try_exclusive():
                     owner = Owner.read(layout)
                 elif started < _ATTEMPTS:
                     started += 1
-                    owner = self.server.spawn(lock, deadline)
+                    owner = self.server._spawn(lock, deadline)
                 else:
                     raise ServerUnavailableError(
-                        f"the server's keeper ended {started} times without a word; see {layout.keeper_log}"
+                        f"the server's keeper ended {started} times without a report; see {layout.keeper_log}"
                     )
-            finally:
-                lock.close()
             if owner is not None and owner.is_running(self.server.host):
                 if answers(Path(owner.socket)):
                     self.socket = owner.socket
                     return self.socket
-                self.server.check_visible(owner)
+                self.server._check_visible(owner)
             time.sleep(0.02)
         raise ServerUnavailableError(
             f"the server is not ready after {_PATIENCE_SECONDS:.0f} s; see {layout.keeper_log}"
         )
 
     def close(self) -> None:
-        """Give up the right; the keeper stops the server when it has been alone for long enough."""
+        """End the use; the keeper stops the server when nobody has used it for its idle time."""
         with contextlib.suppress(OSError):
             os.utime(self.server.layout.clients_lock)  # the time of the last use
         self._clients.close()
 
 
 def start(settings: Settings | None = None) -> dict[str, Any]:
-    """Start the private server, or find it running; its status.
+    """Start the private server unless it runs.
+
+    Parameters
+    ----------
+    settings
+        Settings; None: those of the environment.
+
+    Returns
+    -------
+    dict
+        Status of the server, as from `status`.
 
     Raises
     ------
     ServerUnavailableError
-        it cannot be started.
+        The server cannot be started.
     """
     server = EmbeddedServer.of(settings or get_settings())
-    lease = server.connect()
-    try:
+    with contextlib.closing(server.connect()):
         return server.status()
-    finally:
-        lease.close()
 
 
 def stop(settings: Settings | None = None, force: bool = False) -> bool:
-    """Stop the private server; False when none was running.
+    """Stop the private server.
+
+    Parameters
+    ----------
+    settings
+        Settings; None: those of the environment.
+    force
+        Whether to stop it while processes use it.
+
+    Returns
+    -------
+    bool
+        Whether a server was running.
 
     Raises
     ------
     StoreError
-        processes use it and `force` was not given.
+        Processes use the server and `force` is False, or it does not stop.
     """
     return EmbeddedServer.of(settings or get_settings()).stop(force)
 
 
 def status(settings: Settings | None = None) -> dict[str, Any]:
-    """What is known about the private server: `running`, `data`, `log`, and once started `version`, `socket`, pids."""
+    """What is known about the private server; nothing is started or changed.
+
+    Parameters
+    ----------
+    settings
+        Settings; None: those of the environment.
+
+    Returns
+    -------
+    dict
+        Facts as from `EmbeddedServer.status`.
+    """
     return EmbeddedServer.of(settings or get_settings()).status()
 
 
-def _first_line(process: "subprocess.Popen[bytes]", deadline: float) -> dict[str, str] | None:
-    """The keeper's one line of JSON; None when it ended without it."""
+def _report_of(process: "subprocess.Popen[bytes]", deadline: float) -> dict[str, str] | None:
+    """The keeper's report, one line of JSON; None when the keeper ended without one."""
     assert process.stdout is not None
     with process.stdout as pipe:
         if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise ServerUnavailableError(f"the server's keeper says nothing after {_PATIENCE_SECONDS:.0f} s")
+            raise ServerUnavailableError(f"the server's keeper has not reported after {_PATIENCE_SECONDS:.0f} s")
         line = pipe.readline()
     return json.loads(line) if line.endswith(b"\n") else None

@@ -1,9 +1,9 @@
-"""The keeper: a detached process that runs one mongod for one user and stops it when nobody needs it.
+"""The keeper: a detached process that runs one mongod for one user and stops it when no client needs it.
 
-Started by `esen_flows.store.server.embedded` as `python -m esen_flows.store.server.keeper`; only the standard library
-is imported here, so that it starts at once and stays small. It holds `keeper.lock` for all its life: the starter takes
-the lock and hands over the open descriptor, so that there is never a moment with two keepers or with a free lock in
-between.
+`esen_flows.store.server.embedded` starts it as `python -m esen_flows.store.server.keeper`. Only the standard library is
+imported here, so that the process starts at once and stays small. It holds `keeper.lock` as long as it lives: the
+client that starts it takes the lock and hands over the open descriptor, so that at no moment there are two keepers or
+the lock is free in between.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from esen_flows.errors import ServerUnavailableError
+from esen_flows.files import written_whole
 from esen_flows.store.host import Host
 from esen_flows.store.server.layout import Layout, Owner, make_private
 from esen_flows.store.server.locks import FileLock
@@ -31,19 +32,35 @@ from esen_flows.store.server.mongod import command_line, log_reason
 
 READY_SECONDS = 120.0  # recovery after a kill takes about a second; a big journal on a slow disk takes longer
 STOP_SECONDS = 30.0
-CRASHES_ALLOWED = 5  # within CRASH_WINDOW_SECONDS, then it is not worth another try
+CRASHES_ALLOWED = 5  # within CRASH_WINDOW_SECONDS; after more crashes another start would not help
 CRASH_WINDOW_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
-class _ToldToStopError(Exception):
+class _StopRequestedError(Exception):
     """A signal came while the server was starting."""
 
 
 @dataclass
 class Keeper:
-    """Starts, watches and stops the server."""
+    """Starts, watches and stops the server.
+
+    Attributes
+    ----------
+    layout
+        Paths of the server.
+    socket
+        Path of its socket.
+    binary
+        Path of mongod.
+    version
+        Version of mongod.
+    idle_seconds
+        Time without a client after which the server stops.
+    host
+        This machine.
+    """
 
     layout: Layout
     socket: Path
@@ -66,71 +83,35 @@ class Keeper:
         )
 
     def run(self, announce: Callable[[], None]) -> None:
-        """Serve until idle or told to stop; `announce` is called when the server first answers.
+        """Serve until the server is idle or a signal asks to stop.
+
+        Parameters
+        ----------
+        announce
+            Called when the server answers for the first time.
 
         Raises
         ------
         ServerUnavailableError
-            mongod does not start or keeps crashing.
+            Mongod does not start or keeps crashing.
         """
         crashes: list[float] = []
-        self.start()
+        self._start()
         announce()
         while True:
-            why = self.watch()
-            if why == "crashed":
+            event = self._watch()
+            if event == "crashed":
                 crashes = [t for t in crashes if time.monotonic() - t < CRASH_WINDOW_SECONDS] + [time.monotonic()]
                 if len(crashes) > CRASHES_ALLOWED:
                     raise ServerUnavailableError(f"mongod ended {len(crashes)} times: {log_reason(self.layout)}")
                 _log(f"mongod ended with status {self.server and self.server.returncode}; starting it again")
             self.stop()
-            if why == "done":
+            if event == "done":
                 return
-            self.start()
-
-    def start(self) -> None:
-        """Start mongod and wait until it answers."""
-        self._end_orphan()
-        if self.layout.data.exists() and not self.layout.initialised.exists():
-            # Killed before it ever answered: nobody can have stored anything, and mongod may choke on the remains.
-            shutil.rmtree(self.layout.data)
-        make_private(self.layout.data)
-        make_private(self.socket.parent)
-        self._write(state="starting", mongod=None)
-        if self.layout.server_log.exists():
-            self.layout.server_log.replace(self.layout.server_log.with_suffix(".log.1"))
-        self.server = subprocess.Popen(
-            command_line(self.binary, self.layout, self.socket),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with(os.getpid()),
-        )
-        with contextlib.suppress(ProcessLookupError):  # ended already: the next line tells why
-            self._write(mongod=self.host.process(self.server.pid))
-        self._await_answer(self.server)
-        if not self.layout.initialised.exists():
-            _write_durably(self.layout.initialised, self.version + "\n")
-        os.utime(self.layout.clients_lock)  # who asked for it may be gone, but shall find it
-        self._write(state="ready")
-
-    def watch(self) -> str:
-        """Sleep until something happens: "done" when idle or told to stop, "crashed", "unreachable"."""
-        assert self.server is not None
-        tick = min(1.0, self.idle_seconds / 4)
-        while True:
-            arrived = signal.sigtimedwait(_SIGNALS, tick)
-            if arrived is not None and arrived.si_signo != signal.SIGCHLD:
-                return "done"
-            if self.server.poll() is not None:
-                return "crashed"
-            if not self.socket.exists():  # a session's runtime folder goes with its last logout
-                return "unreachable"
-            if self._is_idle():
-                return "done"
+            self._start()
 
     def stop(self) -> None:
-        """Stop mongod: cleanly, or by force when it does not listen."""
+        """Stop mongod: by a signal, and by a kill when it does not react."""
         if self.server is not None:
             self._write(state="stopping")
             self.server.terminate()
@@ -146,20 +127,68 @@ class Keeper:
         self._write(state="stopped", mongod=None)
 
     def fail(self, message: str) -> None:
-        """Leave word of why there is no server."""
+        """Stop, and record why there is no server.
+
+        Parameters
+        ----------
+        message
+            Reason for the clients.
+        """
         self.stop()
         self._write(state="failed", message=message)
+
+    def _start(self) -> None:
+        """Start mongod and wait until it answers."""
+        self._end_orphan()
+        if self.layout.data.exists() and not self.layout.initialised.exists():
+            # Killed before it ever answered: no client can have stored anything, and mongod may fail on partial files.
+            shutil.rmtree(self.layout.data)
+        make_private(self.layout.data)
+        make_private(self.socket.parent)
+        self._write(state="starting", mongod=None)
+        if self.layout.server_log.exists():
+            self.layout.server_log.replace(self.layout.server_log.with_suffix(".log.1"))
+        self.server = subprocess.Popen(
+            command_line(self.binary, self.layout, self.socket),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_ending_with(os.getpid()),
+        )
+        with contextlib.suppress(ProcessLookupError):  # it has ended already: `_await_answer` tells why
+            self._write(mongod=self.host.process(self.server.pid))
+        self._await_answer(self.server)
+        if not self.layout.initialised.exists():
+            # Without the mark the next start removes the data, so a power failure must not undo it.
+            with written_whole(self.layout.initialised, durable=True) as temporary:
+                temporary.write_text(self.version + "\n")
+        os.utime(self.layout.clients_lock)  # idle time counts from here: the client that asked may be gone already
+        self._write(state="ready")
+
+    def _watch(self) -> str:
+        """Sleep until something happens: "done" when idle or asked to stop, "crashed", "unreachable"."""
+        assert self.server is not None
+        tick = min(1.0, self.idle_seconds / 4)
+        while True:
+            if _stop_requested(tick):
+                return "done"
+            if self.server.poll() is not None:
+                return "crashed"
+            if not self.socket.exists():  # the runtime folder of a session is removed with its last logout
+                return "unreachable"
+            if self._is_idle():
+                return "done"
 
     def _write(self, **changes: object) -> None:
         self.owner = replace(self.owner, **changes)  # type: ignore[arg-type]
         self.owner.write(self.layout)
 
     def _is_idle(self) -> bool:
-        """Whether nobody has been here for long enough; if so, the door stays locked until this process has ended."""
+        """Whether the idle time is over; if so, the lock that clients need stays taken until this process ends."""
         if not self.clients.try_exclusive():
             os.utime(self.layout.clients_lock)
             return False
-        # Parting clients touch the file, so those that came and went between two looks count too.
+        # Clients touch the file when they leave, so short visits between two looks count as use.
         if time.time() - self.layout.clients_lock.stat().st_mtime >= self.idle_seconds:
             return True
         self.clients.unlock()
@@ -177,19 +206,17 @@ class Keeper:
                 raise ServerUnavailableError(
                     f"mongod does not answer after {READY_SECONDS:.0f} s; see {self.layout.server_log}"
                 )
-            arrived = signal.sigtimedwait(_SIGNALS, 0.02)
-            if arrived is not None and arrived.si_signo != signal.SIGCHLD:
-                raise _ToldToStopError
+            if _stop_requested(0.02):
+                raise _StopRequestedError
 
     def _end_orphan(self) -> None:
-        """End the server of a keeper that was killed: it was told to die with it, this makes sure."""
+        """End the mongod of a killed keeper. It should have ended with its keeper; two would damage the data."""
         lock_file = self.layout.data / "mongod.lock"
         if not lock_file.exists():
             return
-        lock = FileLock(lock_file)
         last = Owner.read(self.layout)
         began = time.monotonic()
-        try:
+        with contextlib.closing(FileLock(lock_file)) as lock:
             while not lock.try_exclusive():
                 waited = time.monotonic() - began
                 if last is not None and last.mongod is not None and not self.host.is_dead(last.mongod):
@@ -200,12 +227,21 @@ class Keeper:
                         "open and is not ours; stop it"
                     )
                 time.sleep(0.1)
-        finally:
-            lock.close()
 
 
 def answers(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket."""
+    """Whether a process listens on a Unix socket.
+
+    Parameters
+    ----------
+    path
+        Path of the socket.
+
+    Returns
+    -------
+    bool
+        Whether a connection succeeds within a second.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -216,7 +252,13 @@ def answers(path: Path) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Detach, serve, and tell the starter on standard output how it went: one line of JSON."""
+    """Detach, serve, and report on standard output, in one line of JSON, whether the server answers.
+
+    Parameters
+    ----------
+    arguments
+        Command line; None: that of this process.
+    """
     parser = argparse.ArgumentParser(prog="python -m esen_flows.store.server.keeper", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the server's files")
     parser.add_argument("--socket", type=Path, required=True)
@@ -226,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lock-descriptor", type=int, required=True, help="open descriptor that holds keeper.lock")
     options = parser.parse_args(arguments)
     layout = Layout(options.root)
-    if os.fork():  # the starter waits for its child only; the grandchild is nobody's zombie
+    if os.fork():  # the client waits for this process alone; the orphaned child never becomes a zombie of the client
         os._exit(0)
     os.setsid()
     os.set_inheritable(options.lock_descriptor, False)
@@ -234,23 +276,29 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     keeper = Keeper(layout, options.socket, options.binary, options.version, options.idle_seconds, Host())
     try:
-        keeper.run(announce=lambda: _tell({"socket": str(options.socket)}))
-    except _ToldToStopError:
+        keeper.run(announce=lambda: _report({"socket": str(options.socket)}))
+    except _StopRequestedError:
         keeper.stop()
     except ServerUnavailableError as error:
         keeper.fail(str(error))
         _log(str(error))
-        _tell({"error": str(error)})
+        _report({"error": str(error)})
 
 
-def _die_with(keeper_pid: int) -> Callable[[], None]:
-    """What the child does before it becomes mongod: tie its life to ours, even if we are killed."""
+def _stop_requested(seconds: float) -> bool:
+    """Wait for a signal, at most this long; whether it asks to stop. SIGCHLD only ends the wait."""
+    arrived = signal.sigtimedwait(_SIGNALS, seconds)
+    return arrived is not None and arrived.si_signo != signal.SIGCHLD
+
+
+def _ending_with(keeper_pid: int) -> Callable[[], None]:
+    """A function for the child before it becomes mongod, so that mongod ends with its keeper, even after a kill."""
     libc = ctypes.CDLL(None, use_errno=True)  # loaded here: little is allowed between fork and exec
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != keeper_pid:  # killed before the line above
+        if os.getppid() != keeper_pid:  # the keeper was killed before the line above
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 64000)), hard))
@@ -258,26 +306,13 @@ def _die_with(keeper_pid: int) -> Callable[[], None]:
     return prepare
 
 
-def _write_durably(path: Path, text: str) -> None:
-    """Write a file that survives a power cut as certainly as the data beside it."""
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _tell(answer: dict[str, str]) -> None:
-    """One line to the starter, who may be gone; then standard output is closed for good."""
+def _report(outcome: dict[str, str]) -> None:
+    """Write one line to the client, which may be gone; then standard output is closed for good."""
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(answer).encode() + b"\n")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+        os.write(1, json.dumps(outcome).encode() + b"\n")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _log(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the private server keeps its files, and the record of who runs it."""
+"""The files of the private server, and the record of the processes that run it."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esen_flows.errors import ServerUnavailableError
+from esen_flows.files import written_whole
 from esen_flows.store.host import Host, ProcessId
 
 # sun_path holds 108 bytes with its terminator.
@@ -17,54 +18,85 @@ MAX_SOCKET_PATH_BYTES = 107
 ServerState = Literal["starting", "ready", "stopping", "failed", "stopped"]
 
 
+_ALIVE = ("starting", "ready", "stopping")
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one private server; everything follows from the data directory."""
+    """Paths of one private server.
+
+    Attributes
+    ----------
+    root
+        Folder of all files of the server except its socket.
+    """
 
     root: Path
 
     @classmethod
     def of(cls, data_dir: Path) -> "Layout":
-        """The layout below `settings.data_dir`; links are resolved, so that two names of it are one server."""
+        """The layout below a data directory; links are resolved, so that two names of a folder are one server.
+
+        Parameters
+        ----------
+        data_dir
+            `settings.data_dir`.
+
+        Returns
+        -------
+        Layout
+            Paths of the server.
+        """
         return cls(data_dir.expanduser().resolve() / "mongodb")
 
     @property
     def data(self) -> Path:
-        """What mongod calls its dbpath."""
+        """Data folder of mongod (its dbpath)."""
         return self.root / "data"
 
     @property
     def initialised(self) -> Path:
-        """Marks data that once answered; inside the data, so that a copied folder keeps it."""
+        """Mark of data from which a server has answered; inside the data, so that copies of the folder have it."""
         return self.data / "esen_flows.initialised"
 
     @property
     def keeper_lock(self) -> Path:
-        """Held exclusively by the keeper, or by who is about to start one."""
+        """Lock that the keeper holds exclusively, and before that the client that starts a keeper."""
         return self.root / "keeper.lock"
 
     @property
     def clients_lock(self) -> Path:
-        """Held shared by every client."""
+        """Lock that every client holds shared; the time of its last change is that of the last use."""
         return self.root / "clients.lock"
 
     @property
     def owner(self) -> Path:
-        """The owner record."""
+        """File of the owner record."""
         return self.root / "owner.json"
 
     @property
     def server_log(self) -> Path:
-        """mongod's own log."""
+        """Log of mongod."""
         return self.root / "mongod.log"
 
     @property
     def keeper_log(self) -> Path:
-        """What the keeper has to say."""
+        """Log of the keeper."""
         return self.root / "keeper.log"
 
     def runtime_dir(self, environ: Mapping[str, str] | None = None) -> Path:
-        """The folder for the socket: short, on a local file system, this user's alone."""
+        """The folder of the socket: a short path on a local file system, private to this user.
+
+        Parameters
+        ----------
+        environ
+            Environment variables; None: those of this process.
+
+        Returns
+        -------
+        Path
+            Folder in XDG_RUNTIME_DIR if that can be written to, else in /tmp.
+        """
         variables = os.environ if environ is None else environ
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
         session = variables.get("XDG_RUNTIME_DIR")
@@ -76,10 +108,15 @@ class Layout:
 def check_socket_path(socket: Path) -> None:
     """Refuse a path that does not fit into a socket address.
 
+    Parameters
+    ----------
+    socket
+        Path of a socket.
+
     Raises
     ------
     ServerUnavailableError
-        longer than 107 bytes.
+        The path is longer than 107 bytes.
     """
     length = len(os.fsencode(socket))
     if length > MAX_SOCKET_PATH_BYTES:
@@ -90,12 +127,19 @@ def check_socket_path(socket: Path) -> None:
 
 
 def make_private(directory: Path, *, parents: bool = False) -> None:
-    """Make a folder that only this user can enter, or check that an existing one is.
+    """Make a folder that only this user can enter, or restrict the access to an existing one.
+
+    Parameters
+    ----------
+    directory
+        Folder to make.
+    parents
+        Whether to make missing parents as well.
 
     Raises
     ------
     ServerUnavailableError
-        it belongs to somebody else, is a link or open to others, or cannot be made.
+        The folder belongs to another user, is a link or a file, or cannot be made.
     """
     try:
         directory.mkdir(mode=0o700, parents=parents, exist_ok=True)
@@ -116,7 +160,27 @@ def make_private(directory: Path, *, parents: bool = False) -> None:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who runs the server: enough to find it, to stop it, and to see that it is dead."""
+    """Record of the processes that run the server, by which clients find it, stop it and see that it is dead.
+
+    Attributes
+    ----------
+    state
+        State of the server.
+    keeper
+        Process of the keeper.
+    mongod
+        Process of mongod; None while there is none.
+    binary
+        Path of mongod.
+    version
+        Version of mongod.
+    socket
+        Path of the socket.
+    started
+        Start of the keeper (ISO 8601, UTC).
+    message
+        Reason of the state "failed".
+    """
 
     state: ServerState
     keeper: ProcessId
@@ -124,20 +188,36 @@ class Owner:
     binary: str
     version: str
     socket: str
-    started: str  # ISO 8601, UTC
-    message: str | None = None  # why it failed
+    started: str
+    message: str | None = None
 
     def write(self, layout: Layout) -> None:
-        """Replace the record in one step."""
+        """Replace the record of a server.
+
+        Parameters
+        ----------
+        layout
+            Paths of the server.
+        """
         fields = {**vars(self), "keeper": self.keeper.as_dict()}
         fields["mongod"] = None if self.mongod is None else self.mongod.as_dict()
-        temporary = layout.owner.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(fields, indent=1) + "\n")
-        temporary.replace(layout.owner)
+        with written_whole(layout.owner) as temporary:
+            temporary.write_text(json.dumps(fields, indent=1) + "\n")
 
     @classmethod
     def read(cls, layout: Layout) -> "Owner | None":
-        """The record, or None where there is none that can be read."""
+        """The record of a server.
+
+        Parameters
+        ----------
+        layout
+            Paths of the server.
+
+        Returns
+        -------
+        Owner or None
+            The record; None if there is none that can be read.
+        """
         try:
             fields: dict[str, Any] = json.loads(layout.owner.read_text())
             fields["keeper"] = ProcessId(**fields["keeper"])
@@ -147,18 +227,49 @@ class Owner:
             return None
 
     def is_running(self, host: Host) -> bool:
-        """Whether it serves: ready, and its keeper lives as far as one can see from here."""
+        """Whether the server is ready and its keeper lives, as far as can be seen from this machine.
+
+        Parameters
+        ----------
+        host
+            This machine.
+
+        Returns
+        -------
+        bool
+            Whether the server can be used.
+        """
         return self.state == "ready" and self.is_alive(host)
 
     def is_alive(self, host: Host) -> bool:
-        """Whether its keeper is at work: starting, serving or stopping."""
-        return self.state in ("starting", "ready", "stopping") and not host.is_dead(self.keeper)
+        """Whether the keeper is at work: starting, serving or stopping.
+
+        Parameters
+        ----------
+        host
+            This machine.
+
+        Returns
+        -------
+        bool
+            False if the keeper has certainly ended.
+        """
+        return self.state in _ALIVE and not host.is_dead(self.keeper)
 
     def is_foreign(self, host: Host) -> bool:
-        """Whether another machine left this record and did not say that it stopped.
+        """Whether another machine wrote this record and has not recorded that its server stopped.
 
-        On one kernel the file locks decide, even across containers; between reboots the host name does.
+        Parameters
+        ----------
+        host
+            This machine.
+
+        Returns
+        -------
+        bool
+            Whether the data may be in use elsewhere.
         """
+        # On one kernel the file locks decide, even across containers; after a reboot the host name decides.
         here = host.process()
         same_machine = self.keeper.boot_id == here.boot_id or self.keeper.host == here.host
-        return self.state in ("starting", "ready", "stopping") and not same_machine
+        return self.state in _ALIVE and not same_machine

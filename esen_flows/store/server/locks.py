@@ -1,4 +1,4 @@
-"""Advisory file locks that the kernel gives back when their holder dies, however it dies."""
+"""Advisory file locks, which the kernel releases when their holder dies for any reason."""
 
 import contextlib
 import fcntl
@@ -8,26 +8,52 @@ from pathlib import Path
 
 
 class FileLock:
-    """A lock on a file: shared by many or exclusive to one.
+    """A lock on a file: shared by many holders, or exclusive to one.
 
-    The lock belongs to the open file, so a descriptor handed to a child process hands over the lock.
+    The lock belongs to the open file: a child process that inherits the descriptor holds the lock as well.
+
+    Parameters
+    ----------
+    path
+        File of the lock; made if it is missing.
     """
 
-    def __init__(self, path: Path, descriptor: int | None = None) -> None:
-        self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self.descriptor = os.open(path, flags, 0o600) if descriptor is None else descriptor
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def try_exclusive(self) -> bool:
-        """Take the lock alone, at once or not at all."""
+        """Take the exclusive lock without waiting.
+
+        Returns
+        -------
+        bool
+            Whether the lock is held.
+        """
         return self._try(fcntl.LOCK_EX)
 
     def try_shared(self) -> bool:
-        """Take the lock together with others, at once or not at all."""
+        """Take the shared lock without waiting.
+
+        Returns
+        -------
+        bool
+            Whether the lock is held.
+        """
         return self._try(fcntl.LOCK_SH)
 
     def shared(self, timeout_seconds: float) -> bool:
-        """Take the lock together with others, waiting for an exclusive holder; False when the time is over."""
+        """Take the shared lock, waiting for the holder of an exclusive one.
+
+        Parameters
+        ----------
+        timeout_seconds
+            Longest time to wait.
+
+        Returns
+        -------
+        bool
+            Whether the lock is held.
+        """
         deadline = time.monotonic() + timeout_seconds
         while not self.try_shared():
             if time.monotonic() > deadline:
@@ -36,11 +62,11 @@ class FileLock:
         return True
 
     def unlock(self) -> None:
-        """Give the lock back and keep the file open."""
+        """Release the lock and keep the file open."""
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Close the file; the lock goes with its last open descriptor."""
+        """Close the file; the lock is released with the last open descriptor of this file."""
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             with contextlib.suppress(OSError):

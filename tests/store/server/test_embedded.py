@@ -244,10 +244,10 @@ def test_somebody_else_in_the_place_of_the_runtime_folder(server: EmbeddedServer
         runtime.unlink()
 
 
-def test_a_keeper_that_dies_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keeper_that_ends_without_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binary = tmp_path / "mongod"
     binary.write_text("#!/bin/sh\necho 'db version v6.0.5'\n")
     binary.chmod(0o755)
     monkeypatch.setattr(sys, "executable", "/bin/true")
-    with pytest.raises(ServerUnavailableError, match=r"ended 3 times without a word; see .*keeper\.log"):
+    with pytest.raises(ServerUnavailableError, match=r"ended 3 times without a report; see .*keeper\.log"):
         EmbeddedServer(Layout.of(tmp_path / "home"), mongod=binary).connect()
