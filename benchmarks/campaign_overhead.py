@@ -28,7 +28,7 @@ from ase.io import write
 
 from esen_flows.forcefield import load
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.third_party.packages import emt
+from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.schemas.provenance import library_versions
 
 RESULT = Path(__file__).parent / "results" / "campaign_overhead.json"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from esen_flows.version import __version__
 
-
 __all__ = ["__version__", "load_force_field", "submit"]
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from esen_flows.settings import Settings, get_settings
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from esen_flows.forcefield.third_party.packages import AseForceField
+    from esen_flows.forcefield.third_party.any_ase import AseForceField
     from esen_flows.store.results import Store
 
 # Before any test imports numpy or torch: on a busy machine spinning threads make the suite many times slower.
@@ -153,7 +153,7 @@ def copper(tmp_path: Path, named_store: "Store", monkeypatch: pytest.MonkeyPatch
 
     from esen_flows.forcefield import load
     from esen_flows.forcefield.contract import Declaration
-    from esen_flows.forcefield.third_party.packages import AseForceField
+    from esen_flows.forcefield.third_party.any_ase import AseForceField
 
     declaration = Declaration(
         conservative=True, equivariance="O3", differentiable=False, elements=frozenset({29}), dtype="float64"

@@ -11,7 +11,7 @@ from esen_flows.schemas.protocol_fields import parse_value
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
-    from esen_flows.schemas.card import ModelCard
+    from esen_flows.schemas.model_card import ModelCard
     from esen_flows.training.config import TrainingConfig
     from esen_flows.training.recipe import Stage
 

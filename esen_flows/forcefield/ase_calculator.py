@@ -1,4 +1,4 @@
-"""Any force field as an ASE calculator, for ASE itself, for atomate2 and for everything else that speaks ASE."""
+"""Any force field as an ASE calculator, for ASE, atomate2 and other programs that take such calculators."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,25 +18,37 @@ _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 class ForceFieldCalculator(Calculator):
     """ASE calculator of a force field: energy and free energy (eV), forces (eV/Angstrom), stress (eV/Angstrom^3).
 
-    The stress is in Voigt order with ASE's sign. With plain keyword arguments it can be built from a job's JSON, for
-    example by atomate2: `calculator_meta="esen_flows.forcefield.ase_calculator.ForceFieldCalculator"`,
+    The stress is in Voigt order with ASE's sign. The keyword arguments other than `force_field` are plain values, which
+    the JSON of a job can hold, for example for atomate2:
+    `calculator_meta="esen_flows.forcefield.ase_calculator.ForceFieldCalculator"`,
     `calculator_kwargs={"model": "esen_silicon"}`.
 
     Parameters
     ----------
     force_field
-        what to present; not together with `model`.
+        Force field to present; not together with `model`.
     model
-        a model card or path, loaded by `load_force_field` at the first calculation.
-    device, dtype
-        of the loaded model; ignored with `force_field`.
+        Name of a model card, or path of a checkpoint; loaded by `load_force_field` at the first calculation.
+    device
+        torch device of the loaded model; has no effect with `force_field`.
+    dtype
+        Precision of the loaded model; has no effect with `force_field`.
     kwargs
-        of `ase.calculators.calculator.Calculator`.
+        Arguments of `ase.calculators.calculator.Calculator`.
 
     Raises
     ------
     ModelError
-        neither or both of `force_field` and `model`; when loading: whatever `load_force_field` refuses.
+        Neither or both of `force_field` and `model` are given.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
+    >>> copper = bulk("Cu", a=3.6)
+    >>> copper.calc = ForceFieldCalculator(model="emt")
+    >>> print(f"{copper.get_potential_energy():.4f} eV")
+    -0.0070 eV
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
@@ -62,11 +74,11 @@ class ForceFieldCalculator(Calculator):
 
     @property
     def force_field(self) -> ForceField:
-        """The force field behind this calculator, loaded when first asked for."""
+        """Force field behind this calculator, loaded at the first use."""
         if self._force_field is None:
             from esen_flows.forcefield.load import load_force_field
 
-            assert self._model is not None  # the constructor saw to it
+            assert self._model is not None  # checked by __init__
             self._force_field = load_force_field(self._model, device=self._device, dtype=self._dtype)
         return self._force_field
 
@@ -76,14 +88,23 @@ class ForceFieldCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Evaluate once and keep everything that the force field says.
+        """Evaluate the structure once and keep all results, whichever properties are asked for.
+
+        Parameters
+        ----------
+        atoms
+            Structure; None: the last one.
+        properties
+            Names of properties that the results have to hold.
+        system_changes
+            Names of the changes since the last calculation.
 
         Raises
         ------
         PropertyNotImplementedError
-            stress of a cell without volume, or per-atom energies that the model has not.
+            The cell has no volume, so that there is no stress, or the force field has no energies of atoms.
         StructureError, UnknownElementError, EvaluationError
-            from the force field.
+            The force field cannot evaluate the structure.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         result = self.force_field.evaluate([self.atoms])[0]

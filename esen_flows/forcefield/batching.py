@@ -1,4 +1,4 @@
-"""Many structures through one network: which go together, and what happens when they do not fit into memory."""
+"""Batches of many structures: which go together, and what happens when a batch does not fit into memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,49 +11,70 @@ from esen_flows.errors import InsufficientMemoryError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Below so many edges nothing is gained by fewer: parameters and what does not depend on the chunk fill the memory.
+# Smaller chunks save nothing: parameters and data that do not depend on the chunk fill the memory then.
 MINIMUM_EDGES = 64
-# How PyTorch says that memory ran out where it does not raise a type of its own.
-_WORDS = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+# Words of the plain RuntimeErrors by which PyTorch reports that memory ran out.
+_OUT_OF_MEMORY_WORDS = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def packed(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices in groups of at most `capacity` (what is larger goes alone): few groups, each as full as may be.
+    """Distribute items over few groups, each as full as possible.
 
-    All that fits together stays in its order; otherwise first-fit decreasing, at most 11/9 of the fewest groups (Dosa,
-    ESCAPE 2007).
+    Items that all fit into one group keep their order. Otherwise the method is first-fit decreasing, which needs at
+    most 11/9 of the smallest number of groups (Dosa, ESCAPE 2007).
+
+    Parameters
+    ----------
+    sizes
+        Sizes of the items.
+    capacity
+        Largest sum of sizes in a group; an item that is larger is a group of its own.
+
+    Returns
+    -------
+    list[list[int]]
+        Indices of the items of each group.
     """
     if sum(sizes) <= capacity:
         return [list(range(len(sizes)))] if len(sizes) else []
     groups: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        size = sizes[index]
-        place = next((k for k, left in enumerate(room) if size <= left), None)
-        if place is None:
-            groups.append([index])
-            room.append(capacity - size)
-        else:
-            groups[place].append(index)
-            room[place] -= size
+        place = next((k for k, left in enumerate(free) if sizes[index] <= left), len(groups))
+        if place == len(groups):
+            groups.append([])
+            free.append(capacity)
+        groups[place].append(index)
+        free[place] -= sizes[index]
     return groups
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a GPU or on the CPU."""
+    """Whether an error means that memory ran out, on a GPU or on the CPU.
+
+    Parameters
+    ----------
+    error
+        Error that PyTorch or Python raised.
+
+    Returns
+    -------
+    bool
+        True if less at a time may succeed.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)
 
 
 @dataclass
 class EdgeBudget:
-    """How many edges are computed together: lowered, and never raised again, when memory runs out.
+    """Number of edges that are computed together; it is lowered when memory runs out, and never raised again.
 
     Attributes
     ----------
     max_edges
-        of a batch, and of a chunk of a structure that is larger.
+        Largest number of edges of a batch, and of a chunk of a structure that is larger.
     """
 
     max_edges: int
@@ -61,20 +82,27 @@ class EdgeBudget:
     def run(
         self, compute: Callable[[list[Item]], list[Result]], items: Sequence[Item], edges: Sequence[int]
     ) -> list[Result]:
-        """One result per item, in order, from `compute` on groups of them.
+        """Compute a result for each item, in groups.
 
         Parameters
         ----------
         compute
-            items -> one result each; may run out of memory, and is then asked for smaller groups. It is to cut
-            an item of more than `max_edges` into chunks itself.
+            Function of a list of items that gives a result for each. Where it runs out of memory, it is called again
+            with smaller groups. An item of more than `max_edges` it has to cut into chunks itself.
+        items
+            Items to compute.
         edges
-            of each item.
+            Number of edges of each item.
+
+        Returns
+        -------
+        list[Result]
+            Results in the order of the items.
 
         Raises
         ------
         InsufficientMemoryError
-            not even the smallest chunks fit; the budget is then what it was before.
+            The smallest chunks do not fit; the budget is then the one before the call.
         """
         before = self.max_edges
         results: dict[int, Result] = {}
@@ -105,7 +133,7 @@ def _unless_out_of_memory(compute: Callable[[list[Item]], list[Result]], items: 
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    # Only here, with the error and the tensors that its traceback held gone, can their memory be handed back.
+    # The error is gone here, and with it its traceback, which held tensors: only now can their memory be given back.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None

@@ -1,8 +1,7 @@
-"""Native checkpoints: safetensors with a JSON header; nothing in them is ever executed."""
+"""Native checkpoints: safetensors files with a JSON header; nothing in them is executed."""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from esen_flows.errors import ModelError
+from esen_flows.files import written_whole
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
 from esen_flows.schemas.checkpoint_header import FORMAT_VERSION, METADATA_NAME, read_header
@@ -23,22 +23,24 @@ from esen_flows.schemas.keys import canonical_json
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network and what turns its units into eV.
+    """A network, and the numbers that turn its units into eV.
 
     Attributes
     ----------
     network
-        the weights, float32 as trained.
+        Network, in float32 as trained.
     scale_ev
-        one factor for energy, forces and stress: anything else would break forces = -dE/dx.
+        Factor of energy, forces and stress. It is one factor because others would break forces = -dE/dx.
     references_ev
-        energy of each element to add per atom, by atomic number.
+        Energy of each element, added for each atom, by atomic number.
     elements
-        atomic numbers seen in training.
+        Atomic numbers seen in training.
     training
-        what ran (flat, JSON-able); not part of the key.
+        Record of the training (flat, JSON-able); not part of the key.
     model_key
-        sha256, filled by `save` and `load`.
+        sha256 of the checkpoint; filled by `load`.
+    energy_offset_ev
+        Energy added once to each structure: the mean that some published normalisers subtract.
     """
 
     network: ESEN
@@ -47,11 +49,24 @@ class Checkpoint:
     elements: tuple[int, ...]
     training: dict[str, Any] = field(default_factory=dict)
     model_key: str = ""
-    energy_offset_ev: float = 0.0  # added once to each structure: the mean that some published normalisers take off
+    energy_offset_ev: float = 0.0
 
 
 def model_key(tensors: Mapping[str, Tensor], identity: Mapping[str, Any]) -> str:
-    """sha256 over the tensors (name, dtype, shape, bytes) and the architecture, scale, references and elements."""
+    """Model key: sha256 over tensors (name, dtype, shape, bytes) and everything else that defines the force field.
+
+    Parameters
+    ----------
+    tensors
+        Weights by name.
+    identity
+        Architecture, scale, references and elements, as JSON-able values.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256(canonical_json(dict(identity)).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name].detach().cpu().numpy())
@@ -72,12 +87,24 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> str:
-    """Write a checkpoint atomically and return its model key.
+    """Write a checkpoint, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write, ending in .safetensors.
+    checkpoint
+        Checkpoint to write.
+
+    Returns
+    -------
+    str
+        Model key of the checkpoint.
 
     Raises
     ------
     ModelError
-        the file cannot be written; nothing is left of it.
+        The file cannot be written.
     """
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.state_dict().items()}
@@ -94,24 +121,31 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
         "training": checkpoint.training,
         "model_key": key,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={METADATA_NAME: json.dumps(header, sort_keys=True)})
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, metadata={METADATA_NAME: json.dumps(header, sort_keys=True)})
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return key
 
 
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint and check it against its own key.
 
+    Parameters
+    ----------
+    path
+        File that `save` wrote.
+
+    Returns
+    -------
+    Checkpoint
+        Network, scale and reference energies, with their model key.
+
     Raises
     ------
     ModelError
-        missing, truncated, corrupted, wrong shapes, NaN weights, or tensors that do not match the key.
+        The file is missing, truncated or corrupted, has wrong shapes or NaN weights, or does not match its key.
     """
     header = read_header(path)
     try:

@@ -1,6 +1,6 @@
-"""The one contract: structures in, energies, forces and stresses out, and what a force field declares of itself.
+"""The contract of force fields: structures in, energies, forces and stresses out, and declared properties.
 
-Only numpy and ASE are needed here. `testing.check_force_field` tests what is declared.
+Only numpy and ASE are needed here. `testing.check_force_field` checks the declared properties of a force field.
 """
 
 from abc import ABC, abstractmethod
@@ -11,27 +11,29 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 
-from esen_flows.errors import NotConservativeError, NotDifferentiableError
+from esen_flows.errors import NotDifferentiableError
+from esen_flows.schemas import declarations
+from esen_flows.schemas.declarations import Equivariance
 
-Equivariance = Literal["O3", "SO3", "approximate"]
-# Of a Hessian: what is common to all products of one call is a few per cent of so many (three a row).
+# Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
+# (three products a row).
 ROWS_PER_CALL = 32
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a force field says of one structure, as numpy float64.
+    """Result of a force field for one structure, as numpy float64.
 
     Attributes
     ----------
     energy
-        total energy in eV.
+        Total energy in eV.
     forces
         (n, 3) in eV/Angstrom.
     stress
-        (3, 3) in eV/Angstrom^3, ASE's sign (dE/dstrain / volume); NaN where the cell has no volume.
+        (3, 3) in eV/Angstrom^3, with ASE's sign (dE/dstrain / volume); NaN where the cell has no volume.
     energies
-        (n,) per-atom energies in eV, or None.
+        (n,) energies of the atoms in eV, or None.
     """
 
     energy: float
@@ -42,33 +44,54 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a force field claims, and the test suite checks."""
+    """Properties that a force field declares and `testing.check_force_field` checks.
 
-    conservative: bool  # forces = -dE/dx and stress = strain derivative
-    equivariance: Equivariance  # O3: mirror images too; SO3: proper rotations only
-    differentiable: bool  # gives `hessian_vector_products`: exact second derivatives of the energy
-    elements: frozenset[int] | None  # atomic numbers seen in training; None: all that it accepts
+    Attributes
+    ----------
+    conservative
+        Whether forces are -dE/dx and the stress is the strain derivative of the energy.
+    equivariance
+        "O3": exact under rotations and mirror images; "SO3": under rotations only; "approximate": under neither.
+    differentiable
+        Whether `hessian_vector_products` gives exact second derivatives of the energy.
+    elements
+        Atomic numbers seen in training; None: any.
+    dtype
+        Precision of the arithmetic.
+    outputs
+        Names of the results that are given.
+    cutoff_angstrom
+        Cutoff of one interaction layer; None where there is no such length.
+    smooth
+        Whether the energy has no jumps by construction. A limit of neighbours, messages without an envelope and s2
+        activations on edges make jumps.
+    """
+
+    conservative: bool
+    equivariance: Equivariance
+    differentiable: bool
+    elements: frozenset[int] | None
     dtype: Literal["float32", "float64"]
     outputs: tuple[str, ...] = ("energy", "forces", "stress")
-    cutoff_angstrom: float | None = None  # of one interaction layer, where that has a meaning
-    smooth: bool = True  # no jump of the energy by construction (neighbour limit, no envelope, s2 on edges)
+    cutoff_angstrom: float | None = None
+    smooth: bool = True
 
 
 class ForceField(ABC):
-    """A force field: `evaluate` plus a declaration, a key and a label.
+    """A force field: `evaluate`, with a declaration, a key and a label.
 
     Attributes
     ----------
     key
-        model key, sha256 of the numbers that make it (tensors, architecture, normaliser, references), or of package,
-        version and arguments for a third-party one.
+        Model key: sha256 of the numbers that define the force field (tensors, architecture, normaliser, references),
+        or of package, version and arguments of a third-party one.
     label
-        a name for people; never used to find anything.
+        Name for people; never used to find anything.
     declaration
-        what it claims.
+        Declared properties.
     force_evaluations
-        structures evaluated so far by this object (a counter for provenance and tests); one product
-        with the Hessian counts as one structure.
+        Number of structures that this object evaluated, for provenance and tests. One product with the Hessian counts
+        as one structure.
     """
 
     key: str
@@ -78,14 +101,34 @@ class ForceField(ABC):
 
     @abstractmethod
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """Energies (eV), forces (eV/Angstrom) and stresses (eV/Angstrom^3), one Evaluation per structure, in order.
+        """Energies, forces and stresses of structures, in their order.
+
+        Parameters
+        ----------
+        structures
+            Structures of any number and size.
+
+        Returns
+        -------
+        list[Evaluation]
+            One result per structure.
 
         Raises
         ------
         StructureError, UnknownElementError
-            before anything is computed, naming the structure.
+            A structure cannot be evaluated; nothing was computed, and the message names the structure.
         EvaluationError
-            a result is NaN or infinite.
+            A result is NaN or infinite.
+
+        Examples
+        --------
+        >>> from ase.build import bulk
+        >>> from esen_flows import load_force_field
+        >>> (result,) = load_force_field("emt").evaluate([bulk("Cu", cubic=True)])
+        >>> result.forces.shape, result.stress.shape
+        ((4, 3), (3, 3))
+        >>> print(f"{result.energy / 4:.4f} eV per atom")
+        -0.0057 eV per atom
         """
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
@@ -94,7 +137,7 @@ class ForceField(ABC):
         Parameters
         ----------
         atoms
-            one structure.
+            One structure.
         vectors
             (k, n, 3) directions, of any length.
 
@@ -106,9 +149,11 @@ class ForceField(ABC):
         Raises
         ------
         NotDifferentiableError
-            the force field has no exact second derivatives (see its declaration).
-        StructureError, UnknownElementError, EvaluationError
-            as `evaluate`.
+            The force field declares no exact second derivatives.
+        StructureError, UnknownElementError
+            The structure cannot be evaluated.
+        EvaluationError
+            A result is NaN or infinite.
         """
         raise NotDifferentiableError(
             f"{self.label!r} has no exact second derivatives; differentiate its forces by finite displacements "
@@ -118,13 +163,15 @@ class ForceField(ABC):
     def hessian(self, atoms: Atoms, rows: Sequence[int] | None = None) -> np.ndarray:
         """Second derivatives d2E / dx_ia dx_jb of the energy, by atoms.
 
-        With `rows` the first index runs over these atoms alone. With phonopy's `primitive.p2s_map` and its supercell
-        these are compact force constants in phonopy's layout.
+        With `rows` the first index runs over these atoms only. With phonopy's `primitive.p2s_map` and its supercell
+        the result is compact force constants in phonopy's layout.
 
         Parameters
         ----------
+        atoms
+            One structure.
         rows
-            atom indices; default: all.
+            Indices of atoms; default: all.
 
         Returns
         -------
@@ -134,8 +181,12 @@ class ForceField(ABC):
 
         Raises
         ------
-        NotDifferentiableError, StructureError, UnknownElementError, EvaluationError
-            see `hessian_vector_products`.
+        NotDifferentiableError
+            The force field declares no exact second derivatives.
+        StructureError, UnknownElementError
+            The structure cannot be evaluated.
+        EvaluationError
+            A result is NaN or infinite.
         """
         chosen, n = list(range(len(atoms)) if rows is None else rows), len(atoms)
         result = np.zeros((len(chosen), n, 3, 3))
@@ -150,30 +201,36 @@ class ForceField(ABC):
 
 
 def require_conservative(force_field: ForceField, purpose: str) -> None:
-    """Refuse a force field whose forces are not the gradient of its energy.
+    """Refuse a force field whose forces are not declared to be the gradient of its energy.
+
+    Parameters
+    ----------
+    force_field
+        Force field to check.
+    purpose
+        Property or step that needs such forces, for the message.
 
     Raises
     ------
     NotConservativeError
-        naming the force field and the purpose.
+        The force field does not declare conservative forces.
     """
-    if not force_field.declaration.conservative:
-        raise NotConservativeError(
-            f"{purpose} needs forces that are the gradient of an energy, but {force_field.label!r} does not declare "
-            "conservative forces; use a conservative (fine-tuned) force field"
-        )
+    declarations.require_conservative(force_field.declaration.conservative, force_field.label, purpose)
 
 
 def require_differentiable(force_field: ForceField, purpose: str) -> None:
-    """Refuse a force field without exact second derivatives.
+    """Refuse a force field without exact second derivatives of the energy.
+
+    Parameters
+    ----------
+    force_field
+        Force field to check.
+    purpose
+        Property or step that needs them, for the message.
 
     Raises
     ------
     NotDifferentiableError
-        naming the force field and the purpose.
+        The force field does not declare exact second derivatives.
     """
-    if not force_field.declaration.differentiable:
-        raise NotDifferentiableError(
-            f"{purpose} needs exact second derivatives of the energy, which {force_field.label!r} does not have; use "
-            "force_constants=finite_displacement"
-        )
+    declarations.require_differentiable(force_field.declaration.differentiable, force_field.label, purpose)

@@ -1,12 +1,13 @@
 """CUDA graphs for calls whose shapes recur, as in molecular dynamics: hundreds of kernels are launched as one.
 
-The number of edges changes from step to step, so it is filled up to one of few sizes by edges longer than the cutoff,
-whose messages the envelope makes exactly zero.
+The number of edges changes from step to step. Batches are therefore padded to one of few numbers of edges, with edges
+longer than the cutoff, whose messages the envelope makes exactly zero.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,75 +18,108 @@ from esen_flows.network.derivatives import EnergyForcesStress
 KEPT = 4  # graphs; each holds the memory of a call
 WARM_UP_CALLS = 3
 Compute = Callable[[GraphBatch], EnergyForcesStress]
-Repeat = Callable[[], None]
+Replay = Callable[[], None]
 Shape = tuple[int, int, int]  # atoms, edges, systems
 
 
 @dataclass(frozen=True)
-class _Recording:
-    batch: GraphBatch  # what the recorded call reads; overwritten before each repetition
-    result: EnergyForcesStress  # what it writes
-    repeat: Repeat
+class _CapturedCall:
+    batch: GraphBatch  # input of the captured call; overwritten before each replay
+    result: EnergyForcesStress  # output of the captured call
+    replay: Replay
 
 
 class CudaGraphRunner:
-    """Computes batches; of shapes that have come before, by repeating a recorded call.
+    """Energies, forces and stresses of batches, by CUDA graphs for shapes that recur.
 
     Parameters
     ----------
     compute
-        what is recorded; it may not wait for the GPU.
+        Function of a batch that is captured; it may not wait for the GPU.
     cutoff_angstrom
-        of the network, which must have an envelope.
-    record
-        runs a call once and returns how to repeat it, and its result; default: a CUDA graph.
+        Cutoff of the network, which must have an envelope.
+    capture
+        Function that runs a call once and gives its replay and its result; default: by a CUDA graph.
     """
 
     def __init__(
         self,
         compute: Compute,
         cutoff_angstrom: float,
-        record: Callable[[Callable[[], EnergyForcesStress]], tuple[Repeat, EnergyForcesStress]] | None = None,
+        capture: Callable[[Callable[[], EnergyForcesStress]], tuple[Replay, EnergyForcesStress]] | None = None,
     ) -> None:
         self._compute, self._cutoff = compute, cutoff_angstrom
-        self._record = record or _cuda_graph
-        self._recordings: OrderedDict[Shape, _Recording] = OrderedDict()
+        self._capture = capture or _cuda_graph
+        self._captured: OrderedDict[Shape, _CapturedCall] = OrderedDict()
         self._last: Shape | None = None
 
     def __call__(self, batch: GraphBatch) -> EnergyForcesStress:
-        """Energies, forces and stresses of a batch; a shape is recorded when it comes twice in a row."""
+        """Energies, forces and stresses of a batch; a shape is captured when it comes twice in a row.
+
+        Parameters
+        ----------
+        batch
+            Graphs to compute.
+
+        Returns
+        -------
+        EnergyForcesStress
+            Results, in tensors that the next call of the same shape overwrites.
+        """
         size = padded_size(batch.n_edges)
         shape = (batch.numbers.shape[0], size, batch.n_systems)
         recurs, self._last = shape == self._last, shape
-        known = self._recordings.get(shape)
-        if known is None and not recurs:
+        call = self._captured.get(shape)
+        if call is None and not recurs:
             return self._compute(batch)
         batch = padded(batch, size, self._cutoff)
-        if known is None:
-            known = self._recorded(batch)
-            self._recordings[shape] = known
-            if len(self._recordings) > KEPT:
-                self._recordings.popitem(last=False)
-        self._recordings.move_to_end(shape)
-        for mine, theirs in zip(_tensors(known.batch), _tensors(batch), strict=True):
-            mine.copy_(theirs)
-        known.repeat()
-        return known.result
-
-    def _recorded(self, batch: GraphBatch) -> _Recording:
-        own = replace(batch, **{f.name: getattr(batch, f.name).clone() for f in fields(batch) if f.name != "n_systems"})
-        repeat, result = self._record(lambda: self._compute(own))
-        return _Recording(own, result, repeat)
+        if call is None:
+            own = replace(batch, **{name: value.clone() for name, value in _tensors(batch).items()})
+            replay, result = self._capture(lambda: self._compute(own))
+            call = self._captured[shape] = _CapturedCall(own, result, replay)
+            if len(self._captured) > KEPT:
+                self._captured.popitem(last=False)
+        self._captured.move_to_end(shape)
+        for name, value in _tensors(batch).items():
+            getattr(call.batch, name).copy_(value)
+        call.replay()
+        return call.result
 
 
 def padded_size(n_edges: int) -> int:
-    """The next of few sizes: at most an eighth more."""
+    """Number of edges to which a batch is padded: the next of few numbers, at most an eighth more.
+
+    Parameters
+    ----------
+    n_edges
+        Edges of the batch.
+
+    Returns
+    -------
+    int
+        Edges of the padded batch.
+    """
     step = max(256, 1 << max(0, n_edges.bit_length() - 4))
     return -(-n_edges // step) * step
 
 
 def padded(batch: GraphBatch, size: int, cutoff_angstrom: float) -> GraphBatch:
-    """The batch with edges added from the last atom to itself that are longer than the cutoff."""
+    """Add edges from the last atom to itself that are longer than the cutoff.
+
+    Parameters
+    ----------
+    batch
+        Graphs; they are not changed.
+    size
+        Number of edges of the result.
+    cutoff_angstrom
+        Cutoff of the network.
+
+    Returns
+    -------
+    GraphBatch
+        Padded copy.
+    """
     missing = size - batch.n_edges
     last = batch.numbers.shape[0] - 1
 
@@ -103,12 +137,12 @@ def padded(batch: GraphBatch, size: int, cutoff_angstrom: float) -> GraphBatch:
     )
 
 
-def _tensors(batch: GraphBatch) -> list[Tensor]:
-    return [getattr(batch, f.name) for f in fields(batch) if f.name != "n_systems"]
+def _tensors(batch: GraphBatch) -> dict[str, Any]:
+    return {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "n_systems"}
 
 
-def _cuda_graph(call: Callable[[], EnergyForcesStress]) -> tuple[Repeat, EnergyForcesStress]:
-    # As PyTorch asks for: some calls on a stream of their own before the recorded one.
+def _cuda_graph(call: Callable[[], EnergyForcesStress]) -> tuple[Replay, EnergyForcesStress]:
+    # PyTorch requires some calls on another stream before the one that is captured.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""An eSEN behind the contract."""
+"""eSEN networks behind the contract of force fields."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -21,22 +21,37 @@ from esen_flows.forcefield.precision import compiled, tensor_float_32
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 
-# Graphs are made for so many edges at a time (40 bytes each), or for a few full batches.
+# Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
 EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
 ATOMS_AT_ONCE = 2_000
 
 
 class EsenForceField(ForceField):
-    """Energies, forces and stresses of an eSEN, in batches bounded by memory.
+    """Force field of an eSEN, which computes in batches bounded by memory.
 
     Parameters
     ----------
+    checkpoint
+        Network, scale and reference energies.
+    label
+        Name for people.
+    device
+        torch device, such as "cpu" or "cuda:1".
+    dtype
+        Precision of the arithmetic.
     memory_bytes
-        for what a batch holds beside the parameters; default: 1.5 GB on a CPU, on a GPU four fifths of what
-        is free. Batches are as large as is expected to fit; those that do not fit are halved, and so are all later
-        ones of this object.
-    compile, tf32
-        see `load_force_field`.
+        Memory of a batch without the parameters; default: 1.5 GB on a CPU, nine tenths of the free memory of a GPU.
+        Batches are as large as is expected to fit. A batch that does not fit is halved, and so are all later ones of
+        this object.
+    compile
+        Whether the network runs through `torch.compile`.
+    tf32
+        Whether float32 products on a GPU may be rounded to 10 bits.
+
+    Raises
+    ------
+    InputError
+        `compile` is given for a network with grids.
     """
 
     def __init__(
@@ -55,20 +70,16 @@ class EsenForceField(ForceField):
         self.device = torch.device(device)
         self.network = checkpoint.network.to(device=self.device, dtype=self.torch_dtype).eval()
         self.network.freeze()
-        # Second derivatives are always those of the network itself.
+        # Second derivatives are always those of the network itself, because compiled code has none.
         self._evaluator = compiled(self.network) if compile else self.network
-        self._replayed = (
-            CudaGraphRunner(self._compute, self.network.config.cutoff_angstrom)
-            if self._may_use_cuda_graphs(compile)
-            else None
-        )
+        config = self.network.config
+        # Padded edges are without effect only with an envelope.
+        uses_cuda_graphs = compile and self.device.type == "cuda" and config.use_envelope and not config.direct_forces
+        self._cuda_graphs = CudaGraphRunner(self._compute, config.cutoff_angstrom) if uses_cuda_graphs else None
         self._tf32 = tf32
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
-        config = self.network.config
-        references = np.zeros(config.max_num_elements)
-        for number, energy in checkpoint.references_ev.items():
-            references[number] = energy
-        self.references_ev = references
+        self.references_ev = np.zeros(config.max_num_elements)
+        self.references_ev[list(checkpoint.references_ev)] = list(checkpoint.references_ev.values())
         has_stress = not config.direct_forces or config.direct_stress != "none"
         self.declaration = Declaration(
             conservative=not config.direct_forces,
@@ -85,44 +96,72 @@ class EsenForceField(ForceField):
         memory = available_bytes(self.device) if memory_bytes is None else memory_bytes
         fused = self._evaluator.fused is not None
         self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=fused))
-        # Of second derivatives: the compiled kernels have none, and the modules keep more of an edge.
+        # Second derivatives have no compiled kernels, and the modules keep more numbers of an edge.
         self._hessian_budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=False))
 
     def _compute(self, batch: GraphBatch) -> EnergyForcesStress:
         return energy_forces_stress(self._evaluator, batch)
 
-    def _may_use_cuda_graphs(self, compile: bool) -> bool:
-        config = self.network.config
-        return compile and self.device.type == "cuda" and config.use_envelope and not config.direct_forces
-
     @property
     def max_edges(self) -> int:
-        """Edges of a batch, and of a chunk of a structure that is larger."""
+        """Largest number of edges of a batch, and of a chunk of a structure that is larger."""
         return self._budget.max_edges
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """Energies, forces and stresses; structures of any sizes and periodicities may be mixed.
+        """Energies, forces and stresses of structures, in their order.
 
-        They are evaluated in whatever order fills batches, and returned in the given one.
+        Parameters
+        ----------
+        structures
+            Structures of any sizes and periodicities, which may be mixed. The force field chooses the order of the
+            evaluation so that batches are full.
+
+        Returns
+        -------
+        list[Evaluation]
+            One result per structure.
 
         Raises
         ------
         InsufficientMemoryError
-            a structure does not fit into memory, not even in small chunks.
-        StructureError, UnknownElementError, EvaluationError
-            see the contract; of more than a million edges, atoms
-            that coincide are found only when it is their turn.
+            A structure does not fit into memory, not even in small chunks.
+        StructureError, UnknownElementError
+            A structure cannot be evaluated. In a list of more than a million edges, coinciding atoms are found only
+            when the graph of their structure is made.
+        EvaluationError
+            A result is NaN or infinite.
         """
         results = self._in_batches(structures, self._evaluate_batch)
         self.force_evaluations += len(results)
         return results
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
-        """Exact second derivatives along directions (k, n, 3) in the precision of the force field; see the contract."""
+        """Exact second derivatives of the energy along directions, in the precision of the force field.
+
+        Parameters
+        ----------
+        atoms
+            One structure.
+        vectors
+            (k, n, 3) directions, of any length.
+
+        Returns
+        -------
+        np.ndarray
+            (k, n, 3) in eV/Angstrom^2 times the unit of `vectors`.
+
+        Raises
+        ------
+        NotDifferentiableError
+            The network predicts forces directly.
+        StructureError, UnknownElementError
+            The structure cannot be evaluated.
+        EvaluationError
+            A result is NaN or infinite.
+        """
         require_differentiable(self, "a Hessian")
         self._check_elements([atoms])
         (graph,) = self._graphs([atoms])
-
         budget = self._hessian_budget
 
         def compute(graphs: list[Graph]) -> list[np.ndarray]:
@@ -142,15 +181,25 @@ class EsenForceField(ForceField):
         return products
 
     def embeddings(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
-        """Node features after the last layer, for analysis: (atoms, (lmax + 1)^2, sphere_channels) of each structure.
+        """Node features after the last layer, for analysis.
 
-        The first coefficient (l = 0) of an atom does not change under rotation; the others turn with it, as real
-        spherical harmonics do (y is the polar axis, l = 1 is x, y, z).
+        The first coefficient (l = 0) of an atom does not change under rotation. The others turn with the structure as
+        real spherical harmonics do (y is the polar axis, l = 1 is x, y, z).
+
+        Parameters
+        ----------
+        structures
+            Structures of any sizes and periodicities.
+
+        Returns
+        -------
+        list[np.ndarray]
+            (atoms, (lmax + 1)^2, sphere_channels) for each structure.
 
         Raises
         ------
         StructureError, UnknownElementError
-            as `evaluate`.
+            A structure cannot be evaluated.
         """
         return self._in_batches(structures, self._embed_batch)
 
@@ -163,7 +212,7 @@ class EsenForceField(ForceField):
         return results
 
     def _windows(self, structures: Sequence[Atoms]) -> Iterator[list[Graph]]:
-        """Graphs of consecutive structures: enough to fill batches from, and not all of a long list."""
+        """Graphs of consecutive structures, in lists that are long enough to fill batches and fit into memory."""
         graphs: list[Graph] = []
         edges = 0
         ends = np.cumsum([len(atoms) for atoms in structures]) // ATOMS_AT_ONCE
@@ -179,7 +228,7 @@ class EsenForceField(ForceField):
             yield graphs
 
     def _graphs(self, structures: Sequence[Atoms], first: int = 0) -> list[Graph]:
-        """Graphs of structures whose elements were checked; `first` is the number of the first one, for errors."""
+        """Graphs of structures whose elements were checked; `first` is the number of the first one, for messages."""
         config = self.network.config
         state = config.charge_spin_embedding != "none"
         if config.max_neighbors is None:
@@ -225,9 +274,9 @@ class EsenForceField(ForceField):
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
         batch = self._collate(graphs)
-        # A structure that is computed in chunks waits for the GPU between them, which no recording can.
-        recorded = self._replayed is not None and padded_size(batch.n_edges) <= self.max_edges
-        result = self._replayed(batch) if self._replayed and recorded else self._compute(batch)
+        # A structure that is computed in chunks waits for the GPU between them, which a CUDA graph cannot.
+        fits = padded_size(batch.n_edges) <= self.max_edges
+        result = self._cuda_graphs(batch) if self._cuda_graphs and fits else self._compute(batch)
         of_atoms = torch.cat((result.node_energy.double().unsqueeze(1), result.forces.double()), dim=1)
         of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
         atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev
@@ -243,7 +292,7 @@ class EsenForceField(ForceField):
         return evaluations
 
     def _check_finite(self, graphs: list[Graph], atoms: np.ndarray, systems: np.ndarray) -> None:
-        """Refuse NaN and infinity, but for the stress where there is none."""
+        """Refuse NaN and infinity, except in the stress of a structure or network that has none."""
         expected = np.ones_like(systems, dtype=bool)
         volumes = np.array([graph.volume for graph in graphs])
         expected[:, 1:] = np.isfinite(volumes)[:, None] & ("stress" in self.declaration.outputs)

@@ -7,11 +7,11 @@ from torch import Tensor
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.network.esen import ESEN
 
-# Copies of a small structure are taken together up to about so many edges: on a CPU (measured: 8 atoms of silicon)
-# 1,000 to 2,000 cost 0.7 of one copy at a time, and more than that leaves the caches again; a GPU wants more work.
+# Copies of a small structure are computed together up to about this many edges. On a CPU (measured: 8 atoms of silicon)
+# 1,000 to 2,000 edges cost 0.7 of one copy at a time, and more do not fit into the caches. A GPU needs more work.
 EDGES_PER_PASS = {"cpu": 1536, "cuda": 65536}
-# What a gradient that can be differentiated holds, in units of a force call by the modules. Measured (3.2M, float64,
-# 216 atoms of silicon): 722 kB per edge, where `memory` expects 263 of a force call.
+# Memory of a gradient that can be differentiated, in units of a force call by the modules. Measured (3.2M, float64,
+# 216 atoms of silicon): 722 kB per edge, where `memory` expects 263 kB for a force call.
 MEMORY_OF_FORCE_CALLS = 3
 
 
@@ -26,20 +26,26 @@ def hessian_vector_products(
 ) -> np.ndarray:
     """Second derivatives of the network's energy along directions, exact to rounding.
 
-    All of the geometry enters through the edge vectors v = r_source - r_target, so that with g = dE/dv the product is
-    the derivative of g along the edges' share of the direction, summed onto the atoms as forces are. The gradient is
-    built once, for as many copies of the structure as fill the device, and then serves every group of that many
-    directions: each costs one more backward pass through it. A structure of more than `max_edges` is computed in
-    chunks of edges instead, which are computed again for every group.
+    The whole geometry enters through the edge vectors v = r_source - r_target. With g = dE/dv the product is therefore
+    the derivative of g along the differences of the direction over the edges, summed onto the atoms as forces are. The
+    gradient is built once, for as many copies of the structure as fill the device, and is used for every group of that
+    many directions: a group costs one more backward pass through it. A structure of more than `max_edges` is computed
+    in chunks of edges instead, and these again for every group.
 
     Parameters
     ----------
+    network
+        Network to differentiate.
     graph
-        one structure.
+        Graph of one structure.
     directions
         (k, atoms, 3).
+    dtype
+        Precision of the arithmetic.
+    device
+        torch device of the network.
     max_edges
-        of one chunk in a force call by the modules that fits into memory; a third of them fits here.
+        Number of edges of a chunk that fits into memory in a force call by the modules; a third of them fits here.
 
     Returns
     -------
@@ -49,9 +55,8 @@ def hessian_vector_products(
     if len(directions) == 0 or len(graph.source) == 0:
         return np.zeros(directions.shape)
     network.edges_per_chunk = max(1, max_edges // MEMORY_OF_FORCE_CALLS)
-    filling = min(network.edges_per_chunk, EDGES_PER_PASS.get(device.type, EDGES_PER_PASS["cpu"]))
-    fitting = max(1, filling // len(graph.source))
-    n_groups = -(-len(directions) // fitting)
+    edges_per_pass = min(network.edges_per_chunk, EDGES_PER_PASS.get(device.type, EDGES_PER_PASS["cpu"]))
+    n_groups = -(-len(directions) // max(1, edges_per_pass // len(graph.source)))
     copies = -(-len(directions) // n_groups)
     batch = GraphBatch.collate([graph] * copies, dtype=dtype, device=device)
     padded = np.zeros((n_groups * copies, *directions.shape[1:]))
@@ -67,7 +72,7 @@ def hessian_vector_products(
 
 
 def _along(batch: GraphBatch, vectors: Tensor, gradient: Tensor, direction: Tensor, keep: bool) -> Tensor:
-    """The derivative of `gradient` along a direction (atoms, 3), summed onto the atoms; `keep`: more will follow."""
+    """Derivative of `gradient` along a direction (atoms, 3), summed onto the atoms; its graph stays with `keep`."""
     weights = direction.index_select(0, batch.source) - direction.index_select(0, batch.target)
     (product,) = torch.autograd.grad(gradient, vectors, weights, retain_graph=keep)
     result = product.new_zeros(direction.shape).index_add(0, batch.source, product)

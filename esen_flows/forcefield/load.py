@@ -1,4 +1,4 @@
-"""Force fields by the name of a card or the path of a checkpoint."""
+"""Force fields, loaded by the name of a card or the path of a checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.third_party.chgnet import chgnet
-from esen_flows.forcefield.third_party.packages import emt
+from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.forcefield.third_party.sevennet import sevennet
 
-# A closed choice: a card's `builder` names one of these.
+# Values of `builder` in a card of a third-party force field.
 THIRD_PARTY: dict[str, Callable[..., ForceField]] = {"sevennet": sevennet, "chgnet": chgnet, "emt": emt}
 
 
@@ -26,28 +26,40 @@ def load_force_field(
     compile: bool = False,
     tf32: bool = False,
 ) -> ForceField:
-    """A force field, ready to evaluate.
+    """Load a force field.
 
     Parameters
     ----------
     card_or_path
-        name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
+        Name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
     device
-        a torch device, such as "cpu", "cuda" or "cuda:1".
+        torch device, such as "cpu", "cuda" or "cuda:1".
     dtype
-        of the arithmetic. A third-party force field whose card names one keeps that.
+        Precision of the arithmetic. A third-party force field whose card names a precision keeps that one.
     compile
-        an eSEN through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs the
-        package's own compiled kernels, used without this, are faster.
+        Whether an eSEN runs through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs
+        the package's own compiled kernels, which are used without this option, are faster.
     tf32
-        float32 products on a GPU may be rounded to 10 bits: faster, and only for screening.
+        Whether float32 products on a GPU may be rounded to 10 bits: faster, and for screening only.
+
+    Returns
+    -------
+    ForceField
+        Force field that is ready to evaluate structures.
 
     Raises
     ------
     ModelError
-        unknown card, missing or corrupted checkpoint.
+        The card is unknown, or the checkpoint is missing or corrupted.
     InputError
-        a device that is not there, an unknown dtype, `compile` or `tf32` where they mean nothing.
+        The device is not there, the dtype is unknown, or `compile` or `tf32` has no effect here.
+
+    Examples
+    --------
+    >>> from esen_flows import load_force_field
+    >>> emt = load_force_field("emt")
+    >>> emt.declaration.conservative
+    True
     """
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
@@ -57,7 +69,7 @@ def load_force_field(
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:
         return EsenForceField(load(text), label=Path(text).stem, device=device, dtype=dtype, compile=compile, tf32=tf32)
-    # Cards are YAML checked by pydantic, which a bare GPU machine lacks; a path works there without them.
+    # Cards need YAML and pydantic, which a bare GPU machine does not have; paths of checkpoints work there as well.
     from esen_flows.schemas.card import checkpoint_path, read_card
 
     card = read_card(text)
@@ -75,12 +87,17 @@ def load_force_field(
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch cannot use here.
+    """Refuse a device that torch cannot use on this machine.
+
+    Parameters
+    ----------
+    device
+        torch device, such as "cuda:1".
 
     Raises
     ------
     InputError
-        with what there is.
+        The device cannot be used; the message lists those that can.
     """
     try:
         torch.empty(0, device=device)

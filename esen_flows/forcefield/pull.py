@@ -1,4 +1,4 @@
-"""Published checkpoints, fetched by the address on their card, verified, and converted once."""
+"""Published checkpoints, downloaded from the address on their card, verified, and converted once."""
 
 import shutil
 from pathlib import Path
@@ -7,24 +7,26 @@ from urllib.parse import urlsplit
 
 from esen_flows.data.download import DownloadError, Progress, download
 from esen_flows.errors import ModelError
-from esen_flows.files import sha256_of_file
+from esen_flows.files import sha256_of_file, written_whole
 from esen_flows.forcefield.checkpoint import save
 from esen_flows.forcefield.converted import read_published
 
 if TYPE_CHECKING:
-    from esen_flows.schemas.card import ModelCard, PublishedSource
+    from esen_flows.schemas.model_card import ModelCard, PublishedSource
 
 
 def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
-    """Fetch, verify and convert the checkpoint of a card; what is there already is not fetched again.
+    """Download, verify and convert the checkpoint of a card; a file that is there is not downloaded again.
 
-    From the address on the card; with ESEN_FLOWS_MODEL_MIRROR, from that folder or below that URL instead. A gated file
-    needs ESEN_FLOWS_HUB_TOKEN or HF_TOKEN.
+    The file comes from the address on the card or, with ESEN_FLOWS_MODEL_MIRROR, from that folder or from below that
+    URL. A file with restricted access needs ESEN_FLOWS_HUB_TOKEN or HF_TOKEN.
 
     Parameters
     ----------
+    card
+        Model card with a source.
     progress
-        called with bytes so far and bytes in all (None: not said).
+        Function that is called with the bytes so far and the bytes in all (None: not known).
 
     Returns
     -------
@@ -34,14 +36,14 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
     Raises
     ------
     ModelError
-        nothing to fetch, no access, no network (with where to get the file and where to put it), a wrong
-        checksum, or a file that cannot be converted.
+        The card has no source, access is refused, there is no network (the message says where to get the file and
+        where to put it), the checksum is wrong, or the file cannot be converted.
     """
     from esen_flows.schemas.card import pulled_folder  # pydantic, which a bare machine lacks
 
     source = card.source
     if source is None:
-        raise ModelError(f"model {card.name!r} has no address to fetch from: nothing to pull")
+        raise ModelError(f"model {card.name!r} has no address to download from: nothing to pull")
     folder = pulled_folder(card)
     native = folder / f"{card.name}.safetensors"
     if native.is_file():
@@ -70,12 +72,11 @@ def _fetch(source: "PublishedSource", path: Path, progress: Progress | None) -> 
         copy = Path(mirror).expanduser() / source.filename
         if not copy.is_file():
             raise ModelError(f"the mirror has no {copy}; put the file there, or unset ESEN_FLOWS_MODEL_MIRROR")
-        partial = path.with_name(path.name + ".part")
-        shutil.copyfile(copy, partial)
-        partial.replace(path)
+        with written_whole(path) as temporary:
+            shutil.copyfile(copy, temporary)
         return
     url = source.url if mirror is None else f"{mirror.rstrip('/')}/{source.filename}"
-    own_host = urlsplit(url).netloc == urlsplit(source.url).netloc  # a mirror never sees the token
+    own_host = urlsplit(url).netloc == urlsplit(source.url).netloc  # a mirror must not get the token
     token = secret.get_secret_value() if secret is not None and own_host else None
     by_hand = f"By hand: get {source.filename} from {source.page}, put it at {path}, and run the same command again."
     try:

@@ -1,4 +1,4 @@
-"""Inversion averaging: a force field that knows only proper rotations made exact for mirror images too."""
+"""Inversion averaging, which makes a force field that is exact under rotations exact under mirror images too."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,18 +7,29 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 
-from esen_flows.forcefield.contract import Equivariance, Evaluation, ForceField
+from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.schemas.declarations import Equivariance
 from esen_flows.schemas.keys import sha256_of
 
 Parity = Literal["average", "as_is"]
 
 
 def inverted(atoms: Atoms) -> Atoms:
-    """The image of a structure under x -> -x.
+    """Image of a structure under x -> -x.
 
-    Positions change sign and the cell stays: a lattice is its own inverse (it holds -L with every L), so that the
-    crystal is the same as with the cell negated too, while the cell keeps its handedness. Charge, spin and magnetic
-    moments (axial vectors) are even under inversion and stay as well.
+    Positions change sign and the cell stays. A lattice is its own inverse (with every vector L it holds -L), so that
+    this is the same crystal as with a negated cell, and the cell keeps its handedness. Charge, spin and magnetic
+    moments (axial vectors) are even under inversion and stay too.
+
+    Parameters
+    ----------
+    atoms
+        Structure; it is not changed.
+
+    Returns
+    -------
+    Atoms
+        Inverted copy.
     """
     image = atoms.copy()
     image.set_positions(-atoms.positions, apply_constraint=False)
@@ -26,18 +37,18 @@ def inverted(atoms: Atoms) -> Atoms:
 
 
 class InversionAveraged(ForceField):
-    """E(x) <- (E(x) + E(-x))/2 and its gradients, from two evaluations in one batch.
+    """Force field of the energy (E(x) + E(-x))/2 and its gradients, from two evaluations in one batch.
 
-    Every improper operation is the inversion times a proper rotation, so the average over {1, inversion} of an
-    SO(3)-exact force field is O(3)-exact. Energies, per-atom energies, stress and Hessian (tensors of even rank) are
-    averaged; forces, odd under inversion, are subtracted. The average of conservative forces is conservative. Why it
-    matters: phonon codes reduce displacements by all space-group operations, and a constant mirror error over the
-    displacement ruins third-order force constants.
+    Every improper operation is the inversion times a proper rotation. The average over {1, inversion} of a force field
+    that is exact under SO(3) is therefore exact under O(3). Energies, energies of atoms, stress and Hessian (tensors of
+    even rank) are averaged; forces, which are odd under inversion, are subtracted. The average of conservative forces
+    is conservative. It is needed because phonon codes reduce displacements by all space-group operations, and a
+    constant mirror error divided by the displacement ruins third-order force constants.
 
     Parameters
     ----------
     inner
-        the force field to average; its `evaluate` receives every structure followed by its inverse.
+        Force field to average; its `evaluate` receives every structure followed by its inverse.
     """
 
     def __init__(self, inner: ForceField) -> None:
@@ -49,23 +60,54 @@ class InversionAveraged(ForceField):
         self.force_evaluations = 0
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """Averaged energies (eV), forces (eV/Angstrom) and stresses (eV/Angstrom^3), in order; see the contract.
+        """Averaged energies, forces and stresses of structures, in their order; each counts as two evaluations.
 
-        `force_evaluations` grows by what the inner force field evaluated: two per structure.
+        Parameters
+        ----------
+        structures
+            Structures that the inner force field can evaluate.
+
+        Returns
+        -------
+        list[Evaluation]
+            One result per structure.
         """
         return [averaged(original, image) for original, image in self.evaluate_pairs(structures)]
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
-        """Averaged second derivatives along directions (k, n, 3); see the contract.
+        """Averaged second derivatives of the energy along directions.
 
         The second derivatives of E(-x) are those of E at -x: both signs of the chain rule cancel.
+
+        Parameters
+        ----------
+        atoms
+            One structure.
+        vectors
+            (k, n, 3) directions, of any length.
+
+        Returns
+        -------
+        np.ndarray
+            (k, n, 3) in eV/Angstrom^2 times the unit of `vectors`.
         """
         original, image = (self.inner.hessian_vector_products(each, vectors) for each in (atoms, inverted(atoms)))
         self.force_evaluations += 2 * len(vectors)
         return np.asarray(original + image) / 2
 
     def evaluate_pairs(self, structures: Sequence[Atoms]) -> list[tuple[Evaluation, Evaluation]]:
-        """What the inner force field says of every structure and of its inverse, not yet averaged."""
+        """Results of the inner force field for every structure and its inverse, before they are averaged.
+
+        Parameters
+        ----------
+        structures
+            Structures that the inner force field can evaluate.
+
+        Returns
+        -------
+        list[tuple[Evaluation, Evaluation]]
+            Result of the structure and of its inverse.
+        """
         batch = [image for atoms in structures for image in (atoms, inverted(atoms))]
         results = self.inner.evaluate(batch)
         self.force_evaluations += len(batch)
@@ -73,7 +115,20 @@ class InversionAveraged(ForceField):
 
 
 def averaged(original: Evaluation, image: Evaluation) -> Evaluation:
-    """Mean of an evaluation and that of the inverted structure, expressed in the original's frame."""
+    """Mean of the results of a structure and of its inverse, in the frame of the structure.
+
+    Parameters
+    ----------
+    original
+        Result of the structure.
+    image
+        Result of the inverted structure.
+
+    Returns
+    -------
+    Evaluation
+        Averaged result.
+    """
     energies = None
     if original.energies is not None and image.energies is not None:
         energies = (original.energies + image.energies) / 2
@@ -86,10 +141,20 @@ def averaged(original: Evaluation, image: Evaluation) -> Evaluation:
 
 
 def with_parity(force_field: ForceField, parity: Parity) -> ForceField:
-    """The force field as a protocol's `parity` asks for it.
+    """Force field with the treatment of mirror images that a protocol names.
 
-    Returns the same object for "as_is" and for one that is O(3)-equivariant already (averaging would double the cost
-    and change nothing), otherwise `InversionAveraged` around it.
+    Parameters
+    ----------
+    force_field
+        Force field as loaded.
+    parity
+        "average": averaged over the inversion, unless it is O3 already, where averaging would double the cost and
+        change nothing; "as_is": without averaging.
+
+    Returns
+    -------
+    ForceField
+        The same object, or `InversionAveraged` around it.
 
     Raises
     ------

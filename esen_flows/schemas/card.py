@@ -1,159 +1,52 @@
-"""Model cards (models/<name>/card.yaml): which force fields exist, and what is known of them. No torch here.
+"""Force fields found by the name of a card or the path of a checkpoint, without importing torch.
 
-A card is a label for people; results are tied to the model key, which is read from the checkpoint's JSON header or,
+A card is a label for people. Results refer to the model key, which is read from the JSON header of the checkpoint or,
 for a third-party force field, hashed from its package, version and arguments.
 """
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from esen_flows.assets import asset_dir
-from esen_flows.errors import ModelError, NotConservativeError, NotDifferentiableError
+from esen_flows.errors import ModelError
+from esen_flows.files import sha256_of_file
+from esen_flows.schemas import declarations
 from esen_flows.schemas.checkpoint_header import read_header
+from esen_flows.schemas.declarations import Equivariance
 from esen_flows.schemas.keys import third_party_key
+from esen_flows.schemas.model_card import ModelCard
 from esen_flows.settings import get_settings
-
-Equivariance = Literal["O3", "SO3", "approximate"]
-
-
-class Closed(BaseModel):
-    """A part of a card: unknown fields are refused, so that a misspelt one is not silently lost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Checkpoint(Closed):
-    """The file with the numbers, beside the card."""
-
-    file: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    model_key: str = Field(pattern=r"^[0-9a-f]{64}$")
-    parameters: int | None = None
-
-
-class PublishedSource(Closed):
-    """Where a published checkpoint comes from, in its publishers' format.
-
-    `sha256` is None where the publishers name none that we could check: the hub's own digest is used then.
-    """
-
-    url: str = Field(pattern=r"^https?://")
-    page: str  # for people: licence, request for access
-    gated: bool = False  # access has to be asked for, and a token is needed
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    options: dict[str, Any] = Field(default_factory=dict)  # what the file does not say
-
-    @property
-    def filename(self) -> str:
-        """The last part of the address."""
-        return self.url.rstrip("/").rsplit("/", 1)[-1]
-
-
-class Reference(Closed):
-    """Somebody else's value of a measured property."""
-
-    source: str
-    value: float
-
-
-class Measured(Closed):
-    """One measured result. `property` is a summary field of the result documents, so that commands can compare."""
-
-    property: str
-    value: float
-    unit: str
-    formula: str | None = None  # None: a property of the model, such as a held-out error
-    conditions: str = ""
-    reference: tuple[Reference, ...] = ()
-
-
-class RecipeData(Closed):
-    """Data that a stage trains on, and how often an epoch sees them."""
-
-    name: str
-    repeats: int = Field(default=1, ge=1)
-
-
-class RecipeStage(Closed):
-    """One stage of a recipe: a training file beside the card, and its data."""
-
-    file: str
-    data: tuple[RecipeData, ...] = ()
-
-
-class ModelCard(Closed):
-    """All that is known of one force field."""
-
-    name: str
-    family: Literal["esen", "third_party"]
-    description: str
-    conservative: bool
-    equivariance: Equivariance
-    elements: tuple[str, ...] | None  # None: all that it accepts
-    licence: dict[str, str]
-    intended_use: str
-    limitations: str = ""
-    checkpoint: Checkpoint | None = None
-    source: PublishedSource | None = None  # `esen-flows models pull` fetches and converts it
-    architecture: dict[str, Any] = Field(default_factory=dict)
-    training: dict[str, Any] = Field(default_factory=dict)
-    recipes: dict[str, tuple[RecipeStage, ...]] = Field(default_factory=dict)  # `esen-flows train NAME`
-    measured: tuple[Measured, ...] = ()
-    # Third-party force fields only: the package, the function of forcefield.third_party that builds it, its arguments.
-    package: str | None = None
-    builder: str | None = None
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    dtype: Literal["float32", "float64"] | None = None  # the only precision that it has; None: as asked
-
-    @field_validator("elements")
-    @classmethod
-    def _known_elements(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        unknown = [symbol for symbol in value or () if symbol not in atomic_numbers]
-        if unknown:
-            raise ValueError(f"not chemical elements: {unknown}")
-        return value
-
-    @model_validator(mode="after")
-    def _source_of_numbers(self) -> "ModelCard":
-        if self.family == "third_party" and (self.package is None or self.builder is None):
-            raise ValueError("a third_party card needs `package` and `builder`")
-        if self.family != "third_party" and not (self.checkpoint or self.source or self.recipes):
-            raise ValueError(f"a card of family {self.family!r} needs `checkpoint`, `source` or `recipes`")
-        return self
-
-    def references(self, formula: str, property_name: str) -> tuple[Measured, ...]:
-        """Measured entries of this card for one formula and one summary field."""
-        return tuple(m for m in self.measured if m.formula == formula and m.property == property_name)
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A force field as commands and flows name it, found without importing torch.
+    """Reference to a force field for commands and flows, found without importing torch.
 
     Attributes
     ----------
     label
-        name for people.
+        Name for people.
     key
-        model key.
+        Model key.
     location
-        what `load_force_field` takes: the card's name, or the absolute path of a checkpoint.
+        Argument for `load_force_field`: the name of the card, or the absolute path of a checkpoint.
     elements
-        atomic numbers that it was trained on; None: all that it accepts.
+        Atomic numbers of the training data; None: any.
     card
-        its card, or None for a bare checkpoint file.
-    conservative, equivariance
-        as declared.
+        Card of the model; None for a checkpoint file without one.
+    conservative
+        Whether forces are declared to be the gradient of the energy.
+    equivariance
+        Declared equivariance.
     dtype
-        the only precision that it computes in; None: as asked.
+        Only precision that the force field computes in; None: both.
     """
 
     label: str
@@ -166,47 +59,67 @@ class ModelReference:
     dtype: Literal["float32", "float64"] | None = None
 
     def require_conservative(self, purpose: str) -> None:
-        """Refuse what needs an energy, before anything is loaded.
+        """Refuse a force field without conservative forces, before it is loaded.
+
+        Parameters
+        ----------
+        purpose
+            Property or step that needs such forces, for the message.
 
         Raises
         ------
         NotConservativeError
-            the forces are not declared to be the gradient of the energy.
+            The force field does not declare conservative forces.
         """
-        if not self.conservative:
-            raise NotConservativeError(
-                f"{purpose} needs forces that are the gradient of an energy, but {self.label!r} does not declare "
-                "conservative forces; use a conservative (fine-tuned) force field"
-            )
+        declarations.require_conservative(self.conservative, self.label, purpose)
 
     def require_differentiable(self, purpose: str) -> None:
-        """Refuse what needs exact second derivatives, before anything is loaded: only networks of ours have them.
+        """Refuse a force field without exact second derivatives, before it is loaded.
+
+        Only networks of this package have them.
+
+        Parameters
+        ----------
+        purpose
+            Property or step that needs them, for the message.
 
         Raises
         ------
         NotDifferentiableError
-            a force field of another package, or one without an energy.
+            The force field is of another package, or has no energy.
         """
         ours = self.card is None or self.card.family == "esen"
-        if not (ours and self.conservative):
-            raise NotDifferentiableError(
-                f"{purpose} needs exact second derivatives of the energy, which {self.label!r} does not have; use "
-                "force_constants=finite_displacement"
-            )
+        declarations.require_differentiable(ours and self.conservative, self.label, purpose)
 
 
 def list_cards() -> list[str]:
-    """Names of all model cards, sorted."""
+    """Names of all model cards.
+
+    Returns
+    -------
+    list[str]
+        Names in alphabetical order.
+    """
     return sorted(path.parent.name for path in asset_dir("models").glob("*/card.yaml"))
 
 
 def card_path(name: str) -> Path:
     """Path of a card.
 
+    Parameters
+    ----------
+    name
+        Name of the card.
+
+    Returns
+    -------
+    Path
+        Path of its card.yaml.
+
     Raises
     ------
     ModelError
-        no such card; the message lists the known ones.
+        There is no such card; the message lists the known ones.
     """
     names = list_cards()
     if name not in names:
@@ -220,12 +133,22 @@ def card_path(name: str) -> Path:
 
 
 def read_card(name: str) -> ModelCard:
-    """The card of a model.
+    """Read the card of a model.
+
+    Parameters
+    ----------
+    name
+        Name of the card.
+
+    Returns
+    -------
+    ModelCard
+        Card, checked against the schema.
 
     Raises
     ------
     ModelError
-        unknown name, or a card that breaks the schema (naming file and field).
+        The name is unknown, or the card breaks the schema; the message names file and field.
     """
     path = card_path(name)
     try:
@@ -243,18 +166,27 @@ def read_card(name: str) -> ModelCard:
 def checkpoint_path(card: ModelCard) -> Path:
     """Path of a card's checkpoint, with its sha256 verified.
 
+    Parameters
+    ----------
+    card
+        Card of one of this package's own networks.
+
+    Returns
+    -------
+    Path
+        Path of the checkpoint beside the card, or of the one that `models pull` made.
+
     Raises
     ------
     ModelError
-        no checkpoint, a missing file, or one whose bytes are not those that the card names.
+        The card has no checkpoint, the file is missing or not downloaded yet, or its bytes are not those of the card.
     """
     if card.checkpoint is None:
         return _pulled_path(card)
     path = card_path(card.name).parent / card.checkpoint.file
     if not path.is_file():
         raise ModelError(f"checkpoint {path} of model {card.name!r} is missing; restore it from the repository")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of_file(path)
     if found != card.checkpoint.sha256:
         raise ModelError(
             f"checkpoint {path} is corrupted: sha256 {found[:16]}..., its card names "
@@ -264,18 +196,22 @@ def checkpoint_path(card: ModelCard) -> Path:
 
 
 def pulled_folder(card: ModelCard) -> Path:
-    """Where `models pull` keeps the files of a card."""
+    """Folder of the files that `models pull` downloads and converts.
+
+    Parameters
+    ----------
+    card
+        Card with a source.
+
+    Returns
+    -------
+    Path
+        Folder below the user's data directory; it need not exist.
+    """
     return get_settings().data_dir / "models" / card.name
 
 
 def _pulled_path(card: ModelCard) -> Path:
-    """The converted checkpoint that `models pull` made.
-
-    Raises
-    ------
-    ModelError
-        not fetched yet; the message says how.
-    """
     if card.source is None and not card.recipes:
         raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
     if card.source is None:
@@ -287,72 +223,69 @@ def _pulled_path(card: ModelCard) -> Path:
     if not path.is_file():
         raise ModelError(
             f"the checkpoint of {card.name!r} is not on this machine: run esen-flows models pull {card.name}, which "
-            f"fetches {card.source.url} (terms at {card.source.page})"
+            f"downloads {card.source.url} (terms at {card.source.page})"
         )
     return path
 
 
 def resolve_model(card_or_path: str | Path) -> ModelReference:
-    """Find a force field by the name of its card, or by the path of a checkpoint (.safetensors), without torch.
+    """Find a force field by the name of its card, or by the path of a checkpoint, without importing torch.
+
+    Parameters
+    ----------
+    card_or_path
+        Name of a card, or path of a .safetensors file.
+
+    Returns
+    -------
+    ModelReference
+        Key, declared properties and location of the force field.
 
     Raises
     ------
     ModelError
-        unknown name (the known ones are listed), missing or corrupted file, package that is not installed.
+        The name is unknown (the message lists the known ones), the file is missing or corrupted, or the package of a
+        third-party force field is not installed.
+
+    Examples
+    --------
+    >>> from esen_flows.schemas.card import resolve_model
+    >>> copper_and_more = resolve_model("emt")
+    >>> copper_and_more.conservative, sorted(copper_and_more.elements)
+    (True, [13, 28, 29, 46, 47, 78, 79])
     """
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:
-        return _resolve_file(Path(text))
-    card = read_card(text)
-    if card.family == "third_party":
-        return _resolve_third_party(card)
-    path = checkpoint_path(card)
-    header = read_header(path)
-    if card.checkpoint is not None and header["model_key"] != card.checkpoint.model_key:
-        raise ModelError(
-            f"{path} has model key {header['model_key'][:16]}..., its card names {card.checkpoint.model_key[:16]}...; "
-            "correct the card"
+        header = read_header(text)
+        return ModelReference(
+            label=Path(text).stem,
+            key=header["model_key"],
+            location=str(Path(text).resolve()),
+            elements=frozenset(header["elements"]),
+            card=None,
+            conservative=header["declaration"]["conservative"],
+            equivariance=header["declaration"]["equivariance"],
         )
-    found = _reference(card, header["model_key"])
-    return replace(found, elements=frozenset(header["elements"])) if found.elements is None else found
-
-
-def _resolve_file(path: Path) -> ModelReference:
-    if not path.is_file():
-        raise ModelError(f"no checkpoint file {path}; give the name of a card or the path of a .safetensors file")
-    header = read_header(path)
-    declaration = header["declaration"]
-    elements = header["elements"]
-    return ModelReference(
-        label=path.stem,
-        key=header["model_key"],
-        location=str(path.resolve()),
-        elements=None if elements is None else frozenset(_number(e) for e in elements),
-        card=None,
-        conservative=declaration["conservative"],
-        equivariance=declaration["equivariance"],
-    )
-
-
-def _resolve_third_party(card: ModelCard) -> ModelReference:
-    assert card.package is not None  # the card's own validator
-    assert card.builder is not None
-    try:
-        installed = version(card.package)
-    except PackageNotFoundError as error:
-        raise ModelError(
-            f"model {card.name!r} needs the package {card.package!r}, which is not installed; "
-            f"install it: pip install {card.package}"
-        ) from error
-    return _reference(card, third_party_key(card.package, installed, card.arguments))
-
-
-def _reference(card: ModelCard, key: str) -> ModelReference:
+    card = read_card(text)
+    elements = None if card.elements is None else frozenset(atomic_numbers[symbol] for symbol in card.elements)
+    if card.family == "third_party":
+        key = _third_party_key(card)
+    else:
+        path = checkpoint_path(card)
+        header = read_header(path)
+        key = header["model_key"]
+        if card.checkpoint is not None and key != card.checkpoint.model_key:
+            raise ModelError(
+                f"{path} has model key {key[:16]}..., its card names {card.checkpoint.model_key[:16]}...; "
+                "correct the card"
+            )
+        if elements is None:
+            elements = frozenset(header["elements"])
     return ModelReference(
         label=card.name,
         key=key,
         location=card.name,
-        elements=None if card.elements is None else frozenset(atomic_numbers[e] for e in card.elements),
+        elements=elements,
         card=card,
         conservative=card.conservative,
         equivariance=card.equivariance,
@@ -360,5 +293,12 @@ def _reference(card: ModelCard, key: str) -> ModelReference:
     )
 
 
-def _number(element: int | str) -> int:
-    return atomic_numbers[element] if isinstance(element, str) else int(element)
+def _third_party_key(card: ModelCard) -> str:
+    package = card.package or ""  # a card of this family names one, which its validator checks
+    try:
+        return third_party_key(package, version(package), card.arguments)
+    except PackageNotFoundError as error:
+        raise ModelError(
+            f"model {card.name!r} needs the package {package!r}, which is not installed; install it: "
+            f"pip install {package}"
+        ) from error

@@ -177,7 +177,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the t
 import esen_flows.forcefield.load as load
 from ase.calculators.emt import EMT
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 
 class Slow(AseForceField):
     def evaluate(self, structures):

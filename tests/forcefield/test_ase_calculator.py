@@ -12,7 +12,7 @@ from esen_flows.errors import ModelError
 from esen_flows.forcefield import load
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 
 
 def _emt() -> AseForceField:

@@ -59,24 +59,24 @@ def test_added_edges_change_nothing(compute):
 
 def test_a_shape_that_recurs_is_recorded_once_and_gives_the_same_numbers(compute):
     recorder = Recorder()
-    replayed = CudaGraphRunner(compute, CUTOFF, recorder)
+    runner = CudaGraphRunner(compute, CUTOFF, recorder)
     for seed in range(5):
         batch = batch_of(seed)
-        close(replayed(batch), compute(batch))
+        close(runner(batch), compute(batch))
     assert (recorder.recorded, recorder.repeated) == (1, 4)
 
 
 def test_shapes_that_change_are_not_recorded_and_few_are_kept(compute):
     recorder = Recorder()
-    replayed = CudaGraphRunner(compute, CUTOFF, recorder)
+    runner = CudaGraphRunner(compute, CUTOFF, recorder)
     for repeat in (1, 2, 1, 2):
-        close(replayed(batch_of(0, repeat)), compute(batch_of(0, repeat)))
+        close(runner(batch_of(0, repeat)), compute(batch_of(0, repeat)))
     assert recorder.recorded == 0
     for repeat in range(1, KEPT + 2):
         for seed in range(2):
-            replayed(batch_of(seed, repeat))
+            runner(batch_of(seed, repeat))
     assert recorder.recorded == KEPT + 1
-    replayed(batch_of(7, 1))  # the first one had to go
+    runner(batch_of(7, 1))  # the first one had to go
     assert recorder.repeated == KEPT + 1
 
 

@@ -10,7 +10,8 @@ from esen_flows.errors import ModelError
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.pull import pull
 from esen_flows.schemas import card as cards
-from esen_flows.schemas.card import ModelCard, resolve_model
+from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.model_card import ModelCard
 from esen_flows.settings import get_settings
 
 CARD = {

@@ -12,7 +12,8 @@ from ase import Atoms
 
 from esen_flows.forcefield import load
 from esen_flows.forcefield.contract import Evaluation
-from esen_flows.forcefield.third_party.packages import AseForceField, emt
+from esen_flows.forcefield.third_party.any_ase import AseForceField
+from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.makers.chunks import chunk_job
 
 

@@ -12,7 +12,7 @@ from jobflow import Flow, run_locally
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker
 from esen_flows.physics.lattice.born import read_born

@@ -16,7 +16,8 @@ from jobflow import Response
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.forcefield import load
-from esen_flows.forcefield.third_party.packages import AseForceField, emt
+from esen_flows.forcefield.third_party.any_ase import AseForceField
+from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.makers.chunks import ChunkWork, chunk_job
 from esen_flows.schemas.campaign import CampaignSpec, member_keys
 from esen_flows.schemas.card import resolve_model

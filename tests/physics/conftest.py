@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 
 EPSILON_EV, SIGMA_ANGSTROM = 0.0104, 3.40  # argon, Ashcroft and Mermin, table 20.2
 NEAREST_ANGSTROM = 2 ** (1 / 6) * SIGMA_ANGSTROM

@@ -15,7 +15,7 @@ from esen_flows.data.importing import read_dataset
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration, Evaluation
 from esen_flows.forcefield.symmetrized import InversionAveraged
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.training.label import label, merge, shard_path
 
 

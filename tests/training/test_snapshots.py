@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from esen_flows.data.generate import generate
 from esen_flows.data.recipes import Group, recipe_from_dict
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.training.snapshots import langevin, trajectory
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from esen_flows.cli.overrides import UsageError
 from esen_flows.errors import EsenFlowsError, InputError
-from esen_flows.schemas.card import ModelCard, checkpoint_path, list_cards, read_card
+from esen_flows.schemas.card import checkpoint_path, list_cards, read_card
+from esen_flows.schemas.model_card import ModelCard
 from esen_flows.schemas.protocol_fields import parse_value
 
 app = typer.Typer(help="Which force fields exist; without a command, all of them.", invoke_without_command=True)

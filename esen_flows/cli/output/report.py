@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from esen_flows.errors import ModelError
-from esen_flows.schemas.card import Measured, ModelCard, resolve_model
+from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.model_card import Measured, ModelCard
 
 TITLES = {
     "relax": "relaxation",

@@ -1,4 +1,4 @@
-"""CHGNet behind the contract, in float32 as published, or in float64; structures are evaluated in batches."""
+"""CHGNet behind the contract, in float32 as published or in float64, in batches of structures."""
 
 import contextlib
 import io
@@ -14,28 +14,28 @@ from ase.units import GPa
 
 from esen_flows.errors import ModelError, StructureError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
-from esen_flows.forcefield.third_party.packages import check_structures, not_finite
+from esen_flows.forcefield.third_party.any_ase import check_structures, not_finite
 from esen_flows.schemas.keys import third_party_key
 
-# MPtrj, which it was trained on, has all elements up to Pu but Po, At, Rn, Fr and Ra.
+# MPtrj, on which it was trained, has all elements up to Pu except Po, At, Rn, Fr and Ra.
 ELEMENTS = frozenset(range(1, 95)) - frozenset(range(84, 89))
 # On one CPU thread batches save a quarter of the time for cells of 8 atoms, and nothing for 64.
 ATOMS_PER_BATCH = 128
 
 
 class ChgnetForceField(ForceField):
-    """CHGNet by the package's own `CHGNet.predict_graph`; its magnetic moments are not asked for.
+    """Force field of a CHGNet, by the package's own `CHGNet.predict_graph`, without its magnetic moments.
 
     Parameters
     ----------
     network
-        a `chgnet.model.model.CHGNet`.
+        A `chgnet.model.model.CHGNet`.
     model
-        its name in the package, such as "0.3.0".
+        Name of the weights in the package, such as "0.3.0".
     package_version
-        of chgnet; part of the key.
+        Version of chgnet; part of the key.
     dtype
-        of the arithmetic.
+        Precision of the arithmetic.
     """
 
     def __init__(self, network: Any, model: str, package_version: str, dtype: Literal["float32", "float64"]) -> None:
@@ -48,8 +48,8 @@ class ChgnetForceField(ForceField):
             elements=ELEMENTS,
             dtype=dtype,
             cutoff_angstrom=float(network.graph_converter.atom_graph_cutoff),
-            # No jump was found, but an energy that bends on a scale of 0.01 Angstrom: a third derivative of perfect
-            # silicon is 103 eV/Angstrom^3 by differences of 0.001 Angstrom, 25 by 0.01, and of the other sign by 0.03.
+            # No jump was found, but the energy bends on a scale of 0.01 Angstrom: a third derivative of perfect silicon
+            # is 103 eV/Angstrom^3 by differences of 0.001 Angstrom, 25 by 0.01, and has the other sign by 0.03.
             smooth=False,
         )
         self.force_evaluations = 0
@@ -60,14 +60,24 @@ class ChgnetForceField(ForceField):
             self._network.composition_model.fc.register_forward_pre_hook(lambda _, arguments: (arguments[0].double(),))
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """Energies (eV), forces (eV/Angstrom) and stresses (eV/Angstrom^3), one Evaluation per structure, in order.
+        """Energies, forces and stresses of structures, in their order.
+
+        Parameters
+        ----------
+        structures
+            Structures that are periodic in three directions.
+
+        Returns
+        -------
+        list[Evaluation]
+            One result per structure.
 
         Raises
         ------
         StructureError, UnknownElementError
-            before anything is computed, naming the structure.
+            A structure cannot be evaluated; nothing was computed.
         EvaluationError
-            a result is NaN or infinite.
+            A result is NaN or infinite.
         """
         check_structures(structures, self.declaration.elements, self.label)
         for index, atoms in enumerate(structures):
@@ -89,12 +99,12 @@ class ChgnetForceField(ForceField):
 
     def _evaluate_batch(self, structures: Sequence[Atoms], first: int) -> list[Evaluation]:
         with warnings.catch_warnings():
-            # About a volume that nobody differentiates, and about rare gases.
+            # The warnings are about a volume that is not differentiated, and about rare gases.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
             warnings.filterwarnings("ignore", message="No Pauling electronegativity")
             graphs = [self._graph(atoms) for atoms in structures]
             predictions = self._network.predict_graph(graphs, task="efs", batch_size=len(graphs))
-        if len(graphs) == 1:  # then it is not a list
+        if len(graphs) == 1:  # predict_graph gives no list for one graph
             predictions = [predictions]
         self.force_evaluations += len(structures)
         results = []
@@ -121,19 +131,24 @@ class ChgnetForceField(ForceField):
 def chgnet(
     model: str = "0.3.0", device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
 ) -> ChgnetForceField:
-    """CHGNet with the weights that its wheel carries (0.3.0, 0.2.0, r2scan).
+    """CHGNet with the weights of its wheel (0.3.0, 0.2.0, r2scan).
 
     Deng et al., Nat. Mach. Intell. 5, 1031 (2023).
 
     Parameters
     ----------
     model
-        name of the weights.
+        Name of the weights.
     device
-        a torch device; not part of the key.
+        torch device; not part of the key.
     dtype
-        float32 is what its authors use. float64 takes the same weights through float64 arithmetic, a quarter
-        slower; like the dtype of our own networks it is not part of the model key, but of the result's.
+        Precision of the arithmetic. The authors use float32; float64 has the same weights and is a quarter slower. As
+        for our own networks, it is not part of the model key but of the key of a result.
+
+    Returns
+    -------
+    ChgnetForceField
+        Force field of 89 elements.
 
     Raises
     ------
@@ -146,7 +161,7 @@ def chgnet(
         raise ModelError(
             f"the force field CHGNet {model} needs the package chgnet ({error}); pip install 'esen_flows[chgnet]'"
         ) from error
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces its size
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its size
         try:
             network = CHGNet.load(model_name=model, use_device="cpu", verbose=False)
         except (ValueError, FileNotFoundError, KeyError, OSError) as error:

@@ -1,4 +1,4 @@
-"""SevenNet behind the contract, in float32 as published, or in float64."""
+"""SevenNet behind the contract, in float32 as published or in float64."""
 
 import warnings
 from importlib.metadata import version
@@ -8,14 +8,14 @@ import torch
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.schemas.keys import third_party_key
 
 
 def sevennet(
     model: str = "7net-l3i5", device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
 ) -> AseForceField:
-    """SevenNet with the weights that its wheel carries; the labeller of `models/esen_silicon`.
+    """SevenNet with the weights of its wheel, which labelled the data of `models/esen_silicon`.
 
     Park et al., J. Chem. Theory Comput. 20, 4857 (2024). Proper rotations are exact but mirror images are not: the
     forces of a rattled 64-atom silicon cell and of its inverse differ by 3.3 meV/Angstrom (measured, 7net-l3i5).
@@ -23,12 +23,17 @@ def sevennet(
     Parameters
     ----------
     model
-        a name that `sevenn.calculator.SevenNetCalculator` knows; of those in the wheel, 7net-l3i5 is the best.
+        Name that `sevenn.calculator.SevenNetCalculator` knows; of those in the wheel, 7net-l3i5 is the best.
     device
         "cpu" or "cuda"; not part of the key.
     dtype
-        float32 is what its authors use. float64 takes the same weights through float64 arithmetic, 1.7 times
-        slower; like the dtype of our own networks it is not part of the model key, but of the result's.
+        Precision of the arithmetic. The authors use float32; float64 has the same weights and is 1.7 times slower. As
+        for our own networks, it is not part of the model key but of the key of a result.
+
+    Returns
+    -------
+    AseForceField
+        Force field of the elements that the weights know.
 
     Raises
     ------
@@ -42,7 +47,7 @@ def sevennet(
             f"the force field {model!r} needs the package sevenn ({error}); pip install 'esen_flows[sevennet]'"
         ) from error
     with warnings.catch_warnings():
-        # It recommends GPU kernels that do not exist for the CPU.
+        # sevenn recommends GPU kernels, which do not exist for the CPU.
         warnings.filterwarnings("ignore", message="No tensor product accelerator")
         try:
             calculator = SevenNetCalculator(model, device=device)
@@ -67,10 +72,10 @@ def sevennet(
 
 
 def _compute_in_float64(calculator: Any) -> None:
-    """Make a SevenNet calculator compute in float64, by torch's own means: `Module.double` and forward pre-hooks.
+    """Make a SevenNet calculator compute in float64, by `Module.double` and forward pre-hooks of torch.
 
-    The calculator hands its network a graph in float32. The first hook puts the edge vectors there again, from the
-    positions in float64; the others raise what parts of the network make in float32 (one-hot vectors, exact).
+    The calculator gives its network a graph in float32. The first hook replaces the edge vectors, from positions in
+    float64. The other hooks convert the tensors that parts of the network make in float32 (one-hot vectors, exact).
     """
 
     def exact_graph(module: torch.nn.Module, arguments: tuple[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import InputError, StructureError
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.physics.lattice.adapter import plan_displacements
 from esen_flows.physics.lattice.born import born_parameters, check_born, read_born
 from esen_flows.physics.lattice.conductivity import conductivity

@@ -1,7 +1,4 @@
-"""Force fields of other packages behind the one contract: any ASE calculator.
-
-Packages with a builder of their own are in `third_party_<package>.py`, imported inside the function that builds them.
-"""
+"""Any ASE calculator behind the contract, and the checks that force fields of other packages share."""
 
 from collections.abc import Sequence
 
@@ -11,22 +8,21 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
-from esen_flows.schemas.keys import third_party_key
 
 
 class AseForceField(ForceField):
-    """Any ASE calculator as a force field; structures are evaluated one after the other.
+    """Force field of an ASE calculator, which evaluates one structure after the other.
 
     Parameters
     ----------
     calculator
-        an ASE calculator that gives at least energy and forces.
+        ASE calculator that gives at least energy and forces.
     key
-        model key; `schemas.keys.third_party_key` makes one of package, version and arguments.
+        Model key; `schemas.keys.third_party_key` makes one of package, version and arguments.
     label
-        a name for people.
+        Name for people.
     declaration
-        what the calculator is known to do; `testing.check_force_field` checks it.
+        Known properties of the calculator; `testing.check_force_field` checks them.
     """
 
     def __init__(self, calculator: Calculator, *, key: str, label: str, declaration: Declaration) -> None:
@@ -37,16 +33,24 @@ class AseForceField(ForceField):
         self.force_evaluations = 0
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """Energies (eV), forces (eV/Angstrom) and stresses (eV/Angstrom^3), one Evaluation per structure, in order.
+        """Energies, forces and stresses of structures, in their order.
 
-        The stress is NaN where the cell has no volume or the calculator has no stress.
+        Parameters
+        ----------
+        structures
+            Structures of any size and periodicity; neither they nor their calculators are changed.
+
+        Returns
+        -------
+        list[Evaluation]
+            Results; the stress is NaN where the cell has no volume or the calculator has no stress.
 
         Raises
         ------
         StructureError, UnknownElementError
-            before anything is computed, naming the structure.
+            A structure cannot be evaluated; nothing was computed.
         EvaluationError
-            a result is NaN or infinite.
+            A result is NaN or infinite.
         """
         check_structures(structures, self.declaration.elements, self.label)
         return [self._evaluate_one(index, atoms) for index, atoms in enumerate(structures)]
@@ -69,7 +73,7 @@ class AseForceField(ForceField):
             return missing
         try:
             stress = np.array(work.get_stress(voigt=False, apply_constraint=False), dtype=np.float64)
-        except PropertyNotImplementedError:  # several ASE calculators have a stress for some periodicities only
+        except PropertyNotImplementedError:  # several ASE calculators have a stress only for some periodicities
             return missing
         if not np.isfinite(stress).all():
             raise EvaluationError(
@@ -84,35 +88,24 @@ class AseForceField(ForceField):
         return energies if energies.shape == (len(work),) else None
 
 
-def emt(*, device: str = "cpu", dtype: str = "float64") -> AseForceField:
-    """ASE's effective-medium theory of seven metals: for trial runs.
+def check_structures(structures: Sequence[Atoms], elements: frozenset[int] | None, label: str) -> None:
+    """Refuse structures that a force field cannot evaluate.
 
     Parameters
     ----------
-    device
-        its few operations run on the CPU, whatever is asked for.
-    dtype
-        float64 is what it computes in.
-    """
-    from importlib.metadata import version
-
-    from ase.calculators.emt import EMT
-
-    elements = frozenset({13, 28, 29, 46, 47, 78, 79})
-    declaration = Declaration(
-        conservative=True, equivariance="O3", differentiable=False, elements=elements, dtype="float64"
-    )
-    key = third_party_key("ase", version("ase"), {})
-    return AseForceField(EMT(), key=key, label="emt", declaration=declaration)
-
-
-def check_structures(structures: Sequence[Atoms], elements: frozenset[int] | None, label: str) -> None:
-    """Refuse what a force field cannot evaluate, before anything is computed.
+    structures
+        Structures to check.
+    elements
+        Atomic numbers that the force field was trained on; None: any.
+    label
+        Name of the force field, for the message.
 
     Raises
     ------
-    StructureError, UnknownElementError
-        naming the structure.
+    StructureError
+        A structure has no atoms, or NaN or infinite positions or cell vectors.
+    UnknownElementError
+        A structure holds another element.
     """
     for index, atoms in enumerate(structures):
         name = f"structure {index} ({atoms.get_chemical_formula()})"
@@ -128,7 +121,22 @@ def check_structures(structures: Sequence[Atoms], elements: frozenset[int] | Non
 
 
 def not_finite(label: str, index: int, atoms: Atoms) -> EvaluationError:
-    """The error for an energy or force that is no number."""
+    """Make the error for an energy or force that is NaN or infinite.
+
+    Parameters
+    ----------
+    label
+        Name of the force field.
+    index
+        Number of the structure in the list that was given, from 0.
+    atoms
+        The structure.
+
+    Returns
+    -------
+    EvaluationError
+        Error to raise.
+    """
     return EvaluationError(
         f"{label!r} gave a NaN or infinite energy or force for structure {index} "
         f"({atoms.get_chemical_formula()}); check it for overlapping atoms"

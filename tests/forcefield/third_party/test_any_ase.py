@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms
 
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration
-from esen_flows.forcefield.third_party.packages import AseForceField
+from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.testing import check_force_field
 
 

@@ -1,0 +1,131 @@
+"""Schema of model cards (models/<name>/card.yaml): what a card says of a force field."""
+
+from typing import Any, Literal
+
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from esen_flows.schemas.declarations import Equivariance
+
+
+class Closed(BaseModel):
+    """Base of the parts of a card; unknown fields are refused, because a misspelt one would be lost without a word."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Checkpoint(Closed):
+    """File of the weights, beside the card."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    model_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    parameters: int | None = None
+
+
+class PublishedSource(Closed):
+    """Address of a published checkpoint in its publishers' format.
+
+    `sha256` is None where the publishers name none. The download is then verified by the digest that the hub sends.
+    """
+
+    url: str = Field(pattern=r"^https?://")
+    page: str  # for people: licence, request for access
+    gated: bool = False  # access is given on request, and needs a token
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    options: dict[str, Any] = Field(default_factory=dict)  # backbone options that the file does not hold
+
+    @property
+    def filename(self) -> str:
+        """Name of the file, which is the last part of the address."""
+        return self.url.rstrip("/").rsplit("/", 1)[-1]
+
+
+class Reference(Closed):
+    """Value of a measured property by another method."""
+
+    source: str
+    value: float
+
+
+class Measured(Closed):
+    """One measured result; `property` is a summary field of result documents, so that commands can compare them."""
+
+    property: str
+    value: float
+    unit: str
+    formula: str | None = None  # None: a property of the model, such as a held-out error
+    conditions: str = ""
+    reference: tuple[Reference, ...] = ()
+
+
+class RecipeData(Closed):
+    """Data of a training stage, and how often an epoch passes over them."""
+
+    name: str
+    repeats: int = Field(default=1, ge=1)
+
+
+class RecipeStage(Closed):
+    """One stage of a recipe: a training file beside the card, and its data."""
+
+    file: str
+    data: tuple[RecipeData, ...] = ()
+
+
+class ModelCard(Closed):
+    """Everything that is known of one force field."""
+
+    name: str
+    family: Literal["esen", "third_party"]
+    description: str
+    conservative: bool
+    equivariance: Equivariance
+    elements: tuple[str, ...] | None  # None: any
+    licence: dict[str, str]
+    intended_use: str
+    limitations: str = ""
+    checkpoint: Checkpoint | None = None
+    source: PublishedSource | None = None  # `esen-flows models pull` fetches and converts it
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    recipes: dict[str, tuple[RecipeStage, ...]] = Field(default_factory=dict)  # `esen-flows train NAME`
+    measured: tuple[Measured, ...] = ()
+    # Third-party force fields only: the package, the function of forcefield.third_party that builds it, its arguments.
+    package: str | None = None
+    builder: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    dtype: Literal["float32", "float64"] | None = None  # its only precision; None: both
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        unknown = [symbol for symbol in value or () if symbol not in atomic_numbers]
+        if unknown:
+            raise ValueError(f"not chemical elements: {unknown}")
+        return value
+
+    @model_validator(mode="after")
+    def _source_of_numbers(self) -> "ModelCard":
+        if self.family == "third_party" and (self.package is None or self.builder is None):
+            raise ValueError("a third_party card needs `package` and `builder`")
+        if self.family != "third_party" and not (self.checkpoint or self.source or self.recipes):
+            raise ValueError(f"a card of family {self.family!r} needs `checkpoint`, `source` or `recipes`")
+        return self
+
+    def references(self, formula: str, property_name: str) -> tuple[Measured, ...]:
+        """Measured results of this card for one formula and one summary field.
+
+        Parameters
+        ----------
+        formula
+            Chemical formula.
+        property_name
+            Summary field of a result document.
+
+        Returns
+        -------
+        tuple[Measured, ...]
+            Entries of the card; empty where it has none.
+        """
+        return tuple(m for m in self.measured if m.formula == formula and m.property == property_name)
