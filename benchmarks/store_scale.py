@@ -32,7 +32,8 @@ from synthetic_results import conductivities, relaxations
 from esen_flows.settings import Settings
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.connection import open_store
-from esen_flows.store.queries.query import query, query_structures, select
+from esen_flows.store.queries.query import query, query_structures
+from esen_flows.store.queries.selection import select
 from esen_flows.store.results import Store
 from esen_flows.store.server import embedded
 

@@ -13,7 +13,7 @@ from esen_flows.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from esen_flows.schemas.documents import Kind
-    from esen_flows.store.queries.query import Filters
+    from esen_flows.store.queries.selection import Filters
     from esen_flows.store.results import Store
 
 _SHOWN = 20  # problems; the rest is counted

@@ -1,4 +1,4 @@
-"""Structures of results, for ASE and pymatgen: the one that was computed, or the one that it started from.
+"""Structures of results for ASE and pymatgen: the computed ones, or the ones that the computations started from.
 
 for document, atoms in stream_atoms(store, "relax", chemsys="Ga-As"): ...
 for document, atoms in stream_atoms(store, "conductivity", which="input"): ...
@@ -13,15 +13,16 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
-from esen_flows.store.queries.query import BATCH, Filters, fetch, read_structure, select, select_ids
+from esen_flows.store.queries.query import BATCH, WITHOUT_ARRAYS, fetch, read_structure, select_ids
+from esen_flows.store.queries.selection import Filters, select
 from esen_flows.store.results import Store
 
 if TYPE_CHECKING:
     from pymatgen.core import Molecule, Structure
 
 Which = Literal["computed", "input"]
-# The structure that a result is about, in its output.
-_PLACES: dict[Kind, str] = {
+# Name of the computed structure in the output of a result.
+_COMPUTED: dict[Kind, str] = {
     "relax": "structure",
     "forces": "unitcell",
     "phonon": "structure",
@@ -34,22 +35,32 @@ _RELAXED = ("energy_ev", "forces_ev_per_angstrom", "stress_ev_per_angstrom3")
 def stream_atoms(
     store: Store, kind: Kind, which: Which = "computed", **filters: Unpack[Filters]
 ) -> Iterator[tuple[ResultDocument, Atoms]]:
-    """Results with a structure each, one after the other in little memory.
+    """Results with their structures, one after the other in little memory.
 
     Parameters
     ----------
+    store
+        Open store.
+    kind
+        Kind of result.
     which
-        "computed" is the relaxed structure (of a relaxation with its energy, forces and stress as a calculator's
-        results), the primitive cell of a phonon or conductivity, the unit cell of forces; "input" what was asked about.
+        "computed" gives the relaxed structure with its energy, forces and stress as results of a calculator, the
+        primitive cell of a phonon or conductivity result, or the unit cell of a forces result. "input" gives the
+        structure that the chain of results started from.
     filters
-        as `query` takes them; without a limit all.
+        Filters and order as in `query`; without a limit all results.
+
+    Returns
+    -------
+    iterator of (ResultDocument, Atoms)
+        A result without its arrays, and its structure.
 
     Raises
     ------
     InputError
-        a filter that means nothing, or computed structures of failed results.
+        A filter cannot be read, or computed structures of failed results were requested.
     StoreError
-        a structure is missing.
+        A structure is missing.
     """
     if which not in ("computed", "input"):
         raise InputError(f"which must be 'computed' or 'input', got {which!r}")
@@ -58,14 +69,31 @@ def stream_atoms(
     if kind in OF_DATASETS:
         raise InputError(f"{kind} results are about datasets; store.datasets.fetch_dataset gives their structures")
     selection = select(kind, **filters)
-    if which == "computed" and kind not in _PLACES:
+    if which == "computed" and kind not in _COMPUTED:
         raise InputError(f"{kind} results have no structure of their own; ask for the input structures")
     ids = select_ids(store, selection)
     return _with_input(store, ids) if which == "input" else _with_computed(store, kind, ids)
 
 
 def to_pymatgen(atoms: Atoms) -> "Structure | Molecule":
-    """A pymatgen Structure, in the order of the atoms; a Molecule if nothing is periodic."""
+    """A structure as a pymatgen object, with its charge.
+
+    Parameters
+    ----------
+    atoms
+        Structure of any periodicity.
+
+    Returns
+    -------
+    Structure or Molecule
+        Atoms in the same order; a Molecule if no direction is periodic.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> to_pymatgen(bulk("GaAs", "zincblende", a=5.65)).composition.reduced_formula
+    'GaAs'
+    """
     from pymatgen.core import Lattice, Molecule, Structure
 
     symbols, charge = atoms.get_chemical_symbols(), atoms.info.get("charge")
@@ -76,17 +104,17 @@ def to_pymatgen(atoms: Atoms) -> "Structure | Molecule":
 
 
 def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[ResultDocument, Atoms]]:
-    place = _PLACES[kind]
-    names = (place, *_RELAXED) if kind == "relax" else (place,)
-    # An inclusion of parts of the output, so everything else has to be named too.
+    name = _COMPUTED[kind]
+    names = (name, *_RELAXED) if kind == "relax" else (name,)
+    # A projection that includes parts of the output has to include all other fields by name.
     wanted = dict.fromkeys((*ResultDocument.model_fields, *(f"output.{name}" for name in names)), 1)
     del wanted["output"]
     for row in fetch(store, "results", ids, wanted):
         document = store.read(row)
-        if document.output is None or place not in document.output:
-            raise StoreError(f"result {document.key} has no structure; the store is damaged")
         output = document.output
-        atoms = StructureData(**output[place]).to_atoms()
+        if output is None or name not in output:
+            raise StoreError(f"result {document.key} has no structure; the store is damaged")
+        atoms = StructureData(**output[name]).to_atoms()
         if kind == "relax":
             _attach(atoms, *(output[name] for name in _RELAXED))
         yield document.model_copy(update={"output": None}), atoms
@@ -94,10 +122,8 @@ def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[R
 
 def _with_input(store: Store, ids: list[Any]) -> Iterator[tuple[ResultDocument, Atoms]]:
     for start in range(0, len(ids), BATCH):
-        documents = [
-            store.read({**row, "output": None})
-            for row in fetch(store, "results", ids[start : start + BATCH], {"output": 0, "blobs": 0})
-        ]
+        rows = fetch(store, "results", ids[start : start + BATCH], WITHOUT_ARRAYS)
+        documents = [store.read({**row, "output": None}) for row in rows]
         keys = list(dict.fromkeys(document.structure_key for document in documents))
         inputs = {row["_id"]: read_structure(row).atoms for row in fetch(store, "structures", keys, {})}
         for document in documents:
@@ -107,7 +133,7 @@ def _with_input(store: Store, ids: list[Any]) -> Iterator[tuple[ResultDocument, 
 
 
 def _attach(atoms: Atoms, energy: float, forces: np.ndarray, stress: np.ndarray) -> None:
-    """Energy, forces and stress (xx yy zz yz xz xy) as ASE carries them; the stress of a molecule is NaN: none."""
+    """Attach energy, forces and stress (xx yy zz yz xz xy) in ASE's form; a molecule has a stress of NaN, thus none."""
     results: dict[str, Any] = {"energy": energy, "forces": forces}
     if np.isfinite(stress).all():
         results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -1,7 +1,8 @@
-"""The names that people type in conditions, orders and columns, and where their values are stored.
+"""The names that users type in conditions, orders and columns, and where their values are stored.
 
-A name is a field of the document (`nsites`), a value of its summary (`energy_per_atom_ev`), that value without its
-unit (`energy_per_atom`), or one with a temperature in it (`kappa_300K`): then only results of that temperature count.
+A name is a field of the document (`nsites`), a value of its summary (`energy_per_atom_ev`), such a value without its
+unit (`energy_per_atom`), or such a value with a temperature (`kappa_300K`), which only results at that temperature
+have.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +15,8 @@ from esen_flows.errors import InputError
 from esen_flows.schemas.documents import Kind
 from esen_flows.structures.identity import canonical_chemsys, canonical_formula
 
-Type = Literal["number", "text", "boolean", "date", "list"]
-# What can be asked for. Of those that are no `Kind` yet other versions may have stored results; here none are found.
+FieldType = Literal["number", "text", "boolean", "date", "list"]
+# Kinds that can be asked for. Other versions may have stored results of those that are no `Kind` yet.
 KINDS = tuple(dict.fromkeys((*get_args(Kind), "static", "stability", "md", "training")))
 
 
@@ -26,29 +27,44 @@ class Field:
     Attributes
     ----------
     path
-        in the document.
+        Place in the document, with dots between the names.
     type
-        what it can be compared with; a list holds texts.
+        Type of the value, which decides what it can be compared with; a list holds texts.
     only_if
-        path and value that the document must have for this name to mean anything.
+        Path and value that a document must have to have this field; None: no condition.
     true_text
-        the stored text that makes a boolean true.
+        Stored text that makes a boolean true; None: the boolean itself is stored.
     canonical
-        brings what is typed into the form that is stored.
+        Function that turns user input into the form that is stored; None: the input is stored as it is.
     """
 
     path: str
-    type: Type = "text"
+    type: FieldType = "text"
     only_if: tuple[str, float] | None = None
     true_text: str | None = None
     canonical: Callable[[str], str] | None = None
 
     def value(self, document: Mapping[str, Any]) -> Any:
-        """The value in a document (as a dictionary), None where it has none."""
+        """The value in a document.
+
+        Parameters
+        ----------
+        document
+            Document as a dictionary.
+
+        Returns
+        -------
+        object
+            Value; None where the document has none.
+        """
         if self.only_if is not None and _at(document, self.only_if[0]) != self.only_if[1]:
             return None
         found = _at(document, self.path)
         return found if self.true_text is None or found is None else found == self.true_text
+
+
+def _numbers(*names: str) -> dict[str, FieldType]:
+    return dict.fromkeys(names, "number")
 
 
 _OF_BOTH = {
@@ -67,13 +83,8 @@ _OF_BOTH = {
 _OF_STRUCTURES = {**_OF_BOTH, "key": Field("_id"), "charge": Field("charge", "number"), "spin": Field("spin", "number")}
 _OF_RESULTS = {
     **_OF_BOTH,
-    "key": Field("key"),
-    "parent_key": Field("parent_key"),
-    "structure_key": Field("structure_key"),
+    **{name: Field(name) for name in ("key", "parent_key", "structure_key", "model_label", "model_key", "state")},
     "model": Field("model_label"),
-    "model_label": Field("model_label"),
-    "model_key": Field("model_key"),
-    "state": Field("state"),
     "attempt": Field("attempt", "number"),
     "error": Field("failure.error"),
     "message": Field("failure.message"),
@@ -83,74 +94,50 @@ _OF_RESULTS = {
     "host": Field("provenance.host"),
     "seconds": Field("provenance.seconds", "number"),
     "force_evaluations": Field("provenance.force_evaluations", "number"),
-    # Lattice results exist only where the relaxation that they start from converged: otherwise they have failed.
+    # A lattice result that starts from a relaxation which did not converge has failed.
     "converged": Field("state", "boolean", true_text="finished"),
 }
-_LATTICE = {
-    "a_angstrom": "number",
-    "b_angstrom": "number",
-    "c_angstrom": "number",
-    "space_group": "text",
-}
-_ERRORS = {
-    "energy_mae_mev_per_atom": "number",
-    "energy_rmse_mev_per_atom": "number",
-    "force_mae_mev_per_angstrom": "number",
-    "force_rmse_mev_per_angstrom": "number",
-    "stress_mae_mev_per_angstrom3": "number",
-}
-# What esen_flows.makers.summaries writes; a test compares.
-SUMMARIES: dict[str, dict[str, Type]] = {
+_LATTICE = {**_numbers("a_angstrom", "b_angstrom", "c_angstrom"), "space_group": "text"}
+_FREQUENCIES = _numbers("max_frequency_thz", "min_frequency_thz")
+_ERRORS = _numbers(
+    "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom",
+    "stress_mae_mev_per_angstrom3",
+)  # fmt: skip
+# The values that esen_flows.makers.summaries writes; a test compares the two.
+SUMMARIES: dict[str, dict[str, FieldType]] = {
     "relax": {
-        "energy_per_atom_ev": "number",
-        "volume_per_atom_angstrom3": "number",
-        **_LATTICE,  # type: ignore[dict-item]
-        "pressure_gpa": "number",
-        "fmax_ev_per_angstrom": "number",
-        "n_steps": "number",
+        **_numbers("energy_per_atom_ev", "volume_per_atom_angstrom3"),
+        **_LATTICE,
+        **_numbers("pressure_gpa", "fmax_ev_per_angstrom", "n_steps"),
         "converged": "boolean",
-        "space_group_initial": "number",
-        "space_group_final": "number",
+        **_numbers("space_group_initial", "space_group_final"),
     },
     "forces": {
-        "displacements_fc2": "number",
-        "atoms_fc2": "number",
-        "displacements_fc3": "number",
-        "atoms_fc3": "number",
+        **_numbers("displacements_fc2", "atoms_fc2", "displacements_fc3", "atoms_fc3"),
         "parity_averaged": "boolean",
         "force_constants": "text",
     },
     "phonon": {
         "verdict": "text",
-        "max_frequency_thz": "number",
-        "min_frequency_thz": "number",
-        **_LATTICE,  # type: ignore[dict-item]
-        "temperature_kelvin": "number",
-        "free_energy_kj_per_mol": "number",
-        "entropy_j_per_k_mol": "number",
-        "heat_capacity_j_per_k_mol": "number",
+        **_FREQUENCIES,
+        **_LATTICE,
+        **_numbers("temperature_kelvin", "free_energy_kj_per_mol", "entropy_j_per_k_mol", "heat_capacity_j_per_k_mol"),
     },
     "conductivity": {
-        "temperature_kelvin": "number",
-        "kappa_rta_w_per_m_k": "number",
-        "kappa_wigner_w_per_m_k": "number",
-        "kappa_lbte_w_per_m_k": "number",
-        **_LATTICE,  # type: ignore[dict-item]
-        "max_frequency_thz": "number",
-        "min_frequency_thz": "number",
+        **_numbers("temperature_kelvin", "kappa_rta_w_per_m_k", "kappa_wigner_w_per_m_k", "kappa_lbte_w_per_m_k"),
+        **_LATTICE,
+        **_FREQUENCIES,
         "mesh": "text",
         "phono3py": "text",
     },
-    "labelling": {"dataset_key": "text", "dataset_name": "text", "structures": "number", "atoms": "number"},
+    "labelling": {"dataset_key": "text", "dataset_name": "text", **_numbers("structures", "atoms")},
     "training": {
         "name": "text",
         "model_key": "text",
-        "structures": "number",
-        "steps": "number",
-        "training_seconds": "number",
-        **_ERRORS,  # type: ignore[dict-item]
+        **_numbers("structures", "steps", "training_seconds"),
+        **_ERRORS,
     },
-    "evaluation": {"dataset_name": "text", "structures": "number", **_ERRORS},  # type: ignore[dict-item]
+    "evaluation": {"dataset_name": "text", **_numbers("structures"), **_ERRORS},
 }
 _UNITS = (
     "_mev_per_atom", "_mev_per_angstrom3", "_mev_per_angstrom", "_ev_per_angstrom", "_kj_per_mol", "_j_per_k_mol",
@@ -162,7 +149,18 @@ _ROOM_TEMPERATURE = ("summary.temperature_kelvin", 300.0)
 
 @cache
 def fields_of(kind: str) -> dict[str, Field]:
-    """All names of a kind of result, or of "structures"."""
+    """All names of a kind of result, or of structures.
+
+    Parameters
+    ----------
+    kind
+        Kind of result, or "structures".
+
+    Returns
+    -------
+    dict
+        Fields by name.
+    """
     if kind == "structures":
         return dict(_OF_STRUCTURES)
     fields = dict(_OF_RESULTS)
@@ -184,12 +182,31 @@ def fields_of(kind: str) -> dict[str, Field]:
 
 
 def find_field(kind: str, name: str) -> Field:
-    """The field that a name means.
+    """The field of a name.
+
+    Parameters
+    ----------
+    kind
+        Kind of result, or "structures".
+    name
+        Name as the user types it.
+
+    Returns
+    -------
+    Field
+        Where the value is stored.
 
     Raises
     ------
     InputError
-        there is none; the message names those that exist.
+        There is no such name; the message lists the names that exist.
+
+    Examples
+    --------
+    >>> find_field("relax", "energy_per_atom").path
+    'summary.energy_per_atom_ev'
+    >>> find_field("conductivity", "kappa_300K").only_if
+    ('summary.temperature_kelvin', 300.0)
     """
     fields = fields_of(kind)
     if name in fields:

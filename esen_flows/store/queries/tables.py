@@ -19,18 +19,43 @@ STRUCTURE_COLUMNS = (
 
 
 def columns_of(kind: str, names: Sequence[str]) -> dict[str, Field]:
-    """The fields that column names mean.
+    """The fields of column names.
+
+    Parameters
+    ----------
+    kind
+        Kind of result, or "structures".
+    names
+        Names of columns, as in conditions.
+
+    Returns
+    -------
+    dict
+        Fields by name, in the given order.
 
     Raises
     ------
     InputError
-        a name that does not exist.
+        A name does not exist.
     """
     return {name: find_field(kind, name) for name in names}
 
 
 def row_of(found: Found, columns: dict[str, Field]) -> dict[str, Any]:
-    """The values of some columns; None where there is none."""
+    """The values of some columns.
+
+    Parameters
+    ----------
+    found
+        Result or structure.
+    columns
+        Fields by name.
+
+    Returns
+    -------
+    dict
+        Values by name; None where there is no value.
+    """
     if isinstance(found, StructureRecord):
         document = {"_id": found.key, **found.fields}
     else:
@@ -39,19 +64,24 @@ def row_of(found: Found, columns: dict[str, Field]) -> dict[str, Any]:
 
 
 def to_frame(found: Iterable[Found], columns: Sequence[str] | None = None) -> "pandas.DataFrame":
-    """A pandas table with a row for each result or structure.
+    """A pandas table with one row for each result or structure.
 
     Parameters
     ----------
     found
-        of one kind, from `query`, `stream` or their likes for structures.
+        Results of one kind, or structures, from `query` or a similar function.
     columns
-        names as in conditions and orders; default: identity and all summary values.
+        Names of columns, as in conditions; None: the identity and all summary values.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table.
 
     Raises
     ------
     InputError
-        pandas is not installed, or a name does not exist.
+        Pandas is not installed, or a name does not exist.
     """
     try:
         import pandas
@@ -62,9 +92,8 @@ def to_frame(found: Iterable[Found], columns: Sequence[str] | None = None) -> "p
     summary: dict[str, None] = {}
     for each in found:
         if chosen is None:
-            structure = isinstance(each, StructureRecord)
-            kind = "structures" if isinstance(each, StructureRecord) else each.kind
-            chosen = columns_of(kind, columns or (STRUCTURE_COLUMNS if structure else RESULT_COLUMNS))
+            identity = STRUCTURE_COLUMNS if each.kind == "structures" else RESULT_COLUMNS
+            chosen = columns_of(each.kind, columns or identity)
         row = row_of(each, chosen)
         if columns is None and isinstance(each, ResultDocument):
             row |= each.summary

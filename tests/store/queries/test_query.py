@@ -11,7 +11,8 @@ from esen_flows.errors import InputError
 from esen_flows.settings import Settings
 from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
-from esen_flows.store.queries.query import find_by_prefix, query, select
+from esen_flows.store.queries.query import find_by_prefix, query
+from esen_flows.store.queries.selection import select
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod

@@ -42,7 +42,7 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a lost parent": (lambda database: database["results"].delete_one({"kind": "forces"}), "its parent .* not stored"),
     "a changed structure": (change("structures", charge=1.0), "is not the structure of its key"),
     "a structure without atoms": (change("structures", structure={}), "structure .* cannot be read"),
-    "another protocol": (change("results", protocol_hash="0" * 64), "does not have the key that follows from its protocol"),
+    "another protocol": (change("results", protocol_hash="0" * 64), "does not have the key that follows"),
     "a missing field": (
         lambda database: database["results"].update_one({}, {"$unset": {"formula": 1}}),
         "is not as this version of esen_flows writes it .formula: Field required",
