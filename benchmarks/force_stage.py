@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     structures = read(asked.data / "phononDB-PBE-structures.extxyz", ":")
     atoms = next(one for one in structures if one.info["mp_id"] == asked.material)
-    protocol = conductivity_protocol("phonondb-v1", atoms).displacement
+    protocol = conductivity_protocol("phonondb-v1", atoms.info).displacement
     plans = plan_displacements(
         atoms,
         np.array(protocol.fc2_supercell),

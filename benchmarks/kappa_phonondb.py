@@ -81,7 +81,7 @@ def measure(model: str, atoms: Atoms, protocol: str, dtype: str) -> dict[str, An
     store = open_store()
     maker = ConductivityMaker(
         force_field_name=model,
-        protocol=conductivity_protocol(protocol, atoms),
+        protocol=conductivity_protocol(protocol, atoms.info),
         numeric=NumericSettings(dtype=dtype),
         material_ids=(atoms.info["mp_id"],),
     )

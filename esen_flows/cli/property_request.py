@@ -131,7 +131,7 @@ def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -
         return with_overrides(RelaxProtocol(), assignments)
     if kind == "phonon":
         return with_overrides(phonon_protocol(name, atoms.info), assignments)
-    protocol = with_overrides(conductivity_protocol(name, atoms), assignments)
+    protocol = with_overrides(conductivity_protocol(name, atoms.info), assignments)
     check_supercells(protocol, name)
     return protocol
 

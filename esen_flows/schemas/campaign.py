@@ -1,16 +1,14 @@
-"""A campaign: one property of many structures by some force fields, as its specification says it in one flat file.
+"""A campaign: one property of many structures by some force fields, as one flat specification.
 
-Each structure and force field is a member. What a member asks for is known, and keyed, before anything is computed: the
-requests are those of a single command with the same protocol and `--set`.
+Each pair of a structure and a force field is a member. The requests of a member are known, and have their keys, before
+anything is computed: they are those of a single command with the same protocol and `--set`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from ase import Atoms
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,16 +21,8 @@ from pydantic import (
 )
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.keys import canonical_json, result_key, sha256_of
-from esen_flows.schemas.named_protocols import (
-    FC2_SUPERCELL,
-    FC3_SUPERCELL,
-    MESH,
-    check_supercells,
-    conductivity_protocol,
-    phonon_protocol,
-)
+from esen_flows.schemas.named_protocols import OWN_SETTINGS, check_supercells, conductivity_protocol, phonon_protocol
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
@@ -44,14 +34,12 @@ from esen_flows.schemas.protocols import (
 from esen_flows.schemas.requests import ResultRequest, property_requests
 
 Property = Literal["relax", "phonon", "conductivity"]
-# conservative, differentiable and o3 are what a force field declares; covers_elements: it was trained on all elements
-# of all structures.
+# A force field declares conservative, differentiable and o3; covers_elements: it was trained on all elements of all
+# structures.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
 AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
 GENERAL = "general"
-# What a structure may say of its own supercells and mesh; published protocols take it.
-OWN_SETTINGS = (FC2_SUPERCELL, FC3_SUPERCELL, MESH)
 
 
 class Closed(BaseModel):
@@ -61,7 +49,7 @@ class Closed(BaseModel):
 
 
 def _several(value: Any) -> Any:
-    """One name in the place of a list of them."""
+    """A single name as a list with one entry."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -69,9 +57,32 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
 class StructureQuery(Closed):
-    """Structures that are stored: input structures, or the relaxed structures of finished relaxations.
+    """Structures of the store: input structures, or the relaxed structures of finished relaxations.
 
-    The other fields are the filters of `esen_flows.store.queries.query`.
+    All fields except `of` are filters of `esen_flows.store.queries.query`; a filter that is not given accepts all.
+
+    Attributes
+    ----------
+    of
+        "structures": input structures, the default; "relax": relaxed structures.
+    chemsys
+        Chemical system, such as "Ga-As".
+    formula
+        Formula in any order.
+    elements
+        Elements that a structure must contain.
+    spacegroup
+        Number or symbol of the space group.
+    campaign
+        Name of a campaign that has the structure.
+    where
+        Condition on fields of the documents.
+    sort
+        Field by which structures are sorted.
+    limit
+        Largest number of structures.
+    model
+        Force field of the relaxations.
     """
 
     of: Literal["structures", "relax"] = "structures"
@@ -83,7 +94,7 @@ class StructureQuery(Closed):
     where: str | None = None
     sort: str | None = None
     limit: PositiveInt | None = None
-    model: str | None = None  # of relaxations
+    model: str | None = None
 
     @model_validator(mode="after")
     def _model_of_relaxations(self) -> "StructureQuery":
@@ -92,17 +103,35 @@ class StructureQuery(Closed):
         return self
 
     def filters(self) -> dict[str, Any]:
-        """The filters that are given, as `esen_flows.store.queries.query` takes them."""
+        """Filters that are given.
+
+        Returns
+        -------
+        dict[str, Any]
+            Arguments of `esen_flows.store.queries.query`.
+        """
         return {name: value for name, value in self.model_dump(exclude={"of"}).items() if value not in (None, ())}
 
 
 class StructureSource(Closed):
-    """Where the structures are: files, a query of the store, or a published set."""
+    """Source of the structures: exactly one of files, a query of the store, and a published set.
 
-    file: Names = ()  # FILE@3 is one structure of a file with several
+    Attributes
+    ----------
+    file
+        Structure files; `FILE@3` is one structure of a file with several.
+    query
+        Structures of the store.
+    published
+        Published set of structures.
+    folder
+        Folder of the published set; None, the default, is where esen-flows keeps its downloads.
+    """
+
+    file: Names = ()
     query: StructureQuery | None = None
     published: PublishedSet | None = None
-    folder: str | None = None  # that holds the published set; None: where esen-flows keeps its downloads
+    folder: str | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "StructureSource":
@@ -115,23 +144,50 @@ class StructureSource(Closed):
 
 
 class CampaignSpec(Closed):
-    """All that a campaign is.
+    """Everything that defines a campaign.
 
     Two specifications with the same `sha256` are the same campaign; comments and the order of fields do not count.
+
+    Attributes
+    ----------
+    name
+        Name of the campaign: letters, digits, "_", "." and "-", at most 63.
+    description
+        Purpose of the campaign in words; not part of its identity.
+    property
+        Property that is computed.
+    structures
+        Source of the structures.
+    models
+        Force fields: names of cards, or paths of checkpoints.
+    protocol
+        Name of a published protocol; None, the default, is "general", this package's own.
+    settings
+        Fields of the protocol by their dotted names, as a command's `--set`.
+    dtype
+        Floating-point type of the force fields; float64 as for a single command.
+    tags
+        Tags of structures and results besides the name of the campaign.
+    require
+        Properties that every force field must have.
+    duplicates
+        Whether a structure that occurs twice is refused, the default because it is usually a mistake, or merged.
+    target_minutes
+        Predicted work of a firework in minutes: long against the start of a worker, short against a queue's walltime.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
     description: str = ""
     property: Property
     structures: StructureSource
-    models: Names = Field(min_length=1)  # names of cards, or paths of checkpoints
+    models: Names = Field(min_length=1)
     protocol: str | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)  # fields of the protocol, as a command's --set
+    settings: dict[str, Any] = Field(default_factory=dict)
     dtype: Literal["float32", "float64"] = "float64"
-    tags: Names = ()  # that structures and results carry, besides the name of the campaign
+    tags: Names = ()
     require: Annotated[tuple[Requirement, ...], BeforeValidator(_several)] = ()
     duplicates: Literal["refuse", "merge"] = "refuse"
-    target_minutes: PositiveFloat = 30.0  # of work in a firework
+    target_minutes: PositiveFloat = 30.0
 
     @field_validator("models")
     @classmethod
@@ -143,63 +199,89 @@ class CampaignSpec(Closed):
 
     @cached_property
     def sha256(self) -> str:
-        """Of all fields but the description."""
+        """Identity of the campaign: hash of all fields but the description."""
         return sha256_of(self.model_dump(mode="json", exclude={"description"}))
 
     @cached_property
     def all_tags(self) -> tuple[str, ...]:
-        """What structures and results of the campaign carry: its name first."""
+        """Tags of structures and results of the campaign: its name first."""
         return tuple(dict.fromkeys((self.name, *self.tags)))
 
     @cached_property
     def takes_own_settings(self) -> bool:
-        """Whether the protocol depends on what each structure says of its supercells and mesh."""
+        """Whether the protocol takes supercells and mesh from each structure."""
         return self.protocol not in (None, GENERAL)
 
     @cached_property
-    def _asked(self) -> "dict[str, tuple[AnyProtocol, tuple[StepIdentity, ...]]]":
-        """Protocol and steps by what a structure says of itself; most campaigns have one entry."""
+    def _members(self) -> "dict[str, tuple[AnyProtocol, tuple[StepKey, ...]]]":
+        """Protocols and keys of steps by the structures' own settings; most campaigns have one entry."""
         return {}
 
 
-@dataclass(frozen=True)
-class StepIdentity:
-    """What the key of a step is made of, apart from structure and force field."""
-
-    kind: Kind
-    protocol_hash: str
-    numeric: Mapping[str, Any]
-    numerics_revision: int
+# Key of a step from the key of its parent and that of the force field.
+StepKey = Callable[[str, str], str]
 
 
 def answer_summary_field(spec: CampaignSpec) -> str:
-    """The number that tables of a campaign show, among the summary of its results.
+    """Field of the results' summary that tables of a campaign show.
 
-    A conductivity is the one nearest to 300 K, in the relaxation-time approximation if that is asked for.
+    Parameters
+    ----------
+    spec
+        The campaign.
+
+    Returns
+    -------
+    str
+        Name of the field. The conductivity is the one nearest to 300 K, in the relaxation-time approximation if that is
+        among the methods.
     """
-    if spec.property == "relax":
-        return "energy_per_atom_ev"
-    if spec.property == "phonon":
-        return "max_frequency_thz"
+    if spec.property != "conductivity":
+        return {"relax": "energy_per_atom_ev", "phonon": "max_frequency_thz"}[spec.property]
     given = [item for item in spec.settings.items() if item[0] == "methods"]
     return principal_conductivity(with_values(ConductivityProtocol(), given).methods)
 
 
 def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What `atoms.info` says of supercells and mesh, as plain lists; `protocol_for` takes it."""
+    """Supercells and mesh that a structure gives itself.
+
+    Parameters
+    ----------
+    info
+        `atoms.info` of the structure.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain lists of integers by name, for `protocol_for`.
+    """
     return {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
 
 
 def base_protocol(property: Property, name: str | None, info: Mapping[str, Any]) -> AnyProtocol:
     """A protocol by its name, before any settings.
 
+    Parameters
+    ----------
+    property
+        The property.
+    name
+        Name of the protocol; None for "general".
+    info
+        Supercells and mesh of the structure (`own_settings`).
+
+    Returns
+    -------
+    AnyProtocol
+        The protocol.
+
     Raises
     ------
     InputError
-        the property has no protocol of that name.
+        The property has no protocol of that name.
     """
     if property == "conductivity":
-        return conductivity_protocol(name or GENERAL, Atoms(info=dict(info)))
+        return conductivity_protocol(name or GENERAL, info)
     if property == "phonon":
         return phonon_protocol(name or GENERAL, info)
     if name not in (None, GENERAL):
@@ -212,78 +294,105 @@ def protocol_for(spec: CampaignSpec, info: Mapping[str, Any]) -> AnyProtocol:
 
     Parameters
     ----------
+    spec
+        The campaign.
     info
-        what the structure says of its own supercells and mesh (`own_settings`).
+        Supercells and mesh of the structure (`own_settings`).
+
+    Returns
+    -------
+    AnyProtocol
+        The protocol with the settings of the campaign.
 
     Raises
     ------
     InputError
-        no such protocol, settings that it refuses, or supercells that nobody has said.
+        There is no such protocol, it refuses the settings, or nothing gives the supercells that it needs.
     """
-    return _asked(spec, info)[0]
-
-
-def numeric_of(spec: CampaignSpec) -> NumericSettings:
-    """How all members are computed."""
-    return NumericSettings(dtype=spec.dtype)
+    return _member(spec, info)[0]
 
 
 def member_requests(
     spec: CampaignSpec, structure_key: str, model_key: str, info: Mapping[str, Any]
 ) -> tuple[ResultRequest, ...]:
-    """What a member asks for, step by step; the last one is the answer.
+    """The requests of a member, step by step; the last one is the answer.
+
+    Parameters
+    ----------
+    spec
+        The campaign.
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    info
+        Supercells and mesh of the structure (`own_settings`).
+
+    Returns
+    -------
+    tuple[ResultRequest, ...]
+        One request for each step.
 
     Raises
     ------
     InputError
-        see `protocol_for`.
+        As for `protocol_for`.
     """
-    return property_requests(structure_key, model_key, protocol_for(spec, info), numeric_of(spec))
+    return property_requests(structure_key, model_key, protocol_for(spec, info), NumericSettings(dtype=spec.dtype))
 
 
 def member_keys(spec: CampaignSpec, structure_key: str, model_key: str, info: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of `member_requests`, without making these: 30 microseconds where they take a millisecond.
+    """The keys of `member_requests` without the requests, in 30 microseconds instead of a millisecond.
+
+    Parameters
+    ----------
+    spec
+        The campaign.
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    info
+        Supercells and mesh of the structure (`own_settings`).
+
+    Returns
+    -------
+    tuple[str, ...]
+        One key for each step.
 
     Raises
     ------
     InputError
-        see `protocol_for`.
+        As for `protocol_for`.
     """
-    steps = _asked(spec, info)[1]
-    keys: list[str] = []
-    parent = structure_key
-    for step in steps:
-        parent = result_key(step.kind, step.protocol_hash, parent, model_key, step.numeric, step.numerics_revision)
-        keys.append(parent)
-    return tuple(keys)
+    keys = [structure_key]
+    for step_key in _member(spec, info)[1]:
+        keys.append(step_key(keys[-1], model_key))
+    return tuple(keys[1:])
 
 
-def _asked(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, tuple[StepIdentity, ...]]:
-    """Protocol and steps of a member, made once for all that ask alike."""
-    said = canonical_json(dict(info)) if spec.takes_own_settings else ""
-    found = spec._asked.get(said)
-    if found is None:
+def _member(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, tuple[StepKey, ...]]:
+    """Protocol and keys of the steps, made once for all members with the same settings of their structures."""
+    name = canonical_json(dict(info)) if spec.takes_own_settings else ""
+    if name not in spec._members:
         protocol = _protocol(spec, info)
-        requests = property_requests("", "", protocol, numeric_of(spec))
         steps = tuple(
-            StepIdentity(request.kind, request.protocol.hash(), request.numeric.key_fields(), request.numerics_revision)
-            for request in requests
+            partial(
+                result_key,
+                request.kind,
+                request.protocol.hash(),
+                numeric=request.numeric.key_fields(),
+                numerics_revision=request.numerics_revision,
+            )
+            for request in property_requests("", "", protocol, NumericSettings(dtype=spec.dtype))
         )
-        found = spec._asked[said] = protocol, steps
-    return found
+        spec._members[name] = protocol, steps
+    return spec._members[name]
 
 
 def _protocol(spec: CampaignSpec, info: Mapping[str, Any]) -> AnyProtocol:
     protocol = with_values(base_protocol(spec.property, spec.protocol, info), spec.settings.items())
     if isinstance(protocol, ConductivityProtocol):
-        if protocol.displacement.order != 3:
-            raise InputError("displacement.order: a conductivity needs third-order force constants, so it is 3")
-        try:
-            check_supercells(protocol, spec.protocol or GENERAL)
-        except InputError:
-            raise InputError(
-                f"the protocol {spec.protocol} takes each structure's own supercells and mesh "
-                f"({', '.join(OWN_SETTINGS)} in an extended XYZ file), and this one has none; give them to all by "
-                "settings: displacement.fc2_supercell, displacement.fc3_supercell, mesh"
-            ) from None
+        remedy = "them to all by settings: displacement.fc2_supercell, displacement.fc3_supercell, mesh"
+        check_supercells(protocol, spec.protocol or GENERAL, remedy)
     return protocol

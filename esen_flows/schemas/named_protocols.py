@@ -1,41 +1,56 @@
 """Published protocols by name, as frozen values of the same class as any other protocol.
 
-`general` is this package's own default: inversion-averaged, tight relaxation, supercells by length. The others are what
-published tables were made with, so that a number can be compared with them.
+"general" is this package's own default: averaged over inversion, with a tight relaxation and supercells by length.
+Published tables were made with the others, so that numbers can be compared with them.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
-from ase import Atoms
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, PhononProtocol, RelaxProtocol
 
 ConductivityProtocolName = Literal["general", "phonondb-v1", "phonondb-v1-two-stage"]
 PhononProtocolName = Literal["general", "mdr"]
-# What the extended XYZ file of PhononDB's 103 crystals says of each.
-FC2_SUPERCELL, FC3_SUPERCELL, MESH = "fc2_supercell", "fc3_supercell", "q_mesh"
+# Entries of each structure in the extended XYZ file of PhononDB's 103 crystals; published protocols use them.
+FC2_SUPERCELL, FC3_SUPERCELL, MESH = OWN_SETTINGS = ("fc2_supercell", "fc3_supercell", "q_mesh")
+_SET_SUPERCELLS = (
+    "them with --set displacement.fc2_supercell=4,4,4 --set displacement.fc3_supercell=2,2,2 --set mesh=19,19,19"
+)
 
 
-def conductivity_protocol(name: str, atoms: Atoms) -> ConductivityProtocol:
-    """A protocol by name, for a structure that may say its own supercells and mesh in `atoms.info`.
+def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityProtocol:
+    """A protocol of a conductivity by name, for a structure that may give its own supercells and mesh.
 
     "phonondb-v1" is the protocol of the 103 conductivities of Matbench Discovery as eSEN's entry ran it: one relaxation
-    with FixSymmetry and without tilts, FIRE to 1e-4 eV/Angstrom in at most 300 steps and kept as it then is;
-    displacements of 0.03 Angstrom, forces as the force field gives them; 300 K, isotopes in natural abundance, a
-    boundary at 1 m; no negative frequency but below 0.01 THz of an acoustic branch at Gamma. "phonondb-v1-two-stage" is
-    that of Pota, Ahlawat, Csanyi, Simoncelli, arXiv 2408.00755: a second, free relaxation that is thrown away where it
-    changes the space group.
+    with FixSymmetry and without tilts, by FIRE to 1e-4 eV/Angstrom in at most 300 steps, whose result is kept even if
+    it is not converged; displacements of 0.03 Angstrom; forces as the force field gives them; 300 K, isotopes in
+    natural abundance, a boundary at 1 m; no negative frequencies except those below 0.01 THz of acoustic branches at
+    Gamma. "phonondb-v1-two-stage" is that of Pota, Ahlawat, Csanyi, Simoncelli, arXiv 2408.00755: a second, free
+    relaxation follows, which is discarded where it changes the space group.
+
+    Parameters
+    ----------
+    name
+        Name of the protocol.
+    info
+        Supercells and mesh of the structure, from `atoms.info`.
+
+    Returns
+    -------
+    ConductivityProtocol
+        The protocol.
 
     Raises
     ------
     InputError
-        no such name.
+        There is no protocol of that name.
     """
     if name not in get_args(ConductivityProtocolName):
-        raise InputError(f"no protocol {name!r} of a conductivity; there are {', '.join(names())}")
+        known = ", ".join(get_args(ConductivityProtocolName))
+        raise InputError(f"no protocol {name!r} of a conductivity; there are {known}")
     if name == "general":
         return ConductivityProtocol()
     relax = RelaxProtocol(
@@ -53,10 +68,10 @@ def conductivity_protocol(name: str, atoms: Atoms) -> ConductivityProtocol:
             order=3,
             displacement_angstrom=0.03,
             parity="as_is",
-            fc2_supercell=_matrix(atoms.info, FC2_SUPERCELL),
-            fc3_supercell=_matrix(atoms.info, FC3_SUPERCELL),
+            fc2_supercell=_matrix(info, FC2_SUPERCELL),
+            fc3_supercell=_matrix(info, FC3_SUPERCELL),
         ),
-        mesh=_mesh(atoms.info),
+        mesh=tuple(np.asarray(info.get(MESH, (19, 19, 19))).astype(int).ravel().tolist()),
         temperatures_kelvin=(300.0,),
         methods=("rta", "wigner"),
         isotope_scattering=True,
@@ -67,17 +82,29 @@ def conductivity_protocol(name: str, atoms: Atoms) -> ConductivityProtocol:
 
 
 def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
-    """A protocol by name, for a structure that may say its own supercell in `info`.
+    """A protocol of phonons by name, for a structure that may give its own supercell.
 
-    "mdr" is that of the MDR phonons as eSEN's authors ran them (A. Loew et al., npj Comput. Mater. 2025, made the
-    benchmark): a free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces as
-    the force field gives them, a mesh of 20 x 20 x 20, 0 to 600 K by 75 K. Not as they did: the unit cell is relaxed,
-    not the primitive one, and force constants are symmetrised.
+    "mdr" is the protocol of the MDR benchmark (A. Loew et al., npj Comput. Mater. 2025) as eSEN's authors ran it: a
+    free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces as the force field
+    gives them, a mesh of 20 x 20 x 20, 0 to 600 K in steps of 75 K. Unlike theirs, it relaxes the unit cell instead of
+    the primitive one, and symmetrises force constants.
+
+    Parameters
+    ----------
+    name
+        Name of the protocol.
+    info
+        Supercell of the structure, from `atoms.info`.
+
+    Returns
+    -------
+    PhononProtocol
+        The protocol.
 
     Raises
     ------
     InputError
-        no such protocol.
+        There is no protocol of that name.
     """
     if name not in get_args(PhononProtocolName):
         raise InputError(f"no protocol {name!r} of a phonon; there are {', '.join(get_args(PhononProtocolName))}")
@@ -97,32 +124,30 @@ def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
     )
 
 
-def names() -> tuple[str, ...]:
-    """The names of conductivity protocols."""
-    return get_args(ConductivityProtocolName)
+def check_supercells(protocol: ConductivityProtocol, name: str, remedy: str = _SET_SUPERCELLS) -> None:
+    """Refuse a published protocol without supercells.
 
-
-def check_supercells(protocol: ConductivityProtocol, name: str) -> None:
-    """Refuse a published protocol whose supercells nobody has said.
+    Parameters
+    ----------
+    protocol
+        The protocol for a structure.
+    name
+        Its name.
+    remedy
+        End of the message, which says how the supercells can be given.
 
     Raises
     ------
     InputError
-        with the fields to set.
+        The structure gives no supercells, and none are set.
     """
     displacement = protocol.displacement
     if name != "general" and (displacement.fc2_supercell is None or displacement.fc3_supercell is None):
         raise InputError(
             f"the protocol {name} takes each structure's own supercells and mesh ({FC2_SUPERCELL}, {FC3_SUPERCELL} and "
-            f"{MESH} in an extended XYZ file), and this one has none; give them with --set "
-            "displacement.fc2_supercell=4,4,4 --set displacement.fc3_supercell=2,2,2 --set mesh=19,19,19"
+            f"{MESH} in an extended XYZ file), and this one has none; give {remedy}"
         )
 
 
 def _matrix(info: Mapping[str, Any], name: str) -> Any:
     return None if name not in info else np.asarray(info[name]).astype(int).tolist()
-
-
-def _mesh(info: Mapping[str, Any]) -> tuple[int, int, int]:
-    a, b, c = np.asarray(info.get(MESH, (19, 19, 19))).astype(int).ravel().tolist()
-    return a, b, c

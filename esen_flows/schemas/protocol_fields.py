@@ -1,4 +1,4 @@
-"""Single fields of a protocol by their dotted names, as `--set` and campaign specs give them."""
+"""Single fields of a protocol by their dotted names, as `--set` and specifications of campaigns give them."""
 
 import json
 from collections.abc import Iterable
@@ -15,10 +15,11 @@ Protocol = TypeVar("Protocol", bound=Frozen)
 class FieldError(InputError):
     """Fields that a protocol does not have, or values that it refuses.
 
-    Attributes
+    Parameters
     ----------
     faults
-        field, or the protocol inside of it whose fields contradict each other (None: its own), and what is wrong.
+        Pairs of a field and the reason. For fields that contradict each other, the first entry is the protocol to which
+        they belong, None for the outermost one.
     """
 
     def __init__(self, faults: list[tuple[str | None, str]]) -> None:
@@ -27,12 +28,30 @@ class FieldError(InputError):
 
 
 def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protocol:
-    """The protocol with fields set, in order; texts are read by `parse_value`.
+    """A protocol with changed fields.
+
+    Parameters
+    ----------
+    protocol
+        The protocol before the changes.
+    values
+        Dotted names of fields with their values, in the order in which they are set; text is read by `parse_value`.
+
+    Returns
+    -------
+    Protocol
+        The changed protocol.
 
     Raises
     ------
     FieldError
-        unknown fields (the valid ones are listed), or values that their fields refuse.
+        A field is not known (the message lists the valid ones), or refuses its value.
+
+    Examples
+    --------
+    >>> from esen_flows.schemas.protocols import PhononProtocol
+    >>> with_values(PhononProtocol(), [("mesh", "9,9,9"), ("relax.max_steps", 200)]).mesh
+    (9, 9, 9)
     """
     content, valid = protocol.model_dump(), field_names(protocol)
     faults: list[tuple[str | None, str]] = []
@@ -50,13 +69,26 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
             field = _field(fault["loc"], valid)
             if field in valid:
                 faults.append((field, f"{_words(fault)} (got {fault['input']!r})"))
-            else:  # fields of a protocol, or of one inside of it, that contradict each other
+            else:  # fields that contradict each other
                 faults.append((field or None, _words(fault)))
-        raise FieldError(list(dict.fromkeys(faults))) from error  # what several entries of a list share, once
+        raise FieldError(list(dict.fromkeys(faults))) from error  # several entries of a list may have the same fault
 
 
 def field_names(protocol: BaseModel, prefix: str = "") -> list[str]:
-    """Dotted names of all fields that can be set, nested protocols opened."""
+    """Dotted names of all fields that can be set, those of nested protocols included.
+
+    Parameters
+    ----------
+    protocol
+        The protocol.
+    prefix
+        Text before each name.
+
+    Returns
+    -------
+    list[str]
+        The names.
+    """
     names: list[str] = []
     for name in type(protocol).model_fields:
         value = getattr(protocol, name)
@@ -65,7 +97,18 @@ def field_names(protocol: BaseModel, prefix: str = "") -> list[str]:
 
 
 def parse_value(text: str) -> Any:
-    """JSON if it is, else a list if there are commas, else the text."""
+    """A value from text: JSON if possible, else a list if there are commas, else the text itself.
+
+    Parameters
+    ----------
+    text
+        Text that a user gave.
+
+    Returns
+    -------
+    Any
+        The value.
+    """
     try:
         return json.loads(text)
     except ValueError:
@@ -76,7 +119,7 @@ def parse_value(text: str) -> Any:
 
 
 def _words(fault: Any) -> str:
-    """What is wrong with a value; pydantic speaks of Python's types, and whoever types a value does not."""
+    """Reason why a value is refused, without the names of Python's types that pydantic uses."""
     if fault["type"] == "tuple_type":
         return "several values are needed, with commas between"
     if fault["type"] == "missing":
@@ -91,7 +134,7 @@ def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _field(location: tuple[Any, ...], valid: list[str]) -> str:
-    """The settable field that a validation error is about, without the index inside of it."""
+    """The field to which a validation error belongs, without an index inside of the field."""
     parts = [str(part) for part in location]
     names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((name for name in names if name in valid), ".".join(parts))

@@ -1,8 +1,8 @@
-"""What is asked for, as a chain of keyed requests: known before anything is computed, without torch or a database.
+"""Requests of results as chains of keyed steps, known before anything is computed, without torch or a database.
 
-A property is a chain of steps. Each step's key holds its parent's, so that the key of the last one is known at once and
-says whether there is anything to do. Force calls (relax, forces) and what follows from them (phonon, conductivity) are
-steps of their own: another mesh or temperature shares the forces.
+A property is a chain of steps. The key of each step contains that of its parent, so that the key of the last step is
+known at once and tells whether there is anything to do. Force calls (relax, forces) and the steps that follow from them
+(phonon, conductivity) are separate steps: another mesh or temperature uses the same forces.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from esen_flows.schemas.documents import Kind
+from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import result_key
 from esen_flows.schemas.lattice_versions import lattice_versions
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
     DisplacementProtocol,
-    Frozen,
     HarmonicProtocol,
     NumericSettings,
     Parity,
@@ -27,7 +27,7 @@ from esen_flows.schemas.protocols import (
 )
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
-# Raised by hand when a step's numbers change for the same input; old results then stay, under their old keys.
+# Raised by hand when the numbers of a step change for the same input. Old results then keep their old keys.
 NUMERICS_REVISION: dict[Kind, int] = {
     "relax": 1, "forces": 1, "phonon": 1, "conductivity": 1, "labelling": 1, "training": 1, "evaluation": 1,
 }  # fmt: skip
@@ -53,9 +53,26 @@ Protocol = (
 
 
 class ResultRequest(BaseModel):
-    """One step that somebody asks for; `key` is where its result is stored.
+    """One requested step.
 
-    `model_dump(mode="json")` is a small dictionary that jobs carry; `model_validate` restores it.
+    `model_dump(mode="json")` is a small dictionary that jobs carry; `model_validate` restores the request.
+
+    Attributes
+    ----------
+    kind
+        Kind of the step.
+    protocol
+        Protocol of the step.
+    parent_key
+        Key of the input structure or dataset, or of the result, from which the step starts.
+    structure_key
+        Key of the input structure, or the dataset, at the root of the chain.
+    model_key
+        Key of the force field.
+    numeric
+        Numeric settings of the step.
+    numerics_revision
+        Revision of the step's numerics.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -71,7 +88,7 @@ class ResultRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _protocol_of_kind(cls, values: Any) -> Any:
-        """Read a plain dictionary as the protocol of its kind, never as a look-alike."""
+        """Read a plain dictionary as the protocol of its kind, never as another protocol with the same fields."""
         if isinstance(values, Mapping) and isinstance(values.get("protocol"), Mapping):
             step = STEP_PROTOCOLS.get(values["kind"])
             if step is not None:
@@ -80,42 +97,85 @@ class ResultRequest(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """The result key."""
+        """Key under which the result is stored."""
+        numeric = self.numeric.key_fields()
         return result_key(
-            self.kind,
-            self.protocol.hash(),
-            self.parent_key,
-            self.model_key,
-            self.numeric.key_fields(),
-            self.numerics_revision,
+            self.kind, self.protocol.hash(), self.parent_key, self.model_key, numeric, self.numerics_revision
         )
 
 
 def relax_request(
     structure_key: str, model_key: str, protocol: RelaxProtocol, numeric: NumericSettings
 ) -> ResultRequest:
-    """A relaxation of an input structure."""
+    """Request of the relaxation of an input structure.
+
+    Parameters
+    ----------
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    protocol
+        Protocol of the relaxation.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    ResultRequest
+        The request.
+    """
     return _request("relax", protocol, structure_key, structure_key, model_key, _of_forces(numeric))
 
 
 def phonon_requests(
     structure_key: str, model_key: str, protocol: PhononProtocol, numeric: NumericSettings
 ) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
-    """The steps to harmonic phonons: relax, forces, phonon."""
-    relax, forces = _force_steps(structure_key, model_key, protocol.relax, protocol.displacement, numeric)
-    derived = HarmonicProtocol.of(protocol)
-    phonon = _request("phonon", derived, forces.key, structure_key, model_key, _derived(numeric, "phonon"))
-    return relax, forces, phonon
+    """Requests of the steps to harmonic phonons.
+
+    Parameters
+    ----------
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    protocol
+        Protocol of the phonons.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    tuple[ResultRequest, ResultRequest, ResultRequest]
+        Relaxation, forces and phonons.
+    """
+    return _lattice_requests("phonon", structure_key, model_key, protocol, HarmonicProtocol.of(protocol), numeric)
 
 
 def conductivity_requests(
     structure_key: str, model_key: str, protocol: ConductivityProtocol, numeric: NumericSettings
 ) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
-    """The steps to lattice thermal conductivity: relax, forces, conductivity."""
-    relax, forces = _force_steps(structure_key, model_key, protocol.relax, protocol.displacement, numeric)
-    derived = TransportProtocol.of(protocol)
-    numeric = _derived(numeric, "conductivity")
-    return relax, forces, _request("conductivity", derived, forces.key, structure_key, model_key, numeric)
+    """Requests of the steps to lattice thermal conductivity.
+
+    Parameters
+    ----------
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    protocol
+        Protocol of the conductivity.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    tuple[ResultRequest, ResultRequest, ResultRequest]
+        Relaxation, forces and conductivity.
+    """
+    return _lattice_requests(
+        "conductivity", structure_key, model_key, protocol, TransportProtocol.of(protocol), numeric
+    )
 
 
 def property_requests(
@@ -124,7 +184,24 @@ def property_requests(
     protocol: RelaxProtocol | PhononProtocol | ConductivityProtocol,
     numeric: NumericSettings,
 ) -> tuple[ResultRequest, ...]:
-    """The steps to the property that a protocol is of; the last one is the answer."""
+    """Requests of the steps to the property of a protocol; the last one is the answer.
+
+    Parameters
+    ----------
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    protocol
+        Protocol of the property.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    tuple[ResultRequest, ...]
+        One request for each step.
+    """
     if isinstance(protocol, RelaxProtocol):
         return (relax_request(structure_key, model_key, protocol, numeric),)
     if isinstance(protocol, PhononProtocol):
@@ -135,26 +212,45 @@ def property_requests(
 def labelling_request(
     structures_key: str, model_key: str, protocol: LabellingProtocol, numeric: NumericSettings
 ) -> ResultRequest:
-    """Labels of structures, which are known by `keys.sha256_of` over all of theirs."""
+    """Request of labels for structures.
+
+    Parameters
+    ----------
+    structures_key
+        `keys.sha256_of` the list of the structures' keys.
+    model_key
+        Key of the force field that labels.
+    protocol
+        Protocol of the labelling.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    ResultRequest
+        The request.
+    """
     return _request("labelling", protocol, structures_key, structures_key, model_key, _of_forces(numeric))
 
 
 def training_request(
-    protocol: TrainingProtocol,
-    *,
-    parent: tuple[str, str] | None = None,
-    initial_model_key: str | None = None,
+    protocol: TrainingProtocol, *, parent: tuple[str, str] | None = None, initial_model_key: str | None = None
 ) -> ResultRequest:
-    """One training stage.
+    """Request of one training stage.
 
     Parameters
     ----------
     protocol
-        its settings and data; precision is one of its settings.
+        Settings and data of the stage; the precision is one of its settings.
     parent
-        result key and `model_key` of the training whose network this one starts from.
+        Result key and `model_key` of the training whose network is the start of this one.
     initial_model_key
-        of the force field to start from, without a parent; None: random weights.
+        Key of the force field from which a training without a parent starts; None for random weights.
+
+    Returns
+    -------
+    ResultRequest
+        The request.
     """
     data = protocol.datasets[0][0]
     parent_key, model_key = parent or (data, initial_model_key or RANDOM_WEIGHTS)
@@ -165,50 +261,77 @@ def training_request(
 def evaluation_request(
     dataset_key: str, model_key: str, protocol: EvaluationProtocol, numeric: NumericSettings
 ) -> ResultRequest:
-    """Errors of a force field on a dataset."""
+    """Request of the errors of a force field on a dataset.
+
+    Parameters
+    ----------
+    dataset_key
+        Key of the dataset.
+    model_key
+        Key of the force field.
+    protocol
+        Protocol of the evaluation.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    ResultRequest
+        The request.
+    """
     return _request("evaluation", protocol, dataset_key, dataset_key, model_key, _of_forces(numeric))
 
 
-def _force_steps(
-    structure_key: str,
-    model_key: str,
-    relax: RelaxProtocol,
-    displacement: DisplacementProtocol,
-    numeric: NumericSettings,
-) -> tuple[ResultRequest, ResultRequest]:
-    relaxation = relax_request(structure_key, model_key, with_parity(relax, displacement.parity), numeric)
-    numeric = _of_forces(numeric)
-    return relaxation, _request("forces", displacement, relaxation.key, structure_key, model_key, numeric)
-
-
 def with_parity(relax: RelaxProtocol, parity: Parity) -> RelaxProtocol:
-    """The relaxation with the parity of its displacements: all force calls of a flow see one energy surface."""
+    """A relaxation with the parity of the displacements, so that all force calls of a flow see one energy surface.
+
+    Parameters
+    ----------
+    relax
+        Protocol of the relaxation.
+    parity
+        Parity of the displacements.
+
+    Returns
+    -------
+    RelaxProtocol
+        The changed protocol.
+    """
     return relax.model_copy(update={"parity": parity})
 
 
+def _lattice_requests(
+    kind: Kind,
+    structure_key: str,
+    model_key: str,
+    protocol: PhononProtocol | ConductivityProtocol,
+    derived: HarmonicProtocol | TransportProtocol,
+    numeric: NumericSettings,
+) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
+    displacement = protocol.displacement
+    relax = relax_request(structure_key, model_key, with_parity(protocol.relax, displacement.parity), numeric)
+    forces = _request("forces", displacement, relax.key, structure_key, model_key, _of_forces(numeric))
+    # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
+    names = ("phonopy",) if kind == "phonon" else ("phonopy", "phono3py", "lattice_backend")
+    versions = lattice_versions()
+    numeric = numeric.model_copy(update={name: versions[name] for name in names})
+    return relax, forces, _request(kind, derived, forces.key, structure_key, model_key, numeric)
+
+
 def _of_forces(numeric: NumericSettings) -> NumericSettings:
-    # Force calls know nothing of phonopy: its next release must not ask for them again.
+    # Force calls do not use phonopy, so that its next version must not change their keys.
     return numeric.model_copy(update={"phonopy": None, "phono3py": None, "lattice_backend": None})
 
 
-def _derived(numeric: NumericSettings, kind: Kind) -> NumericSettings:
-    versions = lattice_versions()
-    if kind == "phonon":
-        versions = {name: value for name, value in versions.items() if name == "phonopy"}
-    return numeric.model_copy(update=versions)
-
-
 def _request(
-    kind: Kind, protocol: Frozen, parent_key: str, structure_key: str, model_key: str, numeric: NumericSettings
+    kind: Kind, protocol: Protocol, parent_key: str, structure_key: str, model_key: str, numeric: NumericSettings
 ) -> ResultRequest:
-    return ResultRequest.model_validate(
-        {
-            "kind": kind,
-            "protocol": protocol,
-            "parent_key": parent_key,
-            "structure_key": structure_key,
-            "model_key": model_key,
-            "numeric": numeric,
-            "numerics_revision": NUMERICS_REVISION[kind],
-        }
+    return ResultRequest(
+        kind=kind,
+        protocol=protocol,
+        parent_key=parent_key,
+        structure_key=structure_key,
+        model_key=model_key,
+        numeric=numeric,
+        numerics_revision=NUMERICS_REVISION[kind],
     )

@@ -1,6 +1,6 @@
-"""Labelling, training and evaluation: how they are asked for, and the documents that they give.
+"""Labelling, training and evaluation: their protocols, and the documents that they return.
 
-Protocols are part of result keys (see `requests`); outputs are what `ResultDocument.output` holds of such a result.
+Protocols are part of result keys (see `requests`); outputs are the `output` of a `ResultDocument`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from esen_flows.schemas.documents import SCHEMA_VERSION, Array, Document
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import sha256_of
 
-# Stands for the model that a training starts from where that is none: architecture and seed are in its protocol.
+# Model key of a training that starts from no model; its protocol contains architecture and seed.
 RANDOM_WEIGHTS = sha256_of("random weights")
 RANDOM_WEIGHTS_LABEL = "random weights"
 
@@ -21,16 +21,31 @@ ErrorTable = list[dict[str, float | str | None]]
 
 
 class Split(Frozen):
-    """What is held out of training: a share of every group, drawn with a seed; materials stay whole."""
+    """The part of a dataset that is held out of training; a material is held out whole or not at all.
+
+    Attributes
+    ----------
+    fraction
+        Fraction of every group that is held out.
+    seed
+        Seed of the draw.
+    """
 
     fraction: float = Field(default=0.08, gt=0.0, lt=1.0)
     seed: NonNegativeInt = 0
 
 
 class LabellingProtocol(Frozen):
-    """How structures are labelled by a force field."""
+    """Labelling of structures by a force field.
 
-    average_inversion: bool = True  # labels of a force field that is not O(3)-equivariant have no mirror symmetry
+    Attributes
+    ----------
+    average_inversion
+        Whether labels are averaged over inversion; on, because labels of a force field that is not O(3)-equivariant
+        lack mirror symmetry.
+    """
+
+    average_inversion: bool = True
 
 
 class TrainingProtocol(Frozen):
@@ -39,34 +54,59 @@ class TrainingProtocol(Frozen):
     Attributes
     ----------
     config
-        `TrainingConfig.to_dict()`: flat, complete, defaults written out.
+        `TrainingConfig.to_dict()`: flat and complete, with defaults written out.
     datasets
-        content keys with how often an epoch sees each; sAlex + 8 x MPtrj is ((s, 1), (m, 8)).
+        Keys of datasets, each with the number of its repetitions in an epoch; sAlex + 8 x MPtrj is ((s, 1), (m, 8)).
     split
-        what is held out of each dataset for validation.
+        The part of each dataset that is held out for validation.
+    config_added_later
+        Settings that were added after the first release, with their defaults, which leave old keys as they are.
     """
 
     config: dict[str, Any]
     datasets: tuple[tuple[str, PositiveInt], ...] = Field(min_length=1)
     split: Split = Split()
-    # Settings that are younger than the first release, with their defaults, which leave old keys as they were.
     config_added_later: ClassVar[Mapping[str, Any]] = {}
 
     def key_fields(self) -> dict[str, Any]:
-        """The fields that enter the hash, without young settings at their defaults."""
-        young, fields = self.config_added_later, super().key_fields()
-        config = {name: value for name, value in fields["config"].items() if name not in young or value != young[name]}
+        """The fields that enter the hash, without later settings at their defaults.
+
+        Returns
+        -------
+        dict[str, Any]
+            Values for JSON, by field.
+        """
+        later, fields = self.config_added_later, super().key_fields()
+        config = {name: value for name, value in fields["config"].items() if name not in later or value != later[name]}
         return {**fields, "config": config}
 
 
 class EvaluationProtocol(Frozen):
-    """Errors of a force field on a dataset, or on the part of it that a training with this split does not see."""
+    """Errors of a force field on a dataset.
+
+    Attributes
+    ----------
+    held_out
+        Split whose held-out part is evaluated; None, the default, evaluates the whole dataset.
+    """
 
     held_out: Split | None = None
 
 
 class LabellingOutput(Document):
-    """A labelled dataset, which is stored by itself."""
+    """A labelled dataset, which is stored as a DatasetDocument.
+
+    Attributes
+    ----------
+    dataset_key
+        Key of the dataset.
+    dataset_name
+        Its name.
+    count
+        Number of structures.
+    atoms
+        Number of atoms of all structures.
+    """
 
     dataset_key: str
     dataset_name: str
@@ -80,21 +120,25 @@ class TrainingOutput(Document):
     Attributes
     ----------
     model_key
-        of what was trained.
+        Key of the trained force field.
     parent_training
-        result key of the training that this one started from.
-    training_structures, validation_structures
-        how many there were of each; repeats count once.
-    steps, training_seconds
-        optimiser steps, and the time they took over all interruptions.
+        Result key of the training from which this one started; None without a parent.
+    training_structures
+        Number of structures in the training set; repetitions count once.
+    validation_structures
+        Number of structures in the validation set.
+    steps
+        Number of optimiser steps.
+    training_seconds
+        Time of these steps in seconds, over all interruptions.
     history
-        a row per validation, as in history.csv.
+        One row for each validation, as in history.csv.
     errors
-        on the held-out structures, a row per group and one for "all".
+        Errors on the held-out structures: one row for each group and one for "all", with units in the names.
     record
-        what the checkpoint says of its training: settings, data, versions.
+        Record of the training in the checkpoint: settings, data, versions.
     checkpoint
-        (n,) uint8, the bytes of the .safetensors file.
+        (n,) uint8 bytes of the .safetensors file.
     """
 
     model_key: str
@@ -110,35 +154,49 @@ class TrainingOutput(Document):
 
 
 class EvaluationOutput(Document):
-    """Errors of a force field on a dataset: a row per group and one for "all", units in the names."""
+    """Errors of a force field on a dataset.
+
+    Attributes
+    ----------
+    structures
+        Number of structures.
+    errors
+        One row for each group and one for "all", with units in the names.
+    """
 
     structures: int
     errors: ErrorTable
 
 
 class DatasetDocument(Document):
-    """A labelled dataset: what is in it, and where its records are.
+    """A labelled dataset: its content in numbers, and its records or their place.
 
     Attributes
     ----------
+    schema_version
+        Version of the layout of this document.
     key
-        sha256 of its content.
+        sha256 of the content.
     names
-        what people call it.
-    count, atoms
-        of structures, and of atoms in all of them.
+        Names of the dataset for people.
+    count
+        Number of structures.
+    atoms
+        Number of atoms of all structures.
     groups
-        {group, count, materials} of each subset.
+        `group`, `count` and `materials` of each subset.
     elements
-        symbols, sorted.
+        Sorted element symbols.
     statistics
-        energies, forces and stresses in numbers, see `data.references.Statistics`.
+        Statistics of energies, forces and stresses, see `data.references.Statistics`.
     provenance
-        labeller, recipe, licence, source, as far as known.
+        Labeller, recipe, licence and source, as far as they are known.
     folder
-        absolute path of its shards, where it is too large for the database; None: `columns` hold the records.
+        Absolute path of the records, where they are too large for the database; None where `columns` holds them.
     columns
-        the records as arrays, see `store.datasets`.
+        The records as arrays, see `store.datasets`.
+    created_at
+        Time of storage, UTC.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -156,11 +214,33 @@ class DatasetDocument(Document):
 
 
 def errors_as_rows(errors: Mapping[str, Mapping[str, float]]) -> ErrorTable:
-    """Errors by group as rows: a group's name may be anything, the name of a field may not."""
+    """Errors by group as rows, because the name of a group may not be the name of a field in MongoDB.
+
+    Parameters
+    ----------
+    errors
+        Errors by group, then by name.
+
+    Returns
+    -------
+    ErrorTable
+        One row for each group, sorted by its name.
+    """
     return [{"group": group, **values} for group, values in sorted(errors.items())]
 
 
 def overall(errors: ErrorTable) -> dict[str, float | str | None]:
-    """The row of all groups together, without its name; empty if there is none."""
+    """Errors over all groups.
+
+    Parameters
+    ----------
+    errors
+        One row for each group and one for "all".
+
+    Returns
+    -------
+    dict[str, float | str | None]
+        The row for "all" without its name; empty if there is none.
+    """
     rows = [row for row in errors if row["group"] == "all"]
     return {name: value for name, value in rows[0].items() if name != "group"} if rows else {}

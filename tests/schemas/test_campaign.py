@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import pytest
-from ase import Atoms
 from pydantic import ValidationError
 
 from esen_flows.errors import InputError
@@ -58,7 +57,7 @@ def test_a_number_that_yaml_takes_for_a_text() -> None:
 
 def test_members_ask_as_a_command_does() -> None:
     spec = spec_of(property="conductivity", protocol="phonondb-v1", dtype="float32")
-    protocol = conductivity_protocol("phonondb-v1", Atoms(info=LEAD_TELLURIDE))
+    protocol = conductivity_protocol("phonondb-v1", LEAD_TELLURIDE)
     expected = conductivity_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
     assert member_requests(spec, STRUCTURE, MODEL, LEAD_TELLURIDE) == expected
     relax = relax_request(STRUCTURE, MODEL, RelaxProtocol(), NumericSettings())
