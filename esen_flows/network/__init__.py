@@ -1,1 +1,1 @@
-"""Torch modules only: no files, no units, no structures beyond a GraphBatch."""
+"""The eSEN as torch modules and compiled CPU kernels; of structures it knows only the GraphBatch."""

@@ -1,7 +1,7 @@
-"""What an eSEN is made of: sizes and options, in the words of the published configurations."""
+"""Sizes and options of an eSEN, under the names of the published configurations."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 NormType = Literal["rms_norm_sh", "layer_norm_sh", "layer_norm"]
 RadialBasis = Literal["gaussian", "bessel"]
@@ -18,42 +18,58 @@ class ESENConfig:
 
     Attributes
     ----------
-    num_layers, lmax, mmax, sphere_channels, hidden_channels, edge_channels, max_num_elements
-        sizes.
-    num_distance_basis, distance_function
-        number and kind of radial functions.
+    num_layers
+        Number of layers, each an edge block followed by a node block.
+    lmax
+        Largest degree l of the node features, which have (lmax + 1)^2 coefficients.
+    mmax
+        Largest order |m| that is kept in the edge frame, 1 to lmax.
+    sphere_channels
+        Channels of the node features.
+    hidden_channels
+        Channels inside the edge blocks, the node blocks and the energy head.
+    edge_channels
+        Width of the radial networks and of the species embeddings that they read.
+    num_distance_basis
+        Number of radial functions.
     cutoff_angstrom
-        of the neighbour graph.
+        Cutoff radius of the neighbour graph, in Angstrom.
+    max_num_elements
+        Rows of the species tables; the atomic number is the row index.
+    distance_function
+        Kind of the radial functions.
     norm_type
-        "rms_norm_sh" (one statistic for all degrees), "layer_norm_sh" (l = 0 apart), "layer_norm" (each l).
+        "rms_norm_sh" (one statistic for all degrees), "layer_norm_sh" (l = 0 by itself, all l > 0 together) or
+        "layer_norm" (each degree by itself).
     use_envelope
-        multiply messages by a polynomial that vanishes at the cutoff. Without it energy and forces jump when
-        an atom crosses the cutoff.
+        Whether messages are multiplied by a polynomial that vanishes at the cutoff. Without it energy and forces jump
+        when an atom crosses the cutoff.
     act_type
-        on edges, "gate", or "s2" (a SiLU on a grid of the sphere). "s2" depends on how edge frames are rolled
-        about the edge: rotations hold only approximately, and the energy jumps where the frames' charts meet.
+        Activation on edges: "gate", or "s2" (a SiLU on a grid of the sphere). "s2" depends on how edge frames are
+        rolled about the edge: rotations hold only approximately, and the energy jumps where the two charts of the
+        frames meet.
     mlp_type
-        on nodes, "spectral", or "grid" (an MLP at each point of a grid; rotations hold only approximately).
+        Node block: "spectral", or "grid" (an MLP at each point of a grid; rotations hold only approximately).
     grid_resolution
-        points in both directions of the sphere, even; None: 2 (lmax + 1) x (2 mmax + 1), or one more
-        ring of longitudes, 2 (mmax + 1) + 1, where lmax = mmax.
+        Grid points in both directions of the sphere, an even number. None: 2 (lmax + 1) rings and 2 mmax + 1
+        longitudes, or 2 (mmax + 1) + 1 longitudes where lmax = mmax.
     so2_weights
-        "complex" (the published ones: mixes +m and -m, breaks mirror images) or "real" (exact for O(3), half
-        of the m > 0 work).
+        "complex" (published: mixes +m and -m, and so breaks mirror images) or "real" (exact for O(3), half of the
+        m > 0 work).
     max_neighbors
-        keep about this many nearest neighbours of an atom; None: all. For the ablation only: with a limit
-        the energy is no longer a continuous function of the positions.
+        About how many nearest neighbours of an atom are kept; None: all. For the ablation only: with a limit the energy
+        is no longer a continuous function of the positions.
     direct_forces
-        a head predicts forces; edge frames are then constants, and the forces are not the gradient.
+        Whether a head predicts forces. Edge frames are then constants, and the forces are not the gradient.
     direct_stress
-        a head predicts the stress, from features of the target or of both ends of each edge. Published as
-        it is, an MLP acts on each of the five anisotropic components by itself: rotations do not hold for them.
+        Whether a head predicts the stress, from features of the target or of both ends of each edge. As published, an
+        MLP acts on each of the five anisotropic components by itself, which is not equivariant under rotations.
     denoising
-        inputs and a head for DeNS (needs direct_forces): true forces enter the embedding of noised atoms, and
-        the noise is predicted for them.
+        Whether there are inputs and a head for DeNS (needs direct_forces): true forces enter the embedding of noised
+        atoms, and the noise is predicted for them.
     charge_spin_embedding
-        "rand_emb": total charge (-100 .. 100) and spin multiplicity (0: not said) of a structure
-        are inputs, one learned vector each.
+        "rand_emb": total charge (-100 to 100) and spin multiplicity (0: not given) of a structure are inputs, with one
+        learned vector each.
     """
 
     num_layers: int = 2
@@ -84,8 +100,7 @@ class ESENConfig:
             raise ValueError(f"eSEN needs 1 <= mmax <= lmax, got mmax={self.mmax}, lmax={self.lmax}")
         if self.distance_function == "gaussian" and self.num_distance_basis < 2:
             raise ValueError(f"the Gaussian basis needs at least 2 functions, got {self.num_distance_basis}")
-        sizes = ("num_layers", "sphere_channels", "hidden_channels", "edge_channels", "num_distance_basis")
-        for name in (*sizes, "cutoff_angstrom", "max_num_elements"):
+        for name in SIZES:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():
@@ -102,13 +117,13 @@ class ESENConfig:
             raise ValueError("denoising and direct_stress are parts of a direct-force model: set direct_forces too")
 
     def _check_types(self) -> None:
-        """Options come from files and command lines: "false" is a text, and would count as true."""
-        for field in fields(self):
-            value, kind = getattr(self, field.name), _TYPES.get(type(field.default), int)  # None: an optional integer
-            if field.name in _CHOICES or (value is None and field.default is None):
+        """Refuse values of another type: options come from files and command lines, where "false" would be true."""
+        for name, hint in _HINTS.items():
+            value, kind = getattr(self, name), _KINDS.get(hint, int)
+            if name in _CHOICES or (value is None and hint not in _KINDS):
                 continue
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"{field.name} must be {_WORDS[kind]}, got {value!r}")
+                raise ValueError(f"{name} must be {_KIND_NAMES[kind]}, got {value!r}")
 
     @property
     def uses_grid(self) -> bool:
@@ -117,35 +132,33 @@ class ESENConfig:
 
     @property
     def equivariance(self) -> Literal["O3", "SO3", "approximate"]:
-        """Of energy, forces and stress."""
+        """Symmetry under which energy, forces and stress are equivariant."""
         if self.uses_grid or self.direct_stress != "none":
             return "approximate"
         return "O3" if self.so2_weights == "real" else "SO3"
 
     @property
     def smooth(self) -> bool:
-        """Whether the energy is continuous with two derivatives along every path of the atoms."""
+        """Whether the energy has two continuous derivatives along every trajectory of the atoms."""
         return self.use_envelope and self.act_type == "gate" and self.max_neighbors is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Sizes, and those options that are not at their default: new options do not change old keys."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        defaults = {field.name: field.default for field in fields(self)}
-        return {name: value for name, value in values.items() if name in SIZES or value != defaults[name]}
+        """Sizes, and the options that are not at their default, so that new options do not change old keys.
+
+        Returns
+        -------
+        dict[str, Any]
+            Values by field name, in the order of the fields.
+        """
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if name in SIZES or value != default}
 
 
-_CHOICES = {
-    "distance_function": get_args(RadialBasis),
-    "norm_type": get_args(NormType),
-    "act_type": get_args(Activation),
-    "mlp_type": get_args(NodeBlockType),
-    "so2_weights": get_args(SO2Weights),
-    "direct_stress": get_args(DirectStress),
-    "charge_spin_embedding": get_args(ChargeSpinEmbedding),
-}
-_TYPES: dict[type, Any] = {bool: bool, float: int | float}
-_WORDS = {bool: "true or false", int: "an integer", int | float: "a number"}
-# Always written out: a default that changed would change what a file means.
+_HINTS = get_type_hints(ESENConfig)
+_CHOICES = {name: get_args(hint) for name, hint in _HINTS.items() if get_origin(hint) is Literal}
+_KINDS: dict[Any, Any] = {bool: bool, int: int, float: int | float}  # other hints are optional integers
+_KIND_NAMES = {bool: "true or false", int: "an integer", int | float: "a number"}
+# Sizes are always written out: otherwise a changed default would change what an old file means.
 SIZES = (
     "num_layers",
     "lmax",
@@ -158,13 +171,13 @@ SIZES = (
     "max_num_elements",
 )
 
-# Configurations whose parameter counts are those that were published; names are those of the model cards.
+# Configurations whose parameter counts are the published ones; names are those of the model cards.
 PUBLISHED: dict[str, ESENConfig] = {
     "esen_3.2m": ESENConfig(),  # 3,199,745; MPtrj at 6 Angstrom, SPICE at 5
     "esen_30m_mp": ESENConfig(num_layers=10, lmax=3, mmax=2),  # 30,085,121
     "esen_30m_oam": ESENConfig(num_layers=10, lmax=3, mmax=2, num_distance_basis=64),  # 30,161,153
 }
-# Not fixed by what was published: sizes near the quoted 6.5 M that its authors may or may not have used.
+# The publication does not fix the 6.5 M model: sizes near the quoted count that its authors may have used.
 CANDIDATES: dict[str, tuple[ESENConfig, ...]] = {
     "esen_6.5m": (
         ESENConfig(lmax=3, mmax=3, num_distance_basis=64),  # 6,451,969

@@ -1,7 +1,8 @@
-"""Energy, forces and stress of a batch: derivatives of the energy, or what direct heads say.
+"""Energy, forces and stress of a batch: derivatives of the energy, or the outputs of direct heads.
 
-All of the geometry enters through the edge vectors, so that one gradient with respect to them gives both: forces by
-summing over edges, the virial as the sum of v outer dE/dv, without strained copies of positions and cells.
+All geometry enters the network through the edge vectors v, so that one gradient dE/dv gives everything: forces are
+its sums over edges, and the virial is the sum over edges of v outer dE/dv. No strained copy of positions and cells is
+needed.
 """
 
 from dataclasses import dataclass
@@ -10,30 +11,30 @@ import torch
 from torch import Tensor
 
 from esen_flows.data.batch import GraphBatch
+from esen_flows.network.column_products import gradients_without_parameters
 from esen_flows.network.esen import ESEN, NetworkOutput
 from esen_flows.network.heads import stress_tensor
-from esen_flows.network.training_kernels import gradients_without_parameters
 
 
 @dataclass(frozen=True)
 class EnergyForcesStress:
-    """Network units.
+    """Energy, forces and stress of a batch, in network units.
 
     Attributes
     ----------
     energy
         (systems,) float64.
     node_energy
-        (atoms,).
+        (atoms,) contributions to the energy.
     forces
-        (atoms, 3) = -dE/dx, or of the direct head.
+        (atoms, 3), -dE/dx or the output of the direct head.
     stress
-        (systems, 3, 3) = dE/dstrain / volume, or of the direct head; NaN for systems without a volume, and for
-        all where a direct-force model has no stress head.
+        (systems, 3, 3), dE/dstrain / volume or the output of the direct head. NaN for systems without a volume, and for
+        all systems where a direct-force model has no stress head.
     embedding
         (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
     noise
-        (atoms, 3) of the denoising head, in units of its standard deviation, or None.
+        (atoms, 3) output of the denoising head in units of the noise's standard deviation, or None.
     """
 
     energy: Tensor
@@ -51,40 +52,50 @@ def energy_forces_stress(
 
     Parameters
     ----------
+    network
+        Network to evaluate.
+    graph
+        Batch of structures on the device of the network.
     create_graph
-        keep them differentiable, for training.
+        Whether the results stay differentiable, for training.
     noised_forces
-        (atoms, 3), for direct denoising networks: see `ESEN.forward`.
+        (atoms, 3) inputs of direct denoising networks, as in `ESEN.forward`.
+
+    Returns
+    -------
+    EnergyForcesStress
+        The results, detached unless `create_graph` is set.
     """
     if network.config.direct_forces:
         with torch.set_grad_enabled(create_graph):
-            return _of_direct_heads(network(graph, noised_forces=noised_forces), graph)
+            return _from_direct_heads(network(graph, noised_forces=noised_forces), graph)
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_(True)
         output = network(graph, vectors=vectors)
         with gradients_without_parameters():
             (gradient,) = torch.autograd.grad(output.energy.sum(), vectors, create_graph=create_graph)
     n_atoms = graph.numbers.shape[0]
-    # v = r_source - r_target: the source is pulled along -dE/dv, the target along +dE/dv.
+    # v = r_source - r_target: the force on the source is -dE/dv, that on the target +dE/dv.
     forces = gradient.new_zeros(n_atoms, 3).index_add(0, graph.target, gradient)
     forces = forces.index_add(0, graph.source, -gradient)
-    # Contributions of the edges cancel: a float32 sum of them would err more than they do.
+    # Contributions of the edges nearly cancel, so that a float32 sum would add an error larger than theirs.
     outer = (graph.vectors.unsqueeze(2) * gradient.unsqueeze(1)).double()
     virial = outer.new_zeros(graph.n_systems, 3, 3).index_add(0, graph.edge_system, outer)
     virial = (0.5 * (virial + virial.transpose(1, 2))).to(gradient.dtype)
-    kept = (output.energy, output.node_energy, output.node_embedding)
-    energy, node_energy, embedding = kept if create_graph else (value.detach() for value in kept)
+    results = (output.energy, output.node_energy, output.node_embedding)
+    energy, node_energy, embedding = results if create_graph else (value.detach() for value in results)
     return EnergyForcesStress(energy, node_energy, forces, _over_volume(virial, graph), embedding)
 
 
 def _over_volume(virial: Tensor, graph: GraphBatch) -> Tensor:
-    # Divided by NaN, the gradient of a stress that no loss looks at would be NaN too.
+    """Virial / volume (systems, 3, 3), NaN without a volume."""
+    # Dividing by a NaN volume would make the gradient NaN even where no loss reads the stress.
     volume = graph.volume.view(-1, 1, 1)
     has_volume = torch.isfinite(volume)
     return torch.where(has_volume, virial / torch.where(has_volume, volume, 1.0), float("nan"))
 
 
-def _of_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesStress:
+def _from_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesStress:
     assert output.forces is not None
     if output.isotropic_stress is None or output.anisotropic_stress is None:
         stress = output.forces.new_full((graph.n_systems, 3, 3), float("nan"))

@@ -1,9 +1,23 @@
-// What an eSEN does per edge outside its matrix products: gather and rotate, gate, rotate back and sum, and the
-// gradients of these. Plain C interface, called through ctypes by native.py; fused.py has the order of the calls.
+// What an eSEN computes per edge outside its matrix products: gather and rotate, gate, rotate back and sum, and the
+// gradients of these. Plain C interface, called through ctypes by native.py. The order of the calls is that of
+// frozen_kernels.py; differentiable_kernels.py calls them one by one.
 //
-// Rows of an edge are the (l, m) of `reduced_order`, m-major; the coefficients of a node are l*l + l + m. Matrices
-// are row-major, channels last. `rot` is (edges, rows, coefficients), zero outside of the blocks of equal l. Every
-// output element is summed by one thread in a fixed order: results do not depend on the number of threads.
+// Memory layout. All arrays are contiguous and row-major, channels last: the inner loops run over channels, which are
+// consecutive in memory, so that they vectorise, and the elements of a rotation are scalars in them.
+//   x, grad_x     (atoms, coefficients, channels), coefficient index l*l + l + m: the 2l + 1 rows of a degree are
+//                 consecutive, and a rotation combines only these
+//   rot           (edges, rows, coefficients); of each row only the block of its own l is read or written, the rest is
+//                 zero. Rows are the (l, m) of `reduced_order`: m-major, |m| <= mmax
+//   rotated rows  (edges, rows, 2 * channels), channels of the source first; the rows of each m are consecutive, so
+//                 that the matrix product of that m reads consecutive columns
+//   modulation    (edges, n, 2 * channels), one entry for each (|m|, l), m-major; the rows of +m and -m share it
+//   hidden        (edges, lmax * channels of gates, then rows * channels)
+//   values        (edges, rows, channels)
+// `source` and `target` are atom indices, `target` ascending; `envelope` has one factor per edge.
+//
+// Every output element is summed by one thread in a fixed order, so that results do not depend on the number of
+// threads and no atomic additions are needed. Gradients: `grad` arrives at the result, and grad_a is that of the
+// argument a. In a double backward, u_a arrives at grad_a.
 
 #include <algorithm>
 #include <bit>
@@ -14,9 +28,10 @@
 namespace {
 
 struct Row {
-    int l, m, modulation;  // modulation: place of (|m|, l) among the modulated rows
+    int l, m, modulation;  // modulation: index of (|m|, l) among the entries of the modulation
 };
 
+// The rows of the edge frame in m-major order, as harmonics.reduced_order.
 std::vector<Row> reduced_rows(int lmax, int mmax) {
     std::vector<Row> rows;
     int place = 0;
@@ -29,6 +44,11 @@ std::vector<Row> reduced_rows(int lmax, int mmax) {
 }
 
 // exp without a library call, so that loops over it are vectorised; NaN stays NaN.
+//
+// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2. Adding 1.5 * 2^23 (double: 1.5 * 2^52) rounds
+// to an integer in the low bits of the mantissa, from where it is shifted into the exponent. ln 2 is subtracted in
+// two parts (Cody and Waite), of which the first has so few bits that its product with n is exact. exp(r) is its
+// Taylor series of order 7 (double: 13). Arguments are clamped to where 2^n is a normal number.
 inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
     const float shifted = x * 1.44269504f + 12582912.0f;
@@ -74,7 +94,8 @@ inline T sigmoid(T x) {
     return T(1) / (T(1) + exponential(-x));
 }
 
-// out[c] = sum over k of weight[k] * x[k][c], times `factor[c]` where there is one.
+// out[c] = factor[c] * sum over k of weight[k] * x[k][c]: one row of a rotation, K = 2l + 1, times the modulation. K
+// is a compile-time constant, so that the loop over k is unrolled inside the vectorised loop over channels.
 template <typename T, int K>
 inline void combine(const T* __restrict weight, const T* __restrict x, int channels, const T* __restrict factor,
                     T* __restrict out) {
@@ -86,36 +107,37 @@ inline void combine(const T* __restrict weight, const T* __restrict x, int chann
     }
 }
 
-// The gradients of `combine` given that of its output; `bare`, which may be `grad` itself, becomes that of the bare sum.
-// `first`: grad_factor holds nothing yet (it is shared by the rows of +m and -m).
+// The gradients of `combine`. `grad_sum`, which may be `grad` itself, becomes the gradient of the sum without its
+// factor. `first`: grad_factor is uninitialised; otherwise it holds the part of the row +m, with which the row -m
+// shares it.
 template <typename T, int K>
 inline void combine_backward(const T* __restrict weight, const T* __restrict x, int channels,
-                             const T* __restrict factor, const T* grad, T* bare, T* __restrict grad_factor, bool first,
-                             T* __restrict grad_weight) {
+                             const T* __restrict factor, const T* grad, T* grad_sum, T* __restrict grad_factor,
+                             bool first, T* __restrict grad_weight) {
     if (first) std::fill(grad_factor, grad_factor + channels, T(0));
 #pragma omp simd
     for (int c = 0; c < channels; ++c) {
         T sum = weight[0] * x[c];
         for (int k = 1; k < K; ++k) sum += weight[k] * x[k * channels + c];
         grad_factor[c] += grad[c] * sum;
-        bare[c] = grad[c] * factor[c];
+        grad_sum[c] = grad[c] * factor[c];
     }
     for (int k = 0; k < K; ++k) {
         T dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (int c = 0; c < channels; ++c) dot += bare[c] * x[k * channels + c];
+        for (int c = 0; c < channels; ++c) dot += grad_sum[c] * x[k * channels + c];
         grad_weight[k] += dot;
     }
 }
 
-// The gradients of what `combine_backward` makes of weight, x, factor and grad, given those of its results: u_weight,
-// u_x, u_factor. Of x: u_weight times bare plus weight times u_bare.
+// The double backward of `combine`: gradients of weight, factor and grad, given u_weight, u_x and u_factor. That of
+// x is u_weight * grad_sum + weight * grad_sum_u, which the caller scatters.
 template <typename T, int K>
-inline void combine_twice(const T* __restrict weight, const T* __restrict u_weight, const T* __restrict x,
-                          const T* __restrict u_x, int channels, const T* __restrict factor,
-                          const T* __restrict u_factor, const T* __restrict grad, T* __restrict bare,
-                          T* __restrict u_bare, T* __restrict grad_factor, bool first, T* __restrict grad_weight,
-                          T* __restrict grad_grad) {
+inline void combine_double_backward(const T* __restrict weight, const T* __restrict u_weight, const T* __restrict x,
+                                    const T* __restrict u_x, int channels, const T* __restrict factor,
+                                    const T* __restrict u_factor, const T* __restrict grad, T* __restrict grad_sum,
+                                    T* __restrict grad_sum_u, T* __restrict grad_factor, bool first,
+                                    T* __restrict grad_weight, T* __restrict grad_grad) {
     if (first) std::fill(grad_factor, grad_factor + channels, T(0));
 #pragma omp simd
     for (int c = 0; c < channels; ++c) {
@@ -126,18 +148,19 @@ inline void combine_twice(const T* __restrict weight, const T* __restrict u_weig
         }
         grad_grad[c] = factor[c] * u_sum + u_factor[c] * sum;
         grad_factor[c] += grad[c] * u_sum;
-        bare[c] = factor[c] * grad[c];
-        u_bare[c] = u_factor[c] * grad[c];
+        grad_sum[c] = factor[c] * grad[c];
+        grad_sum_u[c] = u_factor[c] * grad[c];
     }
     for (int k = 0; k < K; ++k) {
         T dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (int c = 0; c < channels; ++c) dot += bare[c] * u_x[k * channels + c] + u_bare[c] * x[k * channels + c];
+        for (int c = 0; c < channels; ++c)
+            dot += grad_sum[c] * u_x[k * channels + c] + grad_sum_u[c] * x[k * channels + c];
         grad_weight[k] += dot;
     }
 }
 
-// x[k][c] += weight[k] * factor * (value[c] + shift[c]).
+// x[k][c] += weight[k] * factor * (value[c] + shift[c]): one row rotated back.
 template <typename T, int K>
 inline void spread(const T* __restrict weight, T factor, const T* __restrict value, const T* __restrict shift,
                    int channels, T* __restrict x) {
@@ -162,7 +185,8 @@ inline void with_width(int l, Work work) {
     }
 }
 
-// First of the positions [0, n) of thread `part` of `parts` such that no two threads work on the same node.
+// First position of thread `part` of `parts` in [0, n), moved to the next change of node, so that all edges of a node
+// belong to one thread: it then adds to that node without atomics, in a fixed order. `nodes` ascends along `order`.
 inline int64_t node_start(const int64_t* nodes, const int64_t* order, int64_t n, int64_t part, int64_t parts) {
     int64_t position = n * part / parts;
     const auto node = [&](int64_t p) { return nodes[order ? order[p] : p]; };
@@ -170,6 +194,7 @@ inline int64_t node_start(const int64_t* nodes, const int64_t* order, int64_t n,
     return position;
 }
 
+// Calls `work` for every edge, the edges of a node in one thread. `order` may be null where `nodes` ascends itself.
 template <typename Work>
 inline void by_nodes(const int64_t* nodes, const int64_t* order, int64_t n, int threads, Work work) {
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
@@ -179,6 +204,7 @@ inline void by_nodes(const int64_t* nodes, const int64_t* order, int64_t n, int 
     }
 }
 
+// out: features of source and target rotated into the edge frame, times the modulation.
 template <typename T>
 void gather_rotate(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
                    const T* x, const T* rot, const T* modulation, T* out, int threads) {
@@ -202,10 +228,11 @@ void gather_rotate(int lmax, int mmax, int channels, int64_t n, const int64_t* s
         }
 }
 
-// `grad`: of the rotated and modulated rows; `bare`, which may be `grad` itself, becomes that of the rotated ones.
+// `grad` is that of the rotated and modulated rows; `grad_rows`, which may be `grad` itself, becomes that of the
+// rotated rows, which scatter_rotated turns into grad_x. Adds to grad_rot, writes grad_modulation.
 template <typename T>
 void gather_rotate_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
-                            const T* x, const T* rot, const T* modulation, const T* grad, T* bare, T* grad_rot,
+                            const T* x, const T* rot, const T* modulation, const T* grad, T* grad_rows, T* grad_rot,
                             T* grad_modulation, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
@@ -222,21 +249,20 @@ void gather_rotate_backward(int lmax, int mmax, int channels, int64_t n, const i
                 for (int half = 0; half < 2; ++half) {
                     const int64_t node = half ? target[e] : source[e], shift = half * channels;
                     combine_backward<T, K>(rot + place, x + (node * size + block) * channels, channels,
-                                           modulation + radial + shift, grad + from + shift, bare + from + shift,
+                                           modulation + radial + shift, grad + from + shift, grad_rows + from + shift,
                                            grad_modulation + radial + shift, row.m >= 0, grad_rot + place);
                 }
             });
         }
 }
 
-// The gradients of what gather_rotate_backward and scatter_rotated make of their inputs, given those of their results
-// (u_x, u_rot, u_modulation). Writes `bare`, `u_bare` (of x: scattered with u_rot and rot), grad_modulation and
-// grad_grad; adds to grad_rot.
+// The double backward of gather_rotate, given u_x, u_rot and u_modulation. Writes grad_modulation, grad_grad, and
+// `grad_rows` and `u_rows`, which scatter_rotated turns into grad_x with u_rot and with rot; adds to grad_rot.
 template <typename T>
-void gather_rotate_twice(int lmax, int mmax, int channels, int64_t n, const int64_t* source, const int64_t* target,
-                         const T* x, const T* u_x, const T* rot, const T* u_rot, const T* modulation,
-                         const T* u_modulation, const T* grad, T* bare, T* u_bare, T* grad_rot, T* grad_modulation,
-                         T* grad_grad, int threads) {
+void gather_rotate_double_backward(int lmax, int mmax, int channels, int64_t n, const int64_t* source,
+                                   const int64_t* target, const T* x, const T* u_x, const T* rot, const T* u_rot,
+                                   const T* modulation, const T* u_modulation, const T* grad, T* grad_rows, T* u_rows,
+                                   T* grad_rot, T* grad_modulation, T* grad_grad, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), size = (lmax + 1) * (lmax + 1), wide = 2 * channels;
     const int64_t n_modulation = (rows.back().modulation + 1) * wide;
@@ -252,15 +278,17 @@ void gather_rotate_twice(int lmax, int mmax, int channels, int64_t n, const int6
                     const int64_t node = ((half ? target[e] : source[e]) * size + block) * channels;
                     const int64_t at = (e * n_rows + r) * wide + half * channels;
                     const int64_t radial = e * n_modulation + row.modulation * wide + half * channels;
-                    combine_twice<T, K>(rot + place, u_rot + place, x + node, u_x + node, channels, modulation + radial,
-                                        u_modulation + radial, grad + at, bare + at, u_bare + at,
-                                        grad_modulation + radial, row.m >= 0, grad_rot + place, grad_grad + at);
+                    combine_double_backward<T, K>(rot + place, u_rot + place, x + node, u_x + node, channels,
+                                                  modulation + radial, u_modulation + radial, grad + at, grad_rows + at,
+                                                  u_rows + at, grad_modulation + radial, row.m >= 0, grad_rot + place,
+                                                  grad_grad + at);
                 }
             });
         }
 }
 
-// grad_x of the source (half 0, in the order of sources) or target (half 1) halves.
+// Adds rows rotated back to the atoms of one end: the source (half 0, with the order of ascending sources) or the
+// target (half 1). One pass for each end, because edges are sorted by one end at a time.
 template <typename T>
 void scatter_rotated(int lmax, int mmax, int channels, int64_t n, int half, const int64_t* nodes, const int64_t* order,
                      const T* rot, const T* grad, T* grad_x, int threads) {
@@ -279,7 +307,7 @@ void scatter_rotated(int lmax, int mmax, int channels, int64_t n, int half, cons
     });
 }
 
-// rows (edges, rows, channels) plus a bias on m = 0, rotated back, times the envelope and added to their targets.
+// Values plus a bias on m = 0, rotated back, times the envelope and added to their targets.
 template <typename T>
 void rotate_back(int lmax, int mmax, int channels, int64_t n, const int64_t* target, const T* rot, const T* envelope,
                  const T* values, const T* bias, T* out, int threads) {
@@ -338,8 +366,9 @@ void rotate_back_backward(int lmax, int mmax, int channels, int64_t n, const int
     }
 }
 
-// hidden: (edges, lmax * channels of gates, then rows * channels), without the bias of gates and m = 0. The sigmoids of
-// the gates, which the way back needs too, go to rows of `gates` that are `stride` apart; this may be `hidden` itself.
+// SiLU on l = 0, every other row times the sigmoid of the gate of its degree. `hidden` is without the bias of gates and
+// m = 0, which is added here. The sigmoids, which the backward pass needs, go to rows that are `stride` apart:
+// `sigmoids` may be `hidden` itself, whose gates they then replace.
 template <typename T>
 void gate(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* bias, T* sigmoids, T* out,
           int threads) {
@@ -368,6 +397,7 @@ void gate(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidd
     }
 }
 
+// `sigmoids` are those of `gate`; writes grad_hidden.
 template <typename T>
 void gate_backward(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* bias,
                    const T* sigmoids, const T* grad, T* grad_hidden, int threads) {
@@ -405,10 +435,10 @@ void gate_backward(int lmax, int mmax, int channels, int64_t n, int stride, cons
     }
 }
 
-// The gradients of what gate_backward makes of hidden (without a bias) and grad, given that of its result, u.
+// The double backward of `gate` (without a bias): gradients of hidden and grad, given u, which arrives at grad_hidden.
 template <typename T>
-void gate_twice(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* sigmoids,
-                const T* grad, const T* u, T* grad_hidden, T* grad_grad, int threads) {
+void gate_double_backward(int lmax, int mmax, int channels, int64_t n, int stride, const T* hidden, const T* sigmoids,
+                          const T* grad, const T* u, T* grad_hidden, T* grad_grad, int threads) {
     const auto rows = reduced_rows(lmax, mmax);
     const int64_t n_rows = rows.size(), extra = int64_t(lmax) * channels, wide = extra + n_rows * channels;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -448,8 +478,9 @@ void gate_twice(int lmax, int mmax, int channels, int64_t n, int stride, const T
     }
 }
 
+// out[e][c] += of_source[source[e]][c] + of_target[target[e]][c].
 template <typename T>
-void add_of_nodes(int channels, int64_t n, const int64_t* source, const int64_t* target, const T* of_source,
+void add_node_rows(int channels, int64_t n, const int64_t* source, const int64_t* target, const T* of_source,
                   const T* of_target, T* out, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t e = 0; e < n; ++e) {
@@ -461,6 +492,7 @@ void add_of_nodes(int channels, int64_t n, const int64_t* source, const int64_t*
     }
 }
 
+// Mean, and 1 / sqrt(variance + 1e-5) with the epsilon of torch's LayerNorm.
 template <typename T>
 inline void moments(const T* x, int channels, T& mean, T& inverse) {
     T sum = 0, power = 0;
@@ -469,10 +501,10 @@ inline void moments(const T* x, int channels, T& mean, T& inverse) {
     mean = sum / channels;
 #pragma omp simd reduction(+ : power)
     for (int c = 0; c < channels; ++c) power += (x[c] - mean) * (x[c] - mean);
-    inverse = T(1) / std::sqrt(power / channels + T(1e-5));  // torch's LayerNorm
+    inverse = T(1) / std::sqrt(power / channels + T(1e-5));
 }
 
-// SiLU of a layer norm.
+// SiLU of a layer norm with weight and bias.
 template <typename T>
 void norm_silu(int channels, int64_t n, const T* x, const T* weight, const T* bias, T* out, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -489,6 +521,7 @@ void norm_silu(int channels, int64_t n, const T* x, const T* weight, const T* bi
     }
 }
 
+// The normalised values are recomputed from x, the only input that is kept.
 template <typename T>
 void norm_silu_backward(int channels, int64_t n, const T* x, const T* weight, const T* bias, const T* grad, T* grad_x,
                         int threads) {
@@ -515,7 +548,8 @@ void norm_silu_backward(int channels, int64_t n, const T* x, const T* weight, co
     }
 }
 
-// out[t][s][c] += columns[e][s] * values[e][c]: scalars of edges as m = 0 rows, rotated back.
+// out[target[e]][s][c] += columns[e][s] * values[e][c]: edge scalars as m = 0 rows, rotated back. `columns` holds for
+// each coefficient s the rotation to the m = 0 row of its degree, times the envelope.
 template <typename T>
 void spread_scalars(int size, int channels, int64_t n, const int64_t* target, const T* columns, const T* values, T* out,
                     int threads) {
@@ -554,22 +588,23 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
 
 }  // namespace
 
+// C symbols for ctypes: the templates for one type.
 #define FOR_TYPE(T, suffix)                                                                                            \
     void gather_rotate_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t, const T* x,        \
                                 const T* rot, const T* mod, T* out, int threads) {                                     \
         gather_rotate<T>(l, m, c, n, s, t, x, rot, mod, out, threads);                                                 \
     }                                                                                                                  \
     void gather_rotate_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t,           \
-                                         const T* x, const T* rot, const T* mod, const T* grad, T* bare, T* grad_rot,  \
-                                         T* grad_mod, int threads) {                                                   \
-        gather_rotate_backward<T>(l, m, c, n, s, t, x, rot, mod, grad, bare, grad_rot, grad_mod, threads);             \
+                                         const T* x, const T* rot, const T* mod, const T* grad, T* grad_rows,          \
+                                         T* grad_rot, T* grad_mod, int threads) {                                      \
+        gather_rotate_backward<T>(l, m, c, n, s, t, x, rot, mod, grad, grad_rows, grad_rot, grad_mod, threads);        \
     }                                                                                                                  \
-    void gather_rotate_twice_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t, const T* x,  \
-                                      const T* u_x, const T* rot, const T* u_rot, const T* mod, const T* u_mod,        \
-                                      const T* grad, T* bare, T* u_bare, T* grad_rot, T* grad_mod, T* grad_grad,       \
-                                      int threads) {                                                                   \
-        gather_rotate_twice<T>(l, m, c, n, s, t, x, u_x, rot, u_rot, mod, u_mod, grad, bare, u_bare, grad_rot,         \
-                               grad_mod, grad_grad, threads);                                                          \
+    void gather_rotate_double_backward_##suffix(int l, int m, int c, int64_t n, const int64_t* s, const int64_t* t,    \
+                                                const T* x, const T* u_x, const T* rot, const T* u_rot, const T* mod,  \
+                                                const T* u_mod, const T* grad, T* grad_rows, T* u_rows, T* grad_rot,   \
+                                                T* grad_mod, T* grad_grad, int threads) {                              \
+        gather_rotate_double_backward<T>(l, m, c, n, s, t, x, u_x, rot, u_rot, mod, u_mod, grad, grad_rows, u_rows,    \
+                                         grad_rot, grad_mod, grad_grad, threads);                                      \
     }                                                                                                                  \
     void scatter_rotated_##suffix(int l, int m, int c, int64_t n, int half, const int64_t* nodes,                      \
                                   const int64_t* order, const T* rot, const T* grad, T* grad_x, int threads) {         \
@@ -593,13 +628,13 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
                                 const T* sigmoids, const T* grad, T* grad_hidden, int threads) {                       \
         gate_backward<T>(l, m, c, n, stride, hidden, bias, sigmoids, grad, grad_hidden, threads);                      \
     }                                                                                                                  \
-    void gate_twice_##suffix(int l, int m, int c, int64_t n, int stride, const T* hidden, const T* sigmoids,           \
-                             const T* grad, const T* u, T* grad_hidden, T* grad_grad, int threads) {                   \
-        gate_twice<T>(l, m, c, n, stride, hidden, sigmoids, grad, u, grad_hidden, grad_grad, threads);                 \
+    void gate_double_backward_##suffix(int l, int m, int c, int64_t n, int stride, const T* hidden, const T* sigmoids, \
+                                       const T* grad, const T* u, T* grad_hidden, T* grad_grad, int threads) {         \
+        gate_double_backward<T>(l, m, c, n, stride, hidden, sigmoids, grad, u, grad_hidden, grad_grad, threads);       \
     }                                                                                                                  \
-    void add_of_nodes_##suffix(int c, int64_t n, const int64_t* s, const int64_t* t, const T* of_source,               \
-                               const T* of_target, T* out, int threads) {                                              \
-        add_of_nodes<T>(c, n, s, t, of_source, of_target, out, threads);                                               \
+    void add_node_rows_##suffix(int c, int64_t n, const int64_t* s, const int64_t* t, const T* of_source,              \
+                                const T* of_target, T* out, int threads) {                                             \
+        add_node_rows<T>(c, n, s, t, of_source, of_target, out, threads);                                              \
     }                                                                                                                  \
     void norm_silu_##suffix(int c, int64_t n, const T* x, const T* weight, const T* bias, T* out, int threads) {       \
         norm_silu<T>(c, n, x, weight, bias, out, threads);                                                             \

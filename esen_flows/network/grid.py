@@ -1,11 +1,13 @@
 """Pointwise nonlinearities on a grid of the sphere: the "s2" edge activation and the "grid" node block.
 
-A product grid: rings at polar angles (i + 1/2) pi / n from the y axis, equally spaced longitudes. Only band-limited
-functions survive the round trip exactly, and a SiLU is not band-limited, so that rotations hold only approximately.
+The grid is a product of rings at polar angles (i + 1/2) pi / n from the y axis and equally spaced longitudes. Only
+band-limited functions survive the round trip exactly, and a SiLU makes functions that are not band-limited, so that
+rotations hold only approximately.
 """
 
 from functools import cache
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,31 +17,15 @@ from esen_flows.network.harmonics import reduced_order
 
 
 @cache
-def grid_matrices(
+def _grid_matrices(
     lmax: int, mmax: int, resolution: int | None, order: tuple[tuple[int, int], ...]
 ) -> tuple[Tensor, Tensor]:
-    """Coefficients to grid values, and back by quadrature, as e3nn makes them.
+    """Matrices to grid values (points, coefficients) and back by quadrature (coefficients, points), float32.
 
-    Harmonics are orthonormal on the sphere ("integral" normalisation). Where mmax < lmax, degrees above mmax are scaled
-    by sqrt((2l + 1) / (2 mmax + 1)) in both directions, as in the published models. So are the tables of float32
-    numbers: exact ones would move energies by 1e-7.
-
-    Parameters
-    ----------
-    resolution
-        rings and longitudes; None: 2 (lmax + 1) rings, 2 mmax + 1 longitudes (two more where mmax = lmax).
-    order
-        (l, m) of each coefficient.
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        to_grid (points, coefficients) and from_grid (coefficients, points), float32.
-
-    Raises
-    ------
-    ModelError
-        e3nn is not installed.
+    Made by e3nn from harmonics that are orthonormal on the sphere ("integral" normalisation), with coefficients (l, m)
+    in the given order. Where mmax < lmax, degrees above mmax are scaled by sqrt((2l + 1) / (2 mmax + 1)) in both
+    directions, as in the published models. Float32 tables are part of these models too: exact ones would move energies
+    by 1e-7.
     """
     try:
         from e3nn.o3 import FromS2Grid, ToS2Grid
@@ -59,8 +45,24 @@ def grid_matrices(
     return tables[0].contiguous(), tables[1].T.contiguous()
 
 
+@cache
+def _grid_matrix(which: int, arguments: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _grid_matrices(*arguments)[which].to(dtype=dtype, device=device)
+
+
 class SphereGrid(nn.Module):
-    """To a grid and back."""
+    """Transforms of coefficients to values on a grid of the sphere, and back.
+
+    Parameters
+    ----------
+    lmax, mmax
+        Largest degree and order of the coefficients.
+    resolution
+        Number of rings and of longitudes. None: 2 (lmax + 1) rings and 2 mmax + 1 longitudes, or two more longitudes
+        where mmax = lmax.
+    m_major
+        Whether coefficients are in the order of `reduced_order` instead of l*l + l + m.
+    """
 
     def __init__(self, lmax: int, mmax: int, resolution: int | None, *, m_major: bool) -> None:
         super().__init__()
@@ -68,29 +70,60 @@ class SphereGrid(nn.Module):
         self.arguments = (lmax, mmax, resolution, reduced_order(lmax, mmax) if m_major else by_degree)
 
     def to_grid(self, x: Tensor) -> Tensor:
-        """(n, coefficients, channels) -> (n, points, channels)."""
-        return _matrix(0, *self.arguments, x.dtype, x.device) @ x
+        """Values on the grid.
+
+        Parameters
+        ----------
+        x
+            (n, coefficients, channels).
+
+        Returns
+        -------
+        Tensor
+            (n, points, channels).
+
+        Raises
+        ------
+        ModelError
+            e3nn is not installed.
+        """
+        return _grid_matrix(0, self.arguments, x.dtype, x.device) @ x
 
     def from_grid(self, values: Tensor) -> Tensor:
-        """(n, points, channels) -> (n, coefficients, channels)."""
-        return _matrix(1, *self.arguments, values.dtype, values.device) @ values
+        """Coefficients of values on the grid.
 
+        Parameters
+        ----------
+        values
+            (n, points, channels).
 
-@cache
-def _matrix(
-    which: int,
-    lmax: int,
-    mmax: int,
-    resolution: int | None,
-    order: tuple[tuple[int, int], ...],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    return grid_matrices(lmax, mmax, resolution, order)[which].to(dtype=dtype, device=device)
+        Returns
+        -------
+        Tensor
+            (n, coefficients, channels).
+
+        Raises
+        ------
+        ModelError
+            e3nn is not installed.
+        """
+        return _grid_matrix(1, self.arguments, values.dtype, values.device) @ values
 
 
 class GridNodeBlock(nn.Module):
-    """The "grid" node-wise block: an MLP without biases at each point of the sphere."""
+    """The "grid" node block: an MLP without biases at each point of the sphere.
+
+    Parameters
+    ----------
+    lmax
+        Largest degree of the features.
+    channels
+        Channels of the features.
+    hidden_channels
+        Width of the MLP.
+    resolution
+        Grid points, as in `ESENConfig.grid_resolution`.
+    """
 
     def __init__(self, lmax: int, channels: int, hidden_channels: int, resolution: int | None) -> None:
         super().__init__()
@@ -104,5 +137,16 @@ class GridNodeBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, coefficients, channels) -> same."""
+        """Node features after this block.
+
+        Parameters
+        ----------
+        x
+            (n, coefficients, channels).
+
+        Returns
+        -------
+        Tensor
+            (n, coefficients, channels).
+        """
         return self.sphere.from_grid(self.grid_mlp(self.sphere.to_grid(x)))

@@ -17,7 +17,7 @@ def spherical_harmonics(degree: int, vectors: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     degree
-        l >= 0.
+        Degree l >= 0.
     vectors
         (n, 3) unit vectors.
 
@@ -27,10 +27,10 @@ def spherical_harmonics(degree: int, vectors: np.ndarray) -> np.ndarray:
         (n, 2l + 1) in the order m = -l .. l.
     """
     x, y, z = np.asarray(vectors, dtype=np.float64).T
-    planar = z + 1j * x  # (sin theta)^m e^(i m phi) is the m-th power of this
+    planar = z + 1j * x  # its m-th power is (sin theta)^m e^(i m phi)
     result = np.empty((x.size, 2 * degree + 1))
     for m in range(degree + 1):
-        # d^m/dy^m of the Legendre polynomial: the associated function without its (sin theta)^m factor
+        # The m-th derivative of the Legendre polynomial is the associated function without its factor (sin theta)^m.
         legendre = np.polynomial.Legendre.basis(degree)
         derivative = legendre.deriv(m)(y) if m else legendre(y)
         scale = sqrt((2.0 if m else 1.0) * factorial(degree - m) / factorial(degree + m))
@@ -43,10 +43,15 @@ def spherical_harmonics(degree: int, vectors: np.ndarray) -> np.ndarray:
 
 @cache
 def raising_product(degree: int) -> np.ndarray:
-    """The matrix P with Y^l = P (Y^(l-1) outer Y^1) on any vector, lengths kept: |v|^l times the harmonic of v / |v|.
+    """The matrix P with Y^l = P (Y^(l-1) outer Y^1) for solid harmonics Y^l(v), |v|^l times those of v / |v|.
 
-    Found by least squares on sampled harmonics; the minimum-norm solution has no part in the antisymmetric degree
-    l - 1, which vanishes on equal arguments.
+    Found by least squares on sampled harmonics. The minimum-norm solution has no part in the antisymmetric degree
+    l - 1, which vanishes because both factors have the same argument.
+
+    Parameters
+    ----------
+    degree
+        Degree l >= 1.
 
     Returns
     -------
@@ -54,7 +59,7 @@ def raising_product(degree: int) -> np.ndarray:
         (2l + 1, (2l - 1) * 3).
     """
     random = np.random.default_rng(degree)
-    points = random.normal(size=(40 * (degree + 1), 3))
+    points = random.normal(size=(40 * (degree + 1), 3))  # far more equations than the 3 (2l - 1) unknowns of a row
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     lower, first = spherical_harmonics(degree - 1, points), spherical_harmonics(1, points)
     products = (lower[:, :, None] * first[:, None, :]).reshape(len(points), -1)
@@ -64,6 +69,11 @@ def raising_product(degree: int) -> np.ndarray:
 @cache
 def raising_isometry(degree: int) -> np.ndarray:
     """The isometry C from degrees (l - 1) x 1 to l, so that D^l = C (D^(l-1) kron D^1) C^T.
+
+    Parameters
+    ----------
+    degree
+        Degree l >= 1.
 
     Returns
     -------
@@ -76,12 +86,17 @@ def raising_isometry(degree: int) -> np.ndarray:
 
 @cache
 def raising_matrix(degree: int) -> np.ndarray:
-    """`raising_isometry` as one matrix product on flattened rotations.
+    """The matrix M with flat(D^l) = flat(flat(D^(l-1)) outer flat(D^1)) M: `raising_isometry` as one matrix product.
+
+    Parameters
+    ----------
+    degree
+        Degree l >= 1.
 
     Returns
     -------
     np.ndarray
-        ((2l - 1)^2 * 9, (2l + 1)^2): flat(D^l) = flat(flat(D^(l-1)) outer flat(D^1)) @ this.
+        ((2l - 1)^2 * 9, (2l + 1)^2).
     """
     isometry = raising_isometry(degree).reshape(2 * degree + 1, 2 * degree - 1, 3)
     return np.einsum("aij,bkl->ikjlab", isometry, isometry).reshape((2 * degree - 1) ** 2 * 9, (2 * degree + 1) ** 2)
@@ -89,9 +104,22 @@ def raising_matrix(degree: int) -> np.ndarray:
 
 @cache
 def reduced_order(lmax: int, mmax: int) -> tuple[tuple[int, int], ...]:
-    """(l, m) of the coefficients kept on an edge, in m-major order.
+    """(l, m) of the coefficients that are kept in the edge frame, in m-major order.
 
-    First m = 0 for all l; then for m = 1 .. mmax: +m for l = m .. lmax, then -m for l = m .. lmax.
+    First m = 0 for all l; then for m = 1 .. mmax: +m for l = m .. lmax, then -m for l = m .. lmax. The rows of each m
+    are thus consecutive, as the SO(2) convolution of that m reads them.
+
+    Parameters
+    ----------
+    lmax
+        Largest degree.
+    mmax
+        Largest order.
+
+    Returns
+    -------
+    tuple[tuple[int, int], ...]
+        (l, m) of each of the n_reduced rows.
     """
     order = [(degree, 0) for degree in range(lmax + 1)]
     for m in range(1, mmax + 1):
@@ -102,7 +130,14 @@ def reduced_order(lmax: int, mmax: int) -> tuple[tuple[int, int], ...]:
 
 @cache
 def assembly_matrix(lmax: int, mmax: int) -> np.ndarray:
-    """Scatter of the flattened blocks D^0 .. D^lmax into the dense rotation of `reduced_order` rows.
+    """The matrix that places the flattened blocks D^0 .. D^lmax in the dense rotation with rows of `reduced_order`.
+
+    Parameters
+    ----------
+    lmax
+        Largest degree.
+    mmax
+        Largest order of the rows.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Direct heads, and DeNS (denoising non-equilibrium structures, arXiv 2403.09549): what a conservative model lacks.
+"""Direct heads, and DeNS (denoising non-equilibrium structures, arXiv 2403.09549): the parts of direct-force models.
 
 Parameter names are those of the published checkpoints behind `output_heads.<name>.`.
 """
@@ -15,7 +15,13 @@ from esen_flows.network.so3 import SO3Linear, solid_harmonics
 
 
 class VectorHead(nn.Module):
-    """One vector per atom from the degrees 0 and 1 of its features: forces, and with DeNS also the noise."""
+    """One vector per atom from the degrees 0 and 1 of its features: forces, and with DeNS also the noise.
+
+    Parameters
+    ----------
+    config
+        Sizes and options of the network.
+    """
 
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
@@ -23,24 +29,52 @@ class VectorHead(nn.Module):
         self.denoising_linear = SO3Linear(config.sphere_channels, 1, 1) if config.denoising else None
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(atoms, coefficients, channels) -> forces (atoms, 3) and noise (atoms, 3) or None."""
-        first = embedding[:, :4]
-        forces = self.linear(first)[:, 1:, 0]
-        return forces, None if self.denoising_linear is None else self.denoising_linear(first)[:, 1:, 0]
+        """Forces and noise.
+
+        Parameters
+        ----------
+        embedding
+            (atoms, coefficients, channels) node features after the final norm.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor | None]
+            Forces (atoms, 3), and noise (atoms, 3) or None.
+        """
+        low = embedding[:, :4]  # l = 0 and l = 1; the three components of l = 1 are (x, y, z)
+        forces = self.linear(low)[:, 1:, 0]
+        return forces, None if self.denoising_linear is None else self.denoising_linear(low)[:, 1:, 0]
 
 
 class ForceEncoding(SO3Linear):
-    """True forces of noised atoms as features: what tells DeNS which structure the noise has to be taken off."""
+    """True forces of noised atoms as node features, which tell DeNS the structure that the noise was added to.
+
+    Parameters
+    ----------
+    config
+        Sizes of the network.
+    """
 
     def __init__(self, config: ESENConfig) -> None:
         super().__init__(1, config.sphere_channels, config.lmax)
         self.lmax = config.lmax
 
     def forward(self, forces: Tensor) -> Tensor:
-        """(atoms, 3), zero where nothing was noised -> (atoms, coefficients, channels)."""
+        """Encoded forces.
+
+        Parameters
+        ----------
+        forces
+            (atoms, 3), zero for atoms that are not noised.
+
+        Returns
+        -------
+        Tensor
+            (atoms, coefficients, channels).
+        """
         size = torch.linalg.vector_norm(forces, dim=1, keepdim=True)
         unit = forces / torch.where(size > 0, size, 1.0)
-        # e3nn's "component" normalisation: squares over m sum to 2l + 1.
+        # e3nn's "component" normalisation: squares over m sum to 2l + 1. The factor |F| / sqrt(3) is as published.
         parts = [sqrt(2 * degree + 1) * part for degree, part in enumerate(solid_harmonics(unit, self.lmax))]
         return super().forward((torch.cat(parts, dim=1) * (size / sqrt(3.0))).unsqueeze(2))
 
@@ -55,7 +89,13 @@ class _DecomposedMLPs(nn.Module):
 class StressHead(nn.Module):
     """Isotropic and anisotropic stress of each structure from features along its edges.
 
-    As published: `irrep2_MLP` treats the five anisotropic components like independent scalars, which no rotation does.
+    As published, `irrep2_MLP` treats the five anisotropic components like independent scalars, so that the anisotropic
+    stress is not equivariant under rotations.
+
+    Parameters
+    ----------
+    config
+        Sizes and options of the network.
     """
 
     def __init__(self, config: ESENConfig) -> None:
@@ -67,14 +107,24 @@ class StressHead(nn.Module):
         self.block = _DecomposedMLPs(channels)
 
     def forward(self, embedding: Tensor, graph: GraphBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Stress in network units.
+        """Stress components in network units.
+
+        Parameters
+        ----------
+        embedding
+            (atoms, coefficients, channels) node features after the final norm.
+        graph
+            Batch of structures.
+        vectors
+            (edges, 3) edge vectors in Angstrom.
 
         Returns
         -------
         tuple[Tensor, Tensor]
-            isotropic (systems,), the coefficient of the unit trace, and anisotropic (systems, 5) in the order xz, xy,
+            Isotropic (systems,), the coefficient of the unit trace, and anisotropic (systems, 5) in the order xz, xy,
             2yy - xx - zz, yz, zz - xx.
         """
+        # e3nn's "integral" normalisation (orthonormal on the sphere), of vectors with their length, without gradient.
         harmonics = [
             sqrt((2 * degree + 1) / (4 * pi)) * part
             for degree, part in enumerate(solid_harmonics(vectors.detach(), self.lmax))
@@ -96,19 +146,44 @@ class StressHead(nn.Module):
 
 
 def _mean_over_atoms(values: Tensor, graph: GraphBatch) -> Tensor:
+    """(systems, ...) means of (atoms, ...)."""
     total = values.new_zeros(graph.n_systems, *values.shape[1:]).index_add(0, graph.system, values)
     count = torch.bincount(graph.system, minlength=graph.n_systems).to(values.dtype)
     return total / count.view(-1, *[1] * (values.dim() - 1))
 
 
 def stress_tensor(isotropic: Tensor, anisotropic: Tensor) -> Tensor:
-    """Symmetric tensors (systems, 3, 3) from their orthonormal components (systems,) and (systems, 5)."""
+    """Symmetric tensors from their orthonormal components.
+
+    Parameters
+    ----------
+    isotropic
+        (systems,) coefficient of the unit trace.
+    anisotropic
+        (systems, 5) coefficients in the order of `StressHead.forward`.
+
+    Returns
+    -------
+    Tensor
+        (systems, 3, 3).
+    """
     trace, others = _stress_basis(isotropic)
     return isotropic.view(-1, 1, 1) * trace + torch.einsum("sk,kij->sij", anisotropic, others)
 
 
 def stress_components(stress: Tensor) -> tuple[Tensor, Tensor]:
-    """Isotropic (systems,) and anisotropic (systems, 5) components of symmetric tensors (systems, 3, 3)."""
+    """Orthonormal components of symmetric tensors, the inverse of `stress_tensor`.
+
+    Parameters
+    ----------
+    stress
+        (systems, 3, 3).
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Isotropic (systems,) and anisotropic (systems, 5) components.
+    """
     trace, others = _stress_basis(stress)
     return torch.einsum("sij,ij->s", stress, trace), torch.einsum("sij,kij->sk", stress, others)
 

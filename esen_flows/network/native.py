@@ -1,7 +1,7 @@
-"""Loads `edge_kernels.cpp`: compiled once per machine with the C++ compiler at hand, and optional.
+"""Loading of `edge_kernels.cpp`, which is compiled once per machine with its C++ compiler, and optional.
 
-Without a compiler the same numbers come from plain torch operations, more slowly. `ESEN_FLOWS_NATIVE=off` does not even
-try.
+Without a compiler, plain torch operations give the same numbers more slowly. `ESEN_FLOWS_NATIVE=off` switches the
+kernels off.
 """
 
 import ctypes
@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Read with this module, to whose signatures it belongs: a package upgraded under a running job has another one.
+from esen_flows.files import written_whole
+
+# Read with this module, whose signatures belong to it: upgrading the package under a running job replaces the file.
 SOURCE = Path(__file__).with_name("edge_kernels.cpp").read_bytes()
+# Neither errno nor floating-point traps are used; without them, loops with sqrt and comparisons are vectorised.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
-MAX_LMAX = 6  # of the widths compiled in
+MAX_LMAX = 6  # largest degree for which `with_width` of the source has a case
 COMPILE_SECONDS = 300
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -30,14 +32,14 @@ SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 SIGNATURES = {
     "gather_rotate": "iiinpppppp",
     "gather_rotate_backward": "iiinppppppppp",
-    "gather_rotate_twice": "iiinpppppppppppppp",
+    "gather_rotate_double_backward": "iiinpppppppppppppp",
     "scatter_rotated": "iiinippppp",
     "rotate_back": "iiinpppppp",
     "rotate_back_backward": "iiinppppppppp",
     "gate": "iiinipppp",
     "gate_backward": "iiinippppp",
-    "gate_twice": "iiinipppppp",
-    "add_of_nodes": "inppppp",
+    "gate_double_backward": "iiinipppppp",
+    "add_node_rows": "inppppp",
     "norm_silu": "inpppp",
     "norm_silu_backward": "inppppp",
     "spread_scalars": "iinpppp",
@@ -49,7 +51,18 @@ logger = logging.getLogger(__name__)
 
 
 class Kernels:
-    """The compiled functions by name, for one dtype; tensors are passed by address, None as null."""
+    """The compiled functions by name, for one dtype.
+
+    Tensors are passed by address, None as a null pointer. The functions assume contiguous arrays of this dtype, and
+    int64 indices.
+
+    Parameters
+    ----------
+    library
+        The shared library.
+    dtype
+        Type of the arrays, float32 or float64.
+    """
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         for name, signature in SIGNATURES.items():
@@ -72,7 +85,18 @@ def _caller(function: Any) -> Any:
 
 @cache
 def kernels(dtype: torch.dtype) -> Kernels | None:
-    """The kernels, compiled if need be; None where that is not possible, with the reason logged once."""
+    """The kernels for a dtype, compiled if need be.
+
+    Parameters
+    ----------
+    dtype
+        Type of the arrays.
+
+    Returns
+    -------
+    Kernels | None
+        None for other types than float32 and float64, or where they cannot be compiled; the reason is logged once.
+    """
     library = _library()
     return Kernels(library, dtype) if library is not None and dtype in SUFFIX else None
 
@@ -94,7 +118,13 @@ def _library() -> ctypes.CDLL | None:
 
 
 def status() -> str:
-    """What an evaluation on a CPU would use; nothing is compiled."""
+    """What an evaluation on a CPU would use, found without compiling anything.
+
+    Returns
+    -------
+    str
+        Path of the compiled library, or why there is none.
+    """
     if _is_off():
         return "off (ESEN_FLOWS_NATIVE)"
     compiler = _compiler()
@@ -105,14 +135,19 @@ def status() -> str:
 
 
 def compiled() -> Path:
-    """The shared library for this source, compiler and processor, made if it is not there yet.
+    """The shared library for this source, compiler and processor, compiled unless it exists.
+
+    Returns
+    -------
+    Path
+        File of the library, in the user's cache folder.
 
     Raises
     ------
     OSError
-        no compiler ($CXX, g++, clang++), or nowhere to write.
+        There is no compiler ($CXX, g++, clang++), or the cache folder cannot be written or belongs to another user.
     subprocess.SubprocessError
-        the compiler failed.
+        The compiler failed.
     """
     compiler = _compiler()
     if compiler is None:
@@ -120,9 +155,12 @@ def compiled() -> Path:
     library = _library_path(compiler)
     library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if library.parent.stat().st_uid != os.getuid():
-        raise PermissionError(f"{library.parent} belongs to someone else; a library from there is not loaded")
+        raise PermissionError(f"{library.parent} belongs to another user, so that no library is loaded from it")
     if not library.exists():
-        _compile(compiler, library)
+        with written_whole(library) as made:  # processes that compile at the same time make the same file
+            command = [*compiler.split(), *FLAGS, "-x", "c++", "-", "-o", str(made)]
+            source = SOURCE.decode()
+            subprocess.run(command, input=source, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     return library
 
 
@@ -141,21 +179,8 @@ def _library_path(compiler: str) -> Path:
     return folder / f"edge_kernels-{digest[:16]}.so"
 
 
-def _compile(compiler: str, library: Path) -> None:
-    descriptor, made = tempfile.mkstemp(dir=library.parent, suffix=".so")
-    os.close(descriptor)
-    try:
-        command = [*compiler.split(), *FLAGS, "-x", "c++", "-", "-o", made]
-        subprocess.run(
-            command, input=SOURCE.decode(), check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
-        )
-        os.replace(made, library)  # processes that compile at the same time make the same file
-    finally:
-        Path(made).unlink(missing_ok=True)
-
-
 def _processor() -> str:
-    """What -march=native depends on; home folders are shared by nodes of several kinds."""
+    """The processor properties on which -march=native depends: nodes of several kinds share home folders."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

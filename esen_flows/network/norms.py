@@ -1,6 +1,6 @@
 """The three norms of node features (n, (lmax + 1)^2, channels), under the names of the published configurations.
 
-All subtract the channel mean from l = 0, scale each degree and channel, and add a bias to l = 0; they differ in which
+All subtract the channel mean from l = 0, scale each degree and channel, and add a bias to l = 0. They differ in which
 coefficients share a root mean square.
 """
 
@@ -9,27 +9,48 @@ from torch import Tensor, nn
 
 from esen_flows.network.config import NormType
 
-EPS = 1e-5
+EPS = 1e-5  # of the published models
 
 
 def degree_index(lmax: int) -> list[int]:
-    """The degree l of each of the (lmax + 1)^2 coefficients."""
+    """The degree l of each coefficient.
+
+    Parameters
+    ----------
+    lmax
+        Largest degree.
+
+    Returns
+    -------
+    list[int]
+        (lmax + 1)^2 degrees.
+    """
     return [degree for degree in range(lmax + 1) for _ in range(2 * degree + 1)]
 
 
 def _balance(degrees: list[int], n_degrees: int) -> Tensor:
-    # Published models were trained with these weights rounded to float32; exact ones shift energies by 2e-7.
+    """(coefficients, 1) weights 1 / ((2l + 1) n_degrees), with which every degree counts equally."""
+    # Published models were trained with these weights rounded to float32; exact ones shift energies by up to 2e-7.
     weights = torch.tensor([1.0 / ((2 * degree + 1) * n_degrees) for degree in degrees], dtype=torch.float32)
     return weights.unsqueeze(1)
 
 
 def _centred(x: Tensor) -> Tensor:
+    """Features less the channel mean of l = 0."""
     scalar = x[:, :1]
     return torch.cat((scalar - scalar.mean(dim=2, keepdim=True), x[:, 1:]), dim=1)
 
 
 class RMSNormSH(nn.Module):
-    """One statistic per atom, in which every degree weighs the same ("rms_norm_sh")."""
+    """One statistic per atom, in which every degree counts equally ("rms_norm_sh").
+
+    Parameters
+    ----------
+    lmax
+        Largest degree of the features.
+    channels
+        Channels of the features.
+    """
 
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
@@ -40,7 +61,18 @@ class RMSNormSH(nn.Module):
         self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, coefficients, channels) -> same."""
+        """Normed features.
+
+        Parameters
+        ----------
+        x
+            (n, coefficients, channels).
+
+        Returns
+        -------
+        Tensor
+            (n, coefficients, channels).
+        """
         x = _centred(x)
         power = (x.square() * self.get_buffer("balance_degree_weight")).sum(dim=1, keepdim=True)
         inverse = (power.mean(dim=2, keepdim=True) + EPS).rsqrt()
@@ -49,7 +81,15 @@ class RMSNormSH(nn.Module):
 
 
 class LayerNormSH(nn.Module):
-    """l = 0 by an ordinary layer norm, all l > 0 by one statistic ("layer_norm_sh")."""
+    """l = 0 by an ordinary layer norm, all l > 0 by one statistic ("layer_norm_sh").
+
+    Parameters
+    ----------
+    lmax
+        Largest degree of the features.
+    channels
+        Channels of the features.
+    """
 
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
@@ -60,17 +100,35 @@ class LayerNormSH(nn.Module):
         self.register_buffer("degrees", torch.tensor(degrees) - 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, coefficients, channels) -> same."""
+        """Normed features.
+
+        Parameters
+        ----------
+        x
+            (n, coefficients, channels).
+
+        Returns
+        -------
+        Tensor
+            (n, coefficients, channels).
+        """
         higher = x[:, 1:]
         power = (higher.square() * self.get_buffer("balance_degree_weight")).sum(dim=1, keepdim=True)
         inverse = (power.mean(dim=2, keepdim=True) + EPS).rsqrt()
-        return torch.cat(
-            (self.norm_l0(x[:, :1]), higher * (inverse * self.affine_weight[self.get_buffer("degrees")])), dim=1
-        )
+        scaled = higher * (inverse * self.affine_weight[self.get_buffer("degrees")])
+        return torch.cat((self.norm_l0(x[:, :1]), scaled), dim=1)
 
 
 class LayerNormPerDegree(nn.Module):
-    """Each degree by its own statistic ("layer_norm")."""
+    """Each degree by its own statistic ("layer_norm").
+
+    Parameters
+    ----------
+    lmax
+        Largest degree of the features.
+    channels
+        Channels of the features.
+    """
 
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
@@ -79,7 +137,18 @@ class LayerNormPerDegree(nn.Module):
         self.affine_bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, coefficients, channels) -> same."""
+        """Normed features.
+
+        Parameters
+        ----------
+        x
+            (n, coefficients, channels).
+
+        Returns
+        -------
+        Tensor
+            (n, coefficients, channels).
+        """
         parts = []
         for weight, part in zip(self.affine_weight, _centred(x).split(self.sizes, dim=1), strict=True):
             inverse = (part.square().mean(dim=(1, 2), keepdim=True) + EPS).rsqrt()

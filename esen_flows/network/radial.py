@@ -1,4 +1,4 @@
-"""Functions of the edge length: basis, envelope, radial networks."""
+"""Functions of the edge length: radial bases, envelope and radial networks."""
 
 from typing import cast
 
@@ -7,14 +7,22 @@ from torch import Tensor, nn
 
 
 def envelope(distance: Tensor, cutoff: float) -> Tensor:
-    """Polynomial cutoff of order 5: 1 - 21 u^5 + 35 u^6 - 15 u^7, with two vanishing derivatives at the cutoff.
+    """Polynomial 1 - 21 u^5 + 35 u^6 - 15 u^7 of u = distance / cutoff, zero beyond the cutoff.
+
+    Its value and first two derivatives vanish at u = 1 (DimeNet's cutoff, arXiv 2003.03123, with p = 5), so that
+    the energy has two continuous derivatives when an atom crosses the cutoff.
 
     Parameters
     ----------
     distance
         (edges,) in Angstrom.
     cutoff
-        Angstrom.
+        Cutoff radius in Angstrom.
+
+    Returns
+    -------
+    Tensor
+        (edges,) factors between 0 and 1.
     """
     u = distance / cutoff
     value = 1.0 + u**5 * (-21.0 + u * (35.0 - 15.0 * u))
@@ -22,9 +30,16 @@ def envelope(distance: Tensor, cutoff: float) -> Tensor:
 
 
 class GaussianBasis(nn.Module):
-    """K Gaussians on [0, cutoff], width twice their spacing.
+    """Gaussians exp(-(d - mu_k)^2 / (2 sigma^2)) with equally spaced centres on [0, cutoff], sigma twice the spacing.
 
     The centres are float32 numbers, as in the published models, and part of the state: they define the basis.
+
+    Parameters
+    ----------
+    size
+        Number K of functions.
+    cutoff
+        Cutoff radius in Angstrom.
     """
 
     def __init__(self, size: int, cutoff: float) -> None:
@@ -32,16 +47,35 @@ class GaussianBasis(nn.Module):
         self.register_buffer("offset", torch.linspace(0.0, cutoff, size, dtype=torch.float32))
 
     def forward(self, distance: Tensor) -> Tensor:
-        """(edges,) Angstrom -> (edges, K)."""
+        """Values of the basis.
+
+        Parameters
+        ----------
+        distance
+            (edges,) in Angstrom.
+
+        Returns
+        -------
+        Tensor
+            (edges, K).
+        """
         offset = self.get_buffer("offset")
         width = 2.0 * (offset[1] - offset[0])
         return torch.exp(-0.5 * ((distance.unsqueeze(1) - offset) / width).square())
 
 
 class BesselBasis(nn.Module):
-    """K spherical Bessel functions of order 0 with learned frequencies, times the envelope.
+    """Spherical Bessel functions of order 0 with learned frequencies, times the envelope.
 
-    env(u) sqrt(2 / cutoff^3) sin(f_k u) / u with u = distance / cutoff, f_k = pi k at first.
+    env(u) sqrt(2 / cutoff^3) sin(f_k u) / u with u = distance / cutoff and f_k = pi k at first. The denominator is u
+    and not the distance, as in the published models.
+
+    Parameters
+    ----------
+    size
+        Number K of functions.
+    cutoff
+        Cutoff radius in Angstrom.
     """
 
     def __init__(self, size: int, cutoff: float) -> None:
@@ -51,7 +85,18 @@ class BesselBasis(nn.Module):
         self.rbf.frequencies = nn.Parameter(torch.pi * torch.arange(1, size + 1, dtype=torch.float32))
 
     def forward(self, distance: Tensor) -> Tensor:
-        """(edges,) Angstrom -> (edges, K)."""
+        """Values of the basis.
+
+        Parameters
+        ----------
+        distance
+            (edges,) in Angstrom.
+
+        Returns
+        -------
+        Tensor
+            (edges, K).
+        """
         u = (distance / self.cutoff).unsqueeze(1)
         frequencies = self.rbf.get_parameter("frequencies")
         scale = (2.0 / self.cutoff**3) ** 0.5
@@ -61,8 +106,17 @@ class BesselBasis(nn.Module):
 class RadialMLP(nn.Module):
     """Edge scalars -> modulation: three linear layers with LayerNorm and SiLU between.
 
-    The input is concat(basis, source species, target species); the species' share of the first layer is computed per
-    atom and gathered, since it is the same for all edges of an atom.
+    The input is concat(basis, source species, target species). The contribution of the species to the first layer is
+    computed per atom and gathered, because all edges of an atom share it.
+
+    Parameters
+    ----------
+    basis_size
+        Number K of radial functions.
+    edge_channels
+        Width of the hidden layers and of the species embeddings.
+    out_channels
+        Width of the output.
     """
 
     def __init__(self, basis_size: int, edge_channels: int, out_channels: int) -> None:
@@ -84,11 +138,11 @@ class RadialMLP(nn.Module):
         Parameters
         ----------
         basis
-            (edges, K).
+            (edges, K) radial basis.
         species
-            source and target species embeddings, each (atoms, edge_channels).
+            Source and target species embeddings, each (atoms, edge_channels).
         edge_index
-            source and target atom of each edge.
+            Source and target atom of each edge, each (edges,).
 
         Returns
         -------

@@ -1,10 +1,10 @@
-"""SO(2) convolutions: in the frame of an edge, a rotation about it only mixes +m and -m.
+"""SO(2) convolutions (eSCN, arXiv 2302.03655): in the frame of an edge, a rotation about it only mixes +m and -m.
 
-Features are kept as a list of parts, one per m = 0 .. mmax: (edges, lmax + 1, channels) for m = 0 and
-(edges, 2 (lmax + 1 - m), channels) for m > 0, first the +m rows, then the -m rows.
+Features are a list of parts, one per m = 0 .. mmax: (edges, lmax + 1, channels) for m = 0 and
+(edges, 2 (lmax + 1 - m), channels) for m > 0, the +m rows first and then the -m rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,15 +17,35 @@ from esen_flows.network.radial import RadialMLP
 
 
 def part_sizes(lmax: int, mmax: int) -> list[int]:
-    """Rows of each m part."""
+    """Number of rows of each part.
+
+    Parameters
+    ----------
+    lmax
+        Largest degree.
+    mmax
+        Largest order.
+
+    Returns
+    -------
+    list[int]
+        One number per m = 0 .. mmax.
+    """
     return [lmax + 1] + [2 * (lmax + 1 - m) for m in range(1, mmax + 1)]
 
 
 class MixM(nn.Module):
     """The weight of one m > 0.
 
-    complex: out+ = Wr x+ - Wi x-, out- = Wr x- + Wi x+, as one real matrix product. real: out+ = W x+, out- = W x-,
-    which keeps the parity of +m and -m apart, so that mirror images hold exactly.
+    Complex: out+ = Wr x+ - Wi x-, out- = Wr x- + Wi x+, computed as one real matrix product. Real: out+ = W x+,
+    out- = W x-, which does not mix +m and -m, so that mirror images hold exactly.
+
+    Parameters
+    ----------
+    in_features, out_features
+        Values of +m alone.
+    weights
+        Kind of the weight.
     """
 
     def __init__(self, in_features: int, out_features: int, weights: SO2Weights) -> None:
@@ -34,16 +54,34 @@ class MixM(nn.Module):
         self.in_features = in_features
         parts = 2 if weights == "complex" else 1
         self.fc = nn.Linear(in_features, parts * out_features, bias=False)
-        self.fc.weight.data.mul_(parts**-0.5)  # two products add up in every output of the complex form
+        # Two products add up in every output of the complex form: 1/sqrt(2) keeps the initial variance.
+        self.fc.weight.data.mul_(parts**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(edges, 2 * in_features) -> (edges, 2 * out_features)."""
+        """Mixed rows.
+
+        Parameters
+        ----------
+        x
+            (edges, 2 * in_features), the +m values first.
+
+        Returns
+        -------
+        Tensor
+            (edges, 2 * out_features), the +m values first.
+        """
         if self.weights == "real":
             return self.fc(x.reshape(2 * x.shape[0], self.in_features)).view(x.shape[0], 2 * self.fc.out_features)
         return nn.functional.linear(x, self.block())
 
     def block(self) -> Tensor:
-        """The one matrix: (2 out, 2 in) on pairs if complex, (out, in) on each of a pair if real."""
+        """The weight as one real matrix.
+
+        Returns
+        -------
+        Tensor
+            (2 out, 2 in), acting on +m and -m together, if complex; (out, in), acting on each of them, if real.
+        """
         if self.weights == "real":
             return self.fc.weight
         real, imaginary = self.fc.weight.chunk(2, dim=0)
@@ -52,34 +90,99 @@ class MixM(nn.Module):
 
 @dataclass(frozen=True)
 class Columns:
-    """Matrix products of one convolution: columns `read` of the input times one weight are columns `write`."""
+    """The matrix products of one convolution on arrays with one row per edge.
 
-    reads: tuple[slice, ...]
-    writes: tuple[slice, ...]
-    weights: tuple[int, ...]  # which weight each product takes
+    Attributes
+    ----------
+    products
+        For each product the input columns, the output columns and the index of its weight.
+    width_in
+        Columns of the input.
+    width_out
+        Columns of the output.
+    """
+
+    products: tuple[tuple[slice, slice, int], ...]
     width_in: int
     width_out: int
 
+    @property
+    def scalars_out(self) -> slice:
+        """Output columns of m = 0, which have the bias: extra scalars, then the rows of m = 0."""
+        return self.products[0][1]
+
     @classmethod
     def of(cls, convolution: "SO2Convolution") -> "Columns":
-        """One product for m = 0, and for every m > 0 one (complex) or two (real) of the same weight."""
+        """The products of a convolution: one for m = 0, and for every m > 0 one (complex) or two (real).
+
+        Parameters
+        ----------
+        convolution
+            The convolution.
+
+        Returns
+        -------
+        Columns
+            Its products, in the order of the columns.
+        """
         rows, done = convolution.lmax + 1, convolution.lmax + 1
         n_in, n_out, extra = convolution.in_channels, convolution.out_channels, convolution.extra_outputs
-        found = [(slice(0, rows * n_in), slice(0, extra + rows * n_out), 0)]
+        products = [(slice(0, rows * n_in), slice(0, extra + rows * n_out), 0)]
         for m, mix in enumerate(convolution.mixes, start=1):
-            for share in (2 * (rows - m),) if mix.weights == "complex" else (rows - m, rows - m):
-                read = slice(done * n_in, (done + share) * n_in)
-                found.append((read, slice(extra + done * n_out, extra + (done + share) * n_out), m))
-                done += share
-        reads, writes, weights = zip(*found, strict=True)
-        return cls(reads, writes, weights, done * n_in, extra + done * n_out)
+            # A complex weight acts on the +m and -m rows together, a real one first on +m and then on -m.
+            for n in (2 * (rows - m),) if mix.weights == "complex" else (rows - m, rows - m):
+                read = slice(done * n_in, (done + n) * n_in)
+                products.append((read, slice(extra + done * n_out, extra + (done + n) * n_out), m))
+                done += n
+        return cls(tuple(products), done * n_in, extra + done * n_out)
 
-    def __iter__(self) -> Iterator[tuple[slice, slice, int]]:
-        return zip(self.reads, self.writes, self.weights, strict=True)
+    def multiply(self, values: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
+        """Write the products of values and weights.
+
+        Parameters
+        ----------
+        values
+            (edges, width_in).
+        weights
+            (out, in) matrix of each m.
+        out
+            (edges, width_out), overwritten.
+        """
+        for read, write, which in self.products:
+            torch.mm(values[:, read], weights[which].T, out=out[:, write])
+
+    def multiply_back(self, grad: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
+        """Write the gradient of the values.
+
+        Parameters
+        ----------
+        grad
+            (edges, width_out) gradient of the products.
+        weights
+            (out, in) matrix of each m.
+        out
+            (edges, width_in), overwritten.
+        """
+        for read, write, which in self.products:
+            torch.mm(grad[:, write], weights[which], out=out[:, read])
 
 
 class SO2Convolution(nn.Module):
-    """Linear map of each m part, optionally modulated by a radial network, with extra scalar outputs for gates."""
+    """A linear map of each part, optionally modulated by a radial network.
+
+    Parameters
+    ----------
+    lmax, mmax
+        Largest degree and order.
+    in_channels, out_channels
+        Channels of input and output parts.
+    extra_outputs
+        Number of additional scalars, from which activations take gates.
+    weights
+        Kind of the weights of m > 0.
+    radial
+        Network whose output multiplies the input; None: no modulation.
+    """
 
     def __init__(
         self,
@@ -105,27 +208,33 @@ class SO2Convolution(nn.Module):
 
     @property
     def mixes(self) -> Sequence[MixM]:
-        """The weights of m = 1, 2, ..."""
+        """The weights of m = 1 .. mmax."""
         return cast(Sequence[MixM], self.so2_m_conv)
 
     def matrices(self) -> list[Tensor]:
-        """The (out, in) matrix of every m, as `Columns` counts them."""
+        """The weights as `Columns` takes them.
+
+        Returns
+        -------
+        list[Tensor]
+            (out, in) matrix of m = 0 .. mmax.
+        """
         return [self.fc_m0.weight, *(mix.block() for mix in self.mixes)]
 
     def forward(self, parts: list[Tensor], modulation: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-        """Convolve.
+        """Convolved features.
 
         Parameters
         ----------
         parts
-            one tensor per m, channels last (in_channels).
+            One tensor per m, in_channels last.
         modulation
-            (edges, sum over m of (lmax + 1 - m) * in_channels), m-major.
+            (edges, sum over m of (lmax + 1 - m) * in_channels) factors, m-major; +m and -m share theirs.
 
         Returns
         -------
         tuple[list[Tensor], Tensor]
-            parts with out_channels, and the extra scalars (edges, extra_outputs).
+            Parts with out_channels, and the extra scalars (edges, extra_outputs).
         """
         n_edges = parts[0].shape[0]
         widths = [(self.lmax + 1 - m) * self.in_channels for m in range(self.mmax + 1)]
@@ -144,7 +253,15 @@ class SO2Convolution(nn.Module):
 
 
 class GateActivation(nn.Module):
-    """SiLU on l = 0; every other coefficient times the sigmoid gate of its degree."""
+    """SiLU on l = 0; every other coefficient times the sigmoid of the gate of its degree.
+
+    Parameters
+    ----------
+    lmax
+        Largest degree.
+    hidden_channels
+        Channels of the parts.
+    """
 
     def __init__(self, lmax: int, hidden_channels: int) -> None:
         super().__init__()
@@ -152,7 +269,20 @@ class GateActivation(nn.Module):
         self.extra_outputs = lmax * hidden_channels
 
     def forward(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
-        """Parts of hidden_channels and the gates (edges, extra_outputs) -> parts."""
+        """Activated parts.
+
+        Parameters
+        ----------
+        parts
+            One tensor per m, hidden_channels last.
+        scalars
+            (edges, lmax * hidden_channels) gates of the degrees 1 .. lmax.
+
+        Returns
+        -------
+        list[Tensor]
+            Parts of the same shapes.
+        """
         gates = torch.sigmoid(scalars).view(scalars.shape[0], self.lmax, self.hidden_channels)
         scalar, others = parts[0].split([1, self.lmax], dim=1)
         first = torch.cat((nn.functional.silu(scalar), others * gates), dim=1)
@@ -165,7 +295,17 @@ class GateActivation(nn.Module):
 
 
 class S2Activation(nn.Module):
-    """SiLU at each point of the sphere for l > 0, and of extra scalars for l = 0."""
+    """SiLU at each point of the sphere for l > 0; for l = 0 the SiLU of extra scalars.
+
+    Parameters
+    ----------
+    lmax, mmax
+        Largest degree and order.
+    hidden_channels
+        Channels of the parts.
+    resolution
+        Grid points, as in `ESENConfig.grid_resolution`.
+    """
 
     def __init__(self, lmax: int, mmax: int, hidden_channels: int, resolution: int | None) -> None:
         super().__init__()
@@ -174,14 +314,33 @@ class S2Activation(nn.Module):
         self.sphere = SphereGrid(lmax, mmax, resolution, m_major=True)
 
     def forward(self, parts: list[Tensor], scalars: Tensor) -> list[Tensor]:
-        """Parts of hidden_channels and scalars (edges, hidden_channels) -> parts."""
+        """Activated parts.
+
+        Parameters
+        ----------
+        parts
+            One tensor per m, hidden_channels last.
+        scalars
+            (edges, hidden_channels), which replace l = 0.
+
+        Returns
+        -------
+        list[Tensor]
+            Parts of the same shapes.
+        """
         x = self.sphere.from_grid(nn.functional.silu(self.sphere.to_grid(torch.cat(parts, dim=1))))
         x = torch.cat((nn.functional.silu(scalars).unsqueeze(1), x[:, 1:]), dim=1)
         return list(x.split(self.sizes, dim=1))
 
 
 class EdgeBlock(nn.Module):
-    """Messages of one layer: convolve, activate, convolve, all in the edge frame."""
+    """Messages of one layer in the edge frame: convolution, activation, convolution.
+
+    Parameters
+    ----------
+    config
+        Sizes and options of the network.
+    """
 
     def __init__(self, config: ESENConfig) -> None:
         super().__init__()
@@ -212,9 +371,9 @@ class EdgeBlock(nn.Module):
         Parameters
         ----------
         rotated
-            (edges, n_reduced, 2 * channels) source and target features in the edge frame, m-major.
+            (edges, n_reduced, 2 * channels) features of source and target in the edge frame, m-major.
         basis, species, edge_index
-            inputs of the radial network, see RadialMLP.
+            Inputs of the radial network, as in `RadialMLP.forward`.
 
         Returns
         -------

@@ -40,7 +40,7 @@ def peak_bytes(network, cells):
 def test_the_estimate_is_what_is_allocated(sizes, compiled, monkeypatch):
     config = ESENConfig(**sizes)
     # Temporary memory of a step of edges must not grow with these small batches.
-    monkeypatch.setattr("esen_flows.network.steps.STEP_SIZE", 64 * config.sphere_channels)
+    monkeypatch.setattr("esen_flows.network.edge_chunks.CHUNK_SIZE", 64 * config.sphere_channels)
     network = ESEN(config).eval()
     network.requires_grad_(False)
     if compiled:
@@ -48,7 +48,7 @@ def test_the_estimate_is_what_is_allocated(sizes, compiled, monkeypatch):
         if network.fused is None:
             pytest.skip("no compiled kernels on this machine")
     else:
-        monkeypatch.setattr("esen_flows.network.esen.sum_by_kernels", lambda *arguments: None)
+        monkeypatch.setattr("esen_flows.network.layers.sum_by_kernels", lambda *arguments: None)
     energy_forces_stress(network, GraphBatch.collate([Graph.from_atoms(bulk("Si"), 6.0)], dtype=torch.float32))
     (few, edges_of_few), (many, edges_of_many) = (peak_bytes(network, cells) for cells in (3, 9))
     measured = (many - few) / (edges_of_many - edges_of_few)

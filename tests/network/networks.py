@@ -1,8 +1,9 @@
-"""Small networks of every kind on a batch with every kind of structure, for tests of the kernels."""
+"""Small networks of every kind and a batch with every kind of structure, for tests of the kernels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 from unittest.mock import patch
 
 import torch
@@ -13,6 +14,7 @@ from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
 
+T = TypeVar("T")
 SMALL = ESENConfig(sphere_channels=8, hidden_channels=6, edge_channels=5, max_num_elements=20, cutoff_angstrom=4.0)
 VARIANTS = {
     "published": SMALL,
@@ -40,7 +42,7 @@ def network(config: ESENConfig, dtype: torch.dtype = torch.float64) -> ESEN:
 
 def batch(config: ESENConfig, dtype: torch.dtype = torch.float64) -> GraphBatch:
     silicon, aluminium = bulk("Si", "diamond", 5.4, cubic=True), bulk("Al", "fcc", 3.7, cubic=True)
-    for crystal in (silicon, aluminium):  # layer norms of features that vanish by symmetry only amplify rounding
+    for crystal in (silicon, aluminium):  # a layer norm of features that vanish by symmetry would amplify rounding
         crystal.rattle(0.1, seed=3)
     # A crystal, a molecule, an atom without neighbours, a cell smaller than the cutoff.
     structures = [silicon, molecule("CH3CH2OH"), Atoms("O"), aluminium]
@@ -54,8 +56,21 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return (one.nan_to_num() - other.nan_to_num()).abs().max().item() / scale
 
 
+def results_by_threads(compute: Callable[[], T]) -> list[T]:
+    """Results of a function with 1, 2 and 3 threads."""
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(compute())
+    finally:
+        torch.set_num_threads(threads)
+    return results
+
+
 @contextmanager
 def plain_modules() -> Iterator[None]:
-    """Networks that are not frozen answer without kernels."""
-    with patch("esen_flows.network.esen.sum_by_kernels", lambda *arguments: None):
+    """Networks that are not frozen are evaluated without kernels."""
+    with patch("esen_flows.network.layers.sum_by_kernels", lambda *arguments: None):
         yield

@@ -43,7 +43,7 @@ def close(value, reference, tolerance):
 
 
 def reference_batch(data, system, dtype=torch.float64):
-    """The very edges of the reference, in its order, so that its stored frames fit."""
+    """The edges of the reference in its order, so that its stored frames fit."""
     source, target = torch.from_numpy(data[f"{system}/edge_index"].astype(np.int64))
     counts = data[f"{system}/natoms"]
     of_atom = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
@@ -226,7 +226,7 @@ def test_the_strain_argument_gives_the_stress(small_network):
     close(gradient[0].numpy() / atoms.get_volume(), derivatives(small_network, atoms)[2], 1e-12)
 
 
-def test_an_isolated_atom_does_not_feel_its_batch_mates(small_network):
+def test_an_isolated_atom_does_not_depend_on_the_rest_of_its_batch(small_network):
     cutoff = small_network.config.cutoff_angstrom
     lone, dimer = Atoms("O"), Atoms("O2", positions=[[0, 0, 0], [0, 0, 1.2]])
     alone = small_network(GraphBatch.collate([Graph.from_atoms(lone, cutoff)])).energy[0]
@@ -291,7 +291,7 @@ def test_chunks_of_edges_change_nothing(small_network, size):
 
 
 def test_float32_after_float64_keeps_the_constants_exact():
-    """Weights are born in float32 and survive the way back; constants of float64 would not, if they were cast too."""
+    """Weights start as float32 numbers and survive the cast; float64 constants would not, if they were cast too."""
     torch.manual_seed(0)
     network = ESEN(ESENConfig(sphere_channels=8, hidden_channels=12, edge_channels=6, lmax=3, cutoff_angstrom=4.0))
     atoms = crystal("diamond")

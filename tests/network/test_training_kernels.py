@@ -4,28 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import SMALL, VARIANTS, batch, difference, network, plain_modules
+from networks import SMALL, VARIANTS, batch, difference, network, plain_modules, results_by_threads
 
 from esen_flows.network import native, training_kernels
+from esen_flows.network.column_products import multiply_columns
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.derivatives import energy_forces_stress
+from esen_flows.network.differentiable_kernels import EdgeList, gate, gather_rotate, plain_gate, rotate_back
 from esen_flows.network.esen import ESEN
 from esen_flows.network.so2 import Columns
-from esen_flows.network.training_kernels import EdgeList, Gate, GatherRotate, Products, RotateBack
 
 GATED = {name: config for name, config in VARIANTS.items() if config.act_type == "gate"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled() -> None:
-    """Where there is a compiler, the kernels have to be there."""
-    if native.status().startswith("no C++ compiler"):
-        pytest.skip(native.status())
-    assert native.kernels(torch.float64) is not None
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def weight_gradients(made: ESEN, graph: object) -> list[torch.Tensor]:
-    """Of a loss of energy, forces, stress and noise."""
+    """Gradients of a loss of energy, forces, stress and noise."""
     made.zero_grad()
     found = energy_forces_stress(made, graph, create_graph=True)
     loss = found.energy.sum() + found.forces.square().sum() + 100 * found.stress.nan_to_num().square().sum()
@@ -50,7 +46,7 @@ def test_gradients_of_weights_equal_those_of_the_plain_modules(name: str, limit:
 
 
 def test_weights_have_gradients_outside_of_the_forces_too() -> None:
-    """Only the gradient that makes forces leaves weights out."""
+    """Gradients of weights are left out only of the gradient from which forces come."""
     made = network(SMALL).requires_grad_(True)
     graph = batch(SMALL)
     weights = [p for name, p in made.named_parameters() if "so2_conv" in name]
@@ -92,25 +88,25 @@ def test_derivatives_of_three_orders(operation: str) -> None:
         inputs = (x, rotation.requires_grad_(True), random(5, 5 * 4))  # 3 + 2 modulated rows
 
         def function(x: torch.Tensor, rotation: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
-            return GatherRotate.apply(edges, x, rotation * blocks, modulation)
+            return gather_rotate(edges, x, rotation * blocks, modulation)
     elif operation == "back":
         inputs = (random(5, rows * 2), rotation.requires_grad_(True))
 
         def function(values: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-            return RotateBack.apply(edges, values, rotation * blocks)
+            return rotate_back(edges, values, rotation * blocks)
     elif operation == "gate":
         inputs = (random(5, 2 * 2 + rows * 2),)
 
         def function(hidden: torch.Tensor) -> torch.Tensor:
-            return Gate.apply(edges, hidden, 2)
+            return gate(edges, hidden, 2)
     else:
         convolution = network(TINY).blocks[0].edge_wise.so2_conv_2.requires_grad_(True)
         columns = Columns.of(convolution)
         weights = [weight.detach().requires_grad_(True) for weight in convolution.matrices()]
-        inputs = (random(5, columns.width_in), random(columns.writes[0].stop), *weights)
+        inputs = (random(5, columns.width_in), random(columns.scalars_out.stop), *weights)
 
-        def function(*inputs: torch.Tensor) -> torch.Tensor:
-            return Products.apply(columns, *inputs)
+        def function(values: torch.Tensor, bias: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+            return multiply_columns(columns, values, bias, weights)
 
     def first(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return torch.autograd.grad(function(*inputs).square().sum(), inputs, create_graph=True)
@@ -123,16 +119,15 @@ def test_derivatives_of_three_orders(operation: str) -> None:
 def test_the_gate_is_that_of_the_modules() -> None:
     edges, _, rotation = few_edges(TINY)
     hidden = torch.randn(5, 2 * 2 + rotation.shape[1] * 2, dtype=torch.float64)
-    torch.testing.assert_close(Gate.apply(edges, hidden, 2), training_kernels.plain_gate(edges, hidden, 2))
+    torch.testing.assert_close(gate(edges, hidden, 2), plain_gate(edges, hidden, 2))
 
 
-def test_lower_precision_is_left_to_torch(monkeypatch) -> None:
-    """Under autocast the matrix products are those of bfloat16, so the plain modules answer."""
+def test_autocast_uses_the_plain_modules(monkeypatch) -> None:
+    """The kernels have no matrix products in bfloat16."""
     made = network(SMALL, torch.float32).requires_grad_(True)
     graph = batch(SMALL, torch.float32)
     calls: list[object] = []
-    forward = GatherRotate.forward
-    monkeypatch.setattr(GatherRotate, "forward", staticmethod(lambda *inputs: calls.append(1) or forward(*inputs)))
+    monkeypatch.setattr(training_kernels, "gather_rotate", lambda *inputs: calls.append(1) or gather_rotate(*inputs))
     with torch.autocast("cpu", torch.bfloat16):
         made(graph)
     assert not calls
@@ -140,17 +135,10 @@ def test_lower_precision_is_left_to_torch(monkeypatch) -> None:
     assert len(calls) == SMALL.num_layers
 
 
-def test_training_numbers_do_not_depend_on_threads() -> None:
+def test_gradients_of_weights_do_not_depend_on_threads() -> None:
     made = network(SMALL).requires_grad_(True)
     graph = batch(SMALL)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for number in (1, 2, 3):
-            torch.set_num_threads(number)
-            results.append(weight_gradients(made, graph))
-    finally:
-        torch.set_num_threads(threads)
+    results = results_by_threads(lambda: weight_gradients(made, graph))
     for other in results[1:]:
         for one, first in zip(other, results[0], strict=True):
             assert difference(one, first) < 1e-12

@@ -1,4 +1,4 @@
-"""Compiled kernels against the plain modules: the same numbers, to any order of derivatives."""
+"""Kernels of frozen networks against the plain modules: the same numbers, to any order of derivatives."""
 
 import copy
 import logging
@@ -7,28 +7,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import SMALL, VARIANTS, batch, difference, network, plain_modules
+from networks import SMALL, VARIANTS, batch, difference, network, plain_modules, results_by_threads
 
 from esen_flows.network import native
 from esen_flows.network.derivatives import energy_forces_stress
+from esen_flows.network.edge_chunks import ChunkedEdges
 from esen_flows.network.edges import EdgeGeometry
 from esen_flows.network.esen import ESEN
-from esen_flows.network.fused import EdgeSum
-from esen_flows.network.steps import ChunkedEdges
+
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled() -> None:
-    """Where there is a compiler, the kernels have to be there."""
-    if native.status().startswith("no C++ compiler"):
-        pytest.skip(native.status())
-    assert native.kernels(torch.float64) is not None
-
-
-@pytest.mark.parametrize("limit", [None, 40, 0], ids=["kept", "kept in part", "computed again"])
+@pytest.mark.parametrize("limit", [None, 40, 0], ids=["kept", "kept in part", "recomputed"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_energy_forces_stress_equal_the_plain_modules(monkeypatch, name: str, limit: int | None) -> None:
-    monkeypatch.setattr("esen_flows.network.steps.STEP_SIZE", 16 * VARIANTS[name].sphere_channels)
+    monkeypatch.setattr("esen_flows.network.edge_chunks.CHUNK_SIZE", 16 * VARIANTS[name].sphere_channels)
     plain = network(VARIANTS[name])
     graph = batch(plain.config)
     with plain_modules():
@@ -60,7 +53,7 @@ def edge_inputs(made: ESEN, n_edges: int) -> tuple[EdgeGeometry, list[torch.Tens
     graph = batch(made.config)
     geometry = made._geometry(graph, graph.vectors, None).chunks(n_edges)[0]
     x = torch.randn(len(graph.numbers), made.n_coefficients, made.config.sphere_channels, dtype=torch.float64)
-    # Independent of each other, but zero outside of the blocks of equal degree, as all rotations are.
+    # Independent of each other, but zero outside the blocks of equal degree, as all rotations are.
     inputs = [x, geometry.rotation, geometry.envelope, geometry.basis]
     return geometry, [value.detach().clone() for value in inputs]
 
@@ -73,11 +66,12 @@ def test_gradients_and_gradients_of_gradients(part: int) -> None:
     geometry, (x, rotation, envelope, basis) = edge_inputs(made, 4)
     x = x[:3].requires_grad_(True)
     geometry = replace(geometry, source=geometry.source % 3, target=(geometry.target % 3).sort().values)
-    edges = ChunkedEdges(replace(geometry, species=tuple(table[:3] for table in geometry.species)), 3, None)
+    geometry = replace(geometry, species=tuple(table[:3] for table in geometry.species))
     blocks = (rotation != 0).double()
 
     def total(x: torch.Tensor, rotation: torch.Tensor, envelope: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-        return EdgeSum.apply(made.fused.parts[part], edges, x, rotation * blocks, envelope, basis)
+        edges = ChunkedEdges(replace(geometry, rotation=rotation * blocks, envelope=envelope, basis=basis), 3, None)
+        return made.fused.sum(made.fused.parts[part], edges, x)
 
     inputs = (x, *(value.requires_grad_(True) for value in (rotation, envelope, basis)))
     assert torch.autograd.gradcheck(total, inputs, fast_mode=True)
@@ -102,18 +96,11 @@ def test_second_derivatives_equal_those_of_the_plain_modules() -> None:
         assert difference(product(), expected) < 1e-12
 
 
-def test_numbers_do_not_depend_on_threads() -> None:
+def test_results_do_not_depend_on_threads() -> None:
     made = network(SMALL)
     made.freeze()
     graph = batch(SMALL)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for number in (1, 2, 3):
-            torch.set_num_threads(number)
-            results.append(energy_forces_stress(made, graph))
-    finally:
-        torch.set_num_threads(threads)
+    results = results_by_threads(lambda: energy_forces_stress(made, graph))
     for other in results[1:]:
         assert difference(other.forces, results[0].forces) < 1e-12
 
@@ -123,7 +110,7 @@ def test_no_memory_is_read_before_it_is_written() -> None:
     made.freeze()
     graph = batch(SMALL)
     expected = energy_forces_stress(made, graph)
-    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
+    torch.use_deterministic_algorithms(True)  # fills uninitialised memory with NaN
     try:
         found = energy_forces_stress(made, graph)
     finally:
@@ -132,7 +119,7 @@ def test_no_memory_is_read_before_it_is_written() -> None:
     assert difference(found.stress, expected.stress) < 1e-14
 
 
-def test_edges_in_any_other_order_are_summed_too() -> None:
+def test_unsorted_edges_are_summed_too() -> None:
     made = network(SMALL)
     graph = batch(SMALL)
     order = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(0))
@@ -167,7 +154,7 @@ def test_nan_is_not_hidden() -> None:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    """As in a new process with an empty cache."""
+    """The state of a new process with an empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for cached in (native.kernels, native._library):
         cached.cache_clear()
@@ -177,7 +164,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path):
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"])
-def test_without_a_working_compiler_the_plain_modules_answer(fresh, monkeypatch, caplog, compiler: str) -> None:
+def test_without_a_working_compiler_the_plain_modules_are_used(fresh, monkeypatch, caplog, compiler: str) -> None:
     monkeypatch.setenv("CXX", compiler)
     made = network(SMALL)
     with caplog.at_level(logging.WARNING):
