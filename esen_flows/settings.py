@@ -1,4 +1,4 @@
-"""Settings from the environment (ESEN_FLOWS_*); the only place that reads them."""
+"""Settings from environment variables (ESEN_FLOWS_*), which are read only here."""
 
 import os
 import stat
@@ -20,40 +20,71 @@ def _user_dir(variable: str, fallback: str) -> Path:
 
 
 class Settings(BaseSettings):
-    """Where things are. With no `mongo_uri` a private mongod is started for this user."""
+    """Settings of this process, from the environment variables ESEN_FLOWS_<NAME IN CAPITALS>.
 
-    # What could not be read may be a password, so no message shows it.
+    Attributes
+    ----------
+    mongo_uri
+        URI of a MongoDB server (mongodb://...), which may hold a password and is never printed; None: a private mongod
+        is started for this user.
+    mongo_uri_file
+        File with this URI, readable by its owner alone; instead of `mongo_uri`.
+    read_only
+        Whether queries work and nothing is written or computed.
+    spool
+        Whether results are written into the spool, without any server.
+    spool_dir
+        Folder of spools; None: `spool` in `data_dir`.
+    spool_after_seconds
+        How long a run waits for a lost server before it writes into the spool.
+    database
+        Name of the database.
+    data_dir
+        Folder of the private server and the spools.
+    cache_dir
+        Folder of downloaded files.
+    mongod
+        Binary of the private server; None: the mongod on PATH, else the one of the `embedded` extra.
+    mongod_idle_seconds
+        Time without a client after which the private server stops.
+    server_timeout_seconds
+        How long an operation waits for a server that does not answer.
+    model_mirror
+        Folder or URL from which published checkpoints are fetched; None: their own addresses.
+    hub_token
+        Token for gated checkpoints, also read from HF_TOKEN, and never printed.
+    threads
+        Number of threads of torch and OpenMP; None: the default of the libraries.
+    """
+
+    # A value that cannot be read may be a password, so messages do not show it.
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True)
 
-    mongo_uri: SecretStr | None = Field(default=None, description="mongodb:// URI; may hold credentials, never printed")
-    mongo_uri_file: Path | None = Field(default=None, description="file that holds it, readable by its owner alone")
-    read_only: bool = Field(default=False, description="queries work, nothing is written or computed")
-    spool: bool = Field(default=False, description="write results into the spool, without any server")
-    spool_dir: Path | None = Field(default=None, description="None: `spool` in data_dir")
-    spool_after_seconds: float = Field(default=600.0, ge=0.0, description="a run waits so long for a lost server")
+    mongo_uri: SecretStr | None = None
+    mongo_uri_file: Path | None = None
+    read_only: bool = False
+    spool: bool = False
+    spool_dir: Path | None = None
+    spool_after_seconds: float = Field(default=600.0, ge=0.0)
     database: str = "esen_flows"
     data_dir: Path = Field(default_factory=lambda: _user_dir("XDG_DATA_HOME", ".local/share"))
     cache_dir: Path = Field(default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"))
-    mongod: Path | None = Field(default=None, description="mongod binary; otherwise PATH, then the `embedded` extra")
+    mongod: Path | None = None
     mongod_idle_seconds: float = 600.0
     server_timeout_seconds: float = 15.0
-    model_mirror: str | None = Field(default=None, description="folder or URL to fetch published checkpoints from")
-    hub_token: SecretStr | None = Field(
-        default=None,
-        validation_alias=AliasChoices(f"{_PREFIX}HUB_TOKEN", "HF_TOKEN"),
-        description="token for gated checkpoints; never printed",
-    )
-    threads: int | None = Field(default=None, description="torch and OpenMP threads; None: the library default")
+    model_mirror: str | None = None
+    hub_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices(f"{_PREFIX}HUB_TOKEN", "HF_TOKEN"))
+    threads: int | None = None
 
     @property
     def spool_folder(self) -> Path:
-        """Where results go while there is no server."""
+        """Folder of spools, to which results go while there is no server."""
         return self.spool_dir or self.data_dir / "spool"
 
     @model_validator(mode="before")
     @classmethod
     def _uri_from_file(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The file is read here, so that nobody else needs to know where the URI came from."""
+        """Read the file of the URI, so that everything else needs to know `mongo_uri` alone."""
         file = values.get("mongo_uri_file")
         if not file:
             return values
@@ -64,16 +95,16 @@ class Settings(BaseSettings):
     @field_validator("data_dir", "cache_dir", "mongod", "mongo_uri_file", "spool_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        """Fixed at the start: FireWorks changes the working directory."""
+        """Paths are made absolute at the start, because FireWorks changes the working directory."""
         return None if value is None else value.expanduser().absolute()
 
 
 def _private_text(file: Path) -> str:
-    """The one line of a file that only its owner can read."""
+    """The single line of a file that only its owner can read."""
     name = f"{_PREFIX}MONGO_URI_FILE ({file})"
     try:
         with file.open() as opened:
-            found = os.fstat(opened.fileno())  # of what is read, not of what the name means a moment later
+            found = os.fstat(opened.fileno())  # of the open file: the name may mean another file a moment later
             if found.st_mode & 0o077:
                 raise ValueError(
                     f"{name} can be read or changed by others (mode {stat.S_IMODE(found.st_mode):04o}); "
@@ -93,10 +124,15 @@ def _private_text(file: Path) -> str:
 def get_settings() -> Settings:
     """The settings of this process, read once.
 
+    Returns
+    -------
+    Settings
+        The settings.
+
     Raises
     ------
     InputError
-        a variable that cannot be read; the message names it, without the value of a secret.
+        A variable cannot be read. The message names the variable, without its value.
     """
     try:
         return Settings()
