@@ -1,6 +1,6 @@
-"""Where the data folders are: `models/`, `workflows/`, `launchers/`.
+"""Location of the data folders `models/`, `workflows/` and `launchers/`.
 
-A checkout's own folder wins over the packaged copy: an editable install leaves a stale `_data` behind.
+The folder of a checkout is used before the packaged copy, because an editable install leaves a stale `_data` behind.
 """
 
 import tomllib
@@ -10,26 +10,29 @@ from typing import Literal
 Folder = Literal["models", "workflows", "launchers"]
 
 
-def _checkout() -> Path | None:
-    root = Path(__file__).resolve().parent.parent
-    project = root / "pyproject.toml"
-    if project.is_file() and tomllib.loads(project.read_text()).get("project", {}).get("name") == "esen_flows":
-        return root
-    return None
-
-
 def asset_dir(folder: Folder) -> Path:
     """Path of a data folder, in the checkout or in the installed package.
+
+    Parameters
+    ----------
+    folder
+        Name of the folder.
+
+    Returns
+    -------
+    Path
+        Path of the folder, which exists.
 
     Raises
     ------
     FileNotFoundError
-        when neither has it.
+        Neither the checkout nor the installed package has the folder.
     """
-    candidates = [Path(__file__).resolve().parent / "_data" / folder]
-    checkout = _checkout()
-    if checkout is not None:
-        candidates.insert(0, checkout / folder)
+    package = Path(__file__).resolve().parent
+    project = package.parent / "pyproject.toml"
+    candidates = [package / "_data" / folder]
+    if project.is_file() and tomllib.loads(project.read_text()).get("project", {}).get("name") == "esen_flows":
+        candidates.insert(0, package.parent / folder)
     for path in candidates:
         if path.is_dir():
             return path

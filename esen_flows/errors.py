@@ -1,88 +1,139 @@
-"""Every failure a user can meet, as a type.
+"""Every failure that a user can meet, as a type.
 
-A message says what was wrong, what it got and what to do. `final` tells the store whether asking again with the same
-input can ever succeed: a final failure is an answer, the others are pending work.
+A message says what was wrong, what was got and what to do. `final` tells the store whether the same input can ever
+succeed: a final failure is stored as the result, and any other leaves the work pending.
 """
 
 
 class EsenFlowsError(Exception):
-    """Base of all errors that this package raises on purpose; the command line prints them without a traceback."""
+    """Base of all errors that this package raises on purpose.
+
+    The command line prints the message without a traceback. The message names the remedy.
+    """
 
     final = False
     exit_code = 1  # of the command line
 
 
 class InputError(EsenFlowsError, ValueError):
-    """What the user gave cannot be used: a missing file, an unreadable structure, an unknown option."""
+    """Input cannot be used: a missing file, an unreadable structure, an unknown option.
+
+    Correct the input that the message names.
+    """
 
     final = True
 
 
 class StructureError(InputError):
-    """A structure that no force field should be asked about: overlapping atoms, NaN positions, wrong periodicity."""
+    """A structure cannot be evaluated by any force field: overlapping atoms, NaN positions, wrong periodicity.
+
+    Correct the structure, or leave it out.
+    """
 
 
 class UnknownElementError(StructureError):
-    """An element that the force field was never trained on."""
+    """A structure holds an element that the force field was not trained on.
+
+    Use another force field, or leave the structure out.
+    """
 
 
 class ModelError(InputError):
-    """A force field that cannot be loaded: unknown name, missing or corrupted checkpoint."""
+    """A force field cannot be loaded: its name is unknown, or its checkpoint is missing or corrupted.
+
+    Use one of the names in the message, or fetch the checkpoint again.
+    """
 
 
 class NotConservativeError(ModelError):
-    """A property that needs energy-conserving forces was asked of a force field that does not declare them."""
+    """A property needs energy-conserving forces, and the force field does not declare them.
+
+    Use a conservative force field, such as one that was fine-tuned on gradients.
+    """
 
 
 class NotDifferentiableError(ModelError):
-    """Exact second derivatives were asked of a force field that does not have them."""
+    """A property needs exact second derivatives of the energy, and the force field does not have them.
+
+    Use finite displacements, or one of this package's own conservative networks.
+    """
 
 
 class NotConvergedError(EsenFlowsError):
-    """A relaxation used up its steps."""
+    """A relaxation used all its steps without reaching its force criterion.
+
+    Allow more steps, loosen the criterion, or begin from a better structure.
+    """
 
     final = True
 
 
 class ExplosionError(EsenFlowsError):
-    """A relaxation or a trajectory left all bounds: the force field is of no use for this structure."""
+    """A relaxation or a trajectory left all bounds of forces, volume or distances.
+
+    The force field cannot describe this structure: use another one, or begin from a better structure.
+    """
 
     final = True
 
 
 class SymmetryBrokenError(EsenFlowsError):
-    """A relaxation left the space group that it had to keep."""
+    """A relaxation left the space group that it had to keep.
+
+    Relax without fixed symmetry, or begin from a structure of the symmetry that is expected.
+    """
 
     final = True
 
 
 class ImaginaryModesError(EsenFlowsError):
-    """The crystal is dynamically unstable, so that the property asked for is undefined."""
+    """The crystal is dynamically unstable, so that the property is undefined.
+
+    Relax the crystal along the unstable mode, or study another phase.
+    """
 
     final = True
 
 
 class EvaluationError(EsenFlowsError):
-    """A force field returned NaN or infinity."""
+    """A force field gave NaN or infinity.
+
+    Check the interatomic distances of the structure, or use dtype float64.
+    """
 
     final = True
 
 
 class InsufficientMemoryError(EsenFlowsError):
-    """A structure does not fit into memory however small its parts; on a larger machine it may."""
+    """A structure does not fit into memory, not even in the smallest parts.
+
+    Use a device with more memory, a smaller structure, or float32.
+    """
 
 
 class ProcessDiedError(EsenFlowsError):
-    """A structure ended the processes that evaluated it; elsewhere, or with another force field, it may not."""
+    """The processes that evaluated a structure were killed or crashed.
+
+    Try another machine or another force field; with these, the structure may succeed.
+    """
 
 
 class StoreError(EsenFlowsError):
-    """The database cannot be used as asked."""
+    """The database cannot be used in the way that was requested.
+
+    Follow the message.
+    """
 
 
 class ServerUnavailableError(StoreError):
-    """No database server could be reached or started."""
+    """No database server could be reached or started.
+
+    Start the server that the settings name, or check the network; the work stays pending.
+    """
 
 
 class ClaimedElsewhereError(StoreError):
-    """Another live process is computing this result."""
+    """Another live process is computing this result.
+
+    Wait for it, or work on something else in the meantime.
+    """

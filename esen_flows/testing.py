@@ -1,13 +1,10 @@
-"""The contract as a test suite, for our force fields and for yours.
-
-    from esen_flows.testing import check_force_field
-    check_force_field(my_force_field, [structure, another])
+"""Tests of force fields: the contract as a function, for our force fields and for those of other packages.
 
 Every check raises AssertionError with the measured number and the tolerance.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,23 +20,35 @@ from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.published import build
 from esen_flows.forcefield.symmetrized import inverted
 
+# Names of the checks that compare with finite differences.
+_FORCES, _STRESS = "forces are the gradient", "stress is the strain derivative"
+_HESSIAN = "Hessian is the derivative of the forces"
+_DERIVATIVES = (_FORCES, _STRESS, _HESSIAN)
+# Steps and weights of five-point central differences, which are exact to fourth order in the step.
+_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
+
 
 def load_fixture(folder: str | Path, name: str, dtype: Literal["float32", "float64"] = "float64") -> EsenForceField:
-    """A force field in network units (no normaliser, no element references) from a folder of numerical fixtures.
+    """Load a force field in network units (no normaliser, no element references) from numerical fixtures.
 
     Parameters
     ----------
     folder
-        holds configs.json ({name: {backbone: {...}}}) and <name>.weights.safetensors with published key names.
+        Folder with configs.json ({name: {backbone: {...}}}) and <name>.weights.safetensors with published names.
     name
-        configuration.
+        Name of the configuration.
     dtype
-        of the arithmetic.
+        Precision of the arithmetic.
+
+    Returns
+    -------
+    EsenForceField
+        Force field whose energies and forces are those of the bare network.
 
     Raises
     ------
     ModelError
-        unknown name, or weights and configuration that do not fit together.
+        The name is unknown, or weights and configuration do not fit together.
     """
     folder = Path(folder)
     configs = json.loads((folder / "configs.json").read_text())
@@ -55,71 +64,91 @@ def load_fixture(folder: str | Path, name: str, dtype: Literal["float32", "float
 def check_force_field(
     force_field: ForceField, structures: Sequence[Atoms], *, tolerance: float | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """Check what a force field declares, on structures that it covers.
+    """Check the declared properties of a force field, on structures that it covers.
 
-    Always: shapes, finite values, invariance under translation, permutation and change of image; batch = single; no
-    torch global left behind. As declared: rotation, mirror images, forces and stress as derivatives of the energy, the
-    Hessian as derivative of the forces (with smaller steps for a force field that is not smooth, whose energy may jump
-    inside of a step).
+    Always checked: shapes, finite values, invariance under translation, permutation and choice of periodic images,
+    equal results in a batch and alone, and unchanged globals of torch. Checked where declared: rotations, mirror
+    images, forces and stress as derivatives of the energy, and the Hessian as derivative of the forces. A force field
+    that is not smooth is differentiated with smaller steps, because its energy may jump inside of a step.
 
     Parameters
     ----------
+    force_field
+        Force field to check.
     structures
-        at least one periodic structure; atoms should not sit at symmetric positions.
+        At least one periodic structure; the atoms should not be at symmetric positions.
     tolerance
-        relative to the largest energy per atom, force or stress; default 1e-9 (float64) or 2e-4 (float32).
+        Largest deviation relative to energy per atom, force or stress; default: 1e-9 (float64) or 2e-4 (float32).
+    seed
+        Seed of the random displacements, rotations and directions.
 
     Returns
     -------
     dict[str, float]
-        The largest relative deviation of each check.
+        Largest relative deviation of each check.
+
+    Raises
+    ------
+    AssertionError
+        A declared property does not hold.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows import load_force_field
+    >>> from esen_flows.testing import check_force_field
+    >>> copper = bulk("Cu", cubic=True)
+    >>> copper.rattle(0.05, seed=1)
+    >>> deviations = check_force_field(load_force_field("emt"), [copper])
+    >>> deviations["forces are the gradient"] < 1e-6
+    True
     """
     declared = force_field.declaration
+    limits = dict.fromkeys(_DERIVATIVES, 1e-6)
+    if declared.equivariance != "O3":
+        limits["inversion"] = np.inf
+    if declared.equivariance == "approximate":
+        limits["rotation"] = np.inf
     tolerance = tolerance or (1e-9 if declared.dtype == "float64" else 2e-4)
-    random = np.random.default_rng(seed)
-    torch_before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
+    before = _torch_globals()
     deviations: dict[str, float] = {}
-
-    def record(name: str, value: float) -> None:
+    for name, value in _deviations(force_field, structures, np.random.default_rng(seed)):
+        limit = limits.get(name, tolerance)
+        assert value <= limit, f"{force_field.label}: {name} deviates by {value:.3g}, allowed {limit:.3g}"
         deviations[name] = max(deviations.get(name, 0.0), value)
+    after = _torch_globals()
+    assert after == before, f"torch globals changed from {before} to {after}"
+    return deviations
 
-    batch = force_field.evaluate(structures)
-    for atoms, result in zip(structures, batch, strict=True):
+
+def _torch_globals() -> tuple[torch.dtype, bool, int]:
+    return torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+
+
+def _deviations(
+    force_field: ForceField, structures: Sequence[Atoms], random: np.random.Generator
+) -> Iterator[tuple[str, float]]:
+    """Names of checks and their deviations."""
+    declared = force_field.declaration
+    shorter = 1.0 if declared.smooth else 0.01
+    for atoms, result in zip(structures, force_field.evaluate(structures), strict=True):
         _check_shapes(atoms, result)
         (alone,) = force_field.evaluate([atoms])
-        record("batch", _difference(result, alone))
-        for name, changed, back in _symmetric_images(atoms, declared.equivariance, random):
+        yield "batch", _difference(result, alone)
+        for name, changed, back in _symmetric_images(atoms, random):
             (image,) = force_field.evaluate([changed])
-            record(name, _difference(back(image), alone))
-        shorter = 1.0 if declared.smooth else 0.01
+            yield name, _difference(back(image), alone)
         if declared.differentiable:
-            error, broken = _hessian_errors(force_field, atoms, random, 5e-4 * shorter)
-            record("Hessian is symmetric", broken)
+            error, asymmetry = _hessian_errors(force_field, atoms, random, 5e-4 * shorter)
+            yield "Hessian is symmetric", asymmetry
             if declared.dtype == "float64":
-                record("Hessian is the derivative of the forces", error)
+                yield _HESSIAN, error
         else:
             _check_refusal(force_field, atoms)
         if declared.conservative and declared.dtype == "float64":
-            record("forces are the gradient", _gradient_error(force_field, atoms, alone, random, 2e-3 * shorter))
+            yield _FORCES, _gradient_error(force_field, atoms, alone, random, 2e-3 * shorter)
             if np.isfinite(alone.stress).all():
-                error = _strain_error(force_field, atoms, alone, random, 5e-4 * shorter)
-                record("stress is the strain derivative", error)
-    after = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
-    assert after == torch_before, f"torch globals changed from {torch_before} to {after}"
-    derivatives = (
-        "forces are the gradient",
-        "stress is the strain derivative",
-        "Hessian is the derivative of the forces",
-    )
-    limits = dict.fromkeys(derivatives, 1e-6)
-    if declared.equivariance == "approximate":
-        limits |= {"rotation": np.inf, "inversion": np.inf}
-    if declared.equivariance == "SO3":
-        limits |= {"inversion": np.inf}
-    for name, value in deviations.items():
-        limit = limits.get(name, tolerance)
-        assert value <= limit, f"{force_field.label}: {name} deviates by {value:.3g}, allowed {limit:.3g}"
-    return deviations
+                yield _STRESS, _strain_error(force_field, atoms, alone, random, 5e-4 * shorter)
 
 
 def _check_shapes(atoms: Atoms, result: Evaluation) -> None:
@@ -135,7 +164,7 @@ def _check_shapes(atoms: Atoms, result: Evaluation) -> None:
 
 
 def _difference(a: Evaluation, b: Evaluation) -> float:
-    """Largest deviation, each quantity over max(1, its size); energies per atom."""
+    """Largest deviation of energy per atom, forces and stress, relative to their sizes or to 1, whichever is larger."""
     n = len(a.forces)
     parts = [abs(a.energy - b.energy) / n / max(1.0, abs(b.energy) / n)]
     parts.append(float(np.abs(a.forces - b.forces).max()) / max(1.0, float(np.abs(b.forces).max())))
@@ -144,8 +173,8 @@ def _difference(a: Evaluation, b: Evaluation) -> float:
     return max(parts)
 
 
-def _symmetric_images(atoms: Atoms, equivariance: str, random: np.random.Generator) -> list[tuple[str, Atoms, Any]]:
-    """(name, transformed structure, map of its result back to the original)."""
+def _symmetric_images(atoms: Atoms, random: np.random.Generator) -> list[tuple[str, Atoms, Any]]:
+    """Names, transformed structures, and functions that map their results back to the original structure."""
     moved = atoms.copy()
     moved.positions += random.normal(size=3)
     order = random.permutation(len(atoms))
@@ -183,8 +212,16 @@ def _rotation(random: np.random.Generator) -> np.ndarray:
     return q * np.sign(np.linalg.det(q))
 
 
-# Five-point central differences: exact to fourth order in the step.
-_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
+def _slope(values: Iterable[Any], step: float) -> Any:
+    """Derivative at zero of values at the positions of the stencil."""
+    return sum(weight * value for (_, weight), value in zip(_STENCIL, values, strict=True)) / step
+
+
+def _displaced(atoms: Atoms, direction: np.ndarray, step: float) -> list[Atoms]:
+    copies = [atoms.copy() for _ in _STENCIL]
+    for copy, (k, _) in zip(copies, _STENCIL, strict=True):
+        copy.positions += k * step * direction
+    return copies
 
 
 def _gradient_error(
@@ -192,12 +229,7 @@ def _gradient_error(
 ) -> float:
     direction = random.normal(size=(len(atoms), 3))
     direction /= np.linalg.norm(direction)
-    displaced = []
-    for k, _ in _STENCIL:
-        displaced.append(atoms.copy())
-        displaced[-1].positions += k * step * direction
-    energies = [r.energy for r in force_field.evaluate(displaced)]
-    slope = sum(w * e for (_, w), e in zip(_STENCIL, energies, strict=True)) / step
+    slope = _slope((r.energy for r in force_field.evaluate(_displaced(atoms, direction, step))), step)
     return abs(-slope - float((result.forces * direction).sum())) / max(1.0, float(np.abs(result.forces).max()))
 
 
@@ -206,31 +238,22 @@ def _strain_error(
 ) -> float:
     direction = random.normal(size=(3, 3))
     direction = (direction + direction.T) / np.linalg.norm(direction + direction.T)
-    strained = []
-    for k, _ in _STENCIL:
-        deformation = np.eye(3) + k * step * direction
-        strained.append(atoms.copy())
-        strained[-1].set_cell(atoms.cell.array @ deformation)
-        strained[-1].positions = atoms.positions @ deformation
-    energies = [r.energy for r in force_field.evaluate(strained)]
-    slope = sum(w * e for (_, w), e in zip(_STENCIL, energies, strict=True)) / step
+    strained = [atoms.copy() for _ in _STENCIL]
+    for copy, (k, _) in zip(strained, _STENCIL, strict=True):
+        copy.set_cell(atoms.cell.array @ (np.eye(3) + k * step * direction), scale_atoms=True)
+    slope = _slope((r.energy for r in force_field.evaluate(strained)), step)
     return abs(slope / atoms.get_volume() - float((result.stress * direction).sum()))
 
 
 def _hessian_errors(
     force_field: ForceField, atoms: Atoms, random: np.random.Generator, step: float
 ) -> tuple[float, float]:
-    """Deviation from differences of forces, and what is broken of permutation symmetry and of the acoustic sum rule."""
+    """Deviation from differences of forces, and violation of permutation symmetry and of the acoustic sum rule."""
     directions = random.normal(size=(2, len(atoms), 3))
     directions /= np.linalg.norm(directions, axis=(1, 2), keepdims=True)
     products = force_field.hessian_vector_products(atoms, directions)
     assert products.shape == directions.shape, f"products have shape {products.shape}, expected {directions.shape}"
-    displaced = []
-    for k, _ in _STENCIL:
-        displaced.append(atoms.copy())
-        displaced[-1].positions += k * step * directions[0]
-    forces = [r.forces for r in force_field.evaluate(displaced)]
-    slope = -np.sum([w * f for (_, w), f in zip(_STENCIL, forces, strict=True)], axis=0) / step
+    slope = -_slope((r.forces for r in force_field.evaluate(_displaced(atoms, directions[0], step))), step)
     size = max(1.0, float(np.abs(products).max()))
     crossed = float((directions[0] * products[1]).sum() - (directions[1] * products[0]).sum())
     drift = float(np.abs(products.sum(axis=1)).max())
