@@ -12,7 +12,7 @@ the message names what they have.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,8 @@ class Published:
 
     Attributes
     ----------
-    generation
-        1 or 2.
     state
         Tensors by their published names.
-    weights
-        Which weights these are: "ema" (moving average) or "model".
     options
         Configuration of the backbone.
     normalizers
@@ -47,16 +43,15 @@ class Published:
     references_ev
         Energy of each element in eV, by atomic number; None where the file has none.
     notes
-        Further entries for the record of the conversion.
+        Entries for the record of the conversion: the generation of the file (1 or 2), and which weights were taken
+        ("ema", the moving average, or "model").
     """
 
-    generation: int
     state: Mapping[str, Tensor]
-    weights: str
     options: dict[str, Any]
     normalizers: dict[str, tuple[float, float]]
     references_ev: dict[int, float] | None
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any]
 
 
 def read_published(
@@ -111,8 +106,6 @@ def read_published(
         ) from error
     converted_from = {
         "file": Path(path).name,
-        "generation": published.generation,
-        "weights": published.weights,
         "options": {name: value for name, value in given.items() if isinstance(value, bool | int | float | str | None)},
         **published.notes,
     }
@@ -154,7 +147,8 @@ def _first_generation(content: Mapping[str, Any], task: str | None) -> Published
     }
     tables = {_TARGETS.get(name, name): table for name, table in (content.get("elementrefs") or {}).items()}
     references = tables["energy"]["element_references"] if "energy" in tables else None
-    return Published(1, state, weights, dict(model.get("backbone") or {}), normalizers, _references(references))
+    notes = {"generation": 1, "weights": weights}
+    return Published(state, dict(model.get("backbone") or {}), normalizers, _references(references), notes)
 
 
 def _second_generation(content: Any, task: str | None) -> Published:
@@ -182,8 +176,8 @@ def _second_generation(content: Any, task: str | None) -> Published:
             references = entry["element_references"]["element_references"]
     if task is not None and not normalizers:
         raise ModelError(f"the file has no task {task!r}; it has {', '.join(sorted(names)) or 'none'}")
-    weights = "ema" if averaged else "model"
-    return Published(2, state, weights, options, normalizers, _references(references), {"task": task})
+    notes = {"generation": 2, "weights": "ema" if averaged else "model", "task": task}
+    return Published(state, options, normalizers, _references(references), notes)
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:

@@ -162,18 +162,14 @@ class EsenForceField(ForceField):
         require_differentiable(self, "a Hessian")
         self._check_elements([atoms])
         (graph,) = self._graphs([atoms])
-        budget = self._hessian_budget
 
-        def compute(graphs: list[Graph]) -> list[np.ndarray]:
-            return [
-                hessian_vector_products(
-                    self.network, one, vectors, dtype=self.torch_dtype, device=self.device, max_edges=budget.max_edges
-                )
-                for one in graphs
-            ]
+        def compute(_: list[Graph]) -> list[np.ndarray]:
+            limit = self._hessian_budget.max_edges  # lower after every attempt that ran out of memory
+            dtype, device = self.torch_dtype, self.device
+            return [hessian_vector_products(self.network, graph, vectors, dtype=dtype, device=device, max_edges=limit)]
 
         with tensor_float_32(self._tf32):
-            (products,) = budget.run(compute, [graph], [len(graph.source)])
+            (products,) = self._hessian_budget.run(compute, [graph], [len(graph.source)])
         products = self.scale_ev * products
         self.force_evaluations += len(vectors)
         if not np.isfinite(products).all():
