@@ -1,4 +1,4 @@
-"""What a queue gave this process: until when, which job it is, which devices; and which other jobs still exist."""
+"""What a queue has given this process (time, job, devices, cores), and which other queue jobs still exist."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-# Standard output, standard error and status of a command; None where the command is not there or does not answer.
+# Standard output, standard error and exit status of a command.
 Answer = tuple[str, str, int]
 CommandRunner = Callable[[Sequence[str]], Answer | None]
 
@@ -20,7 +20,18 @@ _SLURM_ENDED = frozenset(
 
 
 def run_command(command: Sequence[str]) -> Answer | None:
-    """What a queue's command says; None where it is missing or does not answer in time."""
+    """Answer of a command of the queue.
+
+    Parameters
+    ----------
+    command
+        Name and arguments.
+
+    Returns
+    -------
+    Answer | None
+        Standard output, standard error and exit status; None if the command is missing or takes longer than 20 s.
+    """
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL
@@ -31,7 +42,23 @@ def run_command(command: Sequence[str]) -> Answer | None:
 
 
 def queue_job(environ: Mapping[str, str]) -> dict[str, str] | None:
-    """The queue's job that this process is part of: kind (slurm or pbs), id, and SLURM's cluster; None outside one."""
+    """Queue job that this process is part of.
+
+    Parameters
+    ----------
+    environ
+        Environment of the process.
+
+    Returns
+    -------
+    dict[str, str] | None
+        `kind` (slurm or pbs), `id`, and for SLURM `cluster`; None outside a queue.
+
+    Examples
+    --------
+    >>> queue_job({"SLURM_JOB_ID": "17", "SLURM_CLUSTER_NAME": "cedar"})
+    {'kind': 'slurm', 'id': '17', 'cluster': 'cedar'}
+    """
     if environ.get("SLURM_JOB_ID"):
         return {"kind": "slurm", "id": environ["SLURM_JOB_ID"], "cluster": environ.get("SLURM_CLUSTER_NAME", "")}
     if environ.get("PBS_JOBID"):
@@ -40,14 +67,19 @@ def queue_job(environ: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def seconds_until_end(environ: Mapping[str, str], run: CommandRunner = run_command) -> float | None:
-    """How long this process's queue job still has; None outside a queue, without a limit, or where nothing answers.
+    """Time that the queue job of this process still has.
 
     Parameters
     ----------
     environ
-        of the process.
+        Environment of the process.
     run
-        runs a command.
+        Runs a command.
+
+    Returns
+    -------
+    float | None
+        Seconds; None outside a queue, without a limit, or if the queue does not answer.
     """
     job = queue_job(environ)
     if job is None:
@@ -57,14 +89,28 @@ def seconds_until_end(environ: Mapping[str, str], run: CommandRunner = run_comma
     ends = environ.get("SLURM_JOB_END_TIME", "")
     if ends.isdigit():
         return int(ends) - time.time()
-    answer = run(["squeue", "-h", "-j", job["id"], "-o", "%L"])
-    if answer is None or answer[2] != 0:
-        return None
-    return parse_duration(answer[0].strip().splitlines()[0]) if answer[0].strip() else None
+    left = _output(run, ["squeue", "-h", "-j", job["id"], "-o", "%L"]) or ""
+    return parse_duration(left.strip().partition("\n")[0])
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds of a duration as queues write it: D-HH:MM:SS, HH:MM:SS, MM:SS; None for UNLIMITED and the like."""
+    """Seconds of a duration as queues write it.
+
+    Parameters
+    ----------
+    text
+        D-HH:MM:SS, HH:MM:SS or MM:SS.
+
+    Returns
+    -------
+    float | None
+        Seconds; None for UNLIMITED and anything else.
+
+    Examples
+    --------
+    >>> parse_duration("1-00:30:00")
+    88200.0
+    """
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
     if match is None:
         return None
@@ -72,11 +118,15 @@ def parse_duration(text: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
+def _output(run: CommandRunner, command: Sequence[str]) -> str | None:
+    """Standard output of a command that succeeded."""
+    answer = run(command)
+    return None if answer is None or answer[2] != 0 else answer[0]
+
+
 def _pbs_seconds_left(job_id: str, run: CommandRunner) -> float | None:
-    answer = run(["qstat", "-f", job_id])
-    if answer is None or answer[2] != 0:
-        return None
-    fields = dict(re.findall(r"^\s*([\w.]+)\s*=\s*(.*?)\s*$", answer[0], flags=re.MULTILINE))
+    described = _output(run, ["qstat", "-f", job_id]) or ""
+    fields = dict(re.findall(r"^\s*([\w.]+)\s*=\s*(.*?)\s*$", described, flags=re.MULTILINE))
     limit = parse_duration(fields.get("Resource_List.walltime", ""))
     if limit is None:
         return None
@@ -84,46 +134,64 @@ def _pbs_seconds_left(job_id: str, run: CommandRunner) -> float | None:
 
 
 def ended_jobs(jobs: Sequence[tuple[Mapping[str, str], str]], run: CommandRunner = run_command) -> set[str]:
-    """Ids of those queue jobs that have certainly ended.
+    """Queue jobs that have certainly ended; only the cluster of this machine is asked.
 
     Parameters
     ----------
     jobs
-        each with the user that it is of. Only this machine's own cluster is asked.
+        Queue jobs, each with the name of its user.
     run
-        runs a command.
+        Runs a command.
+
+    Returns
+    -------
+    set[str]
+        Ids of the jobs that have ended.
     """
     ended: set[str] = set()
     slurm = [(job, user) for job, user in jobs if job["kind"] == "slurm"]
     if slurm:
         cluster = _slurm_cluster(run)
         for user in sorted({user for _, user in slurm if user}):
-            asked = {job["id"] for job, of in slurm if of == user and cluster and job.get("cluster") == cluster}
-            ended |= _ended_in_slurm(asked, user, run)
+            here = {job["id"] for job, of in slurm if of == user and cluster and job.get("cluster") == cluster}
+            ended |= _ended_in_slurm(here, user, run)
     pbs = {job["id"] for job, _ in jobs if job["kind"] == "pbs"}
     return ended | {job_id for job_id in sorted(pbs) if _ended_in_pbs(job_id, run)}
 
 
 def job_of_this_queue(job_id: str, run: CommandRunner = run_command) -> dict[str, str]:
-    """A job of the queue that this machine's commands ask, in the form of `queue_job`."""
+    """A job of the queue that this machine's commands ask.
+
+    Parameters
+    ----------
+    job_id
+        Id of the job.
+    run
+        Runs a command.
+
+    Returns
+    -------
+    dict[str, str]
+        The job in the form of `queue_job`.
+    """
     cluster = _slurm_cluster(run)
     return {"kind": "slurm", "id": job_id, "cluster": cluster} if cluster else {"kind": "pbs", "id": job_id}
 
 
 def _slurm_cluster(run: CommandRunner) -> str | None:
-    answer = run(["scontrol", "show", "config"])
-    match = re.search(r"^ClusterName\s*=\s*(\S+)", answer[0], flags=re.MULTILINE) if answer else None
-    return match.group(1) if match else None
+    configuration = _output(run, ["scontrol", "show", "config"]) or ""
+    match = re.search(r"^ClusterName\s*=\s*(\S+)", configuration, flags=re.MULTILINE)
+    return match[1] if match else None
 
 
 def _ended_in_slurm(job_ids: set[str], user: str, run: CommandRunner) -> set[str]:
-    """A complete list of somebody's jobs without one of them says that it has ended."""
+    """Jobs that are missing in the complete list of a user's jobs, or are listed as ended."""
     if not job_ids:
         return set()
-    answer = run(["squeue", "-h", "-r", "-u", user, "-o", "%A %T"])
-    if answer is None or answer[2] != 0:
+    listed = _output(run, ["squeue", "-h", "-r", "-u", user, "-o", "%A %T"])
+    if listed is None:
         return set()
-    states = dict(line.split()[:2] for line in answer[0].splitlines() if len(line.split()) >= 2)
+    states = dict(line.split()[:2] for line in listed.splitlines() if len(line.split()) >= 2)
     return {job_id for job_id in job_ids if states.get(job_id, "COMPLETED") in _SLURM_ENDED}
 
 
@@ -135,14 +203,24 @@ def _ended_in_pbs(job_id: str, run: CommandRunner) -> bool:
 
 
 def visible_devices(environ: Mapping[str, str], nvidia: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
-    """The CUDA devices of this process: what the queue gave, one in turn where srun started a task per device.
+    """CUDA devices of this process: those that the queue gave, or this task's share of them if srun started several.
 
     Parameters
     ----------
     environ
-        of the process.
+        Environment of the process.
     nvidia
-        the driver's folder with one entry per GPU, for a machine without a queue.
+        Folder of the driver with one entry per GPU, for a machine without a queue.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Numbers or UUIDs of the devices.
+
+    Examples
+    --------
+    >>> visible_devices({"CUDA_VISIBLE_DEVICES": "0,1"})
+    ('0', '1')
     """
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
@@ -150,7 +228,7 @@ def visible_devices(environ: Mapping[str, str], nvidia: Path = Path("/proc/drive
     elif environ.get("SLURM_GPUS_ON_NODE", "").isdigit():
         devices = tuple(str(number) for number in range(int(environ["SLURM_GPUS_ON_NODE"])))
     elif environ.get("SLURM_JOB_ID"):
-        devices = ()  # what the queue did not give is somebody else's
+        devices = ()  # devices that the queue did not give belong to other jobs
     else:
         devices = tuple(str(number) for number in range(len(list(nvidia.glob("*")))))
     tasks = _tasks_on_this_node(environ)
@@ -158,7 +236,7 @@ def visible_devices(environ: Mapping[str, str], nvidia: Path = Path("/proc/drive
 
 
 def _tasks_on_this_node(environ: Mapping[str, str]) -> int:
-    """Of a step that srun started; 1 in a batch script, which has no step."""
+    """Number of tasks on this node of the step that srun started; 1 in a batch script, which has no step."""
     if not environ.get("SLURM_STEP_ID", "").isdigit() or not environ.get("SLURM_LOCALID", "").isdigit():
         return 1
     # "2(x3),1": two tasks on each of three nodes, one on the fourth.
@@ -170,7 +248,18 @@ def _tasks_on_this_node(environ: Mapping[str, str]) -> int:
 
 
 def processors(environ: Mapping[str, str]) -> int:
-    """Processors that this process may use: of its queue job, at most those of its affinity."""
+    """Number of processor cores that this process may use.
+
+    Parameters
+    ----------
+    environ
+        Environment of the process.
+
+    Returns
+    -------
+    int
+        Cores of its queue job, at most those of its affinity.
+    """
     allowed = len(os.sched_getaffinity(0))
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NCPUS"):
         if environ.get(name, "").isdigit():

@@ -67,8 +67,10 @@ class Pad(LaunchPad):
         ----------
         fworker
             Worker whose query asks for one firework by its id.
-        *arguments, **options
+        *arguments
             Further arguments of `LaunchPad.checkout_fw`.
+        **options
+            Further options of `LaunchPad.checkout_fw`.
 
         Returns
         -------
@@ -117,8 +119,10 @@ class Pad(LaunchPad):
 
         Parameters
         ----------
-        *arguments, **options
+        *arguments
             Arguments of `LaunchPad.ping_launch`.
+        **options
+            Options of `LaunchPad.ping_launch`.
         """
         retry_until_available(
             self.database, lambda _: super(Pad, self).ping_launch(*arguments, **options), self.patience_seconds

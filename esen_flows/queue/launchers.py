@@ -1,7 +1,7 @@
 """How jobs reach a machine: the templates of launchers/, filled in for a site.
 
-`{{ name }}` in a template is replaced by a value, `{{ name? }}` as well, but a line whose optional value was not given
-is left out. Nothing else is interpreted, so that a template reads as the file that it becomes.
+`{{ name }}` in a template is replaced by a value. So is `{{ name? }}`, but a line whose optional value is not given is
+left out. Nothing else is interpreted, so that a template reads as the file that it becomes.
 """
 
 import re
@@ -13,11 +13,11 @@ from pathlib import Path
 from esen_flows.assets import asset_dir
 from esen_flows.errors import InputError
 
-# The files of a site's folder that are not for the user's: one is read there, one is printed.
+# Files of a site's folder that are not written for the user: one is read in the folder, the other is printed.
 _DOCUMENTATION, _NEXT = "README.md", "next.txt"
-LOG_FOLDER = "log"  # queues write there, and lose a job's output where it is missing
+LOG_FOLDER = "log"  # queues write there, and lose the output of a job if the folder is missing
 _PLACEHOLDER = re.compile(r"\{\{ (\w+)(\??) \}\}")
-# Of no meaning to a shell, to YAML or to a queue.
+# Characters that mean nothing special to a shell, to YAML or to a queue.
 _PLAIN = re.compile(r"[\w./:@%+,=-]+", re.ASCII)
 _COUNT = re.compile(r"[1-9]\d{0,5}")
 _WALLTIME = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)")
@@ -25,16 +25,16 @@ _WALLTIME = re.compile(r"(\d{1,3}):([0-5]\d):([0-5]\d)")
 
 @dataclass(frozen=True)
 class Value:
-    """What a user says of a site.
+    """A value that a user gives for a site.
 
     Attributes
     ----------
     about
-        in a few words.
+        What the value is, in a few words.
     pattern
-        what a value has to be.
+        What a value has to match.
     example
-        of one, for messages.
+        A value, for messages.
     """
 
     about: str
@@ -45,7 +45,7 @@ class Value:
 VALUES = {
     "partition": Value("partition or queue of the GPU nodes", _PLAIN, "gpu"),
     "cpu_partition": Value("partition or queue of nodes without GPUs; default: that of the GPU nodes", _PLAIN, "cpu"),
-    "account": Value("who pays; left out: the queue's default", _PLAIN, "chem"),
+    "account": Value("account that pays; left out: the queue's default", _PLAIN, "chem"),
     "qos": Value("quality of service (SLURM)", _PLAIN, "normal"),
     "constraint": Value("features that nodes must have (SLURM)", _PLAIN, "a100"),
     "memory": Value("memory of a job (SLURM); left out: the queue's default", _PLAIN, "64G"),
@@ -53,25 +53,25 @@ VALUES = {
     "cpus_per_gpu": Value("processor cores, and threads, for each GPU", _COUNT, "8"),
     "cpus_per_job": Value("cores of a job without GPUs; default: those of all GPUs of a node", _COUNT, "32"),
     "nodes": Value("nodes of one training; default: 2", _COUNT, "2"),
-    "walltime": Value("how long a job may take, H:MM:SS", _WALLTIME, "4:00:00"),
-    "warning_seconds": Value("how long before its end SLURM warns a job; default: 300", _COUNT, "300"),
+    "walltime": Value("time limit of a job, H:MM:SS", _WALLTIME, "4:00:00"),
+    "warning_seconds": Value("seconds before its end when SLURM warns a job; default: 300", _COUNT, "300"),
     "uri_file": Value("file of mode 0600 with the database's mongodb:// URI", _PLAIN, "~/mongo_uri"),
     "database": Value("name of the database; left out: esen_flows", _PLAIN, "esen_flows"),
 }
-# What follows from the others.
+# Placeholders whose values follow from the others.
 _DERIVED = frozenset({"site", "folder", "bin", "cpus_per_node", "devices"})
 
 
 @dataclass(frozen=True)
 class Written:
-    """A site's files.
+    """The files of a site, after they were written.
 
     Attributes
     ----------
     files
-        their paths, sorted.
+        Paths of the files, sorted.
     next_commands
-        what to type next, in words for people.
+        What to type next, for people.
     """
 
     files: tuple[Path, ...]
@@ -79,18 +79,51 @@ class Written:
 
 
 def list_sites() -> list[str]:
-    """Names of the folders of launchers/ that `fill` takes."""
+    """Names of the sites in launchers/.
+
+    Returns
+    -------
+    list[str]
+        Names, sorted.
+
+    Examples
+    --------
+    >>> list_sites()
+    ['pbs_gpu', 'slurm_gpu', 'workstation']
+    """
     return sorted(path.parent.name for path in asset_dir("launchers").glob(f"*/{_NEXT}"))
 
 
 def about(site: str) -> str:
-    """What a site is for: the first sentence of its README."""
+    """What a site is for.
+
+    Parameters
+    ----------
+    site
+        One of `list_sites()`.
+
+    Returns
+    -------
+    str
+        First line of text in the site's README.
+    """
     lines = (_folder(site) / _DOCUMENTATION).read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line and not line.startswith("#"))
 
 
 def values_of(site: str) -> dict[str, bool]:
-    """The values that a site's templates take, and whether each has to be given."""
+    """Values that a site's templates take.
+
+    Parameters
+    ----------
+    site
+        One of `list_sites()`.
+
+    Returns
+    -------
+    dict[str, bool]
+        Whether each value has to be given, by name and in the order of `VALUES`.
+    """
     found: dict[str, bool] = {}
     for template in _templates(site):
         for name, optional in _names(template):
@@ -107,33 +140,38 @@ def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = Fa
     Parameters
     ----------
     site
-        one of `list_sites()`.
+        One of `list_sites()`.
     values
-        by name, see `VALUES`.
+        Values by name, see `VALUES`.
     folder
-        made if need be; it is named in the files, so it has to stay where it is.
+        Folder, which is made if it is missing. The files name it, so it has to stay where it is.
     force
-        replace files that are there.
+        Whether to replace files that are there.
+
+    Returns
+    -------
+    Written
+        The files, and what to do next.
 
     Raises
     ------
     InputError
-        a value is missing, unknown at this site or not as it has to be; a template names what does not exist;
-        a file exists. Then nothing is written.
+        A value is missing, unknown at this site or malformed; a template names an unknown value; or a file exists.
+        Then nothing is written.
     """
     folder = folder.expanduser().absolute()
     known = _checked(site, values) | {"site": site, "folder": str(folder), "bin": str(Path(sys.prefix) / "bin")}
     for name in ("folder", "bin"):
         if not _PLAIN.fullmatch(known[name]):
             raise InputError(
-                f"{known[name]} would stand in scripts: letters, digits and . _ / : @ % + , = - only; "
+                f"the path {known[name]} stands in scripts and may hold letters, digits and . _ / : @ % + , = - only; "
                 + ("give another --output" if name == "folder" else "install esen_flows elsewhere")
             )
     texts = {template.name: _filled(template, known) for template in _templates(site)}
     next_commands = texts.pop(_NEXT)
     files = {folder / name: text for name, text in sorted(texts.items())}
     if (present := [str(path) for path in files if path.exists()]) and not force:
-        raise InputError(f"{', '.join(present)}: there already; give another --output, or --force to replace")
+        raise InputError(f"{', '.join(present)}: exists already; give another --output, or --force to replace")
     (folder / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
@@ -142,13 +180,24 @@ def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = Fa
 
 
 def flag(name: str) -> str:
-    """How the command line calls a value."""
+    """Option of the command line for a value.
+
+    Parameters
+    ----------
+    name
+        Name of the value, one of `VALUES`.
+
+    Returns
+    -------
+    str
+        Option such as --cpus-per-gpu.
+    """
     return f"--{name.replace('_', '-')}"
 
 
 def _folder(site: str) -> Path:
     if site not in list_sites():
-        raise InputError(f"no launcher for a site {site!r}; there are {', '.join(list_sites())}")
+        raise InputError(f"no launcher for a site {site!r}; choose one of {', '.join(list_sites())}")
     return asset_dir("launchers") / site
 
 
@@ -174,7 +223,7 @@ def _checked(site: str, values: Mapping[str, str]) -> dict[str, str]:
     Raises
     ------
     InputError
-        with every fault.
+        Values are missing, unknown or malformed; the message lists every fault.
     """
     taken = values_of(site)
     faults = [f"{flag(name)}: {site} takes no such value" for name in values if name not in taken]
@@ -188,14 +237,14 @@ def _checked(site: str, values: Mapping[str, str]) -> dict[str, str]:
             faults.append(f"{flag(name)}: {VALUES[name].about}, such as {VALUES[name].example}; got {value!r}")
     if not faults:
         known = {**_defaults(values), **values}
-        faults += _together(known, "warning_seconds" in taken)
+        faults += _joint_faults(known, "warning_seconds" in taken)
     if faults:
         raise InputError("\n".join([f"launcher for {site}:", *faults]))
     return known
 
 
 def _defaults(values: Mapping[str, str]) -> dict[str, str]:
-    """What is not given: it follows from other values, or is always the same."""
+    """Values that need not be given: they follow from other values, or are constants."""
     gpus, cpus = int(values.get("gpus_per_node", 1)), int(values.get("cpus_per_gpu", 1))
     return {
         "cpu_partition": values.get("partition", ""),
@@ -207,8 +256,8 @@ def _defaults(values: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _together(known: dict[str, str], warned: bool) -> Iterator[str]:
-    """Faults of values that are right by themselves; a file's path becomes absolute."""
+def _joint_faults(known: dict[str, str], warned: bool) -> Iterator[str]:
+    """Faults of values that are well-formed; the path of the URI file becomes absolute."""
     if "uri_file" in known:
         file = Path(known["uri_file"]).expanduser().absolute()
         known["uri_file"] = str(file)
@@ -220,16 +269,14 @@ def _together(known: dict[str, str], warned: bool) -> Iterator[str]:
         if 2 * int(known["warning_seconds"]) > 3600 * hours + 60 * minutes + seconds:
             yield (
                 f"--warning-seconds: a job of {known['walltime']} would be warned {known['warning_seconds']} s before "
-                "its end and hardly work; give half of the walltime or less"
+                "its end, which leaves too little time to work; give half of the walltime or less"
             )
 
 
 def _filled(template: Path, known: Mapping[str, str]) -> str:
-    lines = []
-    for line in template.read_text(encoding="utf-8").splitlines(keepends=True):
-        names = _PLACEHOLDER.findall(line)
-        if all(name in known for name, _ in names):
-            lines.append(_PLACEHOLDER.sub(lambda match: known[match[1]], line))
-        elif not all(optional for name, optional in names if name not in known):
-            raise AssertionError(f"{template}: {line}")  # `values_of` has asked for it
-    return "".join(lines)
+    """Text of a template with values; lines with a value that was not given are left out (`_checked`: it is optional)."""
+    return "".join(
+        _PLACEHOLDER.sub(lambda match: known[match[1]], line)
+        for line in template.read_text(encoding="utf-8").splitlines(keepends=True)
+        if all(name in known for name, _ in _PLACEHOLDER.findall(line))
+    )

@@ -50,8 +50,8 @@ def test_init(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--site", "moon"), "no launcher for a site 'moon'; there are pbs_gpu, slurm_gpu, workstation"),
-        ((*SLURM, "--uri-file", "uri"), "--walltime is missing: how long a job may take, H:MM:SS, such as 4:00:00"),
+        (("--site", "moon"), "no launcher for a site 'moon'; choose one of pbs_gpu, slurm_gpu, workstation"),
+        ((*SLURM, "--uri-file", "uri"), "--walltime is missing: time limit of a job, H:MM:SS, such as 4:00:00"),
         ((*SLURM, "--uri-file", "uri", "--walltime", "4h"), "got '4h'"),
         ((*SLURM, "--uri-file", "uri", "--walltime", "0:05:00"), "--warning-seconds: a job of 0:05:00 would be warned"),
         ((*SLURM, "--uri-file", "nothing", "--walltime", "4:00:00"), "/nothing; write the mongodb:// URI into it"),
@@ -59,7 +59,7 @@ def test_init(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
         (("--site", "workstation", "--queue", "gpu"), "--partition: workstation takes no such value"),
         (
             ("--site", "workstation", "--gpus-per-node", "1", "--cpus-per-gpu", "1", "--output", "my site"),
-            "my site would stand in scripts",
+            "my site stands in scripts",
         ),
     ],
 )
