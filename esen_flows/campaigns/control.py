@@ -1,24 +1,27 @@
 """A campaign on the launchpad: pending members become fireworks, which are paused, resumed and cancelled together.
 
-Adding is safe to repeat: only members that no living firework holds are packed. That is also the remedy for fireworks
+Submitting is safe to repeat: only members that no live firework holds are packed. It is also the remedy for fireworks
 that fizzled, were deleted, or handed back their members when the campaign was paused.
 """
 
 import uuid
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobflow import Flow
+from jobflow import Flow, Job
 
 from esen_flows.campaigns.cost import seconds_per_unit
-from esen_flows.campaigns.pack import Packed, pack
+from esen_flows.campaigns.pack import PackedChunk, pack
 from esen_flows.errors import InputError
 from esen_flows.makers.chunk_run import CAUTION
-from esen_flows.makers.chunks import ChunkWork
+from esen_flows.makers.chunks import STAGES, ChunkWork
 from esen_flows.queue.fireworks_adapter import open_launchpad
 from esen_flows.queue.submit import add_flow, make_launchpad
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
+from esen_flows.store.bulk import batches
 from esen_flows.store.campaigns import (
+    CampaignState,
     campaign_of,
     exclusive_lock,
     members,
@@ -31,23 +34,22 @@ from esen_flows.store.launchpad import campaign_fireworks, live_chunks
 from esen_flows.store.results import Store
 
 _NOT_BEGUN = ("READY", "WAITING", "RESERVED")
-AT_ONCE = 5000
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What `submit_campaign` did.
+    """What `submit_campaign` has done; as a string, a sentence.
 
     Attributes
     ----------
     members
-        that were packed now.
+        Number of members that were packed now.
     fireworks
-        ids that were added.
+        Ids of the fireworks that were added.
     on_their_way
-        pending members that fireworks hold already.
+        Number of pending members that are in fireworks already.
     expected_seconds
-        of what was packed, on one device; None: nothing was measured yet.
+        Predicted duration of the packed members on one device, in seconds; None: not measured yet.
     """
 
     members: int
@@ -66,19 +68,28 @@ class Submitted:
 
 
 def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submitted:
-    """Pack the pending members of a campaign into fireworks, unless they are in some.
+    """Pack the pending members of a campaign into fireworks, except those that are in live fireworks already.
 
     Parameters
     ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
     device_kind
-        what the workers have, "cpu" or "cuda"; what was measured on it says how much goes into a firework.
+        Device of the workers, "cpu" or "cuda"; earlier timings on it tell how many members make a firework.
+
+    Returns
+    -------
+    Submitted
+        What was added.
 
     Raises
     ------
     InputError
-        no such campaign, one whose plan was interrupted, or a paused one: its fireworks would go on waiting.
+        No such campaign, one whose plan was interrupted, or a paused one, whose fireworks would go on waiting.
     ClaimedElsewhereError
-        somebody else is submitting it at this moment.
+        Another process is submitting the campaign at this moment.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])
@@ -91,92 +102,132 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
         refresh_states(store, name, answer_summary_field(spec))
         make_launchpad(store.database)
         set_campaign_state(store, name, "submitted")
-        alive = live_chunks(store.database, name)
+        live = live_chunks(store.database, name)
         pending = list(members(store, name, {"state": "pending"}, ("key", "cost", "chunk", "model_key")))
-        free = [row for row in pending if row["chunk"] not in alive]
+        free = [row for row in pending if row["chunk"] not in live]
         by_model: defaultdict[str, list[Row]] = defaultdict(list)
         for row in free:
             by_model[row["model_key"]].append(row)
         fireworks: list[int] = []
-        expected: list[float | None] = []
+        expected: float | None = 0.0
         for model_key, rows in by_model.items():
             rate = seconds_per_unit(store, model_key, device_kind)
             for chunk in pack(rows, rate, 60.0 * spec.target_minutes):
                 fireworks += _add(store, spec, chunk, rate)
-                expected.append(None if rate is None else rate * chunk.cost)
-    known = [seconds for seconds in expected if seconds is not None]
-    total = sum(known) if len(known) == len(expected) and known else None
-    return Submitted(len(free), tuple(fireworks), len(pending) - len(free), total)
+                expected = None if rate is None or expected is None else expected + rate * chunk.cost
+    return Submitted(len(free), tuple(fireworks), len(pending) - len(free), expected)
 
 
 def pause(store: Store, name: str) -> int:
-    """Hold a campaign: fireworks that have not begun wait, running ones end what is in flight; how many wait."""
-    campaign_of(store, name)
-    set_campaign_state(store, name, "paused")
-    numbers = campaign_fireworks(store.database, name, _NOT_BEGUN)
-    with open_launchpad(store.database) as launchpad:
-        for number in numbers:
-            store.database.call(lambda: launchpad.pause_fw(number))  # noqa: B023
-    return len(numbers)
+    """Hold a campaign: fireworks that have not begun wait, and running ones end what is in flight.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+
+    Returns
+    -------
+    int
+        Number of fireworks that wait now.
+    """
+    return _change(store, name, "paused", _NOT_BEGUN, "pause_fw")
 
 
 def resume(store: Store, name: str, device_kind: str = "cpu") -> Submitted:
-    """Go on with a paused or cancelled campaign: what waited is ready again, what was handed back is packed."""
-    campaign_of(store, name)
-    set_campaign_state(store, name, "submitted")
-    with open_launchpad(store.database) as launchpad:
-        for number in campaign_fireworks(store.database, name, ("PAUSED",)):
-            store.database.call(lambda: launchpad.resume_fw(number))  # noqa: B023
+    """Go on with a paused or cancelled campaign: waiting fireworks are READY again, returned members are packed.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+    device_kind
+        Device of the workers, as `submit_campaign` takes it.
+
+    Returns
+    -------
+    Submitted
+        What was added.
+    """
+    _change(store, name, "submitted", ("PAUSED",), "resume_fw")
     return submit_campaign(store, name, device_kind)
 
 
 def cancel(store: Store, name: str) -> int:
-    """Take back what has not begun, and end what runs after what is in flight; results stay. How many fireworks."""
-    campaign_of(store, name)
-    set_campaign_state(store, name, "cancelled")
-    numbers = campaign_fireworks(store.database, name, (*_NOT_BEGUN, "PAUSED"))
-    with open_launchpad(store.database) as launchpad:
-        for number in numbers:
-            store.database.call(lambda: launchpad.defuse_fw(number))  # noqa: B023
-    return len(numbers)
-
-
-def retry(store: Store, name: str, failure: str | None) -> int:
-    """Make failed members pending again, to be computed anew whatever their failure said; how many.
+    """Withdraw fireworks that have not begun, and end running ones after what is in flight; results stay.
 
     Parameters
     ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+
+    Returns
+    -------
+    int
+        Number of fireworks that were withdrawn.
+    """
+    return _change(store, name, "cancelled", (*_NOT_BEGUN, "PAUSED"), "defuse_fw")
+
+
+def retry(store: Store, name: str, failure: str | None) -> int:
+    """Make failed members pending again, to be computed anew even if their failure is final.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
     failure
-        class of the failures, such as "NotConvergedError"; None: all.
+        Class of the failures, such as "NotConvergedError"; None: all.
+
+    Returns
+    -------
+    int
+        Number of members.
 
     Raises
     ------
     InputError
-        no member has failed in that way; the classes that there are are listed.
+        No member has failed in that way; the message lists the classes that occur.
     """
     campaign_of(store, name)
     failed = list(members(store, name, {"state": "failed"}, ("key", "failure")))
     chosen = [row["key"] for row in failed if failure in (None, row["failure"])]
     if failure is not None and not chosen:
         there = ", ".join(sorted({row["failure"] for row in failed})) or "none"
-        raise InputError(f"no member of {name!r} failed with {failure}; failures that there are: {there}")
+        raise InputError(f"no member of {name!r} failed with {failure}; failures that occur: {there}")
     again = {"state": "pending", "failure": None, "force": True, "chunk": None, "suspect": 0, "deaths": 0}
-    for begin in range(0, len(chosen), AT_ONCE):
-        update_members(store, name, chosen[begin : begin + AT_ONCE], again)
+    for keys in batches(chosen):
+        update_members(store, name, keys, again)
     return len(chosen)
 
 
-def _add(store: Store, spec: CampaignSpec, chunk: Packed, rate: float | None) -> tuple[int, ...]:
-    """Add the fireworks of a chunk; members know it before, so that nobody packs them a second time."""
-    number = uuid.uuid4().hex
-    for begin in range(0, len(chunk.keys), AT_ONCE):
-        update_members(store, spec.name, chunk.keys[begin : begin + AT_ONCE], {"chunk": number})
-    expected = None if rate is None else rate * chunk.cost
-    least = None if rate is None else CAUTION * rate * min(chunk.costs)
-    keys = tuple(chunk.keys)
-    if spec.property == "relax":
-        jobs = [ChunkWork(spec.name, number, "relax", keys, expected, least).job()]
-    else:
-        forces = ChunkWork(spec.name, number, "forces", keys, expected, least).job()
-        jobs = [forces, ChunkWork(spec.name, number, "lattice", keys).job(after=forces.output)]
-    return add_flow(store.database, Flow(jobs, output=jobs[-1].output, name=f"{spec.name} {number[:8]}"))
+def _change(store: Store, name: str, state: CampaignState, fireworks: Sequence[str], method: str) -> int:
+    """Set the state of a campaign, and call a method of LaunchPad for each of its fireworks in some states."""
+    campaign_of(store, name)
+    set_campaign_state(store, name, state)
+    numbers = campaign_fireworks(store.database, name, fireworks)
+    with open_launchpad(store.database) as launchpad:
+        for number in numbers:
+            store.database.call(lambda: getattr(launchpad, method)(number))  # noqa: B023
+    return len(numbers)
+
+
+def _add(store: Store, spec: CampaignSpec, chunk: PackedChunk, rate: float | None) -> tuple[int, ...]:
+    """Add the fireworks of a chunk, after its members were told, so that no member is packed a second time."""
+    name = uuid.uuid4().hex
+    update_members(store, spec.name, chunk.keys, {"chunk": name})
+    # Later stages make no force calls, to which the rate belongs.
+    seconds = (None, None) if rate is None else (rate * chunk.cost, CAUTION * rate * min(chunk.costs))
+    jobs: list[Job] = []
+    for stage in STAGES[spec.property]:
+        work = ChunkWork(spec.name, name, stage, tuple(chunk.keys), *((None, None) if jobs else seconds))
+        jobs.append(work.job(after=jobs[-1].output if jobs else None))
+    return add_flow(store.database, Flow(jobs, output=jobs[-1].output, name=f"{spec.name} {name[:8]}"))

@@ -1,13 +1,13 @@
-"""What a member will probably cost, in edge evaluations: pairs within the cutoff times structures evaluated.
+"""Predicted cost of a campaign's members, in edge evaluations: pairs within the cutoff times structures evaluated.
 
-A force call takes time and memory in proportion to its edges, so that members of any size and property add up. Steps
-and displacements are predicted by what benchmarks/campaign_cost.py measured; seconds come from what is in the store, or
-nobody knows them.
+A force call takes time and memory in proportion to its edges, so that the costs of members of any size and property can
+be added. Numbers of steps and displacements are predicted from measurements (benchmarks/campaign_cost.py). Seconds
+follow from stored timings; without any, the seconds are unknown.
 """
 
 import warnings
 from dataclasses import dataclass
-from math import inf, log10, pi
+from math import log10, pi
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxPro
 from esen_flows.store.results import Store
 from esen_flows.store.timings import seconds_per_cost, seconds_per_edge
 
-USUAL_CUTOFF_ANGSTROM = 6.0  # of the published eSEN and of most general force fields; where nothing says another one
+USUAL_CUTOFF_ANGSTROM = 6.0  # of the published eSEN and most general force fields, for those that do not say another
 # All from benchmarks/results/campaign_cost.json. CHGNet, FIRE, 24 crystals of WBM rattled by 0.02 A: 19 steps
 # in the mean to 0.05 eV/A, 31 to 0.02, 91 to 1e-3, 138 to 1e-4, which is this line in the logarithm.
 STEPS_AT_1_EV_PER_ANGSTROM, STEPS_PER_DECADE = -43.7, 45.1
@@ -35,14 +35,14 @@ _LENGTH_TOLERANCE_ANGSTROM = 1e-3  # as esen_flows.physics.lattice.displacements
 
 @dataclass(frozen=True)
 class CostModel:
-    """What the cost of all members by one force field depends on.
+    """What the cost of all members with one force field depends on.
 
     Attributes
     ----------
     cutoff_angstrom
-        of the force field.
+        Cutoff radius of the force field, in Angstrom.
     mirrored
-        whether averaging with the mirror image takes a second evaluation.
+        Whether averaging with the mirror image takes a second evaluation.
     """
 
     cutoff_angstrom: float
@@ -50,12 +50,34 @@ class CostModel:
 
     @classmethod
     def of(cls, model: ModelReference) -> "CostModel":
-        """That of a force field, without loading it."""
+        """Cost model of a force field, which is not loaded.
+
+        Parameters
+        ----------
+        model
+            Force field.
+
+        Returns
+        -------
+        CostModel
+            Its cost model.
+        """
         return cls(cutoff_of(model), model.equivariance != "O3")
 
 
 def cutoff_of(model: ModelReference) -> float:
-    """Cutoff radius, Angstrom, by the checkpoint's header or the card; 6 Angstrom where neither says."""
+    """Cutoff radius of a force field, by the header of its checkpoint or by its card.
+
+    Parameters
+    ----------
+    model
+        Force field.
+
+    Returns
+    -------
+    float
+        Radius in Angstrom; 6 if neither says one.
+    """
     architecture: dict[str, Any] = {} if model.card is None else dict(model.card.architecture)
     try:
         path = model.location if model.card is None else checkpoint_path(model.card)
@@ -66,7 +88,30 @@ def cutoff_of(model: ModelReference) -> float:
 
 
 def member_cost(atoms: Atoms, protocol: AnyProtocol, model: CostModel) -> float:
-    """Predicted edge evaluations of all steps of a member."""
+    """Predicted cost of all steps of a member.
+
+    Parameters
+    ----------
+    atoms
+        Input structure.
+    protocol
+        Protocol of the member.
+    model
+        Cost model of the force field.
+
+    Returns
+    -------
+    float
+        Edge evaluations.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows.schemas.protocols import RelaxProtocol
+    >>> model = CostModel(cutoff_angstrom=6.0, mirrored=False)
+    >>> f"{member_cost(bulk('Cu'), RelaxProtocol(fmax_ev_per_angstrom=0.05), model):.0f}"
+    '1229'
+    """
     edges = edge_count(len(atoms), _volume(atoms), model.cutoff_angstrom)
     if isinstance(protocol, RelaxProtocol):
         return edges * relax_evaluations(protocol) * _times(protocol.parity, model)
@@ -76,23 +121,62 @@ def member_cost(atoms: Atoms, protocol: AnyProtocol, model: CostModel) -> float:
 
 
 def edge_count(n_atoms: float, volume_angstrom3: float, cutoff_angstrom: float) -> float:
-    """Pairs within the cutoff, both directions counted, of atoms at that density; of a molecule all pairs."""
-    density = n_atoms / volume_angstrom3 if volume_angstrom3 > 0 else inf
-    if density == inf:
+    """Expected number of pairs within the cutoff, both directions counted.
+
+    Parameters
+    ----------
+    n_atoms
+        Number of atoms.
+    volume_angstrom3
+        Volume in Angstrom^3, from which the density follows; 0 for a molecule, of which all pairs are counted.
+    cutoff_angstrom
+        Cutoff radius in Angstrom.
+
+    Returns
+    -------
+    float
+        Number of pairs.
+    """
+    if volume_angstrom3 <= 0:
         return n_atoms * max(n_atoms - 1.0, 1.0)
-    return n_atoms * max(4.0 / 3.0 * pi * cutoff_angstrom**3 * density, 1.0)
+    return n_atoms * max(4.0 / 3.0 * pi * cutoff_angstrom**3 * n_atoms / volume_angstrom3, 1.0)
 
 
 def relax_evaluations(protocol: RelaxProtocol) -> float:
-    """Structures that a relaxation evaluates, the start included."""
+    """Expected number of structures that a relaxation evaluates.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the relaxation.
+
+    Returns
+    -------
+    float
+        Number of structures, the start included.
+    """
     steps = STEPS_AT_1_EV_PER_ANGSTROM - STEPS_PER_DECADE * log10(protocol.fmax_ev_per_angstrom)
     return 1.0 + min(max(steps, 1.0), protocol.max_steps) * (2.0 if protocol.then_free else 1.0)
 
 
 def seconds_per_unit(store: Store, model_key: str, device_kind: str) -> float | None:
-    """Seconds of one edge evaluation by a force field, as measured on "cpu" or "cuda"; None: nobody has measured.
+    """Measured duration of one edge evaluation.
 
-    Members of earlier campaigns count first, because they tell what predictions get wrong; then relaxations.
+    Members of earlier campaigns count first, because they include what the predictions get wrong; then relaxations.
+
+    Parameters
+    ----------
+    store
+        Store with earlier results.
+    model_key
+        Key of the force field.
+    device_kind
+        One of `esen_flows.store.timings.DEVICE_KINDS`.
+
+    Returns
+    -------
+    float | None
+        Seconds; None if nothing was measured.
     """
     measured = seconds_per_cost(store, model_key, device_kind)
     return seconds_per_edge(store, model_key, device_kind) if measured is None else measured
@@ -107,7 +191,7 @@ def _volume(atoms: Atoms) -> float:
 
 
 def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float) -> float:
-    """Edges of all displaced supercells."""
+    """Edges of all displaced supercells of a crystal."""
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # spglib announces that it will raise instead of None
@@ -115,7 +199,7 @@ def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float
             found = spglib.get_symmetry_dataset(cell, symprec=protocol.symprec_angstrom)
         except spglib.SpglibError:
             found = None
-    if found is None:  # it will fail, and that costs nothing
+    if found is None:  # the member will fail without a force call
         return 0.0
     order = len(np.unique(found.rotations, axis=0))
     primitive = len(np.unique(found.mapping_to_primitive))
@@ -133,7 +217,7 @@ def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float
 
 
 def _cells(lengths: np.ndarray, given: Matrix3 | None, min_length: float) -> float:
-    """How many conventional cells a supercell is."""
+    """Number of conventional cells in a supercell."""
     if given is not None:
         return abs(float(np.linalg.det(np.array(given, dtype=float))))
     return float(np.prod(np.ceil(min_length / (lengths + _LENGTH_TOLERANCE_ANGSTROM))))

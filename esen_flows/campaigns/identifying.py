@@ -1,7 +1,7 @@
-"""Formulas and space groups of many structures at once: spglib takes milliseconds for each, so processes share them.
+"""Formulas and space groups of many structures: spglib takes milliseconds for each, so several processes share them.
 
-The processes are this module, run by itself: those of `multiprocessing` would import the user's script once more, and
-forked ones would inherit the database driver's threads.
+The processes run this module itself. Those of `multiprocessing` would import the user's script once more, and forked
+ones would inherit the threads of the database driver.
 """
 
 import os
@@ -19,20 +19,20 @@ from ase import Atoms
 from esen_flows.errors import StructureError
 from esen_flows.structures.identity import identify
 
-FEW = 200  # fewer are done sooner than processes have begun
+FEW = 200  # up to this many structures take less time than starting processes
 MOST_PROCESSES = 8
-_PART = 250
+_PART = 250  # structures that a process gets at once
 Identities = list[dict[str, Any]]
 
 
 class Identifier:
-    """A context, at whose end its processes are gone."""
+    """Processes that identify structures; a context, which ends the processes when it is left."""
 
     def __init__(self) -> None:
         self._processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._started: list[subprocess.Popen[bytes]] = []
-        self._threads: ThreadPoolExecutor | None = None  # one waits for each process
+        self._threads: ThreadPoolExecutor | None = None  # one thread waits for each process
 
     def __enter__(self) -> "Identifier":
         return self
@@ -41,15 +41,21 @@ class Identifier:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         for process in self._started:
-            process.communicate()  # closes its input, at which it ends
+            process.communicate()  # closes its input, which ends it
 
     def begin(self, structures: Sequence[Atoms]) -> Callable[[], Identities]:
-        """Begin with some structures; what is returned waits for them, and gives what `identify` gives of each.
+        """Begin to identify structures.
 
-        Raises
-        ------
-        StructureError
-            from what is returned; spglib ended a process.
+        Parameters
+        ----------
+        structures
+            Structures.
+
+        Returns
+        -------
+        Callable[[], Identities]
+            Function that waits for the processes and returns what `identify` gives for each structure. It raises
+            StructureError if spglib has ended a process.
         """
         if len(structures) < FEW:
             found = [identify(atoms) for atoms in structures]
@@ -59,7 +65,7 @@ class Identifier:
             for _ in range(self._processes):
                 self._start()
         parts = [list(structures[begin : begin + _PART]) for begin in range(0, len(structures), _PART)]
-        futures = [self._threads.submit(self._ask, part) for part in parts]
+        futures = [self._threads.submit(self._identify, part) for part in parts]
         return lambda: [identity for future in futures for identity in future.result()]
 
     def _start(self) -> None:
@@ -68,7 +74,7 @@ class Identifier:
         self._started.append(process)
         self._idle.put(process)
 
-    def _ask(self, structures: list[Atoms]) -> Identities:
+    def _identify(self, structures: list[Atoms]) -> Identities:
         process = self._idle.get()
         assert process.stdin is not None  # both are pipes
         assert process.stdout is not None
@@ -78,8 +84,9 @@ class Identifier:
             found: Identities = pickle.load(process.stdout)
         except (EOFError, BrokenPipeError):
             raise StructureError(
-                f"spglib ended its process over one of {len(structures)} structures, from "
-                f"{structures[0].get_chemical_formula()} to {structures[-1].get_chemical_formula()}; is one broken?"
+                f"spglib ended its process at one of {len(structures)} structures, from "
+                f"{structures[0].get_chemical_formula()} to {structures[-1].get_chemical_formula()}; look for a broken "
+                "one among them"
             ) from None
         finally:
             self._idle.put(process)
@@ -87,10 +94,10 @@ class Identifier:
 
 
 def main() -> None:
-    """Identify what comes by the standard input, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks; without it the input ends
+    """Identify structures that come by the standard input, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process, whose end closes the input
     answers = sys.stdout.buffer
-    sys.stdout = sys.stderr  # whatever libraries print is no answer
+    sys.stdout = sys.stderr  # whatever libraries print is not an answer
     while True:
         try:
             structures: list[Atoms] = pickle.load(sys.stdin.buffer)

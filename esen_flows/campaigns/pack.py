@@ -1,4 +1,4 @@
-"""Pending members into chunks of about the same duration, sizes mixed."""
+"""Pending members in chunks of about the same duration, each with large and small ones."""
 
 import heapq
 from collections.abc import Sequence
@@ -6,22 +6,20 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-# The keys of a chunk travel in its firework: 70 bytes each.
-MOST_MEMBERS = 2000
-# Of a chunk, as long as nobody has measured how long a member takes.
-MEMBERS_UNMEASURED = 200
+MOST_MEMBERS = 2000  # of a chunk, whose keys travel in its firework: 70 bytes each
+MEMBERS_UNMEASURED = 200  # of a chunk, as long as it was not measured how long a member takes
 
 
 @dataclass
-class Packed:
-    """A chunk to be.
+class PackedChunk:
+    """Members that go into one chunk.
 
     Attributes
     ----------
     keys
-        of its members, the costly ones first.
+        Keys of the members, the costliest first.
     costs
-        predicted, in edge evaluations.
+        Predicted costs of the members, in edge evaluations.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -29,35 +27,44 @@ class Packed:
 
     @property
     def cost(self) -> float:
-        """Of all members."""
+        """Sum of the members' costs, in edge evaluations."""
         return sum(self.costs)
 
 
-def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, target_seconds: float) -> list[Packed]:
-    """Members of one force field in chunks.
+def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, target_seconds: float) -> list[PackedChunk]:
+    """Distribute members of one force field over chunks.
 
     The costly ones are dealt out first, each to the chunk that has the least (longest processing time first: Graham,
-    SIAM J. Appl. Math. 17, 416 (1969)), so that every chunk holds large and small ones and all end at about one time.
+    SIAM J. Appl. Math. 17, 416 (1969)), so that every chunk holds large and small ones and all take similar times.
 
     Parameters
     ----------
     members
-        rows with key and cost.
+        Rows with `key` and `cost`.
     seconds_per_cost
-        measured; None: chunks get the same number of members.
+        Measured seconds per edge evaluation; None: all chunks get the same number of members.
     target_seconds
-        of a chunk.
+        Wanted duration of a chunk.
+
+    Returns
+    -------
+    list[PackedChunk]
+        The chunks.
+
+    Examples
+    --------
+    >>> rows = [{"key": name, "cost": cost} for name, cost in (("a", 4.0), ("b", 3.0), ("c", 2.0), ("d", 1.0))]
+    >>> [chunk.keys for chunk in pack(rows, seconds_per_cost=1.0, target_seconds=5.0)]
+    [['a', 'd'], ['b', 'c']]
     """
     if not members:
         return []
-    total = sum(row["cost"] for row in members)
-    fewest = ceil(len(members) / MOST_MEMBERS)
     if seconds_per_cost is None:
         wanted = ceil(len(members) / MEMBERS_UNMEASURED)
     else:
-        wanted = ceil(total * seconds_per_cost / target_seconds)
-    number = min(max(fewest, wanted, 1), len(members))
-    chunks = [Packed() for _ in range(number)]
+        wanted = ceil(sum(row["cost"] for row in members) * seconds_per_cost / target_seconds)
+    number = min(max(ceil(len(members) / MOST_MEMBERS), wanted), len(members))
+    chunks = [PackedChunk() for _ in range(number)]
     heap = [(0.0, index) for index in range(number)]
     for row in sorted(members, key=lambda row: (-row["cost"], row["key"])):
         load, index = heapq.heappop(heap)
@@ -67,6 +74,6 @@ def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, targ
         if len(chunk.keys) < MOST_MEMBERS:
             heapq.heappush(heap, (load + row["cost"], index))
         elif not heap:
-            chunks.append(Packed())
+            chunks.append(PackedChunk())
             heap.append((0.0, len(chunks) - 1))
-    return [chunk for chunk in chunks if chunk.keys]
+    return [chunk for chunk in chunks if chunk.keys]  # members without any cost all go to the first

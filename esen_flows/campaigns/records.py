@@ -1,7 +1,7 @@
 """Members of a campaign with what is stored of each of their steps, one after the other in little memory."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,10 +20,10 @@ class MemberRecord:
     Attributes
     ----------
     member
-        its row in `campaign_members`.
+        Its row in `campaign_members`.
     steps
-        what is stored of its steps, in order (key, kind, failure, summary, provenance, created_at); without those
-        that are not there.
+        Stored results of its steps, in the order of the steps and without those that are missing: key, kind, failure,
+        summary, provenance and created_at.
     """
 
     member: Row
@@ -31,13 +31,13 @@ class MemberRecord:
 
     @property
     def answer(self) -> Row | None:
-        """The result of the last step, if it is there and finished."""
+        """Result of the last step, if it is stored and has not failed."""
         last = self.steps[-1] if self.steps else None
         return last if last is not None and last["key"] == self.member["key"] and not last["failure"] else None
 
     @property
     def message(self) -> str | None:
-        """Why it failed, in the words of the error."""
+        """Message of the error if the member has failed."""
         if self.member["state"] != "failed":
             return None
         failure = next((step["failure"] for step in self.steps if step["failure"]), None)
@@ -45,7 +45,7 @@ class MemberRecord:
 
     @property
     def force_evaluations(self) -> int:
-        """Of all steps that are stored."""
+        """Number of force evaluations of all stored steps."""
         return sum(int(step["provenance"]["force_evaluations"]) for step in self.steps)
 
 
@@ -56,13 +56,15 @@ class Origins:
     Attributes
     ----------
     versions
-        name, version, how many results have it.
+        Number of results by package and version.
     seconds
-        by device.
+        Seconds of computing time by device.
     force_evaluations
-        in all.
-    first, last
-        dates of results.
+        Number of force evaluations.
+    first
+        Date of the first result; None: there is no result.
+    last
+        Date of the last result; None: there is no result.
     """
 
     versions: dict[str, Counter[str]] = field(default_factory=dict)
@@ -72,26 +74,44 @@ class Origins:
     last: datetime | None = None
 
     def add(self, record: MemberRecord) -> None:
-        """Count the results of a member."""
+        """Count the results of a member.
+
+        Parameters
+        ----------
+        record
+            The member.
+        """
         for step in record.steps:
             origin = step["provenance"]
             self.seconds[origin["device"]] += origin["seconds"]
             self.force_evaluations += origin["force_evaluations"]
-            named = {"esen_flows": origin["package_version"], "python": origin["python"], **origin["libraries"]}
+            versions = {"esen_flows": origin["package_version"], "python": origin["python"], **origin["libraries"]}
             if origin["git_revision"]:
-                named["git revision"] = origin["git_revision"]
-            for name, found in named.items():
-                self.versions.setdefault(name, Counter())[found] += 1
+                versions["git revision"] = origin["git_revision"]
+            for name, version in versions.items():
+                self.versions.setdefault(name, Counter())[version] += 1
             date = step["created_at"]
             self.first = date if self.first is None else min(self.first, date)
             self.last = date if self.last is None else max(self.last, date)
 
     def sorted_versions(self) -> dict[str, dict[str, int]]:
-        """Versions in the order of their names."""
-        return {name: dict(sorted(found.items())) for name, found in sorted(self.versions.items())}
+        """Versions in alphabetical order.
+
+        Returns
+        -------
+        dict[str, dict[str, int]]
+            Number of results by package and version.
+        """
+        return {name: dict(sorted(counts.items())) for name, counts in sorted(self.versions.items())}
 
     def sorted_seconds(self) -> dict[str, float]:
-        """Seconds in the order of the devices' names, to milliseconds."""
+        """Computing time in the alphabetical order of the devices.
+
+        Returns
+        -------
+        dict[str, float]
+            Seconds by device, rounded to milliseconds.
+        """
         return {device: round(seconds, 3) for device, seconds in sorted(self.seconds.items())}
 
 
@@ -113,7 +133,7 @@ def member_rows(store: Store, name: str) -> Iterator[Row]:
     return members(store, name, order=(("label", 1), ("model_label", 1), ("key", 1)))
 
 
-def records(store: Store, name: str) -> Iterator[MemberRecord]:
+def records(store: Store, name: str, on_member: Callable[[], None] | None = None) -> Iterator[MemberRecord]:
     """Members of a campaign with their current results, without arrays.
 
     Parameters
@@ -122,6 +142,8 @@ def records(store: Store, name: str) -> Iterator[MemberRecord]:
         Store of the campaign.
     name
         Name of the campaign.
+    on_member
+        Called for each member.
 
     Yields
     ------
@@ -130,4 +152,6 @@ def records(store: Store, name: str) -> Iterator[MemberRecord]:
     """
     for rows in batches(member_rows(store, name)):
         for row, steps in zip(rows, step_results(store, rows, _RESULT_FIELDS), strict=True):
+            if on_member is not None:
+                on_member()
             yield MemberRecord(row, steps)

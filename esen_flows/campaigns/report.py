@@ -1,13 +1,11 @@
-"""What came out of a campaign, in files: a table of all members, numbers in sum, a text for people, and figures."""
+"""Report of a campaign in files: a table of all members, totals, a text for people, and figures."""
 
 import csv
 import heapq
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import isfinite, sqrt
@@ -19,6 +17,7 @@ import numpy as np
 from esen_flows.campaigns.records import MemberRecord, Origins, records
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.store.campaigns import campaign_of, number, refresh_states
 from esen_flows.store.database import Row
@@ -28,12 +27,24 @@ from esen_flows.store.results import Store
 MEMBERS, SUMMARY, TEXT = "members.csv", "summary.json", "report.md"
 SLOWEST, EXAMPLES = 10, 3
 _STATES = ("finished", "failed", "pending")
-_LONGEST_MESSAGE = 300  # characters, in the text; the table has all
+_LONGEST_MESSAGE = 300  # characters, in the text; the table has whole messages
 
 
 @dataclass
 class ModelTotals:
-    """Members of one force field: in each state, and the numbers that figures show."""
+    """Members of one force field: counts, and the numbers that figures show.
+
+    Attributes
+    ----------
+    states
+        Number of members by state.
+    values
+        Principal numbers of finished members.
+    atoms
+        Number of atoms of each member whose time is known.
+    seconds
+        Seconds that each of these took.
+    """
 
     states: Counter[str] = field(default_factory=Counter)
     values: "array[float]" = field(default_factory=lambda: array("d"))
@@ -43,18 +54,22 @@ class ModelTotals:
 
 @dataclass
 class Totals:
-    """What is summed up while members are written.
+    """Totals over all members, counted while they are written.
 
     Attributes
     ----------
+    models
+        Totals by the label of the force field.
     failures
-        members by the class of their failure.
+        Number of members by the class of their failure.
     examples
-        of each, a few rows with their messages.
+        A few members of each class of failure, with their messages.
     slowest
-        heap of seconds, key and row.
+        Heap of seconds, key and row of the slowest members.
     done_at
-        by state, when members were done, POSIX seconds.
+        When members were done, POSIX seconds by state.
+    origins
+        Versions and computing time of the results.
     """
 
     models: dict[str, ModelTotals] = field(default_factory=dict)
@@ -67,7 +82,13 @@ class Totals:
     origins: Origins = field(default_factory=Origins)
 
     def add(self, record: MemberRecord) -> None:
-        """Count a member."""
+        """Count a member.
+
+        Parameters
+        ----------
+        record
+            The member.
+        """
         row = record.member
         model = self.models.setdefault(row["model_label"], ModelTotals())
         model.states[row["state"]] += 1
@@ -91,38 +112,47 @@ class Totals:
 
 
 def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[], None] | None = None) -> list[Path]:
-    """Write the report of a campaign, finished or not; the files.
+    """Write the report of a campaign, finished or not.
 
     Parameters
     ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
     folder
-        where to; it is made if need be, and files of an earlier report are replaced.
+        Folder, which is made if it is missing; files of an earlier report are replaced.
     on_member
-        called for each member.
+        Called for each member.
+
+    Returns
+    -------
+    list[Path]
+        The files.
 
     Raises
     ------
     InputError
-        no such campaign.
+        There is no such campaign.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])
     refresh_states(store, name, answer_summary_field(spec))
     folder.mkdir(parents=True, exist_ok=True)
     totals = Totals()
-    with _whole(folder / MEMBERS) as partial, partial.open("w", newline="", encoding="utf-8") as out:
-        _write_members(out, spec, _counted(records(store, name), totals, on_member))
-    summary = summarise(spec, campaign, totals)
-    with _whole(folder / SUMMARY) as partial:
-        partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    with written_whole(folder / MEMBERS) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        _write_members(out, spec, records(store, name, on_member), totals)
+    summary = _summarise(spec, campaign, totals)
+    with written_whole(folder / SUMMARY) as temporary:
+        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     figures = _draw(name, answer_summary_field(spec), totals, folder)
-    with _whole(folder / TEXT) as partial:
-        partial.write_text(text_of(summary, totals, [figure.name for figure in figures]), encoding="utf-8")
+    with written_whole(folder / TEXT) as temporary:
+        temporary.write_text(_text(summary, totals, [figure.name for figure in figures]), encoding="utf-8")
     return [folder / MEMBERS, folder / SUMMARY, folder / TEXT, *figures]
 
 
-def summarise(spec: CampaignSpec, campaign: Row, totals: Totals) -> dict[str, Any]:
-    """The report's numbers, as JSON takes them; intervals are of 95 %, of shares by Wilson."""
+def _summarise(spec: CampaignSpec, campaign: Row, totals: Totals) -> dict[str, Any]:
+    """The numbers of the report, as JSON takes them; intervals hold 95 %, those of shares are Wilson's."""
     states: Counter[str] = Counter()
     for model in totals.models.values():
         states.update(model.states)
@@ -155,7 +185,7 @@ def summarise(spec: CampaignSpec, campaign: Row, totals: Totals) -> dict[str, An
     }
 
 
-def text_of(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> str:
+def _text(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> str:
     """The report for people, in Markdown."""
     parts = [f"# Campaign {summary['campaign']}", summary["description"], _facts(summary)]
     rows = [(state, share["members"], _percent(share)) for state, share in summary["states"].items()]
@@ -165,7 +195,9 @@ def text_of(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> s
     parts.append("## Force fields\n\n" + _table(heading, models))
     if totals.failures:
         rows = [(name, share["members"], _percent(share)) for name, share in summary["failures"].items()]
-        parts.append("## Failures\n\nShares of those that are done.\n\n" + _table(("class", "members", "share"), rows))
+        parts.append(
+            "## Failures\n\nShares of the members that are done.\n\n" + _table(("class", "members", "share"), rows)
+        )
         parts += [_examples(name, examples) for name, examples in sorted(totals.examples.items())]
     slowest = [
         (row["label"], row["formula"], row["nsites"], row["model_label"], row["failure"] or row["state"], f"{cost:.3g}")
@@ -177,12 +209,13 @@ def text_of(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> s
         (name, ", ".join(f"{found} ({count})" for found, count in counted.items()))
         for name, counted in summary["versions"].items()
     ]
-    parts.append("## Versions\n\nIn brackets, how many results.\n\n" + _table(("what", "versions"), versions))
+    parts.append("## Versions\n\nThe number of results in brackets.\n\n" + _table(("package", "versions"), versions))
     parts += [f"![{Path(figure).stem}]({figure})" for figure in figures if figure.endswith(".png")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[MemberRecord]) -> None:
+def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[MemberRecord], totals: Totals) -> None:
+    """Write the table of all members, which are counted on the way."""
     summary = tuple(SUMMARIES[spec.property])
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -190,6 +223,7 @@ def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[MemberRecord
          "key")
     )  # fmt: skip
     for record in found:
+        totals.add(record)
         row, answer = record.member, record.answer
         values = {} if answer is None else answer["summary"]
         numbers = (_cell(values.get(name)) for name in summary)
@@ -199,24 +233,14 @@ def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[MemberRecord
         )
 
 
-def _counted(
-    found: Iterator[MemberRecord], totals: Totals, on_member: Callable[[], None] | None
-) -> Iterator[MemberRecord]:
-    for record in found:
-        totals.add(record)
-        if on_member is not None:
-            on_member()
-        yield record
-
-
 def _cell(value: Any) -> Any:
-    """Numbers so that they can be read back exactly."""
+    """A value of the table; numbers are written so that they can be read back exactly."""
     return value if number(value) is None else repr(value)
 
 
 def _draw(name: str, field: str, totals: Totals, folder: Path) -> list[Path]:
-    """The figures that there is something to show in."""
-    # matplotlib takes a second, and the numbers are written by now.
+    """Draw the figures for which there are numbers."""
+    # matplotlib takes a second to import, so the numbers are written before.
     from esen_flows.plots.campaign import plot_cost, plot_distribution, plot_progress
 
     done_at = {state: np.asarray(moments) for state, moments in totals.done_at.items()}
@@ -244,7 +268,7 @@ def _share(part: int, whole: int) -> dict[str, Any]:
 
 
 def _of_model(model: ModelTotals | None) -> dict[str, Any]:
-    """Members by state, and mean of the principal number with its interval, of the deviation of single ones."""
+    """Number of members by state, and mean, 95 % interval of the mean, and standard deviation of their numbers."""
     found = model or ModelTotals()
     values = np.asarray(found.values)
     mean = float(values.mean()) if len(values) else None
@@ -266,7 +290,7 @@ def _facts(summary: Mapping[str, Any]) -> str:
         (
             f"- property: {summary['property']} by protocol {summary['protocol']} in {summary['dtype']}",
             f"- members: {summary['members']}",
-            f"- time of devices: {hours}; {summary['force_evaluations']} force evaluations",
+            f"- computing time: {hours}; {summary['force_evaluations']} force evaluations",
             f"- results from {_day(summary['first_result'])} to {_day(summary['last_result'])}",
             f"- specification: sha256 {summary['spec_sha256']}",
         )
@@ -294,7 +318,7 @@ def _table(heading: tuple[str, ...], rows: list[Any]) -> str:
 
 
 def _plain(cell: object) -> str:
-    """A cell without what would end it or its row."""
+    """Text of a cell without characters that would end the cell or its row."""
     text = " ".join(str(cell).split())
     return (text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " ...").replace("|", "\\|")
 
@@ -307,14 +331,3 @@ def _percent(share: Mapping[str, Any]) -> str:
     if share["value"] is None:
         return ""
     return f"{share['value']:.2%} ({share['low']:.2%} to {share['high']:.2%})"
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file in its place when it is complete."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

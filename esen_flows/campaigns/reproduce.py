@@ -1,4 +1,4 @@
-"""A frozen campaign once more, from its folder alone, on whatever database and machine there is here."""
+"""A frozen campaign computed anew from its folder alone, on the database and the machine that are here."""
 
 import platform
 from collections import defaultdict, deque
@@ -9,8 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from esen_flows.version import __version__
-from esen_flows.campaigns.compare import PENDING, Difference, Side, Tolerance, compare_members
 from esen_flows.campaigns.manifest import (
     FrozenModel,
     Manifest,
@@ -18,6 +16,7 @@ from esen_flows.campaigns.manifest import (
     frozen_structures,
     read_manifest,
 )
+from esen_flows.campaigns.member_differences import PENDING, Difference, Side, Tolerance, compare_members
 from esen_flows.campaigns.records import member_rows
 from esen_flows.errors import InputError, ModelError
 from esen_flows.schemas.campaign import CampaignSpec, Property, answer_summary_field, member_keys
@@ -38,21 +37,21 @@ from esen_flows.store.campaigns import (
 )
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
+from esen_flows.version import __version__
 
-AT_ONCE = 2000
-# Members that are computed here together; cut in the order of their keys, which are random, so that sizes are mixed
-# and a restart after a crash cuts them the same way: who died of what is known by the chunk.
+# Members that are computed here together. They are cut in the order of their keys, which are random, so that sizes are
+# mixed and a restart after a crash cuts them the same way: deaths are noted by the chunk.
 SLICE = 200
 
-# How far a number may be from the frozen one. Batches are made up differently each time, and the last digits of a
-# force call depend on its batch, on threads and on the device. Measured on two cores, batches of 200 and of 1 to 7
+# How far a number may be from the frozen one, and why. Batches are composed differently each time, and the last digits
+# of a force call depend on its batch, on threads and on the device. Measured on two cores, batches of 200 and of 1 to 7
 # members, 1 and 2 threads, EMT and esen_silicon, largest of 1 to 54 members: relaxations 7e-13 eV/atom in float64 and
 # 7e-9 in float32, highest frequency 2e-13 THz in float64, conductivity 1e-14 of it in float64 and 7e-7 in float32. The
 # rest is margin for other devices and versions, which have not been measured.
 TOLERANCES: dict[tuple[Property, str], tuple[Tolerance, str]] = {
-    ("relax", "float64"): (Tolerance(absolute=1e-6), "other last digits of forces end a relaxation a little elsewhere"),
-    ("relax", "float32"): (Tolerance(absolute=1e-4), "forces in single precision end a relaxation elsewhere"),
-    ("phonon", "float64"): (Tolerance(absolute=1e-3), "changes of forces are divided by the displacement"),
+    ("relax", "float64"): (Tolerance(absolute=1e-6), "the last digits of forces move the end of a relaxation a little"),
+    ("relax", "float32"): (Tolerance(absolute=1e-4), "single-precision forces move the end of a relaxation"),
+    ("phonon", "float64"): (Tolerance(absolute=1e-3), "differences of forces are divided by the displacement"),
     ("phonon", "float32"): (Tolerance(absolute=2e-2), "single-precision forces are divided by the displacement"),
     ("conductivity", "float64"): (Tolerance(relative=1e-3), "second differences of forces, and modes near zero"),
     ("conductivity", "float32"): (Tolerance(relative=5e-2), "second differences of single-precision forces"),
@@ -66,13 +65,15 @@ class Reproduction:
     Attributes
     ----------
     name
-        of the campaign here.
-    folder, manifest
-        what it reproduces.
+        Name of the campaign here.
+    folder
+        Folder of the manifest.
+    manifest
+        Manifest of the frozen campaign.
     remarks
-        what is different here, a sentence each.
+        Versions that are different here, a sentence each.
     other_keys
-        whether results have other keys here, because phonopy or phono3py are other minor versions.
+        Whether results have other keys here, because phonopy or phono3py has another minor version.
     """
 
     name: str
@@ -83,19 +84,28 @@ class Reproduction:
 
 
 def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Reproduction:
-    """Store the structures and the campaign of a manifest; nothing is written before all of it is checked.
+    """Store the structures and the campaign of a manifest; everything is checked before anything is written.
 
     Parameters
     ----------
+    store
+        Store that gets the campaign.
+    folder
+        Folder of the manifest.
     name
-        of the campaign here; None: that of the manifest.
+        Name of the campaign here; None: that of the manifest.
+
+    Returns
+    -------
+    Reproduction
+        The planned campaign.
 
     Raises
     ------
     InputError
-        a damaged manifest, a name that is none, or another campaign of that name.
+        The manifest is damaged, the name is malformed, or another campaign has that name.
     ModelError
-        a force field that is not here, or is another one.
+        A force field is not on this machine, or is another one.
     """
     manifest = read_manifest(folder)
     spec = manifest.spec if name is None else _renamed(manifest.spec, name)
@@ -104,9 +114,9 @@ def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Re
     other_keys = _check_keys(manifest, spec, folder)
     deque(frozen_structures(folder, manifest), maxlen=0)  # each is compared with its key as it is read
     create_campaign(store, _document(manifest, spec, models))
-    tagged = ((atoms, {**names, "tags": spec.all_tags}) for atoms, names in frozen_structures(folder, manifest))
-    put_structures(store, tagged)
-    for rows in batches(_planned(manifest, spec, folder), AT_ONCE):
+    found = frozen_structures(folder, manifest)
+    put_structures(store, ((atoms, {**names, "tags": spec.all_tags}) for atoms, names in found))
+    for rows in batches(_members(manifest, spec, folder)):
         insert_members(store, spec.name, rows)
     refresh_states(store, spec.name, answer_summary_field(spec))
     if campaign_of(store, spec.name)["state"] == "planning":
@@ -115,39 +125,42 @@ def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Re
 
 
 def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | None = None) -> None:
-    """Compute what is pending of a campaign in this process; interrupted, it keeps what is done.
+    """Compute what is pending of a campaign in this process; if it is interrupted, finished members stay.
 
     Parameters
     ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
     on_progress
-        called with the number of members that are done so far.
+        Called with the number of members that are done so far.
 
     Raises
     ------
     InputError
-        the campaign is paused or cancelled.
+        The campaign is paused or cancelled.
     ClaimedElsewhereError
-        another process does the same with this campaign.
+        Another process does the same with this campaign.
     """
-    from esen_flows.makers.chunks import Stage, chunk_job
+    from esen_flows.makers.chunks import STAGES, chunk_job
     from esen_flows.makers.force_fields import keeping_force_field
     from esen_flows.progress import listening
 
     campaign = campaign_of(store, name)
     if campaign["state"] in ("paused", "cancelled"):
         raise InputError(f"the campaign {name!r} is {campaign['state']}; first: esen-flows campaign resume {name}")
-    stages: tuple[Stage, ...] = ("relax",) if campaign["spec"]["property"] == "relax" else ("forces", "lattice")
     done = 0
 
     def listen(kind: str, finished: int, total: int | None, words: str) -> None:
         if kind == "campaign" and on_progress is not None:
             on_progress(done + finished)
 
-    # Whose chunks begin a second time would seem dead.
+    # If a second process began with a chunk, the first one would be taken for dead.
     complaint = f"another process is computing the campaign {name!r} with --here; wait for it, or start workers instead"
     with exclusive_lock(store, f"campaign {name} here", complaint), keeping_force_field():
         for chunk, keys in _slices(store, name):
-            for stage in stages:
+            for stage in STAGES[campaign["spec"]["property"]]:
                 if any(row["state"] == "pending" for row in members_of(store, name, keys)):
                     with listening(listen):
                         chunk_job(name, chunk, stage, keys)
@@ -157,25 +170,64 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
 
 
 def compare_with_frozen(store: Store, reproduction: Reproduction, most: int = 10) -> Difference:
-    """The members here against the frozen ones, within `tolerance_of` these; without those that were frozen pending."""
-    manifest, folder = reproduction.manifest, reproduction.folder
-    frozen = (Side.of(row, with_model=True) for row in frozen_members(folder, manifest))
+    """What differs between the members here and the frozen ones, without those that were frozen pending.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign here.
+    reproduction
+        The campaign here.
+    most
+        Number of the largest moves to list.
+
+    Returns
+    -------
+    Difference
+        Members that differ by more than `tolerance_of` the manifest.
+    """
+    manifest = reproduction.manifest
+    frozen = (Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest))
+    pending = {_identity(side) for side in frozen if side.outcome == PENDING} if manifest.states.get(PENDING) else set()
+    frozen = (Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest))
     here = (Side.of(row, with_model=True) for row in member_rows(store, reproduction.name))
-    tolerance = tolerance_of(manifest)[0]
-    if not manifest.states.get(PENDING):
-        return compare_members(frozen, here, tolerance, most)
-    settled = {_identity(side) for side in frozen if side.outcome != PENDING}
-    frozen = (Side.of(row, with_model=True) for row in frozen_members(folder, manifest) if row["state"] != PENDING)
-    return compare_members(frozen, (side for side in here if _identity(side) in settled), tolerance, most)
+    return compare_members(
+        (side for side in frozen if side.outcome != PENDING),
+        (side for side in here if _identity(side) not in pending),
+        tolerance_of(manifest)[0],
+        most,
+    )
 
 
 def tolerance_of(manifest: Manifest) -> tuple[Tolerance, str]:
-    """How far the numbers of a campaign may be from the frozen ones, and why."""
+    """How far the numbers of a campaign may be from the frozen ones.
+
+    Parameters
+    ----------
+    manifest
+        Manifest of the frozen campaign.
+
+    Returns
+    -------
+    tuple[Tolerance, str]
+        The tolerance, and the reason why numbers differ.
+    """
     return TOLERANCES[manifest.spec.property, manifest.spec.dtype]
 
 
 def differences_here(manifest: Manifest) -> tuple[str, ...]:
-    """What computes in another version here than it did for the frozen results, a sentence each."""
+    """Packages of which another version is installed here than the frozen results were computed with.
+
+    Parameters
+    ----------
+    manifest
+        Manifest of the frozen campaign.
+
+    Returns
+    -------
+    tuple[str, ...]
+        A sentence for each package.
+    """
     here = {"esen_flows": __version__, "python": platform.python_version(), **library_versions()}
     remarks = []
     for name, counted in manifest.versions.items():
@@ -195,12 +247,12 @@ def _renamed(spec: CampaignSpec, name: str) -> CampaignSpec:
 
 
 def _model_here(frozen: FrozenModel, folder: Path) -> ModelReference:
-    """A force field of the manifest: as it was named, or by its file's name in the folder of the manifest.
+    """A force field of the manifest: its file in the folder of the manifest, or as it was named.
 
     Raises
     ------
     ModelError
-        it is not here, or is another one.
+        It is not on this machine, or is another one.
     """
     beside = None if frozen.file is None else folder / frozen.file
     try:
@@ -223,12 +275,12 @@ def _remedy(frozen: FrozenModel, folder: Path) -> str:
 
 
 def _check_revisions(manifest: Manifest) -> None:
-    """Refuse steps whose numbers this version of the package changed on purpose.
+    """Refuse steps whose numbers this version of the package has changed on purpose.
 
     Raises
     ------
     InputError
-        naming the version to install.
+        There is such a step; the message names the version to install.
     """
     for kind, revision in manifest.numerics_revisions.items():
         found = NUMERICS_REVISION.get(kind)  # type: ignore[call-overload]
@@ -245,7 +297,7 @@ def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
     Raises
     ------
     InputError
-        keys differ for another reason.
+        Keys differ for another reason.
     """
     derived = bool(manifest.lattice_versions) and manifest.lattice_versions != lattice_versions()
     others = False
@@ -256,7 +308,7 @@ def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
         if not derived or planned[:-1] != row["steps"][:-1]:
             raise InputError(
                 f"{row['label']} ({row['formula']}) has the key {planned[-1][:16]}... here and {row['key'][:16]}... in "
-                f"the manifest: this version of esen_flows ({__version__}) asks for something else; to reproduce it: "
+                f"the manifest: this version of esen_flows ({__version__}) computes something else; to reproduce it: "
                 f"pip install esen_flows=={manifest.package_version}"
             )
         others = True
@@ -266,7 +318,7 @@ def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
 def _document(
     manifest: Manifest, spec: CampaignSpec, models: Sequence[tuple[FrozenModel, ModelReference]]
 ) -> dict[str, Any]:
-    """The campaign as `plan` would store it."""
+    """The document of the campaign, as `plan` would store it."""
     return {
         "_id": spec.name,
         "spec": spec.model_dump(mode="json"),
@@ -280,8 +332,8 @@ def _document(
     }
 
 
-def _planned(manifest: Manifest, spec: CampaignSpec, folder: Path) -> Iterator[Row]:
-    """The members as they are planned here."""
+def _members(manifest: Manifest, spec: CampaignSpec, folder: Path) -> Iterator[Row]:
+    """The members, with their keys here."""
     wanted = ("label", "structure_key", "model_key", "model_label", "formula", "nsites", "info", "cost")
     for row in frozen_members(folder, manifest):
         steps = member_keys(spec, row["structure_key"], row["model_key"], row["info"])

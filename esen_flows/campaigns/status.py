@@ -1,8 +1,8 @@
-"""How far a campaign is: counts, failures, rates, time to go. Read from the database alone, cheaply at any size."""
+"""How far a campaign is: counts, failures, rates and remaining time, read from the database alone and cheaply."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import sqrt
 
@@ -16,13 +16,23 @@ from esen_flows.store.results import Store
 
 # Normal quantile of a two-sided interval of 95 %.
 QUANTILE_95 = 1.959964
-# A process that holds no claim and has not said anything for so long is not at work.
+# A process that holds no claim and has noted nothing for this long is not at work.
 QUIET_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Share:
-    """A fraction with its 95 % interval (Wilson, J. Am. Stat. Assoc. 22, 209 (1927)); it is right for few, too."""
+    """A fraction with its 95 % interval (Wilson, J. Am. Stat. Assoc. 22, 209 (1927)), also right for few cases.
+
+    Attributes
+    ----------
+    value
+        The fraction; None: there was nothing to count.
+    low
+        Lower end of the interval.
+    high
+        Upper end of the interval.
+    """
 
     value: float | None
     low: float
@@ -30,18 +40,50 @@ class Share:
 
     @classmethod
     def of(cls, part: int, whole: int) -> "Share":
-        """Of `part` in `whole`; of nothing everything is possible."""
+        """Fraction of `part` in `whole`.
+
+        Parameters
+        ----------
+        part
+            Number of cases that are counted.
+        whole
+            Number of all cases; 0: the interval is from 0 to 1.
+
+        Returns
+        -------
+        Share
+            The fraction.
+
+        Examples
+        --------
+        >>> share = Share.of(2, 20)
+        >>> share.value, round(share.low, 4), round(share.high, 4)
+        (0.1, 0.0279, 0.301)
+        """
         if whole == 0:
             return cls(None, 0.0, 1.0)
         p, z2 = part / whole, QUANTILE_95**2
         middle = (p + z2 / (2 * whole)) / (1 + z2 / whole)
         half = QUANTILE_95 / (1 + z2 / whole) * sqrt(p * (1 - p) / whole + z2 / (4 * whole**2))
-        return cls(p, middle - half if part else 0.0, middle + half if part < whole else 1.0)  # but for rounding
+        # The ends are exactly 0 and 1 for none and all, which rounding would miss.
+        return cls(p, middle - half if part else 0.0, middle + half if part < whole else 1.0)
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a property's principal number so far, with its 95 % interval; one number alone has none."""
+    """Mean of a property's principal number so far, for one force field.
+
+    Attributes
+    ----------
+    model_label
+        Label of the force field.
+    members
+        Number of members with a value.
+    value
+        The mean.
+    half_width
+        Half of its 95 % interval; None: one value alone has no interval.
+    """
 
     model_label: str
     members: int
@@ -51,18 +93,20 @@ class Mean:
 
 @dataclass(frozen=True)
 class Rate:
-    """What a process that works on the campaign gets done.
+    """Speed of a process that works on the campaign, since it began with its chunk.
 
     Attributes
     ----------
     worker
-        host and process.
+        Host and process.
     device
-        where its force calls run.
-    materials_per_second, atoms_per_second
-        since it began with its chunk.
+        Device of its force calls.
+    materials_per_second
+        Members per second.
+    atoms_per_second
+        Atoms of members per second.
     done
-        members of the chunk.
+        Number of members of the chunk that are done.
     """
 
     worker: str
@@ -78,28 +122,36 @@ class CampaignStatus:
 
     Attributes
     ----------
-    name, state, property
-        of the campaign.
+    name
+        Name of the campaign.
+    state
+        State of the campaign: planned, submitted, paused or cancelled.
+    property
+        Property that is computed.
     members
-        in all.
-    finished, failed, pending
-        of these.
+        Number of members.
+    finished
+        Number of finished members.
+    failed
+        Number of failed members.
+    pending
+        Number of pending members.
     failures
-        members by the class of their failure.
+        Number of failed members by the class of their failure.
     failed_share
-        of those that are done.
+        Fraction of failed members among those that are done.
     answer
-        name of the principal number, with its unit.
+        Name of the principal number, with its unit.
     means
-        of it, by force field.
+        Means of the principal number, by force field.
     rates
-        of the processes that are at work.
+        Speeds of the processes that are at work.
     lost_runs
-        processes that died at work.
+        Number of processes that died at work.
     fireworks
-        by state.
+        Number of fireworks by state.
     seconds_left
-        at the present rate; None: nobody is at work, or nothing was done yet.
+        Remaining time in seconds at the present speed; None: no process is at work, or nothing was done yet.
     """
 
     name: str
@@ -115,26 +167,37 @@ class CampaignStatus:
     means: tuple[Mean, ...]
     rates: tuple[Rate, ...]
     lost_runs: int
-    fireworks: dict[str, int] = field(default_factory=dict)
-    seconds_left: float | None = None
+    fireworks: dict[str, int]
+    seconds_left: float | None
 
 
 def campaign_status(store: Store, name: str) -> CampaignStatus:
     """How far a campaign is.
 
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+
+    Returns
+    -------
+    CampaignStatus
+        Counts, failures, rates and remaining time.
+
     Raises
     ------
     InputError
-        no such campaign.
+        There is no such campaign.
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])
     rows = counts(store, name)
     states: Counter[str] = Counter()
-    for row in rows:
-        states[row["state"]] += row["members"]
     failures: Counter[str] = Counter()
     for row in rows:
+        states[row["state"]] += row["members"]
         if row["state"] == "failed":
             failures[row["failure"]] += row["members"]
     all_runs = runs(store, name)
@@ -143,14 +206,14 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
         name=name,
         state=campaign["state"],
         property=spec.property,
-        members=sum(states.values()),
+        members=states.total(),
         finished=states["finished"],
         failed=states["failed"],
         pending=states["pending"],
         failures=dict(failures.most_common()),
         failed_share=Share.of(states["failed"], states["failed"] + states["finished"]),
         answer=answer_summary_field(spec),
-        means=_means(rows),
+        means=tuple(_means(rows)),
         rates=tuple(_rate(run) for run in working),
         lost_runs=sum(run["state"] == "died" for run in all_runs),
         fireworks=campaign_firework_states(store.database, name),
@@ -159,33 +222,38 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
 
 
 def _at_work(store: Store, begun: Sequence[Row]) -> list[Row]:
-    """The runs whose process lives, however long ago it said something: one conductivity may take hours."""
-    known = holders(store.database) if begun else {}
-    return [run for run in begun if known.get(run["worker"], _age(run["updated_at"]) < QUIET_SECONDS)]
+    """Runs whose process lives, however long ago it noted something: one conductivity may take hours."""
+    alive = holders(store.database) if begun else {}
+    return [run for run in begun if alive.get(run["worker"], _age(run["updated_at"]) < QUIET_SECONDS)]
 
 
-def _means(rows: Sequence[Row]) -> tuple[Mean, ...]:
+def _means(rows: Sequence[Row]) -> list[Mean]:
     found = []
     for row in sorted(rows, key=lambda row: row["model_label"]):
         if row["state"] == "finished" and row["measured"]:
             deviation = row["deviation"]
             width = QUANTILE_95 * deviation / sqrt(row["measured"]) if deviation is not None else None
             found.append(Mean(row["model_label"], row["measured"], row["mean"], width))
-    return tuple(found)
+    return found
 
 
 def _rate(run: Row) -> Rate:
-    seconds = max((run["updated_at"] - run["started_at"]).total_seconds(), 1e-3)
+    seconds = _seconds(run)
     return Rate(run["worker"], run["device"], run["done"] / seconds, run["atoms"] / seconds, run["done"])
 
 
 def _seconds_left(rows: Sequence[Row], working: Sequence[Row]) -> float | None:
-    """Predicted cost that is pending, by what those at work get done of it together."""
+    """Predicted cost that is pending, divided by what the working processes together get done of it per second."""
     pending = sum(row["cost"] for row in rows if row["state"] == "pending")
     if pending == 0:
         return 0.0
-    speed = sum(run["cost"] / max((run["updated_at"] - run["started_at"]).total_seconds(), 1e-3) for run in working)
+    speed = sum(run["cost"] / _seconds(run) for run in working)
     return pending / speed if speed else None
+
+
+def _seconds(run: Row) -> float:
+    """Time between the beginning of a run and its last note."""
+    return max((run["updated_at"] - run["started_at"]).total_seconds(), 1e-3)
 
 
 def _age(moment: datetime) -> float:

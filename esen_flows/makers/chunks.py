@@ -15,6 +15,7 @@ from esen_flows.makers.chunk_relax import relax_group
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
 from esen_flows.makers.chunk_steps import force_steps, lattice_steps
 from esen_flows.makers.force_fields import keeping_force_field
+from esen_flows.schemas.campaign import Property
 from esen_flows.stopping import is_stopping
 from esen_flows.store.campaigns import campaign_of, settled_steps, update_members
 from esen_flows.store.connection import open_store
@@ -23,6 +24,12 @@ from esen_flows.store.database import Row
 # relax: all there is to do. forces: relaxations and forces of displacements. lattice: what follows without force calls.
 Stage = Literal["relax", "forces", "lattice"]
 CATEGORIES: dict[Stage, str] = {"relax": "gpu", "forces": "gpu", "lattice": "cpu"}
+# Stages of a chunk by property, one after the other.
+STAGES: dict[Property, tuple[Stage, ...]] = {
+    "relax": ("relax",),
+    "phonon": ("forces", "lattice"),
+    "conductivity": ("forces", "lattice"),
+}
 # How long to wait for members that somebody else is computing, before they are handed back.
 WAIT_SECONDS = 60.0
 # No prediction, which may be wrong, keeps a chunk from workers that have this much time left.

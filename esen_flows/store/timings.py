@@ -6,6 +6,7 @@ from typing import Any
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 
+DEVICE_KINDS = ("cuda", "cpu")
 _LATEST = 10_000  # relaxations; the last ones say how fast a machine is now
 
 

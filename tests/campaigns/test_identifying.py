@@ -28,6 +28,6 @@ def test_a_process_that_ends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(identifying.sys, "executable", "/bin/true")
     with (
         Identifier() as identifier,
-        pytest.raises(StructureError, match="spglib ended its process over one of 5 structures, from Si2 to Fe"),
+        pytest.raises(StructureError, match="spglib ended its process at one of 5 structures, from Si2 to Fe"),
     ):
         identifier.begin(STRUCTURES)()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from esen_flows.campaigns import reproduce
-from esen_flows.campaigns.manifest import MANIFEST, MEMBERS, STRUCTURES, freeze, frozen_structures, read_manifest
+from esen_flows.campaigns.freeze import freeze
+from esen_flows.campaigns.manifest import MANIFEST, MEMBERS, STRUCTURES, frozen_structures, read_manifest
 from esen_flows.campaigns.reproduce import (
     compare_with_frozen,
     compute_here,

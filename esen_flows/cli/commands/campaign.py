@@ -178,7 +178,9 @@ def _store() -> "Store":
 
 
 def _check_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
+    from esen_flows.store.timings import DEVICE_KINDS
+
+    if device not in DEVICE_KINDS:
         raise InputError(f"--device is what the workers have, cpu or cuda, got {device!r}")
 
 

@@ -14,7 +14,7 @@ from esen_flows.cli.overrides import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from esen_flows.campaigns.compare import Tolerance
+    from esen_flows.campaigns.member_differences import Tolerance
     from esen_flows.campaigns.reproduce import Reproduction
     from esen_flows.store.results import Store
 
@@ -58,7 +58,8 @@ def diff(
 
     With --tolerance it ends with 1 if a number moved by more, a material changed class, or one is missing.
     """
-    from esen_flows.campaigns.compare import Tolerance, compare_campaigns
+    from esen_flows.campaigns.compare import compare_campaigns
+    from esen_flows.campaigns.member_differences import Tolerance
     from esen_flows.cli.output.differences import print_difference
 
     limits = Tolerance() if tolerance is None else _tolerance(tolerance)
@@ -74,8 +75,8 @@ def freeze(
     partial: Annotated[bool, typer.Option("--partial", help="Also while members are pending.")] = False,
 ) -> None:
     """Write a campaign with its structures, keys, versions and numbers into a folder that `reproduce` starts from."""
+    from esen_flows.campaigns.freeze import freeze as write_manifest
     from esen_flows.campaigns.manifest import MANIFEST
-    from esen_flows.campaigns.manifest import freeze as write_manifest
     from esen_flows.store.campaigns import member_count
 
     store = _store()
@@ -162,7 +163,7 @@ def _compare(store: "Store", planned: "Reproduction", most: int) -> None:
 
 
 def _tolerance(text: str) -> "Tolerance":
-    from esen_flows.campaigns.compare import Tolerance
+    from esen_flows.campaigns.member_differences import Tolerance
 
     absolute = relative = 0.0
     try:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from esen_flows.campaigns.compare import CampaignDifference, Changed, Difference, Moved
+    from esen_flows.campaigns.compare import CampaignDifference
+    from esen_flows.campaigns.member_differences import Changed, Difference, Moved
 
 SHOWN = 20  # materials that changed class, in a table; json and csv have all
 _COLUMNS = ("what", "label", "formula", "model", "old", "new", "absolute", "relative")
