@@ -94,7 +94,7 @@ def test_a_refused_plan_leaves_the_campaign_as_it_was(store: Store, crystals: Pa
     planned(store, spec)
     before = list(members(store, "metals"))
     write(crystals, [bulk(metal) for metal in (*METALS, "Pd", "Pd")], format="extxyz")
-    with pytest.raises(InputError, match="1 structures are there more than once"):
+    with pytest.raises(InputError, match="1 structures occur more than once"):
         planned(store, spec)
     assert list(members(store, "metals")) == before
     assert campaign_of(store, "metals")["state"] == "planned"
@@ -145,7 +145,7 @@ def test_repeated_structures(store: Store, crystals: Path) -> None:
     with pytest.raises(InputError) as caught:
         planned(store, spec_of(crystals))
     message = str(caught.value)
-    assert message.startswith("campaign metals: 12 structures are there more than once; take them out, or write")
+    assert message.startswith("campaign metals: 12 structures occur more than once; take them out, or write")
     assert "  metals@2 is the same as metals@0\n" in message
     assert message.endswith("and 2 more")
     assert campaign_names(store) == []
