@@ -1,4 +1,4 @@
-"""A YAML file that knows in which line each of its parts is."""
+"""A YAML file with the line of each of its parts, for messages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class LocatedYaml:
     Attributes
     ----------
     path
-        of the file.
+        Path of the file.
     value
-        plain dictionaries, lists and scalars.
+        Content as plain dictionaries, lists and scalars.
     root
-        the same with positions.
+        The same content with positions.
     """
 
     path: Path
@@ -31,16 +31,51 @@ class LocatedYaml:
     root: yaml.MappingNode
 
     def written(self, location: Location) -> Location:
-        """The part of a location that is in the file."""
+        """The part of a location that is in the file.
+
+        Parameters
+        ----------
+        location
+            Names of fields and places in lists, from the outside to the inside.
+
+        Returns
+        -------
+        Location
+            The location, or its beginning.
+        """
         return location[: len(list(_down(self.root, location)))]
 
     def line(self, location: Location) -> int:
-        """The line, from 1, of a location, or of the innermost part of it that is in the file."""
+        """The line of a location, or of the innermost part of it that is in the file.
+
+        Parameters
+        ----------
+        location
+            Names of fields and places in lists.
+
+        Returns
+        -------
+        int
+            Number of the line, from 1.
+        """
         innermost = [self.root, *_down(self.root, location)][-1]
         return int(innermost.start_mark.line) + 1
 
     def fault(self, location: Location, message: str) -> str:
-        """One line that says where something is wrong, and what."""
+        """A message that says where in the file something is wrong.
+
+        Parameters
+        ----------
+        location
+            Names of fields and places in lists.
+        message
+            What is wrong.
+
+        Returns
+        -------
+        str
+            The message, after the file, the line and the field.
+        """
         name = ".".join(map(str, location)) or "(file)"
         return f"{self.path}:{self.line(location)}: {name}: {message}"
 
@@ -48,10 +83,20 @@ class LocatedYaml:
 def read_located(path: Path) -> LocatedYaml:
     """Read a YAML file that holds a mapping.
 
+    Parameters
+    ----------
+    path
+        Path of the file.
+
+    Returns
+    -------
+    LocatedYaml
+        Content with positions.
+
     Raises
     ------
     InputError
-        unreadable, not YAML, no mapping, or the same field twice; with the line.
+        The file is unreadable, is not YAML, does not hold a mapping, or has the same field twice; with the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -73,7 +118,7 @@ def read_located(path: Path) -> LocatedYaml:
     if not isinstance(root, yaml.MappingNode) or not isinstance(value, dict):
         raise InputError(f"{path}:1: (file): must hold fields such as `name: my_campaign`, got {str(value)[:60]!r}")
     repeated = [
-        f"{path}:{key.start_mark.line + 1}: {key.value}: written before in line {first}; leave one of them out"
+        f"{path}:{key.start_mark.line + 1}: {key.value}: also in line {first}; leave one of the two out"
         for key, first in _repeated(root)
     ]
     if repeated:
@@ -82,7 +127,7 @@ def read_located(path: Path) -> LocatedYaml:
 
 
 def _down(node: yaml.Node, location: Location) -> Iterator[yaml.Node]:
-    """The nodes on the way to a location, as far as it goes; of a field its name, so that its line is found."""
+    """The nodes on the way to a location, as far as they exist; for a field first its name, which has its line."""
     for part in location:
         if isinstance(node, yaml.MappingNode):
             found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
@@ -98,7 +143,7 @@ def _down(node: yaml.Node, location: Location) -> Iterator[yaml.Node]:
 
 
 def _repeated(node: yaml.Node) -> Iterator[tuple[yaml.Node, int]]:
-    """Names of fields that their mapping has before, and the line of the first; YAML would take the last."""
+    """Names of fields that occur a second time, with the line of the first; YAML would silently take the last."""
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:

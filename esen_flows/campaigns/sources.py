@@ -1,6 +1,6 @@
 """Structures of a campaign, one after the other in little memory: from files, from the store, or of a published set.
 
-Published sets are downloaded by the user, who accepts their terms; nothing here fetches them.
+Nothing here downloads published sets: the user does, and thereby accepts their terms.
 """
 
 import bz2
@@ -24,7 +24,7 @@ from esen_flows.store.queries.query import stream_structures
 from esen_flows.store.results import Store
 from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, read_structures, split_index
 
-_NAMES = ("material_id", "mp_id")  # in `atoms.info`, what a structure is called
+_NAMES = ("material_id", "mp_id")  # fields of `atoms.info` that may name a structure
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class PlannedStructure:
     Attributes
     ----------
     atoms
-        with charge and spin in `info`, if any.
+        The structure, with charge and spin in `info` if it has any.
     key
-        its structure key.
+        Structure key.
     label
-        its material id, or the file and place that it is from.
+        Material id, or the file and the place in the file.
     material_ids
-        to note with it in the store.
+        Material ids to note in the store.
     own
-        what it says of its own supercells and mesh.
+        Supercells and mesh that the structure says for itself.
     known
-        what is stored of it already (formula, nsites, ...); None: it comes from a file.
+        Stored fields (formula, nsites, ...); None: the structure comes from a file.
     """
 
     atoms: Atoms
@@ -56,8 +56,20 @@ class PlannedStructure:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published set of structures: names of its files, where to get it, and its licence."""
+class StructureSet:
+    """A published set of structures.
+
+    Attributes
+    ----------
+    pattern
+        Pattern of its file names.
+    example
+        Name of a file, for messages.
+    url
+        Address to download it from.
+    licence
+        Its name and licence.
+    """
 
     pattern: str
     example: str
@@ -65,20 +77,20 @@ class Published:
     licence: str
 
 
-PUBLISHED: dict[PublishedSet, Published] = {
-    "wbm": Published(
+PUBLISHED: dict[PublishedSet, StructureSet] = {
+    "wbm": StructureSet(
         "*wbm-initial-atoms*.extxyz*",
         "2024-08-04-wbm-initial-atoms.extxyz.zip",
         "https://figshare.com/files/48169597",
         "WBM, CC-BY-4.0, as Matbench Discovery packs it",
     ),
-    "phonondb-103": Published(
+    "phonondb-103": StructureSet(
         "*phononDB-PBE*structures.extxyz",
         "2024-11-09-phononDB-PBE-103-structures.extxyz",
         "https://figshare.com/files/52179965",
         "PhononDB, CC-BY-4.0, as Matbench Discovery packs it",
     ),
-    "mdr": Published(
+    "mdr": StructureSet(
         "*.yaml.bz2",
         "mp-1000.yaml.bz2 and so on",
         "https://alexandria.icams.rub.de/data/phonon_benchmark/pbe/",
@@ -90,10 +102,22 @@ PUBLISHED: dict[PublishedSet, Published] = {
 def planned_structures(spec: CampaignSpec, store: Store) -> Iterator[PlannedStructure]:
     """The structures of a campaign, in the order of their source.
 
+    Parameters
+    ----------
+    spec
+        Specification of the campaign.
+    store
+        Store that a query of the specification is sent to.
+
+    Returns
+    -------
+    Iterator[PlannedStructure]
+        The structures.
+
     Raises
     ------
     InputError
-        a file that is missing or cannot be read, or a query that means nothing.
+        A file is missing or cannot be read, or a query has no meaning.
     """
     source = spec.structures
     if source.query is not None:
@@ -112,13 +136,20 @@ def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
 
     Parameters
     ----------
+    name
+        Name of the set.
     folder
-        that holds them; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
+        Folder of the files; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
+
+    Returns
+    -------
+    list[Path]
+        The files, sorted; all of "mdr", the first one of any other set.
 
     Raises
     ------
     InputError
-        they are not there; the message says what to fetch from where.
+        The files are not there; the message says what to download from where.
     """
     published = PUBLISHED[name]
     place = get_settings().cache_dir / "published" / name if folder is None else Path(folder)
@@ -126,7 +157,7 @@ def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
     if not found:
         raise InputError(
             f"{name} is not in {place}: fetch {published.example} from {published.url} ({published.licence}) into that "
-            "folder, or name another one by `folder`"
+            "folder, or name another folder by `folder`"
         )
     return found if name == "mdr" else found[:1]
 
@@ -166,7 +197,7 @@ def _of_archive(file: Path) -> Iterator[PlannedStructure]:
                 with archive.open(name) as stream:
                     frames = extxyz_frames(TextIOWrapper(stream, "utf-8"), Path(name))
                     for number, atoms in enumerate(frames):
-                        if len(members) > 1:  # a file each, named by its material
+                        if len(members) > 1:  # one file for each material, with its name
                             atoms.info.setdefault(_NAMES[0], _stem(Path(name)))
                         yield _planned(atoms, Path(name), number)
     except zipfile.BadZipFile as error:
@@ -174,7 +205,7 @@ def _of_archive(file: Path) -> Iterator[PlannedStructure]:
 
 
 def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
-    """Unit cells of phonopy's files, with the supercells that their forces are of."""
+    """Unit cells in phonopy's files, with the supercells for which the files give forces."""
     for file in files:
         try:
             with bz2.open(file, "rt", encoding="utf-8") as stream:
@@ -193,7 +224,7 @@ def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
 
 
 def _sections(stream: Iterable[str], wanted: tuple[str, ...]) -> Iterator[str]:
-    """The lines of some fields of a YAML file; all of it holds force constants and takes half a minute to read."""
+    """Lines of some fields of a YAML file; the whole file holds force constants and takes half a minute to parse."""
     inside = False
     for line in stream:
         if line[:1].isalpha():

@@ -1,4 +1,4 @@
-"""Campaign specifications (workflows/<name>/spec.yaml): read, with every fault at once and the line that it is in."""
+"""Campaign specifications (workflows/<name>/spec.yaml): reading them, with a message for every fault and its line."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -25,19 +25,29 @@ _PARTS: dict[Location, type[BaseModel]] = {
     ("structures",): StructureSource,
     ("structures", "query"): StructureQuery,
 }
-# In the place of fields with faults, so that the others are checked all the same.
+# Stand-ins for fields with faults, so that the other fields are checked all the same.
 _PLACEHOLDERS = {"name": "x", "property": "relax", "structures": {"query": {}}, "models": ["x"]}
 _MOST_SHOWN = 80  # characters of a wrong value
-_ALIKE = 4  # first letters that tell what was meant
+_PREFIX = 4  # first letters that have to agree for a guess at what was meant
 
 
 def find_spec(name: str | Path) -> Path:
-    """The file of a specification: a path, a folder with a spec.yaml, or a name in workflows/.
+    """The file of a specification.
+
+    Parameters
+    ----------
+    name
+        Path of a file, of a folder with a spec.yaml, or a name in workflows/.
+
+    Returns
+    -------
+    Path
+        Path of the file.
 
     Raises
     ------
     InputError
-        there is none; the message lists those of workflows/.
+        There is no such file; the message lists the names in workflows/.
     """
     path = Path(name)
     for candidate in (path, path / FILE_NAME, asset_dir("workflows") / path / FILE_NAME):
@@ -53,14 +63,24 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
     Parameters
     ----------
     name
-        see `find_spec`.
+        Path or name, as `find_spec` takes it.
     anywhere
-        leave out what depends on this machine: whether force fields and files of structures are there.
+        Whether to skip the checks that depend on this machine: whether force fields and files of structures are there.
+
+    Returns
+    -------
+    CampaignSpec
+        The specification.
 
     Raises
     ------
     InputError
-        one line for each fault: `FILE:LINE: field: what is wrong, what it got, what to do`.
+        The specification has faults. Each has a line: `FILE:LINE: field: what is wrong, what it got, what to do`.
+
+    Examples
+    --------
+    >>> read_spec("silicon_kappa").property
+    'conductivity'
     """
     file = read_located(find_spec(name))
     wrong, faults = set[str](), list[tuple[Location, str]]()
@@ -86,14 +106,21 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
 
 
 def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> None:
-    """Refuse force fields that are not what the property and `require` of a specification ask for.
+    """Refuse force fields that lack what the property and `require` of a specification ask for.
 
-    `covers_elements` is only known of the structures, see `elements_fault`.
+    Whether they know all elements (`covers_elements`) is checked structure by structure, when a campaign is planned.
+
+    Parameters
+    ----------
+    spec
+        Specification.
+    models
+        Its force fields.
 
     Raises
     ------
     InputError
-        with every reason.
+        A force field does not fit; the message lists every reason.
     """
     faults = [f"{'.'.join(map(str, location))}: {message}" for location, message in _unmet(spec, models)]
     if faults:
@@ -105,7 +132,10 @@ def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
     exact = not isinstance(protocol, RelaxProtocol) and protocol.displacement.force_constants == "autodiff"
     for model in models:
         if model.dtype not in (None, spec.dtype):
-            yield ("dtype",), f"{model.label} computes in {model.dtype} only, got {spec.dtype}; write it so"
+            yield (
+                ("dtype",),
+                f"{model.label} computes in {model.dtype} only, got {spec.dtype}; write dtype: {model.dtype}",
+            )
         try:
             if spec.property != "relax":
                 model.require_conservative(spec.property)
@@ -120,8 +150,8 @@ def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
         if "o3" in spec.require and model.equivariance != "O3":
             yield (
                 ("require",),
-                f"o3: {model.label} declares {model.equivariance}, so that mirror images differ; leave this out and "
-                "average them (parity: average), or choose another force field",
+                f"o3: {model.label} declares {model.equivariance}, so that mirror images differ; leave o3 out and "
+                "average mirror images (parity: average), or choose another force field",
             )
         if "covers_elements" in spec.require and model.elements is None:
             yield ("require",), f"covers_elements: {model.label} does not say which elements it was trained on"
@@ -190,10 +220,10 @@ def _faults_of_models(spec: CampaignSpec, *, complete: bool) -> Faults:
 
 
 def _unknown(name: str, valid: Sequence[str]) -> str:
-    """What to say of a field that does not exist; the nearest one may be inside of another."""
+    """Message about a field that does not exist, with the nearest one, which may be inside of another."""
     last = {field.rpartition(".")[2]: field for field in reversed(valid)}
     near = get_close_matches(name, valid, n=1) or [last[close] for close in get_close_matches(name, last, n=1)]
-    near = near or [field for field in valid if field.startswith(name[:_ALIKE])]  # fmax of fmax_ev_per_angstrom
+    near = near or [field for field in valid if field.startswith(name[:_PREFIX])]  # fmax for fmax_ev_per_angstrom
     hint = f"did you mean {near[0]}? " if near else ""
     return f"no such field; {hint}there are {', '.join(valid)}"
 

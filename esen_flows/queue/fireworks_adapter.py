@@ -67,9 +67,9 @@ class Pad(LaunchPad):
         ----------
         fworker
             Worker whose query asks for one firework by its id.
-        *arguments
+        arguments
             Further arguments of `LaunchPad.checkout_fw`.
-        **options
+        options
             Further options of `LaunchPad.checkout_fw`.
 
         Returns
@@ -119,9 +119,9 @@ class Pad(LaunchPad):
 
         Parameters
         ----------
-        *arguments
+        arguments
             Arguments of `LaunchPad.ping_launch`.
-        **options
+        options
             Options of `LaunchPad.ping_launch`.
         """
         retry_until_available(

@@ -87,7 +87,7 @@ def test_no_such_specification(tmp_path: Path) -> None:
         ("models:", "model:", "spec.yaml:5: model: no such field; did you mean models? there are name, "),
         ("  file:", "  files:", "spec.yaml:4: structures.files: no such field; did you mean file? there are file, "),
         ("property: phonon", "property: phonons", "spec.yaml:2: property: input should be 'relax', 'phonon' or"),
-        ("property: phonon", "property: phonon\nname: b", "spec.yaml:3: name: written before in line 1; leave one"),
+        ("property: phonon", "property: phonon\nname: b", "spec.yaml:3: name: also in line 1; leave one of the two"),
         (
             "property: phonon",
             "property: phonon\ntarget_minutes: soon",
@@ -172,7 +172,7 @@ def test_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
         check_requirements(CampaignSpec.model_validate(fields | {"require": ["differentiable", "o3"]}), models)
     faults = str(caught.value).splitlines()
     assert len(faults) == 4
-    assert faults[0] == "dtype: sevennet_l3i5 computes in float32 only, got float64; write it so"
+    assert faults[0] == "dtype: sevennet_l3i5 computes in float32 only, got float64; write dtype: float32"
     assert faults[1].startswith("models: `require: differentiable` needs exact second derivatives of the energy")
     assert faults[2].startswith("require: o3: sevennet_l3i5 declares SO3")
     assert faults[3].startswith("require: o3: esen_silicon declares SO3")
