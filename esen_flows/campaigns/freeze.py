@@ -23,9 +23,10 @@ from esen_flows.campaigns.manifest import (
 from esen_flows.campaigns.records import MemberRecord, Origins, member_rows, records
 from esen_flows.errors import InputError, ModelError
 from esen_flows.files import sha256_of_file, written_whole
-from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol, numeric_of
+from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.lattice_versions import lattice_versions
+from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.provenance import git_revision
 from esen_flows.schemas.requests import property_requests
 from esen_flows.store.campaigns import campaign_of, counts, refresh_states
@@ -97,7 +98,8 @@ def _installed() -> tuple[str, ...]:
 def _here(spec: CampaignSpec) -> dict[str, Any]:
     """Versions of this installation, and those that the keys of results depend on."""
     # Steps are the same for all structures, whose own supercells do not matter here.
-    steps = property_requests("", "", base_protocol(spec.property, spec.protocol, {}), numeric_of(spec))
+    protocol = base_protocol(spec.property, spec.protocol, {})
+    steps = property_requests("", "", protocol, NumericSettings(dtype=spec.dtype))
     return {
         "format_version": FORMAT_VERSION,
         "campaign": spec.name,

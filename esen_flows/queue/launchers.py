@@ -274,7 +274,7 @@ def _joint_faults(known: dict[str, str], warned: bool) -> Iterator[str]:
 
 
 def _filled(template: Path, known: Mapping[str, str]) -> str:
-    """Text of a template with values; lines with a value that was not given are left out (`_checked`: it is optional)."""
+    """Text of a template with values; lines whose value was not given are left out: `_checked` knows it is optional."""
     return "".join(
         _PLACEHOLDER.sub(lambda match: known[match[1]], line)
         for line in template.read_text(encoding="utf-8").splitlines(keepends=True)
