@@ -1,4 +1,4 @@
-"""The spool: what it acknowledges is on the disk, what is not whole is not there, merging twice changes nothing."""
+"""The spool: acknowledged results are on the disk, incomplete ones are not kept, merging twice changes nothing."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def records(folder: Path) -> int:
     return sum(1 for file in spool_files(folder) for _ in read_records(file))
 
 
-def test_it_answers_like_a_store(spool: SpoolStore, tmp_path: Path) -> None:
+def test_a_spool_has_the_methods_of_a_store(spool: SpoolStore, tmp_path: Path) -> None:
     assert spool.get(KEY) is None
     fill(spool)
     for again in (spool, SpoolStore(tmp_path)):  # a later process knows it too
@@ -82,7 +82,7 @@ def test_it_answers_like_a_store(spool: SpoolStore, tmp_path: Path) -> None:
         assert again.sweep() == 0
 
 
-def test_what_is_refused(spool: SpoolStore) -> None:
+def test_requests_that_need_a_database_and_bad_values_are_refused(spool: SpoolStore) -> None:
     with pytest.raises(StoreError, match=r"ESEN_FLOWS_SPOOL is set.*esen-flows db ingest"):
         _ = spool.database
     with pytest.raises(StoreError, match=r"relax\.output\.a is a set"):
@@ -106,7 +106,7 @@ def test_merging_is_idempotent(spool: SpoolStore, store: Store, tmp_path: Path) 
     assert one is not None
     assert (one.summary, one.attempt) == ({"forced": 1}, 1)
     assert two is not None
-    assert two.summary == {"first": 1}  # who was first stays
+    assert two.summary == {"first": 1}  # the first result is kept
     assert pending is not None
     assert pending.attempt == 0
     row = store.database["structures"].find_one({})
@@ -117,7 +117,7 @@ def test_merging_is_idempotent(spool: SpoolStore, store: Store, tmp_path: Path) 
 
 
 @pytest.mark.mongod
-def test_a_torn_last_line_was_never_acknowledged(spool: SpoolStore, store: Store, tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_reported_and_not_merged(spool: SpoolStore, store: Store, tmp_path: Path) -> None:
     fill(spool)
     (file,) = spool_files(tmp_path)
     whole = file.read_bytes()
@@ -137,7 +137,7 @@ def test_a_torn_last_line_was_never_acknowledged(spool: SpoolStore, store: Store
     ("damage", "reason"),
     [("truncate", r"blobs/[0-9a-f]{64} has 100 of 1048576 bytes"), ("flip", "checksum"), ("remove", "cannot be read")],
 )
-def test_a_damaged_array_spoils_its_own_results_alone(
+def test_a_damaged_array_prevents_only_the_merging_of_its_own_results(
     spool: SpoolStore, store: Store, tmp_path: Path, damage: str, reason: str
 ) -> None:
     fill(spool)
@@ -173,8 +173,8 @@ def test_a_changed_record_is_refused(spool: SpoolStore, store: Store, tmp_path: 
     assert store.get(key_of("two")) is not None
 
 
-def test_a_full_disk_is_one_message_and_nothing_half_written(spool: SpoolStore, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the same partial write, then an error."""
+def test_a_full_disk_is_one_message_and_leaves_no_partial_record(spool: SpoolStore, tmp_path: Path) -> None:
+    """A limit on the size of files has the effect of a full disk: a partial write, then an error."""
     spool.commit(claimed(spool), document(KEY))
     (file,) = spool_files(tmp_path)
     before = file.read_bytes()
@@ -236,7 +236,7 @@ def test_what_was_acknowledged_before_a_kill_is_merged(store: Store, tmp_path: P
 def test_a_run_that_loses_its_server_waits_and_then_spools(
     embedded_settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server is one that is found at a port; it goes away under the store."""
+    """The connection of an open store is replaced by one to a port where no server listens."""
     folder = embedded_settings.data_dir / "lost"
     changes = {"database": store.database.database_name, "spool_dir": folder, "spool_after_seconds": 1.0}
     settings = embedded_settings.model_copy(update=changes)

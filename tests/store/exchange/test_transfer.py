@@ -1,4 +1,4 @@
-"""Archives: out, wiped, in, the same; what is cut off or changed is refused before anything is written."""
+"""An import restores exactly what was exported; a damaged archive is refused before anything is written."""
 
 import hashlib
 import io
@@ -93,7 +93,7 @@ def test_parts_are_joined(store: "Store", tmp_path: Path, monkeypatch: pytest.Mo
     assert contents(store) == before
 
 
-def test_an_export_of_some_results_brings_all_that_they_start_from(store: "Store", tmp_path: Path) -> None:
+def test_an_export_of_some_results_includes_all_that_they_start_from(store: "Store", tmp_path: Path) -> None:
     keys = fill(store)
     file = tmp_path / "phonon.tar"
     assert export_archive(store, file, [keys["phonon"]]) == Transferred(results=3, structures=1, arrays=2)
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_no_file(store: "Store", tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_stays(store: "Store", tmp_path: Path) -> None:
+def test_stored_results_are_kept(store: "Store", tmp_path: Path) -> None:
     keys = fill(store)
     export_archive(store, tmp_path / "all.tar")
     wipe(store)
@@ -173,7 +173,7 @@ def test_what_is_there_stays(store: "Store", tmp_path: Path) -> None:
     assert merged["tags"] == ["mine", "test"]
 
 
-def test_answers_replace_failures_that_may_be_tried_again_and_never_the_reverse(store: "Store", tmp_path: Path) -> None:
+def test_finished_results_replace_pending_failures_and_never_the_reverse(store: "Store", tmp_path: Path) -> None:
     structure = store.put_structure(bulk("Si", a=5.4))
     one, two = (fields_of("relax", structure, structure, name) for name in ("one", "two"))
     commit(store, document(**one, output={"fc2": large_array(1)}))
@@ -215,7 +215,7 @@ def flip(fraction: float) -> Callable[[Path], None]:
 
 
 def members(edit: Callable[[Members], Any], sign: bool = True) -> Callable[[Path], None]:
-    """Change the members as somebody would who knows of the checksums."""
+    """Change the members and, with `sign`, make the checksums fit."""
 
     def change(path: Path) -> None:
         found = members_of(path)
@@ -382,7 +382,7 @@ import_archive(open_store(Settings(mongo_uri=None, data_dir=Path(folder), databa
 """
 
 
-def test_a_killed_import_leaves_nothing_that_opening_does_not_clear(
+def test_sweeping_clears_away_everything_that_a_killed_import_leaves(
     store: "Store", pristine: bytes, tmp_path: Path, embedded_settings: Settings
 ) -> None:
     file, name = tmp_path / "all.tar", store.database.database_name
@@ -397,7 +397,7 @@ def test_a_killed_import_leaves_nothing_that_opening_does_not_clear(
     assert verify(store).problems == []
 
 
-def test_two_imports_at_once_are_one(store: "Store", pristine: bytes, tmp_path: Path) -> None:
+def test_simultaneous_imports_have_the_effect_of_one(store: "Store", pristine: bytes, tmp_path: Path) -> None:
     file = tmp_path / "all.tar"
     file.write_bytes(pristine)
     with ThreadPoolExecutor(4) as pool:
@@ -409,7 +409,7 @@ def test_two_imports_at_once_are_one(store: "Store", pristine: bytes, tmp_path: 
     assert collect_garbage(store, apply=False) == Garbage(attempts=1, blobs=0, blob_bytes=0, chunks=0)
 
 
-def test_arrays_that_a_sweeper_took_from_an_import_are_written_again(
+def test_arrays_that_a_sweep_removed_during_an_import_are_written_again(
     store: "Store", pristine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "all.tar"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from esen_flows.store.results import Store
 
 
-def test_pymatgen_keeps_the_order_the_charge_and_what_is_periodic() -> None:
+def test_pymatgen_keeps_order_charge_and_periodicity() -> None:
     atoms = bulk("GaAs", "zincblende", a=5.65)[[1, 0]]
     atoms.info["charge"] = 1.0
     structure = to_pymatgen(atoms)
@@ -32,7 +32,7 @@ def test_pymatgen_keeps_the_order_the_charge_and_what_is_periodic() -> None:
 
 
 @pytest.mark.mongod
-def test_structures_that_are_not_there(store: "Store") -> None:
+def test_missing_structures_are_errors(store: "Store") -> None:
     output = {"structure": StructureData.from_atoms(bulk("Cu")).model_dump()}
     insert_results(store, [document(key_of("p"), kind="phonon", output=output), document(key_of("x"))])
     insert_results(store, [failed(key_of("f"), final=True)])

@@ -9,7 +9,7 @@ from esen_flows.errors import InputError
 from esen_flows.store.queries.tables import columns_of, row_of, to_frame
 
 
-def test_a_row_has_the_columns_in_order_and_none_where_there_is_nothing() -> None:
+def test_a_row_has_the_columns_in_order_and_none_for_missing_values() -> None:
     columns = columns_of("relax", ["model", "energy_per_atom", "error", "seconds", "dtype", "a"])
     row = row_of(document(key_of("x")), columns)
     assert list(row) == ["model", "energy_per_atom", "error", "seconds", "dtype", "a"]
@@ -17,7 +17,7 @@ def test_a_row_has_the_columns_in_order_and_none_where_there_is_nothing() -> Non
     assert row_of(failed(key_of("y"), final=True), columns)["error"] == "NotConvergedError"
 
 
-def test_a_value_with_a_temperature_is_only_of_results_at_that_temperature() -> None:
+def test_a_column_with_a_temperature_is_empty_for_results_at_other_temperatures() -> None:
     columns = columns_of("conductivity", ["kappa_300K", "kappa", "converged"])
     for temperature, at_room in ((300.0, 12.5), (250.0, None)):
         summary = {"kappa_rta_w_per_m_k": 12.5, "temperature_kelvin": temperature}
@@ -37,7 +37,7 @@ def test_a_frame_has_identity_and_summary() -> None:
     assert frame["n_steps"][1] == 3
 
 
-def test_without_pandas_there_is_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pandas_the_message_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match="pip install pandas"):
         to_frame([])

@@ -1,4 +1,4 @@
-"""Conditions become plain filters, and nothing else gets through."""
+"""Conditions become plain filters, and everything else is refused with its position."""
 
 import json
 import re
@@ -40,7 +40,7 @@ AT_300_K = {"summary.temperature_kelvin": {"$eq": 300.0}}
         ("not (nsites < 3 or nsites > 9)", {"$and": [{"nsites": {"$gte": 3}}, {"nsites": {"$lte": 9}}]}),
         ("NOT NOT (converged)", {"summary.converged": {"$eq": True}}),
         (
-            "converged or not nsites == 2 and a > 5",  # not before and before or, as everywhere
+            "converged or not nsites == 2 and a > 5",  # `not` binds tighter than `and`, and that tighter than `or`
             {
                 "$or": [
                     {"summary.converged": {"$eq": True}},
@@ -48,14 +48,14 @@ AT_300_K = {"summary.temperature_kelvin": {"$eq": 300.0}}
                 ]
             },
         ),
-        ("nsites < 99999999999999999999", {"nsites": {"$lt": 1e20}}),  # what BSON cannot hold as an integer
+        ("nsites < 99999999999999999999", {"nsites": {"$lt": 1e20}}),  # too large for an integer of BSON
     ],
 )
 def test_conditions(condition: str, expected: dict[str, Any]) -> None:
     assert where_filter("relax", condition) == expected
 
 
-def test_a_name_with_a_temperature_is_about_that_temperature_alone() -> None:
+def test_a_name_with_a_temperature_selects_results_at_that_temperature() -> None:
     found = where_filter("conductivity", "kappa_300K > 10 and converged")
     assert found == {"$and": [{"$and": [{KAPPA: {"$gt": 10}}, AT_300_K]}, {"state": {"$eq": "finished"}}]}
     assert where_filter("conductivity", "not kappa_300K > 10") == {"$and": [{KAPPA: {"$lte": 10}}, AT_300_K]}
@@ -179,13 +179,13 @@ def test_hostile_conditions_are_refused(condition: str) -> None:
     assert len(str(caught.value)) < 2000
 
 
-def test_what_is_no_text_is_refused() -> None:
+def test_conditions_that_are_not_strings_are_refused() -> None:
     for wrong in ({"$where": "1"}, ["a"], 3, b"converged"):
         with pytest.raises(InputError, match="a condition is a text"):
             where_filter("relax", wrong)  # type: ignore[arg-type]
 
 
-def test_any_place_of_a_call_stack_has_room_for_the_parser() -> None:
+def test_the_deepest_condition_is_parsed_deep_in_a_call_stack() -> None:
     condition = "(" * 20 + "converged" + ")" * 20 + " or not converged" * 100
 
     def call(depth: int) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def test_any_place_of_a_call_stack_has_room_for_the_parser() -> None:
     assert len(call(sys.getrecursionlimit() // 2)["$or"]) == 101
 
 
-def test_words_of_python_have_no_meaning_of_their_own() -> None:
+def test_keywords_of_python_are_plain_names() -> None:
     assert not [name for kind in SUMMARIES for name in fields_of(kind) if name in ("and", "or", "not", "true", "false")]
     with pytest.raises(InputError, match="position 1: relax has no value 'lambda'"):
         where_filter("relax", "lambda < 3")
@@ -206,7 +206,7 @@ def test_operators_in_a_text_stay_text() -> None:
 
 
 def test_only_known_operators_and_paths_come_out() -> None:
-    """Conditions put together from all names, operators and connectives."""
+    """Of conditions made from all names, operators and connectives."""
     literals = {"number": "1", "text": "'Si'", "list": "'Si'", "boolean": "true", "date": "'2026-01-01'"}
     for kind in ("relax", "forces", "phonon", "conductivity", "structures"):
         parts = []

@@ -32,14 +32,14 @@ input()
 
 @pytest.fixture
 def server(tmp_path: Path, embedded_settings: Settings) -> Iterator[EmbeddedServer]:
-    """A server of its own, not started."""
+    """A new server, not started."""
     server = EmbeddedServer(Layout.of(tmp_path), idle_seconds=60.0, mongod=embedded_settings.mongod)
     yield server
     server.stop(force=True)
 
 
-def made_up(tmp_path: Path, server: EmbeddedServer, **files: str) -> EmbeddedServer:
-    """The server on a machine whose /proc says something else."""
+def with_proc(tmp_path: Path, server: EmbeddedServer, **files: str) -> EmbeddedServer:
+    """The server on a machine with other files in /proc."""
     proc = tmp_path / "proc"
     (proc / "sys/kernel/random").mkdir(parents=True)
     (proc / "sys/kernel/random/boot_id").write_text(Host().boot_id())
@@ -60,7 +60,7 @@ def test_start_status_stop(embedded_settings: Settings, tmp_path: Path) -> None:
     settings = embedded_settings.model_copy(update={"data_dir": tmp_path})
     assert embedded.status(settings)["running"] is False
     assert not embedded.stop(settings)
-    assert list(tmp_path.iterdir()) == []  # asking made nothing
+    assert list(tmp_path.iterdir()) == []  # neither has made a file
     facts = embedded.start(settings)
     assert facts["running"]
     assert facts["state"] == "ready"
@@ -74,7 +74,7 @@ def test_start_status_stop(embedded_settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.mongod
-def test_it_listens_on_nothing_but_its_sockets(server: EmbeddedServer) -> None:
+def test_mongod_listens_only_on_its_sockets(server: EmbeddedServer) -> None:
     lease = server.connect()
     pid = server.status()["mongod_pid"]
     links = []
@@ -95,10 +95,10 @@ def test_the_licence_is_named_once(server: EmbeddedServer, caplog: pytest.LogCap
     server.connect().close()
     server.stop(force=True)
     server.connect().close()
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert "SSPL" in told[0]
-    assert str(server.layout.data) in told[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "SSPL" in messages[0]
+    assert str(server.layout.data) in messages[0]
 
 
 @pytest.mark.mongod
@@ -117,7 +117,7 @@ def test_many_processes_at_once_get_one_server(server: EmbeddedServer, tmp_path:
 
 
 @pytest.mark.mongod
-def test_it_is_not_stopped_under_its_users(server: EmbeddedServer) -> None:
+def test_a_server_in_use_is_not_stopped(server: EmbeddedServer) -> None:
     lease = server.connect()
     with pytest.raises(StoreError, match=r"in use.*--force"):
         server.stop()
@@ -126,7 +126,7 @@ def test_it_is_not_stopped_under_its_users(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.mongod
-def test_who_arrives_while_it_stops_gets_a_new_one(server: EmbeddedServer) -> None:
+def test_a_client_that_connects_while_the_server_stops_gets_a_new_server(server: EmbeddedServer) -> None:
     first = server.connect()
     before = server.status()["mongod_pid"]
     first.close()
@@ -135,7 +135,7 @@ def test_who_arrives_while_it_stops_gets_a_new_one(server: EmbeddedServer) -> No
     time.sleep(0.02)
     lease = server.connect()
     stopper.join()
-    # Whichever of the two was first: there is a server now, or the lease brings one back.
+    # If the client was first, its server has been stopped, and the lease starts another one.
     lease.ensure()
     status = server.status()
     assert status["running"]
@@ -144,7 +144,7 @@ def test_who_arrives_while_it_stops_gets_a_new_one(server: EmbeddedServer) -> No
 
 
 @pytest.mark.mongod
-def test_a_failed_start_says_why(server: EmbeddedServer) -> None:
+def test_a_failed_start_tells_the_reason(server: EmbeddedServer) -> None:
     server.connect().close()
     server.stop()
     (server.layout.data / "WiredTiger.turtle").write_text("not a turtle")
@@ -158,14 +158,14 @@ def test_a_failed_start_says_why(server: EmbeddedServer) -> None:
 
 def test_network_file_systems_are_refused(tmp_path: Path) -> None:
     server = EmbeddedServer(Layout.of(tmp_path / "home"))
-    server = made_up(tmp_path, server, mounts=f"server:/x {tmp_path / 'home'} nfs4 rw 0 0\n")
+    server = with_proc(tmp_path, server, mounts=f"server:/x {tmp_path / 'home'} nfs4 rw 0 0\n")
     with pytest.raises(ServerUnavailableError, match=r"network file system \(nfs4, .*ESEN_FLOWS_DATA_DIR.*MONGO_URI"):
         server.connect()
     assert not (tmp_path / "home").exists()
 
 
 def test_processors_without_avx_are_refused(tmp_path: Path) -> None:
-    server = made_up(tmp_path, EmbeddedServer(Layout.of(tmp_path / "home")), cpuinfo="flags : fpu sse2\n")
+    server = with_proc(tmp_path, EmbeddedServer(Layout.of(tmp_path / "home")), cpuinfo="flags : fpu sse2\n")
     with pytest.raises(ServerUnavailableError, match=r"no AVX.*ESEN_FLOWS_MONGO_URI"):
         server.connect()
     assert no_files(server)
@@ -181,13 +181,13 @@ def test_data_of_another_machine_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ServerUnavailableError, match=r"server on node17 .*db stop.*ESEN_FLOWS_DATA_DIR.*owner\.json"):
         server.connect()
-    # It cannot be seen from here, so it is neither signalled nor taken for dead.
+    # Its processes cannot be seen from here: they are neither signalled nor taken for dead.
     with pytest.raises(StoreError, match=r"process \d+ of node17; stop it there"):
         server.stop()
 
 
-def test_a_server_in_another_container_is_named(tmp_path: Path) -> None:
-    """One kernel, so the locks are seen, but neither its processes nor its socket are."""
+def test_a_server_in_another_container_is_refused(tmp_path: Path) -> None:
+    """On one kernel the locks are shared, but neither the processes nor the socket can be seen."""
     server = EmbeddedServer(Layout.of(tmp_path))
     server.layout.root.mkdir()
     theirs = replace(Host().process(), host="container", namespace="pid:[1]")
@@ -231,8 +231,8 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
 
 
 @pytest.mark.mongod
-def test_somebody_else_in_the_place_of_the_runtime_folder(server: EmbeddedServer, tmp_path: Path) -> None:
-    """/tmp is everybody's: a link there may lead anywhere."""
+def test_a_link_in_the_place_of_the_runtime_folder_is_refused(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Every user can write to /tmp, so a link there may lead anywhere."""
     (tmp_path / "trap").mkdir()
     runtime = server.layout.runtime_dir()
     runtime.symlink_to(tmp_path / "trap")

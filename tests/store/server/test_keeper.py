@@ -1,4 +1,4 @@
-"""The keeper against kills, crashes and vanishing folders."""
+"""The keeper survives kills, crashes and removed folders."""
 
 import os
 import shutil
@@ -19,10 +19,20 @@ from esen_flows.store.server.layout import Layout, Owner
 
 pytestmark = pytest.mark.mongod
 
+CLIENT = """
+import sys
+from pathlib import Path
+from esen_flows.store.server.embedded import EmbeddedServer
+from esen_flows.store.server.layout import Layout
+lease = EmbeddedServer(Layout.of(Path(sys.argv[1])), float(sys.argv[2])).connect()
+print(1, flush=True)
+input()
+"""
+
 
 @pytest.fixture
 def new_server(tmp_path: Path, embedded_settings: Settings) -> Iterator[Callable[[float], EmbeddedServer]]:
-    """A maker of servers with an idle time."""
+    """A function that makes a server with an idle time."""
     server = EmbeddedServer(Layout.of(tmp_path), mongod=embedded_settings.mongod)
 
     def make(idle_seconds: float) -> EmbeddedServer:
@@ -34,7 +44,7 @@ def new_server(tmp_path: Path, embedded_settings: Settings) -> Iterator[Callable
 
 
 def servers_of(server: EmbeddedServer) -> list[int]:
-    """Process numbers of all mongods on this data, seen from outside."""
+    """Process numbers of all mongods on the data of a server, from /proc."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -48,14 +58,14 @@ def servers_of(server: EmbeddedServer) -> list[int]:
 
 
 def end(pid: int) -> None:
-    """Kill a process and see it gone: the signal alone is only a request."""
+    """Kill a process and wait until it has ended."""
     process = Host().process(pid)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: Host().is_dead(process))  # its number may stay: not every init collects zombies
+    wait_for(lambda: Host().is_dead(process))  # its number may remain: not every init reaps zombies
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> float:
-    """Seconds until the condition held; fails when it never does."""
+    """Seconds until the condition holds; fails if that takes too long."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "waited in vain"
@@ -63,7 +73,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> float:
     return time.monotonic() - began
 
 
-def test_it_stops_when_nobody_is_there(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_an_idle_server_stops(new_server: Callable[[float], EmbeddedServer]) -> None:
     server = new_server(1.0)
     lease = server.connect()
     keeper = Host().process(server.status()["keeper_pid"])
@@ -85,14 +95,11 @@ def test_short_visits_count_as_use(new_server: Callable[[float], EmbeddedServer]
     assert server.status()["mongod_pid"] == pid
 
 
-def test_a_killed_client_does_not_keep_it(new_server: Callable[[float], EmbeddedServer], tmp_path: Path) -> None:
+def test_a_killed_client_does_not_keep_the_server_running(
+    new_server: Callable[[float], EmbeddedServer], tmp_path: Path
+) -> None:
     server = new_server(1.0)
-    code = (
-        "import sys; from pathlib import Path; from esen_flows.store.server.embedded import EmbeddedServer\n"
-        "from esen_flows.store.server.layout import Layout\n"
-        "lease = EmbeddedServer(Layout.of(Path(sys.argv[1])), 1.0).connect(); print(1, flush=True); input()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", CLIENT, str(tmp_path), "1.0"]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert client.stdout is not None
     client.stdout.readline()
@@ -101,7 +108,7 @@ def test_a_killed_client_does_not_keep_it(new_server: Callable[[float], Embedded
     wait_for(lambda: server.status()["state"] == "stopped")
 
 
-def test_a_killed_mongod_comes_back(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_a_killed_mongod_is_started_again(new_server: Callable[[float], EmbeddedServer]) -> None:
     server = new_server(60.0)
     lease = server.connect()
     before = server.status()
@@ -114,7 +121,7 @@ def test_a_killed_mongod_comes_back(new_server: Callable[[float], EmbeddedServer
     lease.close()
 
 
-def test_a_killed_keeper_takes_its_mongod_along(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_mongod_ends_with_its_killed_keeper(new_server: Callable[[float], EmbeddedServer]) -> None:
     server = new_server(60.0)
     lease = server.connect()
     before = server.status()
@@ -127,8 +134,8 @@ def test_a_killed_keeper_takes_its_mongod_along(new_server: Callable[[float], Em
 
 
 @pytest.mark.slow
-def test_a_deaf_orphan_is_ended(new_server: Callable[[float], EmbeddedServer]) -> None:
-    """A stopped process does not act on SIGTERM; a second server beside it would be the end of the data."""
+def test_an_orphaned_mongod_that_ignores_sigterm_is_killed(new_server: Callable[[float], EmbeddedServer]) -> None:
+    """A stopped process does not react to SIGTERM; a second server beside it would damage the data."""
     server = new_server(60.0)
     lease = server.connect()
     before = server.status()
@@ -145,14 +152,9 @@ def test_a_deaf_orphan_is_ended(new_server: Callable[[float], EmbeddedServer]) -
 def test_killed_while_starting_for_the_first_time(
     new_server: Callable[[float], EmbeddedServer], tmp_path: Path, delay: float
 ) -> None:
-    """Whatever a first start leaves half-made, the next one gets a server."""
+    """After a first start that was interrupted at any moment, the next one succeeds."""
     server = new_server(60.0)
-    code = (
-        "import sys; from pathlib import Path; from esen_flows.store.server.embedded import EmbeddedServer\n"
-        "from esen_flows.store.server.layout import Layout\n"
-        "EmbeddedServer(Layout.of(Path(sys.argv[1])), 60.0).connect()"
-    )
-    client = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, str(tmp_path), "60.0"], stdin=subprocess.PIPE)
     wait_for(server.layout.owner.exists)
     time.sleep(delay)
     client.kill()
@@ -167,7 +169,7 @@ def test_killed_while_starting_for_the_first_time(
     lease.close()
 
 
-def test_half_made_data_that_never_answered_is_replaced(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_data_from_which_no_server_ever_answered_are_replaced(new_server: Callable[[float], EmbeddedServer]) -> None:
     server = new_server(60.0)
     server.layout.data.mkdir(parents=True)
     (server.layout.data / "WiredTiger.turtle").write_text("half")
@@ -176,7 +178,7 @@ def test_half_made_data_that_never_answered_is_replaced(new_server: Callable[[fl
     lease.close()
 
 
-def test_a_vanished_runtime_folder(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_a_removed_runtime_folder_is_made_again(new_server: Callable[[float], EmbeddedServer]) -> None:
     """$XDG_RUNTIME_DIR is removed with the last logout."""
     server = new_server(60.0)
     lease = server.connect()
@@ -188,8 +190,8 @@ def test_a_vanished_runtime_folder(new_server: Callable[[float], EmbeddedServer]
     lease.close()
 
 
-def test_a_mongod_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
-    """One that answers and then ends, again and again."""
+def test_a_mongod_that_keeps_crashing_is_not_started_again(tmp_path: Path) -> None:
+    """This mongod answers, then ends."""
     fake = tmp_path / "mongod"
     fake.write_text(
         f"#!{sys.executable}\n"

@@ -1,4 +1,4 @@
-"""Where the server's files are, and who owns them."""
+"""The paths of the server, and its owner record."""
 
 import os
 from dataclasses import replace
@@ -30,7 +30,7 @@ def test_two_names_of_a_folder_are_one_server(tmp_path: Path) -> None:
     assert Layout.of(tmp_path / "link") == Layout.of(tmp_path / "real")
 
 
-def test_runtime_folder_is_of_the_session_or_in_tmp(tmp_path: Path) -> None:
+def test_the_runtime_folder_is_that_of_the_session_or_in_tmp(tmp_path: Path) -> None:
     layout = Layout.of(tmp_path)
     assert layout.runtime_dir({"XDG_RUNTIME_DIR": str(tmp_path)}).parent == tmp_path
     in_tmp = layout.runtime_dir({})
@@ -49,7 +49,7 @@ def test_long_socket_paths_are_refused_with_the_remedy() -> None:
         check_socket_path(Path("/" + "ä" * 60))  # bytes count, not characters
 
 
-def test_private_folders_are_private(tmp_path: Path) -> None:
+def test_private_folders_are_closed_to_other_users(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     make_private(folder, parents=True)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -88,7 +88,7 @@ def test_a_damaged_owner_record_is_none(tmp_path: Path, text: str) -> None:
     assert Owner.read(layout) is None
 
 
-def test_what_the_record_says_of_its_server() -> None:
+def test_state_and_process_tell_whether_a_server_is_running_alive_or_foreign() -> None:
     host, here = Host(), Host().process()
     dead = replace(here, start=here.start - 1)
     elsewhere = replace(here, host="elsewhere", boot_id="other")
@@ -99,6 +99,8 @@ def test_what_the_record_says_of_its_server() -> None:
     assert not owner(state="starting").is_running(host)
     assert not owner(state="stopped").is_alive(host)
     assert owner(keeper=elsewhere).is_foreign(host)
-    assert not owner(keeper=elsewhere, state="stopped").is_foreign(host)  # stopped cleanly: anybody may have it
+    assert not owner(keeper=elsewhere, state="stopped").is_foreign(
+        host
+    )  # stopped cleanly: its data may be moved to another machine
     assert not owner(keeper=rebooted).is_foreign(host)
     assert not owner(keeper=replace(here, host="renamed")).is_foreign(host)  # the same kernel

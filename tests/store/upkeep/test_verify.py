@@ -1,4 +1,4 @@
-"""Verification: a whole store has no problem, and each kind of damage is named."""
+"""Verification: an undamaged store has no problem, and each kind of damage is reported."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.mongod
 
 
-def test_a_whole_store(store: "Store") -> None:
+def test_an_undamaged_store_has_no_problem(store: "Store") -> None:
     fill(store)
     before = contents(store)
     report = verify(store)
@@ -59,7 +59,7 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_named(whole: "Store", name: str) -> None:
+def test_damage_is_reported(whole: "Store", name: str) -> None:
     damage, message = DAMAGES[name]
     before = {collection: list(whole.database[collection].find()) for collection in whole.database.collection_names()}
     damage(whole.database)
@@ -75,7 +75,7 @@ def test_damage_is_named(whole: "Store", name: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(embedded_settings: Any) -> Any:
-    """A filled store; whoever damages it repairs it."""
+    """A filled store; a test that damages it has to repair it."""
     from esen_flows.store.connection import open_store
 
     store = open_store(embedded_settings.model_copy(update={"database": "test_whole"}))
