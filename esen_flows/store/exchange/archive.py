@@ -246,15 +246,14 @@ class Archive:
     def _read_members(self) -> dict[str, tarfile.TarInfo]:
         members: dict[str, tarfile.TarInfo] = {}
         try:
-            for member in self._tar:
-                plain = member.type == tarfile.REGTYPE and member.sparse is None
-                if not plain or not _NAMES.fullmatch(member.name) or member.name in members:
-                    raise self._damaged(f"it holds {member.name!r}, which does not belong in an archive")
-                members[member.name] = member
-        except InputError:
-            raise
+            found = self._tar.getmembers()
         except (tarfile.TarError, OSError, ValueError) as error:
             raise self._damaged(str(error)) from None
+        for member in found:
+            plain = member.type == tarfile.REGTYPE and member.sparse is None
+            if not plain or not _NAMES.fullmatch(member.name) or member.name in members:
+                raise self._damaged(f"it holds {member.name!r}, which does not belong in an archive")
+            members[member.name] = member
         return members
 
     def _read_checksums(self) -> dict[str, str]:

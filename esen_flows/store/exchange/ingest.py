@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from esen_flows.errors import InputError, StoreError
 from esen_flows.store.blobs import unpack
 from esen_flows.store.claims import Claim
@@ -94,7 +92,7 @@ def _merge(store: Store, folder: Path, content: Row) -> str:
         return "known"
     try:
         document = document_of(row, partial(load_blob, folder))
-    except (StoreError, ValidationError) as error:
+    except StoreError as error:
         raise _DamagedError(str(error)) from error
     claim = Claim(row["key"], uuid.uuid4().hex, forced=content["forced"])
     stored = store.commit(claim, document, document_id=row["_id"])

@@ -80,17 +80,13 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
     models: set[str] = set()
     datasets: set[str] = set()
 
-    def noting_references(rows: Iterable[Row]) -> Iterator[Row]:
+    def noting(rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
             arrays.update(row["blobs"])
-            structures.add(row["structure_key"])
-            models.add(row["model_key"])
-            datasets.update(keys_of_datasets(row))
-            yield row
-
-    def noting_arrays(rows: Iterable[Row]) -> Iterator[Row]:
-        for row in rows:
-            arrays.update(row["blobs"])
+            if "structure_key" in row:  # a result, not a dataset
+                structures.add(row["structure_key"])
+                models.add(row["model_key"])
+                datasets.update(keys_of_datasets(row))
             yield row
 
     def referred(collection: str, ids: set[str]) -> Iterator[Row]:
@@ -98,9 +94,9 @@ def export_archive(store: Store, path: Path, keys: Iterable[str] | None = None) 
 
     with ArchiveWriter(path) as archive:
         results = _all(database, "results") if keys is None else _with_ancestors(database, keys)
-        n_results = archive.add_rows("results", noting_references(results))
+        n_results = archive.add_rows("results", noting(results))
         n_structures = archive.add_rows("structures", referred("structures", structures))
-        n_datasets = archive.add_rows("datasets", noting_arrays(referred("datasets", datasets)))
+        n_datasets = archive.add_rows("datasets", noting(referred("datasets", datasets)))
         archive.add_rows("models", _found(database, "models", "_id", sorted(models)))
         for sha in sorted(arrays):
             header = database.call(lambda sha=sha: database["blobs"].find_one({"_id": sha}))  # type: ignore[misc]

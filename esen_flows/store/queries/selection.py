@@ -87,7 +87,7 @@ class Selection:
         Largest number of documents; 0: all.
     """
 
-    collection: Literal["results", "structures"]
+    collection: str
     filters: Row
     order: list[tuple[str, int]]
     limit: int
@@ -165,7 +165,7 @@ def select(
     order = _order(kind, sort, conditions)
     if conditions:
         filters["$and"] = conditions
-    collection: Literal["results", "structures"] = "structures" if kind == "structures" else "results"
+    collection = "structures" if kind == "structures" else "results"
     return Selection(collection, filters, order, 0 if limit is None else _checked_limit(limit))
 
 

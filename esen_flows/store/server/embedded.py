@@ -47,15 +47,12 @@ class EmbeddedServer:
         Binary to run; None: the first one that is found.
     host
         This machine.
-    search_path
-        Folders to search for mongod instead of PATH, separated by colons.
     """
 
     layout: Layout
     idle_seconds: float = 600.0
     mongod: Path | None = None
     host: Host = field(default_factory=Host)
-    search_path: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "EmbeddedServer":
@@ -189,7 +186,7 @@ class EmbeddedServer:
                 "this processor has no AVX, without which mongod 5 and later cannot run; use a server on another "
                 "machine through ESEN_FLOWS_MONGO_URI"
             )
-        mongod = find_mongod(self.mongod, self.search_path)
+        mongod = find_mongod(self.mongod)
         socket = self.layout.runtime_dir() / "mongod.sock"
         check_socket_path(socket)
         self._name_licence(mongod)

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ ServerState = Literal["starting", "ready", "stopping", "failed", "stopped"]
 _ALIVE = ("starting", "ready", "stopping")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Layout:
     """Paths of one private server.
 
@@ -29,9 +29,32 @@ class Layout:
     ----------
     root
         Folder of all files of the server except its socket.
+    data
+        Data folder of mongod (its dbpath).
+    initialised
+        Mark of data from which a server has answered; inside the data, so that copies of the folder have it.
+    keeper_lock
+        Lock that the keeper holds exclusively, and before that the client that starts a keeper.
+    clients_lock
+        Lock that every client holds shared; the time of its last change is that of the last use.
+    owner
+        File of the owner record.
+    server_log
+        Log of mongod.
+    keeper_log
+        Log of the keeper.
     """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        self.data = self.root / "data"
+        self.initialised = self.data / "esen_flows.initialised"
+        self.keeper_lock = self.root / "keeper.lock"
+        self.clients_lock = self.root / "clients.lock"
+        self.owner = self.root / "owner.json"
+        self.server_log = self.root / "mongod.log"
+        self.keeper_log = self.root / "keeper.log"
 
     @classmethod
     def of(cls, data_dir: Path) -> "Layout":
@@ -48,41 +71,6 @@ class Layout:
             Paths of the server.
         """
         return cls(data_dir.expanduser().resolve() / "mongodb")
-
-    @property
-    def data(self) -> Path:
-        """Data folder of mongod (its dbpath)."""
-        return self.root / "data"
-
-    @property
-    def initialised(self) -> Path:
-        """Mark of data from which a server has answered; inside the data, so that copies of the folder have it."""
-        return self.data / "esen_flows.initialised"
-
-    @property
-    def keeper_lock(self) -> Path:
-        """Lock that the keeper holds exclusively, and before that the client that starts a keeper."""
-        return self.root / "keeper.lock"
-
-    @property
-    def clients_lock(self) -> Path:
-        """Lock that every client holds shared; the time of its last change is that of the last use."""
-        return self.root / "clients.lock"
-
-    @property
-    def owner(self) -> Path:
-        """File of the owner record."""
-        return self.root / "owner.json"
-
-    @property
-    def server_log(self) -> Path:
-        """Log of mongod."""
-        return self.root / "mongod.log"
-
-    @property
-    def keeper_log(self) -> Path:
-        """Log of the keeper."""
-        return self.root / "keeper.log"
 
     def runtime_dir(self, environ: Mapping[str, str] | None = None) -> Path:
         """The folder of the socket: a short path on a local file system, private to this user.
@@ -199,10 +187,8 @@ class Owner:
         layout
             Paths of the server.
         """
-        fields = {**vars(self), "keeper": self.keeper.as_dict()}
-        fields["mongod"] = None if self.mongod is None else self.mongod.as_dict()
         with written_whole(layout.owner) as temporary:
-            temporary.write_text(json.dumps(fields, indent=1) + "\n")
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, layout: Layout) -> "Owner | None":

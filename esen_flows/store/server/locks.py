@@ -31,16 +31,6 @@ class FileLock:
         """
         return self._try(fcntl.LOCK_EX)
 
-    def try_shared(self) -> bool:
-        """Take the shared lock without waiting.
-
-        Returns
-        -------
-        bool
-            Whether the lock is held.
-        """
-        return self._try(fcntl.LOCK_SH)
-
     def shared(self, timeout_seconds: float) -> bool:
         """Take the shared lock, waiting for the holder of an exclusive one.
 
@@ -55,7 +45,7 @@ class FileLock:
             Whether the lock is held.
         """
         deadline = time.monotonic() + timeout_seconds
-        while not self.try_shared():
+        while not self._try(fcntl.LOCK_SH):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.01)

@@ -38,15 +38,13 @@ class Mongod:
     version: str
 
 
-def find_mongod(configured: Path | None, search_path: str | None = None) -> Mongod:
+def find_mongod(configured: Path | None) -> Mongod:
     """The server to use: the configured one, else the one on PATH, else the one of the `embedded` extra.
 
     Parameters
     ----------
     configured
         `settings.mongod`.
-    search_path
-        Folders to search instead of PATH, separated by colons.
 
     Returns
     -------
@@ -62,7 +60,7 @@ def find_mongod(configured: Path | None, search_path: str | None = None) -> Mong
         if not os.access(configured, os.X_OK):
             raise ServerUnavailableError(f"ESEN_FLOWS_MONGOD is {configured}, which is not an executable file")
         return _with_version(configured)
-    found = shutil.which("mongod", path=search_path)
+    found = shutil.which("mongod")
     binary = Path(found) if found else _from_wheel()
     if binary is None:
         raise ServerUnavailableError(f"no mongod found: not on PATH, and no `embedded` extra here; {REMEDY}")

@@ -201,7 +201,8 @@ def test_a_server_in_another_container_is_refused(tmp_path: Path) -> None:
 
 def test_no_mongod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mongod, "_from_wheel", lambda: None)
-    server = EmbeddedServer(Layout.of(tmp_path), search_path="")
+    monkeypatch.setenv("PATH", "/nowhere")
+    server = EmbeddedServer(Layout.of(tmp_path))
     with pytest.raises(ServerUnavailableError, match="no mongod found"):
         server.connect()
     assert no_files(server)

