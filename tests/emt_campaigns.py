@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from esen_flows.campaigns.plan import campaign_document
 from esen_flows.campaigns.reproduce import compute_here
 from esen_flows.schemas.campaign import CampaignSpec, member_keys
 from esen_flows.schemas.card import resolve_model
@@ -60,9 +61,8 @@ def plan(store: Store, structures: Sequence[Atoms], name: str = "c", **changes: 
     content = {"name": name, "property": "relax", "structures": {"file": "x"}, "models": "emt", "settings": SETTINGS}
     spec = CampaignSpec.model_validate({**content, **changes})
     model = resolve_model("emt")
-    found = [{"label": "emt", "key": model.key, "location": "emt", "cutoff_angstrom": 6.0}]
-    document = {"_id": name, "spec": spec.model_dump(mode="json"), "spec_text": "", "spec_sha256": spec.sha256}
-    campaigns.create_campaign(store, {**document, "models": found})
+    models = [{"label": "emt", "key": model.key, "location": "emt", "cutoff_angstrom": 6.0}]
+    campaigns.create_campaign(store, campaign_document(spec, "", models) | {"state": "planned"})
     named = [(atoms, {"material_ids": [f"m{i}"], "tags": spec.all_tags}) for i, atoms in enumerate(structures)]
     rows: list[dict[str, Any]] = []
     for i, (key, atoms) in enumerate(zip(put_structures(store, named), structures, strict=True)):

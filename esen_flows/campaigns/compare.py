@@ -82,11 +82,15 @@ def compare_campaigns(
         refresh_states(store, spec.name, number)
     with_model = any(len(campaign["models"]) > 1 for campaign in campaigns)
     before, after = ((Side.of(row, with_model=with_model) for row in member_rows(store, name)) for name in (old, new))
+    of_old, of_new = (_settings(spec, campaign) for spec, campaign in zip(specs, campaigns, strict=True))
+    names = sorted(of_old.keys() | of_new.keys())
     return CampaignDifference(
         old=old,
         new=new,
         field=fields[0],
-        settings=tuple(_different_settings(*(_settings(*each) for each in zip(specs, campaigns, strict=True)))),
+        settings=tuple(
+            (name, of_old.get(name), of_new.get(name)) for name in names if of_old.get(name) != of_new.get(name)
+        ),
         members=compare_members(before, after, tolerance, most),
     )
 
@@ -107,9 +111,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def _different_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            yield name, old.get(name), new.get(name)

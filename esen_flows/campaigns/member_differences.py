@@ -80,6 +80,11 @@ class Side:
     outcome: str
     value: float | None
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Structure, force field and label."""
+        return self.structure_key, self.model, self.label
+
     @classmethod
     def of(cls, row: Mapping[str, Any], *, with_model: bool) -> "Side":
         """Side of a member.

@@ -27,6 +27,7 @@ from esen_flows.store.campaigns import (
     refresh_states,
     set_campaign_state,
 )
+from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 from esen_flows.store.structures import add_tags, stored_identities
 from esen_flows.store.timings import DEVICE_KINDS
@@ -123,7 +124,7 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
     planning = _Planning(store, spec, [(model, CostModel.of(model)) for model in models])
     # Of two processes that plan at once, one that fails would delete what the other one has planned.
     with exclusive_lock(store, f"campaign {spec.name} plan", f"another process is planning {spec.name!r}; wait for it"):
-        create_campaign(store, planning.document(spec_text))
+        create_campaign(store, campaign_document(spec, spec_text, planning.models()))
         # A plan that was killed leaves the state `planning`. The next plan completes it.
         unfinished = campaign_of(store, spec.name)["state"] == "planning"
         try:
@@ -140,6 +141,33 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
         if unfinished:
             set_campaign_state(store, spec.name, "planned")
         return planning.result()
+
+
+def campaign_document(spec: CampaignSpec, spec_text: str, models: list[Row]) -> Row:
+    """Document of a campaign of which no members are stored yet.
+
+    Parameters
+    ----------
+    spec
+        Specification.
+    spec_text
+        Text that the specification was read from.
+    models
+        Label, key, location and cutoff_angstrom of each force field.
+
+    Returns
+    -------
+    Row
+        Document for `create_campaign`.
+    """
+    return {
+        "_id": spec.name,
+        "spec": spec.model_dump(mode="json"),
+        "spec_text": spec_text,
+        "spec_sha256": spec.sha256,
+        "state": "planning",
+        "models": models,
+    }
 
 
 @dataclass(frozen=True)
@@ -164,24 +192,13 @@ class _Planning:
         self._models = models
         self._structures = self._stored = self._new = 0
 
-    def document(self, spec_text: str) -> dict[str, Any]:
-        """Document of the campaign."""
-        return {
-            "_id": self._spec.name,
-            "spec": self._spec.model_dump(mode="json"),
-            "spec_text": spec_text,
-            "spec_sha256": self._spec.sha256,
-            "state": "planning",
-            "models": [
-                {
-                    "label": model.label,
-                    "key": model.key,
-                    "location": model.location,
-                    "cutoff_angstrom": cost.cutoff_angstrom,
-                }
-                for model, cost in self._models
-            ],
-        }
+    def models(self) -> list[Row]:
+        """Force fields, as the document of the campaign lists them."""
+        return [
+            {name: getattr(model, name) for name in ("label", "key", "location")}
+            | {"cutoff_angstrom": cost.cutoff_angstrom}
+            for model, cost in self._models
+        ]
 
     def add_all(self, on_progress: Callable[[int], None]) -> None:
         """Store all structures and members; the next batches are read while symmetries are being found."""

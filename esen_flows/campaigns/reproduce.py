@@ -2,10 +2,9 @@
 
 import platform
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from esen_flows.campaigns.manifest import (
     read_manifest,
 )
 from esen_flows.campaigns.member_differences import PENDING, Difference, Side, Tolerance, compare_members
+from esen_flows.campaigns.plan import campaign_document
 from esen_flows.campaigns.records import member_rows
 from esen_flows.errors import InputError, ModelError
 from esen_flows.schemas.campaign import CampaignSpec, Property, answer_summary_field, member_keys
@@ -109,11 +109,15 @@ def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Re
     """
     manifest = read_manifest(folder)
     spec = manifest.spec if name is None else _renamed(manifest.spec, name)
-    models = [(frozen, _model_here(frozen, folder)) for frozen in manifest.models]
+    models: list[Row] = [
+        frozen.model_dump(include={"label", "key", "cutoff_angstrom"})
+        | {"location": _model_here(frozen, folder).location}
+        for frozen in manifest.models
+    ]
     _check_revisions(manifest)
     other_keys = _check_keys(manifest, spec, folder)
     deque(frozen_structures(folder, manifest), maxlen=0)  # each is compared with its key as it is read
-    create_campaign(store, _document(manifest, spec, models))
+    create_campaign(store, campaign_document(spec, manifest.spec_text, models))
     found = frozen_structures(folder, manifest)
     put_structures(store, ((atoms, {**names, "tags": spec.all_tags}) for atoms, names in found))
     for rows in batches(_members(manifest, spec, folder)):
@@ -188,12 +192,12 @@ def compare_with_frozen(store: Store, reproduction: Reproduction, most: int = 10
     """
     manifest = reproduction.manifest
     frozen = (Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest))
-    pending = {_identity(side) for side in frozen if side.outcome == PENDING} if manifest.states.get(PENDING) else set()
+    pending = {side.identity for side in frozen if side.outcome == PENDING} if manifest.states.get(PENDING) else set()
     frozen = (Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest))
     here = (Side.of(row, with_model=True) for row in member_rows(store, reproduction.name))
     return compare_members(
         (side for side in frozen if side.outcome != PENDING),
-        (side for side in here if _identity(side) not in pending),
+        (side for side in here if side.identity not in pending),
         tolerance_of(manifest)[0],
         most,
     )
@@ -315,23 +319,6 @@ def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
     return others
 
 
-def _document(
-    manifest: Manifest, spec: CampaignSpec, models: Sequence[tuple[FrozenModel, ModelReference]]
-) -> dict[str, Any]:
-    """The document of the campaign, as `plan` would store it."""
-    return {
-        "_id": spec.name,
-        "spec": spec.model_dump(mode="json"),
-        "spec_text": manifest.spec_text,
-        "spec_sha256": spec.sha256,
-        "state": "planning",  # until all members are there
-        "models": [
-            {"label": was.label, "key": was.key, "location": here.location, "cutoff_angstrom": was.cutoff_angstrom}
-            for was, here in models
-        ],
-    }
-
-
 def _members(manifest: Manifest, spec: CampaignSpec, folder: Path) -> Iterator[Row]:
     """The members, with their keys here."""
     wanted = ("label", "structure_key", "model_key", "model_label", "formula", "nsites", "info", "cost")
@@ -349,7 +336,3 @@ def _slices(store: Store, name: str) -> Iterator[tuple[str, list[str]]]:
         keys.sort()
         for begin in range(0, len(keys), SLICE):
             yield f"here-{model_key[:8]}-{begin}", keys[begin : begin + SLICE]
-
-
-def _identity(side: Side) -> tuple[str, str, str]:
-    return side.structure_key, side.model, side.label

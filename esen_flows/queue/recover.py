@@ -239,7 +239,8 @@ class LostRunRecovery:
             if claim is not None:
                 yield firework, self._of_claim(claim, gone)
             elif launch is not None and launch["state"] == "RESERVED":
-                yield firework, self._of_reservation(launch, gone)
+                job = gone.get(f"launch:{launch['launch_id']}")
+                yield firework, _Verdict(f"queue job {job}, which it was reserved for, is gone" if job else "")
             else:
                 result = claims.get(firework["spec"].get("result_key", ""))
                 yield firework, self._without_claim(firework, launch, result, now)
@@ -256,10 +257,6 @@ class LostRunRecovery:
         if claim["_id"] in gone:
             return _Verdict(f"queue job {gone[claim['_id']]} is gone", stolen_token=claim["token"])
         return _Verdict()
-
-    def _of_reservation(self, launch: Row, gone: Mapping[str, str]) -> _Verdict:
-        job = gone.get(f"launch:{launch['launch_id']}")
-        return _Verdict(f"queue job {job}, which it was reserved for, is gone") if job else _Verdict()
 
     def _without_claim(self, firework: Row, launch: Row | None, result: Row | None, now: bool) -> _Verdict:
         if launch is None:  # a living process writes the launch a moment after it has taken the firework

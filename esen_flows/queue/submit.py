@@ -27,13 +27,8 @@ from esen_flows.store.results import Store
 # Where a job of a kind belongs: a worker whose my_fworker.yaml says `category: gpu` takes those alone, one with
 # `category: ''` takes all. A job that has a `_category` in its manager_config keeps it.
 CATEGORIES = {
-    "relax": "gpu",
-    "forces": "gpu",
-    "labelling": "gpu",
-    "training": "gpu",
-    "evaluation": "gpu",
-    "phonon": "cpu",
-    "conductivity": "cpu",
+    **dict.fromkeys(("relax", "forces", "labelling", "training", "evaluation"), "gpu"),
+    **dict.fromkeys(("phonon", "conductivity"), "cpu"),
 }
 # A firework is one document of at most 16 MB, and its launches are written into it.
 MOST_FIREWORK_BYTES = 12_000_000

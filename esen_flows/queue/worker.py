@@ -10,8 +10,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from types import FrameType
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from esen_flows.errors import ServerUnavailableError
@@ -22,6 +22,7 @@ from esen_flows.queue.worker_child import RENEW, Orders
 from esen_flows.queue.worker_process import ChildProcess, signal_name
 from esen_flows.queue.worker_settings import WorkDone, WorkerSettings
 from esen_flows.settings import get_settings
+from esen_flows.stopping import handling
 from esen_flows.store.claims import Claims
 from esen_flows.store.host import ProcessId
 from esen_flows.store.launchpad import find_ready
@@ -83,8 +84,11 @@ class Worker:
             Children die one after the other without finishing anything, or the server stays away.
         """
         self._settings.folder.mkdir(parents=True, exist_ok=True)
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        try:
+        with ExitStack() as ending:
+            ending.callback(self._close)
+            for sent in _SIGNALS:  # the loop does the rest
+                ending.enter_context(handling((sent,), partial(self._request_end, sent.name)))
+            ending.callback(self._end_children)
             # Conditions that the database refuses are reported once, not by every process.
             self._database.call(lambda: self._has_work(math.inf))
             self._record.begin()
@@ -94,12 +98,7 @@ class Worker:
                 self._step()
             self._done.reason = self._done.reason or "its processes were asked to end"
             self._done.work_left = self._has_work(math.inf)
-            return self._done
-        finally:
-            self._end_children()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._close()
+        return self._done
 
     def _step(self) -> None:
         """Listen for a moment, then look after everything."""
@@ -185,10 +184,6 @@ class Worker:
 
     def _retry_until_available(self, operation: Callable[[], T]) -> T:
         return retry_until_available(self._database, lambda _: operation(), self._patience)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Have the children end; the loop does the rest."""
-        self._request_end(signal.Signals(number).name)
 
     def _request_end(self, requested_by: str) -> None:
         if self._end_requested_by is not None and requested_by != "SIGTERM":
