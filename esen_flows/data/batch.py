@@ -44,12 +44,7 @@ class Graph:
 
     @classmethod
     def from_atoms(
-        cls,
-        atoms: Atoms,
-        cutoff_angstrom: float,
-        max_neighbors: int | None = None,
-        *,
-        charge_and_spin: bool = False,
+        cls, atoms: Atoms, cutoff_angstrom: float, max_neighbors: int | None = None, *, charge_and_spin: bool = False
     ) -> "Graph":
         """The graph of a structure.
 

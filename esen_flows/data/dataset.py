@@ -186,17 +186,6 @@ class Dataset:
             [np.array([*(known[n] for n in t.material_names), -1])[t.materials] for t in self._tables]
         )
 
-    def materials(self) -> list[str]:
-        """Material of every record.
-
-        Returns
-        -------
-        list[str]
-            Names; "" for a record without a material.
-        """
-        names = [*self.material_names, ""]
-        return [names[index] for index in self.material]
-
     @cached_property
     def digests(self) -> np.ndarray:
         """(n, 16) uint8 digest of the content of each record."""
@@ -302,7 +291,7 @@ def from_structures(structures: Iterable[LabelledStructure], provenance: dict[st
         writer.append(item)
     if not writer.count:
         raise InputError("no structures; a dataset needs at least one")
-    return Dataset.of_tables(assembled(writer.close(), writer.group_names, writer.material_names, provenance or {}))
+    return Dataset.of_tables(assembled(writer.close(), *writer.names, provenance or {}))
 
 
 def subset(dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Dataset:

@@ -3,7 +3,6 @@
 Standard library only: the rooms that use it have to run on a bare machine.
 """
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -110,7 +109,7 @@ def download(
         if found != expected:
             partial.unlink()  # every further attempt would only add to the wrong bytes
             raise DownloadError(f"{url} has sha256 {found[:16]}..., expected {str(expected)[:16]}...; fetch it again")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _write(answer: Any, partial: Path, done: int, progress: Progress | None) -> None:

@@ -13,7 +13,7 @@ from esen_flows.data.dataset import Dataset, Progress
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.npy import FileRows
 from esen_flows.data.references import fit_statistics
-from esen_flows.data.screening import ANY_FORCE, BadRecord, Limits, Rejected, screened
+from esen_flows.data.screening import ANY_FORCE, BadRecord, Rejected, screened
 from esen_flows.data.sources.vocabulary import OnBad
 from esen_flows.data.tables import COLUMNS, Rows, Tables, TableWriter, assembled, digest_of, rows_of
 from esen_flows.errors import InputError
@@ -135,7 +135,6 @@ def write_dataset(
     structures: Iterable[LabelledStructure | BadRecord],
     *,
     provenance: dict[str, Any] | None = None,
-    limits: Limits | None = None,
     on_bad: OnBad = "skip",
     inspect: Callable[[Dataset], dict[str, Any]] | None = None,
 ) -> Dataset:
@@ -149,8 +148,6 @@ def write_dataset(
         Any number of structures. Bad records among them are counted and listed in the index.
     provenance
         Where the structures come from, for the index.
-    limits
-        Limits that a structure must keep; None allows any force.
     on_bad
         Whether bad records are left out or end the writing.
     inspect
@@ -176,12 +173,11 @@ def write_dataset(
     rejected = Rejected(on_bad)
     writer = TableWriter(temporary)
     try:
-        for item in rejected.keep(screened(structures, str(folder), limits or ANY_FORCE)):
+        for item in rejected.keep(screened(structures, str(folder), ANY_FORCE)):
             writer.append(item)
         writer.close()
-        names = (writer.group_names, writer.material_names)
-        dataset = Dataset.of_tables(_read_tables(temporary, writer.count, *names, provenance or {}))
-        _write_json(temporary / MATERIALS_NAME, list(writer.material_names))
+        dataset = Dataset.of_tables(_read_tables(temporary, writer.count, *writer.names, provenance or {}))
+        _write_json(temporary / MATERIALS_NAME, list(dataset.material_names))
         _write_json(temporary / INDEX_NAME, _index(dataset, rejected) | (inspect(dataset) if inspect else {}), indent=1)
         temporary.rename(folder)
     except BaseException:  # an interrupt too leaves nothing behind

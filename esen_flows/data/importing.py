@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,11 @@ def import_sources(
     }
 
     def records() -> Iterator[LabelledStructure | BadRecord]:
-        count = 0
-        for source in sources:
-            for item in screened(read_source(source, source_format, options), str(source), limits):
-                count += 1
-                if on_record is not None:
-                    on_record(count)
-                yield item
+        each = (screened(read_source(source, source_format, options), str(source), limits) for source in sources)
+        for count, item in enumerate(chain.from_iterable(each), 1):
+            if on_record is not None:
+                on_record(count)
+            yield item
 
     def inspect(dataset: Dataset) -> dict[str, Any]:
         slopes = check_labels_by_strain(dataset)

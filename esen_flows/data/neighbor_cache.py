@@ -7,6 +7,7 @@ Steps of molecular dynamics, steps of a relaxation with its cell, and displaced 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -174,15 +175,12 @@ class NeighborCache:
         table = pair_table(atoms, self.cutoff + self.skin, self.device)
         lattice = atoms.cell.array[atoms.pbc]
         new = Reference(atoms.positions.copy(), tuple(atoms.pbc.tolist()), lattice, table)
-        self._references = tuple(_bounded((new, *references)))
+        self._references = _bounded((new, *references))
         return Candidates(atoms, atoms.positions, table)
 
 
-def _bounded(references: Sequence[Reference]) -> Iterator[Reference]:
+def _bounded(references: tuple[Reference, ...]) -> tuple[Reference, ...]:
     """The first references within the bounds; always at least one."""
-    pairs = 0
-    for index, reference in enumerate(references[:MAXIMUM_TABLES]):
-        pairs += len(reference.table.source)
-        if index and pairs > MAXIMUM_PAIRS:
-            return
-        yield reference
+    kept = references[:MAXIMUM_TABLES]
+    pairs = accumulate(len(reference.table.source) for reference in kept)
+    return tuple(reference for reference, total in zip(kept, pairs, strict=True) if total <= MAXIMUM_PAIRS) or kept[:1]

@@ -1,7 +1,7 @@
 """Recipes of training structures: flat YAML files, read and checked."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -176,7 +176,7 @@ def recipe_from_dict(content: Any, source: str = "recipe") -> Recipe:
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{source}: expected a mapping with seed and groups, got {type(content).__name__}")
-    _check_keys(source, content, _names(Recipe))
+    _check_keys(source, content, Recipe.__annotations__)
     seed, raw_groups = content.get("seed"), content.get("groups")
     if not _is_integer(seed, 0):
         raise InputError(f"{source}: seed must be a non-negative integer, got {seed!r}")
@@ -198,10 +198,6 @@ def recipe_from_dict(content: Any, source: str = "recipe") -> Recipe:
         for name in ("minimum_distance_angstrom", "minimum_distance_fraction")
     }
     return Recipe(seed=seed, groups=groups, crystals=crystals, **minimum)
-
-
-def _names(cls: type) -> set[str]:
-    return {field.name for field in fields(cls)}
 
 
 def _check_keys(where: str, content: Mapping[str, Any], known: Collection[str], required: Sequence[str] = ()) -> None:
@@ -249,7 +245,7 @@ def _crystal_from_dict(where: str, name: Any, raw: Any) -> Crystal:
 def _group_from_dict(where: str, raw: Any) -> Group:
     if not isinstance(raw, Mapping):
         raise InputError(f"{where}: expected a mapping, got {raw!r}")
-    _check_keys(where, raw, _names(Group), required=("name", "count"))
+    _check_keys(where, raw, Group.__annotations__, required=("name", "count"))
     where = f"{where} ({raw['name']!r})"
     if ("prototype" in raw) == ("crystals_of" in raw):
         raise InputError(f"{where}: give either prototype or crystals_of")
@@ -278,40 +274,27 @@ def _group_value(where: str, name: str, value: Any) -> Any:
 
 def _check_group(where: str, group: Group) -> None:
     low_rattle, high_rattle = group.rattle_angstrom
-    times = (group.warm_up_femtoseconds, group.interval_femtoseconds)
     prototypes = isinstance(group.crystals_of, tuple) and all(name in PROTOTYPES for name in group.crystals_of)
     triple = isinstance(group.repeat, tuple) and len(group.repeat) == 3 and all(_is_integer(n, 1) for n in group.repeat)
+    displaced, lengths = bool(group.displaced_atoms), bool(group.displacement_angstrom)
+    warm = group.temperature_kelvin[0] > 0.0
     rules = [
-        ("count must be a positive integer", _is_integer(group.count, 1), group.count),
-        (f"crystals_of must be a list from {list(PROTOTYPES)}", prototypes, group.crystals_of),
-        ("repeat must be three positive integers", triple, group.repeat),
-        ("cubic must be true or false", isinstance(group.cubic, bool), group.cubic),
-        ("volume_scan must be true or false", isinstance(group.volume_scan, bool), group.volume_scan),
-        ("volume_strain must stay above -1", group.volume_strain[0] > -1.0, group.volume_strain),
-        (
-            "shear and rattle_angstrom must not be negative",
-            group.shear[0] >= 0.0 and low_rattle >= 0.0,
-            (group.shear, group.rattle_angstrom),
-        ),
-        (
-            "rattle_angstrom is drawn log-uniformly, so its low end must be above zero",
-            low_rattle > 0.0 or high_rattle == 0.0,
-            group.rattle_angstrom,
-        ),
-        ("displaced_atoms must be 0, 1 or 2", group.displaced_atoms in (0, 1, 2), group.displaced_atoms),
-        (
-            "displaced_atoms and displacement_angstrom go together",
-            bool(group.displaced_atoms) == bool(group.displacement_angstrom),
-            group.displacement_angstrom,
-        ),
-        ("snapshots must be a non-negative integer", _is_integer(group.snapshots, 0), group.snapshots),
-        (
-            "snapshots and a positive temperature_kelvin go together",
-            bool(group.snapshots) == (group.temperature_kelvin[0] > 0.0),
-            group.temperature_kelvin,
-        ),
-        ("times must be positive", times[0] >= 0.0 and times[1] > 0.0, times),
+        ("count", _is_integer(group.count, 1), "must be a positive integer"),
+        ("crystals_of", prototypes, f"must be a list from {list(PROTOTYPES)}"),
+        ("repeat", triple, "must be three positive integers"),
+        ("cubic", isinstance(group.cubic, bool), "must be true or false"),
+        ("volume_scan", isinstance(group.volume_scan, bool), "must be true or false"),
+        ("volume_strain", group.volume_strain[0] > -1.0, "must stay above -1"),
+        ("shear", group.shear[0] >= 0.0, "must not be negative"),
+        ("rattle_angstrom", low_rattle >= 0.0, "must not be negative"),
+        ("rattle_angstrom", low_rattle > 0.0 or high_rattle == 0.0, "is log-uniform: its low end must be above zero"),
+        ("displaced_atoms", group.displaced_atoms in (0, 1, 2), "must be 0, 1 or 2"),
+        ("displacement_angstrom", displaced == lengths, "and displaced_atoms go together"),
+        ("snapshots", _is_integer(group.snapshots, 0), "must be a non-negative integer"),
+        ("snapshots", bool(group.snapshots) == warm, "and a positive temperature_kelvin go together"),
+        ("warm_up_femtoseconds", group.warm_up_femtoseconds >= 0.0, "must not be negative"),
+        ("interval_femtoseconds", group.interval_femtoseconds > 0.0, "must be positive"),
     ]
-    for rule, kept, got in rules:
+    for name, kept, rule in rules:
         if not kept:
-            raise InputError(f"{where}: {rule}, got {got!r}")
+            raise InputError(f"{where}: {name} {rule}, got {getattr(group, name)!r}")

@@ -122,7 +122,8 @@ def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
             "or give separate training and validation data"
         )
     materials = {dataset.material_names[index] for index in np.unique(dataset.material[validation]) if index >= 0}
-    counts = (np.bincount(g, minlength=len(dataset.group_names)) for g in (dataset.group[validation], dataset.group))
+    n_groups = len(dataset.group_names)
+    counts = (np.bincount(group, minlength=n_groups).tolist() for group in (dataset.group[validation], dataset.group))
     return Split(
         dataset_key=dataset.key,
         records=len(dataset),
@@ -130,9 +131,7 @@ def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
         seed=seed,
         validation=tuple(validation.tolist()),
         validation_materials=tuple(sorted(materials)),
-        records_by_group={
-            name: (int(out), int(all_)) for name, out, all_ in zip(dataset.group_names, *counts, strict=True)
-        },
+        records_by_group=dict(zip(dataset.group_names, zip(*counts, strict=True), strict=True)),
     )
 
 

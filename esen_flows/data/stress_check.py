@@ -99,26 +99,6 @@ class Slope:
         return asdict(self) | {"verdict": self.verdict}
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Energy difference of two records, and the work of the labels of the first and of the second record; all in eV."""
-
-    energy: float
-    by_forces: tuple[float, float]
-    by_stress: tuple[float, float] | None
-    n_atoms: int
-
-    def point(self) -> tuple[float, float, float]:
-        """Work of the judged label, the energy that it should equal, and the uncertainty of their difference; in eV."""
-        forces, stress = np.array(self.by_forces), np.array(self.by_stress or (0.0, 0.0))
-        change = float(np.diff(forces + stress)[0])
-        noise = ENERGY_ERROR_EV * self.n_atoms
-        if self.by_stress is None:
-            return float(forces.mean()), self.energy, float(np.hypot(CURVATURE_ERROR * change, noise))
-        uncertainty = np.linalg.norm([CURVATURE_ERROR * change, FORCE_ERROR * np.abs(forces).max(), noise])
-        return float(stress.mean()), self.energy - float(forces.mean()), float(uncertainty)
-
-
 def check_labels_by_strain(dataset: "Dataset", seed: int = 0) -> tuple[Slope, Slope]:
     """Slopes of forces and of stresses.
 
@@ -141,12 +121,12 @@ def check_labels_by_strain(dataset: "Dataset", seed: int = 0) -> tuple[Slope, Sl
     """
     points: dict[str, list[tuple[float, float, float]]] = {"forces": [], "stress": []}
     for first, second in _pairs(dataset, seed):
-        pair = _pair(dataset[first], dataset[second])
-        if pair is None:
+        judged = _judged(dataset[first], dataset[second])
+        if judged is None:
             continue
-        work, energy, uncertainty = pair.point()
+        quantity, work, energy, uncertainty = judged
         if max(abs(work), abs(energy)) > uncertainty:  # either of them: labels that are far too small do no work
-            points["forces" if pair.by_stress is None else "stress"].append((work, energy, uncertainty))
+            points[quantity].append((work, energy, uncertainty))
     return _slope("forces", points["forces"], seed), _slope("stress", points["stress"], seed)
 
 
@@ -194,14 +174,17 @@ def _pairs(dataset: "Dataset", seed: int) -> Iterator[tuple[int, int]]:
             yield int(order[low]), int(order[high])
 
 
-def _pair(first: LabelledStructure, second: LabelledStructure) -> _Pair | None:
-    """Energy and work between two records; None if they are too different, or have no stress and different cells."""
+def _judged(first: LabelledStructure, second: LabelledStructure) -> tuple[str, float, float, float] | None:
+    """The label that a pair of records judges, its work, the energy that the work should equal, and their uncertainty.
+
+    Energies are in eV. None for records that are too different, or that have different cells and no stress.
+    """
     one, two = first.atoms, second.atoms
     if (one.pbc != two.pbc).any():
         return None
-    energy = second.energy - first.energy
-    cells = [one.cell.array, two.cell.array]
-    if one.cell.rank < 3 or np.abs(cells[1] - cells[0]).max() < 1e-7:
+    energy, noise = second.energy - first.energy, ENERGY_ERROR_EV * len(one)
+    cell, cell_change = one.cell.array, two.cell.array - one.cell.array
+    if one.cell.rank < 3 or np.abs(cell_change).max() < 1e-7:
         moved = two.positions - one.positions
         if one.pbc.any():
             complete = one.cell.complete().array
@@ -209,17 +192,19 @@ def _pair(first: LabelledStructure, second: LabelledStructure) -> _Pair | None:
             moved = (fractions - np.round(fractions) * one.pbc) @ complete
         if not 1e-6 < _largest(moved) <= MOST_DISPLACEMENT_ANGSTROM:
             return None
-        by_forces = (-float((first.forces * moved).sum()), -float((second.forces * moved).sum()))
-        return _Pair(energy, by_forces, None, len(one))
+        forces = np.array([-(end.forces * moved).sum() for end in (first, second)])
+        return "forces", forces.mean(), energy, np.hypot(CURVATURE_ERROR * np.diff(forces)[0], noise)
     if not (one.pbc.all() and np.isfinite(first.stress).all() and np.isfinite(second.stress).all()):
         return None
     fractions = two.cell.scaled_positions(two.positions) - one.cell.scaled_positions(one.positions)
     fractions -= np.round(fractions)
-    strain = np.linalg.solve(cells[0], cells[1] - cells[0])
-    if np.linalg.norm(strain) > MOST_STRAIN or _largest(fractions @ cells[0]) > MOST_DISPLACEMENT_ANGSTROM:
+    strain = np.linalg.solve(cell, cell_change)
+    if np.linalg.norm(strain) > MOST_STRAIN or _largest(fractions @ cell) > MOST_DISPLACEMENT_ANGSTROM:
         return None
-    ends = [_work(end, fractions, cells[1] - cells[0]) for end in (first, second)]
-    return _Pair(energy, (ends[0][0], ends[1][0]), (ends[0][1], ends[1][1]), len(one))
+    forces, stress = np.transpose([_work(end, fractions, cell_change) for end in (first, second)])
+    curvature = CURVATURE_ERROR * np.diff(forces + stress)[0]
+    uncertainty = np.linalg.norm([curvature, FORCE_ERROR * np.abs(forces).max(), noise])
+    return "stress", stress.mean(), energy - forces.mean(), float(uncertainty)
 
 
 def _work(end: LabelledStructure, fractions: np.ndarray, cell_change: np.ndarray) -> tuple[float, float]:

@@ -131,17 +131,11 @@ def assembled(
     )
 
 
-class _MemoryColumn:
+class _MemoryColumn(list[np.ndarray]):
     """An array that grows row by row."""
 
-    def __init__(self, dtype: np.dtype, row: tuple[int, ...]) -> None:
-        self._parts = [np.empty((0, *row), dtype)]
-
-    def append(self, rows: np.ndarray) -> None:
-        self._parts.append(rows)
-
     def close(self) -> np.ndarray:
-        return np.concatenate(self._parts)
+        return np.concatenate(self)
 
 
 class TableWriter:
@@ -163,8 +157,8 @@ class TableWriter:
         self._groups: dict[str, int] = {}
         self._materials: dict[str, int] = {}
         self._columns: dict[str, _MemoryColumn | FileColumn] = {
-            name: _MemoryColumn(*kind) if folder is None else FileColumn(folder / f"{name}.npy", *kind)
-            for name, kind in COLUMNS.items()
+            name: _MemoryColumn() if folder is None else FileColumn(folder / f"{name}.npy", dtype, row)
+            for name, (dtype, row) in COLUMNS.items()
         }
 
     def append(self, item: LabelledStructure) -> None:
@@ -200,14 +194,9 @@ class TableWriter:
         self.count += 1
 
     @property
-    def group_names(self) -> tuple[str, ...]:
-        """Names of the groups, in the order of their first structures."""
-        return tuple(self._groups)
-
-    @property
-    def material_names(self) -> tuple[str, ...]:
-        """Names of the materials, in the order of their first structures."""
-        return tuple(self._materials)
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the groups and names of the materials, each in the order of their first structures."""
+        return tuple(self._groups), tuple(self._materials)
 
     def close(self) -> dict[str, Any]:
         """Complete the tables.

@@ -29,6 +29,7 @@ from esen_flows.schemas.protocols import (
     NumericSettings,
     PhononProtocol,
     RelaxProtocol,
+    one_or_more,
     principal_conductivity,
 )
 from esen_flows.schemas.requests import ResultRequest, property_requests
@@ -48,12 +49,7 @@ class Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def _several(value: Any) -> Any:
-    """A single name as a list with one entry."""
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
+Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
 
 
 class StructureQuery(Closed):
@@ -185,7 +181,7 @@ class CampaignSpec(Closed):
     settings: dict[str, Any] = Field(default_factory=dict)
     dtype: Literal["float32", "float64"] = "float64"
     tags: Names = ()
-    require: Annotated[tuple[Requirement, ...], BeforeValidator(_several)] = ()
+    require: Annotated[tuple[Requirement, ...], BeforeValidator(one_or_more)] = ()
     duplicates: Literal["refuse", "merge"] = "refuse"
     target_minutes: PositiveFloat = 30.0
 

@@ -142,12 +142,7 @@ def array_key(array: np.ndarray) -> str:
 
 
 def result_key(
-    kind: str,
-    protocol_hash: str,
-    parent_key: str,
-    model_key: str,
-    numeric: Mapping[str, Any],
-    numerics_revision: int,
+    kind: str, protocol_hash: str, parent_key: str, model_key: str, numeric: Mapping[str, Any], numerics_revision: int
 ) -> str:
     """Merkle key of a result.
 

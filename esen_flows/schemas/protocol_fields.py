@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable
+from functools import reduce
+from operator import getitem
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -57,7 +59,8 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
     faults: list[tuple[str | None, str]] = []
     for name, value in values:
         if name in valid:
-            _assign(content, name.split("."), parse_value(value) if isinstance(value, str) else value)
+            *parts, field = name.split(".")
+            reduce(getitem, parts, content)[field] = parse_value(value) if isinstance(value, str) else value
         else:
             faults.append((name, f"no such field; valid fields: {', '.join(valid)}"))
     if faults:
@@ -120,17 +123,8 @@ def parse_value(text: str) -> Any:
 
 def _words(fault: Any) -> str:
     """Reason why a value is refused, without the names of Python's types that pydantic uses."""
-    if fault["type"] == "tuple_type":
-        return "several values are needed, with commas between"
-    if fault["type"] == "missing":
-        return "too few values"
-    return str(fault["msg"]).removeprefix("Value error, ")
-
-
-def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for name in path[:-1]:
-        values = values[name]
-    values[path[-1]] = value
+    plain = {"tuple_type": "several values are needed, with commas between", "missing": "too few values"}
+    return plain.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _field(location: tuple[Any, ...], valid: list[str]) -> str:

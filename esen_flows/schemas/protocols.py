@@ -10,7 +10,6 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
@@ -25,6 +24,20 @@ ForceConstants = Literal["finite_displacement", "autodiff"]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
+def _diagonal(value: Any) -> Any:
+    """Three integers as a diagonal supercell."""
+    if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int) for v in value):
+        return tuple(tuple(v if i == j else 0 for j in range(3)) for i, v in enumerate(value))
+    return value
+
+
+def _right_handed(value: Matrix3) -> Matrix3:
+    (a, b, c), (d, e, f), (g, h, i) = value
+    if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) <= 0:
+        raise ValueError("a supercell needs a positive determinant, such as 2,2,2")
+    return value
+
+
 def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     """Refuse temperatures in another order than that in which results list them and figures draw them."""
     if not value or list(value) != sorted(set(value)):
@@ -32,16 +45,26 @@ def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
-def _one_or_more(value: Any) -> Any:
-    """A single number or word as a list with one entry."""
+def one_or_more(value: Any) -> Any:
+    """A single number or word as a list with one entry.
+
+    Parameters
+    ----------
+    value
+        Value of a field that takes a list.
+
+    Returns
+    -------
+    Any
+        A tuple with the number or word; any other value as it is.
+    """
     return (value,) if isinstance(value, str | int | float) else value
 
 
-Temperatures = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_one_or_more), AfterValidator(_ascending)]
-TemperaturesFromZero = Annotated[
-    tuple[NonNegativeFloat, ...], BeforeValidator(_one_or_more), AfterValidator(_ascending)
-]
-Methods = Annotated[tuple[Method, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+Supercell = Annotated[Matrix3, BeforeValidator(_diagonal), AfterValidator(_right_handed)]
+Temperatures = Annotated[tuple[PositiveFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
+TemperaturesFromZero = Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
+Methods = Annotated[tuple[Method, ...], BeforeValidator(one_or_more), Field(min_length=1)]
 
 
 class NumericSettings(Frozen):
@@ -179,31 +202,14 @@ class DisplacementProtocol(Frozen):
 
     order: Literal[2, 3] = 2
     displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
-    fc2_supercell: Matrix3 | None = None
-    fc3_supercell: Matrix3 | None = None
+    fc2_supercell: Supercell | None = None
+    fc3_supercell: Supercell | None = None
     fc2_min_length_angstrom: PositiveFloat = 15.0
     fc3_min_length_angstrom: PositiveFloat = 10.0
     fc3_pair_cutoff_angstrom: PositiveFloat | None = None
     symprec_angstrom: PositiveFloat = 1e-5
     parity: Parity = "average"
     force_constants: ForceConstants = "finite_displacement"
-
-    @field_validator("fc2_supercell", "fc3_supercell", mode="before")
-    @classmethod
-    def _diagonal(cls, value: Any) -> Any:
-        """Three integers as a diagonal supercell."""
-        if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int) for v in value):
-            return tuple(tuple(v if i == j else 0 for j in range(3)) for i, v in enumerate(value))
-        return value
-
-    @field_validator("fc2_supercell", "fc3_supercell")
-    @classmethod
-    def _right_handed(cls, value: Matrix3 | None) -> Matrix3 | None:
-        if value is not None:
-            (a, b, c), (d, e, f), (g, h, i) = value
-            if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) <= 0:
-                raise ValueError("a supercell needs a positive determinant, such as 2,2,2")
-        return value
 
 
 class PhononProtocol(Frozen):

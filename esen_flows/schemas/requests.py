@@ -7,7 +7,7 @@ known at once and tells whether there is anything to do. Force calls (relax, for
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -32,15 +32,7 @@ NUMERICS_REVISION: dict[Kind, int] = {
     "relax": 1, "forces": 1, "phonon": 1, "conductivity": 1, "labelling": 1, "training": 1, "evaluation": 1,
 }  # fmt: skip
 
-STEP_PROTOCOLS: dict[str, type[Frozen]] = {
-    "relax": RelaxProtocol,
-    "forces": DisplacementProtocol,
-    "phonon": HarmonicProtocol,
-    "conductivity": TransportProtocol,
-    "labelling": LabellingProtocol,
-    "training": TrainingProtocol,
-    "evaluation": EvaluationProtocol,
-}
+# Protocols of the steps, in the order of `Kind`.
 Protocol = (
     RelaxProtocol
     | DisplacementProtocol
@@ -50,6 +42,7 @@ Protocol = (
     | TrainingProtocol
     | EvaluationProtocol
 )
+STEP_PROTOCOLS: dict[str, type[Frozen]] = dict(zip(get_args(Kind), get_args(Protocol), strict=True))
 
 
 class ResultRequest(BaseModel):

@@ -63,16 +63,8 @@ def identify(atoms: Atoms, symprec_angstrom: float = 0.01) -> dict[str, Any]:
     ('GaAs', 'As-Ga', 'F-43m')
     """
     symbols = atoms.get_chemical_symbols()
-    dataset = symmetry_dataset(atoms, symprec_angstrom)
-    elements = sorted(set(symbols))
-    return {
-        "formula": reduced_formula(Counter(symbols)),
-        "chemsys": "-".join(elements),
-        "elements": elements,
-        "nsites": len(symbols),
-        "space_group_number": None if dataset is None else int(dataset.number),
-        "space_group_symbol": None if dataset is None else str(dataset.international),
-    }
+    symmetry = symmetry_dataset(atoms, symprec_angstrom)
+    return _fields(reduced_formula(Counter(symbols)), sorted(set(symbols)), len(symbols), symmetry)
 
 
 def identify_dataset(elements: Sequence[str], atoms: int) -> dict[str, Any]:
@@ -90,14 +82,18 @@ def identify_dataset(elements: Sequence[str], atoms: int) -> dict[str, Any]:
     dict[str, Any]
         The fields, with the chemical system, or the number of elements if there are more than six, as formula.
     """
-    chemsys = "-".join(elements)
+    formula = "-".join(elements) if len(elements) <= 6 else f"{len(elements)} elements"
+    return _fields(formula, elements, atoms)
+
+
+def _fields(formula: str, elements: Sequence[str], nsites: int, symmetry: Any = None) -> dict[str, Any]:
     return {
-        "formula": chemsys if len(elements) <= 6 else f"{len(elements)} elements",
-        "chemsys": chemsys,
+        "formula": formula,
+        "chemsys": "-".join(elements),
         "elements": list(elements),
-        "nsites": atoms,
-        "space_group_number": None,
-        "space_group_symbol": None,
+        "nsites": nsites,
+        "space_group_number": None if symmetry is None else int(symmetry.number),
+        "space_group_symbol": None if symmetry is None else str(symmetry.international),
     }
 
 

@@ -15,7 +15,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Hub(BaseHTTPRequestHandler):
-    """/file; /moved forwards to the other host; /gated wants a token; /broken stops half-way; /wrong lies."""
+    """/file; /moved forwards to the other host; /gated needs a token; /broken stops half-way; /lies misnames it."""
 
     def do_GET(self):
         self.server.seen.append((self.path, self.headers.get("Authorization"), self.headers.get("Range")))
@@ -67,7 +67,7 @@ def url(hubs, path):
     return f"http://127.0.0.1:{hubs[0].server_port}{path}"
 
 
-def test_it_arrives_whole_and_reports(hubs, tmp_path):
+def test_a_download_is_whole_and_reports_progress(hubs, tmp_path):
     seen = []
     download(url(hubs, "/file"), tmp_path / "f", sha256=SHA256, progress=lambda *amounts: seen.append(amounts))
     assert (tmp_path / "f").read_bytes() == CONTENT

@@ -57,7 +57,7 @@ def test_a_molecule_has_no_stress(tmp_path):
     assert not read.atoms.pbc.any()
 
 
-def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
+def test_bad_labels_are_refused_and_leave_no_file(tmp_path):
     good = _labelled()
     bad_forces = good.forces.copy()
     bad_forces[0, 0] = np.nan

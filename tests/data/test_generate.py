@@ -8,7 +8,6 @@ from ase.neighborlist import neighbor_list
 
 from esen_flows.assets import asset_dir
 from esen_flows.data.generate import generate
-from esen_flows.data.prototypes import perfect
 from esen_flows.data.recipes import Recipe, read_recipe, recipe_from_dict
 from esen_flows.errors import InputError
 from esen_flows.schemas.keys import atoms_key, sha256_of
@@ -23,7 +22,7 @@ def _deformation_of(atoms: Atoms, reference: Atoms) -> np.ndarray:
     return np.linalg.solve(reference.cell.array, atoms.cell.array)
 
 
-def test_same_seed_same_structures_and_groups_do_not_disturb_each_other():
+def test_the_same_seed_gives_the_same_structures_beside_other_groups():
     group = {"name": "a", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 4, "rattle_angstrom": [0.01, 0.1]}
     other = {**group, "name": "b"}
     alone = generate(recipe_from_dict({"seed": 3, "groups": [group]}))
@@ -52,7 +51,7 @@ def test_shear_keeps_the_volume_and_has_no_rotation():
         assert np.linalg.norm(strain) == pytest.approx(0.03, rel=0.05)
 
 
-def test_rattle_has_the_asked_standard_deviation():
+def test_rattle_has_the_standard_deviation_of_the_recipe():
     made = generate(_recipe(cubic=True, repeat=[2, 2, 2], rattle_angstrom=0.02, count=20))
     perfect = bulk("Si", "diamond", a=5.43, cubic=True).repeat(2)
     moved = np.concatenate([atoms.positions - perfect.positions for atoms in made])
@@ -119,61 +118,6 @@ def test_a_given_structure_is_a_prototype():
     assert given.info == {}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"colour": "red"}, r"unknown keys \['colour'\]"),
-        ({"count": 0}, "count must be a positive integer, got 0"),
-        ({"element": "Si"}, r"unknown keys \['element'\].*species"),
-        ({"species": ["Xx"]}, r"chemical symbols.*got \['Xx'\]"),
-        ({"species": [False]}, r"chemical symbols.*got \[False\]"),
-        ({"repeat": [2, 2]}, "three positive integers"),
-        ({"repeat": 2}, "three positive integers, got 2"),
-        ({"prototype": False}, "prototype must be text, got False"),
-        ({"crystals_of": ["diamond"]}, "either prototype or crystals_of"),
-        ({"cubic": "yes"}, "cubic must be true or false, got 'yes'"),
-        ({"c_over_a": "tall"}, "c_over_a must be a number"),
-        ({"volume_strain": [0.1, -0.1]}, r"\[low, high\]"),
-        ({"volume_strain": -1.5}, "must stay above -1"),
-        ({"rattle_angstrom": [0.0, 0.1]}, "low end must be above zero"),
-        ({"rattle_angstrom": "much"}, "got 'much'"),
-        ({"displaced_atoms": 2}, "go together"),
-        ({"displaced_atoms": 3, "displacement_angstrom": 0.1}, "must be 0, 1 or 2, got 3"),
-        ({"snapshots": -1}, "non-negative integer, got -1"),
-        ({"snapshots": 2}, "positive temperature_kelvin go together"),
-        ({"temperature_kelvin": 300}, "positive temperature_kelvin go together"),
-        ({"snapshots": 2, "temperature_kelvin": 300, "interval_femtoseconds": 0}, "times must be positive"),
-    ],
-)
-def test_a_recipe_that_cannot_be_used_says_why(change, message):
-    with pytest.raises(InputError, match=message):
-        _recipe(**change)
-
-
-def test_recipe_level_errors(tmp_path):
-    group = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 1}
-    with pytest.raises(InputError, match="seed must be a non-negative integer, got None"):
-        recipe_from_dict({"groups": [group]})
-    with pytest.raises(InputError, match="group names must differ"):
-        recipe_from_dict({"seed": 1, "groups": [group, group]})
-    with pytest.raises(InputError, match="'count' is missing"):
-        recipe_from_dict({"seed": 1, "groups": [{"name": "g", "prototype": "diamond"}]})
-    with pytest.raises(InputError, match="unknown prototype 'quartz'"):
-        generate(_recipe(prototype="quartz"))
-    with pytest.raises(InputError, match="lattice_angstrom must be positive"):
-        generate(_recipe(lattice_angstrom=0))
-    with pytest.raises(InputError, match="diamond takes 1 species, got"):
-        generate(_recipe(species=["Ga", "As"]))
-    with pytest.raises(InputError, match="no recipe at"):
-        read_recipe(tmp_path / "absent.yaml")
-    (tmp_path / "broken.yaml").write_text("seed: [1\n")
-    with pytest.raises(InputError, match="is not YAML"):
-        read_recipe(tmp_path / "broken.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(InputError, match="is not YAML"):
-        read_recipe(tmp_path / "binary.yaml")
-
-
 CRYSTALS = {
     "GaAs": {"prototype": "zincblende", "species": ["Ga", "As"], "lattice_angstrom": 5.7},
     "Ge": {"prototype": "diamond", "species": "Ge", "lattice_angstrom": 5.7},
@@ -186,7 +130,7 @@ def _of_crystals(crystals: dict, **group: object) -> Recipe:
     return recipe_from_dict({"seed": 7, "crystals": crystals, "groups": [{**base, **group}]})
 
 
-def test_a_group_of_crystals_is_made_of_each_and_they_do_not_disturb_each_other():
+def test_a_group_of_crystals_draws_separately_for_each_crystal():
     made = generate(_of_crystals(CRYSTALS, cubic=True))
     assert [atoms.info for atoms in made] == 2 * [{"group": "g", "crystal": "GaAs"}] + 2 * [
         {"group": "g", "crystal": "Ge"}
@@ -223,24 +167,6 @@ def test_the_minimum_distance_can_be_relative_to_the_crystal():
     assert closest(generate(recipe_from_dict({**content, "minimum_distance_fraction": 0, "groups": [group]}))) < 0.8
 
 
-@pytest.mark.parametrize(
-    ("crystals", "group", "message"),
-    [
-        ([], {}, "crystals must map names"),
-        ({"Ge": {"prototype": "diamond", "species": ["Ge"]}}, {}, "'lattice_angstrom' is missing"),
-        ({"Ge": {**CRYSTALS["Ge"], "colour": 1}}, {}, r"crystal 'Ge': unknown keys \['colour'\]"),
-        ({"Ge": {**CRYSTALS["Ge"], "prototype": "quartz"}}, {}, "unknown prototype 'quartz'"),
-        ({"Ge": {**CRYSTALS["Ge"], "prototype": "rocksalt"}}, {}, "'Ge': rocksalt takes 2 species, got"),
-        (CRYSTALS, {"crystals_of": ["rocksalt"]}, r"ask for crystals of \['rocksalt'\], but the recipe lists none"),
-        (CRYSTALS, {"crystals_of": "diamond"}, "crystals_of must be a list"),
-        (CRYSTALS, {"lattice_angstrom": 5.0}, "from the crystals; leave them out"),
-    ],
-)
-def test_crystals_that_cannot_be_used_say_why(crystals, group, message):
-    with pytest.raises(InputError, match=message):
-        _of_crystals(crystals, **group)
-
-
 def test_wurtzite_has_no_cubic_cell():
     with pytest.raises(InputError, match="wurtzite has no cubic cell"):
         generate(_of_crystals(CRYSTALS, crystals_of=["wurtzite"], cubic=True))
@@ -250,10 +176,10 @@ def test_snapshots_take_the_place_of_their_start_and_need_dynamics():
     group = {"crystals_of": ["diamond"], "snapshots": 3, "temperature_kelvin": [300, 900]}
     seeds = []
 
-    def dynamics(start, asked, seed):
-        assert asked.temperature_kelvin == (300.0, 900.0)
+    def dynamics(start, group, seed):
+        assert group.temperature_kelvin == (300.0, 900.0)
         seeds.append(seed)
-        return [start.copy() for _ in range(asked.snapshots)]
+        return [start.copy() for _ in range(group.snapshots)]
 
     made = generate(_of_crystals(CRYSTALS, **group), dynamics=dynamics)
     assert [atoms.info for atoms in made] == 6 * [{"group": "g", "crystal": "Ge"}]
@@ -262,33 +188,17 @@ def test_snapshots_take_the_place_of_their_start_and_need_dynamics():
         generate(_of_crystals(CRYSTALS, **group))
 
 
-def test_the_silicon_recipe_makes_the_structures_that_its_labels_are_of():
+def test_the_silicon_recipe_makes_the_labelled_structures():
     made = generate(read_recipe(asset_dir("models") / "esen_silicon" / "data.yaml"))
     # The hash in the provenance of the dataset that models/esen_silicon was trained on.
     expected = "1688763ccafc857a95543137aceac928114460be29e0527f1d406e3f98048605"
     assert sha256_of([atoms_key(atoms) for atoms in made]) == expected
 
 
-def test_the_silicon_recipe_is_what_its_card_describes():
-    recipe = read_recipe(asset_dir("models") / "esen_silicon" / "data.yaml")
-    # Groups may be added, not taken away: labels that exist are of these.
-    assert sum(group.count for group in recipe.groups) >= 789
-    assert {group.species for group in recipe.groups} == {("Si",)}
-    assert max(group.rattle_angstrom[1] for group in recipe.groups) == 0.3
-    assert min(group.volume_strain[0] for group in recipe.groups if group.name.startswith("cell8")) == -0.08
-
-
-def test_the_nano_recipe_names_the_crystals_of_its_card():
-    recipe = read_recipe(asset_dir("models") / "esen_nano" / "data.yaml")
-    assert len(recipe.crystals) == 22  # with silicon, whose structures are esen_silicon's, 23
-    elements = {symbol for crystal in recipe.crystals for symbol in crystal.species}
-    assert " ".join(sorted(elements)) == "Al As C Ca Cl F Ga Ge K Li Mg N Na O P S Se Si Zn"
-    for crystal in recipe.crystals:
-        # Bonds from 1.5 Angstrom (C) to 3.2 (KCl): a slip of the pen in a lattice constant leaves this range.
-        atoms = perfect(crystal)
-        assert 1.5 < neighbor_list("d", atoms, 3.3).min() < 3.2
-    kinds = {name: [g for g in recipe.groups if name in g.crystals_of] for name in ("diamond", "rocksalt", "wurtzite")}
-    for groups in kinds.values():
-        assert any(group.snapshots for group in groups)
-        assert any(group.displaced_atoms == 2 and np.prod(group.repeat) >= 8 for group in groups)
-        assert {-0.1, 0.1} <= {strain for group in groups for strain in group.volume_strain}
+def test_prototypes_that_cannot_be_built_are_refused():
+    with pytest.raises(InputError, match="unknown prototype 'quartz'"):
+        generate(_recipe(prototype="quartz"))
+    with pytest.raises(InputError, match="lattice_angstrom must be positive"):
+        generate(_recipe(lattice_angstrom=0))
+    with pytest.raises(InputError, match="diamond takes 1 species, got"):
+        generate(_recipe(species=["Ga", "As"]))

@@ -61,7 +61,7 @@ def test_sources_become_one_folder(copper, tmp_path):
     assert stress["verdict"] == "right"
 
 
-def test_labels_that_are_no_derivatives_end_the_import(copper, tmp_path):
+def test_labels_that_are_not_derivatives_end_the_import(copper, tmp_path):
     wrong = SourceOptions(stress_key="GPa")
     with pytest.raises(InputError, match="as they are read, they are in GPa"):
         import_sources(copper, tmp_path / "d", options=wrong)

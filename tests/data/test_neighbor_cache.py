@@ -1,4 +1,4 @@
-"""Kept neighbour pairs against a fresh search: the same edges, whatever moved, and no search where none is needed."""
+"""Kept neighbour pairs against a fresh search: the same edges for any motion, and no search where none is needed."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -114,7 +114,7 @@ def test_any_motion_of_any_structure(name, monkeypatch):
 
 
 @pytest.mark.parametrize(("step", "searches", "edges"), [(0.499, 1, 0), (0.501, 2, 0), (1.01, 2, 2)])
-def test_the_skin_is_used_up_and_not_more(step, searches, edges, monkeypatch):
+def test_a_search_is_needed_when_the_skin_is_used_up(step, searches, edges, monkeypatch):
     monkeypatch.setattr(neighbor_cache, "MINIMUM_ATOMS", 0)
     cache = NeighborCache(5.0, skin_angstrom=1.0)
     atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 7.0]])
@@ -157,7 +157,7 @@ def test_other_periodicity_and_other_size_are_searched_again():
     assert cache.searches == 3
 
 
-def test_what_is_kept_is_bounded(monkeypatch):
+def test_kept_tables_are_bounded(monkeypatch):
     cache, random = NeighborCache(CUTOFF), np.random.default_rng(0)
     for _ in range(12):
         cache.edges([Atoms("Cu30", cell=[9, 9, 9], pbc=True, scaled_positions=random.random((30, 3)))])

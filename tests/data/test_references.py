@@ -22,12 +22,12 @@ def record(formula: str, seed: int, noise: float = 0.0) -> LabelledStructure:
 FORMULAS = ["H2O", "CH4", "CO2", "C2H6O", "H2", "C6H6", "O3"]
 
 
-def test_references_of_energies_that_are_sums_are_these_sums(tmp_path):
+def test_references_reproduce_sums_over_elements(tmp_path):
     dataset = write_dataset(tmp_path / "d", (record(f, i) for i, f in enumerate(FORMULAS * 5)))
     assert fit_references(dataset) == pytest.approx(SHIFTS, abs=1e-9)
 
 
-def test_references_are_the_least_squares_of_the_whole_matrix_however_it_is_cut(monkeypatch):
+def test_references_are_least_squares_for_blocks_of_any_size(monkeypatch):
     records = [record(f, i, noise=0.3) for i, f in enumerate(FORMULAS * 9)]
     dataset = from_structures(records)
     counts = np.array([[np.count_nonzero(r.atoms.numbers == z) for z in SHIFTS] for r in records], dtype=float)
@@ -38,7 +38,7 @@ def test_references_are_the_least_squares_of_the_whole_matrix_however_it_is_cut(
     assert list(fit_references(dataset).values()) == pytest.approx(expected, abs=1e-9)
 
 
-def test_what_composition_does_not_fix_is_shared_evenly():
+def test_references_that_composition_does_not_fix_are_equal():
     dataset = from_structures([record("CO", seed) for seed in range(3)])
     both = (SHIFTS[6] + SHIFTS[8]) / 2
     assert fit_references(dataset) == pytest.approx({6: both, 8: both})

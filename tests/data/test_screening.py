@@ -42,13 +42,13 @@ def with_atoms(**changes) -> LabelledStructure:
         (replace(GOOD, stress=np.diag([1.0, np.nan, 1.0])), "the stress is NaN or infinite", ""),
     ],
 )
-def test_what_is_bad(item, reason, found):
+def test_bad_structures(item, reason, found):
     said, what = fault(item, Limits())
     assert said == reason
     assert found in what
 
 
-def test_what_is_good_unless_it_is_asked_for():
+def test_limits_decide_what_is_good():
     assert fault(GOOD, Limits()) is None
     without = replace(GOOD, stress=np.full((3, 3), np.nan))
     assert fault(without, Limits()) is None
@@ -78,7 +78,7 @@ def test_bad_records_keep_their_place_and_are_counted():
         list(Rejected().keep([missing]))
 
 
-def test_the_list_has_an_end_and_the_count_has_not():
+def test_the_list_is_bounded_and_the_count_is_not():
     rejected = Rejected()
     list(rejected.keep([GOOD, *(BadRecord(str(i), "no energy") for i in range(1500))]))
     assert rejected.counts["no energy"] == 1500

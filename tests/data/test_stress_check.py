@@ -133,7 +133,7 @@ def test_a_relaxation_by_vasp_is_right(shared_dir, tmp_path):
 
 
 @pytest.mark.shared
-def test_independent_snapshots_say_nothing_and_are_not_accused(shared_dir):
+def test_independent_snapshots_give_no_verdict(shared_dir):
     path = shared_dir / "data" / "dft_frames" / "mlip_train.xyz"
     options = SourceOptions("dft_energy", "dft_forces", "dft_stress")
     items = Rejected().keep(read_source(path, options=options))

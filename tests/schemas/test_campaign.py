@@ -1,4 +1,4 @@
-"""A campaign's specification, and what its members ask for."""
+"""The specification of a campaign, and the requests of its members."""
 
 import time
 from typing import Any
@@ -55,7 +55,7 @@ def test_a_number_that_yaml_takes_for_a_text() -> None:
     assert protocol_for(spec_of(settings={"fmax_ev_per_angstrom": "1e-4"}), {}).fmax_ev_per_angstrom == 1e-4
 
 
-def test_members_ask_as_a_command_does() -> None:
+def test_members_have_the_requests_of_a_command() -> None:
     spec = spec_of(property="conductivity", protocol="phonondb-v1", dtype="float32")
     protocol = conductivity_protocol("phonondb-v1", LEAD_TELLURIDE)
     expected = conductivity_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
@@ -104,7 +104,7 @@ def test_keys_cost_microseconds() -> None:
     assert len(keys) == 2000
 
 
-def test_what_a_structure_says_of_itself() -> None:
+def test_own_settings_of_a_structure() -> None:
     info = {"mp_id": "mp-1", "q_mesh": (19, 19, 15), "fc2_supercell": [[5, 0, 0], [0, 5, 0], [0, 0, 3]]}
     assert own_settings(info) == {"q_mesh": [19, 19, 15], "fc2_supercell": [[5, 0, 0], [0, 5, 0], [0, 0, 3]]}
 
@@ -126,7 +126,7 @@ def test_what_a_structure_says_of_itself() -> None:
         ({"require": "stable"}, "require"),
     ],
 )
-def test_what_is_refused(fields: dict[str, Any], words: str) -> None:
+def test_contradictory_specifications_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         spec_of(**fields)
 

@@ -1,4 +1,4 @@
-"""Keys: what changes them, what does not, and that they are what they were when results were first stored."""
+"""Keys: the changes that count and those that do not, and the values with which results were first stored."""
 
 import json
 import subprocess
@@ -118,7 +118,7 @@ def test_array_key_is_of_content_type_and_shape() -> None:
         {"numerics_revision": 2},
     ],
 )
-def test_every_part_of_a_question_changes_its_key(change: dict[str, Any]) -> None:
+def test_every_part_of_a_request_changes_its_key(change: dict[str, Any]) -> None:
     assert result_key(**RESULT | change) != result_key(**RESULT)
 
 

@@ -10,7 +10,7 @@ from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol
 
 @pytest.fixture
 def wurtzite() -> Atoms:
-    """A structure that says its own supercells, as ASE reads it from PhononDB's extended XYZ."""
+    """A structure with its own supercells, as ASE reads it from PhononDB's extended XYZ."""
     atoms = bulk("ZnO", "wurtzite", a=3.25, c=5.2)
     atoms.info.update(fc2_supercell=np.diag([5, 5, 3]), fc3_supercell=np.diag([3, 3, 2]), q_mesh=np.array([19, 19, 15]))
     return atoms
@@ -40,7 +40,7 @@ def test_general_is_the_default(wurtzite: Atoms) -> None:
     assert conductivity_protocol("general", wurtzite.info) == ConductivityProtocol()
 
 
-def test_supercells_that_nobody_said_are_refused() -> None:
+def test_missing_supercells_are_refused() -> None:
     protocol = conductivity_protocol("phonondb-v1", {})
     with pytest.raises(InputError, match=r"this one has none; give them with --set displacement.fc2_supercell"):
         check_supercells(protocol, "phonondb-v1")

@@ -149,7 +149,7 @@ def test_numbers_are_finite(number: float) -> None:
         PhononProtocol(temperatures_kelvin=(0.0, number))
 
 
-def test_charges_are_part_of_what_they_decide_and_survive_json() -> None:
+def test_charges_are_part_of_the_keys_and_survive_json() -> None:
     for protocol, derived in (
         (PhononProtocol(born=BORN), HarmonicProtocol.of(PhononProtocol(born=BORN))),
         (ConductivityProtocol(born=BORN), TransportProtocol.of(ConductivityProtocol(born=BORN))),

@@ -1,4 +1,4 @@
-"""Provenance: what made a result, and nothing that must not be told."""
+"""Provenance of a result, without secrets."""
 
 import os
 import re

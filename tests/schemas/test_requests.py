@@ -1,4 +1,4 @@
-"""What is asked for is known, and keyed, before anything is computed."""
+"""Requests and their keys, before anything is computed."""
 
 import json
 import subprocess

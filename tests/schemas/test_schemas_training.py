@@ -1,4 +1,4 @@
-"""Keys of labellings, trainings and evaluations: what is asked for decides, and nothing else."""
+"""Keys of labellings, trainings and evaluations: the request decides, and nothing else."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def stage(**changes: Any) -> TrainingProtocol:
 
 
 def test_golden_keys() -> None:
-    # Recorded at the first release: a change here makes everybody train again.
+    # Recorded at the first release: a changed key repeats every training.
     labelling = labelling_request(DATA, MODEL, LabellingProtocol(), NumericSettings())
     evaluation = evaluation_request(DATA, MODEL, EvaluationProtocol(held_out=Split()), NumericSettings())
     keys = {request.kind: request.key for request in (labelling, training_request(stage()), evaluation)}
@@ -73,19 +73,19 @@ def test_requests_survive_json() -> None:
     assert back.key == request.key
 
 
-def test_a_younger_setting_at_its_default_changes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_setting_at_its_default_changes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = stage().hash()
-    young = stage(config={**CONFIG, "lookahead": 0})
-    assert young.hash() != before
+    later = stage(config={**CONFIG, "lookahead": 0})
+    assert later.hash() != before
     monkeypatch.setattr(TrainingProtocol, "config_added_later", {"lookahead": 0})
-    assert young.hash() == before
+    assert later.hash() == before
     assert stage(config={**CONFIG, "lookahead": 1}).hash() != before
 
 
 @pytest.mark.parametrize(
     "changes", [{"datasets": ()}, {"datasets": ((DATA, 0),)}, {"split": {"fraction": 1.0}}, {"split": {"seed": -1}}]
 )
-def test_what_means_nothing_is_refused(changes: dict[str, Any]) -> None:
+def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         stage(**changes)
 

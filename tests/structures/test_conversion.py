@@ -1,4 +1,4 @@
-"""Structures survive the way into a job and back, to the last bit of their key."""
+"""Structures keep their key through the JSON of jobs."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ def test_json_keeps_the_key() -> None:
         assert np.array_equal(restored.positions, atoms.positions)
 
 
-def test_pymatgen_and_ase_mean_the_same_structure() -> None:
+def test_pymatgen_structures_are_converted() -> None:
     from pymatgen.core import Lattice, Structure
 
     structure = Structure(Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -46,7 +46,7 @@ def test_charge_of_pymatgen_is_kept() -> None:
     assert as_atoms(structure).info["charge"] == 1.0
 
 
-def test_what_is_refused() -> None:
+def test_other_types_and_partial_occupancies_are_refused() -> None:
     from pymatgen.core import Lattice, Structure
 
     alloy = Structure(Lattice.cubic(4.0), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])

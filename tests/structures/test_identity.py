@@ -1,4 +1,4 @@
-"""Names of structures: formulas as chemists write them, space groups as spglib finds them."""
+"""Formulas as chemists write them, and space groups as spglib finds them."""
 
 import subprocess
 import sys
@@ -56,13 +56,13 @@ def test_no_space_group_without_three_periods(pbc: bool | tuple[bool, ...]) -> N
     assert identify(atoms)["space_group_symbol"] is None
 
 
-def test_where_spglib_finds_nothing_there_is_none() -> None:
+def test_no_space_group_where_spglib_finds_none() -> None:
     twice = Atoms("Si2", positions=[(0, 0, 0), (0, 0, 0)], cell=[3, 3, 3], pbc=True)
     assert identify(twice)["space_group_number"] is None
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_numbers_that_are_none_do_not_end_the_process(number: float) -> None:
+def test_nan_and_infinity_do_not_end_the_process(number: float) -> None:
     moved, stretched = bulk("Al"), bulk("Al")
     moved.positions[0, 0] = stretched.cell[0, 1] = number
     for atoms in (moved, stretched):
@@ -100,7 +100,7 @@ def test_typed_formulas(typed: str, stored: str) -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "Xx", "Si)", "(Si", "Si-2", "si", "Si0", "$where", "Si O", "{'$gt': ''}"])
-def test_what_is_no_formula_is_refused(typed: str) -> None:
+def test_other_text_is_refused_as_a_formula(typed: str) -> None:
     with pytest.raises(InputError, match="not a chemical formula"):
         canonical_formula(typed)
 

@@ -1,4 +1,4 @@
-"""Structures that are refused before anything heavy happens."""
+"""Structures that are refused before anything expensive is computed."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_atoms_that_are_too_close_also_across_the_cell() -> None:
     check_structure(molecule("H2"), "H2.xyz")  # 0.74 Angstrom
 
 
-def test_not_a_number() -> None:
+def test_nan_positions() -> None:
     broken = SILICON.copy()
     broken.positions[2, 1] = np.nan
     with pytest.raises(StructureError, match="NaN"):
@@ -46,7 +46,7 @@ def test_flat_cell_and_no_atoms_and_dummies() -> None:
         check_structure(Atoms("XSi", positions=[[0, 0, 0], [2, 2, 2]]), "dummy.xyz")
 
 
-def test_elements_that_the_model_never_saw(header_only_checkpoint: Path) -> None:
+def test_elements_outside_of_the_training(header_only_checkpoint: Path) -> None:
     model = resolve_model(header_only_checkpoint)
     check_elements(SILICON, model)
     with pytest.raises(UnknownElementError, match="silicon never saw Na, Cl; it knows Si"):

@@ -1,4 +1,4 @@
-"""Structure files: what is read, and what is refused."""
+"""Structure files that are read, and those that are refused."""
 
 from pathlib import Path
 

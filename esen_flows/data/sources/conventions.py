@@ -1,7 +1,6 @@
 """Units and signs of the labels of each source, and their conversion to eV, Angstrom and ASE's stress."""
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -13,13 +12,13 @@ from esen_flows.data.sources.vocabulary import EnergyUnit, LengthUnit, StressUni
 from esen_flows.errors import InputError
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
-ENERGY_EV = MappingProxyType(
-    {"eV": 1.0, "hartree": units.Hartree, "kcal/mol": units.kcal / units.mol, "kJ/mol": units.kJ / units.mol}
-)
-LENGTH_ANGSTROM = MappingProxyType({"Angstrom": 1.0, "bohr": units.Bohr})
-STRESS_EV_PER_ANGSTROM3 = MappingProxyType(
-    {"eV/Angstrom^3": 1.0, "GPa": 1.0 / EV_PER_ANGSTROM3_TO_GPA, "kBar": 0.1 / EV_PER_ANGSTROM3_TO_GPA}
-)
+ENERGY_EV = {"eV": 1.0, "hartree": units.Hartree, "kcal/mol": units.kcal / units.mol, "kJ/mol": units.kJ / units.mol}
+LENGTH_ANGSTROM = {"Angstrom": 1.0, "bohr": units.Bohr}
+STRESS_EV_PER_ANGSTROM3 = {
+    "eV/Angstrom^3": 1.0,
+    "GPa": 1.0 / EV_PER_ANGSTROM3_TO_GPA,
+    "kBar": 0.1 / EV_PER_ANGSTROM3_TO_GPA,
+}
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,14 @@ class Convention:
         return {"energy": self.energy, "positions": self.length, "forces": force, "stress": self.stress or "none"}
 
 
-# ASE converts to eV, eV/Angstrom and eV/Angstrom^3 (positive under tension) whatever it reads.
-_ASE = Convention()
-CONVENTIONS = MappingProxyType(
-    {
-        "extxyz": _ASE,
-        "ase-db": _ASE,
-        "ase-lmdb": _ASE,
-        "ase": _ASE,
-        # From the description of the data: energies in eV, forces in eV/A, stress in kBar as VASP prints it.
-        "mptrj": Convention(stress="-kBar"),
-        # Atomic units; the files hold gradients of the energy.
-        "spice": Convention(energy="hartree", length="bohr", gradients=True, stress=None),
-    }
-)
+CONVENTIONS = {
+    # ASE converts to eV, eV/Angstrom and eV/Angstrom^3 (positive under tension) whatever it reads.
+    **dict.fromkeys(("extxyz", "ase-db", "ase-lmdb", "ase"), Convention()),
+    # From the description of the data: energies in eV, forces in eV/A, stress in kBar as VASP prints it.
+    "mptrj": Convention(stress="-kBar"),
+    # Atomic units; the files hold gradients of the energy.
+    "spice": Convention(energy="hartree", length="bohr", gradients=True, stress=None),
+}
 
 
 @dataclass(frozen=True)

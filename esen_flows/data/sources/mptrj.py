@@ -5,6 +5,7 @@ Its layout is {material id: {frame id: {structure, uncorrected_total_energy, cor
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ from esen_flows.errors import InputError
 
 # The raw energy: the forces are its derivatives, and the leaderboard's reference energies are corrected from it.
 ENERGY_KEY = "uncorrected_total_energy"
+_BLANKS = re.compile(r"\s*")
 _PIECE = 1 << 22  # characters read at once
 _LONGEST = 1 << 28  # characters of one frame; more is a broken file and not a structure
 
@@ -109,12 +111,9 @@ class JsonStream:
     def _next(self) -> str:
         """The next character that is not a blank; "" at the end."""
         while True:
-            while self._at < len(self._text):
-                if not self._text[self._at].isspace():
-                    return self._text[self._at]
-                self._at += 1
-            if not self._more():
-                return ""
+            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
 
     def _expect(self, characters: str) -> str:
         found = self._next()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, get_args
 
 from esen_flows.data.extxyz import read_provenance, sidecar_path
@@ -20,31 +19,15 @@ from esen_flows.files import sha256_of_file
 
 Reader = Callable[[Path, SourceOptions], Iterator[LabelledStructure | BadRecord]]
 
-_READERS: MappingProxyType[str, Reader] = MappingProxyType(
-    {
-        "extxyz": read_extxyz,
-        "ase-db": read_ase_db,
-        "ase-lmdb": read_ase_lmdb,
-        "mptrj": read_mptrj,
-        "spice": read_spice,
-        "ase": read_with_ase,
-    }
-)
-_SUFFIXES = MappingProxyType(
-    {
-        ".xyz": "extxyz",
-        ".extxyz": "extxyz",
-        ".db": "ase-db",
-        ".aselmdb": "ase-lmdb",
-        ".lmdb": "ase-lmdb",
-        ".json": "mptrj",
-        ".hdf5": "spice",
-        ".h5": "spice",
-        ".traj": "ase",
-        ".xml": "ase",
-        ".outcar": "ase",
-    }
-)
+# The reader of each format, and the suffixes by which it is detected.
+_FORMATS: dict[str, tuple[Reader, tuple[str, ...]]] = {
+    "extxyz": (read_extxyz, (".xyz", ".extxyz")),
+    "ase-db": (read_ase_db, (".db",)),
+    "ase-lmdb": (read_ase_lmdb, (".aselmdb", ".lmdb")),
+    "mptrj": (read_mptrj, (".json",)),
+    "spice": (read_spice, (".hdf5", ".h5")),
+    "ase": (read_with_ase, (".traj", ".xml", ".outcar")),
+}
 # Files of VASP keep their names, with anything behind them, as in vasprun.xml-00007 and OUTCAR.gz.
 _PREFIXES = ("vasprun.xml", "outcar")
 
@@ -82,7 +65,9 @@ def detect_format(path: Path) -> SourceFormat:
 
 def _format_by_name(path: Path) -> Any:
     name = path.name.lower().removesuffix(".gz")
-    return "ase" if name.startswith(_PREFIXES) else _SUFFIXES.get(Path(name).suffix)
+    if name.startswith(_PREFIXES):
+        return "ase"
+    return next((known for known, (_, suffixes) in _FORMATS.items() if Path(name).suffix in suffixes), None)
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -141,12 +126,12 @@ def read_source(
             raise InputError(f"{path} is a dataset folder with names and units; leave out {sorted(options.given())}")
         yield from open_dataset(path)
         return
-    if known not in _READERS:
+    if known not in _FORMATS:
         raise InputError(f"unknown format {known!r}; known: {', '.join(get_args(SourceFormat))}")
     if not path.exists():
         raise InputError(f"nothing at {path}; check the path")
     for file in source_files(path, known):
-        yield from _READERS[known](file, options)
+        yield from _FORMATS[known][0](file, options)
 
 
 def source_provenance(

@@ -1,4 +1,4 @@
-"""Extended XYZ and what else ASE reads, frame by frame."""
+"""Extended XYZ and anything else that ASE reads, frame by frame."""
 
 import gzip
 import lzma
@@ -35,7 +35,7 @@ def labelled_frame():
     return frame(energy=-7.25, free_energy=-7.5, forces=FORCES, stress=STRESS)
 
 
-def test_labels_in_ase_s_own_names(tmp_path):
+def test_labels_under_the_names_of_ase(tmp_path):
     first = labelled_frame()
     first.info.update(group="bulk", material="mp-22862", charge=1, spin=3, other=5)
     ase.io.write(tmp_path / "a.xyz", [first, frame(energy=-1.0, forces=FORCES)], format="extxyz")
@@ -50,7 +50,7 @@ def test_labels_in_ase_s_own_names(tmp_path):
     assert (two.group, two.material) == ("", "")
 
 
-def test_labels_in_other_names_are_read_only_when_named(tmp_path):
+def test_labels_under_other_names_are_read_when_named(tmp_path):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     atoms.info.update(REF_energy=-3.0, REF_stress=STRESS, set="x", id="m7")
     atoms.new_array("REF_forces", FORCES)
@@ -67,7 +67,7 @@ def test_labels_in_other_names_are_read_only_when_named(tmp_path):
     np.testing.assert_allclose(item.stress, FULL)
 
 
-def test_units_that_are_said(tmp_path):
+def test_units_of_the_options(tmp_path):
     ase.io.write(tmp_path / "a.xyz", labelled_frame(), format="extxyz")
     options = SourceOptions(energy_unit="kcal/mol", stress_unit="-kBar", group="md")
     (item,) = read_source(tmp_path / "a.xyz", options=options)
@@ -83,7 +83,7 @@ def test_units_that_are_said(tmp_path):
         list(read_source(tmp_path / "a.xyz", options=SourceOptions(stress_unit="bar")))
 
 
-def test_the_free_energy_can_be_asked_for(tmp_path):
+def test_the_free_energy_can_be_chosen(tmp_path):
     ase.io.write(tmp_path / "a.traj", [labelled_frame()])
     assert [item.energy for item in read_source(tmp_path / "a.traj")] == [-7.25]
     assert [i.energy for i in read_source(tmp_path / "a.traj", options=SourceOptions("free_energy"))] == [-7.5]
@@ -93,7 +93,7 @@ def test_one_broken_frame_does_not_end_the_file(tmp_path):
     path = tmp_path / "a.xyz"
     ase.io.write(path, [labelled_frame()] * 3, format="extxyz")
     lines = path.read_text().splitlines(keepends=True)
-    lines[6] = lines[6].replace("Na", "Xx") + ""  # the first atom of the second frame
+    lines[6] = lines[6].replace("Na", "Xx")  # the first atom of the second frame
     path.write_text("".join(lines[:-1]))  # and the last atom is missing
     one, two, three = read_source(path)
     assert one.energy == -7.25
@@ -111,7 +111,7 @@ def test_compressed_files(tmp_path):
     assert [item.energy for item in read_source(tmp_path / "b.xyz.gz")] == [-7.25, -7.25]
 
 
-def test_what_ase_cannot_read_is_named(tmp_path):
+def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "a.traj").write_text("nothing")
     with pytest.raises(InputError, match=r"ASE cannot read .*a\.traj: "):
         list(read_source(tmp_path / "a.traj"))

@@ -81,7 +81,7 @@ def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch, piece):
     assert read == [(m, e["uncorrected_total_energy"]) for m, frames in materials.items() for e in frames.values()]
 
 
-def test_only_a_piece_is_in_memory(tmp_path, monkeypatch):
+def test_memory_is_that_of_a_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(mptrj, "_PIECE", 1 << 12)
     write(tmp_path / "m.json", **{f"mp-{m}": {"t": entry(-1.0)} for m in range(200)})
     longest = 0
@@ -107,13 +107,13 @@ def test_only_a_piece_is_in_memory(tmp_path, monkeypatch):
         ('{"mp-1": {}', "expected one of ',}', got 'the end'"),
     ],
 )
-def test_what_is_not_mptrj_is_named(tmp_path, text, message):
+def test_other_json_is_refused(tmp_path, text, message):
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(InputError, match=message):
         list(read_source(tmp_path / "m.json"))
 
 
-def test_a_broken_frame_does_not_read_the_rest_into_memory(tmp_path, monkeypatch):
+def test_the_rest_is_not_read_after_a_broken_frame(tmp_path, monkeypatch):
     monkeypatch.setattr(mptrj, "_PIECE", 100)
     monkeypatch.setattr(mptrj, "_LONGEST", 1000)
     good = json.dumps({"mp-1": {"t": entry(-1.0)}})

@@ -1,4 +1,4 @@
-"""Which format a source has, and what is written of it."""
+"""Formats of sources and their provenance."""
 
 import hashlib
 from typing import get_args
@@ -31,7 +31,7 @@ def test_formats_by_name(tmp_path, name, expected):
     assert expected in get_args(SourceFormat)
 
 
-def test_what_is_not_known_is_named(tmp_path):
+def test_unknown_formats_are_named(tmp_path):
     with pytest.raises(InputError, match="nothing at"):
         detect_format(tmp_path / "absent.db")
     with pytest.raises(InputError, match=r"no known format; name it: .* --format, one of extxyz, ase-db"):
@@ -69,7 +69,7 @@ def test_provenance_names_every_file(tmp_path):
     }  # fmt: skip
 
 
-def test_a_dataset_of_ours_is_a_source(tmp_path):
+def test_a_dataset_folder_is_a_source(tmp_path):
     ase.io.write(tmp_path / "a.xyz", [frame(-1.0), frame(-2.0)], format="extxyz")
     dataset = write_dataset(tmp_path / "d", read_source(tmp_path / "a.xyz"), provenance={"x": 1})
     assert from_structures(read_source(tmp_path / "d")).key == dataset.key

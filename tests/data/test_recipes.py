@@ -1,0 +1,121 @@
+"""Recipes: errors that name the value, and the recipes of the models."""
+
+import numpy as np
+import pytest
+from ase.neighborlist import neighbor_list
+
+from esen_flows.assets import asset_dir
+from esen_flows.data.prototypes import perfect
+from esen_flows.data.recipes import Recipe, read_recipe, recipe_from_dict
+from esen_flows.errors import InputError
+
+CRYSTAL = {"prototype": "diamond", "species": "Ge", "lattice_angstrom": 5.7}
+
+
+def _recipe(**group: object) -> Recipe:
+    base = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 3}
+    return recipe_from_dict({"seed": 7, "groups": [{**base, **group}]})
+
+
+def _of_crystals(crystals: object, **group: object) -> Recipe:
+    base = {"name": "g", "crystals_of": ["diamond"], "count": 2}
+    return recipe_from_dict({"seed": 7, "crystals": crystals, "groups": [{**base, **group}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, r"unknown keys \['colour'\]"),
+        ({"count": 0}, "count must be a positive integer, got 0"),
+        ({"element": "Si"}, r"unknown keys \['element'\].*species"),
+        ({"species": ["Xx"]}, r"chemical symbols.*got \['Xx'\]"),
+        ({"species": [False]}, r"chemical symbols.*got \[False\]"),
+        ({"repeat": [2, 2]}, "three positive integers"),
+        ({"repeat": 2}, "three positive integers, got 2"),
+        ({"prototype": False}, "prototype must be text, got False"),
+        ({"crystals_of": ["diamond"]}, "either prototype or crystals_of"),
+        ({"cubic": "yes"}, "cubic must be true or false, got 'yes'"),
+        ({"c_over_a": "tall"}, "c_over_a must be a number"),
+        ({"volume_strain": [0.1, -0.1]}, r"\[low, high\]"),
+        ({"volume_strain": -1.5}, "must stay above -1"),
+        ({"rattle_angstrom": [0.0, 0.1]}, "low end must be above zero"),
+        ({"rattle_angstrom": "much"}, "got 'much'"),
+        ({"displaced_atoms": 2}, "go together"),
+        ({"displaced_atoms": 3, "displacement_angstrom": 0.1}, "must be 0, 1 or 2, got 3"),
+        ({"snapshots": -1}, "non-negative integer, got -1"),
+        ({"snapshots": 2}, "positive temperature_kelvin go together"),
+        ({"temperature_kelvin": 300}, "positive temperature_kelvin go together"),
+        (
+            {"snapshots": 2, "temperature_kelvin": 300, "interval_femtoseconds": 0},
+            "interval_femtoseconds must be positive, got 0",
+        ),
+    ],
+)
+def test_errors_of_a_group_name_the_value(change, message):
+    with pytest.raises(InputError, match=message):
+        _recipe(**change)
+
+
+def test_errors_of_a_recipe(tmp_path):
+    group = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 1}
+    with pytest.raises(InputError, match="seed must be a non-negative integer, got None"):
+        recipe_from_dict({"groups": [group]})
+    with pytest.raises(InputError, match="group names must differ"):
+        recipe_from_dict({"seed": 1, "groups": [group, group]})
+    with pytest.raises(InputError, match="'count' is missing"):
+        recipe_from_dict({"seed": 1, "groups": [{"name": "g", "prototype": "diamond"}]})
+    with pytest.raises(InputError, match="no recipe at"):
+        read_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("seed: [1\n")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_recipe(tmp_path / "broken.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_recipe(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("crystals", "group", "message"),
+    [
+        ([], {}, "crystals must map names"),
+        ({"Ge": {"prototype": "diamond", "species": ["Ge"]}}, {}, "'lattice_angstrom' is missing"),
+        ({"Ge": {**CRYSTAL, "colour": 1}}, {}, r"crystal 'Ge': unknown keys \['colour'\]"),
+        ({"Ge": {**CRYSTAL, "prototype": "quartz"}}, {}, "unknown prototype 'quartz'"),
+        ({"Ge": {**CRYSTAL, "prototype": "rocksalt"}}, {}, "'Ge': rocksalt takes 2 species, got"),
+        (
+            {"Ge": CRYSTAL},
+            {"crystals_of": ["rocksalt"]},
+            r"ask for crystals of \['rocksalt'\], but the recipe lists none",
+        ),
+        ({"Ge": CRYSTAL}, {"crystals_of": "diamond"}, "crystals_of must be a list"),
+        ({"Ge": CRYSTAL}, {"lattice_angstrom": 5.0}, "from the crystals; leave them out"),
+    ],
+)
+def test_errors_of_a_crystal_name_the_value(crystals, group, message):
+    with pytest.raises(InputError, match=message):
+        _of_crystals(crystals, **group)
+
+
+def test_the_silicon_recipe_is_what_its_card_describes():
+    recipe = read_recipe(asset_dir("models") / "esen_silicon" / "data.yaml")
+    # Groups may be added, not taken away: labels that exist are of these.
+    assert sum(group.count for group in recipe.groups) >= 789
+    assert {group.species for group in recipe.groups} == {("Si",)}
+    assert max(group.rattle_angstrom[1] for group in recipe.groups) == 0.3
+    assert min(group.volume_strain[0] for group in recipe.groups if group.name.startswith("cell8")) == -0.08
+
+
+def test_the_nano_recipe_names_the_crystals_of_its_card():
+    recipe = read_recipe(asset_dir("models") / "esen_nano" / "data.yaml")
+    assert len(recipe.crystals) == 22  # with silicon, whose structures are esen_silicon's, 23
+    elements = {symbol for crystal in recipe.crystals for symbol in crystal.species}
+    assert " ".join(sorted(elements)) == "Al As C Ca Cl F Ga Ge K Li Mg N Na O P S Se Si Zn"
+    for crystal in recipe.crystals:
+        # Bonds from 1.5 Angstrom (C) to 3.2 (KCl): a slip of the pen in a lattice constant leaves this range.
+        atoms = perfect(crystal)
+        assert 1.5 < neighbor_list("d", atoms, 3.3).min() < 3.2
+    kinds = {name: [g for g in recipe.groups if name in g.crystals_of] for name in ("diamond", "rocksalt", "wurtzite")}
+    for groups in kinds.values():
+        assert any(group.snapshots for group in groups)
+        assert any(group.displaced_atoms == 2 and np.prod(group.repeat) >= 8 for group in groups)
+        assert {-0.1, 0.1} <= {strain for group in groups for strain in group.volume_strain}
