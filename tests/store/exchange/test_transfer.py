@@ -1,14 +1,10 @@
-"""An import restores exactly what was exported; a damaged archive is refused before anything is written."""
+"""An import restores exactly what was exported, beside other writers and after interruptions."""
 
-import hashlib
-import io
-import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +13,13 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from result_documents import document, failed, large_array
-from whole_store import COLLECTIONS, commit, contents, fields_of, fill, put_relaxation
+from whole_store import commit, contents, fields_of, fill, put_relaxation
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.settings import Settings
 from esen_flows.store.blobs import BlobStore
-from esen_flows.store.connection import open_store
 from esen_flows.store.exchange import archive as archive_module
 from esen_flows.store.exchange import transfer as module
-from esen_flows.store.exchange.archive import Archive
 from esen_flows.store.exchange.transfer import Transferred, export_archive, import_archive
 from esen_flows.store.upkeep.maintenance import Garbage, collect_garbage
 from esen_flows.store.upkeep.verify import verify
@@ -34,35 +28,11 @@ if TYPE_CHECKING:
     from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
-Members = dict[str, bytes]
 
 
 def wipe(store: "Store") -> None:
     store.database.drop()
     store.database.make_indexes()
-
-
-def is_empty(store: "Store") -> bool:
-    names = (*COLLECTIONS, "claims", "blobs", "blob_chunks")
-    return all(store.database[name].count_documents({}) == 0 for name in names)
-
-
-def members_of(path: Path) -> Members:
-    with tarfile.open(path) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-
-
-def write_members(path: Path, members: Members, sign: bool = False) -> Path:
-    """An archive of these members; `sign` makes the checksums fit."""
-    if sign:
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != "checksums.json"}
-        members = members | {"checksums.json": json.dumps(sums).encode()}
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def test_round_trip_is_identical_and_importing_twice_changes_nothing(store: "Store", tmp_path: Path) -> None:
@@ -87,7 +57,8 @@ def test_parts_are_joined(store: "Store", tmp_path: Path, monkeypatch: pytest.Mo
     fill(store)
     before = contents(store)
     export_archive(store, tmp_path / "all.tar")
-    assert "results/000003.jsonl" in members_of(tmp_path / "all.tar")
+    with tarfile.open(tmp_path / "all.tar") as tar:
+        assert "results/000003.jsonl" in tar.getnames()
     wipe(store)
     import_archive(store, tmp_path / "all.tar")
     assert contents(store) == before
@@ -107,14 +78,6 @@ def test_an_export_of_some_results_includes_all_that_they_start_from(store: "Sto
     assert found.output is not None
     np.testing.assert_array_equal(found.output["fc2"], large_array(1))
     assert found.output["words"].tolist() == ["Γ", "X"]
-
-
-def test_arrays_are_readable_by_numpy_alone(store: "Store", tmp_path: Path) -> None:
-    fill(store)
-    export_archive(store, tmp_path / "all.tar")
-    names = [name for name in members_of(tmp_path / "all.tar") if name.startswith("blobs/")]
-    arrays = [np.load(io.BytesIO(members_of(tmp_path / "all.tar")[name])) for name in names]
-    assert any(np.array_equal(array, large_array(2)) for array in arrays)
 
 
 def test_an_existing_file_is_not_replaced(store: "Store", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,142 +158,6 @@ def test_finished_results_replace_pending_failures_and_never_the_reverse(store: 
 
 def results(store: "Store") -> list[dict[str, Any]]:
     return list(store.database["results"].find())
-
-
-def cut(fraction: float) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        data = path.read_bytes()
-        path.write_bytes(data[: int(len(data) * fraction)])
-
-    return change
-
-
-def flip(fraction: float) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        data = bytearray(path.read_bytes())
-        data[int(len(data) * fraction)] ^= 1
-        path.write_bytes(bytes(data))
-
-    return change
-
-
-def members(edit: Callable[[Members], Any], sign: bool = True) -> Callable[[Path], None]:
-    """Change the members and, with `sign`, make the checksums fit."""
-
-    def change(path: Path) -> None:
-        found = members_of(path)
-        edit(found)
-        write_members(path, found, sign)
-
-    return change
-
-
-def replace_in(name: str, old: bytes, new: bytes) -> Callable[[Members], None]:
-    def edit(found: Members) -> None:
-        assert old in found[name]
-        found[name] = found[name].replace(old, new, 1)
-
-    return edit
-
-
-def other_array(found: Members) -> None:
-    first, second, *_ = sorted(name for name in found if name.startswith("blobs/"))
-    found[first] = found[second]
-
-
-def no_array(found: Members) -> None:
-    del found[min(name for name in found if name.startswith("blobs/"))]
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "empty": (cut(0.0), "not an archive"),
-    "cut in the middle": (cut(0.5), "damaged"),
-    "cut before the end": (cut(0.98), "damaged"),
-    "a bit of a header": (flip(0.0), "not an archive|damaged"),
-    "a bit of a document": (flip(0.005), "damaged"),
-    "a bit of an array": (flip(0.5), "damaged.*does not match its checksum"),
-    "a path": (members(lambda found: found.update({"../../etc/passwd": b"x"})), "damaged: it holds '../../etc/passwd'"),
-    "a missing array": (members(no_array), "an array of result .* is missing"),
-    "a missing file": (members(no_array, sign=False), "is not in both the archive and its checksums.json"),
-    "an array of another name": (members(other_array), "is not the array of its name"),
-    "no manifest": (members(lambda found: found.pop("manifest.json")), "manifest.json is missing"),
-    "a newer format": (
-        members(replace_in("manifest.json", b'"format_version": 1', b'"format_version": 2')),
-        "format 2, newer than 1; upgrade esen_flows",
-    ),
-    "a newer document": (
-        members(replace_in("results/000000.jsonl", b'"schema_version": {"$numberInt": "1"}', b'"schema_version": 9')),
-        "schema version 9, newer than 1; upgrade esen_flows",
-    ),
-    "another model": (
-        members(replace_in("results/000000.jsonl", b'_revision": {"$numberInt": "1"}', b'_revision": 2')),
-        "does not have the key that follows from its protocol",
-    ),
-    "another structure": (
-        members(replace_in("structures/000000.jsonl", b'"charge": {"$numberDouble": "0.0"}', b'"charge": 1.0')),
-        "is not the structure of its key",
-    ),
-    "an operator": (
-        members(replace_in("results/000000.jsonl", b'"formula": "Si"', b'"$where": "1", "formula": "Si"')),
-        "cannot be read",
-    ),
-    "a text that is no JSON": (
-        members(replace_in("results/000000.jsonl", b'"formula": "Si"', b'"formula": Si')),
-        "damaged: results/000000.jsonl",
-    ),
-    "an attempt that is no number": (
-        members(replace_in("results/000000.jsonl", b'"attempt": {"$numberInt": "0"}', b'"attempt": "0"')),
-        "is not as this package writes it",
-    ),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def emptied(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Store, bytes]]":
-    """An empty store, and an archive of what was in it."""
-    store = open_store(embedded_settings.model_copy(update={"database": "test_emptied"}))
-    fill(store)
-    path = tmp_path_factory.mktemp("archive") / "all.tar"
-    export_archive(store, path)
-    wipe(store)
-    yield store, path.read_bytes()
-    store.database.drop()
-    store.close()
-
-
-@pytest.fixture
-def pristine(emptied: "tuple[Store, bytes]") -> bytes:
-    """An archive of a whole store."""
-    return emptied[1]
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_archives_are_refused_whole(emptied: "tuple[Store, bytes]", tmp_path: Path, name: str) -> None:
-    change, message = DAMAGES[name]
-    file, (store, pristine) = tmp_path / "all.tar", emptied
-    file.write_bytes(pristine)
-    change(file)
-    with pytest.raises(InputError, match=message):
-        import_archive(store, file)
-    assert is_empty(store)
-
-
-def test_a_link_and_a_second_member_of_one_name_are_refused(pristine: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "all.tar"
-    file.write_bytes(pristine)
-    with tarfile.open(file, "a") as tar:
-        link = tarfile.TarInfo("results/000001.jsonl")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-    with pytest.raises(InputError, match=r"it holds 'results/000001\.jsonl', which does not belong"):
-        Archive(file)
-    file.write_bytes(pristine)
-    with tarfile.open(file, "a") as tar:
-        tar.addfile(tarfile.TarInfo("manifest.json"))
-    with pytest.raises(InputError, match=r"it holds 'manifest\.json'"):
-        Archive(file)
-    with pytest.raises(InputError, match="there is no file"):
-        Archive(tmp_path / "absent.tar")
 
 
 def test_an_interrupted_import_is_completed_by_repeating_it(
