@@ -1,4 +1,4 @@
-"""Files laid out like published checkpoints, written from networks of ours."""
+"""Files in the layout of published checkpoints, written from networks of this package."""
 
 from collections import OrderedDict
 
@@ -27,7 +27,7 @@ def small_network(seed=0, **options):
 
 
 def published_state(network):
-    """The state dict as its publishers write it: their names, with the constants that ours leave out."""
+    """State dict as its publishers write it: with their names, and with the constants that ours leaves out."""
     state = OrderedDict()
     for name, value in network.state_dict().items():
         first, _, rest = name.partition(".")
@@ -83,7 +83,7 @@ def backbone_options(config, **changes):
 
 
 def first_generation(network, scale=1.7, references=None):
-    """A v1 file's content: three targets on one scale, element references by atomic number."""
+    """Content of a file of the first generation: three targets on one scale, element references by atomic number."""
     table = torch.zeros(119, dtype=torch.float64)
     for number, energy in (references or {14: -5.4, 8: -2.0}).items():
         table[number] = energy

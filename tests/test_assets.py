@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def assets_at(root: Path) -> ModuleType:
-    """A copy of esen_flows.assets that believes to be installed under `root`."""
+    """Copy of esen_flows.assets that is installed under `root`."""
     path = root / "esen_flows" / "assets.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(esen_flows.assets.__file__, path)
@@ -38,8 +38,8 @@ def test_checkout_wins_over_the_packaged_copy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("project", ['[project]\nname = "other"\n', "[tool.poetry]\nname = 'other'\n", None])
-def test_models_folder_of_another_project_is_left_alone(tmp_path: Path, project: str | None) -> None:
-    # As after `pip install --target .` in somebody's project that has a models/ of its own.
+def test_models_folder_of_another_project_is_not_used(tmp_path: Path, project: str | None) -> None:
+    # This is the state after `pip install --target .` in another project that has a models/ of its own.
     if project is not None:
         (tmp_path / "pyproject.toml").write_text(project)
     (tmp_path / "models").mkdir()

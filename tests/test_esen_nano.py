@@ -1,4 +1,4 @@
-"""The shipped model of 23 crystals keeps what its card promises."""
+"""The shipped model of 23 crystals has the properties that its card states."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def force_field():
     return load_force_field("esen_nano")
 
 
-def test_it_is_the_model_that_its_card_names(force_field):
+def test_the_card_names_the_model(force_field):
     card = read_card("esen_nano")
     assert force_field.key == card.checkpoint.model_key == resolve_model("esen_nano").key
     assert card.checkpoint.parameters == sum(p.numel() for p in force_field.network.parameters())
@@ -38,7 +38,7 @@ def test_the_contract(force_field):
 
 
 def test_lattice_constants_of_all_crystals_are_near_the_labellers(force_field):
-    """Relaxed by the labeller, as models/esen_nano/data.yaml has them; silicon within a thousandth."""
+    """The labeller's crystals are those of models/esen_nano/data.yaml; silicon agrees within a thousandth."""
     recipe = read_recipe(card_path("esen_nano").with_name("data.yaml"))
     starts = [perfect(crystal) for crystal in recipe.crystals]
     outcomes = dict(relax_many([*starts, bulk("Si", a=LABELLER_SILICON_ANGSTROM)], force_field, RelaxProtocol()))
@@ -57,7 +57,7 @@ def test_other_elements_are_refused(force_field):
 
 
 @pytest.mark.shared
-def test_forces_on_dft_frames_that_it_never_saw(force_field, silicon_dft_frames):
+def test_forces_on_dft_frames_outside_of_the_training_data(force_field, silicon_dft_frames):
     frames = silicon_dft_frames
     results = with_parity(force_field, "average").evaluate(frames)
     errors = np.concatenate([(r.forces - a.get_forces()).ravel() for r, a in zip(results, frames, strict=True)])

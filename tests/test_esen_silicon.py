@@ -1,4 +1,4 @@
-"""The shipped model keeps what its card promises."""
+"""The shipped model of silicon has the properties that its card states."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def force_field():
     return load_force_field("esen_silicon")
 
 
-def test_it_is_the_model_that_its_card_names(force_field):
+def test_the_card_names_the_model(force_field):
     card = read_card("esen_silicon")
     assert force_field.key == card.checkpoint.model_key == resolve_model("esen_silicon").key
     assert card.checkpoint.parameters == sum(p.numel() for p in force_field.network.parameters())
@@ -47,7 +47,7 @@ def test_other_elements_are_refused(force_field):
 
 
 @pytest.mark.shared
-def test_forces_on_dft_frames_that_it_never_saw(force_field, silicon_dft_frames):
+def test_forces_on_dft_frames_outside_of_the_training_data(force_field, silicon_dft_frames):
     frames = silicon_dft_frames
     results = with_parity(force_field, "average").evaluate(frames)
     errors = np.concatenate([(r.forces - a.get_forces()).ravel() for r, a in zip(results, frames, strict=True)])

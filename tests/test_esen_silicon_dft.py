@@ -1,4 +1,4 @@
-"""The fine-tuned model keeps what its card promises on the frames that were held out."""
+"""The fine-tuned model has the errors that its card states, on the frames that were held out."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from esen_flows.assets import asset_dir
 from esen_flows.schemas.card import read_card, resolve_model
 
 
-def test_it_is_the_model_that_its_card_names():
+def test_the_card_names_the_model():
     card = read_card("esen_silicon_dft")
     assert resolve_model("esen_silicon_dft").key == card.checkpoint.model_key
     assert card.training["parent_model_key"] == read_card("esen_silicon").checkpoint.model_key

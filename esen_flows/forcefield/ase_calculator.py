@@ -48,7 +48,7 @@ class ForceFieldCalculator(Calculator):
     >>> copper = bulk("Cu", a=3.6)
     >>> copper.calc = ForceFieldCalculator(model="emt")
     >>> print(f"{copper.get_potential_energy():.4f} eV")
-    -0.0070 eV
+    -0.0067 eV
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]

@@ -266,7 +266,7 @@ class EsenForceField(ForceField):
     def _embed_batch(self, graphs: list[Graph]) -> list[np.ndarray]:
         with torch.no_grad():
             joined = self._evaluator(self._collate(graphs)).node_embedding.double().cpu().numpy()
-        return np.split(joined, np.cumsum([len(graph.numbers) for graph in graphs])[:-1])
+        return _split(joined, graphs)
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
         batch = self._collate(graphs)
@@ -277,14 +277,11 @@ class EsenForceField(ForceField):
         of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
         atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev
         self._check_finite(graphs, atoms, systems)
-        forces = np.ascontiguousarray(atoms[:, 1:])
-        evaluations, start = [], 0
-        for graph, system in zip(graphs, systems, strict=True):
-            rows = slice(start, start := start + len(graph.numbers))
+        evaluations = []
+        for graph, rows, system in zip(graphs, _split(atoms, graphs), systems, strict=True):
             references = self.references_ev[graph.numbers.numpy()] + self.offset_ev / len(graph.numbers)
-            energy = float(system[0] + references.sum())
-            stress = system[1:].reshape(3, 3)
-            evaluations.append(Evaluation(energy, forces[rows], stress, atoms[rows, 0] + references))
+            energy, forces = float(system[0] + references.sum()), np.ascontiguousarray(rows[:, 1:])
+            evaluations.append(Evaluation(energy, forces, system[1:].reshape(3, 3), rows[:, 0] + references))
         return evaluations
 
     def _check_finite(self, graphs: list[Graph], atoms: np.ndarray, systems: np.ndarray) -> None:
@@ -300,3 +297,8 @@ class EsenForceField(ForceField):
                 f"{self.label!r} returned NaN or infinity for a structure of {len(graphs[bad.argmax()].numbers)} "
                 "atoms; check its interatomic distances, or use dtype float64"
             )
+
+
+def _split(rows: np.ndarray, graphs: list[Graph]) -> list[np.ndarray]:
+    """Rows of all atoms of a batch, as one array per structure."""
+    return np.split(rows, np.cumsum([len(graph.numbers) for graph in graphs])[:-1])

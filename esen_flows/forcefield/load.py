@@ -57,8 +57,7 @@ def load_force_field(
     Examples
     --------
     >>> from esen_flows import load_force_field
-    >>> emt = load_force_field("emt")
-    >>> emt.declaration.conservative
+    >>> load_force_field("emt").declaration.conservative
     True
     """
     if dtype not in ("float32", "float64"):
@@ -68,22 +67,26 @@ def load_force_field(
         raise InputError(f"tf32 is for dtype float32 on a CUDA device, got {dtype} on {device!r}; leave it out")
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:
-        return EsenForceField(load(text), label=Path(text).stem, device=device, dtype=dtype, compile=compile, tf32=tf32)
-    # Cards need YAML and pydantic, which a bare GPU machine does not have; paths of checkpoints work there as well.
-    from esen_flows.schemas.card import checkpoint_path, read_card
+        checkpoint, label = load(text), Path(text).stem
+    else:
+        # Cards need YAML and pydantic, which a bare GPU machine does not have; paths of checkpoints work there as well.
+        from esen_flows.schemas.card import checkpoint_path, read_card
 
-    card = read_card(text)
-    if card.family == "third_party":
-        builder = THIRD_PARTY.get(card.builder or "")
-        if builder is None:
-            raise ModelError(f"card {text!r} names the builder {card.builder!r}; known are {sorted(THIRD_PARTY)}")
-        if compile or tf32:
-            raise InputError(
-                f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
-            )
-        return builder(**card.arguments, device=device, dtype=card.dtype or dtype)
-    checkpoint = load(checkpoint_path(card))
-    return EsenForceField(checkpoint, label=card.name, device=device, dtype=dtype, compile=compile, tf32=tf32)
+        card = read_card(text)
+        if card.family == "third_party":
+            if compile or tf32:
+                raise InputError(
+                    f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
+                )
+            return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
+        checkpoint, label = load(checkpoint_path(card)), card.name
+    return EsenForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
+
+
+def _builder(card: str, name: str | None) -> Callable[..., ForceField]:
+    if name not in THIRD_PARTY:
+        raise ModelError(f"card {card!r} names the builder {name!r}; known are {sorted(THIRD_PARTY)}")
+    return THIRD_PARTY[name]
 
 
 def check_device(device: str) -> None:

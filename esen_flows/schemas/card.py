@@ -216,7 +216,7 @@ def _pulled_path(card: ModelCard) -> Path:
         raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
     if card.source is None:
         raise ModelError(
-            f"nobody has published a checkpoint of {card.name!r}: train it (esen-flows train {card.name}) and give the "
+            f"no checkpoint of {card.name!r} is published: train it (esen-flows train {card.name}) and give the "
             "path of the result"
         )
     path = pulled_folder(card) / f"{card.name}.safetensors"
@@ -250,22 +250,13 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
     Examples
     --------
     >>> from esen_flows.schemas.card import resolve_model
-    >>> copper_and_more = resolve_model("emt")
-    >>> copper_and_more.conservative, sorted(copper_and_more.elements)
+    >>> model = resolve_model("emt")
+    >>> model.conservative, sorted(model.elements)
     (True, [13, 28, 29, 46, 47, 78, 79])
     """
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:
-        header = read_header(text)
-        return ModelReference(
-            label=Path(text).stem,
-            key=header["model_key"],
-            location=str(Path(text).resolve()),
-            elements=frozenset(header["elements"]),
-            card=None,
-            conservative=header["declaration"]["conservative"],
-            equivariance=header["declaration"]["equivariance"],
-        )
+        return _resolve_file(Path(text))
     card = read_card(text)
     elements = None if card.elements is None else frozenset(atomic_numbers[symbol] for symbol in card.elements)
     if card.family == "third_party":
@@ -290,6 +281,19 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         conservative=card.conservative,
         equivariance=card.equivariance,
         dtype=card.dtype,
+    )
+
+
+def _resolve_file(path: Path) -> ModelReference:
+    header = read_header(path)
+    return ModelReference(
+        label=path.stem,
+        key=header["model_key"],
+        location=str(path.resolve()),
+        elements=frozenset(header["elements"]),
+        card=None,
+        conservative=header["declaration"]["conservative"],
+        equivariance=header["declaration"]["equivariance"],
     )
 
 

@@ -19,7 +19,7 @@ def _emt() -> AseForceField:
     return AseForceField(EMT(), key="emt", label="EMT", declaration=Declaration(True, "O3", False, None, "float64"))
 
 
-def test_round_trip_through_the_contract_changes_nothing():
+def test_a_calculator_behind_the_contract_gives_the_same_numbers():
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=1)
     strained = np.array([[1, 0.02, 0], [0, 1, 0.01], [0, 0, 1]])
@@ -35,7 +35,7 @@ def test_round_trip_through_the_contract_changes_nothing():
     np.testing.assert_array_equal(atoms.get_potential_energies(), reference.get_potential_energies())
 
 
-def test_one_evaluation_serves_all_properties_and_a_change_asks_again():
+def test_one_evaluation_gives_all_properties_until_the_structure_changes():
     force_field = _emt()
     atoms = bulk("Cu", cubic=True)
     atoms.calc = ForceFieldCalculator(force_field)
@@ -63,20 +63,20 @@ def test_a_molecule_has_forces_but_no_stress():
 
 
 def test_a_model_is_loaded_once_and_only_when_needed(monkeypatch):
-    asked: list[tuple[str, str, str]] = []
+    requests: list[tuple[str, str, str]] = []
 
     def load_force_field(model: str, *, device: str, dtype: str) -> AseForceField:
-        asked.append((model, device, dtype))
+        requests.append((model, device, dtype))
         return _emt()
 
     monkeypatch.setattr(load, "load_force_field", load_force_field)
     atoms = bulk("Cu")
     atoms.calc = ForceFieldCalculator(model="a_card", dtype="float32")
-    assert asked == []
+    assert requests == []
     atoms.get_forces()
     atoms.rattle(0.01)
     atoms.get_forces()
-    assert asked == [("a_card", "cpu", "float32")]
+    assert requests == [("a_card", "cpu", "float32")]
 
 
 def test_exactly_one_of_force_field_and_model():

@@ -1,4 +1,4 @@
-"""Packing by edges, and halving where memory runs out."""
+"""Packing by edges, and halving of batches that run out of memory."""
 
 import numpy as np
 import pytest
@@ -33,15 +33,15 @@ def test_every_index_is_packed_once_and_fits():
 
 
 class Device:
-    """Computes groups of numbers, a number standing for that many edges; remembers what it was asked."""
+    """Function of groups of numbers, each a number of edges, that fails above a limit and records its calls."""
 
-    def __init__(self, room, error, budget):
-        self.room, self.error, self.budget, self.asked = room, error, budget, []
+    def __init__(self, limit, error, budget):
+        self.limit, self.error, self.budget, self.calls = limit, error, budget, []
 
     def __call__(self, items):
         at_once = min(sum(items), self.budget.max_edges)
-        self.asked.append(list(items))
-        if at_once > self.room:
+        self.calls.append(list(items))
+        if at_once > self.limit:
             raise self.error
         return [f"result of {item}" for item in items]
 
@@ -50,26 +50,26 @@ ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU_WORDS),
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_does_not_fit_is_halved_and_that_is_remembered(error):
+def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(error):
     items = [300, 90, 150, 40, 210, 260]
     budget = EdgeBudget(1000)
     device = Device(270, error, budget)
     assert budget.run(device, items, items) == [f"result of {item}" for item in items]
     assert budget.max_edges == 225  # groups of 960, then of 450 edges failed
-    failed = len(device.asked)
+    failed = len(device.calls)
     again = budget.run(device, items, items)
     assert again == [f"result of {item}" for item in items]
-    assert len(device.asked) - failed == len(packed(items, 225))  # nothing fails the second time
+    assert len(device.calls) - failed == len(packed(items, 225))  # nothing fails the second time
 
 
-def test_a_structure_that_fits_in_chunks_only():
+def test_a_structure_that_fits_only_in_chunks_is_computed():
     budget = EdgeBudget(10_000)
     device = Device(700, ERRORS[0], budget)
     assert budget.run(device, [9000], [9000]) == ["result of 9000"]
     assert budget.max_edges == 9000 // 16
 
 
-def test_what_never_fits_is_said_and_costs_later_calls_nothing():
+def test_a_structure_that_never_fits_is_an_error_and_leaves_the_budget():
     budget = EdgeBudget(10_000)
     device = Device(MINIMUM_EDGES - 1, ERRORS[0], budget)
     with pytest.raises(InsufficientMemoryError, match=r"with 5000 edges .*64 edges at a time; use a device with more"):
@@ -78,7 +78,7 @@ def test_what_never_fits_is_said_and_costs_later_calls_nothing():
     assert not InsufficientMemoryError.final  # on a larger machine it may fit
 
 
-def test_other_errors_pass():
+def test_other_errors_are_raised():
     budget = EdgeBudget(100)
     with pytest.raises(RuntimeError, match="shapes"):
         budget.run(Device(10, RuntimeError("shapes cannot be multiplied"), budget), [50], [50])
@@ -86,7 +86,7 @@ def test_other_errors_pass():
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
 
 
-def test_the_words_of_this_pytorch_are_known():
+def test_the_out_of_memory_error_of_this_pytorch_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)

@@ -34,10 +34,10 @@ def test_round_trip_gives_the_same_numbers_and_key(written):
     after = EsenForceField(loaded).evaluate([bulk("Si")])[0]
     assert before.energy == after.energy
     assert np.array_equal(before.forces, after.forces)
-    assert not list(path.parent.glob("*.tmp"))
+    assert not list(path.parent.glob("*.partial*"))
 
 
-def test_the_key_follows_the_numbers_not_the_notes(written, tmp_path):
+def test_the_key_depends_on_numbers_and_not_on_notes(written, tmp_path):
     _, key, c = written
     c.network.float()
     noted = Checkpoint(c.network, c.scale_ev, c.references_ev, c.elements, {"note": "other"})

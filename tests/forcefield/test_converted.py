@@ -1,4 +1,4 @@
-"""Files laid out like published checkpoints give the numbers of the network that they were written from."""
+"""Files in the layout of published checkpoints give the same numbers as the network that wrote them."""
 
 import collections
 import copy
@@ -44,7 +44,7 @@ def plain_file(content):
 
 
 def legacy_names(content):
-    """Targets and standard deviations as the first files spelt them, numbers as numpy's."""
+    """Targets and standard deviations as in the first files, with numbers of numpy."""
     content["normalizers"] = {
         "target": {"mean": np.float64(0.0), "std": np.float64(1.7)},
         "grad_target": {"mean": np.float32(0.0), "std": np.float64(1.7)},
@@ -90,7 +90,7 @@ def test_first_generation_files_evaluate_to_the_same_numbers(tmp_path, spelling)
     same(evaluate(tmp_path / "esen.pt"), expected(network))
 
 
-def test_it_converts_to_a_native_file(tmp_path):
+def test_a_published_file_converts_to_a_native_file(tmp_path):
     network = small_network()
     torch.save(first_generation(network), tmp_path / "esen.pt")
     checkpoint = read_published(tmp_path / "esen.pt")
@@ -103,7 +103,7 @@ def test_it_converts_to_a_native_file(tmp_path):
     same(EsenForceField(again).evaluate([quartz()])[0], expected(network))
 
 
-def test_a_shifted_energy_keeps_its_shift(tmp_path):
+def test_the_mean_of_an_energy_normaliser_is_kept(tmp_path):
     network = small_network()
     content = first_generation(network)
     content["normalizers"]["energy"]["mean"] = torch.tensor(-0.25, dtype=torch.float64)
@@ -115,7 +115,7 @@ def test_a_shifted_energy_keeps_its_shift(tmp_path):
     assert EsenForceField(load(tmp_path / "esen.safetensors")).evaluate([quartz()])[0].energy == found.energy
 
 
-def test_without_configuration_the_rest_is_asked_for(tmp_path):
+def test_without_configuration_missing_options_are_asked_for(tmp_path):
     network = small_network()
     content = first_generation(network)
     del content["config"]
@@ -125,7 +125,7 @@ def test_without_configuration_the_rest_is_asked_for(tmp_path):
     same(evaluate(tmp_path / "esen.pt", options={"use_envelope": True, "max_neighbors": 0}), expected(network))
 
 
-def test_elements_are_given_once_and_have_a_reference(tmp_path):
+def test_repeated_elements_count_once_and_need_a_reference(tmp_path):
     torch.save(first_generation(small_network()), tmp_path / "esen.pt")
     checkpoint = read_published(tmp_path / "esen.pt", elements=[14, 14])
     assert (checkpoint.elements, checkpoint.references_ev) == ((14,), {14: -5.4})
@@ -134,7 +134,7 @@ def test_elements_are_given_once_and_have_a_reference(tmp_path):
 
 
 def second_generation(network):
-    """Plain objects of classes that are not there when the file is read."""
+    """Content of a file of the second generation, whose classes are not there when it is read."""
     normalizer = {"_target_": "fairchem.core.Normalizer", "mean": 0.0, "rmsd": 1.7}
     references = [REFERENCES.get(z, 0.0) for z in range(100)]
     state = published_state(network)
@@ -155,7 +155,7 @@ def second_generation(network):
 
 
 def save_record(content, path):
-    """As an instance of a foreign class: its name is put into the pickle, the class is gone afterwards."""
+    """Save an instance of a foreign class: the pickle holds its name, and the class is removed afterwards."""
     import sys
     import types
 
@@ -178,7 +178,7 @@ def test_second_generation_files_evaluate_to_the_same_numbers(tmp_path, charged)
     same(evaluate(tmp_path / "esen.pt"), expected(network))
 
 
-def test_charge_and_spin_enter(tmp_path):
+def test_charge_and_spin_change_the_energy(tmp_path):
     network = small_network(charge_spin_embedding="rand_emb")
     force_field = EsenForceField(Checkpoint(network, 1.7, REFERENCES, (8, 14)))
     states = [quartz() for _ in range(3)]
@@ -193,7 +193,9 @@ def test_charge_and_spin_enter(tmp_path):
     with pytest.raises(ValueError, match="structure 1 has charge 101"):
         force_field.evaluate(states)
     blind = EsenForceField(Checkpoint(small_network(), 1.7, REFERENCES, (8, 14)))
-    assert len({result.energy for result in blind.evaluate(states)}) == 1  # what it does not read cannot be wrong
+    assert (
+        len({result.energy for result in blind.evaluate(states)}) == 1
+    )  # a network that does not read charges accepts any
 
 
 def test_several_tasks_ask_for_one(tmp_path):
@@ -248,7 +250,7 @@ def heavy_reference(content):
     content["elementrefs"]["energy"]["element_references"][110] = 1.0
 
 
-def endless_scale(content):
+def huge_mean(content):
     content["normalizers"]["energy"]["mean"] = 10**400
 
 
@@ -284,7 +286,7 @@ def odd_layout(content):
         (no_references, "give elements"),
         (nan_references, "references hold NaN"),
         (heavy_reference, r"atomic numbers \[110\] are beyond the 100"),
-        (endless_scale, "OverflowError"),
+        (huge_mean, "OverflowError"),
         (words_for_a_switch, "use_envelope must be true or false, got 'false'"),
         (no_weights, "no state_dict in the file; it has normalizers"),
         (short_average, "moving average does not fit"),

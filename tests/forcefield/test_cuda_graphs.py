@@ -1,4 +1,4 @@
-"""Recorded calls, with a recorder that needs no GPU: it repeats the call and writes into the same tensors."""
+"""Captured calls, with a capture that needs no GPU: its replay repeats the call and writes into the same tensors."""
 
 from dataclasses import fields
 from functools import partial
@@ -26,23 +26,23 @@ def batch_of(seed, repeat=1, strain=1.0):
     return GraphBatch.collate([Graph.from_atoms(atoms, CUTOFF)])
 
 
-class Recorder:
-    """Counts what is recorded and repeated."""
+class Capture:
+    """Capture without a GPU, which counts captures and replays."""
 
     def __init__(self):
-        self.recorded = self.repeated = 0
+        self.captures = self.replays = 0
 
     def __call__(self, call):
-        self.recorded += 1
+        self.captures += 1
         result = call()
 
-        def repeat():
-            self.repeated += 1
+        def replay():
+            self.replays += 1
             for field in fields(result):
                 if getattr(result, field.name) is not None:
                     getattr(result, field.name).copy_(getattr(call(), field.name))
 
-        return repeat, result
+        return replay, result
 
 
 def close(found, expected):
@@ -57,30 +57,30 @@ def test_added_edges_change_nothing(compute):
     close(compute(more), compute(batch))
 
 
-def test_a_shape_that_recurs_is_recorded_once_and_gives_the_same_numbers(compute):
-    recorder = Recorder()
-    runner = CudaGraphRunner(compute, CUTOFF, recorder)
+def test_a_shape_that_recurs_is_captured_once_and_gives_the_same_numbers(compute):
+    capture = Capture()
+    runner = CudaGraphRunner(compute, CUTOFF, capture)
     for seed in range(5):
         batch = batch_of(seed)
         close(runner(batch), compute(batch))
-    assert (recorder.recorded, recorder.repeated) == (1, 4)
+    assert (capture.captures, capture.replays) == (1, 4)
 
 
-def test_shapes_that_change_are_not_recorded_and_few_are_kept(compute):
-    recorder = Recorder()
-    runner = CudaGraphRunner(compute, CUTOFF, recorder)
+def test_shapes_that_change_are_not_captured_and_few_are_kept(compute):
+    capture = Capture()
+    runner = CudaGraphRunner(compute, CUTOFF, capture)
     for repeat in (1, 2, 1, 2):
         close(runner(batch_of(0, repeat)), compute(batch_of(0, repeat)))
-    assert recorder.recorded == 0
+    assert capture.captures == 0
     for repeat in range(1, KEPT + 2):
         for seed in range(2):
             runner(batch_of(seed, repeat))
-    assert recorder.recorded == KEPT + 1
-    runner(batch_of(7, 1))  # the first one had to go
-    assert recorder.repeated == KEPT + 1
+    assert capture.captures == KEPT + 1
+    runner(batch_of(7, 1))  # the first graph was dropped
+    assert capture.replays == KEPT + 1
 
 
-def test_sizes_are_few_and_near():
+def test_padded_sizes_are_few_and_near_the_number_of_edges():
     sizes = {padded_size(n) for n in range(8000, 10000)}
     assert len(sizes) <= 4
     assert all(n <= padded_size(n) <= 1.125 * n + 256 for n in range(1, 100_000, 37))

@@ -1,4 +1,4 @@
-"""An eSEN behind the contract: the whole suite, batches of anything, clear refusals."""
+"""eSEN behind the contract: all its checks, batches of any structures, and the messages of refusals."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_every_variant_keeps_what_it_declares(options):
+def test_every_variant_passes_the_contract(options):
     force_field = EsenForceField(small_checkpoint(**options))
     deviations = check_force_field(force_field, mixed_structures())
     declared = force_field.declaration
@@ -92,12 +92,12 @@ def test_every_variant_keeps_what_it_declares(options):
     elif declared.equivariance == "SO3":
         assert deviations["rotation"] < 1e-10
         assert deviations["inversion"] > 1e-9
-    else:  # measured, and neither exact nor nonsense; the published stress head is far from equivariant
+    else:  # measured: neither exact nor arbitrary; the published stress head is far from equivariant
         assert 1e-9 < deviations["rotation"] < (1.0 if "direct_stress" in options else 0.1)
     assert declared.smooth == (not {"use_envelope", "max_neighbors"} & set(options) and "s2" not in options.values())
 
 
-def test_the_average_over_inversion_is_exact_for_every_rotation_exact_variant():
+def test_averaging_over_inversion_makes_rotation_exact_variants_o3():
     for options in ({}, {"so2_weights": "real"}, {"norm_type": "layer_norm_sh"}):
         averaged = InversionAveraged(EsenForceField(small_checkpoint(**options)))
         assert averaged.declaration.equivariance == "O3"
@@ -113,7 +113,7 @@ def test_finer_grids_are_more_nearly_equivariant():
     assert rotations[0] > rotations[1] > rotations[2]
 
 
-def test_a_limit_keeps_the_nearest_and_ties():
+def test_a_limit_of_neighbours_keeps_the_nearest_and_ties():
     atoms = bulk("Si", "diamond", a=5.4)
     few = Graph.from_atoms(atoms, 6.0, max_neighbors=5)
     # 4 at 2.34 Angstrom, then 12 at 3.82 at once: number 5 is one of these, and its equals stay with it.
@@ -140,7 +140,7 @@ def test_memory_bounded_batches_equal_single_evaluations(force_field):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
-def test_long_lists_are_worked_off_in_windows_and_in_order(force_field, monkeypatch):
+def test_long_lists_are_computed_in_windows_and_returned_in_order(force_field, monkeypatch):
     for name, value in (("EDGES_AHEAD", 1), ("BATCHES_AHEAD", 0), ("ATOMS_AT_ONCE", 4)):
         monkeypatch.setattr(esen, name, value)
     structures = mixed_structures() + mixed_structures()[::-1]
@@ -148,7 +148,7 @@ def test_long_lists_are_worked_off_in_windows_and_in_order(force_field, monkeypa
     assert_equal(force_field.evaluate(structures), [force_field.evaluate([atoms])[0] for atoms in structures])
 
 
-def test_running_out_of_memory_changes_nothing_but_the_batches(force_field, monkeypatch):
+def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch):
     structures = mixed_structures()
     expected = force_field.evaluate(structures)
     scarce = EsenForceField(small_checkpoint())
@@ -172,7 +172,7 @@ def test_running_out_of_memory_changes_nothing_but_the_batches(force_field, monk
 
 
 def assert_same_without_skin(steps, moving):
-    """Steps (atoms, evaluation) of a force field that keeps pairs, against one that searches every time."""
+    """Compare steps (atoms, evaluation) of a force field that keeps pairs with one that searches at every step."""
     fresh = EsenForceField(small_checkpoint())
     for atoms, evaluation in steps:
         fresh.neighbors = NeighborCache(4.0)
@@ -250,7 +250,7 @@ def test_a_structure_without_atoms_is_refused(force_field):
         force_field.evaluate([bulk("Si"), Atoms(cell=[3, 3, 3], pbc=True)])
 
 
-def test_the_caller_can_count(force_field):
+def test_evaluations_are_counted(force_field):
     before = force_field.force_evaluations
     force_field.evaluate([bulk("Si"), bulk("Si")])
     assert force_field.force_evaluations == before + 2

@@ -1,4 +1,4 @@
-"""Compiled networks and reduced products: the same numbers, and only where they were asked for."""
+"""Compiled networks give the same numbers, and products are rounded only where that was requested."""
 
 import functools
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def checkpoint(config: ESENConfig = TINY) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def traced() -> Iterator[EsenForceField]:
-    """Everything of `torch.compile` but the making of machine code, which takes long."""
+    """Force field through all of `torch.compile` except the generation of machine code, which takes long."""
     torch.compiler.reset()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
@@ -70,7 +70,7 @@ def test_networks_with_grids_are_not_compiled() -> None:
         EsenForceField(checkpoint(ESENConfig(**TINY.to_dict(), act_type="s2")), compile=True)
 
 
-def test_tf32_is_set_inside_and_given_back() -> None:
+def test_tf32_is_set_inside_the_context_and_restored() -> None:
     products = torch.backends.cuda.matmul
     before = products.fp32_precision
     for host in ("tf32", "ieee"):
@@ -82,7 +82,7 @@ def test_tf32_is_set_inside_and_given_back() -> None:
     products.fp32_precision = before
 
 
-def test_without_tf32_the_host_programs_choice_does_not_count(monkeypatch) -> None:
+def test_without_tf32_the_setting_of_the_host_program_has_no_effect(monkeypatch) -> None:
     force_field = EsenForceField(checkpoint())
     seen = []
     inner = force_field._evaluate_batch
@@ -102,6 +102,6 @@ def test_without_tf32_the_host_programs_choice_does_not_count(monkeypatch) -> No
 
 
 @pytest.mark.parametrize(("name", "options"), [("esen_silicon", {"tf32": True}), ("sevennet_l3i5", {"compile": True})])
-def test_options_that_mean_nothing_are_refused(name: str, options: dict[str, bool]) -> None:
+def test_options_without_effect_are_refused(name: str, options: dict[str, bool]) -> None:
     with pytest.raises(InputError, match="leave"):
         load_force_field(name, **options)

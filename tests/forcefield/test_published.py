@@ -1,4 +1,4 @@
-"""Published names, shapes and sizes against listings of the published models, and what is inferred from shapes."""
+"""Published names, shapes and sizes against listings of the published models; configurations inferred from shapes."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_parameter_counts_are_the_published_ones():
 @pytest.mark.shared
 @pytest.mark.parametrize("table", TABLES)
 def test_names_shapes_and_constants_of_the_published_listings(shared_dir, table):
-    """Every line of a listing finds its place, none of our weights stays without one, and the sizes are inferred."""
+    """Every line of a listing has a weight of ours, every weight of ours has a line, and the sizes are inferred."""
     rows = (shared_dir / "fixtures/esen/state_dict_keys" / f"{table}.tsv").read_text().splitlines()[1:]
     config = ESENConfig(**TABLES[table])
     state = {}
@@ -91,7 +91,7 @@ def test_configurations_are_inferred_and_weights_kept(variant):
 
 
 @pytest.mark.parametrize("missing", ["use_envelope", "max_neighbors", "grid_resolution", "cutoff"])
-def test_what_shapes_do_not_tell_is_asked_for_by_name(missing):
+def test_options_that_shapes_do_not_tell_are_asked_for_by_name(missing):
     network = small_network(act_type="s2", mlp_type="grid", distance_function="bessel")
     options = {"use_envelope": True, "max_neighbors": 300, "grid_resolution": None, "cutoff": 4.0}
     del options[missing]
@@ -155,7 +155,7 @@ def flip(state, name):
         (flip, "backbone.blocks.0.edge_wise.act.expand_index", "expand_index is not that"),
     ],
 )
-def test_weights_that_make_no_network_are_refused(change, name, words):
+def test_weights_that_do_not_make_a_network_are_refused(change, name, words):
     state = published_state(small_network())
     change(state, name)
     with pytest.raises(ModelError, match=words):

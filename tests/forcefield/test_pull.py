@@ -1,4 +1,4 @@
-"""`pull`: from a mirror, by hand, refused, offline; what is there is not fetched again."""
+"""`pull`: from a mirror, from a file put there by hand, refused, offline; an existing file is not fetched again."""
 
 import hashlib
 
@@ -47,14 +47,14 @@ def mirror(tmp_path, monkeypatch, home):
     return folder
 
 
-def test_from_a_mirror_once(mirror, home, monkeypatch):
+def test_a_model_is_pulled_from_a_mirror_once(mirror, home, monkeypatch):
     path = pull(ModelCard.model_validate(CARD))
     assert path == home / "models/published/published.safetensors"
     (mirror / "esen.pt").unlink()
     assert pull(ModelCard.model_validate(CARD)) == path
     monkeypatch.setattr(cards, "read_card", lambda name: ModelCard.model_validate(CARD))
     found = resolve_model("published")
-    assert found.elements == frozenset({8, 14})  # of the file: the card does not say
+    assert found.elements == frozenset({8, 14})  # from the file, because the card has none
     assert load_force_field("published").key == found.key
 
 
@@ -64,7 +64,7 @@ def test_a_mirror_without_the_file(mirror, home):
         pull(ModelCard.model_validate(CARD))
 
 
-def test_offline_it_says_where_to_get_the_file_and_where_to_put_it(home, tmp_path):
+def test_without_network_the_message_says_where_to_get_the_file_and_where_to_put_it(home, tmp_path):
     card = ModelCard.model_validate(CARD)
     with pytest.raises(ModelError) as caught:
         pull(card)
@@ -84,7 +84,7 @@ def test_a_file_put_there_by_hand_is_verified(home, mirror):
     assert pull(ModelCard.model_validate(CARD | {"source": CARD["source"] | {"sha256": good}})).is_file()
 
 
-def test_before_it_was_pulled_a_model_says_how(home, monkeypatch):
+def test_a_model_that_was_not_pulled_says_how_to_pull_it(home, monkeypatch):
     monkeypatch.setattr(cards, "read_card", lambda name: ModelCard.model_validate(CARD))
     with pytest.raises(ModelError, match="run esen-flows models pull published"):
         resolve_model("published")

@@ -105,7 +105,7 @@ def test_averaging_restores_mirror_symmetry(crystal):
     assert _reflection_error(InversionAveraged(chiral), crystal) < 1e-12
 
 
-def test_averaging_takes_off_exactly_the_part_that_is_odd(crystal):
+def test_averaging_removes_exactly_the_odd_part(crystal):
     (with_chirality,) = InversionAveraged(ChiralForceField()).evaluate([crystal])
     (without,) = ChiralForceField(chirality=0.0).evaluate([crystal])
     assert with_chirality.energy == pytest.approx(without.energy, abs=1e-12)
@@ -114,7 +114,7 @@ def test_averaging_takes_off_exactly_the_part_that_is_odd(crystal):
     np.testing.assert_allclose(with_chirality.energies, without.energies, atol=1e-12)
 
 
-def test_wrapper_passes_the_contract_as_the_o3_force_field_that_it_declares(crystal):
+def test_the_average_passes_the_contract_as_o3(crystal):
     wrapped = InversionAveraged(ChiralForceField())
     deviations = check_force_field(wrapped, [crystal, bulk("Cu").repeat((1, 1, 2))])
     assert wrapped.declaration.equivariance == "O3"
@@ -143,7 +143,7 @@ def test_both_evaluations_are_one_batch_and_are_counted(crystal):
     assert wrapped.force_evaluations == chiral.force_evaluations == 6
 
 
-def test_pairs_are_what_the_average_is_made_of(crystal):
+def test_pairs_give_the_average(crystal):
     wrapped = InversionAveraged(ChiralForceField())
     ((original, image),) = wrapped.evaluate_pairs([crystal])
     (as_is,) = ChiralForceField().evaluate([crystal])
@@ -165,7 +165,7 @@ def test_inverted_keeps_the_lattice_the_order_and_the_original(crystal):
     np.testing.assert_allclose(distances[2], distances[0], atol=1e-10)
 
 
-def test_a_molecule_has_no_stress_and_is_averaged_all_the_same():
+def test_a_molecule_without_stress_is_averaged():
     ethanol = molecule("CH3CH2OH")
     ethanol.rattle(0.1, seed=1)
     (result,) = InversionAveraged(ChiralForceField()).evaluate([ethanol])
@@ -174,7 +174,7 @@ def test_a_molecule_has_no_stress_and_is_averaged_all_the_same():
     assert np.isnan(result.stress).all()
 
 
-def test_key_and_label_tell_the_wrapper_from_what_it_wraps():
+def test_key_and_label_differ_from_those_of_the_inner_force_field():
     chiral = ChiralForceField()
     wrapped = InversionAveraged(chiral)
     assert wrapped.key == InversionAveraged(ChiralForceField()).key

@@ -1,4 +1,4 @@
-"""Model cards: what a card must say, and how a force field is found without torch."""
+"""Model cards: the schema of a card, and force fields found without torch."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def silicon(models_dir: Path, header_only_checkpoint: Path) -> dict[str, Any]:
-    """A valid card, written to disk; its dictionary."""
+    """Dictionary of a valid card, which is written to disk."""
     (models_dir / "silicon").mkdir()
     content = header_only_checkpoint.read_bytes()
     (models_dir / "silicon" / "silicon.safetensors").write_bytes(content)

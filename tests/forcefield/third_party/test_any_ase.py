@@ -23,7 +23,7 @@ def _adapted(calculator: Calculator, elements: frozenset[int] | None = None) -> 
 
 
 class Broken(Calculator):
-    """Says what it is told to."""
+    """Calculator with the results that it was given."""
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
 
@@ -44,7 +44,7 @@ def _copper() -> Atoms:
     return atoms
 
 
-def test_evaluation_is_what_the_calculator_says(copper):
+def test_an_evaluation_has_the_results_of_the_calculator(copper):
     force_field = _adapted(EMT())
     (result,) = force_field.evaluate([copper])
     copper.calc = EMT()
@@ -62,14 +62,14 @@ def test_an_adapted_lennard_jones_passes_the_contract():
     assert check_force_field(force_field, [atoms, atoms[:3]])["inversion"] < 1e-12
 
 
-def test_callers_structure_is_left_alone(copper):
+def test_the_structure_of_the_caller_is_not_changed(copper):
     copper.calc = LennardJones()
     copper.set_constraint(FixAtoms([0]))
     calculator, constraints = copper.calc, list(copper.constraints)
     (result,) = _adapted(EMT()).evaluate([copper])
     assert copper.calc is calculator
     assert [type(c) for c in copper.constraints] == [type(c) for c in constraints]
-    # Constraints are of the caller's dynamics, not of the physics.
+    # Constraints belong to the caller's dynamics and not to the physics.
     assert np.abs(result.forces[0]).max() > 1e-3
 
 
@@ -105,7 +105,7 @@ def test_structures_are_refused_before_anything_is_computed(copper):
 
 
 @pytest.mark.parametrize("values", [(np.nan, 0.0, 0.0), (0.0, np.inf, 0.0), (0.0, 0.0, np.nan)])
-def test_a_result_that_is_not_a_number_is_an_error(copper, values):
+def test_a_result_of_nan_or_infinity_is_an_error(copper, values):
     with pytest.raises(EvaluationError, match="NaN or infinite"):
         _adapted(Broken(*values)).evaluate([copper])
 

@@ -33,7 +33,7 @@ def test_without_its_package_the_message_names_the_remedy(monkeypatch):
         chgnet()
 
 
-def test_float64_keeps_what_it_declares(double):
+def test_float64_passes_the_contract(double):
     assert double.key == resolve_model("chgnet").key
     structures = [_rattled(bulk("MgO", "rocksalt", a=4.3)), _rattled(bulk("Si", a=5.43, cubic=True))]
     # Mirror images are exact (O3), forces and stress are derivatives of the energy: sign and size of both.
@@ -42,7 +42,7 @@ def test_float64_keeps_what_it_declares(double):
     assert double.force_evaluations > 0
 
 
-def test_float32_says_nothing_and_agrees_with_the_packages_own_calculator(double, capfd, recwarn):
+def test_float32_prints_nothing_and_agrees_with_the_packages_own_calculator(double, capfd, recwarn):
     from chgnet.model.dynamics import CHGNetCalculator
     from chgnet.model.model import CHGNet
 
@@ -64,7 +64,7 @@ def test_the_declared_elements_are_those_of_the_card():
     assert frozenset(atomic_numbers[symbol] for symbol in read_card("chgnet").elements or ()) == ELEMENTS
 
 
-def test_what_it_cannot_evaluate_is_refused_before_anything_is_computed(double):
+def test_structures_that_cannot_be_evaluated_are_refused_before_anything_is_computed(double):
     before = double.force_evaluations
     with pytest.raises(StructureError, match=r"structure 1 \(H2O\) is not periodic in three directions.*pbc=True"):
         double.evaluate([bulk("Si"), molecule("H2O")])

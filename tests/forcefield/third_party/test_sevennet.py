@@ -35,7 +35,7 @@ def _both() -> tuple[ForceField, ForceField]:
     return load_force_field("sevennet_0", dtype="float32"), load_force_field("sevennet_0", dtype="float64")
 
 
-def test_float64_keeps_what_it_declares(both, silicon):
+def test_float64_passes_the_contract(both, silicon):
     single, double = both
     assert single.key == double.key == resolve_model("sevennet_0").key
     assert (single.declaration.dtype, double.declaration.dtype) == ("float32", "float64")
