@@ -22,6 +22,11 @@ def listening(listener: Listener) -> Iterator[None]:
     listener
         Takes kind, done, total and remark of `report`. What it raises ends the job.
 
+    Yields
+    ------
+    None
+        Nothing.
+
     Examples
     --------
     >>> with listening(lambda kind, done, total, remark: print(kind, done, total, remark)):

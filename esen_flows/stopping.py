@@ -133,6 +133,11 @@ def handling(signals: Iterable[int], react: Callable[[], object]) -> Iterator[No
         Numbers of the signals.
     react
         Called once for each signal that arrives, such as `Allocation.request_stop`.
+
+    Yields
+    ------
+    None
+        Nothing.
     """
     previous = {}
     if threading.current_thread() is threading.main_thread():

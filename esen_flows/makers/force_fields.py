@@ -18,7 +18,13 @@ _kept: ContextVar[dict[tuple[Any, ...], ForceField] | None] = ContextVar("kept_f
 
 @contextmanager
 def keeping_force_field() -> Iterator[None]:
-    """Keep the force field that was loaded last as long as the outermost of such `with` blocks lasts."""
+    """Keep the force field that was loaded last as long as the outermost of such `with` blocks lasts.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
     if _kept.get() is not None:
         yield
         return

@@ -15,7 +15,19 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Pick:
-    """A structure in a batch: its index in the dataset, its place in the batch, whether its mirror image is fed."""
+    """A structure in a batch.
+
+    Attributes
+    ----------
+    index
+        Index in the dataset.
+    place
+        Place in the batch; noise depends on it.
+    mirrored
+        Whether the mirror image takes the structure's place.
+    edges
+        Directed edges of its graph.
+    """
 
     index: int
     place: int
@@ -32,9 +44,9 @@ class Epoch:
     order
         (n,) dataset indices in the order in which they are seen.
     mirrored
-        (n,) bool.
+        (n,) bool, whether the mirror image takes the structure's place.
     edges
-        (n,) directed edges of each.
+        (n,) directed edges of each structure.
     starts
         (batches + 1,) where batches begin in `order`.
     """
@@ -48,34 +60,56 @@ class Epoch:
         return len(self.starts) - 1
 
     def batch(self, number: int) -> list[Pick]:
-        """The structures of a batch, over all processes."""
+        """The structures of a batch, over all processes.
+
+        Parameters
+        ----------
+        number
+            Number of the batch in the epoch.
+
+        Returns
+        -------
+        list[Pick]
+            The structures in their order.
+        """
         first, last = self.starts[number : number + 2]
         columns = zip(self.order[first:last], self.mirrored[first:last], self.edges[first:last], strict=True)
         return [Pick(int(i), place, bool(m), int(e)) for place, (i, m, e) in enumerate(columns)]
 
 
 def plan_epoch(dataset: Dataset, edges: np.ndarray, config: TrainingConfig, epoch: int) -> Epoch:
-    """A random order of what the epoch sees, cut into batches of at most `edges_per_batch` directed edges.
+    """Put an epoch's structures in a random order, and cut it into batches.
 
     Parameters
     ----------
+    dataset
+        Structures to train on.
     edges
-        (n,) directed edges of each structure of the dataset.
+        (n,) directed edges of each of them.
+    config
+        Settings of the stage: seed, limits of a batch, shares of groups.
+    epoch
+        Number of the epoch.
+
+    Returns
+    -------
+    Epoch
+        Batches of at most `edges_per_batch` edges, or of one larger structure.
     """
     random = np.random.default_rng([config.seed, epoch])
     shares = config.group_share or {}
     share = np.array([shares.get(name, 1.0) for name in dataset.group_names])[dataset.group]
     chosen = np.flatnonzero(random.random(len(dataset)) < share)
     order = random.permutation(chosen)
+    # Drawn for the whole dataset: the order of the draws is part of what a resumed training has to repeat.
     mirrored = (random.random(len(dataset)) < 0.5)[order] & config.random_inversion
     sizes = edges[order]
-    limits = (config.edges_per_batch, config.structures_per_batch or len(dataset))
-    starts = list(_cut(sizes.tolist(), *limits))
+    starts = list(_cut(sizes.tolist(), config.edges_per_batch, config.structures_per_batch or len(dataset)))
     return Epoch(order, mirrored, sizes, np.array([*starts, len(order)]))
 
 
 def _cut(sizes: Sequence[int], most_edges: int, most_structures: int) -> Iterator[int]:
-    """Where batches begin: each holds at least one structure and at most so many edges and structures."""
+    """Where batches begin: each holds at least one structure, and at most this many edges and structures."""
     filled = count = 0
     for place, size in enumerate(sizes):
         if place == 0 or filled + size > most_edges or count == most_structures:
@@ -85,11 +119,25 @@ def _cut(sizes: Sequence[int], most_edges: int, most_structures: int) -> Iterato
 
 
 def share_of(picks: Sequence[Pick], rank: int, size: int) -> list[Pick]:
-    """The part of a batch that one of `size` processes computes, such that all have about as many edges."""
+    """One process's share of a batch, such that all processes have about as many edges.
+
+    Parameters
+    ----------
+    picks
+        The batch.
+    rank, size
+        Which of how many processes.
+
+    Returns
+    -------
+    list[Pick]
+        The share, in the order of the batch.
+    """
     if size == 1:
         return list(picks)
     loads = [0] * size
     mine = []
+    # Largest first, each to the process that has least: the usual bound is 4/3 of the best possible.
     for pick in sorted(picks, key=lambda pick: (-pick.edges, pick.place)):
         least = loads.index(min(loads))
         loads[least] += pick.edges
@@ -99,7 +147,20 @@ def share_of(picks: Sequence[Pick], rank: int, size: int) -> list[Pick]:
 
 
 def passes(picks: Sequence[Pick], edges_per_pass: int | None) -> list[list[Pick]]:
-    """Consecutive parts of at most so many edges (at least one structure each); one part if there is no limit."""
+    """Cut a share of a batch into parts that are computed one after the other, to save memory.
+
+    Parameters
+    ----------
+    picks
+        The share.
+    edges_per_pass
+        Most edges of a part, which has at least one structure; None: no limit.
+
+    Returns
+    -------
+    list[list[Pick]]
+        Consecutive parts.
+    """
     if not picks:
         return []
     sizes = [pick.edges for pick in picks]
@@ -107,8 +168,23 @@ def passes(picks: Sequence[Pick], edges_per_pass: int | None) -> list[list[Pick]
     return [list(picks[first:last]) for first, last in zip(starts, [*starts[1:], len(picks)], strict=True)]
 
 
-def ahead(make: Callable[[int], Value], numbers: Sequence[int], depth: int = 2) -> Iterator[Value]:
-    """`make` of each number in order, the next `depth` of them made in a thread while the caller computes."""
+def prefetched(make: Callable[[int], Value], numbers: Sequence[int], depth: int = 2) -> Iterator[Value]:
+    """Make values in a thread, while the caller computes with earlier ones.
+
+    Parameters
+    ----------
+    make
+        Makes the value of a number.
+    numbers
+        Numbers in the order of their values.
+    depth
+        How many values are made ahead.
+
+    Yields
+    ------
+    Value
+        The value of each number.
+    """
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting: list[Future[Value]] = []
         try:

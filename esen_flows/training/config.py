@@ -1,4 +1,4 @@
-"""One flat file says what ran: everything a training stage needs, no includes, no defaults hidden elsewhere."""
+"""The settings of a training stage: one flat file says what ran, without includes or defaults hidden elsewhere."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,69 +18,74 @@ Autocast = Literal["none", "bfloat16"]
 class TrainingConfig:
     """A training stage: direct pre-training and conservative fine-tuning differ in values, not in kind.
 
-    Attributes
+    Parameters
     ----------
     network
-        sizes and options; in a file its fields stand flat beside those of the stage, sizes always written out.
+        Sizes and options of the network. In a file its fields stand beside those of the stage, with all sizes.
     epochs
-        passes over the data; group_share says which share of a group an epoch sees.
+        Passes over the data.
     edges_per_batch
-        a batch, over all processes, is filled up to this many directed edges (at least one structure).
-    structures_per_batch
-        and up to this many structures, if given.
-    edges_per_pass
-        what one process holds in memory at once; a larger share of a batch is done in several passes,
-        whose gradients are added up. None: all of it.
-    edges_per_chunk
-        messages of at most so many edges are kept; they are computed again for the gradient. None: all.
+        A batch, over all processes, is filled up to this many directed edges, or has one larger structure.
     learning_rate, betas, weight_decay
-        AdamW.
-    warmup_steps, warmup_epochs
-        one of them; the learning rate rises linearly from warmup_factor x its value. All
-        along it falls by a cosine over the whole training, to final_factor x its peak.
+        Settings of AdamW.
     clip_norm
-        global gradient norm.
+        Largest norm of the gradient of all parameters.
     ema_decay
-        of the exponential moving average that is validated and saved.
+        Decay of the exponential moving average of the weights, which is validated and saved.
     loss
         "absolute" (the paper's: per-atom energy MAE, force_loss, stress MAE, in units of the scale) or "relative"
-        (each structure's errors relative to its own forces, stress and energy above the reference, so that a rattle
+        (each structure's errors relative to its own forces, stress and energy above the references, so that a rattle
         of 0.01 Angstrom counts as much as one of 0.3).
-    force_loss
-        of "absolute": "l2mae", the mean over atoms of the 2-norm of the force error, or "mse", the squared
-        2-norm over 3 atoms. The paper prints the second, its public sibling configurations use the first; l2mae is the
-        default because a mean of squares is ruled by a few extreme frames.
     energy_weight, force_weight, stress_weight
-        coefficients; of a direct stress head, isotropic and anisotropic part
-        have the coefficient each.
+        Coefficients of the terms of the loss. With a direct stress head, the isotropic and the anisotropic part have
+        this coefficient each.
+    seed
+        Decides the random weights, the order of the structures and the noise.
+    structures_per_batch
+        Most structures of a batch; None: no limit.
+    edges_per_pass
+        Most directed edges that one process holds in memory at once. A larger share of a batch is computed in several
+        passes, whose gradients are added up; None: in one pass.
+    edges_per_chunk
+        Messages of at most this many edges are kept in memory, and computed again for the gradient; None: all are kept.
+    warmup_steps, warmup_epochs
+        Length of the warm-up; one of them is given. In it the learning rate rises linearly.
+    warmup_factor, final_factor
+        Share of the learning rate at the start of the warm-up, and at the end of the training: a cosine over the whole
+        training lowers it to that share.
+    force_loss
+        Force term of the absolute loss: "l2mae", the mean over atoms of the 2-norm of the force error, or "mse", the
+        squared 2-norm over 3 atoms. The paper prints the second, its public sibling configurations use the first.
+        l2mae is the default because a few extreme frames dominate a mean of squares.
     relative_floors
         eV/atom, eV/Angstrom, eV/Angstrom^3 below which relative errors become absolute.
     random_inversion
-        feed half of the structures as their mirror image; for labels that are mirror-symmetric.
+        Whether half of the structures are replaced by their mirror images; for labels that are mirror-symmetric.
     denoising_probability, denoising_std_angstrom, denoising_weight
-        of DeNS (arXiv 2403.09549), for networks with
-        `denoising`: the chance that a batch is noised, the Gaussian noise per coordinate, and the coefficient that
-        takes the place of force_weight for noised atoms.
+        DeNS (arXiv 2403.09549), for networks with `denoising`: probability that a batch is noised, standard deviation
+        of the Gaussian noise per coordinate, and coefficient that replaces force_weight for noised atoms.
     denoising_atoms
-        the chance of an atom of a noised batch to be moved.
+        Probability that an atom of a noised batch is displaced.
     initial_head_factor
-        factor on the last energy layer's initial weights, for a calm start.
+        Factor on the initial weights of the last energy layer, for a calm start.
     initial_energy_head
-        of a stage that starts from another one's network: take the energy head too (or only what is
-        below it, as the paper).
+        Whether a stage that starts from another stage's network takes over the energy head too; the paper takes over
+        only the layers below it.
     references, scale
-        of a stage that starts from another one: "keep" its element energies, and the one factor of its
-        energies, forces and stresses, or "refit" them to the data, for labels of another level of theory. Force fields
-        trained near equilibria are too soft by nearly the same factor (arXiv 2405.07105), harmonic and
-        anharmonic parts alike; a factor mends both, where training on small displacements sees the first alone.
+        For a stage that starts from another one: "keep" its element energies, and the one factor of its energies,
+        forces and stresses, or "refit" them to the data, for labels of another level of theory. Force fields trained
+        near equilibria are too soft by nearly the same factor (arXiv 2405.07105), harmonic and anharmonic parts alike.
+        A factor corrects both parts, while training on small displacements corrects the harmonic part only.
     freeze
-        parameters whose names start with one of these stay as they are.
+        Parameters whose names start with one of these are not trained.
     group_share
-        share of a group that an epoch sees, by name; others are seen whole.
+        Share of a group's structures that an epoch sees, by the group's name; other groups are seen whole.
+    validate_every_epochs
+        Epochs between two validations.
     autocast
-        "bfloat16" multiplies matrices in it; for direct-force stages alone.
+        "bfloat16" multiplies matrices in this precision; only for direct-force stages.
     dtype
-        of parameters and arithmetic.
+        Precision of parameters and arithmetic.
     """
 
     network: ESENConfig
@@ -157,7 +162,13 @@ class TrainingConfig:
             raise InputError("loss: relative is for conservative stages; set loss: absolute")
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, as in a file; `config_from_dict` takes it back."""
+        """The stage as flat values, as they stand in a file.
+
+        Returns
+        -------
+        dict[str, Any]
+            Values by name, of the network and of the stage; `config_from_dict` restores the stage.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
         return {**asdict(self.network), **values}
 
@@ -175,22 +186,41 @@ _TUPLES = ("betas", "relative_floors", "freeze")
 
 
 def config_from_dict(values: Mapping[str, Any], source: str = "training stage") -> TrainingConfig:
-    """A stage from flat values: those of the network and those of the stage side by side.
+    """Make a stage from flat values: those of the network and those of the stage side by side.
+
+    Parameters
+    ----------
+    values
+        Values by name.
+    source
+        Where they are from, for messages.
+
+    Returns
+    -------
+    TrainingConfig
+        The checked stage.
 
     Raises
     ------
     InputError
-        unknown or missing names, wrong types or values; the message names them and `source`.
+        Names are unknown or missing, or values have the wrong type or are out of range; the message says which.
+
+    Examples
+    --------
+    >>> config_from_dict({"epochs": 3, "speed": 9}, "stage.yaml")
+    Traceback (most recent call last):
+    ...
+    esen_flows.errors.InputError: stage.yaml: unknown keys ['speed']; known are [...]
     """
-    of_network = {field.name for field in fields(ESENConfig)}
-    of_stage = {field.name for field in fields(TrainingConfig)} - {"network"}
-    if unknown := sorted(set(values) - of_network - of_stage):
-        raise InputError(f"{source}: unknown keys {unknown}; known are {sorted(of_network | of_stage)}")
+    network_names = {field.name for field in fields(ESENConfig)}
+    stage_names = {field.name for field in fields(TrainingConfig)} - {"network"}
+    if unknown := sorted(set(values) - network_names - stage_names):
+        raise InputError(f"{source}: unknown keys {unknown}; known are {sorted(network_names | stage_names)}")
     if missing := sorted(set(SIZES) - {"max_num_elements"} - set(values)):
         raise InputError(f"{source}: missing {missing}: the sizes of the network are written out")
     try:
-        network = ESENConfig(**{name: value for name, value in values.items() if name in of_network})
-        stage = {name: value for name, value in values.items() if name in of_stage}
+        network = ESENConfig(**{name: value for name, value in values.items() if name in network_names})
+        stage = {name: value for name, value in values.items() if name in stage_names}
         stage |= {name: tuple(stage[name]) for name in _TUPLES if name in stage}
         return TrainingConfig(network=network, **stage)
     except (TypeError, ValueError, InputError) as error:
@@ -198,14 +228,24 @@ def config_from_dict(values: Mapping[str, Any], source: str = "training stage") 
 
 
 def read_config(path: str | Path) -> TrainingConfig:
-    """Read a flat YAML file.
+    """Read a stage from a flat YAML file.
+
+    Parameters
+    ----------
+    path
+        File with values by name.
+
+    Returns
+    -------
+    TrainingConfig
+        The checked stage.
 
     Raises
     ------
     InputError
-        missing file, or see `config_from_dict`.
+        The file is missing, is not a flat mapping in YAML, or has values that `config_from_dict` refuses.
     """
-    import yaml  # not on a bare GPU machine, where a TrainingConfig is made in Python
+    import yaml  # a bare GPU machine lacks it and makes a TrainingConfig in Python
 
     path = Path(path)
     if not path.is_file():

@@ -15,7 +15,17 @@ from esen_flows.errors import InputError
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is, and where it computes. Alone, nothing is communicated."""
+    """The processes that share the work, as one of them sees it. A single process communicates nothing.
+
+    Attributes
+    ----------
+    rank
+        Number of this process, from 0.
+    size
+        Number of processes.
+    device
+        Where this process computes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -23,11 +33,22 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and speaks for all."""
+        """Whether this process writes files and messages for all."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums of numbers over all processes, in float64."""
+        """Sum numbers over all processes, in float64.
+
+        Parameters
+        ----------
+        values
+            Numbers of this process.
+
+        Returns
+        -------
+        list[float]
+            The sums, the same in all processes.
+        """
         if self.size == 1:
             return [float(value) for value in values]
         tensor = torch.tensor(list(values), dtype=torch.float64, device=self.device)
@@ -35,9 +56,16 @@ class World:
         return [float(value) for value in tensor.tolist()]
 
     def sum_tensors(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their sums over all processes, in one message."""
+        """Replace tensors by their sums over all processes.
+
+        Parameters
+        ----------
+        tensors
+            Tensors of one dtype, of the same shapes in all processes.
+        """
         if self.size == 1 or not tensors:
             return
+        # One message: a message for each of the many small tensors would cost its latency each time.
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         parts = flat.split([tensor.numel() for tensor in tensors])
@@ -45,13 +73,30 @@ class World:
             tensor.copy_(part.view_as(tensor))
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Give everyone the tensors of the first process."""
+        """Overwrite tensors with those of the first process.
+
+        Parameters
+        ----------
+        tensors
+            Tensors of the same shapes in all processes.
+        """
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def share_object(self, value: Any) -> Any:
-        """The first process's value, for everyone."""
+        """Give all processes the value of the first one.
+
+        Parameters
+        ----------
+        value
+            A value that can be pickled; only that of the first process counts.
+
+        Returns
+        -------
+        Any
+            The first process's value.
+        """
         if self.size == 1:
             return value
         box = [value]
@@ -59,30 +104,43 @@ class World:
         return box[0]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
 
 ALONE = World()
-# What torchrun and srun say to each process. Not SLURM_NTASKS: a batch script that is not run by srun has that too.
-# The address comes with torchrun; for srun, from the job script.
+# What torchrun and srun tell each process. Not SLURM_NTASKS: a batch script that srun did not start has that too.
+# The first node's address comes with torchrun; with srun, the job script has to give it.
 _NAMES = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
 
 
 @contextmanager
 def joined(device: str = "cpu", environment: Mapping[str, str] | None = None) -> Iterator[World]:
-    """Join the other processes of this job, if there are any, and leave them at the end.
+    """Join the other processes of this job, if there are any, and leave them at the end of the `with` block.
 
     Parameters
     ----------
     device
         "cpu" (gloo), or "cuda" (NCCL, one process per GPU, chosen by the local rank).
+    environment
+        Variables that torchrun or srun has set; None: those of this process.
+
+    Yields
+    ------
+    World
+        The processes, and the device of this one.
 
     Raises
     ------
     InputError
-        several processes without the address of the first one; more processes on a node than GPUs.
+        The address of the first process is missing, or a node has more processes than GPUs.
+
+    Examples
+    --------
+    >>> with joined(environment={}) as world:
+    ...     world.leads, world.size
+    (True, 1)
     """
     values = os.environ if environment is None else environment
     found = next((names for names in _NAMES if all(name in values for name in names)), None)

@@ -1,4 +1,4 @@
-"""What a stage will cost, from steps that are measured here."""
+"""What a stage will cost, from a few steps that are measured here."""
 
 import time
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ STEPS_MEASURED = 3
 class Estimate:
     """The size of a stage.
 
-    Attributes
+    Parameters
     ----------
     parameters
-        of the network.
+        Parameters of the network.
     structures, edges
-        that the stage sees, over all its epochs.
+        Structures and directed edges that the stage sees, over all its epochs.
     steps
-        of the optimiser.
+        Optimiser steps.
     seconds_per_edge
-        measured, of a training step.
+        Measured seconds of a training step per edge.
     device_hours
-        edges times seconds per edge, of one device of the kind that was measured.
+        Edges times seconds per edge, in hours of one device of the kind that was measured.
     """
 
     parameters: int
@@ -49,19 +49,33 @@ class Estimate:
 def estimate(config: TrainingConfig, training: Dataset, device: str = "cpu") -> Estimate:
     """Measure a few steps on some of the data, and multiply.
 
+    Parameters
+    ----------
+    config
+        Settings of the stage.
+    training
+        Structures to train on.
+    device
+        A torch device.
+
+    Returns
+    -------
+    Estimate
+        Counts of the stage and its time.
+
     Raises
     ------
     InputError
-        no such device.
+        There is no such device.
     """
     check_device(device)
     edges = training.edge_counts(config.network.cutoff_angstrom)
     plan = plan_epoch(training, edges, config, 0)
-    some = _some(training, edges, EDGES_MEASURED[torch.device(device).type])
-    seconds = _seconds_per_edge(config, some, device)
+    run = _measured_run(config, training, edges, torch.device(device))
+    seconds = _seconds_per_edge(run)
     total = config.epochs * int(plan.edges.sum())
     return Estimate(
-        parameters=sum(p.numel() for p in starting_point(config, some, None).network.parameters()),
+        parameters=sum(parameter.numel() for parameter in run.state.network.parameters()),
         structures=config.epochs * len(plan.order),
         edges=total,
         steps=config.epochs * len(plan),
@@ -70,27 +84,27 @@ def estimate(config: TrainingConfig, training: Dataset, device: str = "cpu") -> 
     )
 
 
-def _some(dataset: Dataset, edges: np.ndarray, wanted: int) -> Dataset:
-    """Structures drawn at random, of about so many edges together."""
-    order = np.random.default_rng(0).permutation(len(dataset))
-    last = int(np.searchsorted(np.cumsum(edges[order]), wanted)) + 1
-    return subset(dataset, order[:last])
-
-
-def _seconds_per_edge(config: TrainingConfig, some: Dataset, device: str) -> float:
+def _measured_run(config: TrainingConfig, training: Dataset, edges: np.ndarray, device: torch.device) -> TrainingRun:
+    """A training on structures drawn at random, with about as many edges as are measured on this device."""
+    order = np.random.default_rng(0).permutation(len(training))
+    last = int(np.searchsorted(np.cumsum(edges[order]), EDGES_MEASURED[device.type])) + 1
+    some = subset(training, order[:last])
     start = starting_point(config, some, None)
-    world = World(device=torch.device(device))
-    state = TrainingState.fresh(start.network.to(world.device), start.scale_ev, start.references_ev, config)
-    run = TrainingRun(config, some, some.edge_counts(config.network.cutoff_angstrom), world, state)
-    plan = plan_epoch(some, run.edges, config, 0)
+    state = TrainingState.fresh(start.network.to(device), start.scale_ev, start.references_ev, config)
+    return TrainingRun(config, some, edges[order[:last]], World(device=device), state)
+
+
+def _seconds_per_edge(run: TrainingRun) -> float:
+    """Median over the measured steps."""
+    plan = plan_epoch(run.training, run.edges, run.config, 0)
     per_edge = []
-    for number in range(STEPS_MEASURED + 1):  # the first one is slower, and not counted
+    for number in range(STEPS_MEASURED + 1):
         batch = number % len(plan)
         picks = plan.batch(batch)
         parts = load_batch(run, plan, 0, batch)
         began = time.perf_counter()
         training_step(run, parts, 0.0, False, picks)
-        if world.device.type == "cuda":
-            torch.cuda.synchronize(world.device)
+        if run.world.device.type == "cuda":
+            torch.cuda.synchronize(run.world.device)
         per_edge.append((time.perf_counter() - began) / sum(pick.edges for pick in picks))
-    return median(per_edge[1:])
+    return median(per_edge[1:])  # the first step is slower: it warms up the device

@@ -1,7 +1,6 @@
-"""Errors of a force field on labelled structures, by group, in the units of the field's tables."""
+"""Errors of a force field on labelled structures, by group, in the units of published tables."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,8 +18,17 @@ _SUMS = ("frames", "atoms", "energy_abs", "energy_square", "force_abs", "force_s
 def evaluate_dataset(force_field: ForceField, dataset: Dataset, *, world: World = ALONE) -> dict[str, dict[str, float]]:
     """Errors of each group of a dataset, and of all of it together under the name "all".
 
-    Energies are compared as they are: labels and force field must have the same zero. Structures of a dataset without
-    a stress label do not count for the stress.
+    Energies are compared as they are: labels and force field must have the same zero. Structures without a stress label
+    do not count for the stress.
+
+    Parameters
+    ----------
+    force_field
+        The force field to judge.
+    dataset
+        Labelled structures.
+    world
+        The processes that share the structures; all of them get the result.
 
     Returns
     -------
@@ -32,11 +40,12 @@ def evaluate_dataset(force_field: ForceField, dataset: Dataset, *, world: World 
     Raises
     ------
     UnknownElementError, EvaluationError
-        of the force field.
+        The force field cannot evaluate a structure.
     """
     sums = np.zeros((len(dataset.group_names), len(_SUMS)))
     mine = range(world.rank, len(dataset), world.size)
-    for part in _parts(mine):
+    for start in range(0, len(mine), AT_ONCE):
+        part = mine[start : start + AT_ONCE]
         items = [dataset[index] for index in part]
         for index, item, result in zip(part, items, force_field.evaluate([i.atoms for i in items]), strict=True):
             sums[dataset.group[index]] += _row(item, result)
@@ -48,12 +57,8 @@ def evaluate_dataset(force_field: ForceField, dataset: Dataset, *, world: World 
     return {name: _summary(row) for name, row in sorted(rows.items()) if row[0]}
 
 
-def _parts(indices: Sequence[int]) -> Iterator[list[int]]:
-    for start in range(0, len(indices), AT_ONCE):
-        yield list(indices[start : start + AT_ONCE])
-
-
 def _row(item: LabelledStructure, result: Evaluation) -> np.ndarray:
+    """What one structure adds to each of `_SUMS`."""
     energy = (result.energy - item.energy) / len(item.atoms)
     force = result.forces - item.forces
     labelled = np.isfinite(item.stress).all() and np.isfinite(result.stress).all()
@@ -67,6 +72,7 @@ def _row(item: LabelledStructure, result: Evaluation) -> np.ndarray:
 
 
 def _summary(row: np.ndarray) -> dict[str, float]:
+    """Mean errors from the sums of a group."""
     v = dict(zip(_SUMS, row.tolist(), strict=True))
     stresses = v["stresses"] or float("nan")
     return {

@@ -1,4 +1,4 @@
-"""Fine-tuning on one's own data: sensible settings, replay of the parent's data, and what was forgotten."""
+"""Fine-tuning on one's own data: default settings, replay of the parent's data, and a report of what was forgotten."""
 
 import json
 from collections.abc import Mapping
@@ -19,16 +19,17 @@ from esen_flows.training.initial import InitialNetwork, starting_point, with_ref
 from esen_flows.training.train import Progress, train
 
 REPORT_NAME = "report.json"
-STEPS_WANTED = 3_000  # by default as many epochs as give about so many
-# A tenth of a first training's rate: the weights are near a minimum already, and few data would carry them far. Mirror
-# images have the same labels; a network that no longer sees them would forget it, and force constants feel that.
+STEPS_WANTED = 3_000  # by default there are as many epochs as give about this many steps
+# A tenth of a first training's learning rate: the weights are near a minimum already, and few data would carry them far
+# away. Mirror images have the same labels: a network that no longer sees them forgets this symmetry, and its force
+# constants suffer.
 DEFAULTS: dict[str, Any] = {
     "edges_per_batch": 2_000, "learning_rate": 4e-4, "betas": (0.9, 0.98), "weight_decay": 1e-3, "warmup_steps": 100,
     "final_factor": 0.01, "clip_norm": 20.0, "ema_decay": 0.995, "loss": "relative", "energy_weight": 20.0,
     "force_weight": 1.0, "stress_weight": 0.5, "references": "refit", "scale": "refit", "random_inversion": True,
     "seed": 0,
 }  # fmt: skip
-# Species embeddings are what few elements of one's own data would pull away from all others.
+# Data with few elements would pull their species embeddings away from those of all other elements.
 FROZEN = ("sphere_embedding", "source_embedding", "target_embedding")
 
 
@@ -39,9 +40,9 @@ class Parent:
     Attributes
     ----------
     replay
-        mixed into the training data, or None.
+        Data to mix into the training data, or None.
     held_out
-        for what is forgotten; never trained on.
+        Data that show what is forgotten; never trained on.
     """
 
     replay: Dataset | None
@@ -49,14 +50,28 @@ class Parent:
 
 
 def finetune_config(parent: Checkpoint, training: Dataset, changes: Mapping[str, Any] | None = None) -> TrainingConfig:
-    """The default stage for a parent and data, with `changes` by name.
+    """The default stage for a parent and data.
 
     Species embeddings are frozen unless the data have elements that the parent does not know.
+
+    Parameters
+    ----------
+    parent
+        Force field to fine-tune.
+    training
+        Structures to train on; their number decides the number of epochs.
+    changes
+        Settings by name that replace the defaults.
+
+    Returns
+    -------
+    TrainingConfig
+        Settings of the stage.
 
     Raises
     ------
     InputError
-        see `config_from_dict`; a parent without an energy.
+        The parent predicts forces directly, or `config_from_dict` refuses the changes.
     """
     network = parent.network.config
     if network.direct_forces:
@@ -86,55 +101,59 @@ def finetune(
     world: World = ALONE,
     max_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """Train, and report errors before and after on what was held out and, if given, on the parent's domain.
+    """Fine-tune, and report errors before and after on held-out data and, if given, on the parent's domain.
 
-    "Before" is the parent with element references refitted to the training data, so that another zero of the energy
-    does not count as an error; on the parent's domain, both are compared with references refitted to it. Replayed
-    labels are scaled as the network is at its start, so that they keep the shape of what it knew, not its softness.
+    Parameters
+    ----------
+    parent
+        Force field to fine-tune.
+    config
+        Settings of the stage, from `finetune_config`.
+    training, validation
+        Labelled structures to train on, and to report errors on.
+    folder, provenance, progress, world, max_seconds
+        As in `train`.
+    domain
+        Data of the domain that the parent was trained on.
 
     Returns
     -------
     dict[str, Any]
         {checkpoint, model_key, parent_model_key, scale_factor_at_start, own: {before, after}, parent_domain: {before,
-        after} or None}, each the result of `evaluate_dataset`; also written to report.json.
-
-    Raises
-    ------
-    As `train`.
+        after} or None}, with results of `evaluate_dataset`; also written to report.json. Before, references are refitted
+        to the training data: another zero of the energy is not an error.
     """
-    folder = Path(folder)
-    start = starting_point(config, training, parent)
-    together, begin = training, parent
+    folder, start = Path(folder), starting_point(config, training, parent)
+    begin, together = parent, training
     if domain is not None and domain.replay is not None:
-        together = mixture([(training, 1), (_translated(domain.replay, parent, start), 1)])
-        # Scale and references are those of the own data: fitted once, not again to the mixture.
+        # Scale and references are those of the own data: fitted once, and not again to the mixture.
         begin = replace(parent, references_ev=start.references_ev, scale_ev=start.scale_ev)
-        config = config_from_dict({**config.to_dict(), "references": "keep", "scale": "keep"})
+        config = replace(config, references="keep", scale="keep")
+        together = mixture([(training, 1), (_translated(domain.replay, parent, start), 1)])
     path = train(
         config, together, validation, folder, initial=begin, provenance=provenance, progress=progress, world=world,
         max_seconds=max_seconds,
     )  # fmt: skip
-    child = load(path)
+    child, device = load(path), str(world.device)
     own = {"before": with_references_of(parent, training), "after": child}
-    device = str(world.device)
     report: dict[str, Any] = {
         "checkpoint": str(path),
         "model_key": child.model_key,
         "parent_model_key": parent.model_key,
         "scale_factor_at_start": start.scale_ev / parent.scale_ev,
-        "own": {when: _errors(checkpoint, validation, device) for when, checkpoint in own.items()},
-        "parent_domain": None,
+        "own": {when: _errors(each, validation, device) for when, each in own.items()},
+        "parent_domain": None if domain is None else _forgetting(parent, child, domain.held_out, device),
     }
-    if domain is not None:
-        theirs = {"before": parent, "after": child}
-        report["parent_domain"] = {
-            when: _errors(with_references_of(checkpoint, domain.held_out), domain.held_out, device)
-            for when, checkpoint in theirs.items()
-        }
     if world.leads:
         with written_whole(folder / REPORT_NAME, durable=True) as temporary:
-            temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _forgetting(parent: Checkpoint, child: Checkpoint, data: Dataset, device: str) -> dict[str, Any]:
+    """Errors before and after on the parent's domain, both with references refitted to it."""
+    both = {"before": parent, "after": child}
+    return {when: _errors(with_references_of(each, data), data, device) for when, each in both.items()}
 
 
 def _errors(checkpoint: Checkpoint, data: Dataset, device: str) -> dict[str, dict[str, float]]:
@@ -142,7 +161,10 @@ def _errors(checkpoint: Checkpoint, data: Dataset, device: str) -> dict[str, dic
 
 
 def _translated(data: Dataset, parent: Checkpoint, start: InitialNetwork) -> Dataset:
-    """The parent's data as the network at its start would have them: another scale, other element references."""
+    """The parent's data with the scale and the element references that the network has at its start.
+
+    Replayed labels then keep the shape of what the network knew, not its softness.
+    """
     factor = start.scale_ev / parent.scale_ev
     old, new = parent.references_ev, start.references_ev
 

@@ -20,15 +20,15 @@ class Frame:
     Attributes
     ----------
     graph
-        of the structure, or of the noised one.
+        Graph of the structure, or of the noised structure.
     energy
-        eV above the element references.
+        Energy above the element references in eV.
     forces
         (n, 3) in eV/Angstrom, of the structure before it was noised.
     stress
         (3, 3) in eV/Angstrom^3; NaN without a label.
     noise
-        what has to be predicted, or None.
+        Displacements that the network has to predict; None for a structure that is not noised.
     """
 
     graph: Graph
@@ -38,7 +38,13 @@ class Frame:
     noise: Noise | None = None
 
     def inverted(self) -> "Frame":
-        """The mirror image x -> -x: vectors and forces change sign, energy and stress do not."""
+        """The mirror image x -> -x: vectors and forces change sign, energy and stress do not.
+
+        Returns
+        -------
+        Frame
+            A new frame.
+        """
         noise = self.noise and replace(self.noise, displacement_angstrom=-self.noise.displacement_angstrom)
         graph = replace(self.graph, vectors=-self.graph.vectors)
         return replace(self, graph=graph, forces=-self.forces, noise=noise)
@@ -51,15 +57,15 @@ class LabelledBatch:
     Attributes
     ----------
     graph
-        the batch.
+        The graphs of all structures.
     energy
-        (systems,) float64 eV above the references.
+        (systems,) float64, energy above the element references in eV.
     forces
-        (atoms, 3) eV/Angstrom.
+        (atoms, 3) in eV/Angstrom.
     stress
-        (systems, 3, 3) eV/Angstrom^3; NaN without a label.
+        (systems, 3, 3) in eV/Angstrom^3; NaN without a label.
     n_atoms
-        (systems,).
+        (systems,) atoms of each structure.
     noise
         (atoms, 3) displacements in Angstrom of a noised batch, or None.
     moved
@@ -76,14 +82,31 @@ class LabelledBatch:
 
     @property
     def noised_forces(self) -> Tensor | None:
-        """What a denoising network is told: true forces of noised atoms, zero for the others."""
+        """(atoms, 3) input of a denoising network: true forces of noised atoms, zero for the others."""
         return None if self.moved is None else torch.where(self.moved.unsqueeze(1), self.forces, 0.0)
 
 
 def make_frame(
     item: LabelledStructure, network: ESENConfig, references_ev: Mapping[int, float], noise: Noise | None = None
 ) -> Frame:
-    """The graph and the labels of a structure, with the element references taken off its energy."""
+    """Make the graph and the labels of a structure.
+
+    Parameters
+    ----------
+    item
+        The labelled structure; not changed.
+    network
+        Gives the cutoff and the most neighbours, and says whether charge and spin are inputs.
+    references_ev
+        Energy of each element in eV, taken off the structure's energy.
+    noise
+        Displacements of the atoms before the graph is made.
+
+    Returns
+    -------
+    Frame
+        Graph and labels.
+    """
     above = item.energy - sum(references_ev[int(z)] for z in item.atoms.numbers)
     atoms = item.atoms
     if noise is not None:
@@ -97,7 +120,27 @@ def make_frame(
 def collate(
     frames: Sequence[Frame], dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> LabelledBatch:
-    """Join frames; energies stay float64, so that differences of total energies keep their digits."""
+    """Join frames into a batch.
+
+    Parameters
+    ----------
+    frames
+        Frames of which either all or none are noised.
+    dtype
+        Precision of all but the energies: they stay float64, so that differences of total energies keep their digits.
+    device
+        Where the tensors are.
+
+    Returns
+    -------
+    LabelledBatch
+        The batch.
+
+    Raises
+    ------
+    ValueError
+        Some of the frames are noised, and others are not.
+    """
 
     def tensor(parts: Sequence[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts)).to(device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Where a stage begins: random weights and fitted references, or another stage's network."""
+"""The network that a stage starts from: random weights and fitted references, or another stage's network."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,15 +13,14 @@ from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Evaluation
 from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.evaluate import AT_ONCE
 
-# What a conservative model does not have; with DeNS, the rest of the input is the mean effect of `force_embedding`.
+# Parts that a conservative network does not have. `_take_over` keeps the mean effect of `force_embedding` (DeNS).
 _DIRECT_PARTS = ("force_head.", "stress_head.", "force_embedding.")
 _ENERGY_HEAD = "energy_block."
-# Options that may differ between two stages of one network: they change heads or the graph, no shared weight.
+# Options that may differ between two stages of one network: they change heads or the graph, but no shared weight.
 _MAY_DIFFER = ("direct_forces", "direct_stress", "denoising", "max_neighbors")
 
 
@@ -32,11 +31,11 @@ class InitialNetwork:
     Attributes
     ----------
     network
-        its weights.
+        The network with its weights.
     scale_ev
-        one factor for energy, forces and stress: anything else would break forces = -dE/dx.
+        eV of one network unit. One factor for energy, forces and stress: anything else would break forces = -dE/dx.
     references_ev
-        eV per atom of each element.
+        Energy of each element in eV per atom, by atomic number.
     """
 
     network: ESEN
@@ -45,7 +44,21 @@ class InitialNetwork:
 
 
 def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoint | None) -> InitialNetwork:
-    """Random weights with references and scale fitted to the data, or those of `initial`.
+    """Random weights with references and scale fitted to the data, or weights, references and scale of `initial`.
+
+    Parameters
+    ----------
+    config
+        Settings of the stage.
+    training
+        Structures to train on.
+    initial
+        Network of another stage; None: random weights.
+
+    Returns
+    -------
+    InitialNetwork
+        The network in the stage's precision, with what it freezes as constants.
 
     Raises
     ------
@@ -67,12 +80,24 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
 
 
 def prepared(network: ESEN, config: TrainingConfig) -> ESEN:
-    """The network in the stage's precision, with the parameters that it freezes as constants.
+    """Put a network into the stage's precision, and make the parameters that the stage freezes constants.
+
+    Parameters
+    ----------
+    network
+        Network to change.
+    config
+        Settings of the stage.
+
+    Returns
+    -------
+    ESEN
+        The same network.
 
     Raises
     ------
     InputError
-        nothing is left to train.
+        No parameter is left to train.
     """
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(config.freeze)))
@@ -84,10 +109,12 @@ def prepared(network: ESEN, config: TrainingConfig) -> ESEN:
 
 def _check_initial(initial: Checkpoint, config: TrainingConfig, training: Dataset) -> None:
     had, wanted = initial.network.config, config.network
-    changed = [name for name, value in _shared(had).items() if value != _shared(wanted)[name]]
-    if changed:
-        told = ", ".join(f"{name}={getattr(wanted, name)!r} instead of {getattr(had, name)!r}" for name in changed)
-        raise InputError(f"the initial checkpoint is another network: the stage says {told}; give the same")
+    names = [name for name in had.__dataclass_fields__ if name not in _MAY_DIFFER]
+    if changed := [name for name in names if getattr(had, name) != getattr(wanted, name)]:
+        differences = ", ".join(
+            f"{name}={getattr(wanted, name)!r} instead of {getattr(had, name)!r}" for name in changed
+        )
+        raise InputError(f"the initial checkpoint is another network: the stage says {differences}; give the same")
     if initial.energy_offset_ev:
         raise InputError(
             "the initial checkpoint adds an offset to each structure, which a stage does not; fold it first"
@@ -100,15 +127,11 @@ def _check_initial(initial: Checkpoint, config: TrainingConfig, training: Datase
         )
 
 
-def _shared(config: ESENConfig) -> dict[str, object]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__ if name not in _MAY_DIFFER}
-
-
 def _take_over(network: ESEN, source: ESEN, *, energy_head: bool) -> None:
-    """Copy weights by name; heads of the source that the network lacks are dropped, its own new ones stay random."""
+    """Copy weights by name. Heads that only the source has are dropped; heads that it lacks stay random."""
     theirs = dict(source.state_dict())
     if source.force_embedding is not None and network.force_embedding is None:
-        # A structure that was not noised still got the bias of the force encoding, on its scalars.
+        # In the source, a structure that was not noised still got the bias of the force encoding on its scalars.
         bias = source.force_embedding.bias.detach()
         theirs["sphere_embedding.weight"] = theirs["sphere_embedding.weight"] + bias
     own = network.state_dict()
@@ -122,17 +145,30 @@ def _take_over(network: ESEN, source: ESEN, *, energy_head: bool) -> None:
 
 
 def with_references_of(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
-    """The same force field with element energies refitted to data, for comparisons across zeros of the energy."""
+    """Refit a force field's element energies, to compare it with labels that have another zero of the energy.
+
+    Parameters
+    ----------
+    checkpoint
+        The force field; not changed.
+    data
+        Labelled structures.
+
+    Returns
+    -------
+    Checkpoint
+        The same network and scale with other element energies.
+    """
     start = InitialNetwork(checkpoint.network, checkpoint.scale_ev, checkpoint.references_ev)
     references = _refitted(start, data, scale=False, references=True).references_ev
     return replace(checkpoint, references_ev=references, elements=tuple(references))
 
 
 def _refitted(start: InitialNetwork, training: Dataset, *, scale: bool, references: bool) -> InitialNetwork:
-    """Scale and element energies, as far as asked for, with which the network as it is meets the labels best.
+    """The network with the scale and the element energies, as far as requested, that fit the labels best.
 
-    The scale is that of least squares on forces. Element energies are shifted by the smallest amounts that least
-    squares on energies per atom allow, so that what composition does not tell stays as it was.
+    The scale is that of least squares on forces. Element energies are shifted by the minimum-norm solution of least
+    squares on energies per atom, so that combinations that the compositions do not determine stay as they were.
     """
     if not (scale or references):
         return start
@@ -157,6 +193,7 @@ def _refitted(start: InitialNetwork, training: Dataset, *, scale: bool, referenc
 
 
 def _evaluated(start: InitialNetwork, data: Dataset) -> Iterator[tuple[LabelledStructure, Evaluation]]:
+    """Structures with what the network gives for them."""
     checkpoint = Checkpoint(start.network, start.scale_ev, start.references_ev, tuple(start.references_ev))
     force_field = EsenForceField(checkpoint)
     for first in range(0, len(data), AT_ONCE):

@@ -1,14 +1,16 @@
 """Labelling: structures and a force field in, an extended-XYZ dataset with its provenance out.
 
-Every label is written as soon as it is known, so that a killed run goes on where it was; several processes may label
-shards of one dataset, and `merge` puts them together.
+Every label is written as soon as it is known, so that a run that was killed goes on where it was. Several processes may
+label shards of one dataset, and `merge` puts them together.
 """
 
 import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ase import Atoms
 from esen_flows.data.extxyz import write_labelled
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.schemas.keys import atoms_key, sha256_of
@@ -40,28 +43,28 @@ def label(
     recipe_hash: str = "",
     licence: str = "",
 ) -> Path:
-    """Label structures with a force field and write them as extended XYZ with a provenance sidecar.
+    """Label structures with a force field, and write them as extended XYZ with a provenance sidecar.
 
     Parameters
     ----------
     structures
-        what to label; `info["group"]` is kept.
+        Structures to label; `info["group"]` is kept.
     force_field
-        the labeller.
+        The labeller.
     path
-        the dataset file. With more than one shard nothing is written there until `merge`.
+        The dataset file. With several shards `merge` writes it.
     average_inversion
-        average with the inverted cell, unless the force field is O(3)-equivariant already.
+        Whether to average labels with those of the inverted cell; not needed for an O(3)-equivariant force field.
     progress
-        called with (done, total) of this shard after every batch.
+        Called with (done, total) of this shard after every batch.
     resume
-        keep the labels of an earlier, interrupted run of the same labelling; False starts afresh.
+        Whether to keep the labels of an earlier, interrupted run of the same labelling.
     shard
         (k, n): label structures k, k + n, k + 2n, ... only.
     batch_size
-        structures given to the force field at once.
+        Structures given to the force field at once.
     recipe_hash, licence
-        written into the provenance.
+        Written into the provenance.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def label(
     Raises
     ------
     InputError
-        a bad shard, nothing to label, or earlier labels at `path` that belong to another labelling.
+        The shard is impossible, there is nothing to label, or labels at `path` belong to another labelling.
     """
     path = Path(path)
     number, shards = shard
@@ -81,12 +84,24 @@ def label(
         raise InputError(f"nothing to label: {len(structures)} structures in batches of {batch_size}")
     labeller = with_parity(force_field, "average" if average_inversion else "as_is")
     header = _header(structures, force_field, labeller, shard, recipe_hash, licence)
-    labels_file = shard_path(path, number, shards)
-    labels_file.parent.mkdir(parents=True, exist_ok=True)
-    done = _open_labels(labels_file, header, resume)
-    mine = list(range(number, len(structures), shards))
+    file = shard_path(path, number, shards)
+    _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
+    return merge(path, 1) if shards == 1 else file
+
+
+def _label_rest(
+    structures: Sequence[Atoms],
+    labeller: ForceField,
+    file: Path,
+    done: set[int],
+    shard: tuple[int, int],
+    batch_size: int,
+    progress: Progress | None,
+) -> None:
+    """Append the labels of the shard's structures that are not labelled yet."""
+    mine = range(shard[0], len(structures), shard[1])
     todo = [index for index in mine if index not in done]
-    with labels_file.open("a", encoding="utf-8") as stream:
+    with file.open("a", encoding="utf-8") as stream:
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
             began = time.perf_counter()
@@ -98,22 +113,46 @@ def label(
             os.fsync(stream.fileno())
             if progress is not None:
                 progress(len(mine) - len(todo) + start + len(batch), len(mine))
-    return merge(path, 1) if shards == 1 else labels_file
 
 
 def shard_path(path: Path | str, number: int, shards: int) -> Path:
-    """Where the labels of one shard are kept until `merge`."""
+    """File of the labels of one shard, until `merge` removes it.
+
+    Parameters
+    ----------
+    path
+        The dataset file.
+    number, shards
+        Which of how many shards.
+
+    Returns
+    -------
+    Path
+        A file beside the dataset file.
+    """
     path = Path(path)
     return path.with_name(f"{path.name}.labels-{number}of{shards}.jsonl")
 
 
 def merge(path: Path | str, shards: int) -> Path:
-    """Put the labels of all shards together into the dataset `path`, and remove the shard files.
+    """Put the labels of all shards together into a dataset file, and remove the shard files.
+
+    Parameters
+    ----------
+    path
+        The dataset file.
+    shards
+        Number of shards.
+
+    Returns
+    -------
+    Path
+        The dataset file.
 
     Raises
     ------
     InputError
-        a shard is missing, unfinished, or belongs to another labelling.
+        A shard is missing, unfinished, or belongs to another labelling.
     """
     path = Path(path)
     header: dict[str, Any] = {}
@@ -124,7 +163,7 @@ def merge(path: Path | str, shards: int) -> Path:
             raise InputError(f"shard {number} of {shards} of {path} is missing (no {file}); label it first")
         lines = list(_complete_lines(file))
         if not lines:
-            raise InputError(f"{file} holds nothing; label shard {number} of {shards} again")
+            raise InputError(f"{file} is empty; label shard {number} of {shards} again")
         own = {key: value for key, value in lines[0].items() if key != "shard"}
         if header and own["identity"] != header["identity"]:
             raise InputError(f"{file} belongs to another labelling than its siblings; delete it and label it again")
@@ -151,6 +190,11 @@ def _header(
     recipe_hash: str,
     licence: str,
 ) -> dict[str, Any]:
+    """First line of a shard's file: what is labelled, by which force field, in which versions."""
+    versions = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     dataset = sha256_of([atoms_key(atoms) for atoms in structures])
     return {
         "identity": sha256_of({"structures": dataset, "labeller": labeller.key}),
@@ -161,44 +205,32 @@ def _header(
         "licence": licence,
         "labeller": {"label": labeller.label, "key": labeller.key, "inner_key": force_field.key},
         "averaged_with_inversion": labeller is not force_field,
-        "versions": _versions(),
+        "versions": versions,
         "host": {"machine": platform.machine(), "python": platform.python_version()},
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _open_labels(file: Path, header: dict[str, Any], resume: bool) -> set[int]:
-    """Indices that are labelled already; afterwards the file ends with a complete line."""
+    """Indices that are labelled already; afterwards the file exists and ends with a complete line."""
     lines = list(_complete_lines(file)) if resume and file.is_file() else []
     if lines and lines[0].get("identity") != header["identity"]:
         raise InputError(
             f"{file} holds labels of other structures or by another force field; "
             "choose another path, or start afresh with resume=False"
         )
-    # Rewritten rather than truncated: a line cut short by a kill must not be continued.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Rewritten: new labels must not continue a line that a kill has cut short.
+    with written_whole(file) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in (lines or [header])), encoding="utf-8")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return {line["index"] for line in lines[1:]}
 
 
 def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Header and labels of a shard's file, without a last line that a kill has cut short."""
     with file.open(encoding="utf-8") as stream:
         for line in stream:
             if not line.endswith("\n"):
-                return  # the write that a kill interrupted
+                return
             try:
                 yield json.loads(line)
             except ValueError as error:
@@ -206,7 +238,7 @@ def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _record(index: int, atoms: Atoms, result: Evaluation, seconds: float) -> dict[str, Any]:
-    stress = result.stress.tolist() if np.isfinite(result.stress).all() else None
+    """A structure and its label as a line of a shard's file."""
     return {
         "index": index,
         "group": str(atoms.info.get("group", "")),
@@ -216,30 +248,28 @@ def _record(index: int, atoms: Atoms, result: Evaluation, seconds: float) -> dic
         "pbc": atoms.pbc.tolist(),
         "energy": result.energy,
         "forces": result.forces.tolist(),
-        "stress": stress,
+        "stress": result.stress.tolist() if np.isfinite(result.stress).all() else None,
         "seconds": seconds,
     }
 
 
 def _labelled(record: dict[str, Any]) -> LabelledStructure:
-    stress = np.full((3, 3), np.nan) if record["stress"] is None else np.array(record["stress"])
+    """The structure of a line of a shard's file."""
     return LabelledStructure(
         atoms=Atoms(record["numbers"], positions=record["positions"], cell=record["cell"], pbc=record["pbc"]),
         energy=float(record["energy"]),
         forces=np.array(record["forces"]),
-        stress=stress,
+        stress=np.full((3, 3), np.nan) if record["stress"] is None else np.array(record["stress"]),
         group=record["group"],
     )
 
 
 def _provenance(header: dict[str, Any], records: list[dict[str, Any]], shards: int) -> dict[str, Any]:
-    groups: dict[str, int] = {}
-    for record in records:
-        groups[record["group"]] = groups.get(record["group"], 0) + 1
+    """Content of the dataset's sidecar."""
     return {
         **header,
         "shards": shards,
-        "groups": groups,
+        "groups": dict(Counter(record["group"] for record in records)),
         "atoms": sum(len(record["numbers"]) for record in records),
         "seconds": round(sum(record["seconds"] for record in records), 3),
     }

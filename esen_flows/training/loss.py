@@ -1,7 +1,7 @@
 """Losses: energy per atom, forces, stress, and the noise of DeNS.
 
-Each term is a sum over one part of a batch, divided by the counts of the whole batch: parts on several processes, or
-one after the other, add up to the mean over the batch.
+Each term is a sum over one part of a batch, divided by the counts of the whole batch. Parts on several processes, or
+computed one after the other, therefore add up to the mean over the batch.
 """
 
 from dataclasses import astuple, dataclass
@@ -17,16 +17,16 @@ from esen_flows.training.frames import LabelledBatch
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a whole batch, over all processes and passes.
+    """What the terms of a whole batch are divided by, over all processes and passes.
 
-    Attributes
+    Parameters
     ----------
     systems, atoms
-        structures and atoms.
+        Structures and atoms.
     stresses
-        structures with a stress label.
+        Structures with a stress label.
     moved
-        atoms whose noise is to be predicted; the forces of the others are.
+        Noised atoms: the network predicts their noise, and the forces of the others.
     """
 
     systems: float
@@ -36,7 +36,18 @@ class Counts:
 
     @classmethod
     def of(cls, batch: LabelledBatch) -> "Counts":
-        """Of one part."""
+        """Count one part of a batch.
+
+        Parameters
+        ----------
+        batch
+            The part.
+
+        Returns
+        -------
+        Counts
+            Its counts.
+        """
         moved = 0 if batch.moved is None else int(batch.moved.sum())
         return cls(batch.graph.n_systems, len(batch.forces), int(_labelled(batch).sum()), moved)
 
@@ -46,16 +57,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class PredictionErrors:
-    """Prediction minus label in eV, eV/Angstrom, eV/Angstrom^3.
+    """Prediction minus label.
 
     Attributes
     ----------
     energy_per_atom
-        (systems,).
+        (systems,) in eV.
     forces
-        (atoms, 3).
+        (atoms, 3) in eV/Angstrom.
     stress
-        (systems, 3, 3); zero for structures without a stress label.
+        (systems, 3, 3) in eV/Angstrom^3; zero for structures without a stress label.
     """
 
     energy_per_atom: Tensor
@@ -63,8 +74,8 @@ class PredictionErrors:
     stress: Tensor
 
 
-def errors_of(prediction: EnergyForcesStress, batch: LabelledBatch, scale_ev: float) -> PredictionErrors:
-    """Errors of a prediction in network units times `scale_ev`."""
+def _errors_of(prediction: EnergyForcesStress, batch: LabelledBatch, scale_ev: float) -> PredictionErrors:
+    """Errors of a prediction in network units, of which each is `scale_ev`."""
     labelled = _labelled(batch).view(-1, 1, 1)
     stress = torch.where(labelled, prediction.stress * scale_ev - torch.nan_to_num(batch.stress), 0.0)
     energy = (prediction.energy * scale_ev - batch.energy) / batch.n_atoms
@@ -78,15 +89,28 @@ def training_loss(
     scale_ev: float,
     counts: Counts | None = None,
 ) -> dict[str, Tensor]:
-    """The weighted terms of the configured loss; what is trained on is their sum.
+    """The weighted terms of the configured loss; a stage minimises their sum.
 
     Parameters
     ----------
+    prediction
+        Output of the network, in network units.
+    batch
+        Its input and labels.
+    config
+        Settings of the stage: kind of loss and coefficients.
+    scale_ev
+        eV of one network unit.
     counts
-        of the whole batch, where `batch` is a part of it.
+        Counts of the whole batch, where `batch` is a part of it; None: it is the whole.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        "energy", "forces", "stress" and "denoising", as far as the stage has them.
     """
     counts = counts or Counts.of(batch)
-    errors = errors_of(prediction, batch, scale_ev)
+    errors = _errors_of(prediction, batch, scale_ev)
     if config.loss == "relative":
         return _relative(errors, batch, config, counts)
     return _absolute(errors, prediction, batch, config, scale_ev, counts)
@@ -100,7 +124,7 @@ def _absolute(
     scale_ev: float,
     counts: Counts,
 ) -> dict[str, Tensor]:
-    """The paper's, all in units of one scale."""
+    """The paper's loss; all terms are in units of one scale, so that their coefficients do not depend on the data."""
     terms = {
         "energy": config.energy_weight * errors.energy_per_atom.abs().sum() / (scale_ev * counts.systems),
         "forces": config.force_weight * _force_term(errors.forces / scale_ev, batch, config, counts),
@@ -115,7 +139,7 @@ def _absolute(
 
 
 def _force_term(errors: Tensor, batch: LabelledBatch, config: TrainingConfig, counts: Counts) -> Tensor:
-    """Over the atoms that were not noised: for the others, the noise is predicted in place of the force."""
+    """Mean force error of the atoms that were not noised; of noised atoms the noise is predicted, not the force."""
     if config.force_loss == "mse":
         per_atom = errors.square().sum(dim=1) / 3
     else:
@@ -126,7 +150,7 @@ def _force_term(errors: Tensor, batch: LabelledBatch, config: TrainingConfig, co
 
 
 def _stress_term(errors: Tensor, config: TrainingConfig, counts: Counts) -> Tensor:
-    """Mean absolute error: of nine components, or of a direct head's isotropic one plus that of its five others."""
+    """Mean absolute error of nine components, or of a direct head's isotropic one plus that of its five others."""
     stresses = max(1.0, counts.stresses)
     if not config.network.direct_forces:
         return errors.abs().sum() / (9 * stresses)
@@ -137,9 +161,9 @@ def _stress_term(errors: Tensor, config: TrainingConfig, counts: Counts) -> Tens
 def _relative(
     errors: PredictionErrors, batch: LabelledBatch, config: TrainingConfig, counts: Counts
 ) -> dict[str, Tensor]:
-    """Errors of each structure over its own size of force, stress and energy above the references.
+    """Errors of each structure, divided by the size of its own force, stress and energy above the references.
 
-    Small rattles decide phonons and conductivity, and an absolute loss hardly sees them.
+    Small displacements decide phonons and conductivity, and an absolute loss hardly sees them.
     """
     energy_floor, force_floor, stress_floor = config.relative_floors
     above = (batch.energy / batch.n_atoms).abs()
@@ -154,7 +178,7 @@ def _relative(
 
 
 def _labelled(batch: LabelledBatch) -> Tensor:
-    """(systems,) bool: which have a stress label."""
+    """(systems,) bool, which structures have a stress label."""
     return torch.isfinite(batch.stress).all(dim=2).all(dim=1)
 
 

@@ -1,24 +1,25 @@
-"""What a training says while it runs: CSV files, and TensorBoard where it is installed."""
+"""The numbers of a training while it runs: CSV files, and TensorBoard where it is installed."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-STEPS_NAME = "steps.csv"  # every few steps
-HISTORY_NAME = "history.csv"  # after every validation
+from esen_flows.files import written_whole
+
+STEPS_NAME = "steps.csv"  # a row every few steps
+HISTORY_NAME = "history.csv"  # a row after every validation
 
 
 class Metrics:
-    """Rows of two tables. Opened again at an earlier moment, later rows are taken out.
+    """Appends rows to two tables. Opened again at an earlier step, it first removes the rows of later steps.
 
     Parameters
     ----------
     folder
-        receives steps.csv, history.csv and, with the `tensorboard` package, event files.
+        Receives steps.csv, history.csv and, with the `tensorboard` package, event files.
     step, epoch
-        how many are done.
+        How many are done.
     """
 
     def __init__(self, folder: Path, step: int, epoch: int) -> None:
@@ -29,7 +30,15 @@ class Metrics:
         self._board = _tensorboard(folder, step)
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add a row, which has a `step`, to one of the tables."""
+        """Append a row to one of the tables.
+
+        Parameters
+        ----------
+        name
+            `STEPS_NAME` or `HISTORY_NAME`.
+        row
+            Values by column, `step` among them.
+        """
         path = self.folder / name
         fresh = not path.exists()
         with path.open("a", newline="") as stream:
@@ -43,13 +52,24 @@ class Metrics:
                     self._board.add_scalar(f"{Path(name).stem}/{key}", value, row["step"])
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Write what TensorBoard still has in memory."""
         if self._board is not None:
             self._board.close()
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a table; empty without a file."""
+    """Read a table.
+
+    Parameters
+    ----------
+    path
+        CSV file with numbers.
+
+    Returns
+    -------
+    list[dict[str, float]]
+        Its rows; empty if there is no file.
+    """
     if not path.exists():
         return []
     with path.open(newline="") as stream:
@@ -57,22 +77,21 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def _cut_after(path: Path, column: str, last: int) -> None:
-    """Take out rows of what will be done again, and a last line that was not written to its end."""
+    """Remove the rows of steps that will be taken again, and a last line that was not written to its end."""
     if not path.exists():
         return
     with path.open(newline="") as stream:
         reader = csv.DictReader(stream)
         names = list(reader.fieldnames or [])
         rows = [row for row in reader if None not in row.values() and int(row[column]) <= last]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="") as stream:
+    with written_whole(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer of event files from this step on; None without the `tensorboard` package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

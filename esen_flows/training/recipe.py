@@ -1,4 +1,4 @@
-"""Stages one after the other: each starts from the network of the one before it."""
+"""Stages one after the other: each starts from the network of the stage before it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,14 @@ from esen_flows.training.train import Progress, train
 class Stage:
     """A stage with its data.
 
-    Attributes
+    Parameters
     ----------
     name
-        of its folder, such as "1-pretrain".
+        Name of its folder, such as "1-pretrain".
+    config
+        Its settings.
+    training, validation
+        Labelled structures to train on, and to measure errors on.
     """
 
     name: str
@@ -39,13 +43,32 @@ def train_stages(
     world: World = ALONE,
     max_seconds: float | None = None,
 ) -> Path:
-    """Train all stages, each in a folder of its own, and return the checkpoint of the last.
+    """Train stages one after the other, each in a folder of its own.
 
-    Called again, stages that are done are passed over and the one that was interrupted goes on.
+    Called again after an interruption, it skips the stages that are done and resumes the one that was interrupted.
+
+    Parameters
+    ----------
+    stages
+        The stages in their order.
+    folder
+        Holds the folders of the stages.
+    initial
+        Network that the first stage starts from; None: random weights.
+    provenance, progress, world
+        As in `train`.
+    max_seconds
+        Wall time of this call, over all stages; None: no limit.
+
+    Returns
+    -------
+    Path
+        The checkpoint of the last stage.
 
     Raises
     ------
-    As `train`.
+    InputError, TrainingDivergedError, TrainingInterrupted
+        As in `train`.
     """
     path = Path(folder)
     deadline = None if max_seconds is None else time.monotonic() + max_seconds

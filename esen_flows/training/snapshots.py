@@ -1,6 +1,5 @@
-"""Snapshots of molecular dynamics: what a crystal does when it is warm, by the force field that will label it."""
+"""Snapshots of molecular dynamics, run with the force field that will label them."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,37 +7,42 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 
-from esen_flows.data.generate import Dynamics
-from esen_flows.data.recipes import Group
+from esen_flows.data.generate import Dynamics, Group
+from esen_flows.files import written_whole
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.schemas.keys import atoms_key, sha256_of
 
-# A twelfth of the shortest period of diamond, the stiffest crystal that there is.
+# A twelfth of the shortest period of diamond, the stiffest crystal.
 TIMESTEP_FEMTOSECONDS = 2.0
-# Strong: a thermostat that mixes within a short trajectory matters here, and undisturbed dynamics do not.
+# Strong: the thermostat has to mix within a short trajectory, and undisturbed dynamics do not matter here.
 FRICTION_PER_FEMTOSECOND = 0.02
 
 
 def langevin(force_field: ForceField, folder: Path | str, progress: Callable[[str], None] | None = None) -> Dynamics:
-    """Constant-volume Langevin dynamics by a force field, as `generate` calls them.
+    """Constant-volume Langevin dynamics with a force field, as `generate` calls them.
 
-    Finished trajectories are kept: the labelling of a dataset that was interrupted must go on with the very same
-    structures, and rounding alone lets a trajectory that is run again drift away.
+    Finished trajectories are kept: the labelling of a dataset that was interrupted has to go on with the very same
+    structures, and rounding alone makes a trajectory that is run again drift away.
 
     Parameters
     ----------
     force_field
-        used as it is, without inversion averaging: it decides where the atoms go, labels come later.
+        Decides where the atoms go. It is used as it is, without inversion averaging; labels come later.
     folder
-        of the kept trajectories, one small file each.
+        Folder of the kept trajectories, one small file each.
     progress
-        told of every trajectory that is run and not read.
+        Called with a description of every trajectory that is run instead of read.
+
+    Returns
+    -------
+    Dynamics
+        Gives the snapshots of a start, a group of the recipe and a seed.
     """
     folder = Path(folder)
 
     def dynamics(start: Atoms, group: Group, seed: int) -> list[Atoms]:
-        asked = {
+        request = {
             "start": atoms_key(start),
             "force_field": force_field.key,
             "seed": seed,
@@ -47,11 +51,14 @@ def langevin(force_field: ForceField, folder: Path | str, progress: Callable[[st
             "times": [group.warm_up_femtoseconds, group.interval_femtoseconds],
             "constants": [TIMESTEP_FEMTOSECONDS, FRICTION_PER_FEMTOSECOND],
         }
-        file = folder / f"{sha256_of(asked)[:32]}.npy"
+        file = folder / f"{sha256_of(request)[:32]}.npy"
         if not file.is_file():
             if progress is not None:
                 progress(f"{start.get_chemical_formula()}, {len(start)} atoms")
-            _save(file, trajectory(start, group, force_field, seed))
+            positions = trajectory(start, group, force_field, seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            with written_whole(file) as temporary:
+                np.save(temporary, positions)
         frames = []
         for positions in np.load(file):
             frame = start.copy()
@@ -62,39 +69,35 @@ def langevin(force_field: ForceField, folder: Path | str, progress: Callable[[st
     return dynamics
 
 
-def _save(file: Path, positions: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            np.save(stream, positions)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def trajectory(start: Atoms, group: Group, force_field: ForceField, seed: int) -> np.ndarray:
-    """(snapshots, n, 3) positions in Angstrom along a Langevin trajectory from `start`.
+    """Run a Langevin trajectory.
 
     Parameters
     ----------
     start
-        not changed.
+        Structure to start from; not changed.
     group
-        its temperatures and times.
+        Gives temperatures, times and the number of snapshots.
+    force_field
+        Decides where the atoms go.
     seed
-        of the initial velocities and of the thermostat's noise.
+        Seed of the initial velocities and of the thermostat's noise.
+
+    Returns
+    -------
+    np.ndarray
+        (snapshots, n, 3) positions in Angstrom.
 
     Raises
     ------
     StructureError, UnknownElementError, EvaluationError
-        from the force field.
+        The force field cannot evaluate the structure.
     """
     work = start.copy()
     work.calc = ForceFieldCalculator(force_field)
     generator = np.random.default_rng(seed)
     temperatures = np.linspace(*group.temperature_kelvin, group.snapshots)
-    # All energy is kinetic at a perfect crystal, and half of it goes into the springs: hence twice the temperature.
+    # At a perfect crystal all energy is kinetic, and half of it goes into the springs: hence twice the temperature.
     kinetic = 2.0 * units.kB * temperatures[0]
     work.set_momenta(generator.standard_normal((len(work), 3)) * np.sqrt(kinetic * work.get_masses())[:, None])
     thermostat = Langevin(

@@ -1,7 +1,5 @@
-"""Where a training is: saved atomically, the newest whole file is taken up again."""
+"""Where a training is: its state is saved whole, and the newest undamaged state is resumed."""
 
-import hashlib
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,29 +9,32 @@ from typing import Any
 import torch
 
 from esen_flows.errors import InputError
+from esen_flows.files import sha256_of_file, written_whole
 from esen_flows.network.esen import ESEN
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.schedule import MovingAverage, make_optimizer
 
-KEPT = 2  # the newest one, and one more in case that it is damaged
+KEPT = 2  # the newest state, and one more in case that it is damaged
 
 
 @dataclass
 class TrainingState:
     """All that a resumed training needs besides its data and configuration.
 
-    There is no state of random numbers: what is random is a function of seed, epoch, batch and place in the batch.
+    It has no state of random numbers: all randomness is a function of seed, epoch, batch and place in the batch.
 
-    Attributes
+    Parameters
     ----------
     network, optimizer, average
-        as after `step` steps.
+        Weights, state of AdamW, and moving average of the weights, after `step` steps.
     scale_ev, references_ev
-        what turns network units into eV.
+        Factor and element energies that turn network units into eV.
     epoch, batch
-        the next batch to compute; step : optimiser steps done.
+        The next batch to compute.
+    step
+        Optimiser steps done.
     seconds, cpu_seconds
-        spent on them, the latter by this process.
+        Wall time of these steps, and CPU time of this process, in seconds.
     """
 
     network: ESEN
@@ -51,13 +52,35 @@ class TrainingState:
     def fresh(
         cls, network: ESEN, scale_ev: float, references_ev: dict[int, float], config: TrainingConfig
     ) -> "TrainingState":
-        """Before the first step."""
+        """The state before the first step.
+
+        Parameters
+        ----------
+        network
+            Network to train, on its device.
+        scale_ev, references_ev
+            Factor and element energies that turn network units into eV.
+        config
+            Settings of the stage.
+
+        Returns
+        -------
+        TrainingState
+            The state, with a new optimiser and average.
+        """
         average = MovingAverage(network.parameters(), config.ema_decay)
         return cls(network, make_optimizer(network, config), average, scale_ev, references_ev)
 
     def save(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        """Write a new file, with a digest of its content in its name, then remove those before the last `KEPT`."""
-        temporary = folder / f".state.{os.getpid()}.tmp"
+        """Write a new file, then remove all but the last `KEPT` files.
+
+        Parameters
+        ----------
+        folder
+            Folder of the training.
+        identity
+            Configuration and keys of the data; a training with another identity is refused this state.
+        """
         content = {
             "identity": dict(identity),
             "network": self.network.state_dict(),
@@ -68,19 +91,22 @@ class TrainingState:
             "position": [self.epoch, self.batch, self.step],
             "seconds": [self.seconds, self.cpu_seconds],
         }
-        try:
-            with temporary.open("wb") as stream:
-                torch.save(content, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, folder / f"state-{self.step:010d}-{_digest(temporary)}.pt")
-        finally:
-            temporary.unlink(missing_ok=True)
+        # On the disk before an older state is removed. The digest in its name is known only then.
+        unnamed = folder / "unnamed-state.pt"
+        with written_whole(unnamed, durable=True) as temporary, temporary.open("wb") as stream:
+            torch.save(content, stream)
+        unnamed.replace(folder / f"state-{self.step:010d}-{_digest(unnamed)}.pt")
         for old in saved_states(folder)[:-KEPT]:
             old.unlink(missing_ok=True)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Continue from what `newest_state` found."""
+        """Take over a saved state.
+
+        Parameters
+        ----------
+        saved
+            Content of a state file, from `newest_state`.
+        """
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         for mine, theirs in zip(self.average.shadow, saved["average"], strict=True):
@@ -91,17 +117,40 @@ class TrainingState:
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """Files of a training's states, the newest last."""
+    """The state files of a training.
+
+    Parameters
+    ----------
+    folder
+        Folder of the training.
+
+    Returns
+    -------
+    list[Path]
+        Files, the newest last.
+    """
     return sorted(folder.glob("state-*.pt"))
 
 
 def newest_state(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest state of a folder that can be read, or None; damaged ones are passed over with a warning.
+    """Read the newest undamaged state of a folder; a damaged one gives a warning.
+
+    Parameters
+    ----------
+    folder
+        Folder of the training.
+    identity
+        Configuration and keys of the data of this training.
+
+    Returns
+    -------
+    dict[str, Any] | None
+        Content for `TrainingState.restore`; None without a state.
 
     Raises
     ------
     InputError
-        the folder belongs to another training.
+        The folder belongs to another training.
     """
     for path in reversed(saved_states(folder)):
         if not path.stem.endswith(_digest(path)):
@@ -117,11 +166,11 @@ def newest_state(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return sha256_of_file(path)[:16]
 
 
 def _differences(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """What a saved identity has instead of this one, by the names of its values."""
     found = []
     for name in sorted(set(saved) | set(identity)):
         before, now = saved.get(name), identity.get(name)

@@ -1,6 +1,6 @@
 """The training loop: one stage, on one process or many, from data to a checkpoint.
 
-`train` reads top to bottom. For each epoch it
+The file reads top to bottom. For each epoch `_run_epochs`
 
 1. plans the batches: a random order of the structures, cut into batches by their edges (`plan_epoch`);
 2. goes through the batches (`_run_epoch`): `load_batch` makes the graphs of a later batch in a thread, while
@@ -34,7 +34,7 @@ from esen_flows.forcefield.load import check_device
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.esen import ESEN
 from esen_flows.stopping import SIGNALS, Allocation, handling
-from esen_flows.training.batches import Epoch, Pick, ahead, passes, plan_epoch, share_of
+from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetched, share_of
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.denoising import draw_noise, is_noised
 from esen_flows.training.distributed import ALONE, World
@@ -96,8 +96,7 @@ def train(
 ) -> Path:
     """Train one stage and write a checkpoint of its averaged weights.
 
-    On SIGTERM, SIGINT or SIGUSR1, or after `max_seconds`, it saves its state and raises. Called again with the same
-    folder, it goes on batch for batch as if it had never stopped.
+    On SIGTERM, SIGINT or SIGUSR1, or after `max_seconds`, it saves its state and raises; the same call resumes it.
 
     Parameters
     ----------
@@ -112,12 +111,11 @@ def train(
     provenance
         Written into the checkpoint's header; not part of its key.
     progress
-        Called after every step with epoch, step, total_steps (an estimate), loss, learning_rate, seconds, and the terms
-        of the loss.
+        Called after every step with a row of steps.csv, and total_steps (an estimate).
     world
         The processes that share the work, from `distributed.joined`.
     max_seconds
-        Wall time of this call, after which it stops; None: no limit.
+        Wall time of this call; None: no limit.
 
     Returns
     -------
@@ -128,34 +126,46 @@ def train(
     ------
     InputError
         There is no such device, the folder holds another training, or the initial network does not fit.
-    TrainingDivergedError
-        The loss is NaN or infinite; the message names the step and the structures.
-    TrainingInterrupted
-        The training was stopped before its end, and has saved its state.
+    TrainingDivergedError, TrainingInterrupted
+        The loss is NaN or infinite; the training was stopped before its end, and has saved its state.
     """
     check_device(str(world.device))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    initial_key = None if initial is None else initial.model_key
-    values = config.to_dict()
-    identity = {"config": values, "training": training.key, "validation": validation.key, "initial": initial_key}
-    header = {"config": values, "initial_model_key": initial_key, "provenance": dict(provenance or {})}
+    folder, initial_key = Path(folder), None if initial is None else initial.model_key
+    keys = {"training": training.key, "validation": validation.key, "initial": initial_key}
+    identity = {"config": config.to_dict(), **keys}
     state = _state(folder, identity, config, training, initial, world)
     run = TrainingRun(config, training, training.edge_counts(config.network.cutoff_angstrom), world, state)
-    save_state = partial(state.save, folder, identity)
     time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
-    tables = closing(Metrics(folder, state.step, state.epoch)) if world.leads else nullcontext()
+    _run_epochs(run, validation, folder, identity, provenance or {}, progress, time_of_call)
+    world.wait()
+    return folder / CHECKPOINT_NAME
+
+
+def _run_epochs(
+    run: "TrainingRun",
+    validation: Dataset,
+    folder: Path,
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    progress: Progress | None,
+    time_of_call: Allocation,
+) -> None:
+    """Train, validate and save, epoch by epoch."""
+    config, state, leads = run.config, run.state, run.world.leads
+    header = {
+        "config": identity["config"], "initial_model_key": identity["initial"], "provenance": dict(provenance),
+    }  # fmt: skip
+    save_state = partial(state.save, folder, identity)
+    tables = closing(Metrics(folder, state.step, state.epoch)) if leads else nullcontext()
     with handling((*SIGNALS, signal.SIGINT), time_of_call.request_stop), tables as metrics:
         while state.epoch < config.epochs:
-            plan = plan_epoch(training, run.edges, config, state.epoch)
+            plan = plan_epoch(run.training, run.edges, config, state.epoch)
             _run_epoch(run, plan, time_of_call, metrics, progress, save_state)
             state.epoch, state.batch = state.epoch + 1, 0
             if state.epoch % config.validate_every_epochs == 0 or state.epoch == config.epochs:
                 _validate(run, validation, folder, metrics, header)
-            if world.leads:
+            if leads:
                 save_state()
-    world.wait()
-    return folder / CHECKPOINT_NAME
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ def _state(
     world: World,
 ) -> TrainingState:
     """The saved state of the folder's training, or a state before the first step; the same in all processes."""
+    folder.mkdir(parents=True, exist_ok=True)
     saved = world.share_object(newest_state(folder, identity) if world.leads else None)
     if saved is None:
         start = starting_point(config, training, initial)
@@ -217,7 +228,7 @@ def _run_epoch(
     state, config, leads = run.state, run.config, run.world.leads
     saved = time.monotonic()
     numbers = range(state.batch, len(plan))
-    for number, parts in zip(numbers, ahead(partial(load_batch, run, plan, state.epoch), numbers), strict=True):
+    for number, parts in zip(numbers, prefetched(partial(load_batch, run, plan, state.epoch), numbers), strict=True):
         started, cpu_started = time.monotonic(), time.process_time()
         done = (state.epoch + number / len(plan)) / config.epochs
         rate = config.learning_rate * learning_rate_factor(state.step, done, len(plan), config)

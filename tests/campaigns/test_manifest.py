@@ -178,7 +178,9 @@ def test_force_fields_that_are_not_here(copy: Path, empty: Store, header_only_ch
         plan_reproduction(empty, copy)
     file = {"package": None, "version": None, "file": "m.safetensors", "sha256": "a" * 64}
     change(copy, models=[emt | file | {"location": "/nowhere/m.safetensors"}])
-    with pytest.raises(ModelError, match=r"is not here: no checkpoint file at /nowhere.*put m.safetensors \(sha256 aaaa"):
+    with pytest.raises(
+        ModelError, match=r"is not here: no checkpoint file at /nowhere.*put m.safetensors \(sha256 aaaa"
+    ):
         plan_reproduction(empty, copy)
     shutil.copy(header_only_checkpoint, copy / "m.safetensors")
     with pytest.raises(ModelError, match=r"its key is 5e5e5e"):

@@ -7,7 +7,7 @@ import pytest
 from stages import argon, stage
 
 from esen_flows.data.dataset import from_structures
-from esen_flows.training.batches import Pick, ahead, passes, plan_epoch, share_of
+from esen_flows.training.batches import Pick, passes, plan_epoch, prefetched, share_of
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,11 @@ def test_what_comes_next_is_made_ahead_and_in_order():
         made.append((number, threading.current_thread() is threading.main_thread()))
         return number * number
 
-    assert list(ahead(make, range(6))) == [0, 1, 4, 9, 16, 25]
+    assert list(prefetched(make, range(6))) == [0, 1, 4, 9, 16, 25]
     assert made == [(number, False) for number in range(6)]
 
     def fail(number):
         raise RuntimeError(f"record {number}")
 
     with pytest.raises(RuntimeError, match="record 0"):
-        list(ahead(fail, range(6)))
+        list(prefetched(fail, range(6)))
