@@ -1,18 +1,19 @@
-"""The command line. `main` runs it: errors become one message and an exit code, never a traceback."""
+"""The commands of `esen-flows`, and `main`, which turns every error into one message and an exit status."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from esen_flows.version import __version__
 from esen_flows.cli.commands import (
     campaign,
     converge,
     data,
     db,
     doctor,
+    label,
     launcher,
     models,
     plot,
@@ -23,37 +24,49 @@ from esen_flows.cli.commands import (
 )
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError
+from esen_flows.version import __version__
 
 
 class _Interrupted(Exception):
-    """Ctrl-C, with the words of the command that it met."""
+    """Ctrl-C, with the message of the command that it interrupted."""
 
 
 class _Commands(TyperGroup):
-    """Typer ends a KeyboardInterrupt that reaches it without a word, so none does."""
+    """Keeps KeyboardInterrupt from typer, which would end the command without a message."""
 
     def invoke(self, ctx: Any) -> Any:  # the context class is private to typer
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:  # commands that hold claims have said so and released them by now
-            raise _Interrupted(*(stop.args or ("interrupted; what was finished is kept",))) from stop
+        except KeyboardInterrupt as stop:  # commands that hold claims have released them by now and printed a message
+            raise _Interrupted(*(stop.args or ("interrupted; finished work is kept",))) from stop
 
 
 app = typer.Typer(
     name="esen-flows",
     cls=_Commands,
-    help="Force fields from training to benchmarks: relaxation, phonons, thermal conductivity, all results in MongoDB.",
+    help="Force fields from training to benchmarks: relaxation, phonons, thermal conductivity; results in MongoDB.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (properties, converge, results, plot, train, worker, doctor):
-    module.register(app)
-app.add_typer(models.app, name="models")
-app.add_typer(data.app, name="data")
-app.add_typer(db.app, name="db")
-app.add_typer(campaign.app, name="campaign")
-app.add_typer(launcher.app, name="launcher")
+# In the order of `esen-flows --help`.
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "relax": properties.relax,
+    "phonon": properties.phonon,
+    "kappa": properties.kappa,
+    "converge": converge.converge,
+    "show": results.show,
+    "query": results.query,
+    "plot": plot.plot,
+    "label": label.label,
+    "train": train.train,
+    "worker": worker.worker,
+    "doctor": doctor.doctor,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
+for group in (models, data, db, campaign, launcher):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,9 +85,18 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; always ends in SystemExit.
+    """Run the command line.
 
-    0: done, 1: failed, 2: wrong usage, 75: stopped and saved, to be run again, 130: interrupted.
+    Parameters
+    ----------
+    arguments
+        Words after `esen-flows`; None for those of this process.
+
+    Raises
+    ------
+    SystemExit
+        Always. The status is 0 if the command succeeded, 1 if it failed, 2 after wrong usage, 75 if it stopped and
+        saved its state and should be run again, and 130 after an interruption.
     """
     yield_waiting_threads()
     try:

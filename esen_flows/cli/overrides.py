@@ -1,37 +1,45 @@
-"""`--set key=value`: one field of a protocol, nested ones with dots, checked against the protocol's own schema."""
+"""`--set key=value`: one field of a protocol, nested fields with dots, checked against the protocol's own schema."""
 
 from typing import TypeVar
 
-from esen_flows.errors import InputError
+from esen_flows.cli.usage import UsageError, split_assignments
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
 
 Protocol = TypeVar("Protocol", bound=Frozen)
 
 
-class UsageError(InputError):
-    """The command itself is wrong, rather than a file that it names."""
-
-    exit_code = 2
-
-
 def with_overrides(protocol: Protocol, assignments: list[str], option: str = "--set") -> Protocol:
-    """The protocol with `key=value` assignments applied, in order; messages name the option that they came by.
+    """A protocol with `key=value` assignments applied in order.
 
-    Values are JSON, a bare word, or several of them separated by commas: `0.01`, `fix`, `9,9,9`, `[9, 9, 9]`.
+    Parameters
+    ----------
+    protocol
+        Protocol to start from; it is not changed.
+    assignments
+        Dotted field names and values. A value is JSON, a bare word, or several of them separated by commas: `0.01`,
+        `fix`, `9,9,9`, `[9, 9, 9]`.
+    option
+        Option that the assignments were given with, for error messages.
+
+    Returns
+    -------
+    Protocol
+        A protocol of the same class.
 
     Raises
     ------
     UsageError
-        no `=`, an unknown field (the valid ones are listed), or a value that the field refuses.
+        An assignment has no `=`, a field is unknown (the message lists the valid ones), or a field refuses its value.
+
+    Examples
+    --------
+    >>> from esen_flows.schemas.protocols import ConductivityProtocol
+    >>> changed = with_overrides(ConductivityProtocol(), ["mesh=9,9,9", "relax.max_steps=50"])
+    >>> changed.mesh, changed.relax.max_steps
+    ((9, 9, 9), 50)
     """
-    values = []
-    for assignment in assignments:
-        name, separator, text = assignment.partition("=")
-        if not separator or not text.strip():
-            first = next(iter(field_names(protocol)))
-            raise UsageError(f"{option} {assignment!r} is not key=value; for example {option} {first}=...")
-        values.append((name.strip(), text.strip()))
+    values = split_assignments(assignments, f"{next(iter(field_names(protocol)))}=...", option)
     try:
         return with_values(protocol, values)
     except FieldError as error:

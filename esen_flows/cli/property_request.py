@@ -1,13 +1,13 @@
-"""What a property command asks, fully specified and checked; nothing is computed, opened or written here."""
+"""A property request, fully specified and checked; nothing is computed, opened or written here."""
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ase import Atoms
 
-from esen_flows.cli.overrides import UsageError, with_overrides
+from esen_flows.cli.overrides import with_overrides
+from esen_flows.cli.usage import UsageError, check_device
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
@@ -28,17 +28,19 @@ class PropertyRequest:
     Attributes
     ----------
     kind
-        which property.
+        Which property.
     atoms
-        the input structure.
+        Input structure.
     model
-        the force field, found without loading it.
-    protocol, numeric
-        how.
+        Force field, identified without loading it.
+    protocol
+        How the property is computed.
+    numeric
+        Precision and compilation, which are part of the key.
     device
-        where force calls would run; not part of a key.
+        Device of the force calls, which is not part of the key.
     steps
-        the keyed requests; the last one is the answer.
+        Keyed requests of all steps; the last one is the property.
     """
 
     kind: Property
@@ -63,67 +65,95 @@ def build_request(
     protocol_name: str = "general",
     born: Path | None = None,
 ) -> PropertyRequest:
-    """Read and check everything that a command was given.
+    """Request for a property, from what a command was given.
 
     Parameters
     ----------
+    kind
+        Which property.
+    file
+        Structure file; a suffix such as @3 chooses a frame.
+    model
+        Name of a model card, or path of a checkpoint.
+    assignments
+        `key=value` texts that change fields of the protocol.
+    dtype
+        Precision of the force calls; None for that of the force field.
+    device
+        cpu, cuda or cuda:N.
+    compile
+        Whether the network is compiled by torch.compile.
+    tf32
+        Whether the factors of float32 products are rounded to 10 bits on a GPU.
+    protocol_name
+        Named protocol that `assignments` change; a relaxation has only the general one.
     born
-        phonopy's BORN of the structure, for phonons and conductivities.
+        phonopy's BORN file of the structure, for phonons and conductivities.
+
+    Returns
+    -------
+    PropertyRequest
+        Checked request.
 
     Raises
     ------
     UsageError
-        a wrong --set, --device, --dtype, --compile or --tf32.
+        An option has a value that it cannot have, or none that fits this force field or device.
     InputError
-        a file, structure or force field that cannot be used for this property.
+        The file, structure or force field cannot be used for this property.
     """
     check_device(device)
     reference = resolve_model(model)
     atoms = read_structure(file)
     check_structure(atoms, file.name)
     protocol = _protocol(kind, assignments, protocol_name, atoms)
-    _check_purpose(kind, protocol, atoms, file.name)
+    if not isinstance(protocol, RelaxProtocol):
+        check_crystal(atoms, file.name, kind)
+    elif protocol.relax_cell:
+        check_cell_relaxation(atoms, file.name)
     if born is not None:
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
-    if kind != "relax":
+    if not isinstance(protocol, RelaxProtocol):
         reference.require_conservative(kind)
-    if not isinstance(protocol, RelaxProtocol) and protocol.displacement.force_constants == "autodiff":
-        reference.require_differentiable("force_constants=autodiff")
+        if protocol.displacement.force_constants == "autodiff":
+            reference.require_differentiable("force_constants=autodiff")
     numeric = NumericSettings(dtype=_dtype(reference, dtype), compile=compile, tf32=tf32)
     _check_numeric(numeric, reference, device)
     steps = property_requests(atoms_key(atoms), reference.key, protocol, numeric)
     return PropertyRequest(kind, atoms, reference, protocol, numeric, device, steps)
 
 
-def check_device(device: str) -> None:
-    """Refuse what is no name of a device; whether it is there, who computes finds out.
-
-    Raises
-    ------
-    UsageError
-        with the names that there are.
-    """
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UsageError(f"--device {device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
-
-
 def vary_request(
     request: PropertyRequest, *, protocol: AnyProtocol | None = None, dtype: Dtype | None = None
 ) -> PropertyRequest:
-    """The same question in another way.
+    """The same property by another protocol or in another precision.
+
+    Parameters
+    ----------
+    request
+        Request to start from; it is not changed.
+    protocol
+        New protocol; None keeps that of the request.
+    dtype
+        New precision; None keeps that of the request.
+
+    Returns
+    -------
+    PropertyRequest
+        Request with the keys of its own steps.
 
     Raises
     ------
     UsageError
-        a precision that the force field does not have.
+        The force field does not compute in this precision.
     """
-    chosen = protocol or request.protocol
+    protocol = protocol or request.protocol
     numeric = request.numeric
     if dtype is not None:
         numeric = numeric.model_copy(update={"dtype": _dtype(request.model, dtype)})
-    steps = property_requests(atoms_key(request.atoms), request.model.key, chosen, numeric)
-    return replace(request, protocol=chosen, numeric=numeric, steps=steps)
+    steps = property_requests(atoms_key(request.atoms), request.model.key, protocol, numeric)
+    return replace(request, protocol=protocol, numeric=numeric, steps=steps)
 
 
 def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -> AnyProtocol:
@@ -139,31 +169,24 @@ def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -
 def _with_born(protocol: AnyProtocol, born: Path, atoms: Atoms) -> AnyProtocol:
     if isinstance(protocol, RelaxProtocol):
         raise UsageError("--born: a relaxation does not use Born charges")
-    from esen_flows.physics.lattice.born import read_born  # phonopy, which no other question needs
+    from esen_flows.physics.lattice.born import read_born  # Imports phonopy, which no other request needs.
 
     return protocol.model_copy(update={"born": read_born(born, atoms, protocol)})
 
 
-def _dtype(model: ModelReference, asked: Dtype | None) -> Dtype:
-    """The precision to note in the key: what was asked, or the only one that the force field has."""
+def _dtype(model: ModelReference, requested: Dtype | None) -> Dtype:
+    """Precision that becomes part of the key: the requested one, or the only one of the force field."""
     if model.dtype is None:
-        return asked or "float64"
-    if asked not in (None, model.dtype):
-        raise UsageError(f"--dtype {asked}: {model.label} computes in {model.dtype} only; leave the option out")
+        return requested or "float64"
+    if requested not in (None, model.dtype):
+        raise UsageError(f"--dtype {requested}: {model.label} computes in {model.dtype} only; leave the option out")
     return model.dtype
 
 
 def _check_numeric(numeric: NumericSettings, model: ModelReference, device: str) -> None:
-    """Refuse what would change the key and not the numbers."""
+    """Refuse settings that would change the key without changing the numbers."""
     if numeric.tf32 and (numeric.dtype != "float32" or device == "cpu"):
         raise UsageError(f"--tf32 needs --dtype float32 and --device cuda, got {numeric.dtype} on {device}")
-    theirs = model.card is not None and model.card.family == "third_party"
-    if (numeric.tf32 or numeric.compile) and theirs:
+    is_third_party = model.card is not None and model.card.family == "third_party"
+    if (numeric.tf32 or numeric.compile) and is_third_party:
         raise UsageError(f"--compile and --tf32 are for this package's own networks, not for {model.label}")
-
-
-def _check_purpose(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:
-    if not isinstance(protocol, RelaxProtocol):
-        check_crystal(atoms, name, kind)
-    elif protocol.relax_cell:
-        check_cell_relaxation(atoms, name)

@@ -5,20 +5,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esen_flows.cli.overrides import UsageError
+from esen_flows.cli.usage import UsageError, split_assignments
 from esen_flows.errors import InputError
+from esen_flows.schemas.card import card_path, read_card
 from esen_flows.schemas.protocol_fields import parse_value
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
-    from esen_flows.schemas.model_card import ModelCard
+    from esen_flows.schemas.model_card import ModelCard, RecipeStage
     from esen_flows.training.config import TrainingConfig
+    from esen_flows.training.finetune import Parent
     from esen_flows.training.recipe import Stage
 
 
 @dataclass(frozen=True)
-class DataOption:
-    """One --data: where it is, how often it counts, and which data of a recipe it is ("" for none in particular)."""
+class DataSource:
+    """Labelled data, as one --data option names them.
+
+    Attributes
+    ----------
+    path
+        Dataset folder or file of labelled data.
+    repeats
+        How often an epoch uses the data.
+    name
+        Name of these data in a card's recipe; "" if none is given.
+    """
 
     path: Path
     repeats: int
@@ -27,66 +39,119 @@ class DataOption:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is validated on: data of their own, or a share of the training data, by material within every group."""
+    """The data to validate on: a dataset of their own, or a share of the training data.
+
+    Attributes
+    ----------
+    path
+        Dataset to validate on; None for a share of the training data.
+    fraction
+        Share of every group that is held out, by whole materials.
+    seed
+        Seed of the split.
+    """
 
     path: Path | None
     fraction: float
     seed: int
 
     def split(self, dataset: "Dataset", folder: Path | None) -> tuple["Dataset", "Dataset"]:
-        """Training and validation set; which records went where is in folder/split.json, and read from there again.
+        """Training and validation set.
+
+        Parameters
+        ----------
+        dataset
+            All labelled data.
+        folder
+            Folder whose split.json says which records were held out; it is written, or read if it exists. None keeps no
+            record.
+
+        Returns
+        -------
+        tuple[Dataset, Dataset]
+            Training set and validation set.
 
         Raises
         ------
         InputError
-            the folder holds another split.
+            The folder holds another split.
         """
         from esen_flows.data.importing import read_dataset
         from esen_flows.data.splits import read_split, split_by_material, write_split
 
         if self.path is not None:
             return dataset, read_dataset(self.path)
-        written = None if folder is None else folder / "split.json"
-        if written is not None and written.exists():
-            known = read_split(written)
+        file = None if folder is None else folder / "split.json"
+        if file is not None and file.exists():
+            known = read_split(file)
             if (known.fraction, known.seed) != (self.fraction, self.seed):
                 raise InputError(
-                    f"{written} holds out {known.fraction:g} with seed {known.seed}, asked for were {self.fraction:g} "
-                    f"and {self.seed}; use a new folder, or the split of then"
+                    f"{file} holds out {known.fraction:g} with seed {known.seed}, but {self.fraction:g} and seed "
+                    f"{self.seed} were given; use a new folder, or give the former values"
                 )
             return known.apply(dataset)
         split = split_by_material(dataset, self.fraction, self.seed)
-        if written is not None:
-            written.parent.mkdir(parents=True, exist_ok=True)
-            write_split(written, split)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_split(file, split)
         return split.apply(dataset)
 
 
-def sources_of(texts: Sequence[str]) -> list[DataOption]:
-    """Parse PATH, PATH:REPEATS and NAME=PATH.
+def parse_sources(texts: Sequence[str]) -> list[DataSource]:
+    """Data sources from PATH, PATH:REPEATS and NAME=PATH.
+
+    Parameters
+    ----------
+    texts
+        Values of --data.
+
+    Returns
+    -------
+    list[DataSource]
+        One for each text. An existing path that contains `=` or `:` is taken as a path.
 
     Raises
     ------
+    UsageError
+        No data were given.
     InputError
-        nothing at a path.
+        There is nothing at a path.
     """
-    found = []
+    if not texts:
+        raise UsageError("give --data: a labelled extended XYZ file, or a folder made by esen-flows data import")
+    sources = []
     for text in texts:
         name, separator, rest = text.partition("=")
         name, rest = (name, rest) if separator and not Path(text).exists() else ("", text)
         path, _, number = rest.rpartition(":")
-        counted = path and number.isdigit() and not Path(rest).exists()
-        source = DataOption(Path(path), int(number), name) if counted else DataOption(Path(rest), 1, name)
+        has_repeats = path and number.isdigit() and not Path(rest).exists()
+        source = DataSource(Path(path), int(number), name) if has_repeats else DataSource(Path(rest), 1, name)
         if not source.path.exists():
             raise InputError(
                 f"--data {text}: nothing at {source.path}; give a dataset folder or a file of labelled data"
             )
-        found.append(source)
-    return found
+        sources.append(source)
+    return sources
 
 
-def read_sources(sources: Sequence[DataOption]) -> "Dataset":
-    """All of them as one dataset."""
+def read_sources(sources: Sequence[DataSource]) -> "Dataset":
+    """All data as one dataset.
+
+    Parameters
+    ----------
+    sources
+        Data sources; at least one.
+
+    Returns
+    -------
+    Dataset
+        The only dataset, or a mixture in which each dataset counts as often as its source says.
+
+    Raises
+    ------
+    InputError
+        Data cannot be read.
+    """
     from esen_flows.data.dataset import mixture
     from esen_flows.data.importing import read_dataset
 
@@ -94,85 +159,130 @@ def read_sources(sources: Sequence[DataOption]) -> "Dataset":
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else mixture(parts)
 
 
-def changes_of(assignments: Sequence[str]) -> dict[str, Any]:
-    """`--set name=value` as a mapping; what the names mean is checked by the stage."""
-    changes = {}
-    for assignment in assignments:
-        name, separator, text = assignment.partition("=")
-        if not separator or not text.strip():
-            raise UsageError(f"--set {assignment!r} is not name=value; for example --set epochs=20")
-        changes[name.strip()] = parse_value(text.strip())
-    return changes
+def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Values by field name from `--set key=value`; the stage checks the names.
 
+    Parameters
+    ----------
+    assignments
+        Values of --set.
 
-def stages_of(
-    what: str,
-    recipe: str | None,
-    number: int | None,
-    sources: Sequence[DataOption],
-    held_out: HeldOut,
-    changes: Mapping[str, Any],
-    folder: Path | None,
-) -> list["Stage"]:
-    """The stages of a training file, or of a card's recipe, with their data.
+    Returns
+    -------
+    dict[str, Any]
+        Parsed values by field name.
 
     Raises
     ------
     UsageError
-        no such recipe or stage, or data that the recipe names and nobody gave. InputError : bad files.
+        A text has no `=` or no value.
+
+    Examples
+    --------
+    >>> parse_changes(["epochs=20", "learning_rate=1e-3"])
+    {'epochs': 20, 'learning_rate': 0.001}
+    """
+    return {name: parse_value(value) for name, value in split_assignments(assignments, "epochs=20")}
+
+
+def read_stages(
+    what: str,
+    recipe: str | None,
+    number: int | None,
+    sources: Sequence[DataSource],
+    held_out: HeldOut,
+    changes: Mapping[str, Any],
+    folder: Path | None,
+) -> list["Stage"]:
+    """The stages of a training file or of a card's recipe, with their data.
+
+    Parameters
+    ----------
+    what, recipe, number, sources, changes
+        As for `stage_configs`.
+    held_out
+        Data to validate on.
+    folder
+        Folder of the training, where splits are written; None writes nothing.
+
+    Returns
+    -------
+    list[Stage]
+        Stages in the order in which they are trained.
+
+    Raises
+    ------
+    UsageError
+        There is no such recipe or stage, or data that the recipe names were not given.
+    InputError
+        A file cannot be read.
     """
     from esen_flows.training.recipe import Stage
 
     stages = []
-    for name, config, chosen in asked_stages(what, recipe, number, sources, changes):
-        own = folder / name if folder is not None and name else folder
-        training, validation = held_out.split(read_sources(chosen), own)
+    for name, config, chosen in stage_configs(what, recipe, number, sources, changes):
+        stage_folder = folder / name if folder is not None and name else folder
+        training, validation = held_out.split(read_sources(chosen), stage_folder)
         stages.append(Stage(name, config, training, validation))
     return stages
 
 
-def asked_stages(
-    what: str, recipe: str | None, number: int | None, sources: Sequence[DataOption], changes: Mapping[str, Any]
-) -> Iterator[tuple[str, "TrainingConfig", list[DataOption]]]:
+def stage_configs(
+    what: str, recipe: str | None, number: int | None, sources: Sequence[DataSource], changes: Mapping[str, Any]
+) -> Iterator[tuple[str, "TrainingConfig", list[DataSource]]]:
     """Name, settings and data of each stage of a training file or of a card's recipe, before data are read.
+
+    Parameters
+    ----------
+    what
+        Path of a training file, or name of a card.
+    recipe
+        Recipe of the card; None for its first.
+    number
+        The only stage wanted, from 1; None for all.
+    sources
+        Data sources.
+    changes
+        Settings by name that replace those of the file.
+
+    Yields
+    ------
+    tuple[str, TrainingConfig, list[DataSource]]
+        Name of the stage ("" for that of a training file), settings, and data.
 
     Raises
     ------
-    UsageError, InputError
-        as `stages_of`.
+    UsageError
+        There is no such recipe or stage, or data that the recipe names were not given.
+    InputError
+        A file cannot be read.
     """
-    for name, config, wanted in _configs(what, recipe, number, changes):
-        yield name, config, _given(wanted, sources, what)
-
-
-def _configs(
-    what: str, recipe: str | None, number: int | None, changes: Mapping[str, Any]
-) -> Iterator[tuple[str, "TrainingConfig", dict[str, int]]]:
-    """Name, settings and wanted data (name: repeats; empty: whatever is given) of each stage."""
     from esen_flows.training.config import config_from_dict, read_config
 
-    def changed(path: Path) -> "TrainingConfig":
-        config = read_config(path)
-        return config_from_dict({**config.to_dict(), **changes}, f"{path} with --set") if changes else config
+    for name, file, wanted in _stage_files(what, recipe, number):
+        config = read_config(file)
+        if changes:
+            config = config_from_dict({**config.to_dict(), **changes}, f"{file} with --set")
+        yield name, config, _choose_data(wanted, sources, what)
 
+
+def _stage_files(what: str, recipe: str | None, number: int | None) -> Iterator[tuple[str, Path, dict[str, int]]]:
+    """Name, training file and wanted data of each stage; data are repeats by name, or empty for all that is given."""
     if what.endswith((".yaml", ".yml")) or "/" in what:
         if recipe is not None or number is not None:
             raise UsageError("--recipe and --stage choose from a card; a training file is one stage")
-        yield "", changed(Path(what)), {}
+        yield "", Path(what), {}
         return
-    from esen_flows.schemas.card import card_path, read_card
-
-    card = read_card(what)
-    chosen = _recipe(card, recipe)
-    if number is not None and not 1 <= number <= len(chosen):
-        raise UsageError(f"--stage {number}: the recipe has stages 1 to {len(chosen)}")
-    for place, stage in enumerate(chosen, start=1):
+    stages = _recipe(read_card(what), recipe)
+    if number is not None and not 1 <= number <= len(stages):
+        raise UsageError(f"--stage {number}: the recipe has stages 1 to {len(stages)}")
+    for place, stage in enumerate(stages, start=1):
         if number in (None, place):
-            path = card_path(what).parent / stage.file
-            yield f"{place}-{path.stem}", changed(path), {data.name: data.repeats for data in stage.data}
+            file = card_path(what).parent / stage.file
+            yield f"{place}-{file.stem}", file, {data.name: data.repeats for data in stage.data}
 
 
-def _recipe(card: "ModelCard", name: str | None) -> Any:
+def _recipe(card: "ModelCard", name: str | None) -> "tuple[RecipeStage, ...]":
     if not card.recipes:
         raise UsageError(f"the card {card.name!r} has no recipe; give a training file")
     if name is not None and name not in card.recipes:
@@ -180,8 +290,8 @@ def _recipe(card: "ModelCard", name: str | None) -> Any:
     return card.recipes[name or next(iter(card.recipes))]
 
 
-def _given(wanted: Mapping[str, int], sources: Sequence[DataOption], what: str) -> list[DataOption]:
-    """The sources of one stage: those that it names, as often as it says; without names, all."""
+def _choose_data(wanted: Mapping[str, int], sources: Sequence[DataSource], what: str) -> list[DataSource]:
+    """The data of one stage: those that it names, repeated as it says, or all if it names none."""
     if not wanted or (len(wanted) == 1 and not any(source.name for source in sources)):
         return list(sources)
     by_name = {source.name: source for source in sources}
@@ -189,11 +299,31 @@ def _given(wanted: Mapping[str, int], sources: Sequence[DataOption], what: str) 
         raise UsageError(
             f"{what} trains on {', '.join(wanted)}; missing: " + " ".join(f"--data {name}=PATH" for name in missing)
         )
-    return [DataOption(by_name[name].path, repeats * by_name[name].repeats, name) for name, repeats in wanted.items()]
+    return [DataSource(by_name[name].path, repeats * by_name[name].repeats, name) for name, repeats in wanted.items()]
 
 
-def parent_domain(path: Path | None, share: float, seed: int) -> Any:
-    """Data of a parent's domain: what is replayed, and what is held out to see what was forgotten."""
+def read_parent_domain(path: Path | None, share: float, seed: int) -> "Parent | None":
+    """Data of the domain that the parent of a fine-tuning was trained on.
+
+    Parameters
+    ----------
+    path
+        Dataset of the parent's domain, or None.
+    share
+        Share that is mixed into the training data; the rest shows what is forgotten.
+    seed
+        Seed of the split.
+
+    Returns
+    -------
+    Parent | None
+        Replayed and held-out data; None without a dataset.
+
+    Raises
+    ------
+    InputError
+        Data cannot be read, or the share is not in [0, 1).
+    """
     from esen_flows.data.importing import read_dataset
     from esen_flows.data.splits import split_by_material
     from esen_flows.training.finetune import Parent
@@ -205,5 +335,6 @@ def parent_domain(path: Path | None, share: float, seed: int) -> Any:
     dataset = read_dataset(path)
     if share == 0.0:
         return Parent(None, dataset)
-    held_out, replayed = split_by_material(dataset, share, seed).apply(dataset)
-    return Parent(replayed, held_out)
+    # The share that the split takes out is trained on, and the rest is held out.
+    held_out, replay = split_by_material(dataset, share, seed).apply(dataset)
+    return Parent(replay, held_out)

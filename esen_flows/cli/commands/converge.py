@@ -1,7 +1,7 @@
-"""`esen-flows converge phonon | kappa FILE`: how much an answer depends on what was chosen, one choice at a time.
+"""`esen-flows converge phonon | kappa FILE`: how much a result depends on each choice, varied one at a time.
 
-Every point is an ordinary stored result with its own key: a study that was interrupted goes on, and points that
-property commands have asked for before are there already. Meshes share their forces.
+Every point is an ordinary stored result with its own key: an interrupted study continues, and points that property
+commands have computed are not computed again. Meshes share their forces.
 """
 
 from pathlib import Path
@@ -11,23 +11,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.cli.commands.properties import (
+from esen_flows.cli.commands.properties import DRAWN_LATER
+from esen_flows.cli.options import (
     DEFAULT_MODEL,
-    Born,
-    Device,
+    BornOption,
+    DeviceOption,
     DtypeOption,
-    File,
-    Model,
-    Output,
-    ProtocolName,
-    Set,
-    Submit,
-    check_folder,
-    refuse_output,
+    FileArgument,
+    ModelOption,
+    OutputOption,
+    ProtocolOption,
+    SetOption,
+    SubmitOption,
 )
-from esen_flows.cli.documents import interruptible, run_or_load
-from esen_flows.cli.overrides import UsageError, with_overrides
+from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.property_request import Dtype, PropertyRequest, build_request, vary_request
+from esen_flows.cli.run_or_load import interruptible, run_or_load
+from esen_flows.cli.usage import UsageError, check_folder, refuse_ignored
 from esen_flows.errors import EsenFlowsError, ModelError, NotDifferentiableError
 from esen_flows.schemas.protocols import ConductivityProtocol, principal_conductivity
 
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from esen_flows.plots.convergence import Series
 
 Property = Literal["phonon", "kappa"]
-# The choices that are varied unless --vary says otherwise: field of the protocol, and values from coarse to fine.
-Choice = tuple[str, tuple[str, ...]]
+Choice = tuple[str, tuple[str, ...]]  # field of the protocol, and its values from coarse to fine
+# A choice varied, with the request of each value.
+Study = tuple[str, list[tuple[str, PropertyRequest]]]
 _DISPLACEMENTS: Choice = ("displacement.displacement_angstrom", ("0.05", "0.03", "0.02", "0.01", "0.005", "0.003"))
 _DERIVATIVES: Choice = ("displacement.force_constants", ("finite_displacement", "autodiff"))
 _DTYPES: Choice = ("dtype", ("float32", "float64"))
+# Varied unless --vary is given.
 CHOICES: dict[str, tuple[Choice, ...]] = {
     "phonon": (
         _DISPLACEMENTS, ("displacement.fc2_min_length_angstrom", ("8", "11", "15", "20")),
@@ -52,52 +54,52 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     ),
 }  # fmt: skip
 
-Vary = Annotated[
+PropertyArgument = Annotated[
+    Property, typer.Argument(help="phonon: highest frequency. kappa: conductivity near 300 K.")
+]
+VaryOption = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
         metavar="FIELD=V1:V2",
-        help="What to vary: a field of the protocol or dtype, and its values; repeatable. A single number for mesh "
-        "divides all axes. Default: all that decides the answer.",
+        help="Field of the protocol (or dtype) to vary, and its values. A single number for mesh divides all axes. "
+        "Repeatable. Default: everything that the result depends on.",
     ),
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("converge")(converge)
-
-
 def converge(
-    what: Annotated[Property, typer.Argument(help="phonon: highest frequency; kappa: conductivity at 300 K.")],
-    file: File,
-    model: Model = DEFAULT_MODEL,
-    set_: Set = None,
-    vary: Vary = None,
+    what: PropertyArgument,
+    file: FileArgument,
+    model: ModelOption = DEFAULT_MODEL,
+    set_: SetOption = None,
+    vary: VaryOption = None,
     dtype: DtypeOption = None,
-    device: Device = "cpu",
-    output: Output = None,
-    protocol: ProtocolName = "general",
-    submit: Submit = False,
-    born: Born = None,
+    device: DeviceOption = "cpu",
+    output: OutputOption = None,
+    protocol: ProtocolOption = "general",
+    submit: SubmitOption = False,
+    born: BornOption = None,
 ) -> None:
-    """Vary one choice at a time around a protocol; store every point, print and draw them."""
+    """Vary one choice of a protocol at a time; store, print and plot every point."""
     kind: Literal["phonon", "conductivity"] = "phonon" if what == "phonon" else "conductivity"
     base = build_request(kind, file, model, set_ or [], dtype, device, protocol_name=protocol, born=born)
-    asked = [parsed(text, what) for text in vary] if vary else CHOICES[what]
-    studies = [(name, points_of(base, name, values, default=not vary)) for name, values in asked]
+    choices = [parse_choice(text, what) for text in vary] if vary else CHOICES[what]
+    studies = [(name, _points(base, name, values, by_default=not vary)) for name, values in choices]
     if submit:
         from esen_flows.cli.submission import submit_requests
 
-        refuse_output(output)
+        refuse_ignored({"--output": output}, "with --submit", DRAWN_LATER)
         submit_requests([request for _, points in studies for _, request in points])
         return
     from esen_flows.plots.convergence import plot_convergence
 
     check_folder(output or Path("results"))
-    field, unit = quantity(base)
+    field, unit = "max_frequency_thz", "THz"
+    if isinstance(base.protocol, ConductivityProtocol):
+        field, unit = principal_conductivity(base.protocol.methods), "W/m/K"
     with interruptible():
-        series = [_measured(name, points, field, base) for name, points in studies if points]
+        series = [_measure(study, field, base) for study in studies if study[1]]
         key = base.steps[-1].key
         folder = output or Path("results") / f"{base.atoms.get_chemical_formula(empirical=True)}-converge-{key[:8]}"
         _print(series, field, unit)
@@ -105,106 +107,101 @@ def converge(
     typer.echo(f"wrote    {figure}")
 
 
-def quantity(base: PropertyRequest) -> tuple[str, str]:
-    """Field of the summary that is looked at, and its unit: of a conductivity RTA's, or that of the first method."""
-    if not isinstance(base.protocol, ConductivityProtocol):
-        return "max_frequency_thz", "THz"
-    return principal_conductivity(base.protocol.methods), "W/m/K"
+def parse_choice(text: str, what: Property) -> Choice:
+    """A choice as --vary gives it; without values, those of the default study.
 
+    Parameters
+    ----------
+    text
+        `FIELD=V1:V2:...` or `FIELD`, where the field may lack the name of the nested protocol.
+    what
+        Property that is studied.
 
-def parsed(text: str, what: Property) -> Choice:
-    """A choice as --vary says it; without values, those of the default study.
+    Returns
+    -------
+    Choice
+        Full name of the field, and its values.
 
     Raises
     ------
     UsageError
-        no such default, or a value missing.
+        The field has no default values, or fewer than two values are given.
+
+    Examples
+    --------
+    >>> parse_choice("mesh=9:11:13", "kappa")
+    ('mesh', ('9', '11', '13'))
+    >>> parse_choice("fc2_min_length_angstrom", "phonon")
+    ('displacement.fc2_min_length_angstrom', ('8', '11', '15', '20'))
     """
     name, separator, values = text.partition("=")
     name = name.strip()
     if not separator:
-        defaults = {full.rpartition(".")[2]: (full, own) for full, own in CHOICES[what]}
+        defaults = {field.rpartition(".")[2]: (field, values) for field, values in CHOICES[what]}
         found = defaults.get(name.rpartition(".")[2])
         if found is None:
-            raise UsageError(f"--vary {name}: give its values, {name}=V1:V2, or take one of {', '.join(defaults)}")
+            raise UsageError(f"--vary {name}: give its values, {name}=V1:V2, or choose one of {', '.join(defaults)}")
         return found
     parts = tuple(part.strip() for part in values.split(":") if part.strip())
     if len(parts) < 2:
-        raise UsageError(f"--vary {text!r}: at least two values, such as {name}=V1:V2, separated by colons")
+        raise UsageError(f"--vary {text!r}: give at least two values, separated by colons, such as {name}=V1:V2")
     return name, parts
 
 
-def points_of(
-    base: PropertyRequest, name: str, values: tuple[str, ...], default: bool
+def _points(
+    base: PropertyRequest, name: str, values: tuple[str, ...], *, by_default: bool
 ) -> list[tuple[str, PropertyRequest]]:
-    """Questions that differ from the base in one choice.
-
-    Parameters
-    ----------
-    default
-        whether nobody named this choice: what the force field has no way to vary is then left out.
-
-    Raises
-    ------
-    UsageError
-        a field or value that the protocol or the force field does not have.
-    NotDifferentiableError
-        exact derivatives were asked for by name, and there are none.
-    """
+    """A request for each value of a choice; none for a default choice that the force field cannot vary."""
     if name == "dtype":
-        if default and base.model.dtype is not None:
+        if by_default and base.model.dtype is not None:
             return []
         return [(value, vary_request(base, dtype=_precision(value))) for value in values]
     if name.endswith("force_constants"):
-        if default and not _is_differentiable(base):
-            return []
-        base.model.require_differentiable("varying force_constants")
+        try:
+            base.model.require_differentiable("varying force_constants")
+        except NotDifferentiableError:
+            if by_default:
+                return []
+            raise
     points = []
     for value in values:
         given = f"{value},{value},{value}" if name == "mesh" and value.isdigit() else value
-        points.append(
-            (value, vary_request(base, protocol=with_overrides(base.protocol, [f"{name}={given}"], "--vary")))
-        )
+        protocol = with_overrides(base.protocol, [f"{name}={given}"], "--vary")
+        points.append((value, vary_request(base, protocol=protocol)))
     return points
 
 
 def _precision(value: str) -> Dtype:
     if value not in get_args(Dtype):
-        raise UsageError(f"--vary dtype: {value!r} is none of {', '.join(get_args(Dtype))}")
+        raise UsageError(f"--vary dtype: {value!r} is not one of {', '.join(get_args(Dtype))}")
     return cast(Dtype, value)
 
 
-def _is_differentiable(base: PropertyRequest) -> bool:
-    try:
-        base.model.require_differentiable("autodiff")
-    except NotDifferentiableError:
-        return False
-    return True
-
-
-def _measured(name: str, points: list[tuple[str, PropertyRequest]], field: str, base: PropertyRequest) -> "Series":
-    """The quantity at every point; where there is none, the reason (an unstable crystal, say) is told and kept."""
+def _measure(study: Study, field: str, base: PropertyRequest) -> "Series":
+    """The quantity at every point; where a point failed for good (an unstable crystal, say) the reason is printed."""
     from esen_flows.plots.convergence import Series
 
-    found: list[float | None] = []
+    name, points = study
+    numbers: list[float | None] = []
     for value, request in points:
+        number = None
         try:
             number = run_or_load(request)[-1].summary.get(field)
-            found.append(float(number) if isinstance(number, int | float) else None)
-        except ModelError:
+        except ModelError:  # of the force field, hence the same at every point
             raise
         except EsenFlowsError as error:
             if not error.final:
                 raise
             typer.echo(f"{name}={value}: {type(error).__name__}: {error}", err=True)
-            found.append(None)
-    own = base.steps[-1].key
-    chosen = next((index for index, (_, request) in enumerate(points) if request.steps[-1].key == own), None)
-    return Series(name, tuple(value for value, _ in points), tuple(found), chosen)
+        numbers.append(float(number) if isinstance(number, int | float) else None)
+    keys = [request.steps[-1].key for _, request in points]
+    base_key = base.steps[-1].key
+    chosen = keys.index(base_key) if base_key in keys else None
+    return Series(name, tuple(value for value, _ in points), tuple(numbers), chosen)
 
 
 def _print(series: "list[Series]", field: str, unit: str) -> None:
-    """One row a point, with its distance from the last one of its series."""
+    """One row per point, with its distance from the last point of its series."""
     table = Table("choice", "value", f"{field} ({unit})", "from the last (%)")
     for one in series:
         last = one.numbers[-1]

@@ -5,37 +5,54 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TimeRemainingColumn
+from rich.table import Table
 
+from esen_flows.cli.output.progress import progress_bars
+from esen_flows.cli.store import open_store
 from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressUnit
 
-app = typer.Typer(help="Datasets of labelled structures: import them, look at them, check them.", no_args_is_help=True)
+app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
 
-SOURCES = typer.Argument(help="Files, or folders of files of one format.")
-OUTPUT = typer.Option("--output", "-o", help="Folder to make.")
-FORMAT = typer.Option("--format", help="Default: told by the names of the files.")
-FOLDER = typer.Argument(help="A dataset folder.")
+SourcesArgument = Annotated[list[Path], typer.Argument(help="Files, or folders of files of one format.")]
+NewFolderOption = Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")]
+FormatOption = Annotated[
+    SourceFormat | None, typer.Option("--format", help="Format of the sources. Default: by the names of the files.")
+]
+FolderArgument = Annotated[Path, typer.Argument(help="A dataset folder.")]
 SHOWN = 3  # sources and bad records; the others are in the index
 
 
 @app.command(name="import")
 def import_(
-    sources: Annotated[list[Path], SOURCES],
-    output: Annotated[Path, OUTPUT],
-    source_format: Annotated[SourceFormat | None, FORMAT] = None,
-    cutoff: Annotated[float | None, typer.Option(help="Count edges within so many Angstrom now, not later.")] = None,
+    sources: SourcesArgument,
+    output: NewFolderOption,
+    source_format: FormatOption = None,
+    cutoff: Annotated[
+        float | None, typer.Option(help="Count the edges within this many Angstrom now rather than on first use.")
+    ] = None,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies in the source.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the source.")] = None,
     stress_key: Annotated[str | None, typer.Option(help="Name of the stresses in the source.")] = None,
-    group_key: Annotated[str | None, typer.Option(help="Name of what says the subset (default: group).")] = None,
-    material_key: Annotated[str | None, typer.Option(help="Name of what no split tears apart.")] = None,
+    group_key: Annotated[
+        str | None, typer.Option(help="Name of the field with the subset of a record. Default: group.")
+    ] = None,
+    material_key: Annotated[
+        str | None, typer.Option(help="Name of the field with the material, which splits keep together.")
+    ] = None,
     group: Annotated[str, typer.Option(help="Subset of the records that name none.")] = "",
-    energy_unit: Annotated[EnergyUnit | None, typer.Option(help="Of energies, and of forces per length.")] = None,
-    stress_unit: Annotated[StressUnit | None, typer.Option(help="With sign; -: positive under compression.")] = None,
+    energy_unit: Annotated[
+        EnergyUnit | None, typer.Option(help="Unit of the energies, and per length of the forces.")
+    ] = None,
+    stress_unit: Annotated[
+        StressUnit | None, typer.Option(help="Unit of the stresses; with a minus: positive under compression.")
+    ] = None,
     max_force: Annotated[float, typer.Option(help="Largest force of a good record, eV/Angstrom.")] = 50.0,
-    require_stress: Annotated[bool, typer.Option(help="A crystal without a stress is a bad record.")] = False,
+    require_stress: Annotated[bool, typer.Option(help="Treat a crystal without a stress as a bad record.")] = False,
     on_bad: Annotated[OnBad, typer.Option(help="Leave bad records out and list them, or stop.")] = "skip",
-    check_strain: Annotated[bool, typer.Option(help="Stop if labels are no derivatives of the energies.")] = True,
+    check_strain: Annotated[
+        bool, typer.Option(help="Stop if labels are clearly not derivatives of the energies.")
+    ] = True,
 ) -> None:
     """Write the records of sources to one dataset folder, with units, signs, checksums and what was left out."""
     from esen_flows.data.folders import read_index
@@ -63,24 +80,22 @@ def import_(
                 on_edges=lambda done, total: bar.update(counting, completed=done, total=total, visible=True),
             )
         except KeyboardInterrupt as stop:
-            left = (
-                f"{output} is complete, edges are counted later" if output.exists() else "nothing is left of the import"
-            )
-            raise KeyboardInterrupt(f"interrupted; {left}") from stop
+            state = f"{output} is complete, edges are counted later" if output.exists() else "nothing was imported"
+            raise KeyboardInterrupt(f"interrupted; {state}") from stop
     _show(read_index(output), output)
 
 
 @app.command()
-def info(folder: Annotated[Path, FOLDER]) -> None:
-    """What a dataset folder says of itself: size, groups, statistics, sources, what was left out."""
+def info(folder: FolderArgument) -> None:
+    """Describe a dataset folder: size, groups, statistics, sources, what was left out."""
     from esen_flows.data.folders import read_index
 
     _show(read_index(folder), folder)
 
 
 @app.command()
-def check(folder: Annotated[Path, FOLDER]) -> None:
-    """Read every record of a dataset again: is it what was written, and do labels belong to the energies?"""
+def check(folder: FolderArgument) -> None:
+    """Check that no record of a dataset has changed, and that the labels are derivatives of the energies."""
     from esen_flows.data.folders import open_dataset, read_index, verify
     from esen_flows.data.stress_check import check_labels_by_strain, require_right
 
@@ -88,7 +103,7 @@ def check(folder: Annotated[Path, FOLDER]) -> None:
     with _progress() as bar:
         task = bar.add_task("reading", total=len(dataset))
         verify(dataset, read_index(folder)["key"], lambda done, total: bar.update(task, completed=done))
-    typer.echo(f"{len(dataset)} records are what was written")
+    typer.echo(f"{len(dataset)} records are unchanged")
     slopes = check_labels_by_strain(dataset)
     for slope in slopes:
         typer.echo(slope.words())
@@ -98,11 +113,10 @@ def check(folder: Annotated[Path, FOLDER]) -> None:
 @app.command()
 def store(
     path: Annotated[Path, typer.Argument(help="A dataset folder, or a file of labelled data.")],
-    name: Annotated[str, typer.Option(help="What people call it.")],
+    name: Annotated[str, typer.Option(help="Name of the dataset, for people.")],
 ) -> None:
-    """Put a dataset into the database, for training jobs; a large one by its folder, which then has to stay."""
+    """Store a dataset in the database for training jobs; the folder of a large one has to stay where it is."""
     from esen_flows.data.importing import read_dataset
-    from esen_flows.store.connection import open_store
     from esen_flows.store.datasets import fits_database, store_dataset
 
     dataset = read_dataset(path)
@@ -114,10 +128,7 @@ def store(
 
 @app.command()
 def stored() -> None:
-    """The datasets of the database."""
-    from rich.table import Table
-
-    from esen_flows.store.connection import open_store
+    """List the datasets of the database."""
     from esen_flows.store.datasets import list_datasets
 
     table = Table("name", "records", "atoms", "elements", "key", "in", box=None, pad_edge=False)
@@ -129,8 +140,7 @@ def stored() -> None:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    return progress_bars(TimeRemainingColumn(), transient=True)
 
 
 def _show(index: dict[str, Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`esen-flows db start | stop | status`: the private MongoDB server of this user; and what looks after the database."""
+"""`esen-flows db ...`: the private MongoDB server of this user, and the upkeep of the database."""
 
 from typing import Annotated, Any
 
@@ -6,8 +6,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.cli.commands import ingest, upkeep
+from esen_flows.cli.commands import upkeep
 from esen_flows.errors import StoreError
+from esen_flows.settings import get_settings
 
 app = typer.Typer(
     help="The database, and the private MongoDB server that is used unless ESEN_FLOWS_MONGO_URI is set.",
@@ -17,7 +18,7 @@ app = typer.Typer(
 
 @app.command()
 def start() -> None:
-    """Start the server, or find it running."""
+    """Start the private server unless it runs."""
     _refuse_foreign("start")
     from esen_flows.store.server import embedded
 
@@ -26,9 +27,9 @@ def start() -> None:
 
 @app.command()
 def stop(
-    force: Annotated[bool, typer.Option("--force", help="Also while processes use it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop it even while processes use it.")] = False,
 ) -> None:
-    """Stop the server; it starts again when it is needed."""
+    """Stop the private server; it starts again when it is needed."""
     _refuse_foreign("stop")
     from esen_flows.store.server import embedded
 
@@ -37,26 +38,20 @@ def stop(
 
 @app.command()
 def status() -> None:
-    """Tell whether the server runs, and where its data is; starts nothing."""
+    """Show whether the private server runs, and where its data is; starts nothing."""
     from esen_flows.store.server import embedded
 
-    if _has_uri():
-        typer.echo("ESEN_FLOWS_MONGO_URI is set: that server is used, the private one is not")
+    if get_settings().mongo_uri is not None:
+        typer.echo("ESEN_FLOWS_MONGO_URI is set: that server is used instead of the private one")
     _print(embedded.status())
 
 
-upkeep.register(app)
-ingest.register(app)
-
-
-def _has_uri() -> bool:
-    from esen_flows.settings import get_settings
-
-    return get_settings().mongo_uri is not None
+for name, command in upkeep.COMMANDS.items():
+    app.command(name)(command)
 
 
 def _refuse_foreign(action: str) -> None:
-    if _has_uri():
+    if get_settings().mongo_uri is not None:
         raise StoreError(f"ESEN_FLOWS_MONGO_URI is set, so there is no private server to {action}; unset it to use one")
 
 

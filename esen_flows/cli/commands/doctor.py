@@ -1,4 +1,4 @@
-"""`esen-flows doctor`: what is installed and what it would use, without starting anything and without secrets."""
+"""`esen-flows doctor`: what is installed and would be used; starts nothing and prints no secrets."""
 
 import os
 import platform
@@ -9,21 +9,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.version import __version__
 from esen_flows.errors import EsenFlowsError
 from esen_flows.settings import Settings, get_settings
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("doctor")(doctor)
+from esen_flows.version import __version__
 
 
 def doctor() -> None:
-    """Report versions, database, devices, threads and allocator; exit code 1 if something needed is missing."""
+    """Report versions, database, devices, threads, allocator and models.
+
+    The exit status is 1 if something needed is missing.
+    """
     table = Table(show_header=False)
     broken = False
-    for name, value, good in checks():
+    for name, value, good in _checks():
         table.add_row(name, value if good else f"[red]{value}[/red]")
         broken = broken or not good
     Console().print(table)
@@ -31,11 +29,12 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def checks() -> Iterator[tuple[str, str, bool]]:
-    """Name, finding, and whether it is as it should be."""
+def _checks() -> Iterator[tuple[str, str, bool]]:
+    """Name, finding, and whether the finding is good."""
     from esen_flows.schemas.provenance import git_revision, library_versions
 
-    yield "esen_flows", f"{__version__}{f' ({git_revision()})' if git_revision() else ''}", True
+    revision = git_revision()
+    yield "esen_flows", f"{__version__} ({revision})" if revision else __version__, True
     yield "python", f"{platform.python_version()} ({sys.executable})", True
     yield "machine", f"{platform.platform()}, {os.cpu_count()} CPUs", True
     for library, version in library_versions().items():
@@ -49,7 +48,7 @@ def _database() -> Iterator[tuple[str, str, bool]]:
     settings = get_settings()
     yield "database", settings.database, True
     if settings.mongo_uri is not None:
-        yield "server", "the one of ESEN_FLOWS_MONGO_URI (not shown, it may hold a password)", True
+        yield "server", "that of ESEN_FLOWS_MONGO_URI (not shown, it may hold a password)", True
         return
     yield from _private_server(settings)
 
@@ -88,7 +87,7 @@ def _compute() -> Iterator[tuple[str, str, bool]]:
 
     yield "kernels", status(), True
     tuned = tune_allocator()
-    yield "allocator", "glibc, tuned while computing" if tuned else "not glibc: left as it is (slower on CPUs)", True
+    yield "allocator", "glibc, tuned while computing" if tuned else "not glibc: cannot be tuned (slower on CPUs)", True
 
 
 def _models() -> Iterator[tuple[str, str, bool]]:

@@ -1,4 +1,4 @@
-"""`esen-flows launcher list | init`: how jobs reach a machine, for a site's queue or a workstation."""
+"""`esen-flows launcher list | init`: scripts that start workers on a site's queue or on a workstation."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,17 +7,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(help="Scripts that start workers on a machine: a queue's jobs, a workstation.", no_args_is_help=True)
+app = typer.Typer(help="Scripts that start workers: as jobs of a queue, or on a workstation.", no_args_is_help=True)
 
-SITE = typer.Option(help="One of esen-flows launcher list.", show_default=False)
-OUTPUT = typer.Option("--output", "-o", help="Folder of the filled-in files.", show_default=False)
-PARTITION = typer.Option("--partition", "--queue", help="Partition or queue of the GPU nodes.")
-URI_FILE = typer.Option(help="File of mode 0600 with the database's mongodb:// URI.")
+SiteOption = Annotated[str, typer.Option(help="One of esen-flows launcher list.", show_default=False)]
+FilledFolderOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the filled-in files.", show_default=False)
+]
+PartitionOption = Annotated[
+    str | None, typer.Option("--partition", "--queue", help="Partition or queue of the GPU nodes.")
+]
+UriFileOption = Annotated[Path | None, typer.Option(help="File of mode 0600 with the mongodb:// URI of the database.")]
 
 
 @app.command(name="list")
 def list_() -> None:
-    """The sites that there are templates for, and what each has to be told."""
+    """List the sites that have templates, and the options that each needs or accepts."""
     from esen_flows.queue.launchers import about, flag, list_sites, values_of
 
     table = Table("site", "for", "needs", "takes", box=None, pad_edge=False)
@@ -34,25 +38,27 @@ def list_() -> None:
 
 @app.command()
 def init(
-    site: Annotated[str, SITE],
-    output: Annotated[Path, OUTPUT],
-    partition: Annotated[str | None, PARTITION] = None,
-    cpu_partition: Annotated[str | None, typer.Option(help="Of nodes without GPUs.")] = None,
-    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
+    site: SiteOption,
+    output: FilledFolderOption,
+    partition: PartitionOption = None,
+    cpu_partition: Annotated[str | None, typer.Option(help="Partition or queue of nodes without GPUs.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account that jobs are charged to.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that nodes must have.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Of a job.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of a job, such as 64G.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="GPUs of a node.")] = None,
-    cpus_per_gpu: Annotated[int | None, typer.Option(help="Cores, and threads, for each GPU.")] = None,
+    cpus_per_gpu: Annotated[int | None, typer.Option(help="Cores (and threads) for each GPU.")] = None,
     cpus_per_job: Annotated[int | None, typer.Option(help="Cores of a job without GPUs.")] = None,
-    nodes: Annotated[int | None, typer.Option(help="Of one training.")] = None,
-    walltime: Annotated[str | None, typer.Option(help="How long a job may take, H:MM:SS.")] = None,
-    warning_seconds: Annotated[int | None, typer.Option(help="How long before its end a job is warned.")] = None,
-    uri_file: Annotated[Path | None, URI_FILE] = None,
-    database: Annotated[str | None, typer.Option(help="Another name than esen_flows.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    nodes: Annotated[int | None, typer.Option(help="Nodes of one training.")] = None,
+    walltime: Annotated[str | None, typer.Option(help="Time limit of a job, H:MM:SS.")] = None,
+    warning_seconds: Annotated[
+        int | None, typer.Option(help="Seconds before its end at which a job is warned.")
+    ] = None,
+    uri_file: UriFileOption = None,
+    database: Annotated[str | None, typer.Option(help="Name of the database. Default: esen_flows.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Fill in the templates of a site, and tell what to type next."""
+    """Fill in the templates of a site, and print the commands to type next."""
     from esen_flows.queue.launchers import VALUES, fill
 
     given: dict[str, Any] = locals()

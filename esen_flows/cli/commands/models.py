@@ -1,22 +1,22 @@
-"""`esen-flows models [show | convert | pull]`: which force fields exist, and how published ones get here."""
+"""`esen-flows models [show | convert | pull]`: the force fields that exist, and how to get published ones."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from esen_flows.cli.overrides import UsageError
+from esen_flows.cli.usage import UsageError, split_assignments
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.schemas.card import checkpoint_path, list_cards, read_card
 from esen_flows.schemas.model_card import ModelCard
 from esen_flows.schemas.protocol_fields import parse_value
 
-app = typer.Typer(help="Which force fields exist; without a command, all of them.", invoke_without_command=True)
+app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
 
 
 @app.callback()
@@ -28,7 +28,7 @@ def models(context: typer.Context) -> None:
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
-    """One model card with its measured results."""
+    """Show a model card with its measured results."""
     console = Console()
     card = read_card(name)
     console.print(f"{card.name} ({card.family})\n{card.description.strip()}\n", highlight=False, markup=False)
@@ -40,28 +40,31 @@ def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
 @app.command()
 def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pt).")],
-    output: Annotated[Path | None, typer.Option(help="Default: the same name, ending in .safetensors.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Checkpoint to write. Default: the same name with the suffix .safetensors.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option that the file does not say, such as use_envelope=true. Repeatable."),
+        typer.Option("--set", help="KEY=VALUE: an option that the file lacks, such as use_envelope=true. Repeatable."),
     ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="An option of the file that does not matter. Repeatable.")
+    ignore: Annotated[list[str] | None, typer.Option(help="An option of the file to ignore. Repeatable.")] = None,
+    elements: Annotated[str | None, typer.Option(help="Elements that the model was trained on, as Si,O.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="In a file of several tasks, the one whose scale and references are used.")
     ] = None,
-    elements: Annotated[str | None, typer.Option(help="Elements that it knows, such as Si,O.")] = None,
-    task: Annotated[str | None, typer.Option(help="Whose scale and references, in a file of several tasks.")] = None,
 ) -> None:
-    """Turn a published checkpoint into a native one; nothing in the file is run."""
+    """Convert a published checkpoint to a native one; no code in the file is executed."""
     if not file.is_file():
         raise InputError(f"no file {file}")
     target = output or file.with_suffix(".safetensors")
     if target.exists():
-        raise UsageError(f"{target} exists; give another --output, or remove it")
+        raise UsageError(f"{target} exists; give another --output, or remove the file")
     if target.suffix != ".safetensors":
-        raise UsageError(f"--output {target} does not end in .safetensors, by which a model is known")
+        raise UsageError(f"--output {target} does not end in .safetensors, which marks a checkpoint; give another name")
     if not target.parent.is_dir():
         raise UsageError(f"no folder {target.parent} for --output; make it first")
-    options = dict(_assignment(text) for text in assignments or [])
+    given = split_assignments(assignments or [], "use_envelope=true")
+    options = {name: parse_value(value) for name, value in given}
     known = None if elements is None else [_number(symbol) for symbol in elements.split(",")]
     from esen_flows.forcefield.checkpoint import save
     from esen_flows.forcefield.converted import read_published
@@ -74,7 +77,7 @@ def convert(
 
 @app.command()
 def pull(name: Annotated[str, typer.Argument(help="A model card with a source.")]) -> None:
-    """Fetch a published checkpoint by its card, verify it, convert it."""
+    """Download a published checkpoint by its card, verify it and convert it."""
     card = read_card(name)
     from esen_flows.forcefield.pull import pull as fetch
 
@@ -85,25 +88,16 @@ def pull(name: Annotated[str, typer.Argument(help="A model card with a source.")
     typer.echo(f"{card.name} is at {path}")
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"--set {text!r} is not name=value; for example --set use_envelope=true")
-    return name.strip(), parse_value(value.strip())
-
-
 def _number(symbol: str) -> int:
     from ase.data import atomic_numbers
 
     if symbol.strip() not in atomic_numbers:
-        raise UsageError(f"--elements {symbol!r} is not an element; write them as Si,O")
+        raise UsageError(f"--elements: {symbol!r} is not an element; write elements as Si,O")
     return atomic_numbers[symbol.strip()]
 
 
 def _overview(cards: list[ModelCard]) -> Table:
-    table = Table()
-    for heading in ("model", "here", "elements", "conservative", "symmetry", "description"):
-        table.add_column(heading, no_wrap=heading == "model")
+    table = Table(Column("model", no_wrap=True), "here", "elements", "conservative", "symmetry", "description")
     for card in cards:
         conservative = "yes" if card.conservative else "no"
         table.add_row(card.name, _here(card), _elements(card), conservative, card.equivariance, _first_words(card))
@@ -140,9 +134,8 @@ def _facts(card: ModelCard) -> str:
 
 
 def _measured(card: ModelCard) -> Table:
-    table = Table(title="measured", title_justify="left")
-    for heading in ("property", "formula", "value", "unit", "conditions", "reference"):
-        table.add_column(heading)
+    headings = ("property", "formula", "value", "unit", "conditions", "reference")
+    table = Table(*headings, title="measured", title_justify="left")
     for entry in card.measured:
         references = "\n".join(f"{reference.source} {reference.value:g}" for reference in entry.reference)
         table.add_row(entry.property, entry.formula or "", f"{entry.value:g}", entry.unit, entry.conditions, references)

@@ -1,6 +1,6 @@
-"""`esen-flows db init | size | gc | verify | migrate | export | import`: looking after the database."""
+"""`esen-flows db init | size | gc | verify | migrate | export | import | ingest`: upkeep of the database."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -9,6 +9,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli.options import (
+    CampaignOption,
+    ChemsysOption,
+    ElementsOption,
+    FormulaOption,
+    LabelOption,
+    SpacegroupOption,
+)
+from esen_flows.cli.store import open_store
+from esen_flows.cli.usage import split_names
 from esen_flows.errors import InputError, StoreError
 
 if TYPE_CHECKING:
@@ -16,55 +26,47 @@ if TYPE_CHECKING:
     from esen_flows.store.queries.selection import Filters
     from esen_flows.store.results import Store
 
-_SHOWN = 20  # problems; the rest is counted
 _MEGA = 1e6
 
-ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this, only tell what would be done.")]
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Make the changes; otherwise they are only counted.")]
 KindOption = Annotated[
-    str | None, typer.Option(help="Only results of this kind (relax, forces, phonon, conductivity or kappa, ...).")
+    str | None, typer.Option(help="Only results of this kind: relax, forces, phonon, conductivity (or kappa), ...")
 ]
-FilterOption = Annotated[str | None, typer.Option(help="As in esen-flows query.")]
+ConditionOption = Annotated[str | None, typer.Option(help="Condition as of esen-flows query; needs --kind.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group `db`."""
-    app.command("init")(init)
-    app.command("size")(size)
-    app.command("gc")(gc)
-    app.command("verify")(verify)
-    app.command("migrate")(migrate)
-    app.command("export")(export)
-    app.command("import")(import_)
-
-
-def init(folder: Annotated[Path, typer.Argument(help="Where to write them; made if need be.")]) -> None:
-    """Write jobflow.yaml, my_launchpad.yaml and my_fworker.yaml, so that other Makers store in the same database."""
+def init(folder: Annotated[Path, typer.Argument(help="Folder to write to; it is made if needed.")]) -> None:
+    """Write jobflow.yaml, my_launchpad.yaml and my_fworker.yaml, so that other Makers use the same database."""
     from esen_flows.store.jobflow_files import write_jobflow_files
 
-    store = _open()
-    jobflow, launchpad, worker = (path.resolve() for path in write_jobflow_files(store.database, folder))
-    typer.echo(f"written, readable by you alone because they may hold a password:\n  {jobflow}\n  {launchpad}")
-    typer.echo(f"  {worker}\nto use them:\n  export JOBFLOW_CONFIG_FILE={jobflow}")
-    typer.echo(f"  lpad -l {launchpad} reset   # once, unless flows were submitted: it deletes them")
-    typer.echo(f"  rlaunch -l {launchpad} -w {worker} rapidfire")
-    if store.database.lease is not None:
+    database = open_store().database
+    jobflow, launchpad, worker = (path.resolve() for path in write_jobflow_files(database, folder))
+    typer.echo(
+        "written, readable by you alone because they may hold a password:\n"
+        f"  {jobflow}\n  {launchpad}\n  {worker}\n"
+        "to use them:\n"
+        f"  export JOBFLOW_CONFIG_FILE={jobflow}\n"
+        f"  lpad -l {launchpad} reset   # once, and only before flows are submitted: it deletes them\n"
+        f"  rlaunch -l {launchpad} -w {worker} rapidfire"
+    )
+    if database.lease is not None:
         typer.echo(
             "This database is your private server, which stops when no esen-flows process has used it for a while. "
-            "Before other programs use it, start it for long enough, and on this machine:\n"
+            "Before other programs use it, start it on this machine for long enough:\n"
             "  ESEN_FLOWS_MONGOD_IDLE_SECONDS=86400 esen-flows db start"
         )
 
 
 def size() -> None:
-    """Show what the database takes on disk."""
+    """Show how much disk space the database uses."""
     from esen_flows.store.upkeep.maintenance import size as sizes
 
     table = Table("collection", "documents", "data MB", "on disk MB", "indexes MB")
-    found = sizes(_open().database)
-    for one in found:
+    collections = sizes(open_store().database)
+    for one in collections:
         values = (one.data_bytes, one.disk_bytes, one.index_bytes)
         table.add_row(one.name, str(one.documents), *(f"{value / _MEGA:.2f}" for value in values))
-    total = sum(one.disk_bytes + one.index_bytes for one in found)
+    total = sum(one.disk_bytes + one.index_bytes for one in collections)
     table.caption = f"{total / _MEGA:.2f} MB on disk with indexes, without the server's journal"
     Console().print(table)
 
@@ -73,38 +75,36 @@ def gc(apply: ApplyOption = False) -> None:
     """Remove superseded attempts and arrays that no result names; safe while others write."""
     from esen_flows.store.upkeep.maintenance import collect_garbage
 
-    found = collect_garbage(_open(), apply=apply)
+    found = collect_garbage(open_store(), apply=apply)
     typer.echo(
         f"{'removed' if apply else 'would remove'} {found.attempts} superseded attempts, {found.blobs} arrays "
-        f"({found.blob_bytes / _MEGA:.2f} MB), {found.chunks} pieces that dead writers left"
+        f"({found.blob_bytes / _MEGA:.2f} MB), {found.chunks} pieces of arrays whose writers were killed"
     )
     if not apply and found.attempts + found.blobs + found.chunks:
         typer.echo("nothing was changed; to remove them: esen-flows db gc --apply")
 
 
 def verify() -> None:
-    """Read everything: documents are readable, references resolve, keys and checksums hold."""
+    """Read everything and check that documents are readable, references resolve, keys and checksums are right."""
     from esen_flows.store.upkeep.verify import verify as check
 
-    report = check(_open())
+    report = check(open_store())
     counts = ", ".join(f"{report.checked[name]} {name}" for name in ("results", "structures", "arrays"))
     if report.problems:
-        shown = "\n".join(f"  {problem}" for problem in report.problems[:_SHOWN])
-        more = f"\n  ... and {len(report.problems) - _SHOWN} more" if len(report.problems) > _SHOWN else ""
-        raise StoreError(f"{len(report.problems)} problems in {counts}:\n{shown}{more}")
-    typer.echo(f"{counts}: all whole")
+        problems = [f"  {problem}" for problem in report.problems]
+        raise StoreError(f"{len(problems)} problems in {counts}:\n{_first(problems, 20, '  ')}")
+    typer.echo(f"{counts}: no problems")
 
 
 def migrate(apply: ApplyOption = False) -> None:
-    """Rewrite documents of older versions in the form of this one; they can be read without that too."""
+    """Rewrite documents of older versions in the form of this one, which can also read them as they are."""
     from esen_flows.store.migrations import migrate as rewrite
 
-    reports = rewrite(_open().database, apply=apply)
+    reports = rewrite(open_store().database, apply=apply)
     for report in reports:
-        older = sum(report.older.values())
         versions = "".join(f", {count} of version {version}" for version, count in report.older.items())
         typer.echo(f"{report.collection}: {report.current} of the current version{versions}")
-        if apply and older:
+        if apply and any(report.older.values()):
             typer.echo(f"  {report.migrated} rewritten")
     newer = sum(sum(report.newer.values()) for report in reports)
     if newer:
@@ -114,23 +114,23 @@ def migrate(apply: ApplyOption = False) -> None:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="A new file, such as results.tar.")],
+    file: Annotated[Path, typer.Argument(help="New file, such as results.tar.")],
     kind: KindOption = None,
-    chemsys: FilterOption = None,
-    formula: FilterOption = None,
-    elements: FilterOption = None,
-    spacegroup: FilterOption = None,
-    model: FilterOption = None,
-    campaign: FilterOption = None,
-    where: Annotated[str | None, typer.Option(help="As in esen-flows query; needs --kind.")] = None,
+    chemsys: ChemsysOption = None,
+    formula: FormulaOption = None,
+    elements: ElementsOption = None,
+    spacegroup: SpacegroupOption = None,
+    model: LabelOption = None,
+    campaign: CampaignOption = None,
+    where: ConditionOption = None,
 ) -> None:
-    """Write results, their structures and arrays into one archive: all of them, a campaign's, or those of a query."""
+    """Write results with their structures and arrays to one archive: all of them, or those that the options select."""
     from esen_flows.store.exchange.transfer import export_archive
 
     filters: Filters = {
         "chemsys": chemsys,
         "formula": formula,
-        "elements": elements.replace(",", " ").split() if elements else None,
+        "elements": split_names(elements),
         "spacegroup": spacegroup,
         "model": model,
         "campaign": campaign,
@@ -138,25 +138,60 @@ def export(
     }
     if kind is None and where is not None:
         raise InputError("say which results --where is about: --kind relax, --kind conductivity, ...")
-    store = _open()
-    chosen = kind is not None or any(value is not None for value in filters.values())
-    keys = _keys(store, "conductivity" if kind == "kappa" else kind, filters) if chosen else None
+    store = open_store()
+    selects = kind is not None or any(value is not None for value in filters.values())
+    keys = _keys(store, "conductivity" if kind == "kappa" else kind, filters) if selects else None
     done = export_archive(store, file, keys)
     typer.echo(f"{done.results} results, {done.structures} structures, {done.arrays} large arrays in {file}")
 
 
-def import_(file: Annotated[Path, typer.Argument(help="From esen-flows db export.")]) -> None:
-    """Add what an archive holds and the database does not; doing it twice changes nothing."""
+def import_(file: Annotated[Path, typer.Argument(help="Archive of esen-flows db export.")]) -> None:
+    """Add the results of an archive that the database does not have; a second import changes nothing."""
     from esen_flows.store.exchange.transfer import import_archive
 
-    done = import_archive(_open(), file)
+    done = import_archive(open_store(), file)
     typer.echo(f"added {done.results} results, {done.structures} structures, {done.arrays} large arrays")
 
 
-def _open() -> "Store":
-    from esen_flows.store.connection import open_store
+def ingest(folder: Annotated[Path, typer.Argument(help="A spool folder, or a folder of several.")]) -> None:
+    """Add results that were spooled without a server to the database; a second ingest changes nothing."""
+    from esen_flows.store.exchange.ingest import ingest as merge
 
-    return open_store()
+    done = merge(open_store(), folder)
+    counts = done.counts
+    typer.echo(
+        f"{counts['new']} results added, {counts['known']} were stored already; "
+        f"{counts['structures']} structures; {folder} is unchanged"
+    )
+    for place in done.truncated:
+        typer.echo(
+            f"cut off: {place}; its process was killed while writing, so this result will be computed again on request "
+            "(if this folder is a copy, copy it again)",
+            err=True,
+        )
+    if done.damaged:
+        raise StoreError(
+            f"{len(done.damaged)} damaged records were not added, all others were; copy the folder again from where "
+            f"it was written, or compute these results again:\n{_first(done.damaged, 5)}"
+        )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
+    "size": size,
+    "gc": gc,
+    "verify": verify,
+    "migrate": migrate,
+    "export": export,
+    "import": import_,
+    "ingest": ingest,
+}
+
+
+def _first(lines: Sequence[str], most: int, indent: str = "") -> str:
+    """The first lines, and the number of the others."""
+    more = [f"{indent}... and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join([*lines[:most], *more])
 
 
 def _keys(store: "Store", kind: str | None, filters: "Filters") -> Iterator[str]:

@@ -1,127 +1,148 @@
-"""The files of a result: figures, and the relaxed structure. Written once, whole or not at all."""
+"""The files of a result: figures and structures, each written once and whole or not at all."""
 
 import glob
-import os
 import platform
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ase import Atoms
+
 from esen_flows.cli.output.report import references_of
+from esen_flows.files import written_whole
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument
 
-Writer = Callable[[ResultDocument, Path], object]
+_FILES = {
+    "relax": ("relaxed.extxyz", "trajectory.extxyz", "relaxation.png"),
+    "phonon": ("phonon.png",),
+    "conductivity": ("kappa.png", "cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"),
+}
 
 
 def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
-    """The files that a result of this kind has, as far as it holds what they show."""
-    held = document.output or {}
-    missing = {name for name, methods in _NEEDS.items() if not methods <= set(held.get("mode_kappa_w_per_m_k") or {})}
-    if held.get("positions_path_angstrom") is None:
+    """Files that a result has, as far as it holds the data that they show.
+
+    Parameters
+    ----------
+    document
+        Stored result; large arrays need not be loaded.
+    folder
+        Folder of the files.
+
+    Returns
+    -------
+    list[Path]
+        Paths of the files, whether they exist or not; none for a failed result.
+    """
+    output, missing = document.output or {}, set()
+    if "rta" not in (output.get("mode_kappa_w_per_m_k") or {}):  # nor in results of earlier versions
+        missing = {"lifetimes.png", "mean_free_paths.png"}
+    if output.get("positions_path_angstrom") is None:
         missing.add("trajectory.extxyz")
-    return [folder / name for name in _WRITERS.get(document.kind, {}) if held and name not in missing]
+    return [folder / name for name in _FILES.get(document.kind, ()) if output and name not in missing]
 
 
 def write_artefacts(document: ResultDocument, folder: Path) -> None:
-    """Write the files of a result that are not there yet, and clear away what killed commands left half-written."""
+    """Write the files of a result that do not exist yet, and remove what killed commands left half-written.
+
+    Parameters
+    ----------
+    document
+        Stored result with its arrays.
+    folder
+        Folder of the files; it is made if it does not exist.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to, or the disk is full.
+    """
+    from ase.io import write
+
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
-    desk = folder / f".partial-{platform.node()}-{os.getpid()}"
-    desk.mkdir(exist_ok=True)
-    try:
-        for path in artefact_paths(document, folder):
-            if not path.exists():
-                _WRITERS[document.kind][path.name](document, desk / path.name)
-                # The file that is looked for comes last: with it, its companions (an SVG beside a PNG) are there too.
-                for made in sorted(desk.iterdir(), key=lambda made: made.name == path.name):
-                    made.replace(folder / made.name)
-    finally:
-        shutil.rmtree(desk)
+    for path in artefact_paths(document, folder):
+        if path.exists():
+            continue
+        if path.suffix == ".png":
+            plot_functions(document.kind)[path.name](document, path)
+        else:
+            with written_whole(path) as temporary:
+                write(temporary, _frames(document, path.name), format="extxyz")
+
+
+def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
+    """Functions that draw the figures of a kind of result.
+
+    They are imported here because matplotlib takes a second, which a command whose figures exist does not spend.
+
+    Parameters
+    ----------
+    kind
+        Kind of result.
+
+    Returns
+    -------
+    dict[str, Callable[..., Path]]
+        By file name, functions of a document and a path; those of figures that can show several results take the other
+        documents as their third argument.
+    """
+    if kind == "relax":
+        from esen_flows.plots.relaxation import plot_relaxation
+
+        return {"relaxation.png": plot_relaxation}
+    if kind == "phonon":
+        from esen_flows.plots.phonon import plot_phonon
+
+        return {"phonon.png": plot_phonon}
+    if kind == "conductivity":
+        from esen_flows.plots.conductivity import plot_cumulative
+        from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
+
+        return {
+            "kappa.png": _plot_kappa,
+            "cumulative_kappa.png": plot_cumulative,
+            "lifetimes.png": plot_lifetimes,
+            "mean_free_paths.png": plot_mean_free_paths,
+        }
+    return {}
+
+
+def _plot_kappa(document: ResultDocument, path: Path) -> Path:
+    """Conductivity against temperature, with the reference values on the card of the force field."""
+    from esen_flows.plots.conductivity import ReferencePoint, plot_kappa
+
+    temperature = float(document.summary["temperature_kelvin"] or 0.0)
+    points = [
+        ReferencePoint(reference.source, temperature, reference.value)
+        for entry in references_of(document, "kappa_rta_w_per_m_k")
+        for reference in entry.reference
+    ]
+    return plot_kappa(document, path, points)
+
+
+def _frames(document: ResultDocument, name: str) -> list[Atoms]:
+    """The relaxed structure, or for a trajectory the structure of every step with its energy."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    output = RelaxOutput.model_validate(document.output)
+    if name == "relaxed.extxyz":
+        return [output.structure.to_atoms()]
+    assert output.positions_path_angstrom is not None  # `artefact_paths` names no trajectory otherwise
+    assert output.cells_path_angstrom is not None
+    frames = []
+    steps = zip(output.positions_path_angstrom, output.cells_path_angstrom, output.energies_ev, strict=True)
+    for positions, cell, energy in steps:
+        frame = output.structure.to_atoms()
+        frame.set_cell(cell)
+        frame.positions = positions
+        frame.calc = SinglePointCalculator(frame, energy=float(energy))
+        frames.append(frame)
+    return frames
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for desk in folder.glob(f".partial-{glob.escape(platform.node())}-*"):
-        process = Path("/proc") / desk.name.rpartition("-")[2]
+    """Remove temporary files of `written_whole` whose process on this machine has ended."""
+    for temporary in folder.glob(f".*.{glob.escape(platform.node())}-*.partial*"):
+        process = Path("/proc") / temporary.name.rpartition(".partial")[0].rpartition("-")[2]
         if process.parent.is_dir() and not process.exists():
-            shutil.rmtree(desk, ignore_errors=True)
-
-
-def _relaxed(document: ResultDocument, path: Path) -> None:
-    from ase.io import write
-
-    write(path, RelaxOutput.model_validate(document.output).structure.to_atoms(), format="extxyz")
-
-
-def _trajectory(document: ResultDocument, path: Path) -> None:
-    """All steps with their energies, for any viewer of extended XYZ."""
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.io import write
-
-    output, frames = RelaxOutput.model_validate(document.output), []
-    assert output.positions_path_angstrom is not None  # or there is no such file
-    assert output.cells_path_angstrom is not None
-    steps = zip(output.positions_path_angstrom, output.cells_path_angstrom, output.energies_ev, strict=True)
-    for positions, cell, energy in steps:
-        frames.append(output.structure.to_atoms())
-        frames[-1].set_cell(cell)
-        frames[-1].positions = positions
-        frames[-1].calc = SinglePointCalculator(frames[-1], energy=float(energy))
-    write(path, frames, format="extxyz")
-
-
-# The figures' modules are imported when one is missing: matplotlib costs a second, which a stored answer does not pay.
-def _relaxation(document: ResultDocument, path: Path) -> None:
-    from esen_flows.plots.relaxation import plot_relaxation
-
-    plot_relaxation(document, path)
-
-
-def _phonon(document: ResultDocument, path: Path) -> None:
-    from esen_flows.plots.phonon import plot_phonon
-
-    plot_phonon(document, path)
-
-
-def _kappa(document: ResultDocument, path: Path) -> None:
-    from esen_flows.plots.conductivity import ReferencePoint, plot_kappa
-
-    temperature = document.summary["temperature_kelvin"]
-    entries = references_of(document, "kappa_rta_w_per_m_k")
-    points = [
-        ReferencePoint(reference.source, float(temperature or 0.0), reference.value)
-        for entry in entries
-        for reference in entry.reference
-    ]
-    plot_kappa(document, path, points)
-
-
-def _cumulative(document: ResultDocument, path: Path) -> None:
-    from esen_flows.plots.conductivity import plot_cumulative
-
-    plot_cumulative(document, path)
-
-
-def _lifetimes(document: ResultDocument, path: Path) -> None:
-    from esen_flows.plots.lifetimes import plot_lifetimes
-
-    plot_lifetimes(document, path)
-
-
-def _mean_free_paths(document: ResultDocument, path: Path) -> None:
-    from esen_flows.plots.lifetimes import plot_mean_free_paths
-
-    plot_mean_free_paths(document, path)
-
-
-# Conductivities of modes by these methods, which results of earlier versions do not hold.
-_NEEDS = {"lifetimes.png": {"rta"}, "mean_free_paths.png": {"rta"}}
-_WRITERS: dict[str, dict[str, Writer]] = {
-    "relax": {"relaxed.extxyz": _relaxed, "trajectory.extxyz": _trajectory, "relaxation.png": _relaxation},
-    "phonon": {"phonon.png": _phonon},
-    "conductivity": {
-        "kappa.png": _kappa,
-        "cumulative_kappa.png": _cumulative,
-        "lifetimes.png": _lifetimes,
-        "mean_free_paths.png": _mean_free_paths,
-    },
-}
+            temporary.unlink(missing_ok=True)

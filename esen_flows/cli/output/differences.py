@@ -1,4 +1,4 @@
-"""What `campaign diff` and `campaign reproduce` print."""
+"""Differences of two campaigns, as `campaign diff` and `campaign reproduce` print them."""
 
 import csv
 import json
@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from esen_flows.campaigns.compare import CampaignDifference
     from esen_flows.campaigns.member_differences import Changed, Difference, Moved
 
-SHOWN = 20  # materials that changed class, in a table; json and csv have all
+SHOWN = 20  # materials that changed class in a table; json and csv have all of them
 _COLUMNS = ("what", "label", "formula", "model", "old", "new", "absolute", "relative")
 
 
 def print_difference(found: "CampaignDifference", form: str) -> None:
-    """Print what differs between two campaigns: "table" for people, "json", or "csv" with a line for each."""
+    """Print what differs between two campaigns.
+
+    Parameters
+    ----------
+    found
+        Differences in settings and results.
+    form
+        "table" for people, "json", or "csv" with one line per difference.
+    """
     if form == "json":
         print(json.dumps(_plain(found), indent=1))
     elif form == "csv":
@@ -34,30 +42,30 @@ def print_difference(found: "CampaignDifference", form: str) -> None:
 
 
 def print_members(found: "Difference", field: str) -> None:
-    """Print what became of the same members in two campaigns.
+    """Print how the results of the same members differ in two campaigns.
 
     Parameters
     ----------
+    found
+        Differences in results.
     field
-        the principal number, with its unit.
+        Summary field of the principal number, which names its unit.
     """
     out = Console()
-    remarks = (
-        (found.pending, "pending and not compared"), (found.only_old, "only before"), (found.only_new, "only now"),
-    )  # fmt: skip
-    counted = [f"{count} {words}" for count, words in remarks if count]
-    out.print(", ".join((f"{found.matched} members in both", *counted)))
+    remarks = {"pending and not compared": found.pending, "only before": found.only_old, "only now": found.only_new}
+    counts = [f"{count} {remark}" for remark, count in remarks.items() if count]
+    out.print(", ".join((f"{found.matched} members in both", *counts)))
     if found.unmatched:
-        out.print("on one side only: " + ", ".join(found.unmatched), highlight=False)
+        out.print("in one campaign only: " + ", ".join(found.unmatched), highlight=False)
     if found.changed:
         _print_changes(out, found)
     if not found.moved:
-        out.print(f"{field}: the same for all {found.compared} that have one")
+        out.print(f"{field}: the same for all {found.compared} members that have one")
         return
     largest = found.moved[0]
     out.print(
         f"{field}: mean absolute change {found.mean_absolute:.3g}, largest {abs(largest.absolute):.3g} "
-        f"({largest.label}); of {found.compared}"
+        f"({largest.label}), among {found.compared} members"
     )
     _print_moves(out, found.moved, f"largest changes of {field}")
     if {each.label for each in found.moved} != {each.label for each in found.moved_relatively}:
@@ -67,9 +75,8 @@ def print_members(found: "Difference", field: str) -> None:
 def _print_changes(out: Console, found: "Difference") -> None:
     title = ", ".join(f"{count} {old} → {new}" for (old, new), count in found.transitions.items())
     more = len(found.changed) - SHOWN
-    table = Table("material", title=title, title_justify="left", caption=f"and {more} more" if more > 0 else None)
-    for name in ("before", "now"):
-        table.add_column(name)
+    caption = f"and {more} more" if more > 0 else None
+    table = Table("material", "before", "now", title=title, title_justify="left", caption=caption)
     for each in found.changed[:SHOWN]:
         table.add_row(_name(each), each.old, each.new)
     out.print(table)
@@ -86,7 +93,7 @@ def _print_moves(out: Console, moves: "Sequence[Moved]", title: str) -> None:
 
 
 def _name(each: "Changed | Moved") -> str:
-    """Material, formula, and the force field where there are several."""
+    """Material, formula, and the force field if there are several."""
     return " ".join(part for part in (each.label, each.formula, each.model) if part)
 
 

@@ -1,8 +1,7 @@
-"""How `esen-flows query` prints and writes what it found: one result after the other, however many there are."""
+"""Tables and files of stored results, for `esen-flows query`; results are read and written one after the other."""
 
 import csv
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,17 +11,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-import typer
 from ase import Atoms
 from rich.console import Console
 from rich.table import Table
 
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.store.queries.query import StructureRecord
 from esen_flows.store.queries.tables import RESULT_COLUMNS, STRUCTURE_COLUMNS, Found, columns_of, row_of
 
-# The values that a table has room for; CSV and JSON give all.
+# Summary fields that a table has room for; CSV and JSON give all of them.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "relax": ("energy_per_atom_ev", "volume_per_atom_angstrom3", "a_angstrom", "n_steps"),
     "forces": ("displacements_fc2", "displacements_fc3", "parity_averaged"),
@@ -37,21 +36,54 @@ _FAILURE = ("error", "message")
 
 
 def plain(found: Found) -> dict[str, Any]:
-    """A result or structure as JSON-able values, without its arrays."""
+    """A result or structure as values for JSON, without its arrays.
+
+    Parameters
+    ----------
+    found
+        Result or structure.
+
+    Returns
+    -------
+    dict[str, Any]
+        Values by field name.
+    """
     if isinstance(found, ResultDocument):
         return found.model_dump(mode="json", exclude={"output", "schema_version"})
     return {"key": found.key, **{name: _jsonable(value) for name, value in found.fields.items()}}
 
 
 def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None, failed: bool, limit: int) -> None:
-    """A table of at most `limit` rows, which says if there are more."""
+    """Print a table, and whether there are more rows.
+
+    Parameters
+    ----------
+    kind
+        Kind of the results, or "structures".
+    found
+        Results or structures; one more than `limit` shows that there are more.
+    columns
+        Names as in conditions; None for those of the kind.
+    failed
+        Whether these are failed results, whose errors are shown.
+    limit
+        Largest number of rows.
+
+    Raises
+    ------
+    InputError
+        A column does not exist.
+    """
     rows = list(islice(found, limit + 1))
     heading = () if columns else ("key", "formula", "spacegroup", *(() if kind == "structures" else ("model",)))
     names = columns or (*heading, *(_FAILURE if failed else COLUMNS.get(kind, ())), "created")
     fields = columns_of(kind, names)
-    more = f"the first {limit}; there are more: --limit N, or --format csv for all"
-    nothing = "nothing found" if kind in COLUMNS else f"nothing found: this version computes no {kind} results"
-    table = Table(caption=None if 0 < len(rows) <= limit else more if rows else nothing)
+    caption = None
+    if not rows:
+        caption = "nothing found" if kind in COLUMNS else f"nothing found: this version computes no {kind} results"
+    elif len(rows) > limit:
+        caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
+    table = Table(caption=caption)
     for name in names:
         table.add_column("space group" if name == "spacegroup" and heading else name)
     for each in rows[:limit]:
@@ -63,7 +95,24 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
 
 
 def write_csv(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> None:
-    """Identity and all values of the kind, or the columns named."""
+    """Write a CSV table.
+
+    Parameters
+    ----------
+    out
+        Stream to write to.
+    kind
+        Kind of the results, or "structures".
+    found
+        Results or structures, read one after the other.
+    columns
+        Names as in conditions; None for identity and all summary values.
+
+    Raises
+    ------
+    InputError
+        A column does not exist.
+    """
     from esen_flows.store.queries.fields import SUMMARIES
 
     fixed = STRUCTURE_COLUMNS if kind == "structures" else (*RESULT_COLUMNS, *sorted(SUMMARIES.get(kind, ())))
@@ -75,7 +124,24 @@ def write_csv(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[
 
 
 def write_json(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> None:
-    """A list of documents, or of the columns named."""
+    """Write a JSON list of objects.
+
+    Parameters
+    ----------
+    out
+        Stream to write to.
+    kind
+        Kind of the results, or "structures".
+    found
+        Results or structures, read one after the other.
+    columns
+        Names as in conditions; None for whole documents without arrays.
+
+    Raises
+    ------
+    InputError
+        A column does not exist.
+    """
     separator = "[\n"
     for row in _json_rows(kind, found, columns):
         out.write(separator + json.dumps(row, indent=1))
@@ -84,20 +150,57 @@ def write_json(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence
 
 
 def write_jsonl(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> None:
-    """A document in each line, or the columns named."""
+    """Write a JSON object per line.
+
+    Parameters
+    ----------
+    out
+        Stream to write to.
+    kind
+        Kind of the results, or "structures".
+    found
+        Results or structures, read one after the other.
+    columns
+        Names as in conditions; None for whole documents without arrays.
+
+    Raises
+    ------
+    InputError
+        A column does not exist.
+    """
     for row in _json_rows(kind, found, columns):
         out.write(json.dumps(row) + "\n")
 
 
 def write_extxyz(out: TextIO, pairs: Iterable[tuple[Found, Atoms]], fields: Sequence[str]) -> int:
-    """Structures in one extended XYZ file, what they are and `fields` in their comment lines; how many."""
+    """Write structures as extended XYZ, with values of their results in the comment lines.
+
+    Parameters
+    ----------
+    out
+        Stream to write to.
+    pairs
+        Results (or structure records) with their structures, read one after the other.
+    fields
+        Names of the values, as in conditions.
+
+    Returns
+    -------
+    int
+        Number of structures written.
+
+    Raises
+    ------
+    InputError
+        A field does not exist.
+    """
     from ase.io.extxyz import write_extxyz as write
 
     count = 0
     for found, atoms in pairs:
         kind = "structures" if isinstance(found, StructureRecord) else found.kind
         values = row_of(found, columns_of(kind, fields))
-        # Readers take an empty value for the next name.
+        # An empty value would make readers take the next name for it.
         atoms.info |= {name: _cell(value) for name, value in values.items() if value not in (None, "", [])}
         write(out, [atoms])
         count += 1
@@ -105,7 +208,25 @@ def write_extxyz(out: TextIO, pairs: Iterable[tuple[Found, Atoms]], fields: Sequ
 
 
 def write_cifs(folder: Path, pairs: Iterable[tuple[Found, Atoms]]) -> int:
-    """A CIF file for each structure, FORMULA-KEY.cif; how many."""
+    """Write a CIF file for each structure, FORMULA-KEY.cif.
+
+    Parameters
+    ----------
+    folder
+        Folder of the files; it is made if it does not exist.
+    pairs
+        Results (or structure records) with their structures, read one after the other.
+
+    Returns
+    -------
+    int
+        Number of files written.
+
+    Raises
+    ------
+    InputError
+        `folder` is a file.
+    """
     from ase.io import write
 
     if folder.exists() and not folder.is_dir():
@@ -113,45 +234,49 @@ def write_cifs(folder: Path, pairs: Iterable[tuple[Found, Atoms]]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for found, atoms in pairs:
-        path = folder / f"{found_formula(found)}-{found.key[:16]}.cif"
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        write(partial, atoms, format="cif")
-        partial.replace(path)
+        with written_whole(folder / f"{_file_formula(found)}-{found.key[:16]}.cif") as temporary:
+            write(temporary, atoms, format="cif")
         count += 1
     return count
 
 
-def found_formula(found: Found) -> str:
-    """The formula, safe in a file's name."""
+def _file_formula(found: Found) -> str:
+    """The formula, with characters that are safe in file names."""
     formula = found.formula if isinstance(found, ResultDocument) else str(found.fields.get("formula", ""))
     return re.sub(r"[^A-Za-z0-9]", "_", formula)[:60]
 
 
 @contextmanager
 def output_file(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears when it is complete; what is no file, as a pipe, is written into."""
+    """Standard output, or a file that takes its name when it is complete.
+
+    Parameters
+    ----------
+    path
+        File to write; None for standard output. A pipe or device is written to directly, and of a link the target.
+
+    Yields
+    ------
+    TextIO
+        Stream to write to.
+
+    Raises
+    ------
+    InputError
+        `path` is a folder.
+    """
     if path is None:
         yield sys.stdout
         return
-    path = path.resolve()  # the file behind a link, and not the link, is written
+    path = path.resolve()  # to replace the target of a link rather than the link
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a file: --output FILE")
     if path.exists() and not path.is_file():
         with path.open("w", newline="") as out:
             yield out
         return
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("w", newline="") as out:
-            yield out
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def report(count: int, path: Path) -> None:
-    """Say what was written."""
-    typer.echo(f"wrote {count} structures to {path}", err=True)
+    with written_whole(path) as temporary, temporary.open("w", newline="") as out:
+        yield out
 
 
 def _json_rows(kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:

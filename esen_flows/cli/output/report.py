@@ -1,4 +1,4 @@
-"""What a property command prints: a few numbers, where they came from, what they cost. From documents alone."""
+"""The report of a property command: a few numbers with references, and the cost of each step. From documents alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ _ERRORS = (
     ("stress_mae_mev_per_angstrom3", "stress, mean absolute error", "meV/A^3", ".3f"),
 )
 
-# Summary field, how it reads, unit, format; a field that a document lacks is left out.
+# Summary field, label, unit, format; fields that a document lacks are left out.
 ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     "relax": (
         ("energy_per_atom_ev", "energy", "eV/atom", ".6f"),
@@ -83,49 +83,46 @@ ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
 
 
 def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()) -> None:
-    """Print the last document of a chain as a table, with what each step of the chain cost.
+    """Print the last step as a table of numbers, and the cost of every step.
 
     Parameters
     ----------
     documents
-        the steps that are stored, the answer last.
+        Stored results of all steps; the last one is the property.
     files
-        figures and structures to name.
+        Figures and structures that were written.
     """
-    out, answer = Console(), documents[-1]
-    table = Table(title=f"{answer.formula}: {TITLES[answer.kind]} by {answer.model_label}", title_justify="left")
+    out, result = Console(), documents[-1]
+    table = Table(title=f"{result.formula}: {TITLES[result.kind]} by {result.model_label}", title_justify="left")
     table.add_column("quantity")
     table.add_column("value", justify="right")
     table.add_column("unit")
-    card = card_of(answer)
-    compared = [] if card is None else [m for m in card.measured if m.formula == answer.formula and m.reference]
-    if compared:
+    card = _card_of(result)
+    measured = [] if card is None else [m for m in card.measured if m.formula == result.formula and m.reference]
+    if measured:
         table.add_column("for comparison")
-    for quantity, value, unit, field in rows_of(answer):
-        table.add_row(quantity, value, unit, *([_comparison(answer, field)] if compared else []))
+    for quantity, value, unit, field in _rows(result):
+        table.add_row(quantity, value, unit, *([_comparison(result, field)] if measured else []))
     out.print(table)
-    for conditions in dict.fromkeys(m.conditions for m in compared if m.property in answer.summary and m.conditions):
+    for conditions in dict.fromkeys(m.conditions for m in measured if m.property in result.summary and m.conditions):
         out.print(f"compared values: {conditions}", highlight=False)
-    for document in documents:
-        out.print(cost_line(document), highlight=False, soft_wrap=True)
-    for file in files:
-        out.print(f"wrote    {file}", highlight=False, soft_wrap=True)
-    out.print(f"key      {answer.key}", highlight=False, soft_wrap=True)
+    lines = [*map(_cost_line, documents), *(f"wrote    {file}" for file in files), f"key      {result.key}"]
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True)
 
 
-def rows_of(document: ResultDocument) -> list[tuple[str, str, str, str]]:
-    """Quantity, value, unit and summary field of every number worth a row."""
+def _rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
+    """Quantity, value, unit and summary field of every row."""
     summary = document.summary
     rows = []
-    for field, words, unit, form in ROWS[document.kind]:
+    for field, label, unit, form in ROWS[document.kind]:
         value = summary.get(field)
         if value is not None:
-            rows.append((words.format_map(summary), _number(value, form), unit, field))
+            rows.append((label.format_map(summary), _number(value, form), unit, field))
     return rows + _lattice_rows(document)
 
 
-def cost_line(document: ResultDocument) -> str:
-    """One line: step, seconds, force evaluations, device, date."""
+def _cost_line(document: ResultDocument) -> str:
     origin = document.provenance
     return (
         f"{document.kind:<12} {origin.seconds:9.2f} s {origin.force_evaluations:6d} force evaluations on "
@@ -133,8 +130,8 @@ def cost_line(document: ResultDocument) -> str:
     )
 
 
-def card_of(document: ResultDocument) -> ModelCard | None:
-    """The card of the force field that made a result, if it is here and still describes the same numbers."""
+def _card_of(document: ResultDocument) -> ModelCard | None:
+    """The card of the force field of a result, if it is installed and still describes the same checkpoint."""
     try:
         model = resolve_model(document.model_label)
     except ModelError:
@@ -161,11 +158,23 @@ def _lattice_rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
 
 
 def references_of(document: ResultDocument, field: str) -> tuple[Measured, ...]:
-    """What the card of the force field has to compare a summary field of a result with.
+    """Reference values for a summary field of a result, from the card of its force field.
 
-    Cards are about crystals without Born charges: with them, only lengths are comparable.
+    Cards describe crystals without Born charges; for a result with them only lengths are comparable.
+
+    Parameters
+    ----------
+    document
+        Stored result.
+    field
+        Summary field.
+
+    Returns
+    -------
+    tuple[Measured, ...]
+        Measured entries of the card, with their references.
     """
-    card = card_of(document)
+    card = _card_of(document)
     if card is None or (document.summary.get("nac") and not field.endswith("_angstrom")):
         return ()
     return card.references(document.formula, field)

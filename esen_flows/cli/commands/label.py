@@ -1,0 +1,58 @@
+"""`esen-flows label RECIPE`: from a recipe of structures to a dataset labelled by a force field."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esen_flows.cli.usage import check_device
+
+RecipeArgument = Annotated[
+    Path, typer.Argument(help="YAML recipe of the structures, such as models/esen_silicon/data.yaml.")
+]
+DatasetOption = Annotated[Path, typer.Option(help="Extended XYZ dataset to write.")]
+LabellerOption = Annotated[str, typer.Option(help="Force field that labels: a model card or a checkpoint.")]
+LabelDeviceOption = Annotated[str, typer.Option(help="Device of the force calls: cpu, cuda or cuda:1.")]
+
+
+def label(
+    recipe: RecipeArgument,
+    output: DatasetOption,
+    model: LabellerOption = "sevennet_l3i5",
+    device: LabelDeviceOption = "cpu",
+) -> None:
+    """Make the structures of a recipe and label them, averaged with their mirror images.
+
+    The same command continues an interrupted run.
+    """
+    from rich.progress import Progress
+
+    from esen_flows.cli.machine import tune_allocator
+    from esen_flows.data.generate import generate
+    from esen_flows.data.recipes import read_recipe
+    from esen_flows.forcefield.load import load_force_field
+    from esen_flows.schemas.card import resolve_model
+    from esen_flows.schemas.keys import sha256_of
+    from esen_flows.training.label import label as label_structures
+    from esen_flows.training.snapshots import langevin
+
+    check_device(device)
+    plan = read_recipe(recipe)
+    card = resolve_model(model).card
+    licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
+    force_field = load_force_field(model, device=device)
+    tune_allocator()
+    trajectories = output.with_name(f"{output.name}.snapshots")
+    dynamics = langevin(force_field, trajectories, lambda name: typer.echo(f"molecular dynamics of {name}"))
+    structures = generate(plan, dynamics=dynamics)
+    with Progress() as bar:
+        task = bar.add_task(f"labelling by {force_field.label}", total=len(structures))
+        path = label_structures(
+            structures,
+            force_field,
+            output,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            recipe_hash=sha256_of(recipe.read_text()),
+            licence=licence,
+        )
+    typer.echo(f"{len(structures)} labelled structures in {path}")
