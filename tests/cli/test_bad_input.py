@@ -140,7 +140,7 @@ def test_a_structure_beyond_all_memory(run: Run, tmp_path: Path, monkeypatch: py
         (["--set", "mash=9,9,9"], "valid fields: "),
         (["--set", "mesh=0,9,9"], "--set mesh: "),
         (["--set", "displacement.order=2"], "so it is 3"),
-        (["--device", "gpu"], "none of cpu, cuda"),
+        (["--device", "gpu"], "not one of cpu, cuda"),
         (["--tf32"], "--tf32 needs --dtype float32 and --device cuda"),
         (["--set", "displacement.fc3_supercell=0,1,1"], "positive determinant"),
     ],
@@ -181,7 +181,9 @@ def test_a_symbol_that_is_no_element(run: Run, tmp_path: Path) -> None:
     assert "without an element" in err
 
 
-@pytest.mark.parametrize(("words", "said"), [((), "interrupted; what"), (("state saved",), "state saved")])
+@pytest.mark.parametrize(
+    ("words", "said"), [((), "interrupted; finished work is kept"), (("state saved",), "state saved")]
+)
 def test_ctrl_c_is_answered(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:

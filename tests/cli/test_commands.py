@@ -76,7 +76,7 @@ def test_a_full_disk_hides_no_answer(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("esen_flows.cli.output.artefacts.write_artefacts", full)
+    monkeypatch.setattr("esen_flows.cli.commands.properties.write_artefacts", full)
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "o") == 1
     told = capsys.readouterr()
     assert "lattice constant a" in told.out
@@ -100,9 +100,9 @@ def test_missing_figures_are_made_again_without_a_force_call(copper: Any, folder
 def test_relax_writes_the_structure(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    leftover = folder / "out" / f".partial-{platform.node()}-{ended.pid}"
-    leftover.mkdir(parents=True)
-    (leftover / "relaxed.extxyz").write_text("half")
+    (folder / "out").mkdir()
+    leftover = f".relaxed.{platform.node()}-{ended.pid}.partial.extxyz"
+    (folder / "out" / leftover).write_text("half")
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out") == 0
     assert sorted(os.listdir(folder / "out")) == ["relaxation.png", "relaxation.svg", "relaxed.extxyz"]
     relaxed = read(folder / "out" / "relaxed.extxyz")

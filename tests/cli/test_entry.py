@@ -26,7 +26,7 @@ def test_ctrl_c_during_the_imports_is_an_ordinary_end(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130
-    assert capsys.readouterr().err == "esen-flows: interrupted before it began\n"
+    assert capsys.readouterr().err == "esen-flows: interrupted before the command began\n"
 
 
 def test_it_is_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

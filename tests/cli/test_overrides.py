@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from esen_flows.cli.overrides import UsageError, with_overrides
+from esen_flows.cli.overrides import with_overrides
+from esen_flows.cli.usage import UsageError
 from esen_flows.schemas.protocol_fields import field_names, parse_value
 from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol
 

@@ -117,11 +117,11 @@ def test_a_recipe_is_submitted_as_a_chain(copper: Any, folder: Path, capsys: pyt
 def test_what_would_be_ignored_is_refused(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training = ("train", "t.yaml", "--data", "copper.xyz")
     for arguments, words in (
-        (("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out"), "--output: of no meaning with --submit"),
-        ((*training, "--folder", "x"), "--folder: of no meaning with --submit"),
-        ((*training, "--estimate"), "--estimate: of no meaning with --submit"),
-        ((*training, "--validation", "copper.xyz"), "--validation: of no meaning with --submit"),
-        (("train", "--finetune", "esen_silicon", "--data", "copper.xyz"), "--submit: of no meaning with --finetune"),
+        (("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out"), "--output has no effect with --submit"),
+        ((*training, "--folder", "x"), "--folder has no effect with --submit"),
+        ((*training, "--estimate"), "--estimate has no effect with --submit"),
+        ((*training, "--validation", "copper.xyz"), "--validation has no effect with --submit"),
+        (("train", "--finetune", "esen_silicon", "--data", "copper.xyz"), "--submit has no effect with --finetune"),
     ):
         assert run(*arguments, "--submit") == 2
         assert words in capsys.readouterr().err

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import emt_campaigns
 import pytest
-import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from esen_flows.cli.commands import campaign_results
-from esen_flows.cli.overrides import UsageError
+from esen_flows.cli.app import app
+from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
@@ -32,9 +31,7 @@ def finished(embedded_settings: Settings) -> Iterator[Store]:
 
 
 def run(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    campaign_results.register(app)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "140"})
+    return CliRunner().invoke(app, ["campaign", *map(str, arguments)], env={"COLUMNS": "140"})
 
 
 def test_a_report(finished: Store, tmp_path: Path) -> None:
@@ -86,7 +83,7 @@ def test_an_interruption_keeps_what_is_done(
             patch.setattr(chunks, "chunk_job", interrupted)
             stopped = run("reproduce", tmp_path, "--here")
         assert stopped.exit_code == 130, stopped.output
-        assert "the same command goes on from there" in stopped.output
+        assert "the same command continues from there" in stopped.output
         assert member_count(store, "c", "pending") == COUNT - 6
         done = run("reproduce", tmp_path, "--here")
         assert done.exit_code == 0, done.output

@@ -54,7 +54,7 @@ def test_import_info_check(copper_file, tmp_path, capsys):
     assert not run("data", "info", folder)
     assert capsys.readouterr().out == first
     assert not run("data", "check", folder)
-    assert "9 records are what was written" in capsys.readouterr().out
+    assert "9 records are unchanged" in capsys.readouterr().out
 
 
 def test_what_is_wrong_is_said_in_one_message(copper_file, tmp_path, capsys):
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said_in_one_message(copper_file, tmp_path, capsys):
     capsys.readouterr()
     assert run("data", "check", folder) == 1
     captured = capsys.readouterr()
-    assert "9 records are what was written" in captured.out
+    assert "9 records are unchanged" in captured.out
     assert "the sign is turned" in captured.err
     assert run("data", "info", tmp_path) == 1
     assert "no dataset at" in capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_an_interrupted_import_says_what_is_left(copper_file, tmp_path, capsys, 
     assert "d is complete, edges are counted later" in capsys.readouterr().err
     monkeypatch.setattr("esen_flows.data.importing.check_labels_by_strain", interrupted)
     assert run("data", "import", copper_file, "--output", tmp_path / "e", *NAMES) == 130
-    assert "interrupted; nothing is left of the import" in capsys.readouterr().err
+    assert "interrupted; nothing was imported" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.xyz", "d"]
 
 

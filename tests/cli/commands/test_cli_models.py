@@ -56,7 +56,7 @@ def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--set", "use_envelope"), "is not name=value"),
+        (("--set", "use_envelope"), "is not key=value"),
         (("--elements", "Si,Qq"), "'Qq' is not an element"),
         ((), "not a whole torch.save archive"),
         (("--output", "nowhere/esen.safetensors"), "no folder nowhere for --output"),

@@ -112,12 +112,12 @@ def test_stopped_with_work_left_is_to_be_run_again(
     [
         (("--walltime", "90"), "--walltime '90': write hours, minutes and seconds as 23:30:00, or days as 1-12:00:00"),
         (("--walltime", "0:00:00"), "--walltime '0:00:00': write hours"),
-        (("--walltime", "0:01:00"), "--margin 60 of them are kept for handing work back; ask for more time"),
+        (("--walltime", "0:01:00"), "--margin keeps 60 s for handing work back; ask for more time"),
         (("--devices", "0,1", "--processes", "2"), "give one of them"),
         (("--devices", "0,0"), "--devices '0,0': give different devices, such as 0,1"),
         (("--devices", "0,"), "--devices '0,': give different devices"),
         (("--query", "campaign=wbm"), "--query is not JSON"),
-        (("--query", "[1]"), "--query [1]: a mapping of fields to values is needed, got a list"),
+        (("--query", "[1]"), "--query [1]: give a mapping of fields to values, not a list"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_opened(

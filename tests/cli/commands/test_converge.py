@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from esen_flows.cli.app import main
-from esen_flows.cli.commands.converge import parsed
-from esen_flows.cli.overrides import UsageError
+from esen_flows.cli.commands.converge import parse_choice
+from esen_flows.cli.usage import UsageError
 
 pytestmark = pytest.mark.mongod
 
@@ -56,17 +56,17 @@ def test_a_study_without_relaxation_times_looks_at_its_own_method(copper: Any, f
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cutoff", "give its values, cutoff=V1:V2, or take one of mesh, displacement_angstrom"),
-        ("mesh=9", "at least two values"),
+        ("cutoff", "give its values, cutoff=V1:V2, or choose one of mesh, displacement_angstrom"),
+        ("mesh=9", "give at least two values"),
     ],
 )
 def test_unclear_choices_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parsed(text, "kappa")
+        parse_choice(text, "kappa")
 
 
 def test_a_field_by_its_short_name_has_default_values() -> None:
-    assert parsed("displacement_angstrom", "phonon")[0] == "displacement.displacement_angstrom"
+    assert parse_choice("displacement_angstrom", "phonon")[0] == "displacement.displacement_angstrom"
 
 
 @pytest.mark.parametrize("vary", ["dtype=half:double", "nonsense=1:2"])

@@ -44,7 +44,7 @@ def test_a_real_result_goes_out_and_in_again(
     database = copper.store.database
     before, models = list(database["results"].find().sort("_id")), list(database["models"].find())
     assert run("db", "verify") == 0
-    assert capsys.readouterr().out == "4 results, 1 structures, 1 arrays: all whole\n"
+    assert capsys.readouterr().out == "4 results, 1 structures, 1 arrays: no problems\n"
     assert run("db", "export", "all.tar") == 0
     assert run("db", "export", "some.tar", "--kind", "relax", "--elements", "Cu", "--where", "nsites == 4") == 0
     assert run("db", "export", "none.tar", "--kind", "phonon") == 0

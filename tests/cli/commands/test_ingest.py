@@ -39,9 +39,9 @@ def test_computed_without_a_server_then_merged(
     monkeypatch.delenv("ESEN_FLOWS_SPOOL")
     get_settings.cache_clear()
     assert run("db", "ingest", "spool") == 0
-    assert "1 results merged, 0 were there already; 1 structures" in capsys.readouterr().out
+    assert "1 results added, 0 were stored already; 1 structures" in capsys.readouterr().out
     assert run("db", "ingest", "spool") == 0
-    assert "0 results merged, 1 were there already" in capsys.readouterr().out
+    assert "0 results added, 1 were stored already" in capsys.readouterr().out
     assert run(*relax) == 0
     assert copper.force_field.force_evaluations == computed
     assert copper.store.database["results"].count_documents({}) == 1
@@ -53,6 +53,6 @@ def test_computed_without_a_server_then_merged(
     assert f"cut off: {file} at byte " in capsys.readouterr().err
     file.write_bytes(whole.replace(b"Cu", b"Ag", 1))
     assert run("db", "ingest", "spool") == 1
-    assert "1 damaged records were not merged, all others were" in capsys.readouterr().err
+    assert "1 damaged records were not added, all others were" in capsys.readouterr().err
     assert run("db", "ingest", "nowhere") == 1
     assert "no spool in nowhere" in capsys.readouterr().err
