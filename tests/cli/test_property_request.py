@@ -5,8 +5,8 @@ from ase.build import bulk
 from ase.io import write
 
 from esen_flows.cli.app import main
-from esen_flows.cli.usage import UsageError
 from esen_flows.cli.property_request import AnyProtocol, build_request, vary_request
+from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError, NotDifferentiableError
 from esen_flows.schemas.named_protocols import phonon_protocol
 from esen_flows.schemas.protocols import PhononProtocol
