@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs a command inside a queue job, and hands it the queue's signals: run.sh COMMAND ...
+# Runs a command inside a queue job and forwards the queue's signals to it: run.sh COMMAND ...
 #
 # Start it with `exec`, so that it is the process that the queue knows.
-#   RESUBMIT=1   a job that its time stopped with work left (status 75) submits its script, SCRIPT, again
+#   RESUBMIT=1   a job that was stopped by its time limit with work left (status 75) submits its script, SCRIPT, again
 command=
 signalled=no
 cancelled=no
@@ -18,7 +18,7 @@ trap 'forward TERM' TERM
 . {{ folder }}/environment.sh
 "$@" &
 command=$!
-# A signal ends `wait` before the command has ended; the status that counts is that of a `wait` without one.
+# A signal ends `wait` before the command has ended, so the status that counts is that of a `wait` without a signal.
 while
     signalled=no
     wait "$command"
@@ -26,7 +26,7 @@ while
     [ "$signalled" = yes ]
 do :; done
 
-# SIGTERM is qdel's: who deletes a job does not want another.
+# qdel sends SIGTERM: a deleted job is not submitted again.
 if [ "$status" -eq 75 ] && [ "$cancelled" = no ] && [ "${RESUBMIT:-0}" = 1 ] && [ -n "${SCRIPT-}" ]; then
     echo "run.sh: work is left; $SCRIPT is submitted again"
     qsub -v RESUBMIT=1 "$SCRIPT"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One node's part of a training on {{ nodes }} nodes: train_node.sh FIRST_NODE PORT ARGUMENTS_OF_TRAIN ...
-# A training saves every minute, so that one whose job has ended goes on with the next: submit train.pbs again.
+# A training saves every minute. To continue it after its job has ended, submit train.pbs again.
 . {{ folder }}/environment.sh
 cd {{ folder }} || exit
 export OMP_NUM_THREADS={{ cpus_per_gpu }}

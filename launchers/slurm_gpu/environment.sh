@@ -1,4 +1,4 @@
-# What every job needs before it starts, and a shell that talks to the campaigns; edit it as your site asks.
+# Settings of every job, and of a shell in which you manage campaigns; edit them as your site needs.
 # module load cuda
 export PATH={{ bin }}:"$PATH"
 unset ESEN_FLOWS_MONGO_URI; export ESEN_FLOWS_MONGO_URI_FILE={{ uri_file }}

@@ -1,4 +1,4 @@
-# What the workers need before they start, and a shell that talks to the campaigns; edit it as your machine asks.
+# Settings of the workers, and of a shell in which you manage campaigns; edit them as your machine needs.
 # module load cuda
 export PATH={{ bin }}:"$PATH"
 unset ESEN_FLOWS_MONGO_URI; export ESEN_FLOWS_MONGO_URI_FILE={{ uri_file? }}
