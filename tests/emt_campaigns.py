@@ -1,4 +1,4 @@
-"""Campaigns by EMT, planned and computed in a database of their own, for tests of what comes after."""
+"""Campaigns with EMT, planned and computed in a database of their own, for tests that need finished campaigns."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ def empty_database(settings: Settings) -> Iterator[Store]:
 
 
 def crystals(count: int) -> list[Atoms]:
-    """Strained and rattled metals; every tenth one is iron, of which EMT knows nothing."""
+    """Strained and rattled metals; every tenth one is iron, which EMT does not know."""
     rng = np.random.default_rng(5)
     found = []
     for i in range(count):
@@ -57,7 +57,7 @@ def crystals(count: int) -> list[Atoms]:
 
 
 def plan(store: Store, structures: Sequence[Atoms], name: str = "c", **changes: Any) -> list[str]:
-    """A campaign of these structures by EMT, labelled m0, m1, ...; the keys of its members."""
+    """Plan a campaign of structures, labelled m0, m1, ..., with EMT; the keys of its members."""
     content = {"name": name, "property": "relax", "structures": {"file": "x"}, "models": "emt", "settings": SETTINGS}
     spec = CampaignSpec.model_validate({**content, **changes})
     model = resolve_model("emt")
@@ -79,7 +79,7 @@ def plan(store: Store, structures: Sequence[Atoms], name: str = "c", **changes: 
 
 
 def finish(store: Store, structures: Sequence[Atoms], name: str = "c", **changes: Any) -> list[str]:
-    """The same, computed."""
+    """Plan and compute a campaign; the keys of its members."""
     keys = plan(store, structures, name, **changes)
     compute_here(store, name)
     return keys

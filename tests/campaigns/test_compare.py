@@ -33,7 +33,7 @@ def planned(embedded_settings: Settings) -> Iterator[Store]:
         yield store
 
 
-def test_settings_classes_and_moves(planned: Store) -> None:
+def test_settings_outcomes_and_moves(planned: Store) -> None:
     found = compare_campaigns(planned, "a", "b", Tolerance(absolute=3.5e-3), most=3)
     assert found.field == "energy_per_atom_ev"
     assert found.settings == (("settings.fmax_ev_per_angstrom", 0.2, 0.02),)
@@ -52,7 +52,7 @@ def test_settings_classes_and_moves(planned: Store) -> None:
     assert not members.is_within
 
 
-def test_a_campaign_is_itself(planned: Store) -> None:
+def test_a_campaign_equals_itself(planned: Store) -> None:
     found = compare_campaigns(planned, "a", "a")
     assert found.settings == ()
     assert found.members.is_within
@@ -67,7 +67,7 @@ def test_what_cannot_be_compared(planned: Store) -> None:
         compare_campaigns(planned, "a", "x")
 
 
-def test_force_fields_are_settings(planned: Store) -> None:
+def test_force_fields_are_compared_as_settings(planned: Store) -> None:
     emt_campaigns.plan(planned, emt_campaigns.crystals(1), "other")
     update = {"$set": {"models": [{"label": "nep", "key": "e" * 64, "location": "nep"}]}}
     planned.database["campaigns"].update_one({"_id": "other"}, update)
@@ -76,8 +76,8 @@ def test_force_fields_are_settings(planned: Store) -> None:
     assert found.settings == (("models.emt", emt, None), ("models.nep", None, "e" * 16))
 
 
-def test_results_that_came_from_elsewhere_count(embedded_settings: Settings) -> None:
-    """Two campaigns that ask for the same share its results, though one was never submitted."""
+def test_results_of_other_campaigns_count(embedded_settings: Settings) -> None:
+    """Two campaigns with the same members share results, even if one was never submitted."""
     with emt_campaigns.empty_database(embedded_settings) as store:
         structures = emt_campaigns.crystals(2)
         emt_campaigns.finish(store, structures, "a")

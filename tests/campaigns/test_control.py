@@ -1,4 +1,4 @@
-"""A campaign on the launchpad: packed once, run by plain FireWorks, paused, resumed, cancelled, tried again."""
+"""A campaign on the launchpad: packed once, run by plain FireWorks, paused, resumed, cancelled, retried."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -63,7 +63,7 @@ def planned(store: Store, folder: Path, count: int, **changes: Any) -> CampaignS
 
 
 def launch(store: Store, category: str = "", count: int = 0) -> None:
-    """What rlaunch does."""
+    """Run fireworks as rlaunch does."""
     launchpad = LaunchPad.from_dict({**launchpad_spec(store.database), "strm_lvl": "ERROR"})
     rapidfire(launchpad, FWorker(category=category), nlaunches=count, sleep_time=0.01, strm_lvl="ERROR")
     launchpad.connection.close()
@@ -133,7 +133,7 @@ def test_paused_work_waits_and_goes_on(here: Store, tmp_path: Path) -> None:
     assert campaign_status(here, "c").finished == 4
 
 
-def test_what_a_pause_handed_back_is_packed_anew(here: Store, tmp_path: Path) -> None:
+def test_members_that_a_pause_handed_back_are_packed_anew(here: Store, tmp_path: Path) -> None:
     planned(here, tmp_path, 4)
     control.submit_campaign(here, "c")
     set_campaign_state(here, "c", "paused")  # between its firework's start and its first look
@@ -168,7 +168,7 @@ def test_fireworks_that_fizzled_are_replaced(here: Store, tmp_path: Path, monkey
     assert campaign_status(here, "c").finished == 3
 
 
-def test_failures_are_tried_again_by_class(here: Store, tmp_path: Path) -> None:
+def test_failures_of_a_class_are_retried(here: Store, tmp_path: Path) -> None:
     planned(here, tmp_path, 3, settings={"fmax_ev_per_angstrom": 1e-9, "max_steps": 1})
     control.submit_campaign(here, "c")
     launch(here)
@@ -206,7 +206,7 @@ def test_wilson(part: int, whole: int, low: float, high: float) -> None:
     assert (share.low, share.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
-def test_who_lives_is_at_work_and_who_was_killed_is_not(here: Store, tmp_path: Path) -> None:
+def test_living_processes_are_at_work_and_killed_ones_are_not(here: Store, tmp_path: Path) -> None:
     planned(here, tmp_path, 1)
     process = Host().process()
     gone = {**process.as_dict(), "pid": 2**22 + 1}  # beyond what Linux gives
@@ -222,7 +222,7 @@ def test_who_lives_is_at_work_and_who_was_killed_is_not(here: Store, tmp_path: P
     assert campaign_status(here, "c").rates == ()
 
 
-def test_what_was_tried_again_elsewhere_is_seen(here: Store, tmp_path: Path) -> None:
+def test_results_that_another_campaign_has_retried_are_seen(here: Store, tmp_path: Path) -> None:
     planned(here, tmp_path, 1)
     control.submit_campaign(here, "c")
     launch(here)
@@ -233,5 +233,5 @@ def test_what_was_tried_again_elsewhere_is_seen(here: Store, tmp_path: Path) -> 
     assert (seen["state"], seen["failure"], seen["value"]) == ("finished", None, row["value"])
 
 
-def test_of_nothing_everything_is_possible() -> None:
+def test_the_share_of_no_cases_may_be_anything() -> None:
     assert (Share.of(0, 0).low, Share.of(0, 0).high) == (0.0, 1.0)

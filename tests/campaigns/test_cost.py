@@ -1,4 +1,4 @@
-"""Predicted cost of members: edges by density, evaluations by what was measured, seconds by what is stored."""
+"""Predicted cost of members: edges from the density, evaluations from measurements, seconds from stored timings."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ WURTZITE = bulk("ZnO", "wurtzite", a=3.25, c=5.2)
 
 @pytest.mark.parametrize("atoms", [bulk("Si"), bulk("Cu", cubic=True), ROCKSALT, WURTZITE], ids=str)
 @pytest.mark.parametrize("cutoff", [5.0, 6.0])
-def test_edges_by_density_are_nearly_those_that_there_are(atoms: Atoms, cutoff: float) -> None:
+def test_edges_from_the_density_are_nearly_the_true_number(atoms: Atoms, cutoff: float) -> None:
     edges = len(neighbor_list("i", atoms, cutoff))
     assert edge_count(len(atoms), atoms.get_volume(), cutoff) == pytest.approx(edges, rel=0.3)
 
@@ -36,7 +36,7 @@ def test_a_molecule_has_at_most_all_pairs() -> None:
 
 def test_cutoffs_are_read_without_loading(header_only_checkpoint: Path) -> None:
     assert cutoff_of(resolve_model("esen_silicon")) == 5.0  # of the checkpoint
-    assert cutoff_of(resolve_model("emt")) == 6.0  # nothing says one
+    assert cutoff_of(resolve_model("emt")) == 6.0  # neither card nor checkpoint says one
     assert cutoff_of(resolve_model(header_only_checkpoint)) == 6.0
     card = read_card("esen_6.5m_spice")  # whose checkpoint need not be here
     elsewhere = ModelReference("x", "aa" * 32, card.name, None, card, True, "SO3")
@@ -71,7 +71,7 @@ def test_displacements_of_phonondb(atoms: Atoms, cells_fc2: list[int], cells_fc3
 
 
 def _harmonic(protocol: ConductivityProtocol) -> PhononProtocol:
-    """The same without third order."""
+    """The same protocol without third order."""
     displacement = protocol.displacement.model_copy(update={"order": 2})
     return PhononProtocol(relax=protocol.relax, displacement=displacement)
 
@@ -86,8 +86,8 @@ def test_mirror_images_are_evaluated_too() -> None:
     assert not CostModel.of(resolve_model("emt")).mirrored
 
 
-def test_what_costs_more() -> None:
-    """Larger supercells, third order, and a pair cutoff that leaves some of it out."""
+def test_larger_tasks_cost_more() -> None:
+    """Larger supercells and third order cost more, a pair cutoff saves some of it."""
     phonon, kappa = PhononProtocol(), ConductivityProtocol()
     small = PhononProtocol(displacement=DisplacementProtocol(fc2_min_length_angstrom=8.0))
     assert member_cost(ROCKSALT, small, SIX) < member_cost(ROCKSALT, phonon, SIX) < member_cost(ROCKSALT, kappa, SIX)
@@ -98,14 +98,14 @@ def test_what_costs_more() -> None:
 
 
 @pytest.mark.mongod
-def test_members_of_earlier_campaigns_say_how_fast_a_device_is(store: Store) -> None:
+def test_members_of_earlier_campaigns_tell_the_speed_of_a_device(store: Store) -> None:
     assert seconds_per_unit(store, "bb" * 32, "cpu") is None
     create_campaign(store, {"_id": "a", "spec": {}, "spec_sha256": "", "models": []})
     rows = [{"key": f"{number:064x}", "model_key": "bb" * 32, "cost": 1000.0 * (number + 1)} for number in range(3)]
     insert_members(store, "a", rows)
     done = [Outcome(row["key"], "finished", None, row["cost"] * 0.002) for row in rows[:2]]
     record_outcomes(store, "a", done)
-    assert seconds_per_unit(store, "bb" * 32, "cpu") is None  # who knows where that was
+    assert seconds_per_unit(store, "bb" * 32, "cpu") is None  # on an unknown device
     begin_run(store, "a", "chunk", {"device": "cuda"})
     assert seconds_per_unit(store, "bb" * 32, "cuda") == pytest.approx(0.002)
     assert seconds_per_unit(store, "bb" * 32, "cpu") is None

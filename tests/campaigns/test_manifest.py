@@ -49,7 +49,7 @@ def empty(embedded_settings: Settings) -> Iterator[Store]:
 
 @pytest.fixture
 def copy(frozen: Path, tmp_path: Path) -> Path:
-    """The folder, to be changed."""
+    """A copy of the folder, to be changed."""
     return Path(shutil.copytree(frozen, tmp_path / "copy"))
 
 
@@ -63,7 +63,7 @@ def change(folder: Path, **fields: object) -> None:
     (folder / MANIFEST).write_text(json.dumps(content | fields))
 
 
-def test_it_says_all_that_the_campaign_was(frozen: Path) -> None:
+def test_a_manifest_describes_the_whole_campaign(frozen: Path) -> None:
     manifest = read_manifest(frozen)
     assert manifest.campaign == manifest.spec.name == "c"
     assert manifest.states == {"failed": COUNT // 10, "finished": COUNT - COUNT // 10}
@@ -92,7 +92,7 @@ def test_structures_are_exact(frozen: Path) -> None:
 
 
 def test_an_empty_database_gets_the_same_numbers(frozen: Path, empty: Store) -> None:
-    """And a second time computes nothing."""
+    """A second reproduction computes nothing."""
     planned = plan_reproduction(empty, frozen, "again")
     assert (planned.name, planned.remarks, planned.other_keys) == ("again", (), False)
     done: list[int] = []
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_an_error(copy: Path, empty: Store, file: str) -> None
     assert campaigns.campaign_names(empty) == []
 
 
-def test_a_changed_structure_is_an_error_though_its_file_is_sound(copy: Path, empty: Store) -> None:
+def test_a_changed_structure_is_an_error_even_if_the_sha256_fits(copy: Path, empty: Store) -> None:
     rows = lines(copy / STRUCTURES)
     rows[3]["positions"][0][0] += 0.01
     (copy / STRUCTURES).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
@@ -188,7 +188,7 @@ def test_force_fields_that_are_not_here(copy: Path, empty: Store, header_only_ch
     assert campaigns.campaign_names(empty) == []
 
 
-def test_other_versions_are_said(frozen: Path) -> None:
+def test_other_versions_are_reported(frozen: Path) -> None:
     manifest = read_manifest(frozen)
     assert differences_here(manifest) == ()
     other = manifest.model_copy(update={"versions": {"ase": {"3.0": 50}, "gone": {"1": 50}, "git revision": {"x": 1}}})
@@ -214,7 +214,7 @@ def test_pending_members_are_refused_unless_asked_for(empty: Store, tmp_path: Pa
 
 
 def test_a_restart_cuts_the_same_chunks(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what killed a process is known by the chunk that it was in."""
+    """Deaths of processes are noted by the chunk."""
     monkeypatch.setattr(reproduce, "SLICE", 3)
     keys = emt_campaigns.plan(empty, emt_campaigns.crystals(8))
     before = list(reproduce._slices(empty, "c"))
@@ -235,7 +235,7 @@ def test_two_at_a_time_and_paused_campaigns_are_refused(empty: Store) -> None:
         compute_here(empty, "c")
 
 
-def test_another_phonopy_gives_the_answers_other_keys_and_nothing_else_does(empty: Store, tmp_path: Path) -> None:
+def test_only_another_phonopy_may_change_the_keys_of_answers(empty: Store, tmp_path: Path) -> None:
     emt_campaigns.plan(empty, emt_campaigns.crystals(2), property="phonon", settings={})
     freeze(empty, "c", tmp_path, partial=True)
     rows = lines(tmp_path / MEMBERS)

@@ -25,12 +25,12 @@ def test_chunks_take_the_target_and_hold_large_and_small() -> None:
         assert min(chunk.costs) < np.median(costs) < max(chunk.costs)
 
 
-def test_one_that_is_longer_than_the_target_is_alone() -> None:
+def test_a_member_longer_than_the_target_is_the_only_one_of_its_chunk() -> None:
     chunks = pack(members([1000.0, 1.0, 1.0, 1.0]), 1.0, 10.0)
     assert [chunk.costs for chunk in chunks if 1000.0 in chunk.costs] == [[1000.0]]
 
 
-def test_without_a_measurement_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_measurement_chunks_have_equal_numbers_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "MEMBERS_UNMEASURED", 10)
     chunks = pack(members([1.0] * 35), None, 60.0)
     assert sorted(len(chunk.keys) for chunk in chunks) == [8, 9, 9, 9]
@@ -43,5 +43,5 @@ def test_no_chunk_is_too_large_for_a_firework(monkeypatch: pytest.MonkeyPatch) -
     assert sum(len(chunk.keys) for chunk in chunks) == 61
 
 
-def test_nothing_is_nothing() -> None:
+def test_no_members_make_no_chunks() -> None:
     assert pack([], 1.0, 60.0) == []

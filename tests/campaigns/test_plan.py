@@ -1,4 +1,4 @@
-"""Planning: structures and members in the store, what is there already, and what is refused before it is submitted."""
+"""Planning: structures and members are stored, stored results are found, and faults are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def planned(store: Store, spec: CampaignSpec) -> Planned:
     return plan(store, spec, "text")
 
 
-def test_members_are_what_commands_would_ask_for(store: Store, crystals: Path) -> None:
+def test_members_have_the_keys_of_single_commands(store: Store, crystals: Path) -> None:
     spec = spec_of(crystals)
     seen: list[int] = []
     found = plan(store, spec, "name: metals", seen.append)
@@ -119,13 +119,13 @@ def test_two_do_not_plan_the_same_at_once(store: Store, crystals: Path) -> None:
 
 
 def result_of(spec: CampaignSpec, row: dict[str, Any], **fields: Any) -> ResultDocument:
-    """What is stored of a member."""
+    """A result of a member."""
     request = member_requests(spec, row["structure_key"], row["model_key"], row["info"])[-1]
     context = Context(identity=identify(bulk("Cu")), model_label="emt")
     return result_document(request, context, seconds=2.0, evaluations=10, **fields)
 
 
-def test_what_is_stored_is_not_pending(store: Store, crystals: Path) -> None:
+def test_members_with_stored_results_are_not_pending(store: Store, crystals: Path) -> None:
     spec = spec_of(crystals)
     first, second, *_ = (planned(store, spec), *members(store, "metals"))[1:]
     failure = Failure(error="NotConvergedError", message="no", final=True)
@@ -164,13 +164,13 @@ def test_elements_that_a_force_field_does_not_know(store: Store, crystals: Path)
     assert campaign_names(store) == []
     found = planned(store, spec_of(crystals))
     assert (found.doubtful_count, found.doubtful) == (1, ("metals@1: emt never saw Si",))
-    assert found.members["pending"] == 2  # it fails by itself, and the campaign counts it
+    assert found.members["pending"] == 2  # it will fail, and the campaign counts it
     write(crystals, bulk("Si"), format="extxyz")
     with pytest.raises(InputError, match="none of the structures can be computed"):
         planned(store, spec_of(crystals, name="silicon"))
 
 
-def test_structures_that_will_fail_are_told(store: Store, crystals: Path) -> None:
+def test_structures_that_will_fail_are_reported(store: Store, crystals: Path) -> None:
     slab = fcc111("Cu", (1, 1, 3), vacuum=6.0)
     close = Atoms("Cu2", positions=[[0, 0, 0], [0.2, 0, 0]], cell=[5, 5, 5], pbc=True)
     write(crystals, [bulk("Cu"), slab, close], format="extxyz")
@@ -199,7 +199,7 @@ def test_several_force_fields(store: Store, crystals: Path, header_only_checkpoi
     assert labels == ["emt", "silicon"]
 
 
-def test_supercells_that_a_structure_says_go_with_its_member(store: Store, tmp_path: Path) -> None:
+def test_supercells_of_a_structure_are_kept_with_its_member(store: Store, tmp_path: Path) -> None:
     own = {"fc2_supercell": np.diag([4, 4, 4]), "fc3_supercell": np.diag([2, 2, 2]), "q_mesh": np.array([19, 19, 19])}
     crystal = bulk("Cu", cubic=True)
     crystal.info |= own | {"mp_id": "mp-30"}
@@ -233,7 +233,7 @@ def test_hours_follow_from_what_was_measured(store: Store, crystals: Path) -> No
 def test_a_killed_plan_is_completed_by_the_next(store: Store, crystals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(crystals)
     with monkeypatch.context() as killed:
-        killed.setattr("esen_flows.campaigns.plan.delete_campaign", lambda *_: None)  # as if nobody had cleaned up
+        killed.setattr("esen_flows.campaigns.plan.delete_campaign", lambda *_: None)  # as after kill -9
         killed.setattr("esen_flows.campaigns.plan.insert_members", _killed)
         with pytest.raises(KeyboardInterrupt):
             planned(store, spec)

@@ -1,4 +1,4 @@
-"""A report says what the documents say: all members, sums, examples, figures."""
+"""A report agrees with the documents: all members, totals, examples, figures."""
 
 import csv
 import json
@@ -78,7 +78,7 @@ def test_sums_are_those_of_the_rows(finished: Store, folder: Path) -> None:
     assert (found["first_result"], found["last_result"]) == (min(dates), max(dates))
 
 
-def test_people_read_the_same(folder: Path) -> None:
+def test_the_text_has_the_same_numbers(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert "# Campaign c\n\nmetals\n" in text
     assert "| failed | 2 | 10.00% (2.79% to 30.10%) |" in text  # Wilson's interval of 2 in 20
@@ -110,4 +110,4 @@ def test_a_campaign_that_has_not_begun_has_a_report(embedded_settings: Settings,
             -1.0,
             None,
             None,
-        )  # one says nothing of others
+        )  # one value has no interval

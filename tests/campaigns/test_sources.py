@@ -177,7 +177,7 @@ def test_mdr_is_a_folder_of_phonopy_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-def test_phonondb_says_supercells_and_meshes(shared_dir: Path) -> None:
+def test_phonondb_has_supercells_and_meshes(shared_dir: Path) -> None:
     found = found_in(None, published="phonondb-103", folder=str(shared_dir / "data" / "phonondb_103"))
     assert len({structure.key for structure in found}) == 103
     lead_telluride = next(structure for structure in found if structure.label == "mp-19717")
@@ -192,4 +192,4 @@ def test_a_real_file_of_mdr(shared_dir: Path) -> None:
     (found,) = found_in(None, published="mdr", folder=str(shared_dir / "data" / "mdr"))
     assert (found.label, str(found.atoms.symbols)) == ("mp-1000", "Te4Ba4")
     assert found.own["fc2_supercell"] == np.diag([2, 2, 2]).tolist()
-    assert found.atoms.get_volume() == pytest.approx(338.56118385527594)  # the file's own word
+    assert found.atoms.get_volume() == pytest.approx(338.56118385527594)  # as the file says

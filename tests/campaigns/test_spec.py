@@ -1,4 +1,4 @@
-"""Specifications of campaigns: what is read, and what is refused with its line before anything else happens."""
+"""Specifications of campaigns are read, and faults are refused with their lines."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,7 +128,9 @@ def test_no_such_specification(tmp_path: Path) -> None:
         ("property: phonon", "property: phonon\nrequire: [fast]", "spec.yaml:3: require.0: input should be 'conserv"),
     ],
 )
-def test_a_fault_says_its_line(folder: Path, nothing_fetched: None, before: str, after: str, fault: str) -> None:
+def test_a_fault_is_reported_with_its_line(
+    folder: Path, nothing_fetched: None, before: str, after: str, fault: str
+) -> None:
     text = GOOD.replace(before, after)
     assert text != GOOD
     found = faults_of(folder, text)
@@ -141,7 +143,7 @@ def test_all_faults_at_once_in_the_order_of_the_file(folder: Path) -> None:
     assert [line.split(": ")[0] for line in found] == [f"spec.yaml:{number}" for number in (1, 4, 5, 7, 8)]
 
 
-def test_what_depends_on_the_machine_is_left_out_on_demand(folder: Path) -> None:
+def test_checks_that_depend_on_the_machine_can_be_skipped(folder: Path) -> None:
     text = GOOD.replace("Si.cif", "Ge.cif").replace("esen_silicon", "nobody")
     assert len(faults_of(folder, text)) == 2
     (folder / "spec.yaml").write_text(text)
@@ -153,7 +155,7 @@ def test_a_file_of_something_else(folder: Path, text: str) -> None:
     assert faults_of(folder, text)[0].startswith("spec.yaml:1: (file): must hold fields")
 
 
-def test_the_beginning_of_a_field_tells_what_was_meant(folder: Path) -> None:
+def test_the_beginning_of_a_field_name_is_enough_for_a_guess(folder: Path) -> None:
     text = GOOD.replace("property: phonon", "property: relax").replace("relax.fmax_ev_per_angstrom", "fmax")
     (fault,) = faults_of(folder, text)
     assert fault.startswith("spec.yaml:7: settings.fmax: no such field; did you mean fmax_ev_per_angstrom? there are ")

@@ -1,4 +1,4 @@
-"""A site for workers."""
+"""A database with its own folder, for tests of workers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from esen_flows.store.results import Store
 
 @pytest.fixture
 def site(tmp_path: Path, named_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """An empty database that the environment names."""
+    """An empty database that the environment names, and a folder."""
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID"):
         monkeypatch.delenv(name, raising=False)
     site = Site(tmp_path, named_store)

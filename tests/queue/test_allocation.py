@@ -1,4 +1,4 @@
-"""What queues say, in the form of SLURM 22.05 and PBS Pro 2022, and what follows for a worker."""
+"""Answers of queues, in the form of SLURM 22.05 and PBS Pro 2022, and what follows for a worker."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,18 +39,18 @@ QSTAT = """Job id            Name             User              Time Use S Queue
 
 
 class Queue:
-    """Answers as a queue's commands do; notes what it was asked."""
+    """Answers like the commands of a queue, and keeps the commands."""
 
     def __init__(self, answers: Mapping[str, Answer]) -> None:
         self.answers = answers
-        self.asked: list[str] = []
+        self.commands: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> Answer | None:
-        self.asked.append(" ".join(command))
-        return next((answer for start, answer in self.answers.items() if self.asked[-1].startswith(start)), None)
+        self.commands.append(" ".join(command))
+        return next((answer for start, answer in self.answers.items() if self.commands[-1].startswith(start)), None)
 
 
-def test_the_job_is_told_by_the_environment() -> None:
+def test_the_environment_says_the_queue_job() -> None:
     assert queue_job({}) is None
     assert queue_job(SLURM) == {"kind": "slurm", "id": "17", "cluster": "test"}
     assert queue_job({"PBS_JOBID": "1234.pbs01"}) == {"kind": "pbs", "id": "1234.pbs01"}
@@ -100,8 +100,8 @@ def test_only_what_has_certainly_ended_counts_as_ended() -> None:
     listed = "17 RUNNING\n18 PENDING\n19 TIMEOUT\n"
     queue = Queue({**config, "squeue -h -r -u ann": (listed, "", 0)})
     assert ended_jobs(jobs, queue) == {"19", "20"}
-    assert len([line for line in queue.asked if line.startswith("squeue")]) == 1
-    # A controller that does not answer, no commands, another cluster, nobody's jobs: nothing is known.
+    assert len([line for line in queue.commands if line.startswith("squeue")]) == 1
+    # A controller that does not answer, no commands, another cluster, jobs of an unknown user: nothing is known.
     down = ("", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", 1)
     assert ended_jobs(jobs, Queue({**config, "squeue": down})) == set()
     assert ended_jobs(jobs, Queue({})) == set()
@@ -132,7 +132,7 @@ def test_a_job_of_this_machines_queue() -> None:
     assert job_of_this_queue("1.a", Queue({})) == {"kind": "pbs", "id": "1.a"}
 
 
-def test_a_command_that_is_not_there_has_no_answer() -> None:
+def test_a_missing_command_has_no_answer() -> None:
     assert run_command(["no-such-command-at-all"]) is None
     assert run_command(["sh", "-c", "echo a; echo b >&2; exit 3"]) == ("a\n", "b\n", 3)
 
@@ -148,9 +148,9 @@ STEP = {**SLURM, "SLURM_STEP_ID": "0", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_
         ({"CUDA_VISIBLE_DEVICES": ""}, ()),
         ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, ()),
         ({**SLURM, "SLURM_GPUS_ON_NODE": "2"}, ("0", "1")),
-        (SLURM, ()),  # a queue that gave none: those of the machine are somebody else's
+        (SLURM, ()),  # a queue that gave none: the devices of the machine belong to other jobs
         ({}, ("0", "1", "2")),  # a workstation of three
-        # A batch script of two tasks sees both; each task of srun has its own, or takes its own of both.
+        # A batch script of two tasks sees both devices; a task of srun has one device, or takes one of the two.
         ({**SLURM, "SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, ("0", "1")),
         ({**STEP, "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, ("1",)),
         ({**STEP, "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "1"}, ("1",)),
@@ -168,7 +168,7 @@ def test_devices_of_a_process(environ: dict[str, str], devices: tuple[str, ...],
     assert visible_devices(environ, tmp_path) == devices
 
 
-def test_processors_are_those_of_the_queue_at_most() -> None:
+def test_processors_are_at_most_those_of_the_queue() -> None:
     here = processors({})
     assert here >= 1
     assert processors({"SLURM_CPUS_ON_NODE": "1"}) == 1

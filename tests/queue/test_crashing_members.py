@@ -1,4 +1,4 @@
-"""A structure that crashes whoever evaluates it, met by a real worker."""
+"""A structure that crashes every process that evaluates it, in a campaign of a real worker."""
 
 from pathlib import Path
 
@@ -29,7 +29,9 @@ if "esen_flows.queue.worker_child" in " ".join(sys.orig_argv):
 """
 
 
-def test_it_ends_failed_and_alone(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_crashing_structure_is_marked_as_crashing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     structures = [bulk("Cu", a=3.55 + 0.02 * i) for i in range(2)]

@@ -1,4 +1,4 @@
-"""A firework whose process or server is killed at any of its writes ends as if nothing had happened."""
+"""A firework whose process or server is killed at any write ends as if nothing had happened."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -29,24 +29,24 @@ READS = ("find_one", "find", "aggregate", "count_documents", "distinct")
 
 
 class Killed(BaseException):
-    """The process is gone: nothing that it wants to write arrives any more."""
+    """The process is gone: none of its writes arrives any more."""
 
 
 class Fuse:
-    """Burns at one of the writes to a launchpad.
+    """Fails at one of the writes to a launchpad.
 
     Parameters
     ----------
     at
-        which one, from 1; 0: never.
+        Number of the write, from 1; 0: never.
     arrives
-        the write is carried out before.
+        Whether the write is carried out before.
     kills
-        for ever, as kill -9 does; otherwise once, as a server that comes back.
+        Whether every later write fails too, as after kill -9; otherwise the server comes back.
     operations
-        that it counts.
+        Operations that are counted.
     lasts
-        so many of them in a row meet a server that is away.
+        Number of operations in a row for which the server is away.
     """
 
     def __init__(
@@ -108,16 +108,16 @@ def allocation() -> Iterator[Allocation]:
 
 @pytest.fixture(autouse=True)
 def quick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks of the dead are broken soon, and what jobs hand on is handed on at once."""
+    """Locks of dead processes are removed soon, and jobs hand on their rest at once."""
     monkeypatch.setattr(launchpad_repair, "_LOCK_SECONDS", 0.15)
     monkeypatch.setattr(SETTINGS, "JOB_STORE", job_store(site.store))
-    monkeypatch.setattr(rocket, "start_ping_launch", lambda *arguments: None)  # a thread that a kill would end too
+    monkeypatch.setattr(rocket, "start_ping_launch", lambda *arguments: None)  # a kill would end its thread too
     monkeypatch.chdir(site.folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def run_with(site: Site, fuse: Fuse) -> int:
-    """Run a firework that hands its rest on, as a process that has died since; how many writes that took."""
+    """Run a firework that hands on its rest, as a process that is dead by now; the number of its writes."""
     (number,) = site.add(worker_jobs.obey(site.notes))
     pad, claims = Pad(site.store.database, patience_seconds=10.0), Claims(site.store.database, Dead())
     assert [row["fw_id"] for row in find_ready(pad.database, {}, 10.0, 5)] == [number]
@@ -141,7 +141,7 @@ def run_what_is_ready(site: Site) -> None:
 
 
 def check(site: Site, at: str = "") -> None:
-    """Two fireworks in one workflow, both completed: what handed on, and once what it handed on."""
+    """Two fireworks in one workflow are completed: the one that handed on its rest, and the rest exactly once."""
     database = site.store.database
     (workflow,) = database["workflows"].find()
     fireworks = {row["fw_id"]: row for row in database["fireworks"].find()}
@@ -162,7 +162,7 @@ def clear() -> Callable[[Site], None]:
     return clear
 
 
-# A write that did not arrive is, to whoever comes later, a kill after the one before; an outage may differ.
+# After a kill, a write that did not arrive looks like a kill after the write before. An outage may differ.
 ARRIVES = pytest.mark.parametrize("arrives", [True, pytest.param(False, marks=pytest.mark.slow)])
 
 
@@ -180,10 +180,10 @@ def test_an_outage_at_any_write_changes_nothing(site: Site, clear: Callable[[Sit
 
 
 @pytest.mark.parametrize("lasts", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
-def test_nor_does_one_that_reading_meets_or_that_lasts(
+def test_an_outage_at_any_read_or_one_that_lasts_changes_nothing(
     site: Site, clear: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch, lasts: int
 ) -> None:
-    """FireWorks takes a firework that it cannot read for a broken one, and goes on with the next."""
+    """By itself, FireWorks would take a firework that it cannot read for a broken one."""
     operations = WRITES + READS
     count = run_with(site, Fuse(0, arrives=False, kills=False, operations=operations))
     for at in range(1, count + 1):
@@ -194,7 +194,7 @@ def test_nor_does_one_that_reading_meets_or_that_lasts(
 
 
 @ARRIVES
-def test_a_kill_at_any_write_is_healed(
+def test_a_kill_at_any_write_is_recovered(
     site: Site, clear: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch, arrives: bool
 ) -> None:
     monkeypatch.setattr("esen_flows.queue.recover.CONFIRM_SECONDS", 0.1)
@@ -207,8 +207,8 @@ def test_a_kill_at_any_write_is_healed(
         check(site, f"write {at}")
 
 
-def run_until_it_stays(site: Site, number: int) -> int:
-    """Run a firework until it is not READY any more; how often."""
+def run_until_it_has_ended(site: Site, number: int) -> int:
+    """Run a firework until it is not READY any more; the number of runs."""
     pad = Pad(site.store.database, patience_seconds=10.0)
     times = 0
     while site.states()[number] == "READY":
@@ -222,11 +222,11 @@ def run_until_it_stays(site: Site, number: int) -> int:
 
 def test_a_server_that_never_answers_a_job_is_the_jobs_failure(site: Site) -> None:
     (number,) = site.add(worker_jobs.lose_a_server())
-    assert run_until_it_stays(site, number) == MOST_OUTAGES + 1
+    assert run_until_it_has_ended(site, number) == MOST_OUTAGES + 1
     assert site.states() == {number: "FIZZLED"}
 
 
-def test_leaving_is_a_failure_unless_the_process_has_to_end(site: Site, allocation: Allocation) -> None:
+def test_an_exit_is_a_failure_unless_the_process_has_to_end(site: Site, allocation: Allocation) -> None:
     (number,) = site.add(worker_jobs.leave())
     pad = Pad(site.store.database, patience_seconds=10.0)
     assert run_firework(pad, number, "tester", "w")
@@ -251,7 +251,7 @@ def test_a_firework_that_cannot_be_read_is_a_failure_with_its_reason(site: Site)
     assert "no_such_package" in firework["spec"]["_exception_details"]["_stacktrace"]
 
 
-def test_who_comes_second_finds_nothing(site: Site) -> None:
+def test_a_firework_runs_only_once(site: Site) -> None:
     (number,) = site.add(worker_jobs.add(1, 2, site.notes))
     pad = Pad(site.store.database, patience_seconds=10.0)
     assert run_firework(pad, number, "tester", "w")

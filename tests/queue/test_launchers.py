@@ -1,4 +1,4 @@
-"""The templates of launchers/: filled in, they are what shells, queues and FireWorks take."""
+"""The templates of launchers/, filled in, are accepted by shells, queues and FireWorks."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def filled(site: str, folder: Path, **more: str) -> Path:
 
 
 @pytest.mark.parametrize("site", list_sites())
-def test_filled_in_files_are_whole(site: str, tmp_path: Path) -> None:
+def test_filled_in_files_are_complete(site: str, tmp_path: Path) -> None:
     folder = filled(site, tmp_path)
     for path in folder.glob("*.*"):
         text = path.read_text()
@@ -133,7 +133,7 @@ def test_qlaunch_writes_the_same_job(site: str, lines: list[str], tmp_path: Path
 
 
 WORKER = """#!/bin/bash
-# Works until it is told to stop, as esen-flows worker does.
+# Works until it gets a signal, as esen-flows worker does.
 trap 'echo USR1; exit 75' USR1
 trap 'echo TERM; exit 75' TERM
 echo "$@"
@@ -179,7 +179,7 @@ def test_signals_reach_the_worker_and_its_status_the_queue(
         assert time.monotonic() < end
         time.sleep(0.01)
     if sent is not None:
-        job.send_signal(sent)  # to the process that the queue knows alone
+        job.send_signal(sent)  # only to the process that the queue knows
     out, _ = job.communicate(timeout=20)
     assert job.returncode == status
     assert out.splitlines()[0].startswith("worker --category gpu --threads 8")

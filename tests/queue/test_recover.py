@@ -1,4 +1,4 @@
-"""What heal makes READY, what it leaves alone, and how long it takes."""
+"""Recovery of lost fireworks: which become READY, which are left alone, and how long that takes."""
 
 import os
 import re
@@ -37,14 +37,14 @@ def pad(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pad]:
 
 
 def begin(site: Site, pad: Pad, *, host: Host | None = None, env: dict[str, str] | None = None, **spec: Any) -> int:
-    """A firework that some process has begun with; `host` claims it, as that process sees itself."""
+    """A firework that a process has begun with; the process claims it if `host` is given."""
     made = worker_jobs.add(1, 2, site.notes)
     made.metadata.update(spec)
     (number,) = site.add(made)
     if host is not None:
         claims = Claims(site.store.database, host, lifetime_seconds=0.2 if isinstance(host, Remote) else 45.0)
         assert claims.try_claim(claim_key(number)) is not None
-        claims.close()  # nobody renews it
+        claims.close()  # so that it is not renewed
     pad.checkout_fw(FWorker("w", "", {"fw_id": number}, env or {}), str(site.folder))
     return number
 
@@ -58,7 +58,7 @@ def look(site: Site, **options: Any) -> RecoveryReport:
 
 
 def make_older(site: Site, seconds: float) -> None:
-    """Of all launches and fireworks."""
+    """Date back all launches and fireworks."""
     then = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
     database = site.store.database
     for launch in database["launches"].find():
@@ -70,41 +70,41 @@ def make_older(site: Site, seconds: float) -> None:
 def test_a_worker_takes_up_what_a_killed_worker_left(site: Site) -> None:
     gate = site.folder / "gate"
     (number,) = site.add(worker_jobs.wait(site.notes, 60, str(gate)))
-    doomed = site.start()
+    killed = site.start()
     site.wait(lambda: site.lines() == ["began"])
-    child = site.child_of(doomed)
-    os.kill(doomed.pid, signal.SIGSTOP)  # so that it cannot see its child die
+    child = site.child_of(killed)
+    os.kill(killed.pid, signal.SIGSTOP)  # so that it cannot see its child die
     os.kill(child, signal.SIGKILL)
-    os.kill(doomed.pid, signal.SIGKILL)
-    doomed.communicate()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
     assert site.states() == {number: "RUNNING"}
     gate.touch()
     second = site.start("--idle", "0.5")
     said = second.communicate(timeout=PATIENCE_SECONDS)[0]
     assert second.returncode == 0, said
-    # The claim itself is cleared away when a store is opened; the launch still says that there was one.
+    # Opening a store clears away the claim; the launch still says that there was one.
     assert re.search(rf"firework {number}: its process on \S+ is gone; READY again", said)
     assert "1 fireworks completed, 0 failed, 1 of others put right" in said
     assert site.states() == {number: "COMPLETED"}
 
 
-def test_the_living_are_left_alone_and_the_dead_of_this_machine_are_known_at_once(
+def test_living_processes_are_left_alone_and_dead_ones_of_this_machine_are_known_at_once(
     site: Site, pad: Pad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive, dead = begin(site, pad, host=Host()), begin(site, pad, host=Dead())
-    swept = begin(site, pad, env={WORKER_MARK: "w"})  # whose claim somebody has cleared away
-    monkeypatch.setattr(module, "CONFIRM_SECONDS", -1.0)  # no second look: nobody can sleep so long
-    healed = look(site)
-    assert set(healed.reasons) == {dead, swept}
-    assert healed.running == 1
+    swept = begin(site, pad, env={WORKER_MARK: "w"})  # its claim was cleared away
+    monkeypatch.setattr(module, "CONFIRM_SECONDS", -1.0)  # no second look: sleeping for a negative time would fail
+    report = look(site)
+    assert set(report.reasons) == {dead, swept}
+    assert report.running == 1
     assert site.states() == {alive: "RUNNING", dead: "READY", swept: "READY"}
-    assert site.store.database["claims"].count_documents({}) == 1  # of the living
+    assert site.store.database["claims"].count_documents({}) == 1  # of the living process
     assert look(site).reasons == {}
-    assert "2 fireworks put right, 1 are running" in str(healed)
+    assert "2 fireworks put right, 1 are running" in str(report)
 
 
-def test_what_a_worker_s_own_child_left_is_for_the_worker_to_judge(site: Site, pad: Pad) -> None:
-    """It counts what a firework kills; a healer that is faster would let it kill once more."""
+def test_fireworks_of_a_workers_own_child_are_left_to_the_worker(site: Site, pad: Pad) -> None:
+    """The worker counts how many processes a firework has killed; a faster recovery would allow one more."""
     number = begin(site, pad, host=Dead())
     claims = Claims(site.store.database)
     child = Dead().process()
@@ -119,9 +119,9 @@ def test_an_expired_claim_of_another_machine_needs_a_second_look(site: Site, pad
     number = begin(site, pad, host=Remote())
     time.sleep(0.3)
     begun = time.monotonic()
-    healed = look(site)
+    report = look(site)
     assert time.monotonic() - begun >= CONFIRM
-    assert "of elsewhere has given no sign of life; READY again" in healed.reasons[number]
+    assert "of elsewhere has given no sign of life; READY again" in report.reasons[number]
     assert site.states() == {number: "READY"}
 
 
@@ -137,24 +137,21 @@ def test_a_process_that_was_silent_because_of_an_outage_is_not_dead(
         claims.update_one({"_id": claim_key(number)}, [{"$set": {"expires_at": later}}])
 
     monkeypatch.setattr(module.time, "sleep", renew)
-    healed = look(site)
-    assert (healed.reasons, healed.running) == ({}, 1)
+    report = look(site)
+    assert (report.reasons, report.running) == ({}, 1)
     assert site.states() == {number: "RUNNING"}
 
 
 def test_a_queue_job_that_is_gone_takes_its_fireworks_with_it(site: Site, pad: Pad) -> None:
-    class LivingRemote(Remote):
-        pass
-
     database = site.store.database
     number = begin(site, pad)
-    claims = Claims(database, LivingRemote())
+    claims = Claims(database, Remote())
     claim = claims.try_claim(claim_key(number))
     assert claim is not None
     facts = WorkerFacts("w", "gpu", ("0",), {"kind": "slurm", "id": "17", "cluster": "test"})
     record = WorkerRecord(database, facts)
     record.begin()
-    record.seen([number], [LivingRemote().process().as_dict()], 0, 0)
+    record.seen([number], [Remote().process().as_dict()], 0, 0)
     config, user = "ClusterName = test\n", database["workers"].find_one()["user"]
 
     def queue(listed: str) -> Any:
@@ -163,36 +160,36 @@ def test_a_queue_job_that_is_gone_takes_its_fireworks_with_it(site: Site, pad: P
 
     assert look(site, run=queue("17 RUNNING\n")).running == 1
     assert look(site).running == 1  # no queue to ask here
-    asked: list[Sequence[str]] = []
-    healer = module.LostRunRecovery(site.store, pad, claims, lambda command: asked.append(command))
-    assert [healer.look().running for _ in range(5)] == [1] * 5
-    assert len(asked) == 1  # a queue is not asked at every look
+    commands: list[Sequence[str]] = []
+    recovery = module.LostRunRecovery(site.store, pad, claims, lambda command: commands.append(command))
+    assert [recovery.look().running for _ in range(5)] == [1] * 5
+    assert len(commands) == 1  # a queue is not asked at every look
     assert look(site, run=queue("18 RUNNING\n")).reasons == {number: "queue job 17 is gone; READY again"}
     assert site.states() == {number: "READY"}
     assert database["claims"].count_documents({}) == 0
     claims.close()
 
 
-def test_a_job_of_ours_without_our_worker_is_known_by_the_claim_on_its_result(site: Site, pad: Pad) -> None:
+def test_a_job_of_ours_without_our_worker_is_alive_if_it_holds_the_claim_on_its_result(site: Site, pad: Pad) -> None:
     working = begin(site, pad, result_key="aa" * 32)
     dead = begin(site, pad, result_key="bb" * 32)
     claims = Claims(site.store.database)
     assert claims.try_claim("aa" * 32) is not None
     assert look(site).running == 2  # it may still load its force field
     make_older(site, 61.0)
-    healed = look(site)
-    assert set(healed.reasons) == {dead}
+    report = look(site)
+    assert set(report.reasons) == {dead}
     assert site.states() == {working: "RUNNING", dead: "READY"}
     claims.close()
 
 
-def test_of_foreign_jobs_only_the_ping_is_known(site: Site, pad: Pad) -> None:
+def test_jobs_of_other_packages_are_dead_when_they_have_not_pinged_for_hours(site: Site, pad: Pad) -> None:
     number = begin(site, pad)
     make_older(site, 3.9 * 3600)
-    healed = look(site)
-    assert healed.reasons == {}
-    assert healed.unknown == {number: f"add, in {site.folder} on {os.uname().nodename}"}
-    assert "lpad rerun_fws -i ID" in str(healed)
+    report = look(site)
+    assert report.reasons == {}
+    assert report.unknown == {number: f"add, in {site.folder} on {os.uname().nodename}"}
+    assert "lpad rerun_fws -i ID" in str(report)
     make_older(site, 4.1 * 3600)
     assert "has not pinged for 4.1 h" in look(site).reasons[number]
     assert site.states() == {number: "READY"}
@@ -202,7 +199,7 @@ def test_reservations_without_their_queue_job_are_given_up(site: Site, pad: Pad)
     reserved, taken = site.add(worker_jobs.add(1, 1, site.notes), worker_jobs.add(2, 2, site.notes))
     _, launch = pad.reserve_fw(FWorker("w", "", {"fw_id": reserved}), str(site.folder), fw_id=reserved)
     pad.set_reservation_id(launch, "17")
-    # As a worker leaves it that is killed between its first two writes.
+    # As after a kill between the first two writes of a worker.
     pad.fireworks.update_one({"fw_id": taken}, {"$set": {"state": "RESERVED"}})
     listed = "17 PENDING\n"
 
@@ -211,15 +208,15 @@ def test_reservations_without_their_queue_job_are_given_up(site: Site, pad: Pad)
 
     start = time.monotonic()
     reasons = look(site, run=queue).reasons
-    assert time.monotonic() - start >= CONFIRM  # somebody who lives may be about to write the next
+    assert time.monotonic() - start >= CONFIRM  # a living process may be about to write the next one
     assert reasons == {taken: "its process was killed at its start; READY again"}
     listed = "18 PENDING\n"
-    healed = look(site, run=queue)
-    assert "queue job 17, which it was reserved for, is gone" in healed.reasons[reserved]
+    report = look(site, run=queue)
+    assert "queue job 17, which it was reserved for, is gone" in report.reasons[reserved]
     assert set(site.states().values()) == {"READY"}
 
 
-def test_a_firework_without_a_workflow_is_removed_when_nobody_can_be_writing_it(site: Site, pad: Pad) -> None:
+def test_a_firework_without_a_workflow_is_removed_when_it_is_old_enough(site: Site, pad: Pad) -> None:
     (number,) = site.add(worker_jobs.add(1, 1, site.notes))
     site.store.database["workflows"].delete_many({})
     assert look(site).reasons == {}
@@ -228,7 +225,7 @@ def test_a_firework_without_a_workflow_is_removed_when_nobody_can_be_writing_it(
     assert site.states() == {}
 
 
-def test_a_chunk_that_rlaunch_runs_is_known_by_its_run_and_its_claims(site: Site, pad: Pad) -> None:
+def test_a_chunk_that_rlaunch_runs_is_alive_by_its_process_or_its_claims(site: Site, pad: Pad) -> None:
     database, now = site.store.database, datetime.now(UTC)
     begun = {chunk: begin(site, pad, campaign="c", chunk=chunk) for chunk in ("here", "gone", "there", "lost", "none")}
     workers = {"here": f"{Host().process().host}:{os.getpid()}", "gone": f"{Host().process().host}:{2**22 + 1}"}
@@ -240,7 +237,7 @@ def test_a_chunk_that_rlaunch_runs_is_known_by_its_run_and_its_claims(site: Site
     assert claims.try_claim("forces of there") is not None
     assert look(site).running == 5  # a process needs some time to begin
     make_older(site, 61.0)
-    healed = look(site)
+    report = look(site)
     claims.close()
-    assert set(healed.reasons) == {begun["gone"], begun["lost"], begun["none"]}
+    assert set(report.reasons) == {begun["gone"], begun["lost"], begun["none"]}
     assert {chunk for chunk, number in begun.items() if site.states()[number] == "RUNNING"} == {"here", "there"}

@@ -1,4 +1,4 @@
-"""Flows on the launchpad: what a firework carries, what is not added twice, and what workers make of it."""
+"""Flows on the launchpad: content of fireworks, no second submission of pending work, and results of workers."""
 
 import os
 import signal
@@ -103,7 +103,7 @@ def test_every_kind_of_result_has_a_category() -> None:
     assert set(CATEGORIES) == set(Kind.__args__)
 
 
-def test_what_is_on_its_way_is_not_added_again(copper: Any) -> None:
+def test_pending_work_is_not_added_again(copper: Any) -> None:
     first = submit(kappa(copper), store=copper.store)
     again = submit(kappa(copper), store=copper.store)
     assert again.firework_ids == ()
@@ -118,10 +118,10 @@ def test_what_is_on_its_way_is_not_added_again(copper: Any) -> None:
     assert len(fireworks(copper.store)) == 6
 
 
-def test_what_fizzled_is_added_again(copper: Any) -> None:
+def test_fizzled_work_is_added_again(copper: Any) -> None:
     first = submit(kappa(copper), store=copper.store)
     database = copper.store.database
-    # As a worker leaves it; what is behind stays WAITING for ever.
+    # As a worker leaves it; the fireworks behind stay WAITING for ever.
     database["fireworks"].update_one({"fw_id": first.firework_ids[0]}, {"$set": {"state": "FIZZLED"}})
     database["workflows"].update_one({"nodes": first.firework_ids[0]}, {"$set": {"state": "FIZZLED"}})
     assert submit(kappa(copper), store=copper.store).firework_ids == (6, 5, 4)
@@ -130,7 +130,7 @@ def test_what_fizzled_is_added_again(copper: Any) -> None:
     assert [number for number, _ in submit(kappa(copper), store=copper.store).pending] == [4, 5]
 
 
-def test_stored_results_are_not_asked_for(copper: Any) -> None:
+def test_stored_results_are_not_computed_again(copper: Any) -> None:
     run_here(kappa(copper), copper.store)
     submission = submit(kappa(copper), store=copper.store)
     assert (submission.firework_ids, submission.pending) == ((), ())
@@ -145,7 +145,7 @@ def test_a_stored_failure_is_the_answer(copper: Any) -> None:
         run_here(maker.make(COPPER), copper.store)
     with pytest.raises(NotConvergedError, match="stored failure"):
         submit(maker.make(COPPER), store=copper.store)
-    # It keeps nothing else of the same flow from being computed.
+    # Other jobs of the same flow are computed all the same.
     both = Flow([maker.make(COPPER), kappa(copper)])
     assert len(submit(both, store=copper.store).firework_ids) == 6
 
@@ -159,7 +159,7 @@ def test_a_job_that_ran_in_a_flow_of_its_own_can_be_submitted(copper: Any) -> No
     assert fireworks(copper.store)[0]["spec"]["result_key"] == relax.metadata["result_key"]
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_added(copper: Any) -> None:
+def test_a_job_too_large_for_a_firework_is_refused_before_anything_is_added(copper: Any) -> None:
     small, large = job(len)("x"), job(len)("x" * 13_000_000)
     with pytest.raises(InputError, match=r"job 'len' takes 13.0 MB, more than the 12 MB .*by reference"):
         submit(Flow([small, large]), store=copper.store)
@@ -194,7 +194,9 @@ def test_no_secret_is_in_a_firework(copper: Any, guarded: Store) -> None:
         submit(job(len)({"password": "geheim/wort@1"}), store=guarded)
 
 
-def test_a_broken_connection_leaves_no_halves(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_connection_leaves_no_fireworks_without_a_workflow(
+    copper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, broken = LaunchPad.add_wf, []
 
     def add_wf(launchpad: LaunchPad, workflow: Any) -> Any:
@@ -231,14 +233,14 @@ def test_the_public_name_loads_when_it_is_used() -> None:
 
 @dataclass
 class Shop:
-    """A folder with a silicon crystal and the settings files, and what was computed in its database by workers."""
+    """A folder with a silicon crystal and settings files, and the database in which workers store results."""
 
     folder: Path
     store: Store
     environment: dict[str, str]
 
     def worker(self) -> "subprocess.Popen[str]":
-        """`rlaunch`, as the command line says it."""
+        """`rlaunch` in a process of its own."""
         command = [Path(sys.executable).with_name("rlaunch"), "-l", "my_launchpad.yaml", "-w", "my_fworker.yaml"]
         return subprocess.Popen(
             [*map(str, command), "rapidfire", "--nlaunches", "0"],
@@ -247,12 +249,12 @@ class Shop:
         )  # fmt: skip
 
     def documents(self) -> dict[str, ResultDocument]:
-        """The current results, by kind; the last one of each."""
+        """The latest current result of each kind."""
         rows = self.store.database["results"].find({"current": True}).sort("created_at")
         return {row["kind"]: self.store.read(row) for row in rows}
 
 
-def ask_for_kappa(folder: Path, mesh: int, *more: str) -> int:
+def run_kappa_command(folder: Path, mesh: int, *more: str) -> int:
     options = [f"relax.fmax_ev_per_angstrom={1e-2}", f"mesh={mesh},{mesh},{mesh}"]
     options += [f"displacement.{name}=1,1,1" for name in ("fc2_supercell", "fc3_supercell")]
     settings = [part for option in options for part in ("--set", option)]
@@ -286,27 +288,27 @@ def shop(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
 def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask_for_kappa(shop.folder, 31, "--submit") == 0
+    assert run_kappa_command(shop.folder, 31, "--submit") == 0
     printed = capsys.readouterr().out
     assert "rlaunch -l settings/my_launchpad.yaml" in printed
     assert "with ESEN_FLOWS_DATABASE, ESEN_FLOWS_DATA_DIR set as here" in printed
-    doomed = shop.worker()
+    killed = shop.worker()
     transport = {"name": "conductivity", "state": "RUNNING"}
     while shop.store.database["fireworks"].find_one(transport) is None:
-        assert doomed.poll() is None, doomed.communicate()[0]
+        assert killed.poll() is None, killed.communicate()[0]
         time.sleep(0.02)
-    os.killpg(doomed.pid, signal.SIGKILL)
-    doomed.communicate()
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
     before = shop.documents()
     assert set(before) == {"relax", "forces"}  # the transport on 31^3 points was under way
 
-    assert ask_for_kappa(shop.folder, 5, "--submit") == 0
+    assert run_kappa_command(shop.folder, 5, "--submit") == 0
     assert "submitted to launchpad" in capsys.readouterr().out
     worker = shop.worker()
     said = worker.communicate(timeout=120)[0]
     after = shop.documents()
     assert set(after) == {"relax", "forces", "conductivity"}, said
-    for kind, document in before.items():  # neither asked again nor attempted again
+    for kind, document in before.items():  # neither computed again nor attempted again
         assert (after[kind].created_at, after[kind].provenance) == (document.created_at, document.provenance)
     assert shop.store.database["results"].count_documents({}) == 3
     assert after["conductivity"].provenance.force_evaluations == 0
@@ -314,12 +316,12 @@ def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(
         row["fw_id"]: row["name"] for row in shop.store.database["fireworks"].find({}, {"name": True, "fw_id": True})
     }
     assert fireworks[after["conductivity"].provenance.firework_id] == "conductivity"
-    assert ask_for_kappa(shop.folder, 5, "--submit") == 0
+    assert run_kappa_command(shop.folder, 5, "--submit") == 0
     assert "nothing added: every result is stored" in capsys.readouterr().out
 
     shop.store.database["results"].delete_many({})
     shop.store.database["structures"].delete_many({})
-    assert ask_for_kappa(shop.folder, 5, "--output", str(shop.folder / "out")) == 0
+    assert run_kappa_command(shop.folder, 5, "--output", str(shop.folder / "out")) == 0
     for kind, here in shop.documents().items():
         there = after[kind]
         for name in ("key", "parent_key", "structure_key", "model_key", "protocol", "numeric", "formula", "state"):

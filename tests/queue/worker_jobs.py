@@ -1,4 +1,4 @@
-"""Jobs of somebody else's package, for workers in processes of their own."""
+"""Jobs of another package, for workers in processes of their own."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 
 def note(file: str, words: str) -> None:
-    """Append a line; what one process writes at once is never mixed with what others write."""
+    """Append a line in one write, so that lines of several processes are not mixed."""
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{words}\n".encode())
     os.close(descriptor)
@@ -18,14 +18,14 @@ def note(file: str, words: str) -> None:
 
 @job
 def add(a: float, b: float, file: str) -> float:
-    """A sum; notes the process and what it sees."""
+    """Return a sum; note the process, its devices and its threads."""
     note(file, f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ['OMP_NUM_THREADS']}")
     return a + b
 
 
 @job
 def wait(file: str, seconds: float, gate: str = "") -> str:
-    """Says that it began, and waits so long, or until the gate exists."""
+    """Note that it began, and wait for some seconds or until the gate exists."""
     note(file, "began")
     until = time.monotonic() + seconds
     while time.monotonic() < until and not (gate and Path(gate).exists()):
@@ -36,7 +36,7 @@ def wait(file: str, seconds: float, gate: str = "") -> str:
 
 @job
 def obey(file: str) -> Response:
-    """Waits for the end of its process's time, and hands the rest on as chunks do."""
+    """Wait until its process has to end, and hand on the rest as chunks do."""
     from esen_flows.stopping import is_stopping
 
     note(file, "began")
@@ -48,7 +48,7 @@ def obey(file: str) -> Response:
 
 @job
 def break_off(file: str) -> None:
-    """Waits for the end of its process's time, and knows no way to hand anything on."""
+    """Wait until its process has to end, without handing on the rest."""
     from esen_flows.stopping import raise_if_stopping
 
     note(file, "began")
@@ -59,21 +59,21 @@ def break_off(file: str) -> None:
 
 @job
 def ignore(file: str) -> None:
-    """Never ends."""
+    """Never end, and never look whether the process has to."""
     note(file, "began")
     time.sleep(600)
 
 
 @job
 def crash(file: str) -> None:
-    """Takes its process with it."""
+    """Crash the process."""
     note(file, "crash")
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
 @job
 def crash_once(file: str) -> str:
-    """Takes its process with it, the first time."""
+    """Crash the process, the first time."""
     note(file, "crash")
     if len(Path(file).read_text().splitlines()) == 1:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -82,18 +82,18 @@ def crash_once(file: str) -> str:
 
 @job
 def fail(file: str) -> None:
-    """Raises."""
+    """Raise an error."""
     note(file, f"{os.getpid()} fails")
     raise ValueError("no such thing")
 
 
 @job
 def lose_a_server() -> None:
-    """Uses a server of its own that does not answer."""
+    """Use another server, which does not answer."""
     raise ServerSelectionTimeoutError("elsewhere:27017: timed out")
 
 
 @job
 def leave() -> None:
-    """Ends the process, as a program does that handles signals itself."""
+    """End the process, like a program that handles signals itself."""
     raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""A database with work in it, and workers as processes of their own."""
+"""A database with work, and workers in processes of their own."""
 
 import os
 import subprocess
@@ -20,16 +20,16 @@ PATIENCE_SECONDS = 180.0
 
 @dataclass
 class Site:
-    """Where workers work.
+    """A folder and a database for workers.
 
     Attributes
     ----------
     folder
-        empty.
+        Folder, empty at first.
     store
-        empty; workers use it too.
+        Store of the workers, empty at first.
     notes
-        file that jobs write lines to.
+        File to which jobs append lines.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class Site:
         return str(self.folder / "notes")
 
     def lines(self) -> list[str]:
-        """What jobs noted."""
+        """Lines that jobs have noted."""
         path = Path(self.notes)
         return path.read_text().splitlines() if path.exists() else []
 
     def add(self, *jobs: Job | Flow) -> list[int]:
-        """Submit jobs, each a flow of its own; the ids of the first fireworks."""
+        """Submit each job as a flow of its own; the id of the first firework of each."""
         return [submit(one, store=self.store).firework_ids[0] for one in jobs]
 
     def start(self, *options: str) -> "subprocess.Popen[str]":
@@ -61,11 +61,11 @@ class Site:
         return worker
 
     def states(self) -> dict[int, str]:
-        """Of all fireworks."""
+        """States of all fireworks by their ids."""
         return {row["fw_id"]: row["state"] for row in self.store.database["fireworks"].find()}
 
     def wait(self, condition: Callable[[], Any]) -> None:
-        """Until it holds."""
+        """Wait until a condition holds."""
         until = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < until, (self.states(), self.lines())
@@ -80,10 +80,10 @@ class Site:
                     return int(path.name)
             except OSError:
                 continue
-        raise AssertionError("it has none")
+        raise AssertionError("the worker has no child")
 
     def end(self) -> None:
-        """Leave no process behind."""
+        """End all workers."""
         for worker in self.workers:
             worker.kill()
             worker.wait()
@@ -91,8 +91,8 @@ class Site:
             worker.stdout.close()
 
 
-class Seen(Host):
-    """Says something else of its own process."""
+class ChangedHost(Host):
+    """A machine that reports a changed identity of its processes."""
 
     changes: ClassVar[dict[str, Any]] = {}
 
@@ -100,13 +100,13 @@ class Seen(Host):
         return replace(super().process(pid), **self.changes)
 
 
-class Dead(Seen):
+class Dead(ChangedHost):
     """A process of this machine that has ended."""
 
     changes: ClassVar[dict[str, Any]] = {"start": 1}
 
 
-class Remote(Seen):
+class Remote(ChangedHost):
     """A process of another machine."""
 
     changes: ClassVar[dict[str, Any]] = {"host": "elsewhere"}

@@ -1,4 +1,4 @@
-"""A SLURM of our own, for tests that submit jobs to a real queue."""
+"""A private SLURM, for tests that submit jobs to a real queue."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from one_node import SlurmSite
 
 @pytest.fixture(scope="session")
 def slurm_site() -> Iterator[SlurmSite]:
-    """One node with two stand-in GPUs and the partitions `gpu` and `cpu`; skips where SLURM's programs are not."""
+    """One node with two stand-in GPUs and the partitions `gpu` and `cpu`; skips if SLURM's programs are missing."""
     if missing := one_node.missing_programs():
         pytest.skip(f"no {', '.join(missing)}; on Debian: .ci/slurm.sh")
     site = one_node.start()

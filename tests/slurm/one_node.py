@@ -1,7 +1,7 @@
 """A whole SLURM on this machine, of one node with two stand-in GPUs: Debian's own daemons under one folder.
 
-Nothing of it needs root, systemd or a GPU. The GPUs are character devices that every Linux has: SLURM counts them,
-gives each to one job at a time, and tells a job which it has by CUDA_VISIBLE_DEVICES.
+It needs neither root nor systemd nor a GPU. The GPUs are character devices that every Linux has. SLURM counts them,
+gives each to one job at a time, and names a job's device in CUDA_VISIBLE_DEVICES.
 """
 
 import os
@@ -64,17 +64,17 @@ PartitionName=cpu Nodes={host} MaxTime=1:00:00 State=UP
 
 
 def missing_programs() -> list[str]:
-    """What the site needs and this machine does not have."""
+    """Programs that the site needs and this machine does not have."""
     return [name for name in PROGRAMS if shutil.which(name, path=SEARCH_PATH) is None]
 
 
 def wait_for(what: str, ready: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait until something is so.
+    """Wait until a condition holds.
 
     Raises
     ------
     TimeoutError
-        it is not after so many seconds.
+        It does not hold after `seconds`.
     """
     end = time.monotonic() + seconds
     while not ready():
@@ -90,14 +90,14 @@ class SlurmSite:
     Attributes
     ----------
     root
-        everything that belongs to it; logs are `slurmctld.log`, `slurmd.log` and `munged.log`.
+        Folder of all its files; logs are `slurmctld.log`, `slurmd.log` and `munged.log`.
     """
 
     root: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to talk to this site; a job's own variables are left out."""
+        """Environment of a process that talks to this site; variables of a job are left out."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "CUDA_VISIBLE_DEVICES"))}
         return {**inherited, "PATH": SEARCH_PATH, "SLURM_CONF": str(self.root / "slurm.conf")}
 
@@ -107,7 +107,7 @@ class SlurmSite:
         Raises
         ------
         AssertionError
-            it failed.
+            The command failed.
         """
         done = subprocess.run(
             command,
@@ -122,11 +122,11 @@ class SlurmSite:
         return done.stdout
 
     def submit(self, *options: str, environment: Mapping[str, str] | None = None) -> str:
-        """Submit a script with sbatch; gives the number of the job."""
+        """Submit a script with sbatch; the number of the job."""
         return self.run("sbatch", "--parsable", *options, **(environment or {})).strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What `scontrol show job` tells of a job."""
+        """Fields that `scontrol show job` gives for a job."""
         text = self.run("scontrol", "--oneliner", "show", "job", number)
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
@@ -229,7 +229,7 @@ def _end(pid_file: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process is alive; one that nobody has waited for yet is not."""
+    """Whether a process is alive; a zombie is not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

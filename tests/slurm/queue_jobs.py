@@ -1,4 +1,4 @@
-"""Jobs that tell what they see and wait to be stopped, for workers in queue jobs."""
+"""Jobs that note their devices and wait to be stopped, for workers in queue jobs."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from esen_flows.stopping import raise_if_stopping
 
 
 def note(file: str, *words: object) -> int:
-    """Append a line; tells how many there are."""
+    """Append a line; the number of lines."""
     with Path(file).open("a") as opened:
         opened.write(" ".join(map(str, words)) + "\n")
     return len(Path(file).read_text().splitlines())

@@ -1,6 +1,6 @@
-"""Three hundred relaxations on a queue where jobs, workers and the server are killed: each result is there once.
+"""Three hundred relaxations on a queue where jobs, workers and the server are killed: each result is stored once.
 
-ESEN_FLOWS_CHAOS_SEED repeats a run's choices; what they meet depends on the machine.
+ESEN_FLOWS_CHAOS_SEED repeats the choices of a run; their effects depend on the machine.
 """
 
 import os
@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.mongod, pytest.mark.slow]
 
 METALS = ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au")
 CAMPAIGNS = {"metals": ("emt", 260), "silicon": ("esen_silicon", 40)}
-# Two jobs with a GPU each, two without; what comes after the script goes to the worker.
+# Two jobs with a GPU each, two without. Arguments after the script go to the worker.
 SCRIPTS = ("gpu.sbatch", "gpu.sbatch", "cpu.sbatch", "cpu.sbatch")
 PATIENCE_SECONDS = 900.0
 
@@ -60,7 +60,7 @@ def silicon(number: int, rng: np.random.Generator) -> Atoms:
 
 
 class Server:
-    """A mongod that is killed and comes back; only a socket, so that nobody takes its port meanwhile."""
+    """A mongod that is killed and comes back; it has a socket only, so that no process can take its port meanwhile."""
 
     def __init__(self, folder: Path, binary: Path) -> None:
         (folder / "data").mkdir(parents=True)
@@ -88,13 +88,13 @@ class Process:
     pid: int
     job: str
     gpu: str
-    child: bool  # computes; otherwise the one that looks after the others
+    child: bool  # whether it computes; otherwise it is the supervisor
     parent: int
 
 
 @dataclass
 class Chaos:
-    """The queue, the server, and what was done to them."""
+    """The queue, the server, and the events so far."""
 
     site: SlurmSite
     server: Server
@@ -104,7 +104,7 @@ class Chaos:
     jobs: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(map(str, range(4))))
     ended: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
-    limited: str = ""  # the job that is to meet its time limit
+    limited: str = ""  # the job that its time limit will end
 
     @property
     def log(self) -> Path:
@@ -125,7 +125,7 @@ class Chaos:
             self.jobs[place] = self.submit(SCRIPTS[int(place)])
 
     def submit(self, script: str, *options: str, idle: str = "8") -> str:
-        """A job of ours, with a worker that takes all work, and ends after so many seconds without any."""
+        """Submit a job with a worker that takes all work and ends after `idle` seconds without work."""
         variables = {"PYTHONPATH": str(Path(__file__).parent / "watched"), "CHAOS_LOG": str(self.log)}
         arguments = (*options, str(self.folder / "site" / script), "--category", "any", "--idle", idle)
         return self.site.submit(*arguments, "--margin", "5", environment=variables)
@@ -256,7 +256,7 @@ def chaos(
 
 
 def counted(store: Store) -> int:
-    """Results that are there; while the server starts, nobody knows."""
+    """Number of stored results; 0 while the server starts."""
     try:
         return store.database.call(lambda: store.database["results"].count_documents({"kind": "relax"}))
     except StoreError:

@@ -1,4 +1,4 @@
-"""Filled-in launchers on a real queue: batch jobs, qlaunch, warnings, cancelled jobs, a training of two processes."""
+"""Filled-in launchers on a real queue: batch jobs, qlaunch, warnings, cancelled jobs, training with two processes."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass
 class Launched:
-    """A site with launchers of its own, and the database that its jobs use."""
+    """A site with its launchers, and the database of its jobs."""
 
     site: SlurmSite
     folder: Path
@@ -41,7 +41,7 @@ class Launched:
         return [row["state"] for row in rows]
 
     def jobs(self) -> set[str]:
-        """Numbers of jobs of qlaunch's name, ended ones as well."""
+        """Numbers of all jobs that qlaunch has submitted, ended ones too."""
         return set(self.site.run("squeue", "--noheader", "--states=all", "--format=%A", "--name=esen-node").split())
 
     def told(self, job: str) -> str:
@@ -76,7 +76,7 @@ def test_a_cancelled_node_gives_back_its_work(launched: Launched, tmp_path: Path
     assert seen == [["0", "1"], ["1", "1"]]  # each child has one GPU, and its own number of threads
     launched.site.run("scancel", first)
     assert launched.site.wait(first) == ["CANCELLED"]
-    # What listens is given back by its own process; what hangs is killed by SLURM together with its worker.
+    # A job that obeys is handed back by its own process. A hanging one is killed by SLURM together with its worker.
     assert launched.states() == ["READY", "RUNNING"]
     second = launched.sbatch("node.sbatch", "--idle", "1")
     assert launched.site.wait(second) == ["COMPLETED"]
@@ -101,12 +101,12 @@ def test_a_warned_job_comes_back(launched: Launched, tmp_path: Path) -> None:
     assert (tmp_path / "obeyed").read_text().split("\n")[:2] == ["0 1", "0 1"]
 
 
-@pytest.mark.parametrize("rocket", ["worker", "rlaunch"])
-def test_qlaunch_starts_a_node(rocket: str, launched: Launched, tmp_path: Path) -> None:
+@pytest.mark.parametrize("started", ["worker", "rlaunch"])
+def test_qlaunch_starts_a_node(started: str, launched: Launched, tmp_path: Path) -> None:
     submission = submit(Flow([RelaxMaker(force_field_name="emt").make(bulk("Cu"))]), store=launched.store)
     write_jobflow_files(launched.store.database, launched.folder / "database")
     folder, adapter = launched.folder, yaml.safe_load((launched.folder / "my_qadapter.yaml").read_text())
-    if rocket == "worker":
+    if started == "worker":
         adapter["rocket_launch"] += " --idle 1"
     else:  # FireWorks alone, as launchers/README.md has it
         settings = f"-l {folder}/database/my_launchpad.yaml -w {folder}/my_fworker.yaml"

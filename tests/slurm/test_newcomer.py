@@ -1,4 +1,4 @@
-"""launchers/slurm_gpu/README.md, followed to the letter on the test site."""
+"""The commands of launchers/slurm_gpu/README.md, run on the test site."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def six_commands() -> list[str]:
 
 def test_six_commands_bring_up_a_site(slurm_site: SlurmSite, store: Store, tmp_path: Path) -> None:
     clone, *rest = six_commands()
-    # Whoever runs this has made a clone and its environment already.
+    # The clone and its environment are there already.
     assert clone.startswith("git clone ")
     assert "&& cd esen_flows && " in clone
     assert clone.endswith("./setup.sh")
@@ -35,7 +35,7 @@ def test_six_commands_bring_up_a_site(slurm_site: SlurmSite, store: Store, tmp_p
     inherited = {k: v for k, v in slurm_site.environment.items() if not k.startswith("ESEN_FLOWS_")}
     done = subprocess.run(
         ["bash", "-euxc", "\n".join(rest)],
-        input=store.database.uri + "\n",  # what is pasted
+        input=store.database.uri + "\n",  # pasted by the user
         cwd=tmp_path / "esen_flows",
         env={**inherited, "HOME": str(tmp_path), "ESEN_FLOWS_DATABASE": store.database.database_name},
         capture_output=True,
