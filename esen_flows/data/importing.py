@@ -1,7 +1,8 @@
 """From sources to a dataset: read, screen, check by strain, count edges."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,14 @@ def import_sources(
         Files, or folders of files of one format.
     folder
         Folder to make; it must not exist.
-    source_format
-        Format of all sources; None takes the format that their names tell.
-    options
-        Names and units that the sources do not give themselves.
-    limits
-        Limits that a record must keep.
-    on_bad
-        Whether bad records are left out or end the import.
+    source_format, options
+        Format of all sources (None detects it by their names), and names and units that they do not give themselves.
+    limits, on_bad
+        Limits that a record must keep, and whether bad records are left out or end the import.
     check_strain
-        Whether labels that are clearly not derivatives of the energies end the import. The labels are checked in both
-        cases, and the index of the folder gives the outcome.
+        Whether labels that are clearly not derivatives of the energies end the import, or are only noted in the index.
     cutoff_angstrom
-        Cutoff in Angstrom for which edges are counted now; None leaves them until they are first needed.
+        Cutoff in Angstrom for which edges are counted now; None counts them when they are first needed.
     on_record
         Called with the number of records read so far.
     on_edges
@@ -66,31 +62,37 @@ def import_sources(
     InputError
         A source cannot be read, no record is good, the folder exists, or the labels are wrong.
     """
-    if folder.exists():  # said before hours of reading
+    if folder.exists():  # refused before hours of reading
         raise InputError(f"{folder} exists; give another --output, or remove it")
     limits = limits or Limits()
     provenance = {
         "sources": [source_provenance(source, source_format, options) for source in sources],
         "limits": asdict(limits) | {"elements": sorted(limits.elements) if limits.elements else None},
     }
-
-    def records() -> Iterator[LabelledStructure | BadRecord]:
-        each = (screened(read_source(source, source_format, options), str(source), limits) for source in sources)
-        for count, item in enumerate(chain.from_iterable(each), 1):
-            if on_record is not None:
-                on_record(count)
-            yield item
-
-    def inspect(dataset: Dataset) -> dict[str, Any]:
-        slopes = check_labels_by_strain(dataset)
-        if check_strain:
-            require_right(slopes)
-        return {"check_by_strain": [slope.document() for slope in slopes]}
-
-    dataset = write_dataset(folder, records(), provenance=provenance, on_bad=on_bad, inspect=inspect)
+    each = (screened(read_source(source, source_format, options), str(source), limits) for source in sources)
+    inspect = partial(_checked_by_strain, require=check_strain)
+    records = _counted(chain.from_iterable(each), on_record)
+    dataset = write_dataset(folder, records, provenance=provenance, on_bad=on_bad, inspect=inspect)
     if cutoff_angstrom is not None:
         dataset.edge_counts(cutoff_angstrom, on_edges)
     return dataset
+
+
+def _counted(
+    records: Iterable[LabelledStructure | BadRecord], on_record: Callable[[int], None] | None
+) -> Iterator[LabelledStructure | BadRecord]:
+    for count, item in enumerate(records, 1):
+        if on_record is not None:
+            on_record(count)
+        yield item
+
+
+def _checked_by_strain(dataset: Dataset, require: bool) -> dict[str, Any]:
+    """Outcome of the check by strain, for the index of a dataset."""
+    slopes = check_labels_by_strain(dataset)
+    if require:
+        require_right(slopes)
+    return {"check_by_strain": [slope.document() for slope in slopes]}
 
 
 def read_dataset(path: Path | str, *, limits: Limits | None = None) -> Dataset:

@@ -74,11 +74,10 @@ class Split:
 def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
     """Hold out about a fraction of the records of every group, and never a part of a material.
 
-    Materials are drawn in an order that depends on the seed and on their names alone, not on the places of their
-    records in the dataset. Records without a material are drawn one by one, ordered by their content; equal ones stay
-    together. Records of a group are held out until the next material would make their fraction worse. A material that
-    occurs in several groups counts in the group that has most of its records. Where every material is so large that
-    nothing would be held out, the smallest one is held out.
+    Materials are drawn in an order that depends on the seed and their names alone, not on the order of the records.
+    Records without a material are drawn one by one by their content, equal ones together. Materials of a group are held
+    out until the next one would make the fraction worse; a material in several groups counts in the one with most of
+    its records. If every material is too large, the smallest one is held out.
 
     Parameters
     ----------
@@ -97,7 +96,7 @@ def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
     Raises
     ------
     InputError
-        The fraction is not between 0 and 1, or there are so few materials that one of the two sets is empty.
+        The fraction is not between 0 and 1, or one of the two sets would be empty.
     """
     if not 0.0 < fraction < 1.0:
         raise InputError(f"the validation fraction must be between 0 and 1, got {fraction}")
@@ -122,8 +121,7 @@ def split_by_material(dataset: Dataset, fraction: float, seed: int) -> Split:
             "or give separate training and validation data"
         )
     materials = {dataset.material_names[index] for index in np.unique(dataset.material[validation]) if index >= 0}
-    n_groups = len(dataset.group_names)
-    counts = (np.bincount(group, minlength=n_groups).tolist() for group in (dataset.group[validation], dataset.group))
+    counts = (np.bincount(g, minlength=len(rank)).tolist() for g in (dataset.group[validation], dataset.group))
     return Split(
         dataset_key=dataset.key,
         records=len(dataset),

@@ -66,9 +66,9 @@ def _conformations(
         yield BadRecord(where, f"no {missing[0]}", f"found {', '.join(molecule)}")
         return
     for key, unit in units.items():
-        said = _text(molecule[key].attrs.get("units", unit))
-        if said != unit:
-            raise InputError(f"{where}: {key} is in {said}, expected {unit}; this is not one of SPICE's files")
+        found = _text(molecule[key].attrs.get("units", unit))
+        if found != unit:
+            raise InputError(f"{where}: {key} is in {found}, expected {unit}; this is not one of SPICE's files")
     group = _text(molecule["subset"][0]) if "subset" in molecule else options.group
     charge = formal_charge(_text(molecule["smiles"][0])) if "smiles" in molecule else 0
     numbers = molecule["atomic_numbers"][:]
