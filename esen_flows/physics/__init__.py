@@ -1,1 +1,1 @@
-"""Structure + force field + protocol -> document, as plain functions that a notebook, a test and a Maker all call."""
+"""Physical properties as plain functions: structure, force field and protocol in, document out."""

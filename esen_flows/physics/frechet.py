@@ -1,7 +1,8 @@
-"""Positions and cells of many crystals as variables of one minimisation: the logarithm of the deformation.
+"""Positions and cells of many structures as variables of one minimisation: the logarithm of the deformation.
 
-The variables of a structure are those of ASE's `FrechetCellFilter`: atoms in the undeformed cell, and three more rows
-for the logarithm of the deformation times the number of atoms, so that an optimiser follows the same path.
+The variables of a structure are those of ASE's `FrechetCellFilter`, so that an optimiser has the same trajectory: the
+positions of its atoms in the undeformed cell, and three more rows for log(F) times the number of atoms, where F is the
+deformation with cell = start F^T.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ class CellFreedom:
     Attributes
     ----------
     mask
-        Voigt xx yy zz yz xz xy, components of the strain that are free.
+        Free components of the strain, in Voigt order xx yy zz yz xz xy.
     hydrostatic
-        one strain in all directions only; constant_volume : none that changes the volume to first order.
+        Whether only one strain, equal in all directions, is free.
+    constant_volume
+        Whether no strain is free that changes the volume to first order.
     """
 
     mask: tuple[bool, ...] = (True,) * 6
@@ -32,30 +35,41 @@ class CellFreedom:
 
     @property
     def matrix(self) -> np.ndarray:
-        """(3, 3) ones where the strain is free."""
+        """(3, 3) matrix, one where the strain is free and zero elsewhere."""
         xx, yy, zz, yz, xz, xy = self.mask
         return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], dtype=float)
 
-    def of_virial(self, virial: np.ndarray) -> np.ndarray:
-        """(n, 3, 3) virials of which only what is free is left."""
-        return (_isotropic(virial) if self.hydrostatic else virial) * self.matrix
+    def free_part(self, virials: np.ndarray) -> np.ndarray:
+        """The part of virials that acts on free strains.
+
+        Parameters
+        ----------
+        virials
+            (n, 3, 3).
+
+        Returns
+        -------
+        np.ndarray
+            (n, 3, 3).
+        """
+        return (_isotropic(virials) if self.hydrostatic else virials) * self.matrix
 
 
-class Crystals:
-    """Structures on their way: positions, cells and the cells that they started from.
+class RelaxationVariables:
+    """Positions and cells of structures that are relaxed together.
 
     Parameters
     ----------
     positions
-        (structures' atoms, 3) Angstrom.
+        (atoms of all structures, 3) in Angstrom.
     cells
-        (structures, 3, 3) Angstrom, lattice vectors as rows.
+        (structures, 3, 3) in Angstrom, lattice vectors as rows.
     counts
-        (structures,) atoms of each.
+        (structures,) atoms of each structure.
     freedom
-        None: cells stay.
+        How cells may deform; None: cells are constant.
     start
-        (structures, 3, 3) undeformed cells; default: `cells`.
+        (structures, 3, 3) undeformed cells in Angstrom.
     """
 
     def __init__(
@@ -64,46 +78,80 @@ class Crystals:
         cells: np.ndarray,
         counts: np.ndarray,
         freedom: CellFreedom | None,
-        start: np.ndarray | None = None,
+        start: np.ndarray,
     ) -> None:
-        self.positions, self.cells, self.freedom = positions, cells, freedom
-        self.start = cells if start is None else start
+        self.positions, self.cells, self.freedom, self.start = positions, cells, freedom, start
         self.atoms = Segments(counts)
         self.rows = Segments(counts + 3) if freedom else self.atoms
         own = np.arange(len(self.rows.owner)) - self.rows.starts[self.rows.owner]
         self._is_atom = own < counts[self.rows.owner]
 
-    def select(self, keep: np.ndarray) -> "Crystals":
-        """Those that `keep`, (structures,) bool, says."""
-        counts = self.atoms.counts[keep]
-        return Crystals(self.positions[self.atoms.of(keep)], self.cells[keep], counts, self.freedom, self.start[keep])
+    def select(self, keep: np.ndarray) -> "RelaxationVariables":
+        """The variables of selected structures.
 
-    def joined(self, others: "Crystals") -> "Crystals":
-        """These, followed by others."""
+        Parameters
+        ----------
+        keep
+            (structures,) bool.
+
+        Returns
+        -------
+        RelaxationVariables
+            New variables.
+        """
+        positions, counts = self.positions[self.atoms.of(keep)], self.atoms.counts[keep]
+        return RelaxationVariables(positions, self.cells[keep], counts, self.freedom, self.start[keep])
+
+    def joined(self, others: "RelaxationVariables") -> "RelaxationVariables":
+        """The variables of these structures, followed by those of others.
+
+        Parameters
+        ----------
+        others
+            Variables with the same freedom.
+
+        Returns
+        -------
+        RelaxationVariables
+            New variables.
+        """
         pairs = zip(self._columns(), others._columns(), strict=True)
         positions, cells, counts, start = (np.concatenate(pair) for pair in pairs)
-        return Crystals(positions, cells, counts, self.freedom, start)
+        return RelaxationVariables(positions, cells, counts, self.freedom, start)
 
     def _columns(self) -> tuple[np.ndarray, ...]:
         return self.positions, self.cells, self.atoms.counts, self.start
 
     def split(self) -> list[np.ndarray]:
-        """Positions of each structure, (atoms, 3) Angstrom."""
+        """Positions of each structure.
+
+        Returns
+        -------
+        list[np.ndarray]
+            (atoms, 3) in Angstrom for each structure.
+        """
         return np.split(self.positions, self.atoms.starts[1:])
 
     def forces(self, forces: np.ndarray, stresses: np.ndarray) -> np.ndarray:
-        """Minus the gradient of the energy by the variables, (rows, 3) eV/Angstrom.
+        """Negative gradient of the energy with respect to the variables.
 
         Parameters
         ----------
         forces
-            (atoms, 3) eV/Angstrom; stresses : (structures, 3, 3) eV/Angstrom^3.
+            (atoms, 3) in eV/Angstrom.
+        stresses
+            (structures, 3, 3) in eV/Angstrom^3.
+
+        Returns
+        -------
+        np.ndarray
+            (rows, 3) in eV/Angstrom.
         """
         if self.freedom is None:
             return forces
         deformation = self._deformation()
         volumes = np.abs(np.linalg.det(self.cells))
-        virial = self.freedom.of_virial(-volumes[:, None, None] * stresses)
+        virial = self.freedom.free_part(-volumes[:, None, None] * stresses)
         gradient = _exp_adjoint(_logarithm(deformation), virial @ np.linalg.inv(_transposed(deformation)))
         if self.freedom.constant_volume:
             gradient = gradient - _isotropic(gradient)
@@ -113,7 +161,13 @@ class Crystals:
         return result
 
     def coordinates(self) -> np.ndarray:
-        """The variables, (rows, 3) Angstrom."""
+        """Values of the variables.
+
+        Returns
+        -------
+        np.ndarray
+            (rows, 3) in Angstrom.
+        """
         if self.freedom is None:
             return self.positions
         deformation = self._deformation()
@@ -123,7 +177,13 @@ class Crystals:
         return result
 
     def move(self, step: np.ndarray) -> None:
-        """Change the variables by `step`, (rows, 3) Angstrom."""
+        """Change positions and cells by a step of the variables.
+
+        Parameters
+        ----------
+        step
+            (rows, 3) in Angstrom.
+        """
         if self.freedom is None:
             self.positions = self.positions + step
             return
@@ -131,12 +191,13 @@ class Crystals:
         undeformed = self._undeformed(deformation) + step[self._is_atom]
         change = step[~self._is_atom].reshape(-1, 3, 3) / self.atoms.counts[:, None, None]
         strained = _exponential(_logarithm(deformation) + change)
+        # Masked again, because the exponential of a masked logarithm has other components, of second order.
         allowed = (_transposed(strained) - _ONE) * self.freedom.matrix + _ONE
         self.cells = self.start @ allowed
         self.positions = _rows_times(undeformed, allowed[self.atoms.owner])
 
     def _deformation(self) -> np.ndarray:
-        """(structures, 3, 3) F with cell = start F^T."""
+        """(structures, 3, 3) deformations F with cell = start F^T."""
         return _transposed(np.linalg.solve(self.start, self.cells))
 
     def _undeformed(self, deformation: np.ndarray) -> np.ndarray:
@@ -144,6 +205,7 @@ class Crystals:
 
 
 def _rows_times(vectors: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Each row vector (n, 3) times its matrix (n, 3, 3)."""
     return np.einsum("ai,aij->aj", vectors, matrices)
 
 
@@ -152,7 +214,7 @@ def _transposed(matrices: np.ndarray) -> np.ndarray:
 
 
 def _isotropic(matrices: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) ones times a third of the trace."""
+    """(n, 3, 3) unit matrices times a third of the trace."""
     third = np.trace(matrices, axis1=1, axis2=2) / 3
     return np.asarray(third[:, None, None] * _ONE)
 
@@ -163,9 +225,9 @@ def _exponential(matrices: np.ndarray) -> np.ndarray:
 
 
 def _exp_adjoint(matrices: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Gradient of <exp(A), G> by A: the derivative of exp at A^T along G, as a block of a larger exponential.
+    """Gradient of <exp(A), G> with respect to A, which is the derivative of exp at A^T along G.
 
-    Higham, Functions of Matrices (2008), eq. 3.16.
+    It is a block of the exponential of a larger matrix: Higham, Functions of Matrices (2008), eq. 3.16.
     """
     block = np.zeros((len(matrices), 6, 6))
     block[:, :3, :3] = block[:, 3:, 3:] = _transposed(matrices)
@@ -174,7 +236,10 @@ def _exp_adjoint(matrices: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def _logarithm(matrices: np.ndarray) -> np.ndarray:
-    """Principal logarithm of (n, 3, 3): square roots until near one, then the series of 2 atanh((F - 1)/(F + 1))."""
+    """Principal logarithms of (n, 3, 3): square roots until near one, then the series of 2 atanh((F - 1)/(F + 1)).
+
+    Within 0.05 of one, the terms beyond the 13th power are below rounding.
+    """
     root, halvings = matrices, 0
     while np.abs(root - _ONE).max(initial=0.0) > 0.05 and halvings < 20:
         root, halvings = _square_root(root), halvings + 1

@@ -1,6 +1,6 @@
-"""Minimisers of many structures at once; each follows the path of ASE's optimiser of the same name.
+"""Minimisers of many structures at once, each with the trajectory of ASE's optimiser of the same name.
 
-A structure sees nothing of the others: all sums are over its own rows.
+No structure influences another: all sums run over the rows of one structure.
 """
 
 from typing import Literal, Protocol
@@ -11,23 +11,52 @@ from esen_flows.physics.segments import Segments
 
 OptimizerName = Literal["fire", "lbfgs"]
 
-MAXIMUM_STEP_ANGSTROM = 0.2
+MAXIMUM_STEP_ANGSTROM = 0.2  # ASE's default
 
 
 class Optimizer(Protocol):
-    """What gives steps of structures that come and go."""
+    """Steps of a batch of structures that enter and leave."""
 
     def step(self, coordinates: np.ndarray, forces: np.ndarray, rows: Segments) -> np.ndarray:
-        """(rows, 3) Angstrom, from coordinates in Angstrom and forces in eV/Angstrom, both (rows, 3)."""
+        """The next step of all structures.
+
+        Parameters
+        ----------
+        coordinates
+            (rows, 3) variables in Angstrom.
+        forces
+            (rows, 3) negative gradient in eV/Angstrom.
+        rows
+            Rows of each structure.
+
+        Returns
+        -------
+        np.ndarray
+            (rows, 3) in Angstrom.
+        """
 
     def leave(self, keep: np.ndarray, rows: Segments) -> None:
-        """Forget the structures that `keep`, (structures,) bool, does not say."""
+        """Forget the structures that leave the batch.
+
+        Parameters
+        ----------
+        keep
+            (structures,) bool, False for those that leave.
+        rows
+            Rows of each structure before they leave.
+        """
 
     def enter(self, rows: Segments) -> None:
-        """Begin with more structures, whose rows follow those of the others."""
+        """Add structures behind those of the batch.
+
+        Parameters
+        ----------
+        rows
+            Rows of each new structure.
+        """
 
 
-class Fire:
+class _Fire:
     """Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), with ASE's constants and order of operations."""
 
     def __init__(self) -> None:
@@ -37,7 +66,6 @@ class Fire:
         self._downhill = np.zeros(0, dtype=int)  # steps since the last one uphill
 
     def enter(self, rows: Segments) -> None:
-        """See `Optimizer`."""
         n = len(rows.counts)
         self._velocity = np.concatenate((self._velocity, np.zeros((len(rows.owner), 3))))
         self._moving = np.concatenate((self._moving, np.zeros(n, dtype=bool)))
@@ -46,13 +74,11 @@ class Fire:
         self._downhill = np.concatenate((self._downhill, np.zeros(n, dtype=int)))
 
     def leave(self, keep: np.ndarray, rows: Segments) -> None:
-        """See `Optimizer`."""
         self._velocity = self._velocity[rows.of(keep)]
         self._moving, self._downhill = self._moving[keep], self._downhill[keep]
         self._time_step, self._mixing = self._time_step[keep], self._mixing[keep]
 
     def step(self, coordinates: np.ndarray, forces: np.ndarray, rows: Segments) -> np.ndarray:
-        """See `Optimizer`."""
         downhill = rows.dot(forces, self._velocity) > 0
         self._turn(forces, rows, downhill)
         self._adapt(downhill)
@@ -64,55 +90,53 @@ class Fire:
         return np.asarray(step * rows.spread(_shrink(length)))
 
     def _turn(self, forces: np.ndarray, rows: Segments, downhill: np.ndarray) -> None:
-        """Velocities turned towards the force; stopped where they point uphill."""
+        """Turn velocities towards the force; stop structures that move uphill."""
         size, speed = np.sqrt(rows.dot(forces, forces)), np.sqrt(rows.dot(self._velocity, self._velocity))
         ratio = self._mixing * speed / np.where(size > 0, size, 1.0)
         turned = rows.spread(1 - self._mixing) * self._velocity + rows.spread(ratio) * forces
         self._velocity = np.where(rows.spread(downhill), turned, 0.0)
 
     def _adapt(self, downhill: np.ndarray) -> None:
-        patient = downhill & (self._downhill > 5)
+        """Lengthen time steps after more than five steps downhill; halve them after one uphill."""
+        lengthened = downhill & (self._downhill > 5)
         uphill = ~downhill & self._moving
-        self._time_step = np.where(patient, np.minimum(1.1 * self._time_step, 1.0), self._time_step)
+        self._time_step = np.where(lengthened, np.minimum(1.1 * self._time_step, 1.0), self._time_step)
         self._time_step[uphill] *= 0.5
-        self._mixing = np.where(patient, 0.99 * self._mixing, self._mixing)
+        self._mixing = np.where(lengthened, 0.99 * self._mixing, self._mixing)
         self._mixing[uphill] = 0.1
         self._downhill = np.where(downhill, self._downhill + 1, 0)
 
 
-class Lbfgs:
+class _Lbfgs:
     """Limited-memory BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) with ASE's constants."""
 
     MEMORY = 100
-    STIFFNESS = 70.0  # eV/Angstrom^2, of the first guess
+    STIFFNESS = 70.0  # of the first guess of the Hessian, eV/Angstrom^2
 
     def __init__(self) -> None:
-        self._history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # steps, changes of gradient, 1/(s.y)
-        self._before: tuple[np.ndarray, np.ndarray] | None = None  # coordinates and forces
+        self._history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # steps s, gradient changes y, 1/(s.y)
+        self._previous: tuple[np.ndarray, np.ndarray] | None = None  # coordinates and forces
         self._moving = np.zeros(0, dtype=bool)
 
     def enter(self, rows: Segments) -> None:
-        """See `Optimizer`."""
         none, n = np.zeros((len(rows.owner), 3)), np.zeros(len(rows.counts))
         self._history = [
             (np.concatenate((s, none)), np.concatenate((y, none)), np.concatenate((rho, n)))
             for s, y, rho in self._history
         ]
-        if self._before is not None:
-            x, f = self._before
-            self._before = np.concatenate((x, none)), np.concatenate((f, none))
+        if self._previous is not None:
+            x, f = self._previous
+            self._previous = np.concatenate((x, none)), np.concatenate((f, none))
         self._moving = np.concatenate((self._moving, n.astype(bool)))
 
     def leave(self, keep: np.ndarray, rows: Segments) -> None:
-        """See `Optimizer`."""
-        mine = rows.of(keep)
-        self._history = [(s[mine], y[mine], rho[keep]) for s, y, rho in self._history]
-        if self._before is not None:
-            self._before = self._before[0][mine], self._before[1][mine]
+        kept_rows = rows.of(keep)
+        self._history = [(s[kept_rows], y[kept_rows], rho[keep]) for s, y, rho in self._history]
+        if self._previous is not None:
+            self._previous = self._previous[0][kept_rows], self._previous[1][kept_rows]
         self._moving = self._moving[keep]
 
     def step(self, coordinates: np.ndarray, forces: np.ndarray, rows: Segments) -> np.ndarray:
-        """See `Optimizer`."""
         self._remember(coordinates, forces, rows)
         q, factors = -forces, []
         for s, y, rho in reversed(self._history):
@@ -121,26 +145,37 @@ class Lbfgs:
         z = q / self.STIFFNESS
         for (s, y, rho), factor in zip(self._history, reversed(factors), strict=True):
             z = z + rows.spread(factor - rho * rows.dot(y, z)) * s
-        self._before, self._moving = (coordinates, forces), np.ones(len(rows.counts), dtype=bool)
+        self._previous, self._moving = (coordinates, forces), np.ones(len(rows.counts), dtype=bool)
         return np.asarray(-z * rows.spread(_shrink(rows.longest(z))))
 
     def _remember(self, coordinates: np.ndarray, forces: np.ndarray, rows: Segments) -> None:
-        """Note the last step; a structure that made none, or whose gradient did not change, has a weight of zero."""
-        if self._before is None:
+        """Append the last step; structures without a step or without a change of gradient get the weight zero."""
+        if self._previous is None:
             return
         moving = rows.spread(self._moving)
-        s = np.where(moving, coordinates - self._before[0], 0.0)
-        y = np.where(moving, self._before[1] - forces, 0.0)
+        s = np.where(moving, coordinates - self._previous[0], 0.0)
+        y = np.where(moving, self._previous[1] - forces, 0.0)
         product = rows.dot(s, y)
         rho = np.divide(1.0, product, out=np.zeros_like(product), where=product != 0)
         self._history = [*self._history[1 - self.MEMORY :], (s, y, rho)]
 
 
-def optimizer_of(name: OptimizerName) -> Optimizer:
-    """A fresh one."""
-    return Fire() if name == "fire" else Lbfgs()
+def new_optimizer(name: OptimizerName) -> Optimizer:
+    """An optimiser for an empty batch.
+
+    Parameters
+    ----------
+    name
+        Kind of the optimiser.
+
+    Returns
+    -------
+    Optimizer
+        The optimiser.
+    """
+    return _Fire() if name == "fire" else _Lbfgs()
 
 
 def _shrink(lengths: np.ndarray) -> np.ndarray:
-    """Factors that make no step longer than the maximum."""
+    """Factors that leave no step longer than the maximum."""
     return np.asarray(MAXIMUM_STEP_ANGSTROM / np.maximum(lengths, MAXIMUM_STEP_ANGSTROM))

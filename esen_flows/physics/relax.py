@@ -1,13 +1,14 @@
-"""Relaxation of positions and cell, of one structure or of many at once, with or without the symmetry kept."""
+"""Relaxation of positions and cell, of one structure or of many at once, with free or kept symmetry."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from ase import Atoms
 
 from esen_flows.errors import EsenFlowsError, EvaluationError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.symmetrized import with_parity
-from esen_flows.physics.relax_ase import descend_by_ase
+from esen_flows.physics.relax_ase import relax_by_ase
 from esen_flows.physics.relax_batch import BatchRelaxation, Outcome, Watch
 from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, output_of, start_of
 from esen_flows.physics.symmetry import space_group_number
@@ -15,10 +16,12 @@ from esen_flows.schemas.documents import RelaxOutput
 from esen_flows.schemas.protocols import RelaxProtocol
 
 Progress = Callable[[int, float], None]
+# The number of a structure, and its checked start or the error that refuses it.
+_Start = tuple[int, RelaxationStart | EsenFlowsError]
 
-# Enough small cells to fill a GPU's batches; a laptop's are full with far less.
+# Enough small cells to fill the batches of a GPU; a laptop's are full with far fewer atoms.
 ATOMS_AT_ONCE = 4000
-# A free second stage is thrown away where it changes the space group by this measure (PhononDB's protocol).
+# A free second stage is discarded if it changes the space group within this tolerance (PhononDB's protocol).
 REDIRECT_SYMPREC_ANGSTROM = 1e-5
 
 
@@ -28,38 +31,52 @@ def relax(
     """The nearest minimum of the energy, in positions and (for a crystal) in the cell.
 
     A molecule (no periodic direction) has no cell to relax: its positions are relaxed. With `symmetry="fix"` or
-    `"lock"` the crystal is first put exactly on the symmetry found within `symprec_angstrom`, and stays there.
+    `"lock"` the crystal is first put exactly on the symmetry found within `symprec_angstrom`, and keeps it.
 
     Parameters
     ----------
     atoms
-        the starting structure; it is not changed, and its constraints and calculator are ignored.
+        Starting structure. It is not changed, and its constraints and calculator are ignored.
+    force_field
+        Force field.
+    protocol
+        What is relaxed, how, and until when.
     progress
-        called with the number of steps done and the largest generalised force (eV/Angstrom).
+        Called with the number of steps and the largest generalised force (eV/Angstrom).
 
     Returns
     -------
     RelaxOutput
-        The relaxed structure; `fmax_ev_per_angstrom` is the largest force on an atom or on the cell (as the optimiser
-        sees it), `forces_ev_per_angstrom` and `stress_ev_per_angstrom3` (NaN without a cell) are those of the force
-        field.
+        The relaxed structure with its energy. `fmax_ev_per_angstrom` is the largest force on an atom or on the cell as
+        the optimiser sees it. `forces_ev_per_angstrom` and `stress_ev_per_angstrom3` (NaN without a cell) are those of
+        the force field.
 
     Raises
     ------
     StructureError
-        no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found.
+        The structure has no atoms or has NaN, a cell to be relaxed has one or two periodic directions, or the symmetry
+        is not found.
     NotConvergedError
-        the largest force is still above `fmax_ev_per_angstrom` after `max_steps`.
+        The largest force is still above `fmax_ev_per_angstrom` after `max_steps`.
+    SymmetryBrokenError
+        The symmetry that had to be kept is lower at the end.
     ExplosionError
-        the cell has lost all proportion.
+        The volume of the cell has changed by more than a factor of 20.
     UnknownElementError, EvaluationError
-        from the force field.
+        The force field refuses the structure or fails.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows.forcefield.load import load_force_field
+    >>> from esen_flows.schemas.protocols import RelaxProtocol
+    >>> output = relax(bulk("Cu", a=3.7), load_force_field("emt"), RelaxProtocol())
+    >>> output.converged, output.space_group_final
+    (True, 225)
+    >>> print(f"{(4 * output.volume_per_atom_angstrom3) ** (1 / 3):.2f} Angstrom")  # lattice constant
+    3.59 Angstrom
     """
-
-    def watch(index: int, steps: int, fmax: float) -> None:
-        if progress is not None:
-            progress(steps, fmax)
-
+    watch = None if progress is None else lambda index, steps, fmax: progress(steps, fmax)
     ((_, outcome),) = relax_many([atoms], force_field, protocol, watch=watch)
     if isinstance(outcome, EsenFlowsError):
         raise outcome
@@ -76,84 +93,99 @@ def relax_many(
 ) -> Iterator[tuple[int, RelaxOutput | EsenFlowsError]]:
     """`relax` of many structures, which share force calls and do not influence one another.
 
-    Structures are taken from `structures` when there is room for them. Those of which cells are relaxed and those
-    without (molecules) take their steps in batches of their own. With `symmetry="fix"` they go one by one, on ASE.
+    Structures are taken from `structures` when there is room for them. Crystals whose cells are relaxed and structures
+    without a cell (molecules) are relaxed in separate batches. With `symmetry="fix"` structures are relaxed one by one
+    by ASE.
 
     Parameters
     ----------
     structures
-        any kinds; they are not changed.
+        Starting structures of any kind; they are not changed.
+    force_field
+        Force field.
+    protocol
+        What is relaxed, how, and until when.
     atoms_at_once
-        how many atoms are on their way together.
+        Largest number of atoms that are relaxed together.
     watch
-        called with a structure's number, its steps and its largest generalised force (eV/Angstrom).
+        Called with the number of a structure, its steps and its largest generalised force (eV/Angstrom).
 
     Yields
     ------
-    Iterator[tuple[int, RelaxOutput | EsenFlowsError]]
-        A structure's number in the order of `structures`, and its document or the error that `relax` would raise; those
-        that end first come first.
+    tuple[int, RelaxOutput | EsenFlowsError]
+        The number of a structure in the order of `structures`, and its document or the error that `relax` would raise,
+        in the order in which the relaxations end.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows.forcefield.load import load_force_field
+    >>> from esen_flows.schemas.protocols import RelaxProtocol
+    >>> metals = [bulk("Cu", a=3.7), bulk("Au", a=4.2)]
+    >>> outcomes = dict(relax_many(metals, load_force_field("emt"), RelaxProtocol()))
+    >>> [f"{outcomes[number].volume_per_atom_angstrom3:.1f} Angstrom^3" for number in (0, 1)]
+    ['11.6 Angstrom^3', '16.7 Angstrom^3']
     """
     averaged = with_parity(force_field, protocol.parity)
-    say = watch or (lambda index, steps, fmax: None)
-    given: dict[int, Atoms] = {}
-    first: dict[int, RelaxationTrajectory] = {}  # stages that a free one follows
+    if watch is None:
+        watch = _ignore
+    inputs: dict[int, Atoms] = {}
+    first_stages: dict[int, RelaxationTrajectory] = {}  # of relaxations with a free second stage
 
-    def starts() -> Iterator[tuple[int, RelaxationStart | EsenFlowsError]]:
+    def starts() -> Iterator[_Start]:
         for index, atoms in enumerate(structures):
-            given[index] = atoms
+            inputs[index] = atoms
             try:
                 yield index, start_of(atoms, protocol)
             except StructureError as error:
                 yield index, error
 
-    outcomes = _descended(starts(), averaged, protocol, atoms_at_once, say)
+    outcomes = _trajectories(starts(), averaged, protocol, atoms_at_once, watch)
     if protocol.then_free:
-        again = protocol.model_copy(update={"symmetry": "free", "then_free": False})
-        outcomes = _descended(_second(outcomes, first), averaged, again, atoms_at_once, say)
+        free = protocol.model_copy(update={"symmetry": "free", "then_free": False})
+        outcomes = _trajectories(_free_starts(outcomes, first_stages), averaged, free, atoms_at_once, watch)
     for index, outcome in outcomes:
-        atoms = given.pop(index)
+        atoms = inputs.pop(index)
         if isinstance(outcome, EsenFlowsError):
             yield index, outcome
             continue
         try:
-            yield index, _document(atoms, outcome, first.pop(index, None), protocol)
-        except EsenFlowsError as error:  # not converged
+            yield index, _document(atoms, outcome, first_stages.pop(index, None), protocol)
+        except EsenFlowsError as error:  # not converged, or symmetry broken
             yield index, error
 
 
-def _second(
-    outcomes: Iterator[Outcome], first: dict[int, RelaxationTrajectory]
-) -> Iterator[tuple[int, RelaxationStart | EsenFlowsError]]:
-    """Where the free stage begins: with the last structure of the first one, counted from the same cell."""
+def _ignore(index: int, steps: int, fmax: float) -> None:
+    pass
+
+
+def _free_starts(outcomes: Iterator[Outcome], first_stages: dict[int, RelaxationTrajectory]) -> Iterator[_Start]:
+    """Starts of the free stage: the last structure of the first one, with the same undeformed cell."""
     for index, outcome in outcomes:
         if isinstance(outcome, EsenFlowsError):
             yield index, outcome
         else:
-            first[index] = outcome
+            first_stages[index] = outcome
             yield index, RelaxationStart(outcome.atoms, outcome.reference_cell)
 
 
 def _document(
-    atoms: Atoms, path: RelaxationTrajectory, before: RelaxationTrajectory | None, protocol: RelaxProtocol
+    atoms: Atoms, trajectory: RelaxationTrajectory, first_stage: RelaxationTrajectory | None, protocol: RelaxProtocol
 ) -> RelaxOutput:
-    if before is None:
-        return output_of(atoms, path, protocol)
-    groups = [space_group_number(stage.atoms, REDIRECT_SYMPREC_ANGSTROM) for stage in (before, path)]
-    broken = groups[0] != groups[1]
-    return output_of(atoms, before if broken else path.after(before), protocol, redirected=broken)
+    if first_stage is None:
+        return output_of(atoms, trajectory, protocol)
+    groups = [space_group_number(stage.atoms, REDIRECT_SYMPREC_ANGSTROM) for stage in (first_stage, trajectory)]
+    redirected = groups[0] != groups[1]
+    final = first_stage if redirected else trajectory.after(first_stage)
+    return output_of(atoms, final, protocol, redirected=redirected)
 
 
-def _descended(
-    starts: Iterator[tuple[int, RelaxationStart | EsenFlowsError]],
-    force_field: ForceField,
-    protocol: RelaxProtocol,
-    atoms_at_once: int,
-    watch: Watch,
+def _trajectories(
+    starts: Iterator[_Start], force_field: ForceField, protocol: RelaxProtocol, atoms_at_once: int, watch: Watch
 ) -> Iterator[Outcome]:
-    """Paths of the starts, and the errors among them as they are."""
+    """Trajectories of the starts; errors among the starts pass through."""
     if protocol.symmetry == "fix":
-        yield from _one_by_one(starts, force_field, protocol, watch)
+        yield from _trajectories_by_ase(starts, force_field, protocol, watch)
         return
     errors: list[Outcome] = []
     without_cell: list[tuple[int, RelaxationStart]] = []
@@ -176,21 +208,14 @@ def _descended(
     yield from errors
 
 
-def _one_by_one(
-    starts: Iterator[tuple[int, RelaxationStart | EsenFlowsError]],
-    force_field: ForceField,
-    protocol: RelaxProtocol,
-    watch: Watch,
+def _trajectories_by_ase(
+    starts: Iterator[_Start], force_field: ForceField, protocol: RelaxProtocol, watch: Watch
 ) -> Iterator[Outcome]:
     for index, start in starts:
         if isinstance(start, EsenFlowsError):
             yield index, start
             continue
-
-        def say(steps: int, fmax: float, index: int = index) -> None:
-            watch(index, steps, fmax)
-
         try:
-            yield index, descend_by_ase(start, force_field, protocol, say)
+            yield index, relax_by_ase(start, force_field, protocol, partial(watch, index))
         except (StructureError, EvaluationError, InsufficientMemoryError) as error:
             yield index, error

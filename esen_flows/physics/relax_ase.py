@@ -1,4 +1,4 @@
-"""One structure on ASE's own optimiser and filter, with ASE's FixSymmetry: what published protocols did."""
+"""Relaxation of one structure by ASE's own optimiser, filter and FixSymmetry, as published protocols did."""
 
 from collections.abc import Callable
 
@@ -12,20 +12,31 @@ from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory
 from esen_flows.schemas.protocols import RelaxProtocol
 
 
-def descend_by_ase(
+def relax_by_ase(
     start: RelaxationStart, force_field: ForceField, protocol: RelaxProtocol, watch: Callable[[int, float], None]
 ) -> RelaxationTrajectory:
-    """The path to the minimum, or to `max_steps`.
+    """The trajectory to the minimum, or to `max_steps`.
 
     Parameters
     ----------
+    start
+        Structure and constraint.
+    force_field
+        Force field.
+    protocol
+        Protocol of the relaxation.
     watch
-        called with the number of steps done and the largest generalised force (eV/Angstrom).
+        Called with the number of steps and the largest generalised force (eV/Angstrom).
+
+    Returns
+    -------
+    RelaxationTrajectory
+        The trajectory.
 
     Raises
     ------
     StructureError, UnknownElementError, EvaluationError, InsufficientMemoryError
-        from the force field.
+        The force field refuses the structure or fails.
     """
     work = start.atoms.copy()
     work.info.update(start.atoms.info)
@@ -41,21 +52,18 @@ def descend_by_ase(
             constant_volume=protocol.constant_volume,
         )
     optimizer = (FIRE if protocol.optimizer == "fire" else LBFGS)(target, logfile=None)
-    nothing_yet = Evaluation(np.nan, np.full((len(work), 3), np.nan), np.full((3, 3), np.nan))
-    path = RelaxationTrajectory(work, start.reference_cell, nothing_yet, np.inf, converged=False)
+    trajectory = RelaxationTrajectory(work, start.reference_cell)
 
     def record() -> None:
-        path.energies.append(float(work.get_potential_energy()))
-        path.fmax = float(np.linalg.norm(target.get_forces(), axis=1).max())
-        if protocol.trajectory:
-            path.positions.append(work.positions.copy())
-            path.cells.append(work.cell.array.copy())
-        watch(optimizer.nsteps, path.fmax)
+        fmax = float(np.linalg.norm(target.get_forces(), axis=1).max())
+        trajectory.record(float(work.get_potential_energy()), fmax, protocol)
+        watch(optimizer.nsteps, fmax)
 
     optimizer.attach(record, interval=1)
-    path.converged = bool(optimizer.run(fmax=protocol.fmax_ev_per_angstrom, steps=protocol.max_steps))
+    trajectory.converged = bool(optimizer.run(fmax=protocol.fmax_ev_per_angstrom, steps=protocol.max_steps))
+    # Without the constraint's projection: documents hold the forces and the stress of the force field.
     stress = work.get_stress(voigt=False, apply_constraint=False) if work.cell.rank == 3 else np.full((3, 3), np.nan)
-    path.evaluation = Evaluation(path.energies[-1], work.get_forces(apply_constraint=False), stress)
+    trajectory.evaluation = Evaluation(trajectory.energies[-1], work.get_forces(apply_constraint=False), stress)
     work.calc = None
     work.set_constraint()
-    return path
+    return trajectory

@@ -1,7 +1,10 @@
-"""Many structures relaxed at once: one batch of forces a step; who has arrived leaves, and the next one enters."""
+"""Many structures relaxed at once, with one batch of forces a step.
+
+Converged structures leave the batch, and new ones take their place.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -14,45 +17,49 @@ from esen_flows.errors import (
     StructureError,
 )
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.physics.frechet import CellFreedom, Crystals
-from esen_flows.physics.optimizers import optimizer_of
+from esen_flows.physics.frechet import CellFreedom, RelaxationVariables
+from esen_flows.physics.optimizers import new_optimizer
 from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, freedom_of
+from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.protocols import RelaxProtocol
 
-# A cell that has shrunk or grown by more than this is no longer the structure that was asked about.
+# A cell whose volume has changed by more than this factor is no longer the structure that was to be relaxed.
 LARGEST_VOLUME_RATIO = 20.0
 
+# Called with the number of a structure, its steps and its largest generalised force in eV/Angstrom.
 Watch = Callable[[int, int, float], None]
+# The number of a structure, and its trajectory or the error that ended it.
 Outcome = tuple[int, RelaxationTrajectory | EsenFlowsError]
 
 
 @dataclass
 class _Member:
-    """A structure on its way."""
+    """A structure of the batch."""
 
     index: int
-    start: RelaxationStart
-    atoms: Atoms
-    energies: list[float] = field(default_factory=list)
-    positions: list[np.ndarray] = field(default_factory=list)
-    cells: list[np.ndarray] = field(default_factory=list)
+    lock: SymmetryLock | None
+    trajectory: RelaxationTrajectory
+
+    @property
+    def atoms(self) -> Atoms:
+        return self.trajectory.atoms
 
 
 class BatchRelaxation:
-    """Relaxations that share their force calls; none of them is influenced by the others.
+    """Relaxations that share their force calls and do not influence one another.
 
     Parameters
     ----------
     force_field
-        evaluates the structures of a step together, in batches as its memory allows.
+        Evaluates the structures of a step together, in batches as its memory allows.
     protocol
-        of all of them; its symmetry may be free or lock.
+        Protocol of all structures, with free or locked symmetry.
     cells
-        whether these are crystals whose cells relax.
+        Whether the structures are crystals whose cells may relax.
     atoms_at_once
-        how many atoms are on their way together; a larger structure goes alone.
+        Largest number of atoms in the batch; a larger structure is relaxed alone.
     watch
-        called with the structure's number, its steps and its largest generalised force (eV/Angstrom).
+        Called with the number of a structure, its steps and its largest generalised force (eV/Angstrom).
     """
 
     def __init__(
@@ -60,18 +67,30 @@ class BatchRelaxation:
     ) -> None:
         self.force_field, self.protocol, self.atoms_at_once, self.watch = force_field, protocol, atoms_at_once, watch
         self._freedom: CellFreedom | None = freedom_of(protocol) if cells else None
-        self._optimizer = optimizer_of(protocol.optimizer)
+        self._optimizer = new_optimizer(protocol.optimizer)
         self._members: list[_Member] = []
-        self._crystals = Crystals(
-            np.zeros((0, 3)), np.zeros((0, 3, 3)), np.zeros(0, dtype=np.intp), self._freedom, np.zeros((0, 3, 3))
+        no_cells = np.zeros((0, 3, 3))
+        self._variables = RelaxationVariables(
+            np.zeros((0, 3)), no_cells, np.zeros(0, dtype=np.intp), self._freedom, no_cells
         )
 
     def run(self, starts: Iterator[tuple[int, RelaxationStart]]) -> Iterator[Outcome]:
-        """Outcomes as they come, each with its structure's number: the path, or why there is none."""
+        """The outcomes, in the order in which the relaxations end.
+
+        Parameters
+        ----------
+        starts
+            Structures with their numbers, taken when there is room for them.
+
+        Yields
+        ------
+        Outcome
+            The number of a structure, and its trajectory or the error that ended it.
+        """
         waiting = next(starts, None)
         while True:
             entering: list[tuple[int, RelaxationStart]] = []
-            atoms = len(self._crystals.positions)
+            atoms = len(self._variables.positions)
             while waiting is not None and (atoms == 0 or atoms + len(waiting[1].atoms) <= self.atoms_at_once):
                 entering.append(waiting)
                 atoms += len(waiting[1].atoms)
@@ -85,69 +104,57 @@ class BatchRelaxation:
         if not entering:
             return
         starts = [start for _, start in entering]
-        new = Crystals(
+        new = RelaxationVariables(
             np.concatenate([start.atoms.positions for start in starts]),
             np.array([start.atoms.cell.array for start in starts]),
             np.array([len(start.atoms) for start in starts]),
             self._freedom,
             np.array([start.reference_cell for start in starts]),
         )
-        self._crystals = self._crystals.joined(new)
+        self._variables = self._variables.joined(new)
         self._optimizer.enter(new.rows)
         for index, start in entering:
-            moving = start.atoms.copy()
-            moving.info.update(start.atoms.info)
-            self._members.append(_Member(index, start, moving))
+            atoms = start.atoms.copy()
+            atoms.info.update(start.atoms.info)
+            self._members.append(_Member(index, start.lock, RelaxationTrajectory(atoms, start.reference_cell)))
 
-    def _leave(self, keep: np.ndarray) -> None:
+    def _keep(self, keep: np.ndarray) -> None:
+        """Let the structures leave for which `keep`, (structures,) bool, is False."""
         if not keep.all():
-            self._optimizer.leave(keep, self._crystals.rows)
-            self._crystals = self._crystals.select(keep)
+            self._optimizer.leave(keep, self._variables.rows)
+            self._variables = self._variables.select(keep)
             self._members = [member for member, stays in zip(self._members, keep, strict=True) if stays]
 
     def _step(self) -> Iterator[Outcome]:
-        """Evaluate where all are; whoever has arrived or failed leaves; the others move."""
+        """Evaluate all structures; let those leave that have failed or converged; move the others."""
         results = self._evaluations()
-        failed = np.array([isinstance(result, EsenFlowsError) for result in results])
-        yield from self._failures(results)
-        self._leave(~failed)
+        for member, result in zip(self._members, results, strict=True):
+            if isinstance(result, EsenFlowsError):
+                yield member.index, result
+        self._keep(np.array([isinstance(result, Evaluation) for result in results]))
         found = [result for result in results if isinstance(result, Evaluation)]
         if not found:
             return
         forces = self._forces(found)
-        fmax = self._crystals.rows.longest(forces)
+        fmax = self._variables.rows.longest(forces)
         self._record(found, fmax)
         converged = fmax < self.protocol.fmax_ev_per_angstrom
-        out_of_steps = np.array([len(member.energies) > self.protocol.max_steps for member in self._members])
-        done = converged | out_of_steps
+        out_of_steps = [member.trajectory.n_steps >= self.protocol.max_steps for member in self._members]
+        done = converged | np.array(out_of_steps)
         for position in np.flatnonzero(done):
-            member = self._members[position]
-            path = RelaxationTrajectory(
-                member.atoms,
-                member.start.reference_cell,
-                found[position],
-                float(fmax[position]),
-                bool(converged[position]),
-                member.energies,
-                member.positions,
-                member.cells,
-            )
-            yield member.index, path
-        forces = forces[self._crystals.rows.of(~done)]
-        self._leave(~done)
+            trajectory = self._members[position].trajectory
+            trajectory.evaluation, trajectory.converged = found[position], bool(converged[position])
+            yield self._members[position].index, trajectory
+        forces = forces[self._variables.rows.of(~done)]
+        self._keep(~done)
         if self._members:
             yield from self._move(forces)
 
-    def _failures(self, results: Sequence[Evaluation | EsenFlowsError]) -> Iterator[Outcome]:
-        for member, result in zip(self._members, results, strict=True):
-            if isinstance(result, EsenFlowsError):
-                yield member.index, result
-
     def _evaluations(self) -> list[Evaluation | EsenFlowsError]:
-        for member, positions, cell in zip(self._members, self._crystals.split(), self._crystals.cells, strict=True):
+        for member, positions, cell in zip(self._members, self._variables.split(), self._variables.cells, strict=True):
             member.atoms.positions[:] = positions
             member.atoms.cell[:] = cell
-        results = evaluated_apart(self.force_field, [member.atoms for member in self._members])
+        results = _evaluate_apart(self.force_field, [member.atoms for member in self._members])
         return results if self._freedom is None else [self._with_stress(result) for result in results]
 
     def _with_stress(self, result: Evaluation | EsenFlowsError) -> Evaluation | EsenFlowsError:
@@ -159,46 +166,41 @@ class BatchRelaxation:
         """Generalised forces, (rows, 3), projected on the symmetry where it is locked."""
         forces, stresses = [], []
         for member, result in zip(self._members, results, strict=True):
-            lock = member.start.lock
+            lock = member.lock
             forces.append(result.forces if lock is None else lock.forces(result.forces))
             stresses.append(result.stress if lock is None else lock.stress(result.stress))
-        return self._crystals.forces(np.concatenate(forces), np.array(stresses))
+        return self._variables.forces(np.concatenate(forces), np.array(stresses))
 
     def _record(self, results: Sequence[Evaluation], fmax: np.ndarray) -> None:
         for member, result, largest in zip(self._members, results, fmax, strict=True):
-            member.energies.append(result.energy)
-            if self.protocol.trajectory:
-                member.positions.append(member.atoms.positions.copy())
-                member.cells.append(member.atoms.cell.array.copy())
-            self.watch(member.index, len(member.energies) - 1, float(largest))
+            member.trajectory.record(result.energy, float(largest), self.protocol)
+            self.watch(member.index, member.trajectory.n_steps, float(largest))
 
     def _move(self, forces: np.ndarray) -> Iterator[Outcome]:
-        """One step of all; what explodes leaves before its cell has no inverse."""
-        crystals = self._crystals
-        crystals.move(self._optimizer.step(crystals.coordinates(), forces, crystals.rows))
+        """Move all structures; those whose cells explode leave before a cell becomes singular."""
+        variables = self._variables
+        variables.move(self._optimizer.step(variables.coordinates(), forces, variables.rows))
         if self._freedom is None:
             return
-        ratio = np.linalg.det(crystals.cells) / np.linalg.det(crystals.start)
-        whole = (ratio > 1 / LARGEST_VOLUME_RATIO) & (ratio < LARGEST_VOLUME_RATIO)  # NaN is neither
-        for position in np.flatnonzero(~whole):
+        ratio = np.linalg.det(variables.cells) / np.linalg.det(variables.start)
+        intact = (ratio > 1 / LARGEST_VOLUME_RATIO) & (ratio < LARGEST_VOLUME_RATIO)  # False for NaN
+        for position in np.flatnonzero(~intact):
             member = self._members[position]
-            yield (
-                member.index,
-                ExplosionError(
-                    f"the cell of {member.atoms.get_chemical_formula()} has {ratio[position]:.3g} times its volume "
-                    f"after {len(member.energies)} steps; the force field does not know such a structure: use "
-                    "another one, or start from a better structure"
-                ),
+            error = ExplosionError(
+                f"the cell of {member.atoms.get_chemical_formula()} has {ratio[position]:.3g} times its volume "
+                f"after {len(member.trajectory.energies)} steps, beyond what the force field can describe; use another "
+                "force field, or start from a better structure"
             )
-        self._leave(whole)
+            yield member.index, error
+        self._keep(intact)
 
 
-def evaluated_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:
-    """Evaluations in one call; where that fails, of halves, until only what fails by itself is left out."""
+def _evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:
+    """Evaluations in one call; after an error, of halves, so that only structures that fail alone have no result."""
     try:
         return list(force_field.evaluate(structures))
     except (StructureError, EvaluationError, InsufficientMemoryError) as error:
         if len(structures) == 1:
             return [error]
         half = len(structures) // 2
-        return evaluated_apart(force_field, structures[:half]) + evaluated_apart(force_field, structures[half:])
+        return _evaluate_apart(force_field, structures[:half]) + _evaluate_apart(force_field, structures[half:])

@@ -1,4 +1,4 @@
-"""Where a relaxation begins and what it ends with, whoever takes the steps between."""
+"""The start of a relaxation and its document, for every optimiser that makes the steps between them."""
 
 from dataclasses import dataclass, field, replace
 
@@ -15,24 +15,24 @@ from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.documents import RelaxOutput, StructureData
 from esen_flows.schemas.protocols import RelaxProtocol
 
-# Angles (rad) by which the axes of a crystal may miss those of a mask of strains.
+# Angles (rad) between the axes of a crystal and those of a mask of strains that still count as parallel.
 FIX_TOLERANCE, LOCK_TOLERANCE = 1e-3, 1e-6
 
 
 @dataclass(frozen=True)
 class RelaxationStart:
-    """A checked structure.
+    """A checked structure to be relaxed.
 
     Attributes
     ----------
     atoms
-        what moves; exactly on its symmetry where that is kept.
+        The structure, exactly on its symmetry where that is kept.
     reference_cell
-        (3, 3) Angstrom, which deformations are counted from.
+        (3, 3) undeformed cell in Angstrom.
     lock
-        the space group to stay in, or None.
+        The space group that is kept by projection, or None.
     fixed
-        the same as ASE's constraint, or None.
+        ASE's constraint that keeps the space group, or None.
     """
 
     atoms: Atoms
@@ -43,52 +43,101 @@ class RelaxationStart:
 
 @dataclass
 class RelaxationTrajectory:
-    """What a relaxation went through.
+    """The steps of a relaxation so far.
 
     Attributes
     ----------
     atoms
-        the last structure; evaluation : of it.
+        The present structure.
     reference_cell
-        (3, 3) Angstrom, which its deformation was counted from.
+        (3, 3) undeformed cell in Angstrom.
+    evaluation
+        Energy, forces and stress of the present structure; None before the relaxation ends.
     fmax
-        its largest generalised force, eV/Angstrom.
+        Largest generalised force of the present structure, in eV/Angstrom.
+    converged
+        Whether that is small enough.
     energies
-        eV, one more than steps; positions, cells : of every step, where they are asked for.
+        Energy of the start and after each step, in eV.
+    positions
+        Positions (atoms, 3) in Angstrom with each energy, where the protocol wants a trajectory.
+    cells
+        Cells (3, 3) in Angstrom with each energy, where the protocol wants a trajectory.
     """
 
     atoms: Atoms
     reference_cell: np.ndarray
-    evaluation: Evaluation
-    fmax: float
-    converged: bool
+    evaluation: Evaluation | None = None
+    fmax: float = np.inf
+    converged: bool = False
     energies: list[float] = field(default_factory=list)
     positions: list[np.ndarray] = field(default_factory=list)
     cells: list[np.ndarray] = field(default_factory=list)
 
     @property
     def n_steps(self) -> int:
-        """Steps taken."""
+        """Number of steps."""
         return len(self.energies) - 1
 
-    def after(self, before: "RelaxationTrajectory") -> "RelaxationTrajectory":
-        """This path as the continuation of another one, whose last structure is its first."""
+    def record(self, energy: float, fmax: float, protocol: RelaxProtocol) -> None:
+        """Append the present structure.
+
+        Parameters
+        ----------
+        energy
+            Its energy in eV.
+        fmax
+            Its largest generalised force in eV/Angstrom.
+        protocol
+            Protocol that says whether positions and cells are wanted.
+        """
+        self.energies.append(energy)
+        self.fmax = fmax
+        if protocol.trajectory:
+            self.positions.append(self.atoms.positions.copy())
+            self.cells.append(self.atoms.cell.array.copy())
+
+    def after(self, earlier: "RelaxationTrajectory") -> "RelaxationTrajectory":
+        """The trajectory of two stages as one.
+
+        Parameters
+        ----------
+        earlier
+            Trajectory whose last structure is the first one here.
+
+        Returns
+        -------
+        RelaxationTrajectory
+            The earlier trajectory continued by this one.
+        """
         return replace(
             self,
-            energies=before.energies + self.energies[1:],
-            positions=before.positions + self.positions[1:],
-            cells=before.cells + self.cells[1:],
+            energies=earlier.energies + self.energies[1:],
+            positions=earlier.positions + self.positions[1:],
+            cells=earlier.cells + self.cells[1:],
         )
 
 
 def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
-    """Check a structure and put it on the symmetry that it is to keep; it is not changed.
+    """Check a structure and put a copy of it on the symmetry that is to be kept.
+
+    Parameters
+    ----------
+    atoms
+        Structure to be relaxed; it is not changed.
+    protocol
+        Protocol of the relaxation.
+
+    Returns
+    -------
+    RelaxationStart
+        The start, without constraints and calculator of `atoms`.
 
     Raises
     ------
     StructureError
-        no atoms, NaN, a cell to be relaxed with one or two periodic directions, symmetry not found, or
-        not one that the protocol's mask of strains leaves as it is.
+        The structure has no atoms or has NaN, a cell to be relaxed has one or two periodic directions or no volume, its
+        symmetry is not found, or the protocol's mask of strains does not respect that symmetry.
     """
     _check(atoms, protocol)
     work = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -98,10 +147,10 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
     fix, freedom = protocol.symmetry == "fix", freedom_of(protocol)
     lock = SymmetryLock(work, protocol.symprec_angstrom)
     if freedom is not None:
-        # FixSymmetry undoes at every step what such a mask leaves, but bears with axes as files round them.
+        # FixSymmetry would undo at every step what such a mask leaves free, but it tolerates axes rounded as in files.
         lock.check_freedom(freedom, FIX_TOLERANCE if fix else LOCK_TOLERANCE)
     if fix:
-        # FixSymmetry keeps deviations that are there already; what follows looks for symmetry more strictly.
+        # FixSymmetry keeps deviations that the start already has, and later steps look for symmetry more strictly.
         refine_symmetry(work, symprec=protocol.symprec_angstrom)
         return RelaxationStart(work, work.cell.array, fixed=FixSymmetry(work, symprec=protocol.symprec_angstrom))
     refined = lock.refined()
@@ -123,31 +172,59 @@ def _check(atoms: Atoms, protocol: RelaxProtocol) -> None:
 
 
 def freedom_of(protocol: RelaxProtocol) -> CellFreedom | None:
-    """How the cell of a crystal may deform; None: not at all."""
+    """How the cell of a crystal may deform.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the relaxation.
+
+    Returns
+    -------
+    CellFreedom | None
+        None where the cell stays as it is.
+    """
     if not protocol.relax_cell:
         return None
     return CellFreedom(protocol.cell_mask, protocol.hydrostatic, protocol.constant_volume)
 
 
 def output_of(
-    atoms: Atoms, path: RelaxationTrajectory, protocol: RelaxProtocol, redirected: bool | None = None
+    atoms: Atoms, trajectory: RelaxationTrajectory, protocol: RelaxProtocol, redirected: bool | None = None
 ) -> RelaxOutput:
-    """The document of a relaxation that began with `atoms`.
+    """The document of a relaxation.
+
+    Parameters
+    ----------
+    atoms
+        Structure from which it started.
+    trajectory
+        Its steps.
+    protocol
+        Its protocol.
+    redirected
+        Whether a free second stage was discarded; None: there was none.
+
+    Returns
+    -------
+    RelaxOutput
+        The document.
 
     Raises
     ------
     NotConvergedError
-        the largest force is still too large, and the protocol does not keep what is not converged.
+        The largest force is still too large, and the protocol does not keep such structures.
     SymmetryBrokenError
-        the symmetry that had to be kept is lower at the end.
+        The symmetry that had to be kept is lower at the end.
     """
-    if not path.converged and not protocol.keep_unconverged:
+    if not trajectory.converged and not protocol.keep_unconverged:
         raise NotConvergedError(
-            f"the relaxation of {atoms.get_chemical_formula()} stopped after {path.n_steps} steps with a largest "
-            f"force of {path.fmax:.2e} eV/Angstrom, wanted {protocol.fmax_ev_per_angstrom:.2e}; raise max_steps, raise "
-            "fmax_ev_per_angstrom, or start from a better structure"
+            f"the relaxation of {atoms.get_chemical_formula()} stopped after {trajectory.n_steps} steps with a largest "
+            f"force of {trajectory.fmax:.2e} eV/Angstrom, wanted {protocol.fmax_ev_per_angstrom:.2e}; raise max_steps, "
+            "raise fmax_ev_per_angstrom, or start from a better structure"
         )
-    evaluation, last = path.evaluation, path.atoms
+    evaluation, last = trajectory.evaluation, trajectory.atoms
+    assert evaluation is not None  # every relaxation ends with one
     _check_symmetry(atoms, last, protocol)
     volume = float(last.get_volume()) if last.cell.rank == 3 else np.nan
     return RelaxOutput(
@@ -156,21 +233,21 @@ def output_of(
         energy_per_atom_ev=evaluation.energy / len(last),
         forces_ev_per_angstrom=evaluation.forces,
         stress_ev_per_angstrom3=evaluation.stress,
-        n_steps=path.n_steps,
-        converged=path.converged,
-        fmax_ev_per_angstrom=path.fmax,
+        n_steps=trajectory.n_steps,
+        converged=trajectory.converged,
+        fmax_ev_per_angstrom=trajectory.fmax,
         volume_per_atom_angstrom3=volume / len(last),
         space_group_initial=space_group_number(atoms, protocol.symprec_angstrom),
         space_group_final=space_group_number(last, protocol.symprec_angstrom),
-        energies_ev=np.array(path.energies),
-        positions_path_angstrom=np.array(path.positions) if protocol.trajectory else None,
-        cells_path_angstrom=np.array(path.cells) if protocol.trajectory else None,
+        energies_ev=np.array(trajectory.energies),
+        positions_path_angstrom=np.array(trajectory.positions) if protocol.trajectory else None,
+        cells_path_angstrom=np.array(trajectory.cells) if protocol.trajectory else None,
         redirected=redirected,
     )
 
 
 def _check_symmetry(first: Atoms, last: Atoms, protocol: RelaxProtocol) -> None:
-    """A constraint that rounding errors have worn out must not pass for a result."""
+    """Refuse a result whose symmetry rounding errors have lowered in spite of the constraint."""
     if protocol.symmetry == "free":
         return
     before, after = (operation_count(atoms, protocol.symprec_angstrom) for atoms in (first, last))
@@ -178,5 +255,5 @@ def _check_symmetry(first: Atoms, last: Atoms, protocol: RelaxProtocol) -> None:
         raise SymmetryBrokenError(
             f"{first.get_chemical_formula()} had {before} symmetry operations within {protocol.symprec_angstrom} "
             f"Angstrom and has {after} after a relaxation with symmetry={protocol.symmetry}; relax with symmetry=lock, "
-            "which cannot leave them, or from a structure that is exactly symmetric"
+            "which cannot lower the symmetry, or start from an exactly symmetric structure"
         )

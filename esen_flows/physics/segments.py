@@ -1,4 +1,4 @@
-"""Rows of many structures in one array, and reductions over the rows of each."""
+"""Rows of many structures in one array, and reductions over the rows of each structure."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ class Segments:
     Parameters
     ----------
     counts
-        (structures,) rows of each, at least one; those of one structure follow one another.
+        (structures,) rows of each structure, at least one; the rows of a structure are consecutive.
     """
 
     def __init__(self, counts: np.ndarray) -> None:
@@ -18,19 +18,63 @@ class Segments:
         self.owner = np.repeat(np.arange(len(counts)), counts)
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(structures,) inner products of (rows, 3) with (rows, 3)."""
+        """Inner products over the rows of each structure.
+
+        Parameters
+        ----------
+        x, y
+            (rows, 3).
+
+        Returns
+        -------
+        np.ndarray
+            (structures,).
+        """
         return self._reduce(np.add, (x * y).sum(axis=1))
 
     def longest(self, x: np.ndarray) -> np.ndarray:
-        """(structures,) length of the longest row of (rows, 3)."""
+        """Length of the longest row of each structure.
+
+        Parameters
+        ----------
+        x
+            (rows, 3).
+
+        Returns
+        -------
+        np.ndarray
+            (structures,).
+        """
         return np.sqrt(self._reduce(np.maximum, (x * x).sum(axis=1)))
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """(rows, 1) of (structures,): the value of the structure that a row belongs to."""
+        """The value of its structure for each row.
+
+        Parameters
+        ----------
+        values
+            (structures,).
+
+        Returns
+        -------
+        np.ndarray
+            (rows, 1).
+        """
         return values[self.owner][:, None]
 
     def of(self, keep: np.ndarray) -> np.ndarray:
-        """(rows,) bool: the rows of the structures that `keep`, (structures,) bool, says."""
+        """The rows of selected structures.
+
+        Parameters
+        ----------
+        keep
+            (structures,) bool.
+
+        Returns
+        -------
+        np.ndarray
+            (rows,) bool.
+        """
         return keep[self.owner]
 
     def _reduce(self, operation: np.ufunc, values: np.ndarray) -> np.ndarray:

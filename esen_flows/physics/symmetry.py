@@ -9,19 +9,58 @@ from esen_flows.structures.identity import symmetry_dataset
 
 
 def space_group_number(atoms: Atoms, symprec_angstrom: float) -> int | None:
-    """International number of the space group, or None for what is not a crystal or has no symmetry to find."""
+    """International number of the space group.
+
+    Parameters
+    ----------
+    atoms
+        Any structure.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    int | None
+        1 to 230; None for structures that are not crystals or whose symmetry is not found.
+    """
     dataset = symmetry_dataset(atoms, symprec_angstrom)
     return None if dataset is None else int(dataset.number)
 
 
 def operation_count(atoms: Atoms, symprec_angstrom: float) -> int:
-    """Symmetry operations of the cell, 1 for what has none to find."""
+    """Number of symmetry operations of the cell, centring translations included.
+
+    Parameters
+    ----------
+    atoms
+        Any structure.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    int
+        1 for structures that are not crystals or whose symmetry is not found.
+    """
     dataset = symmetry_dataset(atoms, symprec_angstrom)
     return 1 if dataset is None else len(dataset.rotations)
 
 
 def conventional_lengths(atoms: Atoms, symprec_angstrom: float) -> np.ndarray | None:
-    """Lengths (Angstrom) of the vectors of `conventional_cell`; None where there is no symmetry to find."""
+    """Lengths of the lattice vectors of `conventional_cell`.
+
+    Parameters
+    ----------
+    atoms
+        Any structure.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    np.ndarray | None
+        (3,) in Angstrom; None for structures that are not crystals or whose symmetry is not found.
+    """
     dataset = symmetry_dataset(atoms, symprec_angstrom)
     if dataset is None:
         return None
@@ -34,22 +73,36 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     """The standard conventional cell of a crystal, neither rotated nor idealised.
 
     A primitive cell, a conventional one and a supercell of the same crystal give the same cell (up to the choice among
-    symmetry-equivalent ones), so that what is counted in conventional cells does not depend on how the crystal was
-    written down. Axes are spglib's standard ones; distances and orientation stay those of the input.
+    symmetry-equivalent ones), so that numbers of conventional cells do not depend on the cell that was given. Axes are
+    spglib's standard ones; distances and orientation stay those of the input.
+
+    Parameters
+    ----------
+    atoms
+        Crystal in any cell.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    Atoms
+        The conventional cell.
 
     Raises
     ------
     StructureError
-        not periodic in three directions, or spglib finds no cell (overlapping atoms, too loose symprec).
+        The structure is not periodic in three directions, or spglib finds no cell (overlapping atoms, too loose
+        symprec).
     """
     if not atoms.pbc.all():
         raise StructureError(
             f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions; phonons and "
             "conductivity need a crystal, with a cell and pbc in all three"
         )
+    crystal = (atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers)
     try:
-        standard = spglib.standardize_cell(_spglib_cell(atoms), no_idealize=True, symprec=symprec_angstrom)
-    except spglib.SpglibError:  # spglib is on its way from returning None to raising
+        standard = spglib.standardize_cell(crystal, no_idealize=True, symprec=symprec_angstrom)
+    except spglib.SpglibError:  # newer versions of spglib raise where older ones return None
         standard = None
     if standard is None:
         raise StructureError(
@@ -58,7 +111,3 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
         )
     cell, fractions, numbers = standard
     return Atoms(numbers, scaled_positions=np.asarray(fractions) % 1.0, cell=cell, pbc=True)
-
-
-def _spglib_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers

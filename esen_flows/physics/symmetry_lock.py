@@ -1,15 +1,15 @@
-"""Forces and stress projected on the space group of a reference structure: a relaxation that cannot leave it.
+"""Forces and stress projected on the space group of a reference structure, so that a relaxation cannot leave it.
 
-The group is found once and kept as permutations of atoms and Cartesian rotations. A deformation that commutes with
-the rotations leaves them as they are, so that they hold for every later cell, of whatever shape and orientation.
+The group is found once and stored as permutations of atoms and Cartesian rotations. A deformation that commutes with
+the rotations leaves them unchanged, so that they hold for every later cell, whatever its shape and orientation.
 """
 
 import numpy as np
-import spglib
 from ase import Atoms
 
 from esen_flows.errors import StructureError
 from esen_flows.physics.frechet import CellFreedom
+from esen_flows.structures.identity import symmetry_dataset
 
 
 class SymmetryLock:
@@ -18,19 +18,19 @@ class SymmetryLock:
     Parameters
     ----------
     atoms
-        a crystal; only `refined` puts it exactly on its symmetry.
+        Crystal near its symmetry; `refined` gives the crystal exactly on it.
     symprec_angstrom
-        how far atoms may be from it.
+        Distance tolerance of spglib in Angstrom.
 
     Attributes
     ----------
     number
-        of the space group, 1 to 230.
+        International number of the space group, 1 to 230.
 
     Raises
     ------
     StructureError
-        not periodic in three directions, or spglib finds no group.
+        The structure is not periodic in three directions, or spglib finds no group.
     """
 
     def __init__(self, atoms: Atoms, symprec_angstrom: float) -> None:
@@ -38,10 +38,7 @@ class SymmetryLock:
         if not atoms.pbc.all():
             raise StructureError(f"{formula} is not periodic in three directions: it has no space group to lock")
         fractions = atoms.get_scaled_positions(wrap=False)
-        try:
-            found = spglib.get_symmetry_dataset((atoms.cell.array, fractions, atoms.numbers), symprec=symprec_angstrom)
-        except spglib.SpglibError:  # spglib is on its way from returning None to raising
-            found = None
+        found = symmetry_dataset(atoms, symprec_angstrom)
         if found is None:
             raise StructureError(
                 f"no space group found for {formula} with symprec {symprec_angstrom} Angstrom; look for atoms on top "
@@ -53,6 +50,7 @@ class SymmetryLock:
         self._fractional = found.rotations.astype(float)
         self._translations = found.translations
         self._permutations = self._images(atoms)
+        # The refined lattice has the metric tensor averaged over the group.
         metric = atoms.cell.array @ atoms.cell.array.T
         self._metric = np.mean(self._fractional.transpose(0, 2, 1) @ metric @ self._fractional, axis=0)
         self._cell = self._refined_cell(atoms.cell.array)
@@ -60,7 +58,7 @@ class SymmetryLock:
         self._rotations = columns @ self._fractional @ np.linalg.inv(columns)
 
     def _images(self, atoms: Atoms) -> np.ndarray:
-        """(operations, atoms): where each operation takes each atom."""
+        """(operations, atoms) atom to which each operation moves each atom."""
         other = atoms.numbers[:, None] != atoms.numbers[None]
         images = np.empty((len(self._fractional), len(atoms)), dtype=np.intp)
         for index, (rotation, translation) in enumerate(zip(self._fractional, self._translations, strict=True)):
@@ -70,19 +68,26 @@ class SymmetryLock:
             images[index] = distance.argmin(axis=1)
             if len(np.unique(images[index])) < len(atoms):
                 raise StructureError(
-                    f"the space group {self.number} of {atoms.get_chemical_formula()} takes two atoms to one place; "
+                    f"the space group {self.number} of {atoms.get_chemical_formula()} moves two atoms to one place; "
                     "look for atoms on top of each other, or lower symprec_angstrom"
                 )
         return images
 
     def _refined_cell(self, cell: np.ndarray) -> np.ndarray:
-        """The cell of the symmetric metric that is nearest to `cell`: what a rotation could add is left out."""
+        """The cell with the symmetric metric that is nearest to `cell`, so that the crystal is not rotated."""
+        # All cells with this metric are its Cholesky factor times a rotation: orthogonal Procrustes problem.
         triangular = np.linalg.cholesky(self._metric)
         left, _, right = np.linalg.svd(triangular.T @ cell)
         return np.asarray(triangular @ left @ right)
 
     def refined(self) -> Atoms:
-        """The structure exactly on its space group, each atom as near as possible to where it was."""
+        """The structure exactly on its space group, each atom as near as possible to its former place.
+
+        Returns
+        -------
+        Atoms
+            A new structure.
+        """
         total = np.zeros_like(self._fractions)
         operations = zip(self._fractional, self._translations, self._permutations, strict=True)
         for rotation, translation, image in operations:
@@ -94,33 +99,58 @@ class SymmetryLock:
         return result
 
     def forces(self, forces: np.ndarray) -> np.ndarray:
-        """The part of (atoms, 3) that has the symmetry of the crystal."""
+        """The part of forces that has the symmetry of the crystal.
+
+        Parameters
+        ----------
+        forces
+            (atoms, 3) in any unit.
+
+        Returns
+        -------
+        np.ndarray
+            (atoms, 3) in the same unit.
+        """
         result = np.zeros_like(forces)
         for rotation, image in zip(self._rotations, self._permutations, strict=True):
             result[image] += forces @ rotation.T
         return np.asarray(result / len(self._rotations))
 
     def stress(self, stress: np.ndarray) -> np.ndarray:
-        """The part of (3, 3) that has the symmetry of the crystal."""
+        """The part of a stress that has the symmetry of the crystal.
+
+        Parameters
+        ----------
+        stress
+            (3, 3) in any unit.
+
+        Returns
+        -------
+        np.ndarray
+            (3, 3) in the same unit.
+        """
         rotations = self._rotations
         return np.asarray((rotations @ stress @ rotations.transpose(0, 2, 1)).mean(axis=0))
 
     def check_freedom(self, freedom: CellFreedom, tolerance: float) -> None:
-        """Refuse strains that are free in some directions and not in others that the symmetry makes equal.
+        """Refuse strains that are free in some directions and fixed in others that the symmetry makes equivalent.
 
         Parameters
         ----------
+        freedom
+            Free strains of the cell.
         tolerance
-            of components of a unit strain; about the angle (rad) by which axes may miss those of the mask.
+            Tolerance of the components of a unit strain, about the angle (rad) between the axes of the crystal and
+            those of the mask.
 
         Raises
         ------
         StructureError
-            the strains that `freedom` allows are not a choice that the space group knows.
+            The free part of a symmetric strain is not symmetric.
         """
         for component in np.eye(9).reshape(9, 3, 3):
             symmetric = self.stress((component + component.T) / 2)
-            allowed = freedom.of_virial(symmetric[None])[0]
+            allowed = freedom.free_part(symmetric[None])[0]
             if np.abs(self.stress(allowed) - allowed).max() > tolerance:
                 raise StructureError(
                     f"cell_mask={freedom.mask} cuts through the space group {self.number} of "

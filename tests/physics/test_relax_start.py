@@ -9,7 +9,7 @@ from esen_flows.physics.relax_start import RelaxationTrajectory, output_of, star
 from esen_flows.schemas.protocols import RelaxProtocol
 
 
-def path_to(atoms: Atoms) -> RelaxationTrajectory:
+def trajectory_to(atoms: Atoms) -> RelaxationTrajectory:
     nothing = Evaluation(0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)))
     return RelaxationTrajectory(atoms, atoms.cell.array, nothing, fmax=0.0, converged=True, energies=[0.0])
 
@@ -18,10 +18,10 @@ def test_symmetry_that_was_lost_in_spite_of_a_constraint_is_a_failure() -> None:
     first, last = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
     last.positions[1, 2] += 0.05
     with pytest.raises(SymmetryBrokenError, match=r"Cu4 had 192 symmetry operations .* has 8 after .* symmetry=fix"):
-        output_of(first, path_to(last), RelaxProtocol(symmetry="fix"))
-    assert output_of(first, path_to(last), RelaxProtocol()).space_group_final == 99
+        output_of(first, trajectory_to(last), RelaxProtocol(symmetry="fix"))
+    assert output_of(first, trajectory_to(last), RelaxProtocol()).space_group_final == 99
     # More symmetry than before is a find and no failure.
-    assert output_of(last, path_to(first), RelaxProtocol(symmetry="lock")).space_group_final == 225
+    assert output_of(last, trajectory_to(first), RelaxProtocol(symmetry="lock")).space_group_final == 225
 
 
 @pytest.mark.parametrize("symmetry", ["fix", "lock"])
