@@ -1,4 +1,4 @@
-"""A campaign in figures: members against time, the distribution of the property, and what members cost."""
+"""Figures of a campaign: members against time, the distribution of the property, and the cost of members."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -9,28 +9,28 @@ import numpy as np
 from esen_flows.errors import InputError
 from esen_flows.plots.style import FAINT, INK, PALETTE, new_figure, save
 
-# How the principal numbers of properties read on an axis, and whether they span decades.
+# Axis labels of the principal numbers of properties, and whether the numbers span decades.
 _AXES = {
     "energy_per_atom_ev": ("Energy (eV/atom)", False),
     "max_frequency_thz": ("Highest frequency (THz)", False),
     "kappa_rta_w_per_m_k": (r"$\kappa$ by RTA near 300 K (W m$^{-1}$ K$^{-1}$)", True),
 }
-_MOST_POINTS = 2000  # of a curve; more cannot be seen
-_MOST_VECTORS = 3000  # markers; more of them make an SVG file of many MB, so that they become pixels
+_MOST_POINTS = 2000  # per curve; more cannot be seen
+_MOST_VECTORS = 3000  # markers; a larger number would make an SVG file of many MB and is drawn as pixels
 _MOST_BINS = 80
 
 
 def plot_progress(finished: np.ndarray, failed: np.ndarray, path: str | Path, name: str) -> Path:
-    """How many members were done, and how many of them had failed, by hours since the first.
+    """Number of members that were done, and of those that had failed, against the time since the first.
 
     Parameters
     ----------
     finished, failed
-        (n,) when members were done, seconds since any origin, in any order.
+        (n,) times at which members were done, in seconds since any origin and in any order.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
     name
-        of the campaign.
+        Name of the campaign.
 
     Returns
     -------
@@ -40,47 +40,49 @@ def plot_progress(finished: np.ndarray, failed: np.ndarray, path: str | Path, na
     Raises
     ------
     InputError
-        no member is done.
+        No member is done.
     """
     done = np.sort(np.concatenate([finished, failed]))
     if len(done) == 0:
         raise InputError(f"nothing to plot: no member of {name} is done")
     longest = done[-1] - done[0]
-    unit, seconds = (
-        ("Hours", 3600.0) if longest > 2 * 3600 else ("Minutes", 60.0) if longest > 120 else ("Seconds", 1.0)
-    )
+    scales = (("Hours", 3600.0), ("Minutes", 60.0), ("Seconds", 1.0))
+    unit, seconds = next((scale for scale in scales if longest > 2 * scale[1]), scales[-1])
     with new_figure() as figure:
         axes = figure.subplots()
         for moments, color, label in ((done, PALETTE[0], "done"), (np.sort(failed), PALETTE[1], "of these failed")):
             if len(moments):
                 chosen = np.unique(np.linspace(0, len(moments) - 1, _MOST_POINTS).astype(int))
-                hours = (moments[chosen] - done[0]) / seconds
+                times = (moments[chosen] - done[0]) / seconds
                 until = longest / seconds  # a curve ends where the campaign does, not at its own last member
-                axes.step([*hours, until], [*(chosen + 1), len(moments)], where="post", color=color, label=label)
-        axes.set_xlabel(f"{unit} since the first member was done")
-        axes.set_ylabel("Members")
-        axes.set_ylim(bottom=0)
+                axes.step([*times, until], [*(chosen + 1), len(moments)], where="post", color=color, label=label)
+        axes.set(xlabel=f"{unit} since the first member was done", ylabel="Members", ylim=(0, None))
         axes.set_title(f"{name}  ·  {len(done)} members done")
         axes.legend(loc="upper left")
         return save(figure, path, f"campaign {name}, progress")
 
 
 def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | Path, name: str) -> Path:
-    """How the principal number is distributed over the members, by force field.
+    """Distribution of the principal number over the members, by force field.
 
     Parameters
     ----------
     values
-        by label of the force field, (n,) in the unit that `field` names.
+        (n,) numbers by label of the force field, in the unit that `field` names.
     field
-        summary field of the results, such as "energy_per_atom_ev".
+        Summary field of the results, such as "energy_per_atom_ev".
     path, name
-        see `plot_progress`.
+        As for `plot_progress`.
+
+    Returns
+    -------
+    Path
+        Path of the PNG file.
 
     Raises
     ------
     InputError
-        no values.
+        There are no values.
     """
     everything = np.concatenate([*values.values(), np.empty(0)])
     label, decades = _AXES[field]
@@ -95,17 +97,14 @@ def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | 
             if len(numbers):
                 axes.stairs(np.histogram(numbers, edges)[0], edges, color=color, linewidth=1.4, label=model)
                 axes.axvline(float(np.median(numbers)), color=color, linewidth=0.8, linestyle=":")
-        if decades:
-            axes.set_xscale("log")
-        axes.set_xlabel(label)
-        axes.set_ylabel("Members per bin")
+        axes.set(xlabel=label, ylabel="Members per bin", xscale="log" if decades else "linear")
         axes.set_title(f"{name}  ·  dotted: medians")
         axes.legend()
         return save(figure, path, f"campaign {name}, distribution of {field}")
 
 
 def _edges(values: np.ndarray, most: int, decades: bool) -> np.ndarray:
-    """Edges of bins that all force fields share, as many as Rice's rule gives for `most` values."""
+    """Edges of bins that all force fields share; their number is that of Rice's rule for `most` values."""
     low, high = values.min(), values.max()
     if low == high:
         return np.array([0.9, 1.1]) * low if decades else np.array([low - 0.5, high + 0.5])
@@ -114,19 +113,24 @@ def _edges(values: np.ndarray, most: int, decades: bool) -> np.ndarray:
 
 
 def plot_cost(atoms: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray], path: str | Path, name: str) -> Path:
-    """What each member took against its size, by force field, with medians of equal sizes.
+    """Computing time of each member against its size, by force field, with medians over members of equal size.
 
     Parameters
     ----------
     atoms, seconds
-        by label of the force field, (n,) atoms of the input structure and seconds of one device.
+        (n,) by label of the force field: atoms of the input structure, and seconds on one device.
     path, name
-        see `plot_progress`.
+        As for `plot_progress`.
+
+    Returns
+    -------
+    Path
+        Path of the PNG file.
 
     Raises
     ------
     InputError
-        no member was computed.
+        No member was computed.
     """
     if not any(np.any(numbers > 0) for numbers in seconds.values()):
         raise InputError(f"nothing to plot: no member of {name} was computed")
@@ -134,17 +138,14 @@ def plot_cost(atoms: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]
     with new_figure() as figure:
         axes = figure.subplots()
         for (model, cost), color in zip(seconds.items(), PALETTE * len(seconds), strict=False):
-            known = cost > 0  # a logarithm needs it
+            known = cost > 0  # stored results cost nothing, which has no place on a logarithmic axis
             size, cost = atoms[model][known], cost[known]
             axes.scatter(size, cost, s=6, color=color, alpha=0.4, linewidths=0, label=model, rasterized=many)
             sizes = np.unique(size)
             medians = [np.median(cost[size == each]) for each in sizes]
             axes.plot(sizes, medians, color=INK, linewidth=0.8, zorder=3)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set(xlabel="Atoms in the input structure", ylabel="Seconds per member (s)", xscale="log", yscale="log")
         axes.grid(visible=True, color=FAINT, linewidth=0.3)
-        axes.set_xlabel("Atoms in the input structure")
-        axes.set_ylabel("Seconds per member (s)")
         axes.set_title(f"{name}  ·  line: medians")
         axes.legend(markerscale=2)
         return save(figure, path, f"campaign {name}, cost")

@@ -1,4 +1,4 @@
-"""Lattice thermal conductivity: against temperature, and accumulated over frequency."""
+"""Lattice thermal conductivity against temperature, and accumulated over frequency."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,39 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.style import (
+    FAINT,
+    INK,
+    KAPPA_UNIT,
+    PALETTE,
+    labelled,
+    new_figure,
+    origin_of,
+    output_of,
+    save,
+    set_title,
+)
 from esen_flows.schemas.documents import ResultDocument
 
 _METHOD = {"rta": "RTA", "wigner": "Wigner", "lbte": "LBTE"}
-# Below this share of the total, coherences would only stretch a logarithmic axis; the legend gives them as a number.
+# Coherences below this share of the total would only stretch a logarithmic axis; the legend gives their share instead.
 _SHOWN_COHERENCE = 0.1
-_ANISOTROPIC = 0.01
+_ANISOTROPIC = 0.01  # relative difference from which xx, yy and zz are drawn
 
 
 @dataclass(frozen=True)
 class ReferencePoint:
-    """Somebody else's conductivity at one temperature, as from DFT or an experiment."""
+    """A conductivity to compare with, for example from DFT or an experiment.
+
+    Attributes
+    ----------
+    label
+        Source, for the legend.
+    temperature_kelvin
+        Temperature, K.
+    kappa_w_per_m_k
+        Conductivity, W/m/K.
+    """
 
     label: str
     temperature_kelvin: float
@@ -28,19 +49,19 @@ class ReferencePoint:
 
 
 def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[ReferencePoint] = ()) -> Path:
-    """Conductivity against temperature, both logarithmic: the mean of xx, yy and zz by every method computed.
+    """Mean of xx, yy and zz of the conductivity against temperature, by every method, on logarithmic axes.
 
-    Where xx, yy and zz of the first method differ by more than a hundredth they are drawn too, thin. The parts of the
-    Wigner result are drawn where coherences matter.
+    If xx, yy and zz of the first method differ by more than a hundredth, thin lines show them too. Populations and
+    coherences of the Wigner result are drawn if coherences reach a tenth of the total.
 
     Parameters
     ----------
     document
-        a finished conductivity document.
+        Finished conductivity.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
     references
-        points to draw with it.
+        Points to draw in the same figure.
 
     Returns
     -------
@@ -50,7 +71,7 @@ def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[
     Raises
     ------
     InputError
-        not a finished conductivity document.
+        A document is not a finished conductivity.
     """
     output = output_of(document, "conductivity")
     temperatures = np.asarray(output["temperatures_kelvin"], dtype=float)
@@ -65,8 +86,7 @@ def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[
             where = ([point.temperature_kelvin], [point.kappa_w_per_m_k])
             axes.plot(*where, marker, color=colour, markersize=9, markeredgecolor="white", zorder=4, label=point.label)
         _logarithmic_axes(axes, np.append(temperatures, [point.temperature_kelvin for point in references]))
-        axes.set_xlabel("Temperature (K)")
-        axes.set_ylabel(r"$\kappa$ (W m$^{-1}$ K$^{-1}$)")
+        axes.set(xlabel="Temperature (K)", ylabel=rf"$\kappa$ {KAPPA_UNIT}")
         axes.legend(loc="best")
         set_title(axes, document, "mesh " + "×".join(str(n) for n in output["mesh"]))
         return save(figure, path, origin_of(document))
@@ -78,14 +98,12 @@ def _draw_method(axes: Axes, temperatures: np.ndarray, method: str, result: dict
     mean = directional_mean(tensor)
     coherence = result.get("kappa_coherence_w_per_m_k")
     share = 0.0 if coherence is None else _largest_share(directional_mean(np.asarray(coherence)), mean)
-    # Rounded up, so that the bound holds as printed.
-    bound = f" (coherences ≤ {np.ceil(1000.0 * share) / 10.0:g} %)"
-    remark = bound if coherence is not None and share < _SHOWN_COHERENCE else ""
-    # Methods that agree lie on top of each other: open, larger markers let the first one show through.
-    if index == 0:
-        axes.plot(temperatures, mean, "o-", color=colour, label=name + remark)
-    else:
-        axes.plot(temperatures, mean, "s--", color=colour, markersize=8, markerfacecolor="none", label=name + remark)
+    remark = ""
+    if coherence is not None and share < _SHOWN_COHERENCE:
+        remark = f" (coherences ≤ {np.ceil(1000.0 * share) / 10.0:g} %)"  # rounded up, so that the bound holds
+    # Methods that agree lie on top of each other; larger open markers let the first one show through.
+    look: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none"} if index else {}
+    axes.plot(temperatures, mean, "s--" if index else "o-", color=colour, label=name + remark, **look)
     if share >= _SHOWN_COHERENCE:
         parts = (("populations", result.get("kappa_particle_w_per_m_k"), "-."), ("coherences", coherence, ":"))
         for part_name, part, line in parts:
@@ -103,12 +121,28 @@ def _draw_components(axes: Axes, temperatures: np.ndarray, tensor: np.ndarray) -
 
 
 def _largest_share(parts: np.ndarray, wholes: np.ndarray) -> float:
-    """Of parts in their wholes, (n,) each; 0 where nothing is conducted, as on a mesh of zone boundaries alone."""
+    """Largest share of (n,) parts in (n,) wholes; 0 if nothing is conducted, as on a mesh of zone boundaries only."""
     return float(np.max(np.divide(parts, wholes, out=np.zeros_like(wholes), where=wholes > 0)))
 
 
 def directional_mean(tensor: np.ndarray) -> np.ndarray:
-    """(n,) mean of xx, yy and zz of (n, 6) conductivities in Voigt order."""
+    """Mean of xx, yy and zz of conductivities.
+
+    Parameters
+    ----------
+    tensor
+        (n, 6) conductivities in Voigt order.
+
+    Returns
+    -------
+    np.ndarray
+        (n,) means, in the unit of the tensor.
+
+    Examples
+    --------
+    >>> directional_mean(np.array([[1.0, 2.0, 6.0, 0.5, 0.5, 0.5]]))
+    array([3.])
+    """
     mean: np.ndarray = np.asarray(tensor)[:, :3].mean(axis=1)
     return mean
 
@@ -129,16 +163,16 @@ def _logarithmic_axes(axes: Axes, temperatures: np.ndarray) -> None:
 
 
 def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = ()) -> Path:
-    """Conductivity of all modes up to a frequency, against that frequency; the right axis gives the share of the total.
+    """Conductivity of all modes up to a frequency against that frequency; the right axis gives the share of the total.
 
     Parameters
     ----------
     document
-        a finished conductivity document.
+        Finished conductivity.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
     others
-        conductivity documents to lay over it.
+        Conductivities to draw in the same figure.
 
     Returns
     -------
@@ -148,7 +182,7 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
     Raises
     ------
     InputError
-        not a finished conductivity document.
+        A document is not a finished conductivity.
     """
     documents = [document, *others]
     outputs = [output_of(each, "conductivity") for each in documents]
@@ -156,21 +190,20 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
     temperature = outputs[0]["cumulative_temperature_kelvin"]
     with new_figure() as figure:
         axes = figure.subplots()
-        for i, (output, label) in enumerate(zip(outputs, labels_of(documents), strict=True)):
+        for output, label, colour in labelled(documents, outputs):
             frequencies = np.asarray(output["cumulative_frequencies_thz"])
-            values, colour = np.asarray(output["cumulative_kappa_w_per_m_k"]), PALETTE[i % len(PALETTE)]
+            values = np.asarray(output["cumulative_kappa_w_per_m_k"])
             axes.plot(frequencies, values, color=colour, label=f"{label}: {values[-1]:.4g}")
             if not others:
                 axes.fill_between(frequencies, 0.0, values, color=colour, alpha=0.15, linewidth=0)
         if others:
-            axes.legend(loc="best", title=r"total (W m$^{-1}$ K$^{-1}$)", alignment="left")
+            axes.legend(loc="best", title=f"total {KAPPA_UNIT}", alignment="left")
         elif first_total > 0:
             _mark_total_and_half(axes, outputs[0], first_total)
         axes.set_xlim(0.0, max(float(np.asarray(o["cumulative_frequencies_thz"])[-1]) for o in outputs))
         highest = max(float(np.asarray(o["cumulative_kappa_w_per_m_k"]).max()) for o in outputs)
         axes.set_ylim(0.0, 1.08 * highest if highest > 0 else None)
-        axes.set_xlabel("Frequency (THz)")
-        axes.set_ylabel(r"Cumulative $\kappa$ (W m$^{-1}$ K$^{-1}$)")
+        axes.set(xlabel="Frequency (THz)", ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
         if first_total > 0:
             share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
             whose = f"{documents[0].model_label}'s" if others else "the"
@@ -180,12 +213,12 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
 
 
 def _percent_of(total: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """From a conductivity to its share in per cent, and back."""
+    """Functions from a conductivity to its share in per cent, and back."""
     return (lambda kappa: 100.0 * kappa / total), (lambda percent: percent * total / 100.0)
 
 
 def _mark_total_and_half(axes: Axes, output: dict[str, Any], total: float) -> None:
-    """The total as a line, and the frequency below which half of the heat is carried."""
+    """Mark the total, and the frequency below which half of the heat is carried."""
     frequencies = np.asarray(output["cumulative_frequencies_thz"])
     half = float(np.interp(0.5 * total, np.asarray(output["cumulative_kappa_w_per_m_k"]), frequencies))
     axes.axhline(total, color=FAINT, linewidth=0.8, linestyle="--")

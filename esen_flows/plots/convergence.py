@@ -1,4 +1,4 @@
-"""How much one number depends on what was chosen: a panel for each choice."""
+"""How much one number depends on each choice: a panel for each of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from esen_flows.errors import InputError
 from esen_flows.plots.style import FAINT, PALETTE, new_figure, save
 
 _COLUMNS = 3
-_BAND = 0.01  # what is drawn around the last point: one per cent
+_BAND = 0.01  # half width of the band around the last point, relative
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Series:
     Attributes
     ----------
     name
-        of the field.
+        Field that is varied.
     values
-        as they were given, in order.
+        Values as they were given, in order.
     numbers
-        what was found with each; None where there was no answer.
+        Result with each value; None where there is none.
     chosen
-        index of the value that all other series keep, or None.
+        Index of the value that all other series keep; None if it is not among the values.
     """
 
     name: str
@@ -37,16 +37,20 @@ class Series:
 
 
 def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: str, path: str | Path) -> Path:
-    """A panel for each series, all on one vertical axis; the band is one per cent around a series' last number.
+    """A panel for each series, all on one vertical axis, with a band of one per cent around the last number.
 
     Parameters
     ----------
+    series
+        Choices that were varied.
     quantity
-        what the numbers are, with its unit.
+        Name of the numbers, with their unit.
     label
-        of the force field; key : of the result that all series vary.
+        Label of the force field.
+    key
+        Key of the result around which all series vary.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
 
     Returns
     -------
@@ -56,10 +60,10 @@ def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: s
     Raises
     ------
     InputError
-        no number at all.
+        No series has a number.
     """
     if not any(number is not None for one in series for number in one.numbers):
-        raise InputError("nothing to draw: no point of the study has an answer; see the reasons above")
+        raise InputError("nothing to plot: no point of the study has a result; see the reasons above")
     columns = 2 if len(series) == 4 else min(_COLUMNS, len(series))
     rows = -(-len(series) // columns)
     with new_figure(3.2 * columns, 2.8 * rows) as figure:
@@ -70,8 +74,8 @@ def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: s
             empty.set_visible(False)
         for first in panels[::columns]:
             first.set_ylabel(quantity)
-        words = f"{label}; filled: what the other panels keep; band: 1 % around the last"
-        figure.suptitle(words, fontsize=10, x=0.02, ha="left")
+        title = f"{label}; filled: what the other panels keep; band: 1 % around the last"
+        figure.suptitle(title, fontsize=10, x=0.02, ha="left")
         return save(figure, path, f"convergence {key}")
 
 
@@ -86,5 +90,4 @@ def _draw(axes: Axes, one: Series) -> None:
         low, high = sorted((numbers[-1] * (1 - _BAND), numbers[-1] * (1 + _BAND)))
         axes.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
     axes.set_xticks(places, [value.replace("_", "\n") for value in one.values])
-    axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.set_xlabel(one.name.rpartition(".")[2])
+    axes.set(xlim=(-0.5, len(places) - 0.5), xlabel=one.name.rpartition(".")[2])

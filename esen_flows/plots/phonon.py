@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, INK, PALETTE, labels_of, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.style import FAINT, INK, PALETTE, labelled, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 
 _VERDICT = {"stable": "stable", "acoustic_noise": "stable (acoustic noise)", "unstable": "unstable"}
@@ -21,11 +21,11 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
     Parameters
     ----------
     document
-        a finished phonon document.
+        Finished phonon calculation.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
     others
-        phonon documents of the same crystal to lay over it, as by other force fields.
+        Phonons of the same crystal to draw in the same figure, for example of other force fields.
 
     Returns
     -------
@@ -35,21 +35,18 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
     Raises
     ------
     InputError
-        not a finished phonon document, or another path through the Brillouin zone.
+        A document is not a finished phonon calculation, or has another path through the Brillouin zone.
     """
     documents = [document, *others]
     outputs = [output_of(each, "phonon") for each in documents]
-    labels = labels_of(documents)
     with new_figure(7.0, 4.2) as figure:
         bands, dos = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
-        for i, (output, label) in enumerate(zip(outputs, labels, strict=True)):
-            colour = PALETTE[i % len(PALETTE)]
-            # The document in question lies on top.
+        for i, (output, label, colour) in enumerate(labelled(documents, outputs)):
+            # The first document is drawn on top of the others.
             _draw_bands(bands, output, _matched_distances(output, outputs[0], label), label, colour, 3.0 - 0.1 * i)
             _draw_dos(dos, output, colour, with_elements=not others)
         _finish_bands(bands, outputs)
-        dos.set_xlabel("DOS (states/THz/cell)")
-        dos.set_xlim(left=0.0)
+        dos.set(xlabel="DOS (states/THz/cell)", xlim=(0.0, None))
         if len(documents) > 1:
             bands.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
         set_title(bands, document, _VERDICT[outputs[0]["verdict"]])
@@ -59,14 +56,12 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
 def _matched_distances(output: dict[str, Any], first: dict[str, Any], label: str) -> list[np.ndarray]:
     """Distances along the path, stretched segment by segment onto those of the first document.
 
-    Two force fields give slightly different lattice constants, hence paths of slightly different lengths.
+    Force fields give slightly different lattice constants and therefore paths of slightly different lengths.
     """
-    if list(output["band_labels"]) != list(first["band_labels"]) or len(output["band_distances"]) != len(
-        first["band_distances"]
-    ):
+    own_path, first_path = ("-".join(each["band_labels"]) for each in (output, first))
+    if own_path != first_path or len(output["band_distances"]) != len(first["band_distances"]):
         raise InputError(
-            f"{label} has the path {'-'.join(output['band_labels'])}, the first document "
-            f"{'-'.join(first['band_labels'])}; only phonons along one path can be laid over each other"
+            f"{label} has the path {own_path}, the first document {first_path}; give phonons along the same path"
         )
     stretched = []
     for own, reference in zip(output["band_distances"], first["band_distances"], strict=True):
@@ -80,13 +75,13 @@ def _draw_bands(
     axes: Axes, output: dict[str, Any], distances: list[np.ndarray], label: str, colour: str, zorder: float
 ) -> None:
     for i, (distance, frequencies) in enumerate(zip(distances, output["band_frequencies_thz"], strict=True)):
-        lines = axes.plot(distance, np.asarray(frequencies), color=colour, linewidth=1.2, zorder=zorder)
-        if i == 0:
+        lines = axes.plot(distance, frequencies, color=colour, linewidth=1.2, zorder=zorder)
+        if i == 0:  # one entry in the legend for all bands
             lines[0].set_label(label)
 
 
 def _draw_dos(axes: Axes, output: dict[str, Any], colour: str, *, with_elements: bool) -> None:
-    """The total, and each element's part where there is more than one and nothing is laid over it."""
+    """The total DOS; for a single document of several elements also the part of each element."""
     frequencies, states = np.asarray(output["dos_frequencies_thz"]), np.asarray(output["dos_states_per_thz"])
     axes.plot(states, frequencies, color=INK if with_elements else colour, linewidth=1.2, label="total")
     parts = output.get("projected_dos_states_per_thz")
@@ -99,8 +94,7 @@ def _draw_dos(axes: Axes, output: dict[str, Any], colour: str, *, with_elements:
         return
     for i, element in enumerate(elements):
         part = np.asarray(parts)[numbers == element].sum(axis=0)
-        # The bands have the palette's first colour.
-        own = PALETTE[(i + 1) % len(PALETTE)]
+        own = PALETTE[(i + 1) % len(PALETTE)]  # the bands have the first colour
         axes.fill_betweenx(frequencies, 0.0, part, color=own, alpha=0.25, linewidth=0)
         axes.plot(part, frequencies, color=own, linewidth=1.0, label=chemical_symbols[element])
     axes.legend(loc="best", handlelength=1.2)
@@ -116,15 +110,33 @@ def _finish_bands(axes: Axes, outputs: list[dict[str, Any]]) -> None:
     axes.set_xlim(positions[0], positions[-1])
     values = [np.asarray(f) for output in outputs for f in output["band_frequencies_thz"]]
     top, bottom = max(v.max() for v in values), min(v.min() for v in values)
-    # Acoustic noise of a thousandth of a THz must not open the region of imaginary frequencies.
+    # Acoustic noise of a thousandth of a THz is not shown as imaginary frequencies.
     imaginary = bottom < -0.02 * top
     axes.set_ylim(1.08 * bottom if imaginary else 0.0, 1.05 * top)
-    axes.set_ylabel("Frequency (THz), imaginary below 0" if imaginary else "Frequency (THz)")
-    axes.set_xlabel("Wave vector")
+    ylabel = "Frequency (THz), imaginary below 0" if imaginary else "Frequency (THz)"
+    axes.set(xlabel="Wave vector", ylabel=ylabel)
 
 
 def tick_labels(labels: Sequence[str], distances: np.ndarray) -> tuple[list[float], list[str]]:
-    """Positions and texts of the high-symmetry points; two points at one distance, where the path jumps, are joined."""
+    """Positions and texts of the ticks at the high-symmetry points.
+
+    Parameters
+    ----------
+    labels
+        Names of the points along the path.
+    distances
+        (n,) distances of the points along the path.
+
+    Returns
+    -------
+    tuple[list[float], list[str]]
+        Positions and texts; different points at one distance, where the path jumps, share a tick.
+
+    Examples
+    --------
+    >>> tick_labels(["GAMMA", "X", "U", "GAMMA"], np.array([0.0, 1.0, 1.0, 2.5]))
+    ([0.0, 1.0, 2.5], ['Γ', 'X|U', 'Γ'])
+    """
     positions: list[float] = []
     texts: list[str] = []
     for label, distance in zip(labels, distances, strict=True):
@@ -139,11 +151,27 @@ def tick_labels(labels: Sequence[str], distances: np.ndarray) -> tuple[list[floa
 
 
 def point_text(label: str) -> str:
-    """A high-symmetry point as it is printed: "GAMMA" as Γ, "S_0" with a subscript, "U|K" part by part."""
+    """Text for a high-symmetry point, with Greek letters and subscripts.
+
+    Parameters
+    ----------
+    label
+        Name of the point, or several names joined by "|".
+
+    Returns
+    -------
+    str
+        Text for matplotlib.
+
+    Examples
+    --------
+    >>> point_text("GAMMA"), point_text("S_0|X")
+    ('Γ', 'S$_{0}$|X')
+    """
     if "|" in label:
         return "|".join(point_text(part) for part in label.split("|"))
     plain = label.replace("$", "").replace("\\", "").replace("mathrm", "").strip("{}")
-    # Not "G", which is a point of its own of body-centred tetragonal and face-centred orthorhombic lattices.
+    # "G" is not Γ: body-centred tetragonal and face-centred orthorhombic lattices have a point of this name.
     greek = {"GAMMA": "Γ", "DELTA": "Δ", "SIGMA": "Σ", "LAMBDA": "Λ"}
     name, _, index = plain.partition("_")
     name = greek.get(name.upper(), name)

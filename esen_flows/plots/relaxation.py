@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from esen_flows.plots.style import FAINT, PALETTE, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 
-# Below this many meV per atom the axis is linear, so that the last steps do not fill decades of rounding noise.
+# Below this many meV per atom the axis is linear, so that the rounding noise of the last steps does not fill decades.
 _LINEAR_MEV = 1e-3
 
 
@@ -18,9 +18,9 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
     Parameters
     ----------
     document
-        a finished relaxation document.
+        Finished relaxation.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        not a finished relaxation document.
+        The document is not a finished relaxation.
     """
     output = output_of(document, "relax")
     energies = np.asarray(output["energies_ev"], dtype=float)
@@ -41,9 +41,7 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
         axes.plot(np.arange(len(relative)), relative, color=PALETTE[0], marker="o", markersize=3)
         axes.set_yscale("symlog", linthresh=_LINEAR_MEV)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("Step")
-        axes.set_ylabel("Energy above the last step (meV/atom)")
+        axes.set(xlabel="Step", ylabel="Energy above the last step (meV/atom)")
         state = "converged" if output["converged"] else "not converged"
-        fmax = output["fmax_ev_per_angstrom"]
-        set_title(axes, document, f"{state}, largest force {fmax:.1e} eV/Å")
+        set_title(axes, document, f"{state}, largest force {output['fmax_ev_per_angstrom']:.1e} eV/Å")
         return save(figure, path, origin_of(document))

@@ -1,8 +1,6 @@
-"""One look for every figure: palette, fonts, titles, and files that are either whole or not there."""
+"""One look for every figure: palette, fonts, titles, and files that are written whole or not at all."""
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 from esen_flows.schemas.documents import Kind, ResultDocument
 
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), distinguishable with any colour vision; yellow left out,
-# because it is too faint for a line on white.
+# The palette of Okabe and Ito (https://jfly.uni-koeln.de/color/), distinguishable with any colour vision. Its yellow is
+# left out, because it is too faint for a line on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK = "#222222"
 FAINT = "#9A9A9A"
+KAPPA_UNIT = r"(W m$^{-1}$ K$^{-1}$)"
 
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -43,15 +43,26 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "legend.title_fontsize": 9,
     "svg.fonttype": "none",
-    # Equal documents give equal files.
+    # A fixed salt for identifiers makes the files of equal documents equal.
     "svg.hashsalt": "esen_flows",
 }
 
 
 @contextmanager
 def new_figure(width_inch: float = 5.0, height_inch: float = 3.6) -> Iterator[Figure]:
-    """An empty figure in the house style, without a window and without pyplot's global state."""
-    # From the library's defaults, so that a user's own matplotlibrc (usetex, say) changes nothing.
+    """An empty figure in the common style, without a window and without pyplot's global state.
+
+    Parameters
+    ----------
+    width_inch, height_inch
+        Size in inches.
+
+    Yields
+    ------
+    Figure
+        Figure to draw into and save inside the `with` block.
+    """
+    # Starting from the library's defaults keeps a user's own matplotlibrc (with usetex, say) without effect.
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
         FigureCanvasAgg(figure)
@@ -59,57 +70,77 @@ def new_figure(width_inch: float = 5.0, height_inch: float = 3.6) -> Iterator[Fi
 
 
 def origin_of(document: ResultDocument) -> str:
-    """What a figure of a document says in its metadata: kind and key."""
+    """Kind and key of a result, for the metadata of its figures.
+
+    Parameters
+    ----------
+    document
+        Result that is drawn.
+
+    Returns
+    -------
+    str
+        Kind and key.
+    """
     return f"{document.kind} {document.key}"
 
 
 def save(figure: Figure, path: str | Path, origin: str) -> Path:
-    """Write the figure as PNG and SVG side by side; a reader never sees half a file.
+    """Write a figure as PNG and SVG side by side, each file whole or not at all.
 
     Parameters
     ----------
+    figure
+        Figure to write.
     path
-        where to, with or without `.png`; its folder is made.
+        Path of the PNG file, with or without `.png`; its folder is made.
     origin
-        what is shown, for the metadata of both files.
+        Source of the data, for the metadata of both files.
 
     Returns
     -------
     Path
-        Path of the PNG file; the SVG file stands beside it.
+        Path of the PNG file, which is written last; the SVG file stands beside it.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     stem = path.name.removesuffix(".png").removesuffix(".svg")
     path.parent.mkdir(parents=True, exist_ok=True)
     origin = f"esen_flows {origin}"
-    png, svg = path.parent / f"{stem}.png", path.parent / f"{stem}.svg"
-    _save_one(figure, svg, {"Identifier": origin, "Date": None})
-    _save_one(figure, png, {"Description": origin})
+    png = path.parent / f"{stem}.png"
+    metadata: dict[Path, dict[str, Any]] = {
+        path.parent / f"{stem}.svg": {"Identifier": origin, "Date": None},  # a date would make equal figures differ
+        png: {"Description": origin},
+    }
+    for file, facts in metadata.items():
+        with written_whole(file) as temporary:
+            figure.savefig(temporary, metadata=facts)
     return png
 
 
-def _save_one(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        temporary = Path(stream.name)
-        try:
-            figure.savefig(stream, format=path.suffix[1:], metadata=metadata)
-        except BaseException:
-            temporary.unlink()
-            raise
-    # NamedTemporaryFile makes owner-only files; a figure is as readable as any file that its user writes.
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
-    temporary.replace(path)
-
-
 def output_of(document: ResultDocument, kind: Kind) -> dict[str, Any]:
-    """The output of a finished document of one kind.
+    """The output of a finished result of one kind.
+
+    Parameters
+    ----------
+    document
+        Result to draw.
+    kind
+        Kind of result that the figure shows.
+
+    Returns
+    -------
+    dict[str, Any]
+        Values and arrays by field name.
 
     Raises
     ------
     InputError
-        another kind of document, or one of a calculation that failed.
+        The result is of another kind, or its calculation failed.
     """
     if document.kind != kind:
         raise InputError(f"this figure shows a {kind!r} document, got {document.kind!r} ({document.key[:12]})")
@@ -120,19 +151,77 @@ def output_of(document: ResultDocument, kind: Kind) -> dict[str, Any]:
 
 
 def formula_text(formula: str) -> str:
-    """A formula with its numbers as subscripts: "Si2O4" as "Si$_2$O$_4$"."""
+    """A formula with its numbers as subscripts.
+
+    Parameters
+    ----------
+    formula
+        Chemical formula.
+
+    Returns
+    -------
+    str
+        Text for matplotlib.
+
+    Examples
+    --------
+    >>> formula_text("Si2O4")
+    'Si$_{2}$O$_{4}$'
+    """
     return re.sub(r"(\d+)", r"$_{\1}$", formula)
 
 
 def set_title(axes: Axes, document: ResultDocument, *remarks: str) -> None:
-    """What the figure is of: formula, force field, remarks."""
+    """Set the title to formula, force field and remarks.
+
+    Parameters
+    ----------
+    axes
+        Axes to change.
+    document
+        Result that is drawn.
+    *remarks
+        Further parts of the title.
+    """
     axes.set_title("  ·  ".join([formula_text(document.formula), document.model_label, *remarks]))
 
 
 def labels_of(documents: Sequence[ResultDocument]) -> list[str]:
-    """A legend entry per document: the force field's label, with the key's first digits where labels repeat."""
+    """Legend entries of results: the label of the force field, with the first digits of the key if labels repeat.
+
+    Parameters
+    ----------
+    documents
+        Results that are drawn.
+
+    Returns
+    -------
+    list[str]
+        One entry per result.
+    """
     labels = [document.model_label for document in documents]
     return [
         f"{label} ({document.key[:8]})" if labels.count(label) > 1 else label
         for label, document in zip(labels, documents, strict=True)
     ]
+
+
+def labelled(
+    documents: Sequence[ResultDocument], outputs: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Outputs of several results with their legend entries and colours.
+
+    Parameters
+    ----------
+    documents
+        Results that are drawn in one figure.
+    outputs
+        Their outputs.
+
+    Yields
+    ------
+    tuple[dict[str, Any], str, str]
+        Output, legend entry and colour.
+    """
+    for i, (output, label) in enumerate(zip(outputs, labels_of(documents), strict=True)):
+        yield output, label, PALETTE[i % len(PALETTE)]

@@ -1,4 +1,4 @@
-"""Learning curves: what a training, of one stage or of several, said on its way."""
+"""Learning curves of trainings with one or several stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,15 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True)
 class StageCurves:
-    """The rows of a stage's tables: steps.csv and history.csv."""
+    """Tables of one stage.
+
+    Attributes
+    ----------
+    steps
+        Rows of steps.csv, one per logged step.
+    history
+        Rows of history.csv, one per validation.
+    """
 
     steps: Sequence[Row]
     history: Sequence[Row]
@@ -32,16 +40,16 @@ _PANELS = (
 def plot_learning_curves(
     runs: Mapping[str, Sequence[StageCurves]], path: str | Path, *, clock: Literal["seconds", "cpu_seconds"] = "seconds"
 ) -> Path:
-    """Training loss and held-out errors against the time spent on steps; stages one after the other.
+    """Training loss and held-out errors against the time spent on steps, stage after stage.
 
     Parameters
     ----------
     runs
-        the stages of each run, by its name for the legend.
+        Stages of each run, by its name in the legend.
     path
-        the PNG file to write; an SVG file is written beside it.
+        PNG file to write; an SVG file is written beside it.
     clock
-        "cpu_seconds" compares trainings on a machine that others use too.
+        Column with the time; "cpu_seconds" compares trainings on a machine that others use too.
 
     Returns
     -------
@@ -51,7 +59,7 @@ def plot_learning_curves(
     Raises
     ------
     InputError
-        nothing has been validated yet.
+        No stage has been validated yet.
     """
     if not any(stage.history and stage.steps for stages in runs.values() for stage in stages):
         raise InputError("nothing to plot: no stage has been validated yet")
@@ -60,9 +68,8 @@ def plot_learning_curves(
         for (column, table, title), axes in zip(_PANELS, panels, strict=True):
             for (name, stages), color in zip(runs.items(), PALETTE * len(runs), strict=False):
                 _draw(axes, stages, table, column, color, name, clock)
-            axes.set_yscale("log")
-            axes.set_xlabel("Minutes of training" if clock == "seconds" else "CPU minutes of training")
-            axes.set_ylabel(title)
+            minutes = "Minutes of training" if clock == "seconds" else "CPU minutes of training"
+            axes.set(xlabel=minutes, ylabel=title, yscale="log")
         if len(runs) > 1:
             panels[-1].legend()
         return save(figure, path, f"training {', '.join(runs)}")
@@ -86,6 +93,6 @@ def _draw(
 
 
 def _smooth(values: np.ndarray, window: int = 9) -> np.ndarray:
-    """Medians over a window: single batches differ by more than what is learned between them."""
+    """Medians over a window, because single batches differ by more than the loss falls from one to the next."""
     half = window // 2
     return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])

@@ -79,7 +79,7 @@ def test_cumulative_as_given(conductivity_document, drawn, tmp_path: Path) -> No
     assert "half of it below 4.0 THz" in axes.texts[0].get_text()
 
 
-def test_cumulative_lays_others_over_it(conductivity_document, drawn, tmp_path: Path) -> None:
+def test_cumulative_of_several_documents(conductivity_document, drawn, tmp_path: Path) -> None:
     other = conductivity_document(scale=1.2, model_label="labeller")
     plot_cumulative(conductivity_document(), tmp_path / "cumulative.png", others=[other])
     texts = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
@@ -98,8 +98,8 @@ def test_directional_mean_leaves_shear_out() -> None:
     np.testing.assert_allclose(directional_mean(np.array([[1.0, 2.0, 6.0, 50.0, 50.0, 50.0]])), [3.0])
 
 
-def test_nothing_conducted_is_drawn_as_that(conductivity_document, drawn, tmp_path: Path) -> None:
-    """On a mesh of zone boundaries alone no mode moves."""
+def test_a_conductivity_of_zero_is_drawn(conductivity_document, drawn, tmp_path: Path) -> None:
+    """On a mesh of zone boundaries only, all group velocities vanish."""
     document = conductivity_document(scale=0.0, coherence=0.0)
     plot_kappa(document, tmp_path / "kappa.png")
     assert plot_cumulative(document, tmp_path / "cumulative.png").with_suffix(".svg").exists()

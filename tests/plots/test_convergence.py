@@ -22,8 +22,8 @@ def test_points_are_drawn_with_the_base_and_one_per_cent(drawn, tmp_path: Path) 
     assert (mesh.lines[0].get_linestyle(), dtype.lines[0].get_linestyle()) == ("-", "None")  # no line between words
 
 
-def test_a_study_without_answers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no point of the study has an answer"):
+def test_a_study_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no point of the study has a result"):
         plot_convergence(
             [Series("mesh", ("7", "9"), (None, None), 0)], "kappa", "a model", "c0ffee", tmp_path / "x.png"
         )

@@ -50,11 +50,11 @@ def test_lifetimes_are_drawn_with_the_period(document: ResultDocument, drawn, tm
 
 
 def test_documents_without_lifetimes_are_refused(conductivity_document, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="kept no lifetimes; ask with another mesh, which makes no force call"):
+    with pytest.raises(InputError, match="kept no lifetimes; compute it with another mesh, which needs no force call"):
         plot_lifetimes(conductivity_document(), tmp_path / "lifetimes.png")
 
 
-def test_no_mode_that_moves(document: ResultDocument, drawn, tmp_path: Path) -> None:
+def test_a_mesh_without_group_velocities(document: ResultDocument, drawn, tmp_path: Path) -> None:
     document.output.update(  # type: ignore[union-attr]
         group_velocities_m_per_s=np.zeros((2, 2, 3)), mode_kappa_w_per_m_k={"rta": np.zeros((2, 2))}
     )

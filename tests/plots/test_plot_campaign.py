@@ -52,12 +52,12 @@ def test_cost_goes_through_the_medians(drawn, tmp_path: Path) -> None:
     plot_cost(atoms, seconds, tmp_path / "cost.png", "c")
     (axes,) = drawn[0].axes
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2.0])
-    assert len(axes.collections[0].get_offsets()) == 3  # what took no time has no logarithm
+    assert len(axes.collections[0].get_offsets()) == 3  # a time of zero has no logarithm
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_ylabel() == "Seconds per member (s)"
 
 
-def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+def test_a_campaign_without_data_is_refused(tmp_path: Path) -> None:
     none = np.empty(0)
     with pytest.raises(InputError, match="no member of c is done"):
         plot_progress(none, none, tmp_path / "p.png", "c")

@@ -1,4 +1,4 @@
-"""Figure files are whole or absent, and say what they are of."""
+"""Figure files are whole or absent, and their metadata name the result."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_save_writes_both_files_with_their_origin(relax_document, tmp_path: Path
     assert "esen_flows relax c0ffee" in written.with_name("Si_0.03.svg").read_text()
 
 
-def test_save_names_what_has_dots_and_no_suffix(relax_document, tmp_path: Path) -> None:
+def test_save_adds_the_suffix_to_a_name_with_dots(relax_document, tmp_path: Path) -> None:
     with new_figure() as figure:
         assert save(figure, tmp_path / "displacement_0.03", origin_of(relax_document())).name == "displacement_0.03.png"
 
@@ -35,11 +35,11 @@ def test_equal_documents_give_equal_files(relax_document, tmp_path: Path) -> Non
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_failure_leaves_the_old_file_and_no_debris(relax_document, tmp_path: Path, monkeypatch) -> None:
+def test_a_failure_leaves_the_old_file_and_no_temporary_file(relax_document, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.svg").write_text("old")
 
-    def fail(self, stream, **_):
-        stream.write(b"half")
+    def fail(self, path, **_):
+        path.write_bytes(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(Figure, "savefig", fail)

@@ -36,7 +36,7 @@ def test_errors_are_drawn_against_minutes_stage_after_stage(drawn, tmp_path: Pat
     assert loss.get_yscale() == "log"
 
 
-def test_the_clock_may_be_the_processors(drawn, tmp_path: Path) -> None:
+def test_the_clock_may_be_cpu_time(drawn, tmp_path: Path) -> None:
     rows = [{"step": 1, "seconds": 60.0, "cpu_seconds": 120.0, "loss": 1.0, "energy_mae_mev_per_atom": 1.0,
              "force_mae_mev_per_angstrom": 1.0}]  # fmt: skip
     plot_learning_curves({"a": [StageCurves(rows, rows)]}, tmp_path / "c.png", clock="cpu_seconds")
