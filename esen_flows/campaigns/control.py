@@ -119,7 +119,7 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
 
 
 def pause(store: Store, name: str) -> int:
-    """Hold a campaign: fireworks that have not begun wait, and running ones end what is in flight.
+    """Hold a campaign: fireworks that have not begun wait, and running ones end after the members in flight.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def resume(store: Store, name: str, device_kind: str = "cpu") -> Submitted:
 
 
 def cancel(store: Store, name: str) -> int:
-    """Withdraw fireworks that have not begun, and end running ones after what is in flight; results stay.
+    """Withdraw fireworks that have not begun, and end running ones after the members in flight; results stay.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From a specification to the members of a campaign in the store: what is to be computed, and what is stored."""
+"""Planning of a campaign: its structures and members are stored, and stored results are found."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence

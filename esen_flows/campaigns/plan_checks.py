@@ -48,7 +48,7 @@ class ShortList:
 
 
 class PlanChecks:
-    """Collects what is wrong with the structures of a campaign, one structure after the other.
+    """Collects the faults of a campaign's structures, one structure after the other.
 
     Parameters
     ----------

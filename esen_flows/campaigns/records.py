@@ -1,4 +1,4 @@
-"""Members of a campaign with what is stored of each of their steps, one after the other in little memory."""
+"""Members of a campaign with the stored results of their steps, one after the other in little memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

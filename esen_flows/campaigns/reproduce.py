@@ -129,7 +129,7 @@ def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Re
 
 
 def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | None = None) -> None:
-    """Compute what is pending of a campaign in this process; if it is interrupted, finished members stay.
+    """Compute the pending members of a campaign in this process; if it is interrupted, finished members stay.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ class RecoveryReport:
     reasons
         What had happened to the fireworks that were put right, by their ids.
     unknown
-        Name and place of fireworks of which nobody knows whether they run, by their ids.
+        Name and place of fireworks that may run or not, by their ids.
     unconfirmed
         Ids of fireworks that are perhaps dead; a second look after `CONFIRM_SECONDS` tells.
     running
@@ -139,7 +139,7 @@ class LostRunRecovery:
     run
         Runs a command of the queue.
     is_looked_after
-        Whether somebody else puts right what a process leaves, and knows more about its death.
+        Whether another supervisor puts right what a process leaves, because it knows more about its death.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class LostRunRecovery:
         self._signs: dict[tuple[str, Any], tuple[Hashable, float]] = {}
 
     def look(self, *, now: bool = False) -> RecoveryReport:
-        """Put right what is certainly dead.
+        """Put right the fireworks of certainly dead processes.
 
         Parameters
         ----------

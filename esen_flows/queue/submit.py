@@ -1,6 +1,6 @@
 """Flows as fireworks, on the launchpad that lives in the same database as our results.
 
-A firework carries a job: what is to be computed and the key of its result, never where the database is. A worker finds
+A firework carries a job: the task and the key of its result, never the address of the database. A worker finds
 jobflow's store by a jobflow.yaml, and ours by the settings of the machine that it is on. FireWorks decides what runs
 where; the store makes sure that a result is computed only once.
 """
@@ -139,7 +139,7 @@ def _missing(flow: Flow, store: Store) -> list[Job]:
 
 
 def make_launchpad(database: Database) -> None:
-    """Make the launchpad of a database ready for use; what is on it stays.
+    """Make the launchpad of a database ready for use; its fireworks stay.
 
     Parameters
     ----------

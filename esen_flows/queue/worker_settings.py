@@ -67,7 +67,7 @@ class WorkDone:
     handed_back
         Number of fireworks that were made READY again.
     withdrawn
-        Number of fireworks that somebody defused, archived or deleted while they ran.
+        Number of fireworks that were defused, archived or deleted by a user while they ran.
     deaths
         Number of child processes that died without being asked to end.
     recovered
