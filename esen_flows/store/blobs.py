@@ -1,8 +1,8 @@
-"""Arrays in MongoDB: small ones inside their document, large ones once each, under the hash of their content.
+"""Arrays in MongoDB: a small one is inside its document, a large one is stored once under the hash of its content.
 
-A large array is a header in `blobs` and chunks in `blob_chunks`. Chunks are written before the header, the header
-before the document that names it, so that a reader never meets a reference to something half-written. Every writer
-writes chunks of its own (`write`), so that removing the leftovers of a dead one cannot hurt a living one.
+A large array is a header in `blobs` and chunks in `blob_chunks`. The chunks are written first, then the header, then
+the document that names the array, so that a reader never finds a reference to a half-written array. Every writer writes
+chunks of its own (field `write`), so that removing what a dead writer left cannot damage the array of a living one.
 """
 
 import uuid
@@ -20,17 +20,28 @@ from esen_flows.schemas.keys import array_key
 from esen_flows.store.database import Database
 
 INLINE_LIMIT_BYTES = 256_000
-CHUNK_BYTES = 8 * 2**20  # a BSON document holds 16 MB
-NAMING = ("results", "datasets")  # the collections whose documents list in `blobs` the arrays that they refer to
+CHUNK_BYTES = 8 * 2**20  # MongoDB accepts documents of up to 16 MB
+NAMING = ("results", "datasets")  # collections whose documents list in `blobs` the arrays that they refer to
+PENDING_DELETE = "doomed"  # field of a header that is about to be removed; stores of earlier versions have this name
 _DTYPE_KINDS = "biufcUS"
 _INLINE, _BLOB = "__array__", "__blob__"
-# Most values of a document are stored as they are; the short way for them halves the time of an import.
+# Most values of a document are stored as they are. Testing for these types first halves the time of an import.
 _PLAIN = frozenset((bool, float, str, bytes, datetime, type(None)))
 
 
 @dataclass(frozen=True)
 class BlobReference:
-    """A large array that was not loaded."""
+    """A large array that was not loaded.
+
+    Attributes
+    ----------
+    sha
+        Content key of the array, from `array_key`.
+    dtype
+        Little-endian numpy type, such as "<f8".
+    shape
+        Shape of the array.
+    """
 
     sha: str
     dtype: str
@@ -40,23 +51,28 @@ class BlobReference:
 def pack(
     value: Any, large: dict[str, np.ndarray] | None = None, path: str = "output", inline_bytes: int | None = None
 ) -> Any:
-    """The value with arrays and numpy scalars turned into what BSON holds; lists for tuples.
+    """A value in the form that BSON can hold: arrays and numpy scalars are converted, tuples become lists.
 
     Parameters
     ----------
     value
-        nested dictionaries (string keys), lists and tuples of arrays, numbers, strings, bytes, dates and None.
+        Nested dictionaries (string keys), lists and tuples of arrays, numbers, strings, bytes, dates and None.
     large
-        receives arrays over 256 kB by their content key; None: everything stays inline.
+        Receives the arrays over 256 kB by their content keys; None: all arrays stay inline.
     path
-        of the value, for messages.
+        Name of the value in error messages.
     inline_bytes
-        instead of 256 kB.
+        Size in bytes from which an array is not inline, instead of 256 kB.
+
+    Returns
+    -------
+    Any
+        The converted value.
 
     Raises
     ------
     StoreError
-        something that cannot be stored, and where it is.
+        A part of the value cannot be stored; the message says which.
     """
     if isinstance(value, dict):
         return {
@@ -83,14 +99,24 @@ def pack(
 
 
 def unpack(value: Any, load: Callable[[BlobReference], Any] | None = None) -> Any:
-    """What `pack` was given.
+    """The value that `pack` has converted.
 
     Parameters
     ----------
     value
-        from the database.
+        Value from the database.
     load
-        turns a reference to a large array into the array; None: the reference itself.
+        Returns the array of a reference; None leaves the references.
+
+    Returns
+    -------
+    Any
+        The value, with arrays that can be written to.
+
+    Raises
+    ------
+    StoreError
+        An array has a type that `pack` does not store.
     """
     if isinstance(value, list):
         return [unpack(item, load) for item in value]
@@ -105,22 +131,29 @@ def unpack(value: Any, load: Callable[[BlobReference], Any] | None = None) -> An
 
 
 class BlobStore:
-    """Large arrays by content."""
+    """Large arrays by the hash of their content.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def put(self, sha: str, array: np.ndarray, write: str) -> None:
-        """Store an array unless it is there.
+        """Store an array unless it is stored already.
 
         Parameters
         ----------
         sha
-            its `array_key`; already written down in the claim, so that a crash here leaves nothing unaccounted for.
+            Content key of the array. The claim of the writer lists it already, so that the chunks are found and
+            removed if this process is killed.
         array
-            any shape.
+            Array of any shape.
         write
-            token of the writer.
+            Token of the writer's claim.
         """
         db = self._database
         data = _bytes(array)
@@ -136,8 +169,8 @@ class BlobStore:
         }
         written = False
         while True:
-            # Finding it also rescues it from a removal that has only just been thought of.
-            found = db.call(lambda: db["blobs"].find_one_and_update({"_id": sha}, {"$unset": {"doomed": 1}}))
+            # One operation finds the array and cancels a removal that has only been announced.
+            found = db.call(lambda: db["blobs"].find_one_and_update({"_id": sha}, {"$unset": {PENDING_DELETE: 1}}))
             if found is not None:
                 if written and found["write"] != write:
                     db.call(lambda: db["blob_chunks"].delete_many({"sha": sha, "write": write}))
@@ -150,10 +183,18 @@ class BlobStore:
                 db.call(lambda: db["blobs"].insert_one(header))
                 return
             except DuplicateKeyError:
-                continue  # somebody stored the same array meanwhile, or our own insertion was repeated
+                continue  # another writer stored the same array meanwhile, or this insertion was repeated
 
     def repair(self, sha: str, array: np.ndarray) -> None:
-        """Store an array that a document already names, replacing what somebody may have removed half of."""
+        """Store an array that a document already names, and of which another process may have removed a part.
+
+        Parameters
+        ----------
+        sha
+            Content key of the array.
+        array
+            Array of any shape.
+        """
         db = self._database
         reference = BlobReference(sha, _little_endian(array).dtype.str, array.shape)
         try:
@@ -163,12 +204,22 @@ class BlobStore:
             self.put(sha, array, uuid.uuid4().hex)
 
     def get(self, reference: BlobReference) -> np.ndarray:
-        """The array, checked against its key.
+        """The array of a reference, checked against its content key.
+
+        Parameters
+        ----------
+        reference
+            Reference from a document.
+
+        Returns
+        -------
+        np.ndarray
+            The array, which can be written to.
 
         Raises
         ------
         StoreError
-            it is missing or damaged.
+            The array is missing or damaged.
         """
         db = self._database
         header = db.call(lambda: db["blobs"].find_one({"_id": reference.sha}))
@@ -185,14 +236,19 @@ class BlobStore:
         return array
 
     def remove_orphans(self, shas: Iterable[str], by_token: str = "") -> list[str]:
-        """Remove those of these arrays that no result, dataset or claim names; which they were.
+        """Remove arrays that no result, dataset or claim names.
 
         Parameters
         ----------
         shas
-            candidates.
+            Content keys of arrays that may be unused.
         by_token
-            of the claim that lists them because it is cleaning up.
+            Token of a claim that does not count, because its holder is removing the arrays that it lists.
+
+        Returns
+        -------
+        list of str
+            Content keys of the arrays that were removed.
         """
         return [sha for sha in dict.fromkeys(shas) if self._remove_orphan(sha, by_token)]
 
@@ -201,14 +257,18 @@ class BlobStore:
         db.call(lambda: db["blob_chunks"].replace_one({"_id": chunk_id}, chunk, upsert=True))
 
     def _remove_orphan(self, sha: str, by_token: str) -> bool:
-        """Doom, look again, then remove what is still doomed; a writer that needs it in between lifts the doom."""
+        """Mark the array, look for its name again, and remove it if it is still marked.
+
+        A writer that needs the array in between removes the mark (see `put`).
+        """
         db = self._database
-        db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$set": {"doomed": True}}))
+        db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$set": {PENDING_DELETE: True}}))
         if self._is_named(sha, by_token):
-            db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$unset": {"doomed": 1}}))
+            db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$unset": {PENDING_DELETE: 1}}))
             return False
-        gone = db.call(lambda: db["blobs"].find_one_and_delete({"_id": sha, "doomed": True}))
-        # Order matters: a token seen among the chunks whose claim is gone has either its header by now or no owner.
+        removed = db.call(lambda: db["blobs"].find_one_and_delete({"_id": sha, PENDING_DELETE: True}))
+        # The order matters. The chunks are read first, then the claims, then the header: a writer that has no claim any
+        # more has either finished, so that its header is found, or died.
         tokens = db.call(lambda: db["blob_chunks"].distinct("write", {"sha": sha}))
         claims = {"tokens": {"$in": tokens}, "token": {"$ne": by_token}}
         live = db.call(lambda: db["claims"].distinct("tokens", claims))
@@ -216,11 +276,11 @@ class BlobStore:
         dead = set(tokens) - set(live) - ({header["write"]} if header else set())
         if dead:
             db.call(lambda: db["blob_chunks"].delete_many({"sha": sha, "write": {"$in": sorted(dead)}}))
-        return gone is not None
+        return removed is not None
 
     def _is_named(self, sha: str, by_token: str) -> bool:
         db = self._database
-        # The claims first: a writer that finishes between the two looks is found by the second one.
+        # The claims first: a writer that finishes between the two queries is found by the second one.
         query = {"blobs": sha, "token": {"$ne": by_token}}
         if db.call(lambda: db["claims"].find_one(query, {"_id": 1})) is not None:
             return True
@@ -228,7 +288,20 @@ class BlobStore:
 
 
 def is_named_by_document(database: Database, sha: str) -> bool:
-    """Whether a result or a dataset refers to an array."""
+    """Whether a result or a dataset refers to an array.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    sha
+        Content key of the array.
+
+    Returns
+    -------
+    bool
+        True if a document lists the array.
+    """
     named = (database.call(lambda name=name: database[name].find_one({"blobs": sha}, {"_id": 1})) for name in NAMING)  # type: ignore[misc]
     return any(row is not None for row in named)
 

@@ -1,7 +1,7 @@
-"""Many results and structures at once: insert-if-absent as everywhere, a thousand to a round trip.
+"""Many results or structures at once, a thousand in a round trip; one that is stored already is not stored again.
 
-Imports claim nothing, because nothing is computed: a result that is there already stays, one whose computation somebody
-has claimed is there when they look again, and a failure that may be tried again is superseded.
+An import claims nothing, because it computes nothing. A result that is stored stays, a failure that is not final is
+superseded, and a process that is computing one of the imported results finds it when it commits its own.
 """
 
 import uuid
@@ -12,8 +12,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from ase import Atoms
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.schemas.documents import ResultDocument
@@ -21,95 +19,135 @@ from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 from esen_flows.store.rows import packed, row_of_document, structure_update
+from esen_flows.store.writing import duplicates_of, upsert
 
 BATCH = 1000
-_DUPLICATE = 11000
 _WRITERS = 2
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def insert_results(store: Store, documents: Iterable[ResultDocument]) -> int:
-    """Store results whose keys have none yet; how many these were.
+    """Store results whose keys are not settled.
 
     Parameters
     ----------
+    store
+        Open store.
     documents
-        finished or failed; `attempt` and `current` are set by the store. Those with arrays over 256 kB are
+        Finished or failed results; the store sets their `attempt` and `current`. Results with arrays over 256 kB are
         stored one by one.
+
+    Returns
+    -------
+    int
+        Number of results that were stored.
 
     Raises
     ------
     StoreError
-        the server refuses, or a document holds something that cannot be stored; batches before it are kept.
+        The server refuses, or a document holds something that cannot be stored. Earlier batches stay stored.
     """
     return sum(_overlapped(lambda batch: _insert_batch(store, batch), batches(documents)))
 
 
 def commit_many(store: Store, results: Sequence[tuple[Claim, ResultDocument]]) -> set[str]:
-    """`Store.commit` of many results, in a few round trips where nothing stands in the way; keys that were spooled.
+    """Commit many results, as `Store.commit` does, in few round trips.
 
     Parameters
     ----------
+    store
+        Open store.
     results
-        claims, which end here, and what was computed.
+        Claims, which end here, and the computed results.
+
+    Returns
+    -------
+    set of str
+        Keys of results that went into the spool, because the server was away.
 
     Raises
     ------
     StoreError
-        as `Store.commit`.
+        As for `Store.commit`.
+    ServerUnavailableError
+        As for `Store.commit`.
     """
-    # Large arrays and further attempts go the long way, one by one.
     packs = [(claim, document, *packed(claim, document)) for claim, document in results]
-    plain = [(claim, document, row) for claim, document, row, large in packs if not large and not claim.forced]
-    stored, spooled = _insert_claimed(store, plain)
+    # Results with large arrays and further attempts need several steps each, so they are committed one by one.
+    simple = [(claim, document, row) for claim, document, row, large in packs if not large and not claim.forced]
+    stored, spooled = _insert_claimed(store, simple)
     for claim, document, row, _ in packs:
         if claim.key not in stored | spooled:
             store.commit(claim, document, document_id=row["_id"])
     return spooled
 
 
+def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
+    """Store structures, each once under its key.
+
+    Parameters
+    ----------
+    store
+        Open store.
+    structures
+        Each structure with its identity as `Store.put_structure` takes it (formula, ..., material_ids, tags).
+
+    Returns
+    -------
+    list of str
+        Structure keys, in the given order.
+
+    Raises
+    ------
+    InputError
+        A field of an identity is unknown.
+    """
+    return [key for keys in _overlapped(lambda batch: _put_batch(store, batch), batches(structures)) for key in keys]
+
+
+def batches(items: Iterable[T], length: int = BATCH) -> Iterator[list[T]]:
+    """Items in lists of limited length.
+
+    Parameters
+    ----------
+    items
+        Any items.
+    length
+        Largest length of a list.
+
+    Yields
+    ------
+    list of T
+        The next items, in their order; never empty.
+    """
+    iterator = iter(items)
+    while batch := list(islice(iterator, length)):
+        yield batch
+
+
 def _insert_claimed(store: Store, results: Sequence[tuple[Claim, ResultDocument, Row]]) -> tuple[set[str], set[str]]:
-    """Insert results that nothing stands in the way of, or spool all of them; keys that are stored and spooled."""
+    """Insert results whose keys have no document yet, or spool all of them; the keys stored and the keys spooled."""
     db = store.database
     rows = [row | {"attempt": 0, "current": True} for _, _, row in results]
     while rows:
         try:
             store.note_models((document.model_key, document.model_label) for _, document, _ in results)
-            met = db.call(lambda: duplicates_of(db["results"].insert_many, rows))
-            stored = {row["key"] for index, row in enumerate(rows) if met.get(index, True)}
+            duplicates = db.call(lambda: duplicates_of(db["results"].insert_many, rows))
+            # A duplicate by its own `_id` was stored by the same insertion before it was repeated.
+            stored = {row["key"] for index, row in enumerate(rows) if duplicates.get(index, True)}
             store.end_claims([claim for claim, *_ in results if claim.key in stored])
             return stored, set()
         except ServerUnavailableError as error:
-            if store.gives_up_waiting(error):
-                store.keep_apart([(claim, row, {}) for claim, _, row in results])
+            if store.fallback.gives_up_waiting(error):
+                store.spool([(claim, row, {}) for claim, _, row in results])
                 return set(), {claim.key for claim, *_ in results}
     return set(), set()
 
 
-def put_structures(store: Store, structures: Iterable[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
-    """Store structures under their keys, each once; the keys, in order.
-
-    Parameters
-    ----------
-    structures
-        each with what it is called, as `Store.put_structure` takes it (formula, ..., material_ids, tags).
-
-    Raises
-    ------
-    InputError
-        an unknown field.
-    """
-    return [key for keys in _overlapped(lambda batch: _put_batch(store, batch), batches(structures)) for key in keys]
-
-
 def _put_batch(store: Store, structures: list[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
-    db = store.database
     updates = [structure_update(atoms, identity) for atoms, identity in structures]
-    writes = [UpdateOne({"_id": key}, update, upsert=True) for key, update in updates]
-    # Two upserts of one key may collide; the same operations again then find what the other one has inserted.
-    while db.call(lambda: duplicates_of(db["structures"].bulk_write, writes)):
-        continue
+    upsert(store.database, "structures", updates)
     return [key for key, _ in updates]
 
 
@@ -117,59 +155,38 @@ def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
     db = store.database
     rows: list[Row] = []
     sources: list[ResultDocument] = []
-    alone: list[ResultDocument] = []
+    single: list[ResultDocument] = []
     for document in documents:
         row, large = row_of_document(document)
         if large:
-            alone.append(document)
-            continue
-        rows.append(row | {"attempt": 0, "current": True})
-        sources.append(document)
-    inserted = len(rows)
+            single.append(document)
+        else:
+            rows.append(row | {"attempt": 0, "current": True})
+            sources.append(document)
     store.note_models((document.model_key, document.model_label) for document in documents)
-    if rows:
-        for index, on_own_id in db.call(lambda: duplicates_of(db["results"].insert_many, rows)).items():
-            if not on_own_id:  # else a repeated operation met its own first insertion
-                inserted -= 1
-                alone.append(sources[index])
-    return inserted + sum(_commit_alone(store, document) for document in alone)
+    duplicates = db.call(lambda: duplicates_of(db["results"].insert_many, rows)) if rows else {}
+    # A duplicate by its own `_id` was stored by the same insertion before it was repeated.
+    met = [sources[index] for index, by_own_id in duplicates.items() if not by_own_id]
+    return len(rows) - len(met) + sum(_commit_single(store, document) for document in (*single, *met))
 
 
-def _commit_alone(store: Store, document: ResultDocument) -> bool:
-    """Store one result by the long way, as somebody who has lost the claim; whether it was needed."""
+def _commit_single(store: Store, document: ResultDocument) -> bool:
+    """Store one result without a claim on its key; False if the key is settled."""
     found = store.get(document.key, load_arrays=False)
     if found is not None and (found.failure is None or found.failure.final):
         return False
+    # A claim that nobody stored: the result is inserted as by a process whose claim was taken over.
     store.commit(Claim(document.key, uuid.uuid4().hex), document)
     return True
 
 
-def duplicates_of(write: Any, operations: list[Any]) -> dict[int, bool]:
-    """Indices of the operations that met a unique index, and whether that was the one of `_id`."""
-    try:
-        write(operations, ordered=False)
-    except BulkWriteError as error:
-        faults = error.details["writeErrors"]
-        if error.details.get("writeConcernErrors") or any(fault["code"] != _DUPLICATE for fault in faults):
-            raise
-        return {fault["index"]: "_id" in fault["keyPattern"] for fault in faults}
-    return {}
-
-
 def _overlapped(write: Callable[[list[T]], R], batches: Iterable[list[T]]) -> Iterator[R]:
-    """What `write` returns for each batch, in order; one is packed while the server takes another."""
+    """The value of `write` for each batch, in order; the next batch is packed while the server takes one."""
     with ThreadPoolExecutor(_WRITERS) as pool:
         writing: deque[Future[R]] = deque()
         for batch in batches:
             writing.append(pool.submit(write, batch))
-            if len(writing) > _WRITERS:  # no more in memory than that
+            if len(writing) > _WRITERS:  # so that few batches are in memory
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
-
-
-def batches(items: Iterable[T], length: int = BATCH) -> Iterator[list[T]]:
-    """The items in lists of at most `length`."""
-    left = iter(items)
-    while batch := list(islice(left, length)):
-        yield batch

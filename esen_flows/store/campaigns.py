@@ -17,11 +17,11 @@ from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import ClaimedElsewhereError, InputError
-from esen_flows.store.bulk import duplicates_of
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import fetch
 from esen_flows.store.results import Store
+from esen_flows.store.writing import duplicates_of
 
 # planning: not all members are there yet.
 CampaignState = Literal["planning", "planned", "submitted", "paused", "cancelled"]

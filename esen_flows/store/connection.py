@@ -5,7 +5,7 @@ from typing import Any
 
 from esen_flows.errors import InputError, ServerUnavailableError
 from esen_flows.settings import Settings, get_settings
-from esen_flows.store.database import Database, connect
+from esen_flows.store.database import connect
 from esen_flows.store.exchange.spool import SpoolWriter
 from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.read_only import ReadOnlyDatabase
@@ -15,34 +15,51 @@ _opened: dict[tuple[Any, ...], Store] = {}
 
 
 def open_store(settings: Settings | None = None) -> Store:
-    """The store that the settings mean: a MongoDB server by URI, or else this user's private one, started if need be.
+    """The store of the settings: on a MongoDB server, or else on this user's private server, which is started.
 
-    One per process and settings: asking again gives the same object until it is closed. Opening clears away what
-    killed processes left. With `spool` set there is no server, and results are kept in files; with `read_only` set
-    nothing is written at all.
+    Each process has one store for the same settings, until it is closed. Opening removes what killed processes left.
+    With `spool` set there is no server and results are kept in files. With `read_only` set nothing is written.
+
+    Parameters
+    ----------
+    settings
+        URI, database, folders and modes; None: from environment variables and their defaults.
+
+    Returns
+    -------
+    Store
+        The open store.
 
     Raises
     ------
-    ServerUnavailableError, StoreError
-        with the one reason and its remedy.
+    InputError
+        `spool` and `read_only` are both set, or the name of the database is not valid.
+    ServerUnavailableError
+        The server does not answer, or the private one does not start.
+    StoreError
+        The server refuses, or the private one cannot run on this machine.
+
+    Examples
+    --------
+    A store of files in a folder, for machines without a server:
+
+    >>> from pathlib import Path
+    >>> from esen_flows.settings import Settings
+    >>> store = open_store(Settings(spool=True, spool_dir=Path("spool")))
+    >>> store.get("0" * 64) is None
+    True
+    >>> store.close()
     """
     chosen = settings or get_settings()
     uri = chosen.mongo_uri.get_secret_value() if chosen.mongo_uri else None
-    # The process is part of the name: a connection does not survive a fork.
-    how = (chosen.read_only, chosen.spool, chosen.spool_folder)
-    name = (os.getpid(), uri, chosen.database, chosen.data_dir, *how)
+    # The process is part of the name, because a connection does not survive a fork.
+    name = (
+        os.getpid(), uri, chosen.database, chosen.data_dir, chosen.read_only, chosen.spool, chosen.spool_folder,
+    )  # fmt: skip
     store = _opened.get(name)
     if store is None or store.closed:
         store = _opened[name] = _open(chosen)
     return store
-
-
-def _reach(database: Database) -> None:
-    """First contact with the server: nothing is computed yet, so this is the time to say that it is not there."""
-    try:
-        database.make_indexes()
-    except ServerUnavailableError as error:
-        raise ServerUnavailableError(f"{error}; or compute without a server: ESEN_FLOWS_SPOOL=1") from None
 
 
 def _open(settings: Settings) -> Store:
@@ -54,7 +71,11 @@ def _open(settings: Settings) -> Store:
     if settings.read_only:
         return Store(ReadOnlyDatabase(database))
     try:
-        _reach(database)
+        try:
+            database.make_indexes()  # the first contact with the server
+        except ServerUnavailableError as error:
+            # Nothing is computed yet, so the user may still choose to do without a server.
+            raise ServerUnavailableError(f"{error}; or compute without a server: ESEN_FLOWS_SPOOL=1") from None
         store = Store(database, spool_fallback=SpoolWriter(settings.spool_folder, settings.spool_after_seconds))
         store.sweep()
     except BaseException:

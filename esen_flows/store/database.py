@@ -1,9 +1,9 @@
-"""The database: its indexes, and a connection that outlives a killed server."""
+"""The database: its indexes, and a connection whose operations are repeated while a killed server restarts."""
 
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -11,7 +11,6 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import (
     AutoReconnect,
-    BulkWriteError,
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
@@ -25,92 +24,100 @@ from esen_flows.store.server.embedded import EmbeddedServer, Lease
 
 T = TypeVar("T")
 Row = dict[str, Any]
-_DUPLICATE = 11000
+# The order of every list. With the id as last field it is unique, so that pages neither overlap nor leave gaps.
+_NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
+
+
+def _index(name: str, *fields: str, then: Sequence[tuple[str, int]] = (), **options: Any) -> IndexModel:
+    """An index on fields in ascending order, followed by others in an order of their own."""
+    return IndexModel([*((field, ASCENDING) for field in fields), *then], name=name, **options)
+
 
 INDEXES: dict[str, list[IndexModel]] = {
     "results": [
-        IndexModel("key", name="one_current", unique=True, partialFilterExpression={"current": True}),
-        IndexModel([("key", ASCENDING), ("attempt", ASCENDING)], name="key_attempt", unique=True),
-        IndexModel([("kind", ASCENDING), ("chemsys", ASCENDING)], name="kind_chemsys"),
-        IndexModel([("kind", ASCENDING), ("formula", ASCENDING)], name="kind_formula"),
-        # Newest first within an element: of the many oxides a list needs the latest alone.
-        IndexModel(
-            [("kind", ASCENDING), ("elements", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
-            name="kind_elements_created",
-        ),
-        IndexModel([("kind", ASCENDING), ("space_group_number", ASCENDING)], name="kind_space_group"),
-        IndexModel([("kind", ASCENDING), ("model_label", ASCENDING)], name="kind_model"),
-        IndexModel([("kind", ASCENDING), ("nsites", ASCENDING)], name="kind_nsites"),
-        IndexModel([("kind", ASCENDING), ("tags", ASCENDING)], name="kind_tags"),
-        # Newest first, the order of every list, without a sort.
-        IndexModel(
-            [("kind", ASCENDING), ("state", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
-            name="kind_state_created",
-        ),
-        IndexModel("summary.$**", name="summary"),  # whichever value a condition or an order names
-        IndexModel("model_key", name="model"),
-        IndexModel("structure_key", name="structure"),
-        IndexModel("blobs", name="blobs"),
+        _index("one_current", "key", unique=True, partialFilterExpression={"current": True}),
+        _index("key_attempt", "key", "attempt", unique=True),
+        _index("kind_chemsys", "kind", "chemsys"),
+        _index("kind_formula", "kind", "formula"),
+        # With the date, because a list of the oxides, say, shows the latest of very many.
+        _index("kind_elements_created", "kind", "elements", then=_NEWEST_FIRST),
+        _index("kind_space_group", "kind", "space_group_number"),
+        _index("kind_model", "kind", "model_label"),
+        _index("kind_nsites", "kind", "nsites"),
+        _index("kind_tags", "kind", "tags"),
+        # In the order of lists, so that the server need not sort.
+        _index("kind_state_created", "kind", "state", then=_NEWEST_FIRST),
+        _index("summary", "summary.$**"),  # any value that a condition or an order names
+        _index("model", "model_key"),
+        _index("structure", "structure_key"),
+        _index("blobs", "blobs"),
     ],
     "structures": [
-        IndexModel("chemsys", name="chemsys"),
-        IndexModel("formula", name="formula"),
-        IndexModel([("elements", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)], name="elements_created"),
-        IndexModel("space_group_number", name="space_group"),
-        IndexModel("nsites", name="nsites"),
-        IndexModel("tags", name="tags"),
-        IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
+        _index("chemsys", "chemsys"),
+        _index("formula", "formula"),
+        _index("elements_created", "elements", then=_NEWEST_FIRST),
+        _index("space_group", "space_group_number"),
+        _index("nsites", "nsites"),
+        _index("tags", "tags"),
+        _index("created", then=_NEWEST_FIRST),
     ],
     "datasets": [
-        IndexModel("names", name="names"),
-        IndexModel("elements", name="elements"),
-        IndexModel([("created_at", DESCENDING), ("_id", DESCENDING)], name="created"),
-        IndexModel("blobs", name="blobs"),
+        _index("names", "names"),
+        _index("elements", "elements"),
+        _index("created", then=_NEWEST_FIRST),
+        _index("blobs", "blobs"),
     ],
-    "claims": [
-        IndexModel("tokens", name="tokens"),
-        IndexModel("blobs", name="blobs"),
-    ],
+    "claims": [_index("tokens", "tokens"), _index("blobs", "blobs")],
     "campaign_members": [
-        IndexModel([("campaign", ASCENDING), ("key", ASCENDING)], name="campaign_key", unique=True),
-        # Covers the status of a campaign: nothing else is read.
-        IndexModel(
-            [(name, ASCENDING) for name in ("campaign", "state", "failure", "model_label", "cost", "seconds", "value")],
-            name="status",
-        ),
-        IndexModel([("campaign", ASCENDING), ("chunk", ASCENDING), ("state", ASCENDING)], name="campaign_chunk"),
+        _index("campaign_key", "campaign", "key", unique=True),
+        # Covers the status of a campaign: the server answers from the index without reading documents.
+        _index("status", "campaign", "state", "failure", "model_label", "cost", "seconds", "value"),
+        _index("campaign_chunk", "campaign", "chunk", "state"),
     ],
-    "unfinished": [IndexModel("updated_at", name="forgotten", expireAfterSeconds=30 * 24 * 3600)],
-    "campaign_runs": [IndexModel([("campaign", ASCENDING), ("chunk", ASCENDING)], name="campaign_chunk")],
-    "blob_chunks": [IndexModel([("sha", ASCENDING), ("write", ASCENDING), ("n", ASCENDING)], name="sha_write_n")],
+    "unfinished": [_index("forgotten", "updated_at", expireAfterSeconds=30 * 24 * 3600)],
+    "campaign_runs": [_index("campaign_chunk", "campaign", "chunk")],
+    "blob_chunks": [_index("sha_write_n", "sha", "write", "n")],
 }
 
 
 class Database:
-    """A database whose operations are repeated while a killed server comes back.
+    """A database whose operations are repeated while a killed server restarts.
 
-    Operations may therefore run twice; the store uses only those for which that makes no difference.
+    An operation may therefore run twice. The store uses only operations for which that makes no difference.
+
+    Parameters
+    ----------
+    uri
+        MongoDB URI of the server.
+    database
+        Name of the database.
+    timeout_seconds
+        Time in seconds for which an operation is repeated while the server does not answer.
+    lease
+        Use of the private server, which restarts that server if it was killed; None for any other server.
+
+    Attributes
+    ----------
+    uri
+        MongoDB URI, for other libraries. It may hold a password and is therefore never printed or stored.
+    database_name
+        Name of the database.
     """
 
     def __init__(self, uri: str, database: str, timeout_seconds: float, lease: Lease | None = None) -> None:
+        self.uri = uri
         self.database_name = database
         self.timeout_seconds = timeout_seconds
         self.lease = lease
-        self._uri = uri
-        self._client = self._new_client(uri)
-
-    @property
-    def uri(self) -> str:
-        """For other libraries; it may hold a password, so it is never printed or stored."""
-        return self._uri
+        self._client = self._new_client()
 
     @property
     def client_options(self) -> dict[str, Any]:
-        """Every acknowledged write is in the journal; without that a killed server loses the last ones."""
-        # The private server answers or is brought back by us; waiting long for it helps nobody.
+        """Options of the client: every acknowledged write is in the journal, so that a killed server loses none."""
+        # The lease restarts a killed private server, so there is no point in waiting long before that.
         wait = min(self.timeout_seconds, 1.0) if self.lease else self.timeout_seconds
         options: dict[str, Any] = {"journal": True, "serverSelectionTimeoutMS": max(1, int(wait * 1000))}
-        if not re.search(r"[?&]w=", self._uri):
+        if not re.search(r"[?&]w=", self.uri):
             options["w"] = "majority"
         return options
 
@@ -118,16 +125,26 @@ class Database:
         return self._client[self.database_name][collection]
 
     def call(self, operation: Callable[[], T]) -> T:
-        """What `operation` returns, however often the server is killed meanwhile.
+        """The result of an operation, which is repeated if the server is killed meanwhile.
+
+        Parameters
+        ----------
+        operation
+            Calls pymongo; has to consume its cursors, because a cursor does not survive its server.
+
+        Returns
+        -------
+        T
+            Result of the operation.
 
         Raises
         ------
         ServerUnavailableError
-            the server stays away for longer than `server_timeout_seconds`.
+            The server does not answer for longer than `timeout_seconds`.
         StoreError
-            the server refuses.
+            The server refuses the operation.
         DuplicateKeyError
-            passed on; it is an answer.
+            A unique index forbids the insertion; callers treat this as an answer.
         """
         deadline = time.monotonic() + self.timeout_seconds
         while True:
@@ -141,7 +158,7 @@ class Database:
                         f"the database server does not answer ({self._redacted(_reason(error))}); check that it runs "
                         "and that ESEN_FLOWS_MONGO_URI names it"
                     ) from None
-                self._revive()
+                self._restart()
                 time.sleep(0.05)
             except OperationFailure as error:
                 raise StoreError(self._refusal(error)) from None
@@ -149,52 +166,59 @@ class Database:
                 raise StoreError(f"the database operation failed: {self._redacted(str(error))[:500]}") from None
 
     def make_indexes(self) -> None:
-        """Make the indexes that are missing."""
+        """Create the indexes that are missing."""
         for name, models in INDEXES.items():
             self.call(lambda name=name, models=models: self[name].create_indexes(models))  # type: ignore[misc]
 
     def collection_names(self) -> list[str]:
-        """Names of the collections that exist, in alphabetical order."""
+        """Names of the collections that exist.
+
+        Returns
+        -------
+        list of str
+            Names in alphabetical order.
+        """
         names = self.call(lambda: self._client[self.database_name].list_collection_names())
         return sorted(name for name in names if not name.startswith("system."))
 
     def drop(self) -> None:
-        """Delete the whole database, with all results."""
+        """Delete the whole database with all results."""
         self.call(lambda: self._client.drop_database(self.database_name))
 
     def close(self) -> None:
-        """Disconnect, and let the private server go idle."""
+        """Disconnect; the private server stops later if nobody else uses it."""
         self._client.close()
         if self.lease is not None:
             self.lease.close()
 
-    def _new_client(self, uri: str) -> "MongoClient[Row]":
+    def _new_client(self) -> "MongoClient[Row]":
         try:
-            # The driver only warns of an option that it cannot read, and would connect without TLS.
+            # pymongo only warns of an option that it cannot read and would, for example, connect without TLS.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
-                return MongoClient(uri, tz_aware=True, **self.client_options)
+                return MongoClient(self.uri, tz_aware=True, **self.client_options)
         except OSError as error:
             raise StoreError(
                 f"a TLS file that ESEN_FLOWS_MONGO_URI names cannot be used: {error.filename or 'its content'} "
                 f"({error.strerror}); correct tlsCAFile or tlsCertificateKeyFile"
             ) from None
         except (InvalidURI, ConfigurationError, UserWarning, ValueError):
-            # The driver's own words may quote the password.
+            # The message of pymongo may quote the password, so it is not passed on.
             raise StoreError(
                 "ESEN_FLOWS_MONGO_URI is not a valid MongoDB URI (not shown, it may hold a password); write "
                 "mongodb://user:password@host:port/?options, escape special characters of the password as %XX and "
                 "check the names and values of the options"
             ) from None
 
-    def _revive(self) -> None:
+    def _restart(self) -> None:
+        """Start the private server again if it was killed, and connect to it under its new address."""
         if self.lease is None:
             return
         self.lease.ensure()
-        if self.lease.uri != self._uri:
+        if self.lease.uri != self.uri:
             self._client.close()
-            self._uri = self.lease.uri
-            self._client = self._new_client(self._uri)
+            self.uri = self.lease.uri
+            self._client = self._new_client()
 
     def _refusal(self, error: OperationFailure) -> str:
         if error.code == 18:
@@ -207,7 +231,7 @@ class Database:
         return f"the database server refuses: {self._redacted(str(error))[:500]}"
 
     def _redacted(self, text: str) -> str:
-        match = re.match(r"[^:]+://([^/?]*)@", self._uri)
+        match = re.match(r"[^:]+://([^/?]*)@", self.uri)
         if match is None:
             return text
         password = match.group(1).partition(":")[2]
@@ -218,31 +242,32 @@ class Database:
 
 
 def _reason(error: AutoReconnect) -> str:
-    """What the driver says, without its timeouts and what it knows about each server."""
-    said = re.sub(r" \(configured timeouts[^)]*\)", "", str(error))
-    return said.partition(", Timeout: ")[0][:300]
-
-
-def without_duplicates(write: Callable[[], object]) -> bool:
-    """Carry out a bulk of insertions; False when some met what was there already."""
-    try:
-        write()
-    except BulkWriteError as error:
-        if any(fault["code"] != _DUPLICATE for fault in error.details["writeErrors"]):
-            raise
-        return False
-    return True
+    """The message of pymongo without its timeouts and its description of each server."""
+    message = re.sub(r" \(configured timeouts[^)]*\)", "", str(error))
+    return message.partition(", Timeout: ")[0][:300]
 
 
 def connect(settings: Settings) -> Database:
-    """A connection as the settings say: to the URI, or else to the private server of this user.
+    """A connection to the server that the settings name, or else to the private server of this user.
+
+    Parameters
+    ----------
+    settings
+        URI, name of the database, timeout, and the folders of the private server.
+
+    Returns
+    -------
+    Database
+        The connection. A server of the URI is not contacted yet; the private server runs.
 
     Raises
     ------
     InputError
-        a database cannot have that name.
-    ServerUnavailableError, StoreError
-        with the one reason and its remedy.
+        The name is not a valid name of a database.
+    ServerUnavailableError
+        The private server does not start.
+    StoreError
+        The URI is not valid, or the private server cannot run on this machine.
     """
     timeout = settings.server_timeout_seconds
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", settings.database):

@@ -1,9 +1,10 @@
-"""The heartbeat of claims: a small process beside its worker, which no long native call of the worker can starve.
+"""The heartbeat of claims: a small process that renews the claims of its worker.
 
-A thread would stand still while a native call holds the interpreter's lock, and its claims would expire under work that
-goes on. The process reads from a pipe what to renew; it ends with the worker, however the worker ends: the pipe closes,
-and where a forked child of the worker keeps it open, the changed parent is noticed before the next renewal. Until the
-first renewal is due it holds the standard library alone, so that short work costs next to nothing.
+A thread would not do: it stands still while a native call of the worker holds the interpreter's lock, and claims would
+expire during such a call. The process reads from a pipe what to renew. It ends with the worker, however the worker
+ends, because the pipe closes then. A forked child of the worker may keep the pipe open, so the process also checks that
+its parent is the same before each renewal. Until the first renewal is due it imports the standard library alone, so
+that short work is hardly slower.
 """
 
 import contextlib
@@ -21,14 +22,14 @@ _END_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Renews claims of this process; the process that does it starts with the first claim.
+    """Renews claims of this process; the process that renews them starts with the first claim.
 
     Parameters
     ----------
     lifetime_ms
-        how long a claim lives after a renewal, by the server's clock.
+        Time in milliseconds after which a renewed claim expires, by the server's clock.
     beat_seconds
-        between two renewals.
+        Time in seconds between renewals.
     """
 
     def __init__(self, lifetime_ms: int, beat_seconds: float) -> None:
@@ -40,18 +41,19 @@ class Heartbeat:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that renews, None before the first claim."""
+        """Id of the process that renews; None before the first claim."""
         return None if self._process is None else self._process.pid
 
     def hold(self, tokens: Iterable[str], server: Mapping[str, Any]) -> None:
-        """Renew these claims from now on.
+        """Renew claims from now on.
 
         Parameters
         ----------
         tokens
-            of the claims.
+            Tokens of the claims.
         server
-            uri, options (of the client) and database; it goes through the pipe, where nobody sees the password.
+            `uri`, `options` (of the client) and `database`. They go through the pipe, because other users can read the
+            arguments and the environment of a process, and the URI may hold a password.
         """
         new = list(tokens)
         with self._lock:
@@ -62,7 +64,13 @@ class Heartbeat:
                 self._start()
 
     def drop(self, tokens: Iterable[str]) -> None:
-        """Renew these no more."""
+        """Stop renewing claims.
+
+        Parameters
+        ----------
+        tokens
+            Tokens of the claims.
+        """
         old = list(tokens)
         with self._lock:
             self._held.difference_update(old)
@@ -70,7 +78,7 @@ class Heartbeat:
                 self._start()
 
     def close(self) -> None:
-        """Renew nothing any more."""
+        """Stop renewing any claim, and end the process."""
         with self._lock:
             self._held.clear()
             self._end()
@@ -85,13 +93,13 @@ class Heartbeat:
             stderr=subprocess.DEVNULL,
             cwd="/",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-            start_new_session=True,  # no Ctrl-C of the terminal reaches it
+            start_new_session=True,  # so that Ctrl-C in the terminal does not reach it
         )
         self._tell({"parent": os.getpid(), **self._times, **self._server})
         self._tell({"hold": sorted(self._held)})
 
     def _tell(self, message: Mapping[str, Any]) -> bool:
-        """Whether the process could be told; False when somebody killed it."""
+        """Send a message to the process; False if the process was killed."""
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -115,8 +123,8 @@ class Heartbeat:
             process.wait()
 
 
-class _Pulse:
-    """The other side: renews what it was told to."""
+class _Renewer:
+    """The part that runs in the process of the heartbeat."""
 
     def __init__(self, orders: Mapping[str, Any]) -> None:
         self.orders = orders
@@ -125,7 +133,7 @@ class _Pulse:
         self.client: Any = None
 
     def run(self) -> None:
-        """Renew at every beat for as long as the worker lives."""
+        """Renew the claims in regular intervals for as long as the worker lives."""
         pause = threading.Event()
         while not pause.wait(self.orders["beat_seconds"]):
             if os.getppid() != self.orders["parent"]:
@@ -136,11 +144,11 @@ class _Pulse:
                 self.renew(tokens)
 
     def renew(self, tokens: list[str]) -> None:
-        """Move the expiry; a lost beat is what the lifetime allows for, and the worker itself reports a lost server."""
+        """Move the expiry; an error is ignored, because claims outlive lost renewals and the worker reports outages."""
         from pymongo import MongoClient
         from pymongo.errors import PyMongoError
 
-        # The index is on `tokens`, which holds `token` too.
+        # The index is on `tokens`, which contains `token`.
         query = {"tokens": {"$in": tokens}, "token": {"$in": tokens}}
         renewal = [{"$set": {"expires_at": {"$add": ["$$NOW", self.orders["lifetime_ms"]]}}}]
         with contextlib.suppress(PyMongoError):
@@ -149,22 +157,22 @@ class _Pulse:
             self.client[self.orders["database"]]["claims"].update_many(query, renewal)
 
 
-def main() -> None:
+def _main() -> None:
     """Read orders from standard input, one JSON object a line, until it closes."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # a queue signals a whole job; the worker decides when it ends
+        signal.signal(ignored, signal.SIG_IGN)  # a queue signals all processes of a job; the worker decides when to end
     first = sys.stdin.buffer.readline()
     if not first:
         return
-    pulse = _Pulse(json.loads(first))
-    threading.Thread(target=pulse.run, daemon=True).start()
+    renewer = _Renewer(json.loads(first))
+    threading.Thread(target=renewer.run, daemon=True).start()
     for line in sys.stdin.buffer:
         order = json.loads(line)
-        with pulse.lock:
-            pulse.tokens.update(order.get("hold", ()))
-            pulse.tokens.difference_update(order.get("drop", ()))
+        with renewer.lock:
+            renewer.tokens.update(order.get("hold", ()))
+            renewer.tokens.difference_update(order.get("drop", ()))
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -1,9 +1,7 @@
-"""The settings files of jobflow and FireWorks, so that other people's Makers store in the same database."""
+"""The settings files of jobflow and FireWorks, so that Makers of other packages store in the same database."""
 
-import os
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,20 @@ DOCUMENTS, DATA = "jobs", "data"
 
 
 def job_store_spec(database: Database) -> dict[str, Any]:
-    """What jobflow's `JobStore.from_dict` takes: small outputs in `jobs`, what Makers mark as data in `data`.
+    """Specification of jobflow's JobStore: outputs are in `jobs`, and what Makers mark as data is in `data`.
 
-    Data are in GridFS, because a document that is longer than 16 MB would be refused after its computation is done;
-    what is too long without being marked follows them (`LargeDocumentJobStore`). The specification holds the server's
-    URI with its password.
+    Data are in GridFS, because MongoDB refuses documents over 16 MB. Outputs that are too long without being marked are
+    stored there as well (`LargeDocumentJobStore`).
+
+    Parameters
+    ----------
+    database
+        Open database.
+
+    Returns
+    -------
+    dict of str to Any
+        Argument of `JobStore.from_dict`. It holds the URI of the server with its password.
     """
     where = {"uri": database.uri, "database": database.database_name, "mongoclient_kwargs": database.client_options}
     documents = {"collection_name": DOCUMENTS, "data_collection": DATA, **where}
@@ -40,7 +47,18 @@ def job_store_spec(database: Database) -> dict[str, Any]:
 
 
 def launchpad_spec(database: Database) -> dict[str, Any]:
-    """What FireWorks' `LaunchPad.from_dict` takes: its collections beside ours; with the server's URI and password."""
+    """Specification of FireWorks' LaunchPad, whose collections are in the same database.
+
+    Parameters
+    ----------
+    database
+        Open database.
+
+    Returns
+    -------
+    dict of str to Any
+        Argument of `LaunchPad.from_dict`. It holds the URI of the server with its password.
+    """
     return {
         "host": database.uri,
         "uri_mode": True,
@@ -52,59 +70,68 @@ def launchpad_spec(database: Database) -> dict[str, Any]:
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
-    """A document as the server gets it; it refuses one of more than 16 MB."""
+    """A document as it is sent to the server, which refuses documents over 16 MB.
+
+    Parameters
+    ----------
+    document
+        Document of any collection.
+
+    Returns
+    -------
+    bytes
+        BSON.
+    """
     return bytes(bson.encode(document))
 
 
 def write_jobflow_files(database: Database, folder: Path) -> list[Path]:
-    """Write jobflow.yaml, my_launchpad.yaml and my_fworker.yaml for a database; readable by this user alone.
+    """Write jobflow.yaml, my_launchpad.yaml and my_fworker.yaml for a database, readable by this user alone.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    folder
+        Folder of the files; it is made if it does not exist.
 
     Returns
     -------
-    list[Path]
-        Their paths.
+    list of Path
+        Paths of the files.
 
     Raises
     ------
     InputError
-        one of them exists; then none is written.
+        One of the files exists; then none is written.
     """
-    worker = {"name": platform.node(), "category": "", "query": "{}"}
     contents = {
         "jobflow.yaml": {"JOB_STORE": job_store_spec(database)},
         "my_launchpad.yaml": launchpad_spec(database),
-        "my_fworker.yaml": worker,
+        "my_fworker.yaml": {"name": platform.node(), "category": "", "query": "{}"},
     }
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
         for name, content in contents.items():
-            _write_private(folder / name, yaml.dump(content, Dumper=_NoAliases, sort_keys=False))
-            written.append(folder / name)
+            path = folder / name
+            try:
+                # Not `written_whole`: a file that exists is refused, and nobody else may read the password even once.
+                path.touch(mode=0o600, exist_ok=False)
+            except FileExistsError:
+                raise InputError(f"{path} exists; remove it, or give another folder") from None
+            written.append(path)
+            path.write_text(yaml.dump(content, Dumper=_NoAliases, sort_keys=False))
     except BaseException:
         for path in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise
     return written
 
 
 class _NoAliases(yaml.SafeDumper):
-    """Writes values that occur twice twice; jobflow's reader takes no references."""
+    """Repeats a value that occurs twice, because jobflow's reader does not accept references."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Always."""
         return True
-
-
-def _write_private(path: Path, text: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise InputError(f"{path} exists; remove it, or give another folder") from None
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise

@@ -1,4 +1,4 @@
-"""jobflow's JobStore in our database; a module of its own because importing maggma takes seconds."""
+"""jobflow's JobStore in our database; a module of its own, because the import of maggma takes seconds."""
 
 from jobflow import JobStore
 from maggma.stores import MemoryStore
@@ -9,10 +9,20 @@ from esen_flows.store.results import Store
 
 
 def job_store(store: Store) -> JobStore:
-    """A JobStore beside our collections, the same that `esen-flows db init` writes down for others.
+    """A JobStore in the database of a store, the same that `esen-flows db init` writes into jobflow.yaml.
 
-    It holds the server's URI, so it must never be serialised: `flow_to_workflow` is called without a store. Without a
-    server it lives in memory: results are in the spool, and what jobs hand on to one another ends with the flow.
+    Without a server it is in memory: results are in the spool, and outputs for other jobs are lost after the flow.
+
+    Parameters
+    ----------
+    store
+        Open store.
+
+    Returns
+    -------
+    JobStore
+        The JobStore. It holds the URI of the server, so it must never be serialised: `flow_to_workflow` is called
+        without a store.
     """
     if isinstance(store, SpoolStore):
         return JobStore(MemoryStore("jobs"), additional_stores={"data": MemoryStore("data")})

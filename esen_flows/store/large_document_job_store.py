@@ -1,7 +1,7 @@
-"""jobflow's documents of any size, for Makers that return more than they listed as data.
+"""jobflow's documents of any size, for Makers that return more than they mark as data.
 
-MongoDB refuses a document over 16 MB, and jobflow would learn that only when the computation is done. A module of its
-own because importing maggma takes seconds; jobflow.yaml names the class, so that every worker has it.
+MongoDB refuses a document over 16 MB, and jobflow would find that out only after the computation. A module of its own,
+because the import of maggma takes seconds; jobflow.yaml names the class, so that every worker uses it.
 """
 
 from typing import Any
@@ -9,18 +9,18 @@ from typing import Any
 import bson
 from maggma.stores import GridFSStore, MongoStore
 
-LIMIT_BYTES = 15_000_000  # a document may have 16 MB, and the driver adds a little
+LIMIT_BYTES = 15_000_000  # MongoDB accepts 16 MB, to which pymongo adds a little
 
 
 class LargeDocumentJobStore(MongoStore):
-    """A MongoStore that puts what does not fit into a document where jobflow puts listed data, and finds it again.
+    """A MongoStore that moves what does not fit into a document to where jobflow stores data, and finds it again.
 
     Parameters
     ----------
     data_collection
-        of the GridFS that the JobStore has as its additional store of the same name.
-    options
-        of MongoStore.
+        Collection of GridFS files, which the JobStore has as its additional store of the same name.
+    **options
+        Options of MongoStore.
     """
 
     def __init__(self, data_collection: str, **options: Any) -> None:
@@ -33,14 +33,14 @@ class LargeDocumentJobStore(MongoStore):
         Parameters
         ----------
         docs
-            as the JobStore gives them: sanitised, with uuid, index and output.
+            Documents from the JobStore: sanitised, with uuid, index and output.
         key
-            fields that say which document is replaced.
+            Fields that decide which document is replaced.
         """
         super().update([self._fitting(doc) for doc in ([docs] if isinstance(docs, dict) else docs)], key=key)
 
     def _fitting(self, doc: dict[str, Any]) -> dict[str, Any]:
-        """The document, with the largest parts of its output moved out until it fits."""
+        """The document, from whose output the largest parts are moved until it fits."""
         excess = len(bson.encode(doc)) - LIMIT_BYTES
         if excess <= 0:
             return doc
@@ -57,7 +57,7 @@ class LargeDocumentJobStore(MongoStore):
         return {**doc, "output": output}
 
     def _moved(self, doc: dict[str, Any], value: Any) -> dict[str, str]:
-        """What jobflow leaves in the place of listed data, after storing the value as it does."""
+        """Store a value as jobflow stores data; the reference that jobflow writes in its place."""
         from jobflow.core.store import _get_blob_info
 
         blob: dict[str, str] = _get_blob_info(value, self.data_collection)

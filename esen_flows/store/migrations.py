@@ -1,11 +1,11 @@
-"""Older documents: read as if they were of today, and rewritten when somebody asks for it.
+"""Documents of older versions: they are read in the current form, and rewritten on request.
 
-A document says with `schema_version` by which version of its schema it was written. When a schema changes, its
-SCHEMA_VERSION is raised, one function that takes a row of the version before it to it is added to MIGRATIONS, and a
-document of that older version to tests/data. Nothing has to be rewritten before it can be read.
+`schema_version` of a document is the version of its schema. For a change of a schema, raise SCHEMA_VERSION, add to
+MIGRATIONS one function that converts a row of the previous version, and add a document of that version to tests/data.
+No document has to be rewritten before it can be read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pymongo import ReplaceOne
@@ -13,12 +13,13 @@ from pymongo import ReplaceOne
 from esen_flows.errors import StoreError
 from esen_flows.schemas.documents import SCHEMA_VERSION
 from esen_flows.store.database import Database, Row
+from esen_flows.store.reading import in_batches
 
-FIRST_VERSION = 1  # of documents that do not say
+FIRST_VERSION = 1  # of documents without `schema_version`
 _BATCH = 500
 
-# collection: {version: the function that makes a row of version + 1 of a row of this version}. A row may come without
-# its `output`, as queries read it. The function sets neither `schema_version` nor `_id`.
+# collection: {version: function that converts a row of this version to the next one}. A row may lack its `output`,
+# because queries leave it out. The function sets neither `schema_version` nor `_id`.
 MIGRATIONS: dict[str, dict[int, Callable[[Row], Row]]] = {
     "results": {},
     "structures": {},
@@ -34,15 +35,15 @@ class MigrationReport:
     Attributes
     ----------
     collection
-        its name.
+        Name of the collection.
     current
-        documents of the current version.
+        Number of documents of the current version.
     older
-        number of documents by older version.
+        Number of documents for each older version.
     newer
-        number of documents by newer version, which this package cannot read.
+        Number of documents for each newer version, which this package cannot read.
     migrated
-        how many older ones were rewritten; 0 in a dry run.
+        Number of older documents that were rewritten; 0 in a dry run.
     """
 
     collection: str
@@ -52,20 +53,27 @@ class MigrationReport:
     migrated: int
 
 
-def version_of(row: Row) -> int:
-    """The schema version of a document."""
-    return int(row.get("schema_version", FIRST_VERSION))
-
-
 def upgraded(collection: str, row: Row) -> Row:
-    """A document of this or an older version in the form of this version; what was read is not changed.
+    """A document of this or an older version in the form of this version.
+
+    Parameters
+    ----------
+    collection
+        Collection of the document.
+    row
+        The document, which is not changed.
+
+    Returns
+    -------
+    Row
+        The document in the current form.
 
     Raises
     ------
     StoreError
-        it is of a newer version of this package, or of one that this package has forgotten.
+        The document is of a newer version of this package, or of one that this package can no longer read.
     """
-    version = version_of(row)
+    version = int(row.get("schema_version", FIRST_VERSION))
     if version > SCHEMA_VERSION:
         name = f"{collection.removesuffix('s')} {row.get('key', row.get('_id'))}"
         raise StoreError(f"{name} has schema version {version}, newer than {SCHEMA_VERSION}; upgrade esen_flows")
@@ -78,19 +86,24 @@ def upgraded(collection: str, row: Row) -> Row:
 
 
 def migrate(database: Database, *, apply: bool) -> list[MigrationReport]:
-    """Rewrite older documents in the current form, beside live readers and writers; may be interrupted and repeated.
+    """Rewrite older documents in the current form, while others read and write; may be interrupted and repeated.
 
     Parameters
     ----------
     database
-        of a store.
+        Database of a store.
     apply
-        False counts, and tries every migration without writing.
+        Whether to write; False counts the documents and tries every migration.
+
+    Returns
+    -------
+    list of MigrationReport
+        One report for each collection.
 
     Raises
     ------
     StoreError
-        a document cannot be migrated.
+        A document cannot be migrated.
     """
     return [_migrate_collection(database, name, apply) for name in MIGRATIONS]
 
@@ -100,14 +113,15 @@ def _migrate_collection(database: Database, collection: str, apply: bool) -> Mig
     rows = database.call(lambda: list(database[collection].aggregate(group)))
     counts = {int(row["_id"]): int(row["n"]) for row in sorted(rows, key=lambda row: row["_id"])}
     migrated = 0
-    for batch in _older(database, collection):
+    older: Row = {"$nor": [{"schema_version": {"$gte": SCHEMA_VERSION}}]}  # also documents without `schema_version`
+    for batch in in_batches(database, collection, {}, older, _BATCH):
         new = [(row, upgraded(collection, row)) for row in batch]
         if apply:
-            # Replaced only as it was read: whoever changed it meanwhile (another attempt became the current one, a
-            # label was added) is not undone, and it is migrated the next time.
+            # A document is replaced only if it is as it was read. One that was changed meanwhile (another attempt
+            # became the current one, a label was added) keeps the change, and is migrated the next time.
             changes = [ReplaceOne(_unchanged(row), after) for row, after in new]
             migrated += database.call(
-                lambda changes=changes: database[collection].bulk_write(changes, ordered=False).modified_count  # type: ignore[misc]
+                lambda: database[collection].bulk_write(changes, ordered=False).modified_count  # noqa: B023
             )
     return MigrationReport(
         collection,
@@ -121,18 +135,3 @@ def _migrate_collection(database: Database, collection: str, apply: bool) -> Mig
 def _unchanged(row: Row) -> Row:
     mutable = ("_id", "schema_version", "current", "material_ids", "tags", "labels", "names")
     return {name: row.get(name, {"$exists": False}) for name in mutable}
-
-
-def _older(database: Database, collection: str) -> Iterator[list[Row]]:
-    """Batches of older documents, in the order of their ids, so that a repeated operation misses none."""
-    last: list[Row] = []
-    while True:
-        older: Row = {"$nor": [{"schema_version": {"$gte": SCHEMA_VERSION}}]}  # also those that do not say
-        if last:
-            older["_id"] = {"$gt": last[-1]["_id"]}
-        last = database.call(
-            lambda older=older: list(database[collection].find(older).sort("_id", 1).limit(_BATCH))  # type: ignore[misc]
-        )
-        if not last:
-            return
-        yield last

@@ -1,46 +1,72 @@
-"""The force fields that made the results: a document per model key, with its card as it was at the first result.
+"""The force fields that made the results: one document for each model key, with the card as it was at the first result.
 
-Cards are edited and checkpoints move; what a key stands for stays readable here.
+Cards are edited and checkpoints are moved, but what a key stands for can always be looked up here.
 """
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import UpdateOne
-
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import SCHEMA_VERSION
-from esen_flows.store.database import Database, Row, without_duplicates
+from esen_flows.store.database import Database, Row
 from esen_flows.store.migrations import upgraded
+from esen_flows.store.writing import upsert
 
 
 def note_models(database: Database, named: Iterable[tuple[str, str]]) -> None:
-    """Store force fields under their keys, each once, with all the labels that results give them.
+    """Store force fields, each once under its key, with all labels under which results name it.
 
     Parameters
     ----------
+    database
+        Open database.
     named
-        model keys and labels.
+        Model keys and labels.
     """
     add_models(database, [_document(key, label) for key, label in sorted(set(named))])
 
 
 def add_models(database: Database, documents: Iterable[Row]) -> None:
-    """Store documents of force fields unless they are there; labels are added."""
+    """Store documents of force fields; of one that is stored already only new labels are added.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    documents
+        Documents of the `models` collection.
+    """
     updates = []
     for document in documents:
         fields = {name: value for name, value in document.items() if name not in ("_id", "labels")}
         labels = {"labels": {"$each": list(document["labels"])}}
-        updates.append(UpdateOne({"_id": document["_id"]}, {"$setOnInsert": fields, "$addToSet": labels}, upsert=True))
-    # Two upserts of one key may collide; the same operations again then find what the other one has inserted.
-    while updates and not database.call(lambda: without_duplicates(lambda: database["models"].bulk_write(updates))):
-        continue
+        updates.append((document["_id"], {"$setOnInsert": fields, "$addToSet": labels}))
+    upsert(database, "models", updates)
 
 
 def stored_model(database: Database, key: str) -> dict[str, Any] | None:
-    """What is known of a force field: key, labels, and its card, which is None where none described these numbers."""
+    """What is known of a force field.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    key
+        Model key.
+
+    Returns
+    -------
+    dict of str to Any | None
+        `key`, `labels` and `card`; the card is None if no card described this force field when its first result was
+        stored. None if no result was made with it.
+
+    Raises
+    ------
+    StoreError
+        A newer version of this package wrote the document.
+    """
     row = database.call(lambda: database["models"].find_one({"_id": key}))
     if row is None:
         return None
@@ -49,12 +75,23 @@ def stored_model(database: Database, key: str) -> dict[str, Any] | None:
 
 
 def model_problems(row: Row) -> list[str]:
-    """What is wrong with a document by itself."""
+    """What is wrong with a document of the `models` collection.
+
+    Parameters
+    ----------
+    row
+        The document.
+
+    Returns
+    -------
+    list of str
+        One message, or none for a sound document.
+    """
     key, labels, card = row.get("_id"), row.get("labels"), row.get("card")
     named = isinstance(key, str) and isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     described = card is None or isinstance(card, dict)
-    whole = named and described and set(row) == {"_id", "labels", "card", "schema_version", "created_at"}
-    return [] if whole else [f"model {key} is not as this package writes it"]
+    complete = set(row) == {"_id", "labels", "card", "schema_version", "created_at"}
+    return [] if named and described and complete else [f"model {key} is not as this package writes it"]
 
 
 def _document(key: str, label: str) -> Row:
@@ -68,10 +105,9 @@ def _document(key: str, label: str) -> Row:
 
 
 def _card(key: str, label: str) -> dict[str, Any] | None:
-    """The card of that name if it is here and describes the numbers of this key."""
+    """The card with this label, if there is one on this machine and it describes the force field of this key."""
     try:
         model = resolve_model(label)
     except ModelError:
         return None
-    described = model.card is not None and model.key == key
-    return model.card.model_dump(mode="json") if described and model.card is not None else None
+    return model.card.model_dump(mode="json") if model.card is not None and model.key == key else None

@@ -1,7 +1,8 @@
-"""What there is of a result that takes long, so that work that was broken off goes on from there.
+"""Partial results of long computations, so that an interrupted computation continues where it stopped.
 
-One document per result key in `unfinished`, written as the work proceeds and gone with the result; the server forgets
-what nobody has touched for a month. Where there is no server nothing is kept, and such work begins anew.
+The collection `unfinished` holds one document per result key. It is written during the computation and deleted at its
+end; the server deletes documents that nobody has written for a month. Without a server nothing is kept, and an
+interrupted computation starts again.
 """
 
 import logging
@@ -20,27 +21,28 @@ from esen_flows.store.results import Store
 
 COLLECTION = "unfinished"
 INTERVAL_SECONDS = 30.0  # between two writes
-MOST_BYTES = 12_000_000  # a BSON document holds 16 MB
+MOST_BYTES = 12_000_000  # MongoDB accepts documents of up to 16 MB
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
 class PartialResult:
-    """The array that a result in the making has come to; nothing that goes wrong here ends the work itself.
+    """The array that a computation has reached so far, as a context around the computation.
 
-    A context: what is left early leaves the array for the next one, what is left in order needs it no more.
+    After an error the array is kept for the next computation, after success it is deleted. An error of the store is
+    logged and does not end the computation.
+
+    Parameters
+    ----------
+    store
+        Open store.
+    key
+        Result key.
+    source
+        Name of the input of the computation beyond the key. An array that was kept with another source is not used.
     """
 
     def __init__(self, store: Store, key: str, source: str) -> None:
-        """Look after one result.
-
-        Parameters
-        ----------
-        key
-            of the result.
-        source
-            names what it is made from beyond the key; what was kept of another source is of no use.
-        """
         self._store, self._key, self._source = store, key, source
         self._latest: np.ndarray | None = None
         self._written_at = time.monotonic()
@@ -56,13 +58,25 @@ class PartialResult:
             self._call(lambda rows: rows.delete_one({"_id": self._key}))
 
     def load(self) -> np.ndarray | None:
-        """What was kept; None if nothing was."""
+        """The array of an interrupted computation.
+
+        Returns
+        -------
+        np.ndarray | None
+            The array; None if none is kept.
+        """
         row = self._call(lambda rows: rows.find_one({"_id": self._key}))
         self._stored = row is not None
         return None if row is None or row["source"] != self._source else np.asarray(unpack(row["array"]))
 
     def keep(self, array: np.ndarray) -> None:
-        """Note how far it is; written every half minute, and at an early end."""
+        """Take note of the progress; it is written every half minute and after an error.
+
+        Parameters
+        ----------
+        array
+            The array that the computation has reached.
+        """
         self._latest = array
         if time.monotonic() - self._written_at >= INTERVAL_SECONDS:
             self._write()
@@ -79,6 +93,6 @@ class PartialResult:
         try:
             database = self._store.database
             return database.call(lambda: operation(database[COLLECTION]))
-        except StoreError as error:  # also in a spool, which has no database
-            logger.info("what there is of %s is not kept: %s", self._key[:12], error)
+        except StoreError as error:  # also from a spool, which has no database
+            logger.info("the partial result of %s is not kept: %s", self._key[:12], error)
             return None

@@ -1,4 +1,4 @@
-"""A database that can only be read: queries work, and whatever would write says so before it does anything."""
+"""A database that can only be read: queries work, and an operation that would write is refused before it starts."""
 
 from typing import Any, NoReturn, cast
 
@@ -11,30 +11,41 @@ _READS = frozenset({"count_documents", "distinct", "estimated_document_count", "
 
 
 class ReadOnlyDatabase(Database):
-    """As `Database`, without its writes.
+    """A `Database` whose collections refuse to write.
+
+    Parameters
+    ----------
+    database
+        Open database, whose connection this one takes over.
 
     Raises
     ------
     StoreError
-        whatever would write.
+        An operation would write.
     """
 
     def __init__(self, database: Database) -> None:
-        vars(self).update(vars(database))  # its connection is ours now
+        vars(self).update(vars(database))
 
     def __getitem__(self, collection: str) -> Collection[Row]:
         return cast("Collection[Row]", _ReadOnlyCollection(super().__getitem__(collection)))
 
     def make_indexes(self) -> None:
-        """Nothing: what is missing is made by those who write."""
+        """Do nothing; the next process that may write creates missing indexes."""
 
     def drop(self) -> None:
-        """Refused."""
+        """Refuse.
+
+        Raises
+        ------
+        StoreError
+            Always.
+        """
         _refuse("delete the database")
 
 
 class _ReadOnlyCollection:
-    """Passes on what reads; a list of what is allowed, so that nothing new slips through."""
+    """Passes on operations that read. Allowed operations are listed, so that a new operation of pymongo is refused."""
 
     def __init__(self, collection: Collection[Row]) -> None:
         self._collection = collection
@@ -45,13 +56,13 @@ class _ReadOnlyCollection:
         return getattr(self._collection, name)
 
     def aggregate(self, pipeline: list[Row], *arguments: Any, **options: Any) -> Any:
-        """As in pymongo, unless it would write its result."""
+        """As in pymongo, except that a pipeline that writes its result is refused."""
         if any(stage.keys() & {"$out", "$merge"} for stage in pipeline):
             _refuse(f"{self._collection.name}.aggregate")
         return self._collection.aggregate(pipeline, *arguments, **options)
 
 
-def _refuse(what: str) -> NoReturn:
+def _refuse(operation: str) -> NoReturn:
     raise StoreError(
-        f"ESEN_FLOWS_READ_ONLY is set, so nothing is written or computed (asked for: {what}); unset it to do that"
+        f"ESEN_FLOWS_READ_ONLY is set, so nothing is written or computed (refused: {operation}); unset it to do that"
     )

@@ -1,8 +1,8 @@
-"""Results and structures as they are stored: rows of the collections or of the spool, and back."""
+"""Conversion between results or structures and the documents that the collections and the spool hold."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import bson
 import numpy as np
@@ -11,7 +11,7 @@ from bson import ObjectId
 from pydantic import ValidationError
 
 from esen_flows.errors import InputError, StoreError
-from esen_flows.schemas.documents import SCHEMA_VERSION, ResultDocument, StructureData
+from esen_flows.schemas.documents import SCHEMA_VERSION, Document, ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import BlobReference, pack, unpack
 from esen_flows.store.claims import Claim
@@ -19,9 +19,10 @@ from esen_flows.store.database import Row
 from esen_flows.store.migrations import upgraded
 from esen_flows.structures.identity import identify
 
-LONGEST_BYTES = 12_000_000  # MongoDB takes 16 MB, a driver and a server add some
-_FEW_BYTES = 2000  # many arrays that are short each are too much together: then all but the shortest are kept apart
-_STORE_FIELDS = ("_id", "blobs")  # of a stored result, beside those of ResultDocument
+LONGEST_BYTES = 12_000_000  # MongoDB accepts 16 MB, to which pymongo and the server add some
+_FEW_BYTES = 2000  # limit of inline arrays in a document of very many short arrays, which together are too long
+_STORE_FIELDS = ("_id", "blobs")  # fields of a stored result that ResultDocument does not have
+D = TypeVar("D", bound=Document)
 
 IDENTITY_FIELDS = frozenset(
     ("formula", "chemsys", "elements", "nsites", "space_group_number", "space_group_symbol", "material_ids", "tags")
@@ -29,12 +30,24 @@ IDENTITY_FIELDS = frozenset(
 
 
 def packed(claim: Claim, document: ResultDocument) -> tuple[Row, dict[str, np.ndarray]]:
-    """A result as it is stored, and its large arrays by content key.
+    """A claimed result in the form in which it is stored.
+
+    Parameters
+    ----------
+    claim
+        Claim on the result.
+    document
+        The result.
+
+    Returns
+    -------
+    tuple of Row, dict of str to np.ndarray
+        The document with a new `_id`, and its large arrays by content key.
 
     Raises
     ------
     StoreError
-        it is not the claimed result, or holds something that cannot be stored.
+        The document is not the claimed result, or holds something that cannot be stored.
     """
     if document.key != claim.key:
         raise StoreError(f"the claim is for result {claim.key}, but the document is result {document.key}")
@@ -42,12 +55,22 @@ def packed(claim: Claim, document: ResultDocument) -> tuple[Row, dict[str, np.nd
 
 
 def row_of_document(document: ResultDocument) -> tuple[Row, dict[str, np.ndarray]]:
-    """A result as it is stored, with an id of its own, and its large arrays by content key.
+    """A result in the form in which it is stored.
+
+    Parameters
+    ----------
+    document
+        The result.
+
+    Returns
+    -------
+    tuple of Row, dict of str to np.ndarray
+        The document with a new `_id`, and its large arrays by content key.
 
     Raises
     ------
     StoreError
-        it holds something that cannot be stored.
+        The result holds something that cannot be stored.
     """
     fields = document.model_dump() | {"created_at": _milliseconds(document.created_at)}
     for inline_bytes in (None, _FEW_BYTES):
@@ -64,39 +87,74 @@ def row_of_document(document: ResultDocument) -> tuple[Row, dict[str, np.ndarray
 
 
 def document_of(row: Row, load: Callable[[BlobReference], Any] | None) -> ResultDocument:
-    """A stored result, checked.
+    """The result in a stored document, checked.
 
     Parameters
     ----------
     row
-        as it is stored.
+        Document of the `results` collection or the spool.
     load
-        gives the array of a reference; None leaves the reference.
+        Returns the array of a reference; None leaves the references.
+
+    Returns
+    -------
+    ResultDocument
+        The result.
 
     Raises
     ------
     StoreError
-        it is of a newer version of this package, or damaged.
+        A newer version of this package wrote the document, or it is damaged.
     """
     row = upgraded("results", row)
     fields = {name: value for name, value in row.items() if name not in _STORE_FIELDS}
+    return validated(ResultDocument, f"result {row.get('key')}", unpack(fields, load))
+
+
+def validated(document_class: type[D], name: str, fields: Mapping[str, Any]) -> D:
+    """A document with these fields.
+
+    Parameters
+    ----------
+    document_class
+        Class of the document.
+    name
+        Name of the document in the error message.
+    fields
+        Values from the database.
+
+    Returns
+    -------
+    D
+        The document.
+
+    Raises
+    ------
+    StoreError
+        The fields do not fit the class.
+    """
     try:
-        return ResultDocument(**unpack(fields, load))
+        return document_class(**fields)
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         raise StoreError(
-            f"result {row.get('key')} is not as this version of esen_flows writes it ({fault['loc'][0]}: "
-            f"{fault['msg'][:200]}); upgrade esen_flows if a newer one wrote it, else the store is damaged"
+            f"{name} is not as this version of esen_flows writes it ({fault['loc'][0]}: {fault['msg'][:200]}); upgrade "
+            "esen_flows if a newer one wrote it, else the store is damaged"
         ) from None
 
 
 def check_identity(identity: Collection[str]) -> None:
-    """Refuse fields that no structure has.
+    """Refuse fields that structures do not have.
+
+    Parameters
+    ----------
+    identity
+        Names of fields.
 
     Raises
     ------
     InputError
-        an unknown field.
+        A field is unknown.
     """
     unknown = sorted(set(identity) - IDENTITY_FIELDS)
     if unknown:
@@ -104,17 +162,24 @@ def check_identity(identity: Collection[str]) -> None:
 
 
 def structure_update(atoms: Atoms, identity: Mapping[str, Any]) -> tuple[str, Row]:
-    """The key of a structure, and the upsert that stores it once and adds to its labels.
+    """The key of a structure, and the update that stores the structure once and adds to its labels.
 
     Parameters
     ----------
-    atoms, identity
-        see `Store.put_structure`.
+    atoms
+        The structure; charge and spin are read from `atoms.info`.
+    identity
+        Fields of identity that are known, as in `Store.put_structure`.
+
+    Returns
+    -------
+    tuple of str, Row
+        Structure key, and an update of MongoDB that inserts the structure if it is missing.
 
     Raises
     ------
     InputError
-        an unknown field.
+        A field of `identity` is unknown.
     """
     check_identity(identity)
     fields = dict(identity)
@@ -132,7 +197,25 @@ def structure_update(atoms: Atoms, identity: Mapping[str, Any]) -> tuple[str, Ro
     return atoms_key(atoms), {"$setOnInsert": document, "$addToSet": labels}
 
 
+def atoms_of_row(row: Row) -> Atoms:
+    """The structure in a document of the `structures` collection.
+
+    Parameters
+    ----------
+    row
+        Document of this version.
+
+    Returns
+    -------
+    Atoms
+        The structure, with charge and spin in `info` where they are not 0.
+    """
+    atoms = StructureData(**unpack(row["structure"])).to_atoms()
+    atoms.info.update({name: row[name] for name in ("charge", "spin") if row.get(name)})
+    return atoms
+
+
 def _milliseconds(moment: datetime) -> datetime:
-    """UTC as MongoDB keeps it, so that what `commit` returns is what `get` returns."""
+    """UTC with the resolution of MongoDB, so that `commit` returns the same time as `get`."""
     moment = moment.astimezone(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,4 +1,4 @@
-"""A server that is away for a while: how it looks from other libraries' code, and waiting until it is back."""
+"""Outages of the server during calls of other libraries: recognising one, and waiting until the server is back."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,18 @@ T = TypeVar("T")
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from or while handling, is that the server did not answer."""
+    """Whether an error means that the server did not answer.
+
+    Parameters
+    ----------
+    error
+        Error from another library, which may have replaced the error of pymongo.
+
+    Returns
+    -------
+    bool
+        True if the error, or one that led to it, comes from a server that did not answer.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, AutoReconnect | ServerUnavailableError):
@@ -24,19 +35,26 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 def retry_until_available(database: Database, operation: Callable[[int], T], seconds: float) -> T:
-    """What an operation of another library returns, repeated when the server was away during it.
+    """The result of an operation of another library, which is repeated if the server was away during it.
 
     Parameters
     ----------
+    database
+        Database on the same server.
     operation
-        takes how often it failed before; what it left half done is its own to put right.
+        Function of the number of earlier failures. It has to clean up what a failure left half done.
     seconds
-        how long the server may stay away.
+        Time in seconds to wait for the server after each failure.
+
+    Returns
+    -------
+    T
+        Result of the operation.
 
     Raises
     ------
     ServerUnavailableError
-        it stays away for longer.
+        The server stays away for longer.
     """
     failures = 0
     while True:
@@ -46,17 +64,10 @@ def retry_until_available(database: Database, operation: Callable[[int], T], sec
             if not is_outage(error):
                 raise
             failures += 1
-            wait_for_server(database, seconds)
+            _wait_for_server(database, seconds)
 
 
-def wait_for_server(database: Database, seconds: float) -> None:
-    """Return as soon as the server answers.
-
-    Raises
-    ------
-    ServerUnavailableError
-        it does not for so long.
-    """
+def _wait_for_server(database: Database, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,32 +1,55 @@
-"""Which structures are stored, and their labels, many at once."""
+"""Identities and labels of stored structures, many at once."""
 
 from collections.abc import Iterable, Sequence
 
+from esen_flows.store.bulk import batches
 from esen_flows.store.database import Row
+from esen_flows.store.reading import find_all
 from esen_flows.store.results import Store
 
-AT_ONCE = 1000
 _IDENTITY = (
     "formula", "chemsys", "elements", "nsites", "space_group_number", "space_group_symbol", "material_ids",
 )  # fmt: skip
 
 
 def stored_identities(store: Store, keys: Sequence[str]) -> dict[str, Row]:
-    """What those of some structures are called that are stored: formula, ..., material_ids, by key."""
-    db = store.database
-    fields = dict.fromkeys(_IDENTITY, True)
-    rows = db.call(lambda: list(db["structures"].find({"_id": {"$in": list(keys)}}, fields)))
+    """Formula, space group and ids of structures, where they are stored.
+
+    Parameters
+    ----------
+    store
+        Store of the structures.
+    keys
+        Structure keys.
+
+    Returns
+    -------
+    dict of str to Row
+        formula, chemsys, elements, nsites, space_group_number, space_group_symbol and material_ids of each stored
+        structure, by its key.
+    """
+    rows = find_all(store.database, "structures", {"_id": {"$in": list(keys)}}, dict.fromkeys(_IDENTITY, True))
     return {row.pop("_id"): row for row in rows}
 
 
 def add_tags(store: Store, keys: Iterable[str], tags: Sequence[str]) -> None:
-    """Add tags to stored structures."""
-    db, asked = store.database, list(keys)
+    """Add tags to stored structures.
+
+    Parameters
+    ----------
+    store
+        Store of the structures.
+    keys
+        Structure keys.
+    tags
+        The tags.
+    """
+    db = store.database
     change = {"$addToSet": {"tags": {"$each": list(tags)}}}
-    for begin in range(0, len(asked), AT_ONCE):
-        # Those that have them already are left out, so that nothing is written twice.
-        some = {"_id": {"$in": asked[begin : begin + AT_ONCE]}, "tags": {"$not": {"$all": list(tags)}}}
-        db.call(lambda some=some: db["structures"].update_many(some, change))  # type: ignore[misc]
+    for batch in batches(keys):
+        # Structures that have all of the tags are left out, so that the server rewrites only what changes.
+        query = {"_id": {"$in": batch}, "tags": {"$not": {"$all": list(tags)}}}
+        db.call(lambda: db["structures"].update_many(query, change))  # noqa: B023
 
 
 def structure_row(store: Store, key: str, *, with_atoms: bool) -> Row:

@@ -1,47 +1,76 @@
-"""How long things took that are stored: what predictions of computing time are made from."""
+"""Computing times of stored results and campaigns, from which the time of new ones is predicted."""
 
 from math import pi
 from typing import Any
 
 from esen_flows.store.database import Row
+from esen_flows.store.reading import distinct
 from esen_flows.store.results import Store
 
 DEVICE_KINDS = ("cuda", "cpu")
-_LATEST = 10_000  # relaxations; the last ones say how fast a machine is now
+_LATEST = 10_000  # relaxations; older ones may have run with a slower version of this package
 
 
 def seconds_per_cost(store: Store, model_key: str, device_kind: str) -> float | None:
-    """Seconds by predicted cost of finished members of all campaigns, by a force field on a kind of device.
+    """Computing time per predicted cost of finished members of all campaigns.
 
-    What predictions get wrong on average is thereby put right. None: there are no such members.
+    A prediction that is multiplied by this value is right on average.
+
+    Parameters
+    ----------
+    store
+        Open store.
+    model_key
+        Key of the force field.
+    device_kind
+        One of DEVICE_KINDS: devices that count have names that begin with it.
+
+    Returns
+    -------
+    float | None
+        Seconds per unit of cost; None if no campaign that ran on such devices alone has finished members.
     """
-    db = store.database
-    kind = {"device": {"$regex": f"^{device_kind}"}}
-    there = db.call(lambda: set(db["campaign_runs"].distinct("campaign", kind)))
-    elsewhere = db.call(lambda: set(db["campaign_runs"].distinct("campaign", {"device": {"$not": kind["device"]}})))
+    kind = {"$regex": f"^{device_kind}"}
+    on_kind = distinct(store.database, "campaign_runs", "campaign", {"device": kind})
+    on_others = distinct(store.database, "campaign_runs", "campaign", {"device": {"$not": kind}})
     query: Row = {
-        "campaign": {"$in": sorted(there - elsewhere)}, "state": "finished", "model_key": model_key,
+        "campaign": {"$in": sorted(on_kind - on_others)}, "state": "finished", "model_key": model_key,
         "seconds": {"$gt": 0},
     }  # fmt: skip
     return _ratio(store, "campaign_members", [{"$match": query}], "$seconds", "$cost")
 
 
 def seconds_per_edge(store: Store, model_key: str, device_kind: str) -> float | None:
-    """Seconds by edge evaluation of the latest finished relaxations by a force field on a kind of device.
+    """Computing time per evaluated edge of the latest finished relaxations.
 
-    Edges follow from the density and the cutoff that a planned campaign has noted, evaluations are counted. None: there
-    are no such relaxations, or no campaign by this force field.
+    The number of edges follows from the density of the relaxed structure and from the cutoff, which the document of a
+    planned campaign holds. The number of force evaluations is part of each result.
+
+    Parameters
+    ----------
+    store
+        Open store.
+    model_key
+        Key of the force field.
+    device_kind
+        One of DEVICE_KINDS: devices that count have names that begin with it.
+
+    Returns
+    -------
+    float | None
+        Seconds per edge; None if there are no such relaxations, or no campaign with this force field.
     """
     db = store.database
-    named = db.call(lambda: db["campaigns"].find_one({"models.key": model_key}, {"models.$": 1}))
-    if named is None:
+    campaign = db.call(lambda: db["campaigns"].find_one({"models.key": model_key}, {"models.$": 1}))
+    if campaign is None:
         return None
     query: Row = {
         "model_key": model_key, "kind": "relax", "current": True, "state": "finished",
         "provenance.device": {"$regex": f"^{device_kind}"}, "provenance.force_evaluations": {"$gt": 0},
         "summary.volume_per_atom_angstrom3": {"$gt": 0},
     }  # fmt: skip
-    sphere = 4.0 / 3.0 * pi * named["models"][0]["cutoff_angstrom"] ** 3
+    sphere = 4.0 / 3.0 * pi * campaign["models"][0]["cutoff_angstrom"] ** 3
+    # Every atom has an edge to each atom within the cutoff: the volume of the sphere over the volume per atom.
     edges: Row = {"$divide": [{"$multiply": ["$nsites", sphere]}, "$summary.volume_per_atom_angstrom3"]}
     stages: list[Row] = [{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": _LATEST}]
     cost: Row = {"$multiply": [edges, "$provenance.force_evaluations"]}

@@ -1,4 +1,4 @@
-"""Who works for our launchpad: one document per worker, kept up to date by itself with the server's clock."""
+"""The workers of our launchpad: one document each in `workers`, which the worker updates with the server's clock."""
 
 import getpass
 import uuid
@@ -20,18 +20,18 @@ _INDEXES = [
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What does not change while a worker lives.
+    """Properties of a worker that do not change while it lives.
 
     Attributes
     ----------
     name
-        as its fireworks note it.
+        Name of the worker, which its fireworks note.
     category
-        of fireworks that it takes; "" for all.
+        Category of the fireworks that it takes; "" for all.
     devices
         CUDA devices, one child process each; empty without GPUs.
     queue_job
-        {"kind": "slurm", "id": "17", ...}; None outside a queue.
+        Job of a queueing system, such as {"kind": "slurm", "id": "17"}; None outside a queue.
     """
 
     name: str
@@ -41,7 +41,22 @@ class WorkerFacts:
 
 
 class WorkerRecord:
-    """This process's document in `workers`."""
+    """The document of a worker in `workers`.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    facts
+        Properties of the worker.
+    host
+        Machine of the worker; None: this one.
+
+    Attributes
+    ----------
+    id
+        Id of the document.
+    """
 
     def __init__(self, database: Database, facts: WorkerFacts, host: Host | None = None) -> None:
         self._database = database
@@ -61,9 +76,7 @@ class WorkerRecord:
         """Write the document."""
         db = self._database
         db.call(lambda: db[COLLECTION].create_indexes(_INDEXES))
-        fresh = {name: {"$literal": value} for name, value in self._row.items()}
-        pipeline = [{"$set": {**fresh, "started_at": "$$NOW", "seen_at": "$$NOW", "fireworks": [], "children": []}}]
-        db.call(lambda: db[COLLECTION].update_one({"_id": self.id}, pipeline, upsert=True))
+        self._set({**self._row, "fireworks": [], "children": []}, "started_at", "seen_at", upsert=True)
 
     def seen(self, fireworks: Sequence[int], children: Sequence[Mapping[str, Any]], done: int, failed: int) -> None:
         """Note that the worker lives.
@@ -71,29 +84,51 @@ class WorkerRecord:
         Parameters
         ----------
         fireworks
-            ids of those in work.
+            Ids of the fireworks that run now.
         children
-            its processes, as `ProcessId.as_dict` gives them.
+            Its child processes, in the form of `ProcessId.as_dict`.
         done, failed
-            fireworks since the start.
+            Numbers of fireworks since the start.
         """
-        self._set({"fireworks": list(fireworks), "children": list(children), "done": done, "failed": failed})
+        fields = {"fireworks": list(fireworks), "children": list(children), "done": done, "failed": failed}
+        self._set(fields, "seen_at")
 
     def end(self, reason: str, done: int, failed: int) -> None:
-        """Note that the worker has ended, and why."""
-        self._set({"fireworks": [], "children": [], "done": done, "failed": failed, "end": reason}, ended=True)
+        """Note that the worker has ended.
 
-    def _set(self, values: Mapping[str, Any], ended: bool = False) -> None:
+        Parameters
+        ----------
+        reason
+            Why it has ended.
+        done, failed
+            Numbers of fireworks since the start.
+        """
+        fields = {"fireworks": [], "children": [], "done": done, "failed": failed, "end": reason}
+        self._set(fields, "seen_at", "ended_at")
+
+    def _set(self, values: Mapping[str, Any], *times: str, upsert: bool = False) -> None:
+        """Set fields, and the current time of the server in others."""
         db = self._database
         fields: dict[str, Any] = {name: {"$literal": value} for name, value in values.items()}
-        fields["seen_at"] = "$$NOW"
-        if ended:
-            fields["ended_at"] = "$$NOW"
-        db.call(lambda: db[COLLECTION].update_one({"_id": self.id}, [{"$set": fields}]))
+        fields |= dict.fromkeys(times, "$$NOW")
+        db.call(lambda: db[COLLECTION].update_one({"_id": self.id}, [{"$set": fields}], upsert=upsert))
 
 
 def queue_job_of(database: Database, process: Mapping[str, Any]) -> tuple[Mapping[str, str], str] | None:
-    """The queue job that a worker's child process belongs to and the user that it is of; None where none is known."""
+    """The queue job in which a child process of a worker runs.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    process
+        The child process, in the form of `ProcessId.as_dict`.
+
+    Returns
+    -------
+    tuple of Mapping, str | None
+        The queue job and the user who submitted it; None if none is known.
+    """
     query = {"children.pid": process["pid"], "queue_job": {"$ne": None}}
     rows = database.call(lambda: list(database[COLLECTION].find(query).sort("started_at", -1)))
     for row in rows:
@@ -103,7 +138,13 @@ def queue_job_of(database: Database, process: Mapping[str, Any]) -> tuple[Mappin
 
 
 def user_name() -> str:
-    """Who runs this process; empty in a container that does not know."""
+    """Name of the user of this process.
+
+    Returns
+    -------
+    str
+        The name; empty in a container that does not know it.
+    """
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -86,13 +86,13 @@ def test_an_outage_ends_with_a_stored_batch(store: "Store", tmp_path: Path, monk
     class Folder:
         patience_seconds, folder = 100.0, tmp_path
 
-    monkeypatch.setattr(store, "_spool_fallback", Folder())
-    monkeypatch.setattr(store, "_away_since", time.monotonic() - 1000.0)  # of an outage long ago
+    monkeypatch.setattr(store.fallback, "_spool", Folder())
+    monkeypatch.setattr(store.fallback, "_lost_at", time.monotonic() - 1000.0)  # of an outage long ago
     claim = store.get_or_claim(key_of("after"))
     assert isinstance(claim, Claim)
     commit_many(store, [(claim, document(claim.key))])
-    monkeypatch.setattr("esen_flows.store.results.time.sleep", lambda seconds: None)
-    assert not store.gives_up_waiting(ServerUnavailableError("another one"))
+    monkeypatch.setattr("esen_flows.store.spool_fallback.time.sleep", lambda seconds: None)
+    assert not store.fallback.gives_up_waiting(ServerUnavailableError("another one"))
 
 
 def test_structures(store: "Store") -> None:

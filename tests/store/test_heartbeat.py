@@ -60,7 +60,7 @@ def test_of_a_chunk_it_renews_what_is_still_held(store: "Store") -> None:
     claims = Claims(store.database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
     held, dropped = claims.try_claim_many(["aa" * 32, "bb" * 32])
     await_renewal(store, dropped.key)
-    claims.let_go([dropped])
+    claims.stop_renewing([dropped])
     time.sleep(2.5)
     assert Claims(store.database).dead() == [dropped.key]
     claims.close()

@@ -15,8 +15,11 @@ from result_documents import document, failed, key_of, large_array
 from esen_flows.errors import ClaimedElsewhereError, InputError, StoreError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
+from esen_flows.store import results
+from esen_flows.store.attempts import insert_if_absent
 from esen_flows.store.blobs import BlobReference
 from esen_flows.store.claims import Claim, Claims
+from esen_flows.store.database import Database, Row
 from esen_flows.store.results import Store
 
 if TYPE_CHECKING:
@@ -189,14 +192,13 @@ def test_arrays_that_a_sweeper_took_are_written_again(store: Store, monkeypatch:
     """Taken for dead while it inserts: the document may not name what is gone."""
     slow = Store(store.database, Claims(store.database, host=Ghost()))
     claim = claimed(slow)
-    insert = slow._insert_if_absent
 
-    def swept_before(row: dict[str, object]) -> dict[str, object]:
+    def swept_before(database: Database, row: Row) -> Row:
         assert store.sweep() == 1
         assert rows(store)["blobs"] == 0
-        return insert(row)
+        return insert_if_absent(database, row)
 
-    monkeypatch.setattr(slow, "_insert_if_absent", swept_before)
+    monkeypatch.setattr(results, "insert_if_absent", swept_before)
     slow.commit(claim, document(KEY, output={"fc2": large_array(0)}))
     found = store.get(KEY)
     assert found is not None
@@ -254,11 +256,11 @@ def leave_debris(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = Store(store.database, Claims(store.database, host=Ghost()))
     claim = claimed(dying)
 
-    def killed(row: object) -> None:
+    def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dying, "_insert_if_absent", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(results, "insert_if_absent", killed)
         dying.commit(claim, document(KEY, output={"fc2": large_array(0)}))
 
 

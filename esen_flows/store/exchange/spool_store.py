@@ -14,10 +14,10 @@ from esen_flows.errors import StoreError
 from esen_flows.schemas.documents import ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import pack, unpack
-from esen_flows.store.claims import Claim
+from esen_flows.store.claims import Claim, ClaimOutcome
 from esen_flows.store.database import Database
 from esen_flows.store.exchange.spool import SpoolRecord, SpoolWriter, load_blob, read_record, read_records, spool_files
-from esen_flows.store.results import ClaimOutcome, Store
+from esen_flows.store.results import Store
 from esen_flows.store.rows import check_identity, document_of, packed
 
 

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from bson import ObjectId
-from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import InputError
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.bulk import batches
 from esen_flows.store.claims import Claims
-from esen_flows.store.database import Database, Row, without_duplicates
+from esen_flows.store.database import Database, Row
 from esen_flows.store.datasets import dataset_problems, insert_dataset, keys_of_datasets
 from esen_flows.store.exchange.archive import Archive, ArchiveWriter
 from esen_flows.store.models import add_models, model_problems
 from esen_flows.store.reading import distinct, find_all, in_batches
 from esen_flows.store.results import Store
 from esen_flows.store.upkeep.verify import references, result_problems, structure_problems
+from esen_flows.store.writing import duplicates_of, upsert
 
 _BATCH = 100  # whole documents, which may have megabytes of inline arrays
 _LABELS = ("material_ids", "tags")
@@ -207,11 +207,10 @@ def _add_structures(database: Database, rows: list[Row]) -> int:
     for row in rows:
         fields = {name: value for name, value in row.items() if name not in ("_id", *_LABELS)}
         labels = {name: {"$each": list(row.get(name, ()))} for name in _LABELS}
-        updates.append(UpdateOne({"_id": row["_id"]}, {"$setOnInsert": fields, "$addToSet": labels}, upsert=True))
+        updates.append((row["_id"], {"$setOnInsert": fields, "$addToSet": labels}))
     known = {"_id": {"$in": [row["_id"] for row in rows]}}
     before = database.call(lambda: database["structures"].count_documents(known))
-    while not database.call(lambda: without_duplicates(lambda: database["structures"].bulk_write(updates))):
-        continue  # two upserts of one key collided; a repetition finds the one that succeeded
+    upsert(database, "structures", updates)
     return len(rows) - before
 
 
@@ -261,7 +260,7 @@ def _insert(database: Database, rows: list[Row]) -> int:
     known = distinct(database, "results", "key", {"key": {"$in": sorted({row["key"] for row in rows})}})
     fresh = [row for row in rows if row["key"] not in known]
     if fresh:
-        database.call(lambda: without_duplicates(lambda: database["results"].insert_many(fresh, ordered=False)))
+        database.call(lambda: duplicates_of(database["results"].insert_many, fresh))
     stored = distinct(database, "results", "_id", {"_id": {"$in": [row["_id"] for row in fresh]}})
     return len(stored) + sum(_insert_further(database, row) for row in rows if row["_id"] not in stored)
 

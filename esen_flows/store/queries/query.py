@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Unpack
 from ase import Atoms
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
-from esen_flows.store.blobs import unpack
+from esen_flows.schemas.documents import Kind, ResultDocument
 from esen_flows.store.database import Row
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.queries.selection import Filters, Selection, StructureFilters, select
 from esen_flows.store.reading import find_all
 from esen_flows.store.results import Store
+from esen_flows.store.rows import atoms_of_row
 
 WITHOUT_ARRAYS = {"output": 0, "blobs": 0}
 BATCH = 500  # documents that are fetched at once
@@ -236,10 +236,9 @@ def read_structure(row: Row) -> StructureRecord:
         The document is of a newer version of this package, or damaged.
     """
     row = upgraded("structures", row)
-    atoms = StructureData(**unpack(row["structure"])).to_atoms()
-    atoms.info.update({name: row[name] for name in ("charge", "spin") if row.get(name)})
     hidden = ("_id", "structure", "schema_version")
-    return StructureRecord(row["_id"], {name: value for name, value in row.items() if name not in hidden}, atoms)
+    fields = {name: value for name, value in row.items() if name not in hidden}
+    return StructureRecord(row["_id"], fields, atoms_of_row(row))
 
 
 def _documents(store: Store, selection: Selection) -> Iterator[ResultDocument]:

@@ -254,7 +254,7 @@ def test_a_run_that_loses_its_server_waits_and_then_spools(
     running.commit(claims[1], document(keys[1]))
     running.release(claims[2])  # no more than a claim that will expire
     assert records(folder) == 2
-    said = [record.getMessage() for record in caplog.records if record.name == "esen_flows.store.results"]
+    said = [record.getMessage() for record in caplog.records if record.name == "esen_flows.store.spool_fallback"]
     assert said[0] == "the database server is away; waiting 1 s for it to come back"
     assert [f"result {key} is kept in {folder}/" in text for key, text in zip(keys, said[1:], strict=False)] == [
         True
