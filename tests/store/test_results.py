@@ -259,9 +259,10 @@ def leave_debris(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(results, "insert_if_absent", killed)
-        dying.commit(claim, document(KEY, output={"fc2": large_array(0)}))
+        with pytest.raises(KeyboardInterrupt):
+            dying.commit(claim, document(KEY, output={"fc2": large_array(0)}))
 
 
 def test_a_newer_document_asks_for_an_upgrade(store: Store) -> None:
