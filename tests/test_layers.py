@@ -20,8 +20,8 @@ PACKAGE = ROOT / "esen_flows"
 # Imports point down this list only.
 ORDER = (
     "cli", "campaigns", "queue", "makers", "plots", "store", "physics", "testing", "training", "forcefield", "network",
-    "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "files", "units", "errors",
-    "version",
+    "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "files", "units",
+    "errors", "version",
 )  # fmt: skip
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})

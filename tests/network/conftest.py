@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from esen_flows.network import native
+from esen_flows.native import status
+from esen_flows.network.native import SOURCE, kernels
 
 
 @pytest.fixture(scope="module")
 def compiled() -> None:
     """Require the kernels wherever there is a compiler."""
-    if native.status().startswith("no C++ compiler"):
-        pytest.skip(native.status())
-    assert native.kernels(torch.float64) is not None
+    if status(SOURCE).startswith("no C++ compiler"):
+        pytest.skip(status(SOURCE))
+    assert kernels(torch.float64) is not None

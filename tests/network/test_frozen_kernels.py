@@ -3,13 +3,16 @@
 import copy
 import logging
 import pickle
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from networks import SMALL, VARIANTS, batch, difference, network, plain_modules, results_by_threads
 
-from esen_flows.network import native
+from esen_flows import native
+from esen_flows.network import native as network_native
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.network.edge_chunks import ChunkedEdges
 from esen_flows.network.edges import EdgeGeometry
@@ -153,13 +156,13 @@ def test_nan_is_not_hidden() -> None:
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path):
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The state of a new process with an empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for cached in (native.kernels, native._library):
+    for cached in (network_native.kernels, native.load):
         cached.cache_clear()
     yield tmp_path
-    for cached in (native.kernels, native._library):
+    for cached in (network_native.kernels, native.load):
         cached.cache_clear()
 
 
@@ -170,24 +173,6 @@ def test_without_a_working_compiler_the_plain_modules_are_used(fresh, monkeypatc
     with caplog.at_level(logging.WARNING):
         made.freeze()
     assert made.fused is None
-    assert "without its compiled kernels" in caplog.text
+    assert "without its compiled edge_kernels" in caplog.text
     assert torch.isfinite(energy_forces_stress(made, batch(SMALL)).forces).all()
     assert not list(fresh.glob("**/*.so"))
-
-
-def test_kernels_can_be_switched_off(fresh, monkeypatch, caplog) -> None:
-    monkeypatch.setenv("ESEN_FLOWS_NATIVE", "off")
-    assert native.status().startswith("off")
-    assert native.kernels(torch.float32) is None
-    assert not caplog.text
-
-
-def test_a_library_is_compiled_once(fresh, monkeypatch) -> None:
-    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-O0"))  # faster to compile
-    assert "at the first evaluation" in native.status()
-    library = native.compiled()
-    assert native.status() == str(library)
-    made = library.stat().st_mtime_ns
-    assert native.compiled() == library
-    assert library.stat().st_mtime_ns == made
-    assert [file.name for file in library.parent.iterdir()] == [library.name]

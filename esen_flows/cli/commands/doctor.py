@@ -83,9 +83,12 @@ def _compute() -> Iterator[tuple[str, str, bool]]:
     yield "threads", f"{torch.get_num_threads()} (ESEN_FLOWS_THREADS, OMP_NUM_THREADS)", True
     devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
     yield "devices", ", ".join(devices), True
-    from esen_flows.network.native import status
+    from esen_flows.native import status
+    from esen_flows.network.native import SOURCE as FORCE_CALLS
+    from esen_flows.physics.lattice.transport.kernel import SOURCE as TRANSPORT
 
-    yield "kernels", status(), True
+    yield "kernels", status(FORCE_CALLS), True
+    yield "transport", status(TRANSPORT), True
     tuned = tune_allocator()
     yield "allocator", "glibc, tuned while computing" if tuned else "not glibc: cannot be tuned (slower on CPUs)", True
 
