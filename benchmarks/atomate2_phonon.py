@@ -28,7 +28,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.makers.atomate2 import phonon_maker
 from esen_flows.makers.phonon import PhononMaker
-from esen_flows.physics.lattice.adapter import Harmonic
+from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.schemas.lattice_documents import ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, PhononProtocol, RelaxProtocol
 from esen_flows.settings import get_settings
@@ -60,7 +60,7 @@ def main() -> None:
         forces, phonons, ours = by_us()
         stop(get_settings(), force=True)
     bands = document.phonon_bandstructure
-    frequencies = Harmonic(forces).modes(np.array([point.frac_coords for point in bands.qpoints]))[0].T
+    frequencies = HarmonicLattice(forces).modes(np.array([point.frac_coords for point in bands.qpoints]))[0].T
     thermal = thermal_of(document)
     result = {
         "what": "Si, 64 atoms, esen_silicon (float64), displacement 0.01 A, not averaged over inversion",

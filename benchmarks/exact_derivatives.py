@@ -29,8 +29,8 @@ from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.network.config import PUBLISHED
 from esen_flows.network.esen import ESEN
-from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.schemas.protocols import DisplacementProtocol
 
 LATTICE_ANGSTROM = 5.46663  # of esen_silicon
@@ -93,7 +93,7 @@ def deviations(device: str) -> dict[str, dict[str, float]]:
         force_field = load_force_field("esen_silicon", device=device, dtype=dtype)  # type: ignore[arg-type]
         for name, change in changes.items():
             forces = displaced_forces(supercell(1), force_field, protocol.model_copy(update=change))
-            found[name] = Harmonic(forces).force_constants
+            found[name] = HarmonicLattice(forces).force_constants
     exact = constants["float64"]["autodiff"]
     return {
         dtype: {name: float(np.abs(values - exact).max() / np.abs(exact).max()) for name, values in found.items()}

@@ -153,8 +153,8 @@ class SymmetryLock:
             allowed = freedom.free_part(symmetric[None])[0]
             if np.abs(self.stress(allowed) - allowed).max() > tolerance:
                 raise StructureError(
-                    f"cell_mask={freedom.mask} cuts through the space group {self.number} of "
-                    f"{self._atoms.get_chemical_formula()} in this orientation; free all components "
-                    f"(cell_mask={','.join(['true'] * 6)}), of which the symmetry keeps what it decides, or turn the "
-                    "crystal so that its axes are those of the mask"
+                    f"cell_mask={freedom.mask} frees only some of the strains that the space group {self.number} of "
+                    f"{self._atoms.get_chemical_formula()} couples in this orientation; free all components "
+                    f"(cell_mask={','.join(['true'] * 6)}; the symmetry still restricts them), or rotate the crystal "
+                    "so that its axes are those of the mask"
                 )

@@ -18,8 +18,8 @@ from phonopy.structure.atoms import PhonopyAtoms
 from esen_flows.errors import ModelError, NotConservativeError
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.makers.atomate2 import force_field_maker, phonon_maker
-from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.phonon import phonon
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.lattice_documents import ForcesOutput
@@ -69,7 +69,7 @@ def silicon(tmp_path_factory: pytest.TempPathFactory) -> Silicon:
 
 
 def test_our_phonons_are_those_of_atomate2(silicon: Silicon) -> None:
-    lattice, bands = Harmonic(silicon.forces), silicon.document.phonon_bandstructure
+    lattice, bands = HarmonicLattice(silicon.forces), silicon.document.phonon_bandstructure
     primitive = np.transpose(silicon.document.primitive_matrix) @ silicon.document.structure.lattice.matrix
     np.testing.assert_allclose(lattice.primitive.cell.array, primitive, atol=1e-8)
     q_points = np.array([point.frac_coords for point in bands.qpoints])

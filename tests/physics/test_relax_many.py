@@ -187,7 +187,7 @@ def test_a_mask_that_cuts_through_the_symmetry_is_refused(metals, symmetry: str)
     )
     assert relax(ordered_alloy(turned=False), metals, tetragonal).converged
     calls = metals.force_evaluations
-    with pytest.raises(StructureError, match="cuts through the space group 123 of Au2Cu2 in this orientation"):
+    with pytest.raises(StructureError, match="the space group 123 of Au2Cu2 couples in this orientation"):
         relax(ordered_alloy(), metals, tetragonal)
     assert metals.force_evaluations == calls
 

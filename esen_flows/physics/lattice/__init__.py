@@ -1,5 +1,6 @@
 """Lattice dynamics from finite displacements, or their exact limit: forces, phonons, thermal conductivity.
 
-The only importer of phonopy and phono3py, and of these in `adapter` alone. Two steps on purpose: `displaced_forces` is
-all that a force field is asked; phonons and transport follow from its document without another force call.
+There are two steps: `displaced_forces` makes all force calls, and phonons and transport follow from its document
+without another one. Only this folder imports phonopy and phono3py: `adapter` makes their objects, `harmonic` and
+`anharmonic` compute with them, and `phonopy_files` reads their files.
 """

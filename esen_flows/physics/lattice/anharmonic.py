@@ -1,4 +1,4 @@
-"""Third-order force constants by phono3py, and the heat that its phonons carry; conventions are those of `adapter`."""
+"""Third-order force constants by phono3py, and the heat that its phonons carry; conventions as in `adapter`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,18 +13,35 @@ from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.adapter import ase_atoms, new_phono3py, solver_of, symmetric_mesh
 from esen_flows.physics.lattice.datasets import Nac, Transport, with_forces
-from esen_flows.schemas.lattice_documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ForcesOutput, TransportResult
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
+from esen_flows.schemas.protocols import TransportProtocol
 
 CUMULATIVE_POINTS = 201
 METRES_PER_SECOND_PER_THZ_ANGSTROM = 100.0
-PART_SECONDS = 3.0  # of linewidths, between two reports; beginning a part takes hundredths
-# q-points that are done, q-points in all, and the linewidths (n_temperatures, n_done, n_bands) of the former in THz.
+# Linewidths are computed in parts of about this time, after each of which a report is made. Starting a part takes
+# hundredths of a second.
+PART_SECONDS = 3.0
+# Called with the number of q-points that are done, the number of all, and the linewidths (n_temperatures, n_done,
+# n_bands) of the former in THz.
 OnPoints = Callable[[int, int, np.ndarray], None]
 
 
-class Anharmonic:
-    """Second- and third-order force constants and what follows from them."""
+class AnharmonicLattice:
+    """Second- and third-order force constants of a crystal.
+
+    Parameters
+    ----------
+    forces
+        Displaced forces of the third order.
+    nac
+        Non-analytical correction of a polar crystal, or None.
+
+    Raises
+    ------
+    InputError
+        The forces are of the second order only.
+    """
 
     def __init__(self, forces: ForcesOutput, nac: Nac | None = None) -> None:
         if forces.supercell_matrix_fc3 is None or forces.displacements_fc3 is None or forces.forces_fc3 is None:
@@ -38,14 +55,14 @@ class Anharmonic:
             forces.symprec_angstrom,
         )
         ph3.dataset = with_forces(forces.displacements_fc3, forces.forces_fc3)
-        solver = solver_of(forces.displacements_fc3)
-        ph3.produce_fc3(fc_calculator=solver)
+        fc3_solver, fc2_solver = solver_of(forces.displacements_fc3), solver_of(forces.displacements_fc2)
+        ph3.produce_fc3(fc_calculator=fc3_solver)
         if separate:
             ph3.phonon_dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
-            ph3.produce_fc2(fc_calculator=solver_of(forces.displacements_fc2))
-        if solver == "traditional":
+            ph3.produce_fc2(fc_calculator=fc2_solver)
+        if fc3_solver == "traditional":
             ph3.symmetrize_fc3()
-        if solver_of(forces.displacements_fc2) == "traditional":
+        if fc2_solver == "traditional":
             ph3.symmetrize_fc2()
         if nac is not None:
             ph3.nac_params = nac
@@ -58,21 +75,37 @@ class Anharmonic:
 
     @property
     def supercell_vectors(self) -> np.ndarray:
-        """(3, 3) lattice vectors of the second-order supercell in Angstrom."""
+        """(3, 3) lattice vectors of the second-order supercell in Angstrom, as rows."""
         return np.array(self._ph3.phonon_supercell.cell)
 
     @property
     def fc2(self) -> np.ndarray:
-        """(n_primitive, n_supercell, 3, 3) in eV/Angstrom^2."""
+        """(n_primitive, n_supercell, 3, 3) force constants in eV/Angstrom^2."""
         return np.array(self._ph3.fc2)
 
     @property
     def fc3(self) -> np.ndarray:
-        """(n_primitive, n_supercell, n_supercell, 3, 3, 3) in eV/Angstrom^3."""
+        """(n_primitive, n_supercell, n_supercell, 3, 3, 3) force constants in eV/Angstrom^3."""
         return np.array(self._ph3.fc3)
 
     def grid_modes(self, mesh: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Set the mesh; all its q-points (n, 3), zone boundaries included, and frequencies (n, n_bands) in THz."""
+        """Set the mesh, and compute the modes at all its q-points, zone boundaries included.
+
+        Parameters
+        ----------
+        mesh
+            Divisions of the reciprocal lattice vectors.
+
+        Returns
+        -------
+        tuple[np.ndarray, np.ndarray]
+            q-points (n, 3) in reduced coordinates of the primitive cell, and frequencies (n, n_bands) in THz.
+
+        Raises
+        ------
+        InputError
+            The mesh breaks the symmetry of the reciprocal lattice.
+        """
         with symmetric_mesh(mesh):
             self._ph3.mesh_numbers = list(mesh)
         self._ph3.init_phph_interaction(
@@ -84,47 +117,55 @@ class Anharmonic:
 
     def transport(
         self,
-        temperatures: Sequence[float],
-        methods: Sequence[str],
-        isotope: bool,
-        boundary_mfp_micrometre: float | None,
+        protocol: TransportProtocol,
         mode_index: int,
         known: np.ndarray | None = None,
         on_points: OnPoints | None = None,
     ) -> Transport:
-        """Conductivity on the mesh of the last `grid_modes`.
+        """Conductivities on the mesh of the last `grid_modes`.
 
-        Always in the relaxation-time approximation. "wigner": Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019),
-        "SMM19" in phono3py, from the same linewidths. "lbte": the linearised Boltzmann equation solved directly
-        (Chaput, Phys. Rev. Lett. 110, 265506 (2013)). What is resolved by modes is at the temperature `mode_index`.
-        `known` and `on_points` are those of `conductivity`.
+        The relaxation-time approximation is always computed. "wigner": Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809
+        (2019), "SMM19" in phono3py, from the same linewidths. "lbte": the linearised Boltzmann equation solved directly
+        (Chaput, Phys. Rev. Lett. 110, 265506 (2013)).
+
+        Parameters
+        ----------
+        protocol
+            Temperatures, methods and scattering.
+        mode_index
+            Index of the temperature at which contributions of modes are given.
+        known, on_points
+            Those of `conductivity`.
+
+        Returns
+        -------
+        Transport
+            The conductivities and the modes.
         """
-        ph3 = self._ph3
-        scattering = {"is_isotope": isotope, "boundary_mfp": boundary_mfp_micrometre}
+        ph3, temperatures = self._ph3, protocol.temperatures_kelvin
+        boundary = protocol.boundary_mfp_micrometre
+        scattering = {"is_isotope": protocol.isotope_scattering, "boundary_mfp": boundary}
         rta = self._calculator("std-rta", temperatures, **scattering)
         rta.gamma = self._linewidths(temperatures, rta.grid_points, known, on_points)
         rta.run()
-        mode_kappa = {"rta": _of_modes(rta.mode_kappa[0, mode_index], ph3.mesh_numbers)}
-        wigner: Any = None
-        if "wigner" in methods:
+        methods = {"rta": _result(rta.kappa[0])}
+        mode_kappa = {"rta": _mean_of_modes(rta.mode_kappa[0, mode_index], ph3.mesh_numbers)}
+        if "wigner" in protocol.methods:
             wigner = self._calculator("SMM19-rta", temperatures, **scattering)
-            # The linewidths are nearly all of the work, and the same.
+            # The linewidths are the same, and nearly all of the work.
             wigner.gamma, wigner.gamma_isotope = rta.gamma, rta.gamma_isotope
             wigner.run()
+            methods["wigner"] = _result(wigner.kappa[0], wigner.kappa_intra[0], wigner.kappa_inter[0])
             shared = _shared_by_pairs(wigner.mode_kappa_matrix[0, mode_index], rta.mode_heat_capacities[mode_index])
-            mode_kappa["wigner"] = _of_modes(shared, ph3.mesh_numbers)
-        lbte: Any = None
-        if "lbte" in methods:
+            mode_kappa["wigner"] = _mean_of_modes(shared, ph3.mesh_numbers)
+        if "lbte" in protocol.methods:
             ph3.run_thermal_conductivity(is_LBTE=True, temperatures=list(temperatures), **scattering)
             lbte = ph3.thermal_conductivity
-            mode_kappa["lbte"] = _of_modes(lbte.mode_kappa[0, mode_index], ph3.mesh_numbers)
+            methods["lbte"] = _result(lbte.kappa[0])
+            mode_kappa["lbte"] = _mean_of_modes(lbte.mode_kappa[0, mode_index], ph3.mesh_numbers)
         points, cumulative = self._cumulative(rta, mode_index)
         return Transport(
-            kappa_rta=rta.kappa[0],
-            kappa_wigner=wigner.kappa[0] if wigner else None,
-            kappa_wigner_intra=wigner.kappa_intra[0] if wigner else None,
-            kappa_wigner_inter=wigner.kappa_inter[0] if wigner else None,
-            kappa_lbte=lbte.kappa[0] if lbte else None,
+            methods={method: methods[method] for method in protocol.methods},
             q_points=np.array(rta.qpoints),
             q_weights=np.array(rta.grid_weights),
             frequencies=np.array(rta.frequencies),
@@ -133,7 +174,7 @@ class Anharmonic:
             cumulative_frequencies=points,
             cumulative_kappa=cumulative,
             mode_kappa=mode_kappa,
-            lifetimes=_lifetimes(rta, mode_index, boundary_mfp_micrometre),
+            lifetimes=_lifetimes(rta, mode_index, boundary),
         )
 
     def _calculator(self, method: str, temperatures: Sequence[float], **options: Any) -> Any:
@@ -144,9 +185,9 @@ class Anharmonic:
     def _linewidths(
         self, temperatures: Sequence[float], points: np.ndarray, known: np.ndarray | None, on_points: OnPoints | None
     ) -> np.ndarray:
-        """(1, n_temperatures, n_q, n_bands) in THz by phonon-phonon scattering at irreducible grid points, in parts.
+        """(1, n_temperatures, n_q, n_bands) linewidths in THz by phonon-phonon scattering, computed in parts.
 
-        Nearly all of the work of a conductivity.
+        The linewidths are nearly all of the work of a conductivity. `points` are the irreducible grid points.
         """
         parts = [] if known is None else [known]
         done, size = sum(part.shape[1] for part in parts), 1
@@ -163,7 +204,7 @@ class Anharmonic:
         return parts[0][None]
 
     def _cumulative(self, rta: Any, temperature_index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean diagonal RTA conductivity carried below each frequency, by the tetrahedron method."""
+        """Frequencies in THz, and the mean diagonal RTA conductivity carried below each, by the tetrahedron method."""
         ir_grid_points, _, ir_grid_map = get_ir_grid_points(self._ph3.grid)
         mode_kappa = rta.mode_kappa[0, temperature_index, :, :, :3].mean(axis=-1)  # holds the weights already
         result = TetrahedronDOSAccumulator(
@@ -179,15 +220,24 @@ class Anharmonic:
         return np.array(result.sampling_points), np.array(result.cumulative[0, :, 0])
 
 
-def _of_modes(tensors: np.ndarray, mesh: Sequence[int]) -> np.ndarray:
-    """(n_q, n_bands) parts of the mean of xx, yy and zz, weights of the q-points included, of (n_q, n_bands, 6)."""
+def _result(
+    kappa: np.ndarray, particle: np.ndarray | None = None, coherence: np.ndarray | None = None
+) -> TransportResult:
+    return TransportResult(
+        kappa_w_per_m_k=kappa, kappa_particle_w_per_m_k=particle, kappa_coherence_w_per_m_k=coherence
+    )
+
+
+def _mean_of_modes(tensors: np.ndarray, mesh: Sequence[int]) -> np.ndarray:
+    """(n_q, n_bands) contributions to the mean of xx, yy and zz of (n_q, n_bands, 6), which hold the weights of q."""
     return np.asarray(tensors[..., :3].mean(axis=-1) / np.prod(mesh))
 
 
 def _shared_by_pairs(matrix: np.ndarray, heat_capacities: np.ndarray) -> np.ndarray:
-    """Wigner's conductivity of pairs of bands (n_q, n_bands, n_bands, 6) shared among them by their heat capacities.
+    """Wigner conductivity of pairs of bands (n_q, n_bands, n_bands, 6), divided between them by their heat capacities.
 
-    Equal ones share equally; a mode with itself keeps all (Simoncelli et al., Phys. Rev. X 12, 041011 (2022)).
+    Bands with equal heat capacities get equal parts; the pair of a mode with itself is all its own (Simoncelli et al.,
+    Phys. Rev. X 12, 041011 (2022)).
     """
     first, second = heat_capacities[:, :, None], heat_capacities[:, None, :]
     total = first + second
@@ -196,11 +246,12 @@ def _shared_by_pairs(matrix: np.ndarray, heat_capacities: np.ndarray) -> np.ndar
 
 
 def _lifetimes(rta: Any, index: int, boundary_mfp_micrometre: float | None) -> np.ndarray:
-    """(n_q, n_bands) in ps by all that scatters; NaN where nothing does."""
+    """(n_q, n_bands) lifetimes 1 / (4 pi linewidth) in ps by all scattering; NaN where nothing scatters."""
     linewidths = np.array(rta.gamma[0, index])
     if rta.gamma_isotope is not None:
         linewidths = linewidths + rta.gamma_isotope[0]
     if boundary_mfp_micrometre is not None:
         speed = np.linalg.norm(rta.group_velocities, axis=2) * METRES_PER_SECOND_PER_THZ_ANGSTROM
+        # A boundary scatters at the rate speed / mean free path, which is 4 pi times the linewidth.
         linewidths = linewidths + speed / (4 * np.pi * boundary_mfp_micrometre * 1e-6) * 1e-12
     return np.divide(1.0, 4 * np.pi * linewidths, out=np.full_like(linewidths, np.nan), where=linewidths > 0)

@@ -1,6 +1,5 @@
-"""Born charges of a polar crystal: read for the crystal as a file has it, and handed to the one that was relaxed."""
+"""Born charges of a polar crystal: read for the crystal of a file, and assigned to the atoms of the relaxed crystal."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,17 @@ from ase import Atoms
 from pydantic import ValidationError
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice import adapter
+from esen_flows.physics.lattice import adapter, phonopy_files
 from esen_flows.physics.lattice.datasets import Nac
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.born_charges import KEY_DECIMALS, BornCharges
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol
 
-# phonopy warns from here on that charges break the symmetry; an order or orientation mixed up does so by far more.
+# Beyond this, phonopy warns that charges break the symmetry. A wrong order or orientation breaks it by far more.
 CHARGE_TOLERANCE_E = 0.1
-DIELECTRIC_TOLERANCE = 0.02  # of the largest component
-# A relaxation strains a cell by a few percent, moves atoms by less than half a bond and turns nothing.
+DIELECTRIC_TOLERANCE = 0.02  # relative to the largest component
+# A relaxation strains a cell by a few percent, moves atoms by less than half a bond, and does not rotate the crystal.
 STRAIN_TOLERANCE = 0.1
 ROTATION_TOLERANCE = 0.01
 SHIFT_TOLERANCE_ANGSTROM = 0.5
@@ -28,12 +27,12 @@ SHIFT_TOLERANCE_ANGSTROM = 0.5
 def read_born(path: Path, atoms: Atoms, protocol: PhononProtocol | ConductivityProtocol) -> BornCharges:
     """Charges and dielectric tensor of a crystal from phonopy's files, for the `born` of a protocol.
 
-    A yaml file (phonopy_params.yaml, phono3py_params.yaml, also compressed) says which cell its charges are of, and
-    that is compared with `atoms`: a crystal that is another one, or turned in space, is refused.
+    A yaml file (phonopy_params.yaml, phono3py_params.yaml, also compressed) holds the cell of its charges, which is
+    compared with `atoms`: another crystal, or the same one in another orientation, is refused.
 
-    A BORN file lists charges of the symmetry-independent atoms of the primitive cell that phonopy finds for its unit
-    cell, in that cell's order and orientation, and does not say which cell: `atoms` has to be it. What breaks the
-    crystal's symmetry or does not sum to zero is refused. That finds most orders and orientations that were mixed up,
+    A BORN file lists charges of the symmetry-independent atoms of the primitive cell that phonopy finds for the unit
+    cell, in the order and orientation of that cell, but does not hold the cell: `atoms` has to be it. Charges that
+    break the symmetry of the crystal or do not sum to zero are refused. That finds most wrong orders and orientations,
     not all: prefer the yaml file where there is one.
 
     Charges are made symmetric and neutral by phonopy's `symmetrize_borns_and_epsilon`.
@@ -41,20 +40,27 @@ def read_born(path: Path, atoms: Atoms, protocol: PhononProtocol | ConductivityP
     Parameters
     ----------
     path
-        BORN, or a yaml file (its name holds ".yaml") with `nac_params`.
+        BORN, or a yaml file (its name contains ".yaml") with `nac_params`.
     atoms
-        the structure; with BORN the unit cell of the calculation that it is from.
+        The structure; with BORN the unit cell of the calculation.
     protocol
-        the one that is to use it; its displacement's `symprec_angstrom` tells which atoms are equivalent.
+        Protocol that will use the charges; its displacement's `symprec_angstrom` decides which atoms are equivalent.
+
+    Returns
+    -------
+    BornCharges
+        The charges in e and the dielectric tensor, with their primitive cell.
 
     Raises
     ------
+    StructureError
+        The structure is not a crystal.
     InputError
-        no such file, not in this format, for another number of independent atoms, or charges that are not
-        those of this crystal in this orientation.
+        The file is missing, has another format or another number of independent atoms, or its charges are not those of
+        this crystal in this orientation.
     """
     symprec = protocol.displacement.symprec_angstrom
-    conventional_cell(atoms, symprec)  # refuses what is no crystal
+    conventional_cell(atoms, symprec)  # raises for structures that are not crystals
     primitive, found = _read(Path(path), atoms, symprec)
     charges, dielectric = _symmetric(primitive, found["born"], found["dielectric"], symprec, str(path))
     factor = {"factor_ev_angstrom": found["factor"]} if "factor" in found else {}
@@ -78,15 +84,15 @@ def _charges_of(primitive: Atoms, **tensors: Any) -> BornCharges:
 
 
 def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
-    """The primitive cell that a file is about, and its charges as phonopy's own readers give them."""
+    """The primitive cell of a file, and its charges as phonopy's readers give them."""
     if not path.is_file():
         raise InputError(f"no file {path}; give phonopy's BORN, or its phonopy_params.yaml")
     has_cell = ".yaml" in path.name
     try:
         primitive, found = (
-            adapter.read_born_yaml(path, symprec) if has_cell else adapter.read_born(atoms, path, symprec)
+            phonopy_files.read_born_yaml(path, symprec) if has_cell else phonopy_files.read_born(atoms, path, symprec)
         )
-    except Exception as error:  # the readers raise whatever their parsing meets
+    except Exception as error:  # the readers raise errors of every kind
         reason = " ".join(str(error).split()).rstrip(".")
         if has_cell:
             raise InputError(f"{path} cannot be read as a yaml file of phonopy or phono3py: {reason}") from error
@@ -107,32 +113,54 @@ def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
 def check_born(born: BornCharges, atoms: Atoms, symprec_angstrom: float) -> None:
     """Refuse charges of another crystal before anything is computed for this one.
 
+    Parameters
+    ----------
+    born
+        The charges.
+    atoms
+        The crystal, in any cell.
+    symprec_angstrom
+        Distance tolerance of the symmetry in Angstrom.
+
     Raises
     ------
     InputError
-        as `born_parameters`.
+        The charges belong to another crystal, or to this one in another orientation.
     """
     cell = conventional_cell(atoms, symprec_angstrom)
     _parameters(born, adapter.primitive_cell(cell, symprec_angstrom), symprec_angstrom)
 
 
 def born_parameters(born: BornCharges, forces: ForcesOutput) -> Nac:
-    """The charges in the order of the primitive cell of `forces`, as phonopy takes them.
+    """The charges in the order of the primitive cell of displaced forces, as phonopy takes them.
 
-    Atoms are told by where they are: cells may differ by the choice of lattice vectors, order and origin, and by what a
-    relaxation does. Charges are made symmetric again, as a relaxation may have found symmetry.
+    Atoms are identified by their positions: cells may differ in the choice of lattice vectors, in order and origin, and
+    by a relaxation. Charges are made symmetric again, because a relaxation may have raised the symmetry.
+
+    Parameters
+    ----------
+    born
+        The charges.
+    forces
+        Displaced forces of the relaxed crystal.
+
+    Returns
+    -------
+    Nac
+        phonopy's `nac_params`.
 
     Raises
     ------
     InputError
-        another crystal, or this one turned in space: charges are tensors along the axes of their own.
+        The charges belong to another crystal, or to this one in another orientation: they are tensors along the axes of
+        their own crystal.
     """
     return _parameters(born, adapter.primitive_of(forces), forces.symprec_angstrom)
 
 
 def _parameters(born: BornCharges, primitive: Atoms, symprec: float) -> Nac:
     reference = Atoms(born.numbers, scaled_positions=born.fractions, cell=born.cell_angstrom, pbc=True)
-    order = _order(reference, primitive)
+    order = _atom_order(reference, primitive)
     what = f"born, moved to the relaxed {primitive.get_chemical_formula()}"
     charges, dielectric = _symmetric(
         primitive, np.array(born.charges_e)[order], np.array(born.dielectric), symprec, what
@@ -143,13 +171,7 @@ def _parameters(born: BornCharges, primitive: Atoms, symprec: float) -> Nac:
 def _symmetric(
     primitive: Atoms, charges: np.ndarray, dielectric: np.ndarray, symprec: float, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric charges (n, 3, 3) without a sum, and the symmetric dielectric tensor, if they nearly were.
-
-    Raises
-    ------
-    InputError
-        they were not.
-    """
+    """Charges (n, 3, 3) and dielectric tensor, symmetric and neutral; refused where this changes them by too much."""
     own, tensor = adapter.symmetric_born(primitive, charges, dielectric, symprec)
     off = np.abs(own - charges).max(axis=(1, 2))
     worst = int(off.argmax())
@@ -159,7 +181,9 @@ def _symmetric(
             f"{off[worst]:.2f} e at atom {worst} ({primitive.symbols[worst]}) of its primitive cell; give the "
             "structure in the order and orientation of the calculation that the charges are from"
         )
-    deviation = float(np.abs(tensor - dielectric).max() / (np.abs(dielectric).max() or 1.0))  # 0: refused elsewhere
+    deviation = float(
+        np.abs(tensor - dielectric).max() / (np.abs(dielectric).max() or 1.0)
+    )  # all zero is refused by BornCharges
     if deviation > DIELECTRIC_TOLERANCE:
         raise InputError(
             f"{what}: the dielectric tensor breaks the symmetry of {primitive.get_chemical_formula()} by "
@@ -168,22 +192,8 @@ def _symmetric(
     return own, tensor
 
 
-@dataclass(frozen=True)
-class _Match:
-    """order (n,): which atom of the reference each atom of the crystal is; largest distance in Angstrom."""
-
-    order: np.ndarray
-    distance: float
-
-
-def _order(reference: Atoms, primitive: Atoms) -> np.ndarray:
-    """Which atom (n,) of the reference each atom of a primitive cell is.
-
-    Raises
-    ------
-    InputError
-        they are not the same crystal in the same orientation.
-    """
+def _atom_order(reference: Atoms, primitive: Atoms) -> np.ndarray:
+    """Index (n,) in the reference of each atom of a primitive cell of the same crystal in the same orientation."""
     ours, theirs = primitive.get_chemical_formula(), reference.get_chemical_formula()
     if sorted(reference.numbers) != sorted(primitive.numbers):
         raise InputError(f"born holds charges of {theirs} per primitive cell, this crystal has {ours}; read its own")
@@ -193,17 +203,17 @@ def _order(reference: Atoms, primitive: Atoms) -> np.ndarray:
     first = fractions[reference.numbers == rarest][0]
     origins = primitive.get_scaled_positions()[primitive.numbers == rarest] - first
     found = [_match(reference.numbers, fractions + origin, primitive) for origin in origins]
-    best = min((match for match in found if match is not None), key=lambda match: match.distance, default=None)
-    if best is None or best.distance > SHIFT_TOLERANCE_ANGSTROM:
+    order, distance = min(found, key=lambda match: match[1])
+    if distance > SHIFT_TOLERANCE_ANGSTROM:
         raise InputError(
             f"born holds charges of another {theirs}: atoms of this crystal are more than {SHIFT_TOLERANCE_ANGSTROM} "
-            "Angstrom from where they would be; read the charges with this structure"
+            "Angstrom from the positions of its atoms; read the charges with this structure"
         )
-    return best.order
+    return order
 
 
 def _same_lattice(reference: Atoms, primitive: Atoms) -> np.ndarray:
-    """Vectors (3, 3) of the reference's lattice that are those of the primitive cell, but for a small strain."""
+    """Vectors (3, 3) of the reference's lattice that equal those of the primitive cell up to a small strain."""
     change = np.rint(primitive.cell.array @ np.linalg.inv(reference.cell.array))
     if abs(round(float(np.linalg.det(change)))) == 1:
         lattice = np.asarray(change @ reference.cell.array)
@@ -219,13 +229,16 @@ def _same_lattice(reference: Atoms, primitive: Atoms) -> np.ndarray:
     )
 
 
-def _match(numbers: np.ndarray, fractions: np.ndarray, primitive: Atoms) -> _Match | None:
-    """Atoms told by element and nearest place; None where two would be the same."""
+def _match(numbers: np.ndarray, fractions: np.ndarray, primitive: Atoms) -> tuple[np.ndarray, float]:
+    """Index (n,) of the nearest atom of the same element, and the largest distance in Angstrom.
+
+    Distances are those that remain after a common shift; infinite where two atoms have the same nearest atom.
+    """
     apart = primitive.get_scaled_positions()[:, None] - fractions[None]
     vectors = (apart - np.rint(apart)) @ primitive.cell.array
     distances = np.where(primitive.numbers[:, None] == numbers[None], np.linalg.norm(vectors, axis=2), np.inf)
     order = distances.argmin(axis=1)
     if len(set(order.tolist())) < len(order):
-        return None
+        return order, np.inf
     shifts = vectors[np.arange(len(order)), order]
-    return _Match(order, float(np.linalg.norm(shifts - shifts.mean(axis=0), axis=1).max()))
+    return order, float(np.linalg.norm(shifts - shifts.mean(axis=0), axis=1).max())

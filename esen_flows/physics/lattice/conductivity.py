@@ -6,17 +6,18 @@ import numpy as np
 
 from esen_flows.errors import ImaginaryModesError, InputError
 from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION, without_abundances
-from esen_flows.physics.lattice.anharmonic import Anharmonic, OnPoints
+from esen_flows.physics.lattice.anharmonic import AnharmonicLattice, OnPoints
 from esen_flows.physics.lattice.born import born_parameters
-from esen_flows.physics.lattice.datasets import Nac, Transport
-from esen_flows.physics.lattice.stability import judge
+from esen_flows.physics.lattice.datasets import Nac
+from esen_flows.physics.lattice.stability import stability_verdict
 from esen_flows.schemas.documents import StructureData
-from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, TransportResult
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 from esen_flows.schemas.protocols import TransportProtocol
 
-CUMULATIVE_TEMPERATURE_KELVIN = 300.0
-# Of a solid the largest is above 0.1; what symmetry forbids is below 1e-15.
+# Contributions of modes and the cumulative conductivity are at the temperature that is nearest to this one.
+MODE_TEMPERATURE_KELVIN = 300.0
+# The largest third-order force constant of a solid is above 0.1; those that symmetry forbids are below 1e-15.
 LEAST_FC3_EV_PER_ANGSTROM3 = 1e-6
 
 
@@ -38,23 +39,30 @@ def conductivity(
     Parameters
     ----------
     forces
-        third-order displaced forces.
+        Displaced forces of the third order.
+    protocol
+        Mesh, temperatures, methods and scattering.
     nac
-        non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
+        Non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
         None: those of the protocol's `born`, if any.
     known
-        linewidths that an earlier call with equal arguments has handed to its `on_points`, to go on from there.
+        Linewidths that an earlier call with equal arguments gave to its `on_points`; the work continues after them.
     on_points
-        called every few seconds with the number of irreducible q-points whose linewidths are known, their
-        number in all, and these linewidths, (n_temperatures, n_known, n_bands) in THz; what it raises ends the work.
+        Called every few seconds with the number of irreducible q-points whose linewidths are known, the number of all,
+        and these linewidths (n_temperatures, n_known, n_bands) in THz. An exception that it raises ends the work.
+
+    Returns
+    -------
+    ConductivityOutput
+        Conductivities (n_temperatures, 6) in W/m/K by method, and the modes that carry them.
 
     Raises
     ------
     InputError
-        forces of second order only, a supercell without a third order, a mesh that breaks the crystal's
-        symmetry, isotopes of an element that has none in nature, or Born charges of another crystal.
+        The forces are of the second order only, the supercell has no third order, the mesh breaks the symmetry of the
+        crystal, an element has no natural isotopes that scatter, or the Born charges belong to another crystal.
     ImaginaryModesError
-        the crystal is dynamically unstable on the mesh.
+        The crystal is dynamically unstable on the mesh.
     """
     start = time.perf_counter()
     if nac is None and protocol.born is not None:
@@ -64,27 +72,19 @@ def conductivity(
         raise InputError(
             f"{', '.join(unknown)} has no natural abundances of isotopes that scatter; set isotope_scattering=false"
         )
-    lattice = Anharmonic(forces, nac)
+    lattice = AnharmonicLattice(forces, nac)
     _refuse_harmonic(lattice, forces)
     built = time.perf_counter()
     minimum = _refuse_unstable(lattice, protocol)
     temperatures = np.array(protocol.temperatures_kelvin)
-    nearest = int(np.argmin(np.abs(temperatures - CUMULATIVE_TEMPERATURE_KELVIN)))
-    result = lattice.transport(
-        protocol.temperatures_kelvin,
-        protocol.methods,
-        protocol.isotope_scattering,
-        protocol.boundary_mfp_micrometre,
-        nearest,
-        known,
-        on_points,
-    )
+    nearest = int(np.argmin(np.abs(temperatures - MODE_TEMPERATURE_KELVIN)))
+    result = lattice.transport(protocol, nearest, known, on_points)
     done = time.perf_counter()
     return ConductivityOutput(
         structure=StructureData.from_atoms(lattice.primitive),
         temperatures_kelvin=temperatures,
         mesh=protocol.mesh,
-        methods={method: _by_method(result, method) for method in protocol.methods},
+        methods=result.methods,
         frequencies_thz=result.frequencies,
         q_points=result.q_points,
         q_weights=result.q_weights,
@@ -107,14 +107,11 @@ def conductivity(
     )
 
 
-def _refuse_harmonic(lattice: Anharmonic, forces: ForcesOutput) -> None:
-    """Nothing scatters where there is no third order; what then limits conduction is rounding, at 1e38 W/m/K.
+def _refuse_harmonic(lattice: AnharmonicLattice, forces: ForcesOutput) -> None:
+    """Refuse vanishing third-order force constants: rounding alone would limit the conductivity, to 1e38 W/m/K.
 
-    Raises
-    ------
-    InputError
-        it vanishes, as in the conventional cell of an fcc metal, in which inversion at an atom leaves every
-        other one where it is.
+    They vanish for example in the conventional cell of an fcc metal, in which inversion at an atom leaves every other
+    atom in its place.
     """
     if np.abs(lattice.fc3).max() < LEAST_FC3_EV_PER_ANGSTROM3:
         matrix = np.asarray(forces.supercell_matrix_fc3).tolist()
@@ -126,16 +123,10 @@ def _refuse_harmonic(lattice: Anharmonic, forces: ForcesOutput) -> None:
         )
 
 
-def _refuse_unstable(lattice: Anharmonic, protocol: TransportProtocol) -> float:
-    """Smallest frequency (THz) on the mesh, if the crystal is stable.
-
-    Raises
-    ------
-    ImaginaryModesError
-        naming the worst mode.
-    """
+def _refuse_unstable(lattice: AnharmonicLattice, protocol: TransportProtocol) -> float:
+    """The smallest frequency on the mesh in THz; an unstable crystal is refused with its worst mode."""
     q_points, frequencies = lattice.grid_modes(protocol.mesh)
-    _, worst = judge(
+    _, worst = stability_verdict(
         frequencies,
         q_points,
         lattice.primitive.cell.array,
@@ -152,14 +143,3 @@ def _refuse_unstable(lattice: Anharmonic, protocol: TransportProtocol) -> float:
             "small value, check the relaxation and a larger fc2_supercell"
         )
     return float(frequencies.min())
-
-
-def _by_method(result: Transport, method: str) -> TransportResult:
-    kappa = {"rta": result.kappa_rta, "wigner": result.kappa_wigner, "lbte": result.kappa_lbte}[method]
-    assert kappa is not None  # asked for by the protocol's methods
-    wigner = method == "wigner"
-    return TransportResult(
-        kappa_w_per_m_k=kappa,
-        kappa_particle_w_per_m_k=result.kappa_wigner_intra if wigner else None,
-        kappa_coherence_w_per_m_k=result.kappa_wigner_inter if wigner else None,
-    )

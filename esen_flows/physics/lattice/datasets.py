@@ -1,7 +1,7 @@
-"""Displacement datasets in phonopy's form, and plain values that pass between the adapter and the physics.
+"""Displacement datasets in phonopy's form, and the values that pass between phonopy's objects and the physics.
 
-A systematic dataset is {"natom", "first_atoms": [{"number", "displacement", "second_atoms": [...]}]}; a random one is
-{"displacements": (n, n_atoms, 3)} in Angstrom. Ours hold no forces: those are one array beside them.
+A systematic dataset is {"natom", "first_atoms": [{"number", "displacement", "second_atoms": [...]}]}. A random one is
+{"displacements": (n, n_atoms, 3)} in Angstrom. Our datasets hold no forces: these are one separate array.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,24 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows.schemas.documents import StructureData
+from esen_flows.schemas.lattice_documents import TransportResult
 
 Dataset = dict[str, Any]
-Nac = dict[str, Any]
+Nac = dict[str, Any]  # phonopy's nac_params: "born" (n, 3, 3) in e, "dielectric" (3, 3), "factor" in eV Angstrom
 
 
 @dataclass(frozen=True)
 class DisplacementPlan:
-    """Displaced supercells of one order: the dataset without forces, the undisplaced cell, the displaced ones.
+    """Displaced supercells of one order.
 
-    These are in the order of the dataset, which lists pairs beyond a pair cutoff too, as not included.
+    Attributes
+    ----------
+    dataset
+        The displacements, without forces; it also lists pairs beyond a pair cutoff, as not included.
+    perfect
+        The supercell without displacements.
+    supercells
+        The displaced supercells that are included, in the order of the dataset.
     """
 
     dataset: Dataset
@@ -30,41 +38,79 @@ class DisplacementPlan:
 
 
 @dataclass(frozen=True)
-class Plans:
-    """What has to be evaluated. `fc2` is None where the fc3 dataset holds it: same supercell for both orders."""
+class DisplacementPlans:
+    """Displaced supercells of the second and third order.
+
+    Attributes
+    ----------
+    primitive_matrix
+        (3, 3) primitive cell in units of the unit cell.
+    fc2
+        The second order; None where the third order contains it, because both have the same supercell.
+    fc3
+        The third order, or None.
+    """
 
     primitive_matrix: np.ndarray
     fc2: DisplacementPlan | None
     fc3: DisplacementPlan | None
 
+    @property
+    def in_order(self) -> list[DisplacementPlan]:
+        """The plans in the order in which they are evaluated."""
+        return [plan for plan in (self.fc3, self.fc2) if plan is not None]
+
 
 @dataclass(frozen=True)
 class ForceSet:
-    """What a published calculation holds; `fc3` is None for harmonic ones."""
+    """A calculation read from files.
+
+    Attributes
+    ----------
+    unitcell
+        Unit cell that the matrices refer to.
+    primitive_matrix
+        (3, 3) primitive cell in units of the unit cell.
+    fc2_matrix
+        (3, 3) supercell matrix of the second order.
+    fc3_matrix
+        (3, 3) supercell matrix of the third order, or None.
+    fc2
+        Dataset of the second order with forces, or None where the third order contains it.
+    fc3
+        Dataset of the third order with forces, or None.
+    nac
+        Non-analytical correction, or None.
+    symprec_angstrom
+        Distance tolerance of the symmetry in Angstrom.
+    """
 
     unitcell: StructureData
     primitive_matrix: np.ndarray
     fc2_matrix: np.ndarray
     fc3_matrix: np.ndarray | None
-    fc2: Dataset | None  # with forces
+    fc2: Dataset | None
     fc3: Dataset | None
     nac: Nac | None
     symprec_angstrom: float
 
 
 @dataclass(frozen=True)
-class Bands:
-    """Frequencies along paths: per segment, distances (n,) in 1/Angstrom and frequencies (n, n_bands) in THz."""
+class ThermalProperties:
+    """Thermal properties per mole of primitive cells, in phonopy's units, and the modes they were summed over.
 
-    distances: list[np.ndarray]
-    frequencies: list[np.ndarray]
-
-
-@dataclass(frozen=True)
-class Thermal:
-    """Thermal properties (n_temperatures,) per mole of primitive cells, in phonopy's units, and the modes behind them.
-
-    free_energy in kJ/mol, entropy and heat_capacity in J/K/mol.
+    Attributes
+    ----------
+    q_points
+        (n_q, 3) in reduced coordinates of the primitive cell.
+    frequencies
+        (n_q, n_bands) in THz.
+    free_energy
+        (n_temperatures,) in kJ/mol.
+    entropy
+        (n_temperatures,) in J/K/mol.
+    heat_capacity
+        (n_temperatures,) in J/K/mol.
     """
 
     q_points: np.ndarray
@@ -75,8 +121,22 @@ class Thermal:
 
 
 @dataclass(frozen=True)
-class Densities:
-    """States per THz and primitive cell: total (n,), projected (n_atoms, n); and the modes behind them."""
+class DensitiesOfStates:
+    """Densities of states of one primitive cell, and the modes they were made of.
+
+    Attributes
+    ----------
+    q_points
+        (n_q, 3) irreducible q-points in reduced coordinates of the primitive cell.
+    frequencies
+        (n_q, n_bands) in THz.
+    sampling
+        (n,) frequencies of the densities in THz.
+    total
+        (n,) in 1/THz.
+    projected
+        (n_atoms, n) in 1/THz.
+    """
 
     q_points: np.ndarray
     frequencies: np.ndarray
@@ -87,12 +147,33 @@ class Densities:
 
 @dataclass(frozen=True)
 class Transport:
-    """Conductivities (n_temperatures, 6) in W/m/K and the modes behind them, at irreducible q-points."""
+    """Conductivities and the modes that carry them, at irreducible q-points.
 
-    kappa_rta: np.ndarray
-    kappa_wigner: np.ndarray | None
-    kappa_wigner_intra: np.ndarray | None
-    kappa_wigner_inter: np.ndarray | None
+    Attributes
+    ----------
+    methods
+        Conductivity by method.
+    q_points
+        (n_q, 3) in reduced coordinates of the primitive cell.
+    q_weights
+        (n_q,) number of equivalent q-points of the mesh.
+    frequencies
+        (n_q, n_bands) in THz.
+    linewidths
+        (n_temperatures, n_q, n_bands) half widths at half maximum by phonon-phonon scattering, in THz.
+    group_velocities
+        (n_q, n_bands, 3) in m/s.
+    cumulative_frequencies
+        (n,) frequencies of the cumulative conductivity in THz.
+    cumulative_kappa
+        (n,) mean diagonal conductivity carried below each frequency, in W/m/K.
+    mode_kappa
+        By method, (n_q, n_bands) contributions to the mean of xx, yy and zz in W/m/K.
+    lifetimes
+        (n_q, n_bands) in ps, by all scattering.
+    """
+
+    methods: dict[str, TransportResult]
     q_points: np.ndarray
     q_weights: np.ndarray
     frequencies: np.ndarray
@@ -100,30 +181,77 @@ class Transport:
     group_velocities: np.ndarray
     cumulative_frequencies: np.ndarray
     cumulative_kappa: np.ndarray
-    kappa_lbte: np.ndarray | None
     mode_kappa: dict[str, np.ndarray]
     lifetimes: np.ndarray
 
 
 def is_random(dataset: Dataset) -> bool:
-    """Whether all atoms are displaced at once, instead of one or two."""
+    """Whether all atoms are displaced at once, instead of one or two.
+
+    Parameters
+    ----------
+    dataset
+        Any dataset.
+
+    Returns
+    -------
+    bool
+        Whether it is random.
+    """
     return "displacements" in dataset
 
 
 def entries(dataset: Dataset) -> Iterator[Dataset]:
-    """The displacements of a systematic dataset, in the order in which forces are listed: first atoms, then pairs."""
+    """The displacements of a systematic dataset in the order of the forces: first atoms, then pairs.
+
+    Parameters
+    ----------
+    dataset
+        A systematic dataset.
+
+    Yields
+    ------
+    Dataset
+        The entry of a displacement.
+    """
     yield from dataset["first_atoms"]
     for first in dataset["first_atoms"]:
         yield from first.get("second_atoms", ())
 
 
 def included(entry: Dataset) -> bool:
-    """Whether a displacement is to be evaluated: pairs beyond a pair cutoff are not."""
+    """Whether a displacement is evaluated; pairs beyond a pair cutoff are not.
+
+    Parameters
+    ----------
+    entry
+        Entry of a displacement.
+
+    Returns
+    -------
+    bool
+        Whether it is evaluated.
+    """
     return bool(entry.get("included", True))
 
 
 def zeros_beyond_cutoff(dataset: Dataset, forces: np.ndarray) -> np.ndarray:
-    """Forces of the included displacements, spread over all of a systematic dataset, as phono3py takes them."""
+    """Forces of all displacements of a systematic dataset, zero where a displacement is not included.
+
+    This is the form in which phono3py takes forces.
+
+    Parameters
+    ----------
+    dataset
+        A systematic dataset.
+    forces
+        (n_included, n_atoms, 3) forces of the included displacements.
+
+    Returns
+    -------
+    np.ndarray
+        (n, n_atoms, 3).
+    """
     keep = np.array([included(entry) for entry in entries(dataset)])
     spread = np.zeros((len(keep), *forces.shape[1:]))
     spread[keep] = forces
@@ -131,7 +259,20 @@ def zeros_beyond_cutoff(dataset: Dataset, forces: np.ndarray) -> np.ndarray:
 
 
 def first_order(dataset: Dataset, forces: np.ndarray) -> tuple[Dataset, np.ndarray]:
-    """The second-order part of a third-order dataset and its forces: the single displacements."""
+    """The single displacements of a third-order dataset, which serve the second order.
+
+    Parameters
+    ----------
+    dataset
+        Dataset of the third order.
+    forces
+        (n, n_atoms, 3) forces in its order.
+
+    Returns
+    -------
+    tuple[Dataset, np.ndarray]
+        Dataset of the second order and its forces.
+    """
     if is_random(dataset):
         return dict(dataset), forces
     keep = [{"number": d["number"], "displacement": d["displacement"]} for d in dataset["first_atoms"]]
@@ -139,7 +280,18 @@ def first_order(dataset: Dataset, forces: np.ndarray) -> tuple[Dataset, np.ndarr
 
 
 def plain(value: Any) -> Any:
-    """A dataset in Python's own types, except for large arrays."""
+    """A dataset in Python's own types, except for arrays of three or more dimensions.
+
+    Parameters
+    ----------
+    value
+        A dataset, or a part of one.
+
+    Returns
+    -------
+    Any
+        A copy.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -150,7 +302,20 @@ def plain(value: Any) -> Any:
 
 
 def with_forces(dataset: Dataset, forces: np.ndarray) -> Dataset:
-    """A dataset with its forces, as phonopy takes it; the argument is not changed."""
+    """A dataset with its forces, as phonopy takes it.
+
+    Parameters
+    ----------
+    dataset
+        Any dataset; it is not changed.
+    forces
+        (n, n_atoms, 3) in eV/Angstrom.
+
+    Returns
+    -------
+    Dataset
+        A new dataset.
+    """
     if is_random(dataset):
         return {"displacements": np.array(dataset["displacements"], dtype="double", order="C"), "forces": forces}
     filled: Dataset = plain(dataset)
@@ -161,12 +326,24 @@ def with_forces(dataset: Dataset, forces: np.ndarray) -> Dataset:
 
 
 def without_forces(dataset: Dataset) -> tuple[Dataset, np.ndarray | None]:
-    """The inverse: a plain dataset, and forces (n, n_atoms, 3) in its order, or None where some are missing."""
+    """A dataset without forces, and its forces: the inverse of `with_forces`.
+
+    Parameters
+    ----------
+    dataset
+        Dataset of phonopy.
+
+    Returns
+    -------
+    tuple[Dataset, np.ndarray | None]
+        A new dataset, and forces (n, n_atoms, 3) in its order; None where some are missing.
+    """
     holders = [dataset] if is_random(dataset) else list(entries(dataset))
+    bare = _strip(plain(dataset))
     if any(holder.get("forces") is None for holder in holders):
-        return _strip(plain(dataset)), None
+        return bare, None
     forces = np.array([holder["forces"] for holder in holders], dtype=float)
-    return _strip(plain(dataset)), forces[0] if is_random(dataset) else forces
+    return bare, forces[0] if is_random(dataset) else forces
 
 
 def _strip(value: Any) -> Any:

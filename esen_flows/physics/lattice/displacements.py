@@ -1,4 +1,4 @@
-"""Forces of displaced supercells: all that phonons and conductivity ask of a force field, in batches."""
+"""Forces of displaced supercells, evaluated in batches: the only force calls of phonons and conductivity."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,13 @@ from ase import Atoms
 from esen_flows.forcefield.contract import ForceField, require_conservative, require_differentiable
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.lattice.adapter import plan_displacements
-from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, Plans, first_order, zeros_beyond_cutoff
+from esen_flows.physics.lattice.datasets import (
+    Dataset,
+    DisplacementPlan,
+    DisplacementPlans,
+    first_order,
+    zeros_beyond_cutoff,
+)
 from esen_flows.physics.lattice.linear_response import linear_forces
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.documents import StructureData
@@ -17,12 +23,14 @@ from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
 
 Progress = Callable[[int, int], None]
-OnForces = Callable[[np.ndarray], None]  # (n_atoms, 3) in eV/Angstrom, of all atoms of the supercells that are done
-Forces = Callable[[DisplacementPlan, Callable[[int], None]], np.ndarray]  # and how to tell what is done
+# Called with the forces (n_atoms, 3) in eV/Angstrom of all atoms of the supercells that are done.
+OnForces = Callable[[np.ndarray], None]
+# Forces of a plan; the second argument is called with the number of supercells that were done since its last call.
+_Forces = Callable[[DisplacementPlan, Callable[[int], None]], np.ndarray]
 
 # About 0.1-0.5 GB of activations for a small model; a batch never splits a supercell.
 ATOMS_PER_BATCH = 2048
-# A lattice parameter is known to about this: a vector that is short by less counts as long enough.
+# Lattice parameters are known to about this precision: a vector that is shorter by less counts as long enough.
 LENGTH_TOLERANCE_ANGSTROM = 1e-3
 
 
@@ -36,43 +44,52 @@ def displaced_forces(
     known: np.ndarray | None = None,
     on_forces: OnForces | None = None,
 ) -> ForcesOutput:
-    """Forces of the symmetry-reduced displaced supercells of a crystal, for second (and third) order.
+    """Forces of the symmetry-reduced displaced supercells of a crystal, for the second (and third) order.
 
-    Supercell matrices count the standard conventional cell (`physics.symmetry.conventional_cell`), whichever cell is
-    given, so that the same crystal written differently gives the same forces. Where both orders have the same
-    supercell, the single displacements of the third order serve the second order too.
+    Supercell matrices refer to the standard conventional cell (`physics.symmetry.conventional_cell`), whichever cell is
+    given, so that the same crystal in another cell gives the same forces. Where both orders have the same supercell,
+    the single displacements of the third order serve the second order too.
 
-    Forces are kept as they are: residual forces of the undisplaced crystal are not subtracted (phonopy's and
-    phono3py's convention, and that of the published reference data). Relax tightly first.
+    Residual forces of the undisplaced crystal are not subtracted, which is the convention of phonopy, of phono3py and
+    of the published reference data. Relax tightly first.
 
-    With the protocol's `force_constants` "autodiff" they are instead those of `linear_response`: the same document in
-    the limit of small displacements, from exact Hessians. Its displacement then matters for the third order alone, as
-    the step between two Hessians.
+    With the protocol's `force_constants` "autodiff", forces are those of `linear_response`: the same document in the
+    limit of small displacements, from exact Hessians. The displacement then matters for the third order alone, as the
+    step between two Hessians.
 
     Parameters
     ----------
     atoms
-        a relaxed crystal.
+        A relaxed crystal.
+    force_field
+        Conservative force field.
+    protocol
+        Order, supercells, length of the displacements, and method.
     progress
-        called with the number of supercells done and their total, after each batch.
+        Called after each batch with the number of supercells done and the number of all.
     atoms_per_batch
-        supercells are evaluated together up to this many atoms (twice as many with parity averaging).
+        Supercells are evaluated together up to this many atoms (twice as many with parity averaging).
     known
-        what an earlier call with equal arguments has handed to its `on_forces`, to go on from there.
+        Forces that an earlier call with equal arguments gave to its `on_forces`; the work continues after them.
     on_forces
-        called after each batch with the forces of all supercells so far, one after the other, (n_atoms, 3) in
-        eV/Angstrom; what it raises ends the work. Not with "autodiff".
+        Called after each batch with the forces of all supercells so far, one after the other, (n_atoms, 3) in
+        eV/Angstrom. An exception that it raises ends the work. Not called with "autodiff".
+
+    Returns
+    -------
+    ForcesOutput
+        Displacements and forces (n_displacements, n_atoms, 3) in eV/Angstrom of each order.
 
     Raises
     ------
     StructureError
-        not a crystal (not periodic in three directions), or no symmetry found.
+        The structure is not a crystal (not periodic in three directions), or no symmetry is found.
     NotConservativeError
-        the force field does not declare forces that are the gradient of an energy.
+        The force field does not declare forces that are the gradient of an energy.
     NotDifferentiableError
-        "autodiff", and the force field does not declare exact second derivatives.
+        The method is "autodiff", and the force field does not declare exact second derivatives.
     UnknownElementError, EvaluationError
-        from the force field.
+        The force field refuses a structure or fails.
     """
     start = time.perf_counter()
     require_conservative(force_field, "lattice dynamics")
@@ -91,14 +108,14 @@ def displaced_forces(
     )
     averaged = with_parity(force_field, protocol.parity)
     before = force_field.force_evaluations
-    so_far = _SoFar(plans, known, on_forces)
+    resumed = _ResumedForces(plans, known, on_forces)
 
     def forces(plan: DisplacementPlan, report: Callable[[int], None]) -> np.ndarray:
         if exact:
             return linear_forces(plan, averaged, report)
-        return _forces(plan, averaged, atoms_per_batch, so_far, report)
+        return _evaluate_plan(plan, averaged, atoms_per_batch, resumed, report)
 
-    fc2, fc3 = _evaluate(plans, forces, progress)
+    fc2, fc3 = _both_orders(plans, forces, progress)
     return ForcesOutput(
         unitcell=StructureData.from_atoms(unitcell),
         supercell_matrix_fc3=fc3_matrix,
@@ -119,9 +136,22 @@ def displaced_forces(
 
 
 def supercell_matrices(unitcell: Atoms, protocol: DisplacementProtocol) -> tuple[np.ndarray, np.ndarray | None]:
-    """Second- and third-order supercell matrices (3, 3) of a conventional cell; None where there is no third order.
+    """Supercell matrices of the second and third order.
 
-    A matrix that is not given is the smallest diagonal one whose every lattice vector has the protocol's length.
+    A matrix that the protocol does not give is the smallest diagonal one with which every lattice vector has at least
+    the protocol's length.
+
+    Parameters
+    ----------
+    unitcell
+        Conventional cell.
+    protocol
+        Protocol with matrices or minimal lengths.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray | None]
+        Matrices (3, 3) of the second and of the third order; None where there is no third order.
     """
     fc2 = _matrix(unitcell, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
     if protocol.order == 2:
@@ -136,11 +166,11 @@ def _matrix(unitcell: Atoms, given: Matrix3 | None, min_length: float) -> np.nda
     return np.array(given, dtype=np.int64)
 
 
-def _evaluate(
-    plans: Plans, forces: Forces, progress: Progress | None
+def _both_orders(
+    plans: DisplacementPlans, forces: _Forces, progress: Progress | None
 ) -> tuple[tuple[Dataset, np.ndarray], tuple[Dataset, np.ndarray] | None]:
     """Datasets and forces of the second and the third order."""
-    done, total = 0, sum(len(plan.supercells) for plan in (plans.fc3, plans.fc2) if plan is not None)
+    done, total = 0, sum(len(plan.supercells) for plan in plans.in_order)
 
     def report(count: int) -> None:
         nonlocal done
@@ -157,27 +187,27 @@ def _evaluate(
     return first_order(*fc3), fc3
 
 
-class _SoFar:
+class _ResumedForces:
     """The forces of all supercells that are done, in the order in which they are evaluated."""
 
-    def __init__(self, plans: Plans, known: np.ndarray | None, on_forces: OnForces | None) -> None:
-        sizes = [len(cell) for plan in (plans.fc3, plans.fc2) if plan is not None for cell in plan.supercells]
+    def __init__(self, plans: DisplacementPlans, known: np.ndarray | None, on_forces: OnForces | None) -> None:
+        sizes = [len(cell) for plan in plans.in_order for cell in plan.supercells]
         self._forces = np.empty((sum(sizes), 3))
-        self._known = 0 if known is None else len(known)
+        self._known = 0 if known is None else len(known)  # number of atoms whose forces are known
         if known is not None:
             self._forces[: len(known)] = known
-        self._end = 0  # of what the plans have taken up
+        self._end = 0  # number of atoms whose forces were taken or added
         self._on_forces = on_forces
 
     def take(self, plan: DisplacementPlan) -> list[np.ndarray]:
-        """Forces of those supercells of the next plan that are known from before."""
+        """Known forces of the first supercells of the next plan."""
         size = len(plan.supercells[0])
         count = min(len(plan.supercells), (self._known - self._end) // size)
         begin, self._end = self._end, self._end + count * size
         return list(self._forces[begin : self._end].reshape(count, size, 3))
 
     def add(self, forces: list[np.ndarray]) -> None:
-        """Forces of the next supercells."""
+        """Append the forces of the next supercells, and hand all forces over."""
         begin, self._end = self._end, self._end + sum(len(each) for each in forces)
         self._forces[begin : self._end] = np.concatenate(forces)
         self._known = self._end
@@ -185,21 +215,21 @@ class _SoFar:
             self._on_forces(self._forces[: self._end])
 
 
-def _forces(
+def _evaluate_plan(
     plan: DisplacementPlan,
     force_field: ForceField,
     atoms_per_batch: int,
-    so_far: _SoFar,
+    resumed: _ResumedForces,
     report: Callable[[int], None],
 ) -> np.ndarray:
     """Forces (n_supercells, n_atoms, 3) in eV/Angstrom, batch by batch."""
     size = max(1, atoms_per_batch // len(plan.supercells[0]))
-    forces = so_far.take(plan)
+    forces = resumed.take(plan)
     if forces:
         report(len(forces))
     for first in range(len(forces), len(plan.supercells), size):
         found = [result.forces for result in force_field.evaluate(plan.supercells[first : first + size])]
         forces += found
-        so_far.add(found)
+        resumed.add(found)
         report(len(found))
     return np.array(forces)

@@ -1,4 +1,4 @@
-"""Published phonopy and phono3py force sets as our own documents: DFT data go through the very same code."""
+"""Published force sets of phonopy and phono3py as our own documents, so that DFT data are treated by the same code."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice import adapter
+from esen_flows.physics.lattice import phonopy_files
 from esen_flows.physics.lattice.datasets import Dataset, ForceSet, Nac, first_order, is_random, without_forces
 from esen_flows.schemas.lattice_documents import ForcesOutput
 
@@ -14,7 +14,7 @@ from esen_flows.schemas.lattice_documents import ForcesOutput
 def read_phono3py_forces(
     disp_yaml: Path, forces_fc3: Path | None = None, forces_fc2: Path | None = None
 ) -> tuple[ForcesOutput, Nac | None]:
-    """Third-order forces of a phono3py calculation, and its non-analytical correction where there is one.
+    """Third-order forces of a phono3py calculation, with its non-analytical correction.
 
     Parameters
     ----------
@@ -23,12 +23,17 @@ def read_phono3py_forces(
     forces_fc3, forces_fc2
         FORCES_FC3 and FORCES_FC2, where the yaml file holds no forces.
 
+    Returns
+    -------
+    tuple[ForcesOutput, Nac | None]
+        The forces, and the correction where the calculation has one.
+
     Raises
     ------
     InputError
-        a file is missing or cannot be read, or forces are missing.
+        A file is missing or cannot be read, or forces are missing.
     """
-    found = _read(adapter.read_phono3py, disp_yaml, forces_fc3, forces_fc2)
+    found = _read(phonopy_files.read_phono3py, disp_yaml, forces_fc3, forces_fc2)
     if found.fc3 is None or found.fc3_matrix is None:
         raise InputError(f"{disp_yaml} holds no third-order displacements; give a phono3py_disp.yaml")
     fc3 = _split(found.fc3, disp_yaml, "FORCES_FC3")
@@ -39,21 +44,26 @@ def read_phono3py_forces(
 def read_phonopy_forces(
     disp_yaml: Path, force_sets: Path | None = None, born: Path | None = None
 ) -> tuple[ForcesOutput, Nac | None]:
-    """Second-order forces of a phonopy calculation, and its non-analytical correction where there is one.
+    """Second-order forces of a phonopy calculation, with its non-analytical correction.
 
     Parameters
     ----------
     disp_yaml
         phonopy_disp.yaml, or phonopy_params.yaml (.xz, .gz, .bz2) that holds displacements and forces.
     force_sets, born
-        FORCE_SETS and BORN, where the yaml file does not hold what they say.
+        FORCE_SETS and BORN, where the yaml file does not hold their contents.
+
+    Returns
+    -------
+    tuple[ForcesOutput, Nac | None]
+        The forces, and the correction where the calculation has one.
 
     Raises
     ------
     InputError
-        a file is missing or cannot be read, or forces are missing.
+        A file is missing or cannot be read, or forces are missing.
     """
-    found = _read(adapter.read_phonopy, disp_yaml, force_sets, born)
+    found = _read(phonopy_files.read_phonopy, disp_yaml, force_sets, born)
     if found.fc2 is None:
         raise InputError(f"{disp_yaml} holds no displacements; give its FORCE_SETS too")
     return _document(found, _split(found.fc2, disp_yaml, "FORCE_SETS"), None), found.nac
@@ -62,10 +72,10 @@ def read_phonopy_forces(
 def _read(reader: Any, *files: Path | None) -> ForceSet:
     for file in files:
         if file is not None and not Path(file).is_file():
-            raise InputError(f"no file {file}")
+            raise InputError(f"no file {file}; give the path of a file that phonopy or phono3py wrote")
     try:
         return reader(*files)
-    except Exception as error:  # the readers raise whatever their parsing meets
+    except Exception as error:  # the readers raise errors of every kind
         names = ", ".join(str(file) for file in files if file is not None)
         raise InputError(f"{names} cannot be read as a phonopy or phono3py calculation: {error}") from error
 

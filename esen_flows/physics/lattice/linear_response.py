@@ -1,7 +1,7 @@
 """Forces of displaced supercells to first order in the last displacement, from exact Hessians.
 
-The finite-displacement method in the limit of small displacements, in its own data format: force constants follow from
-these forces by the same code. Nothing is subtracted from anything, so that float32 loses no digits here.
+This is the limit of the finite-displacement method for small displacements, in the same data format: force constants
+follow from these forces by the same code. No forces are subtracted from each other, so that float32 loses no digits.
 """
 
 from collections.abc import Callable
@@ -12,27 +12,41 @@ from ase import Atoms
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, included
 
-# One more gradient is built for every so many products; progress is told after each.
+# Each call builds the gradient anew, for this many products; progress is reported after each call.
 PRODUCTS_PER_CALL = 64
 
 
 def linear_forces(plan: DisplacementPlan, force_field: ForceField, report: Callable[[int], None]) -> np.ndarray:
-    """What displacements add to the forces, (n_supercells, n_atoms, 3) in eV/Angstrom, in the order of the plan.
+    """Changes of the forces by displacements, to first order in the last displacement.
 
-    An atom displaced by u: -H u, with the Hessian H of the undisplaced supercell. A pair, the first atom by u and the
-    second by w: -H u - H(u) w, with the Hessian H(u) of the supercell in which the first atom has moved. Third-order
-    force constants are then differences of exact Hessians. They are central differences: phono3py displaces along +u
-    and -u unless the crystal's symmetry maps one to the other, and solves for all symmetry-equivalent displacements at
-    once, so that what is even in u cancels.
+    An atom displaced by u: -H u, with the Hessian H of the undisplaced supercell. A pair, the first atom displaced by u
+    and the second by w: -H u - H(u) w, with the Hessian H(u) of the supercell in which the first atom has moved.
+    Third-order force constants are then differences of exact Hessians. They are central differences: phono3py displaces
+    along +u and -u unless the symmetry of the crystal maps one to the other, and solves for all symmetry-equivalent
+    displacements at once, so that terms even in u cancel.
 
     Residual forces of the undisplaced crystal do not enter.
+
+    Parameters
+    ----------
+    plan
+        The displaced supercells.
+    force_field
+        Force field with exact second derivatives.
+    report
+        Called with the number of supercells that were done since the last call.
+
+    Returns
+    -------
+    np.ndarray
+        (n_supercells, n_atoms, 3) in eV/Angstrom, in the order of the plan.
 
     Raises
     ------
     NotDifferentiableError
-        the force field has no exact second derivatives.
+        The force field has no exact second derivatives.
     StructureError, UnknownElementError, EvaluationError
-        from the force field.
+        The force field refuses the structure or fails.
     """
     first_atoms = plan.dataset["first_atoms"]
     firsts = -_products(force_field, plan.perfect, first_atoms, report)
@@ -58,7 +72,7 @@ def _products(
 
 
 def _up_to_sign(displaced: list[Dataset], n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Displacements as vectors (m, n_atoms, 3), opposite ones once; of each displacement, which one and its sign."""
+    """Vectors (m, n_atoms, 3), one for opposite displacements, and index and sign (n,) of each displacement."""
     known: dict[tuple[float, ...], int] = {}
     which, sign = [], []
     for entry in displaced:

@@ -1,4 +1,4 @@
-"""Harmonic phonons from displaced forces: bands, densities of states, thermal properties and a verdict."""
+"""Harmonic phonons from displaced forces: bands, densities of states, thermal properties, dynamical stability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import numpy as np
 import seekpath
 from ase import Atoms
 
-from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.born import born_parameters
-from esen_flows.physics.lattice.datasets import Bands, Densities, Nac, Thermal
-from esen_flows.physics.lattice.stability import Verdict, judge
+from esen_flows.physics.lattice.datasets import DensitiesOfStates, Nac, ThermalProperties
+from esen_flows.physics.lattice.harmonic import HarmonicLattice
+from esen_flows.physics.lattice.stability import Verdict, stability_verdict
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput, Instability, PhononOutput
 from esen_flows.schemas.protocols import HarmonicProtocol
@@ -18,7 +18,15 @@ from esen_flows.schemas.protocols import HarmonicProtocol
 
 @dataclass(frozen=True)
 class BandPath:
-    """q-points (n, 3) per segment in reduced coordinates of the given cell, and the labels of its two ends."""
+    """A path through the Brillouin zone.
+
+    Attributes
+    ----------
+    segments
+        q-points (n, 3) of each segment, in reduced coordinates of the cell that the path was made for.
+    labels
+        Labels of the two ends of each segment.
+    """
 
     segments: list[np.ndarray]
     labels: list[tuple[str, str]]
@@ -28,33 +36,40 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
     """Bands along the high-symmetry path, densities of states, thermal properties, and whether the crystal is stable.
 
     Paths follow Hinuma et al., Comp. Mat. Sci. 128, 140 (2017), for the primitive cell as it is. Thermal properties
-    and densities are sampled on phonopy's mesh; imaginary modes do not enter thermal properties, and the three
-    acoustic modes at Gamma neither. The verdict looks at the path, the mesh and the q-points of the supercell.
+    and densities are sampled on phonopy's mesh. Imaginary modes and the three acoustic modes at Gamma do not enter
+    thermal properties. The verdict looks at the path, the meshes and the commensurate q-points of the supercell.
 
     Parameters
     ----------
     forces
-        displaced forces of second or third order; of the latter the second-order part is used.
+        Displaced forces of the second or third order; of the latter the second-order part is used.
+    protocol
+        Mesh, temperatures, path and tolerance of imaginary modes.
     nac
-        non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them;
+        Non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
         None: those of the protocol's `born`, if any.
+
+    Returns
+    -------
+    PhononOutput
+        Frequencies in THz, densities in 1/THz, thermal properties per mole of primitive cells.
 
     Raises
     ------
     InputError
-        a mesh that breaks the crystal's symmetry, or Born charges of another crystal.
+        The mesh breaks the symmetry of the crystal, or the Born charges belong to another crystal.
     """
     if nac is None and protocol.born is not None:
         nac = born_parameters(protocol.born, forces)
-    lattice = Harmonic(forces, nac)
+    lattice = HarmonicLattice(forces, nac)
     primitive = lattice.primitive
     path = band_path(primitive, protocol.band_points, forces.symprec_angstrom)
-    bands = lattice.bands(path.segments)
-    densities = lattice.densities(protocol.mesh)
-    thermal = lattice.thermal(protocol.mesh, protocol.temperatures_kelvin)
+    distances, bands = lattice.bands(path.segments)
+    densities = lattice.densities_of_states(protocol.mesh)
+    thermal = lattice.thermal_properties(protocol.mesh, protocol.temperatures_kelvin)
     modes = _all_modes(lattice, path, bands, densities, thermal)
     verdict, instability = _stability(lattice, *modes, protocol.imaginary_tolerance_thz)
-    labels, ticks = _ticks(path.labels, bands.distances)
+    labels, ticks = _ticks(path.labels, distances)
     return PhononOutput(
         structure=StructureData.from_atoms(primitive),
         verdict=verdict,
@@ -63,8 +78,8 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
         min_frequency_thz=float(modes[1].min()),
         band_labels=labels,
         band_label_distances=ticks,
-        band_distances=bands.distances,
-        band_frequencies_thz=bands.frequencies,
+        band_distances=distances,
+        band_frequencies_thz=bands,
         dos_frequencies_thz=densities.sampling,
         dos_states_per_thz=densities.total,
         projected_dos_states_per_thz=densities.projected,
@@ -77,7 +92,22 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
 
 
 def band_path(primitive: Atoms, points: int, symprec_angstrom: float) -> BandPath:
-    """The high-symmetry path of a cell, in that cell's own reduced coordinates, with `points` q-points a segment."""
+    """The high-symmetry path of a cell, in reduced coordinates of that cell.
+
+    Parameters
+    ----------
+    primitive
+        Primitive cell in any orientation.
+    points
+        Number of q-points of each segment.
+    symprec_angstrom
+        Distance tolerance of the symmetry in Angstrom.
+
+    Returns
+    -------
+    BandPath
+        The path.
+    """
     cell = (primitive.cell.array, primitive.get_scaled_positions(), primitive.numbers)
     found = seekpath.get_path_orig_cell(cell, symprec=symprec_angstrom)
     ends = [(np.array(found["point_coords"][a]), np.array(found["point_coords"][b])) for a, b in found["path"]]
@@ -89,7 +119,7 @@ def _label(name: str) -> str:
 
 
 def _ticks(labels: Sequence[tuple[str, str]], distances: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Labels and distances of the path's corners; where the path jumps, both names share one tick: "U|K"."""
+    """Labels and distances of the ends of segments; where the path jumps, both labels share one tick: "U|K"."""
     names = [labels[0][0]]
     for index, (_, end) in enumerate(labels):
         following = labels[index + 1][0] if index + 1 < len(labels) else end
@@ -98,19 +128,23 @@ def _ticks(labels: Sequence[tuple[str, str]], distances: Sequence[np.ndarray]) -
 
 
 def _all_modes(
-    lattice: Harmonic, path: BandPath, bands: Bands, densities: Densities, thermal: Thermal
+    lattice: HarmonicLattice,
+    path: BandPath,
+    bands: list[np.ndarray],
+    densities: DensitiesOfStates,
+    thermal: ThermalProperties,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """q-points (n_q, 3) and frequencies (n_q, n_bands) of everything that was sampled."""
-    exact = lattice.commensurate_points()
-    q_points = np.concatenate([exact, densities.q_points, thermal.q_points, *path.segments])
-    frequencies = [lattice.modes(exact)[0], densities.frequencies, thermal.frequencies, *bands.frequencies]
+    """q-points (n_q, 3) and frequencies (n_q, n_bands) of all samples."""
+    commensurate = lattice.commensurate_points()
+    q_points = np.concatenate([commensurate, densities.q_points, thermal.q_points, *path.segments])
+    frequencies = [lattice.modes(commensurate)[0], densities.frequencies, thermal.frequencies, *bands]
     return q_points, np.concatenate(frequencies)
 
 
 def _stability(
-    lattice: Harmonic, q_points: np.ndarray, frequencies: np.ndarray, tolerance_thz: float
+    lattice: HarmonicLattice, q_points: np.ndarray, frequencies: np.ndarray, tolerance_thz: float
 ) -> tuple[Verdict, Instability | None]:
-    verdict, worst = judge(
+    verdict, worst = stability_verdict(
         frequencies, q_points, lattice.primitive.cell.array, lattice.supercell_vectors, tolerance_thz
     )
     instability = None
@@ -123,12 +157,12 @@ def _stability(
     return verdict, instability
 
 
-def _pattern(lattice: Harmonic, q_point: np.ndarray, band: int) -> np.ndarray:
+def _pattern(lattice: HarmonicLattice, q_point: np.ndarray, band: int) -> np.ndarray:
     """Displacements (n, 3) in one primitive cell, the largest of length one.
 
-    phonopy's eigenvectors take the phase at each atom's own place. With the phase of its lattice vector instead, those
-    of a q-point on the edge of the zone can be real, and whole cells then move as the document says. What is left of
-    the phase is free: it is turned so that the largest component is real.
+    The phase of phonopy's eigenvectors is taken at the position of each atom. With the phase at its lattice vector
+    instead, eigenvectors of a q-point on the edge of the zone can be real, and other cells then move as the document
+    describes. The remaining phase is arbitrary: it is chosen so that the largest component is real.
     """
     primitive = lattice.primitive
     vector = lattice.modes(q_point[None])[1][0, :, band].reshape(-1, 3)

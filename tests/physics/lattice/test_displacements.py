@@ -6,7 +6,7 @@ from ase.build import bulk, fcc111, make_supercell, molecule
 from esen_flows.errors import NotConservativeError, StructureError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.physics.lattice.anharmonic import Anharmonic
+from esen_flows.physics.lattice.anharmonic import AnharmonicLattice
 from esen_flows.physics.lattice.datasets import entries, included
 from esen_flows.physics.lattice.displacements import displaced_forces, supercell_matrices
 from esen_flows.schemas.lattice_documents import ForcesOutput
@@ -154,7 +154,7 @@ def test_pairs_beyond_the_cutoff_are_not_evaluated(silicon_small, force_constant
     assert near.forces_fc3[kept] == pytest.approx(everything.forces_fc3[kept], abs=1e-12)
     assert not near.forces_fc3[~kept].any()
     # What phono3py makes of it: on-site constants come from pairs at no distance, so they hardly move.
-    fc3, all_fc3 = Anharmonic(near).fc3[0, 0, 0], Anharmonic(everything).fc3[0, 0, 0]
+    fc3, all_fc3 = AnharmonicLattice(near).fc3[0, 0, 0], AnharmonicLattice(everything).fc3[0, 0, 0]
     assert fc3 == pytest.approx(all_fc3, abs=0.1 * np.abs(all_fc3).max())
     wide = protocol.model_copy(update={"fc3_pair_cutoff_angstrom": 50.0})
     assert displaced_forces(atoms, force_field, wide).forces_fc3 == pytest.approx(everything.forces_fc3, abs=1e-12)

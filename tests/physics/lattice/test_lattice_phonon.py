@@ -8,9 +8,9 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice.adapter import Harmonic
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_sets import read_phonopy_forces
+from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.phonon import band_path, phonon
 from esen_flows.schemas.lattice_documents import ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol
@@ -237,7 +237,7 @@ def test_published_mdr_entry_is_reproduced(shared_dir) -> None:
     assert output.free_energy_kj_per_mol[0] == pytest.approx(-16.10, abs=0.01)
     assert output.heat_capacity_j_per_k_mol[0] == pytest.approx(49.30, abs=0.01)
     # Its highest frequency is over the q-points that the supercell holds: 165.18 K.
-    lattice = Harmonic(forces)
+    lattice = HarmonicLattice(forces)
     frequencies, _ = lattice.modes(lattice.commensurate_points())
     kelvin_per_thz = units._hplanck * 1e12 / units._k
     assert frequencies.max() * kelvin_per_thz == pytest.approx(165.18, abs=0.01)

@@ -16,9 +16,9 @@ from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.network.config import ESENConfig
 from esen_flows.network.esen import ESEN
-from esen_flows.physics.lattice.adapter import Harmonic
-from esen_flows.physics.lattice.anharmonic import Anharmonic
+from esen_flows.physics.lattice.anharmonic import AnharmonicLattice
 from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.phonon import phonon
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol
@@ -64,16 +64,16 @@ def deviation(value: np.ndarray, reference: np.ndarray) -> float:
 
 def perfect_supercell(output: ForcesOutput) -> tuple[Atoms, np.ndarray]:
     """The second-order supercell, and which of its atoms stand for those of the primitive cell."""
-    lattice = Harmonic(output)._phonon
+    lattice = HarmonicLattice(output)._phonon
     cell = lattice.supercell
     return Atoms(cell.symbols, positions=cell.positions, cell=cell.cell, pbc=True), lattice.primitive.p2s_map
 
 
 def test_second_order_is_the_limit_of_central_differences(case: Case) -> None:
-    exact = Harmonic(forces(case, AUTODIFF)).force_constants
+    exact = HarmonicLattice(forces(case, AUTODIFF)).force_constants
 
     def finite(step: float) -> np.ndarray:
-        return Harmonic(forces(case, FINITE, displacement_angstrom=step)).force_constants
+        return HarmonicLattice(forces(case, FINITE, displacement_angstrom=step)).force_constants
 
     assert deviation(limit(finite), exact) < 2e-7
     assert 1e-5 < deviation(finite(0.01), exact) < 1e-3  # what a finite displacement costs
@@ -84,7 +84,7 @@ def test_symmetry_reduced_force_constants_are_the_plain_hessian(case: Case) -> N
     supercell, rows = perfect_supercell(output)
     hessian = with_parity(case[0], "average").hessian(supercell, rows)
     size = np.abs(hessian).max()
-    assert deviation(Harmonic(output).force_constants, hessian) < 1e-12
+    assert deviation(HarmonicLattice(output).force_constants, hessian) < 1e-12
     # Acoustic sum rule, and permutation symmetry among the atoms of the primitive cell, before any repair.
     assert np.abs(hessian.sum(axis=1)).max() < 1e-13 * size
     block = hessian[:, rows]
@@ -92,7 +92,7 @@ def test_symmetry_reduced_force_constants_are_the_plain_hessian(case: Case) -> N
 
 
 def test_displacement_does_not_matter_for_the_second_order(mgo: Case) -> None:
-    small, large = (Harmonic(forces(mgo, AUTODIFF, displacement_angstrom=step)) for step in (1e-3, 0.1))
+    small, large = (HarmonicLattice(forces(mgo, AUTODIFF, displacement_angstrom=step)) for step in (1e-3, 0.1))
     assert deviation(small.force_constants, large.force_constants) < 1e-13
 
 
@@ -110,7 +110,7 @@ def test_third_order_is_the_limit_of_central_differences(silicon: Case) -> None:
     protocol = FINITE.model_copy(update={"order": 3, "fc3_supercell": ONE})
 
     def fc3(method: str, step: float) -> np.ndarray:
-        return Anharmonic(forces(silicon, protocol, force_constants=method, displacement_angstrom=step)).fc3
+        return AnharmonicLattice(forces(silicon, protocol, force_constants=method, displacement_angstrom=step)).fc3
 
     exact, finite = (
         {step: fc3(method, step) for step in (0.04, 0.02, 0.01)} for method in ("autodiff", "finite_displacement")
@@ -137,7 +137,9 @@ def test_third_order_by_hand(silicon: Case) -> None:
         moved.positions[rows[0], 2] += sign * 0.005
         hessians.append(averaged.hessian(moved, [0, 5]))
     by_hand = (hessians[0] - hessians[1]) / 0.01
-    assert deviation(Anharmonic(output).fc3[0, [0, 5], :, 2], by_hand) < 1e-4  # steps along other directions: 0.005^2
+    assert (
+        deviation(AnharmonicLattice(output).fc3[0, [0, 5], :, 2], by_hand) < 1e-4
+    )  # steps along other directions: 0.005^2
 
 
 def test_residual_forces_do_not_enter(mgo: Case) -> None:
@@ -148,7 +150,7 @@ def test_residual_forces_do_not_enter(mgo: Case) -> None:
     supercell, rows = perfect_supercell(output)
     assert np.abs(force_field.evaluate([supercell])[0].forces).max() > 1e-3
     hessian = with_parity(force_field, "average").hessian(supercell, rows)
-    assert deviation(Harmonic(output).force_constants, hessian) < 1e-11
+    assert deviation(HarmonicLattice(output).force_constants, hessian) < 1e-11
 
 
 def test_document_progress_and_count(mgo: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from esen_flows.physics.lattice.stability import distance_to_gamma, judge
+from esen_flows.physics.lattice.stability import distance_to_gamma, stability_verdict
 
 PRIMITIVE = 3.0 * np.eye(3)
 SUPERCELL = 12.0 * np.eye(3)  # its first q-point is (1/4, 0, 0)
@@ -12,7 +12,7 @@ STABLE = np.array([[0.0, 0, 0, 5], [0.3, 0.3, 0.4, 5], [0.3, 0.3, 0.4, 5], [2.0,
 def verdict(q: int, band: int, frequency: float) -> tuple[str, tuple[int, int] | None]:
     frequencies = STABLE.copy()
     frequencies[q, band] = frequency
-    return judge(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05)
+    return stability_verdict(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_noise_and_instability(q: int, band: int, frequency: float, expected: st
 def test_worst_mode_is_the_most_negative_that_is_no_noise() -> None:
     frequencies = STABLE.copy()
     frequencies[1, 0], frequencies[3, 0], frequencies[3, 1] = -0.049, -0.01, -0.02
-    assert judge(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05) == ("unstable", (3, 1))
+    assert stability_verdict(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05) == ("unstable", (3, 1))
 
 
 def test_distance_is_to_the_nearest_reciprocal_lattice_point_of_an_oblique_cell() -> None:
@@ -53,4 +53,4 @@ def test_distance_is_to_the_nearest_reciprocal_lattice_point_of_an_oblique_cell(
 def test_at_gamma_alone_as_the_protocol_of_phonondb(q: int, band: int, frequency: float, expected: str) -> None:
     frequencies = STABLE.copy()
     frequencies[q, band] = frequency
-    assert judge(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05, gamma_alone=True)[0] == expected
+    assert stability_verdict(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05, gamma_alone=True)[0] == expected
