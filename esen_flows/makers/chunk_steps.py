@@ -1,4 +1,4 @@
-"""Phonons and conductivities of a chunk, one after the other: each fills a device's batches by its displacements."""
+"""Phonons and conductivities of a chunk, one member after the other: its displacements fill the device's batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -6,7 +6,8 @@ from typing import Any
 
 from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, ModelError, StoreError
-from esen_flows.makers.chunk_run import ChunkRun, require_sound_device
+from esen_flows.makers.chunk_run import ChunkRun
+from esen_flows.makers.crash_isolation import require_working_gpu
 from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_job
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
@@ -18,11 +19,22 @@ from esen_flows.structures.conversion import atoms_to_json
 
 logger = logging.getLogger(__name__)
 
+# Computes the steps of a member from its requests and the other arguments of its jobs.
+Body = Callable[[tuple[ResultRequest, ...], dict[str, Any]], Reference]
+
 
 def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
-    """Relax each member and evaluate its displaced supercells; a member is settled here only if that fails."""
+    """Relax each member and evaluate its displaced supercells; a member is settled here only if that fails.
 
-    def steps(row: Row, requests: Sequence[ResultRequest], arguments: dict[str, Any]) -> Reference:
+    Parameters
+    ----------
+    run
+        The work on the chunk.
+    rows
+        Members to compute.
+    """
+
+    def steps(requests: tuple[ResultRequest, ...], arguments: dict[str, Any]) -> Reference:
         relaxed = relax_job(request=requests[0].model_dump(mode="json"), **arguments)
         return forces_job(request=requests[1].model_dump(mode="json"), relaxed=relaxed, **arguments)
 
@@ -30,42 +42,51 @@ def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
 
 
 def lattice_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
-    """What follows from the stored forces of each member, without a force call."""
-    body = phonon_job if run.spec.property == "phonon" else conductivity_job
+    """Compute phonons or conductivities from the stored forces of each member, without a force call.
 
-    def step(row: Row, requests: Sequence[ResultRequest], arguments: dict[str, Any]) -> Reference:
+    Parameters
+    ----------
+    run
+        The work on the chunk.
+    rows
+        Members to compute.
+    """
+    job = phonon_job if run.spec.property == "phonon" else conductivity_job
+
+    def step(requests: tuple[ResultRequest, ...], arguments: dict[str, Any]) -> Reference:
         forces = {"kind": "forces", "key": requests[1].key, "summary": {}}
-        return body(request=requests[2].model_dump(mode="json"), forces=forces, **arguments)
+        return job(request=requests[2].model_dump(mode="json"), forces=forces, **arguments)
 
-    # Costs are of force calls: what follows tells nothing of the time that those of others will take.
+    # Predicted costs are those of force calls. The time of this step says nothing about the time of force calls.
     _each(run, [{**row, "cost": 0.0} for row in rows], step, last=True)
 
 
-def _each(run: ChunkRun, rows: Sequence[Row], body: Callable[..., Reference], *, last: bool) -> None:
+def _each(run: ChunkRun, rows: Sequence[Row], body: Body, *, last: bool) -> None:
+    """Compute the steps of each member, and settle the members that fail, or that have done their last step."""
     for row in rows:
         if run.ends:
             return
-        if not run.fits(row):  # later ones cost less
+        if not run.fits(row):  # later members cost less, and may fit
             continue
         structure = structure_row(run.store, row["structure_key"], with_atoms=True)
-        model = {**run.model(row), "material_ids": structure["material_ids"]}
-        atoms = read_structure(structure).atoms
-        arguments = {"structure": atoms_to_json(atoms), "model": model, "force": row["force"]}
+        arguments = {
+            "structure": atoms_to_json(read_structure(structure).atoms),
+            "model": run.model(row, structure["material_ids"]),
+            "force": row["force"],
+        }
         run.claim([row], [])
         try:
             with progress.listening(_stopping_listener):
-                body(row, run.requests(row), arguments)
+                body(run.requests(row), arguments)
         except Stopped:
             return
         except (ModelError, StoreError):
-            raise  # they say nothing about the material
-        except EsenFlowsError as error:
-            run.settle(row, type(error).__name__, None, None)
-            continue
+            raise  # these say nothing about the material
         except Exception as error:
-            require_sound_device(error)
-            logger.exception("%s (%s) failed", row["label"], row["formula"])
-            run.settle(row, type(error).__name__, None, None)
+            if not isinstance(error, EsenFlowsError):
+                require_working_gpu(error)
+                logger.exception("%s (%s) failed", row["label"], row["formula"])
+            run.settle(row, type(error).__name__)
             continue
         if last:
             for outcome in settled_members(run.store, [row], run.value_field):
@@ -73,8 +94,8 @@ def _each(run: ChunkRun, rows: Sequence[Row], body: Callable[..., Reference], *,
         else:
             run.in_flight.pop(row["key"], None)
             run.total.cost += row["cost"]
-            run.flush()  # tells how far it is, and looks whether somebody has paused the campaign
+            run.flush()  # reports progress, and notices that the campaign was paused
 
 
-def _stopping_listener(kind: str, done: int, total: int | None, words: str) -> None:
+def _stopping_listener(kind: str, done: int, total: int | None, remark: str) -> None:
     raise_if_stopping()

@@ -1,7 +1,7 @@
 """A chunk of a campaign as one job: members by their keys, computed in batches, each committed by itself.
 
-A chunk is only transport. What is computed once is decided by claims and results; a chunk that is run again, or twice
-at a time, finds what is there. What it cannot finish in its time it hands back as another job.
+A chunk is only transport. Claims and results decide what is computed once: a chunk that is run again, or twice at a
+time, finds what is there. What it cannot finish in its time it hands back as another job.
 """
 
 import time
@@ -14,6 +14,7 @@ from jobflow import Flow, Job, Response, job
 from esen_flows.makers.chunk_relax import relax_group
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
 from esen_flows.makers.chunk_steps import force_steps, lattice_steps
+from esen_flows.makers.crash_isolation import isolation_groups
 from esen_flows.makers.force_fields import keeping_force_field
 from esen_flows.schemas.campaign import Property
 from esen_flows.stopping import is_stopping
@@ -21,7 +22,7 @@ from esen_flows.store.campaigns import campaign_of, settled_steps, update_member
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Row
 
-# relax: all there is to do. forces: relaxations and forces of displacements. lattice: what follows without force calls.
+# relax: the only stage of relaxations. forces: relaxations and forces of displacements. lattice: the steps after them.
 Stage = Literal["relax", "forces", "lattice"]
 CATEGORIES: dict[Stage, str] = {"relax": "gpu", "forces": "gpu", "lattice": "cpu"}
 # Stages of a chunk by property, one after the other.
@@ -30,9 +31,9 @@ STAGES: dict[Property, tuple[Stage, ...]] = {
     "phonon": ("forces", "lattice"),
     "conductivity": ("forces", "lattice"),
 }
-# How long to wait for members that somebody else is computing, before they are handed back.
+# How long to wait for members that other processes are computing, before they are handed back.
 WAIT_SECONDS = 60.0
-# No prediction, which may be wrong, keeps a chunk from workers that have this much time left.
+# A prediction may be wrong: none keeps a chunk from workers that have this much time left.
 MOST_LEAST_SECONDS = 1200.0
 
 
@@ -40,16 +41,16 @@ MOST_LEAST_SECONDS = 1200.0
 class ChunkWork:
     """One stage of a chunk.
 
-    Attributes
+    Parameters
     ----------
     campaign, chunk
-        their names.
+        Names of the campaign and the chunk.
     stage
-        what is done.
+        What is computed.
     keys
-        of the members.
+        Keys of the members.
     expected_seconds, least_seconds
-        predicted time of all and of the shortest; None: nothing was measured yet.
+        Predicted time of all members, and of the shortest one; None: nothing was measured yet.
     """
 
     campaign: str
@@ -60,12 +61,17 @@ class ChunkWork:
     least_seconds: float | None = None
 
     def job(self, after: Any = None) -> Job:
-        """The job, noted where it belongs.
+        """The job, with the fields that workers and `campaign status` look for in its firework.
 
         Parameters
         ----------
         after
-            output of the job that it waits for.
+            Output of a job that has to run before.
+
+        Returns
+        -------
+        Job
+            A job of `chunk_job`.
         """
         made = job(chunk_job)(self.campaign, self.chunk, self.stage, list(self.keys), after=after)
         made.name = f"{self.campaign} {self.stage} {self.chunk[:8]}"
@@ -82,39 +88,40 @@ class ChunkWork:
 
 
 def chunk_job(campaign: str, chunk: str, stage: Stage, keys: list[str], after: Any = None) -> Response:
-    """Compute what is pending of a chunk.
+    """Compute the pending members of a chunk.
 
     Parameters
     ----------
     campaign, chunk, stage, keys
-        see `ChunkWork`.
+        As in `ChunkWork`.
     after
-        output of the job that this one waited for.
+        Output of a job that had to run before.
 
     Returns
     -------
     Response
-        What was done, as a small dictionary; with what was not, as a job that takes its place before its children run.
+        Numbers of members done, failed and left. Members that are left are handed back as a job that runs before the
+        children of this one.
     """
     store = open_store()
     device = _device(stage)
     with keeping_force_field(), ChunkRun(store, campaign, chunk, keys, device) as run:
-        leftovers = _work(run, stage)
+        leftovers = _compute(run, stage)
         if leftovers and not run.ends:
-            leftovers = _wait_for_others(run, leftovers)
+            _wait_for_others(run, leftovers)
         run.flush()
-    left = _rows(run, stage)
+    left = _members(run, stage)
     output = {"campaign": campaign, "chunk": chunk, "stage": stage, "left": len(left), **vars(run.total)}
-    if not left or (run.halted and _gives_free(run, left)):
+    if not left or (run.halted and _freed(run, left)):
         return Response(output=output)
     rest = _rest(run, stage, left).job()
     return Response(output=output, detour=Flow([rest], output=rest.output, name=rest.name))
 
 
-def _work(run: ChunkRun, stage: Stage) -> list[Row]:
-    """Do what is to be done; the members that others are computing."""
+def _compute(run: ChunkRun, stage: Stage) -> list[Row]:
+    """Compute the stage, and return the members that other processes are computing."""
     leftovers: list[Row] = []
-    for group in run.groups(_rows(run, stage)):
+    for group in isolation_groups(run, _members(run, stage)):
         if run.ends:
             break
         if stage == "relax":
@@ -126,8 +133,8 @@ def _work(run: ChunkRun, stage: Stage) -> list[Row]:
     return leftovers
 
 
-def _wait_for_others(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
-    """Wait for results that others are computing, and compute what they leave; what is still not there."""
+def _wait_for_others(run: ChunkRun, rows: Sequence[Row]) -> None:
+    """Wait for results that other processes are computing, and compute those that they give up."""
     until = time.monotonic() + WAIT_SECONDS
     left = list(rows)
     while left and time.monotonic() < until and not is_stopping():
@@ -135,10 +142,9 @@ def _wait_for_others(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
         left = relax_group(run, [row for row in left if row["key"] in pending])
         if left:
             time.sleep(1.0)
-    return left
 
 
-def _rows(run: ChunkRun, stage: Stage) -> list[Row]:
+def _members(run: ChunkRun, stage: Stage) -> list[Row]:
     """Members that have something to compute at this stage."""
     rows = run.pending()
     if stage == "relax":
@@ -149,10 +155,11 @@ def _rows(run: ChunkRun, stage: Stage) -> list[Row]:
     return [row for row in rows if (row["steps"][-2] in finished) == (stage == "lattice")]
 
 
-def _gives_free(run: ChunkRun, rows: Sequence[Row]) -> bool:
-    """Leave members of a halted campaign to its resumption; False if it was resumed meanwhile, and packed without them.
+def _freed(run: ChunkRun, rows: Sequence[Row]) -> bool:
+    """Free members of a halted campaign, so that its resumption packs them anew.
 
-    In this order: whoever resumes it after the look finds them free.
+    They are freed before the campaign's state is read again, so that a resumption after that finds them free. False if
+    the campaign was resumed before it: then its new chunks do not have them, and this chunk keeps them.
     """
     keys = [row["key"] for row in rows]
     update_members(run.store, run.campaign, keys, {"chunk": None})
@@ -163,7 +170,7 @@ def _gives_free(run: ChunkRun, rows: Sequence[Row]) -> bool:
 
 
 def _rest(run: ChunkRun, stage: Stage, rows: Sequence[Row]) -> ChunkWork:
-    """What is handed back, with what is known by now of the time that it takes."""
+    """The members that are handed back, with their time as predicted by the members that are done."""
     keys, rate = tuple(row["key"] for row in rows), run.seconds_per_cost
     if rate is None:
         return ChunkWork(run.campaign, run.chunk, stage, keys)

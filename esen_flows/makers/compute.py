@@ -1,4 +1,4 @@
-"""Exactly once: claim a key, compute, commit the result or the reason why there is none."""
+"""Compute exactly once: claim a key, compute, and commit the result or the reason of its failure."""
 
 import os
 import sys
@@ -19,34 +19,66 @@ from esen_flows.store.results import Store
 
 Summary = dict[str, float | int | str | bool | None]
 
-# Another process may be at the same result: a conductivity of a large cell takes its time.
+# How long to wait for another process that computes the same result: a conductivity of a large cell takes hours.
 WAIT_SECONDS = 24 * 3600.0
-LISTEN_SECONDS = 5.0  # between two reports of a wait, at which a process that has to end breaks off
+# Time between two reports while waiting. The listener may break off there, because its process has to end.
+LISTEN_SECONDS = 5.0
 
 
 @dataclass
 class Meter:
-    """Counts the force evaluations of one step; zero as long as no force field is watched."""
+    """Counts the force evaluations of one step.
+
+    Attributes
+    ----------
+    force_field
+        The force field whose evaluations are counted; None: there is none yet.
+    started_at
+        Its count at the start of the step.
+    """
 
     force_field: ForceField | None = None
     started_at: int = 0
 
     def watch(self, force_field: ForceField) -> ForceField:
-        """Count from here on."""
+        """Count the evaluations of a force field from here on.
+
+        Parameters
+        ----------
+        force_field
+            The force field of the step.
+
+        Returns
+        -------
+        ForceField
+            The same force field.
+        """
         self.force_field, self.started_at = force_field, force_field.force_evaluations
         return force_field
 
     @property
     def evaluations(self) -> int:
-        """Structures evaluated since `watch`."""
+        """Structures evaluated since `watch`; zero before it."""
         return 0 if self.force_field is None else self.force_field.force_evaluations - self.started_at
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a result document repeats of its structure and force field, so that queries need no join."""
+    """What a result document repeats of its structure and force field, so that queries need no join.
 
-    identity: Mapping[str, Any]  # formula, chemsys, elements, nsites, space_group_number, space_group_symbol
+    Parameters
+    ----------
+    identity
+        formula, chemsys, elements, nsites, space_group_number and space_group_symbol of the structure.
+    model_label
+        Name of the force field for people.
+    device
+        Device of the force calls.
+    material_ids, tags
+        Ids of the structure, and tags to query by.
+    """
+
+    identity: Mapping[str, Any]
     model_label: str
     device: str = "cpu"
     material_ids: tuple[str, ...] = ()
@@ -63,25 +95,35 @@ def compute_once(
     force: bool = False,
     not_stored: tuple[type[EsenFlowsError], ...] = (ModelError, StoreError),
 ) -> ResultDocument:
-    """The stored result of a request, computed here if nobody has.
+    """The stored result of a request, computed here if no process has computed it yet.
 
     Parameters
     ----------
+    store
+        Where results are.
+    request
+        The requested step.
+    context
+        What the document repeats of structure and force field.
     compute
-        gives the output and its summary; it watches its force field with the meter that it is given.
+        Returns the output and its summary. It watches its force field with the meter that it is given.
     wait_seconds
-        how long to wait for another process that is computing the same key.
+        How long to wait for another process that is computing the same key.
     force
-        compute again what has failed for good; a result that is there stays.
+        Whether to compute again if the stored result is a final failure. A finished result stays.
     not_stored
-        failures that say nothing about what was asked.
+        Failures that are not stored, because they say nothing about the request.
+
+    Returns
+    -------
+    ResultDocument
+        The finished result.
 
     Raises
     ------
     EsenFlowsError
-        the computation failed, now or before (a stored final failure is raised again as its own type).
-        Failures of the physics are stored; a force field that cannot be loaded, a store that cannot be reached, an
-        interruption and a defect of the program are not: they say nothing about the material.
+        The computation failed, now or before: a stored final failure is raised again as its own type. Failures of the
+        physics are stored. Those of `not_stored`, an interruption and a defect of the program are not.
     """
     found = _get_or_claim(store, request, wait_seconds)
     if force and isinstance(found, ResultDocument) and found.failure is not None:
@@ -110,13 +152,13 @@ def compute_once(
 
 
 def _get_or_claim(store: Store, request: ResultRequest, wait_seconds: float) -> ResultDocument | Claim:
+    """The result, or a claim on its key; while another process computes it, wait and tell the listener."""
     try:
         return store.get_or_claim(request.key, wait_seconds=0.0)
     except ClaimedElsewhereError:
         pass
     until = time.monotonic() + wait_seconds
     while True:
-        # Again and again: whoever listens may have to end meanwhile.
         progress.report(request.kind, 0, None, "another process is computing this; waiting for it")
         left = until - time.monotonic()
         try:
@@ -129,10 +171,15 @@ def _get_or_claim(store: Store, request: ResultRequest, wait_seconds: float) -> 
 def raise_if_failed(document: ResultDocument) -> None:
     """Raise a stored failure again, as the type that it was.
 
+    Parameters
+    ----------
+    document
+        A stored result.
+
     Raises
     ------
     EsenFlowsError
-        of the stored type, with the stored message and the key.
+        The result is a failure; of the stored type, with the stored message and the key.
     """
     if document.state != "failed":
         return
@@ -142,7 +189,18 @@ def raise_if_failed(document: ResultDocument) -> None:
 
 
 def failure_of(error: Exception) -> Failure:
-    """An error as results keep it; what is no error of ours says nothing final."""
+    """An error as result documents keep it.
+
+    Parameters
+    ----------
+    error
+        What a computation raised.
+
+    Returns
+    -------
+    Failure
+        Type and message of the error. Only errors of this package can be final.
+    """
     return Failure(error=type(error).__name__, message=str(error), final=getattr(error, "final", False))
 
 
@@ -156,14 +214,29 @@ def result_document(
     summary: Summary | None = None,
     failure: Failure | None = None,
 ) -> ResultDocument:
-    """The document of a request: its output and summary, or its failure.
+    """Make the document of a request: with its output and summary, or with its failure.
 
     Parameters
     ----------
+    request
+        The requested step.
+    context
+        What the document repeats of structure and force field.
     seconds
-        of wall time that it took.
+        Wall time that the step took.
     evaluations
-        structures evaluated for it.
+        Structures evaluated for it.
+    output
+        The result, unless it is a failure.
+    summary
+        The numbers of the result that tables show.
+    failure
+        Why there is no result.
+
+    Returns
+    -------
+    ResultDocument
+        The document, not yet stored.
     """
     return ResultDocument(
         kind=request.kind,
@@ -195,12 +268,13 @@ def result_document(
 
 
 def _firework_id() -> int | None:
-    """Of the firework that this process runs a job of; FireWorks tells jobflow, which tells the job."""
-    jobflow = sys.modules.get("jobflow")  # what is computed without it is no firework
+    """Id of the firework whose job this process runs, as FireWorks gave it to jobflow."""
+    jobflow = sys.modules.get("jobflow")  # without it, this is not a firework
     job = jobflow.CURRENT_JOB.job if jobflow else None
     return None if job is None else job.metadata.get("fw_id")
 
 
 def _threads() -> int:
+    """Number of threads that the step could use."""
     torch = sys.modules.get("torch")  # a step without force calls does not pay for its import
     return torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)

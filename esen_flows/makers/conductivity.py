@@ -17,18 +17,54 @@ if TYPE_CHECKING:
 
 @dataclass
 class ConductivityMaker(PropertyMaker):
-    """Relax, evaluate displaced supercells, solve for transport; the output refers to the last result."""
+    """Relax, evaluate displaced supercells, solve for transport.
+
+    Parameters
+    ----------
+    name
+        Name of the flow.
+    force_field_name
+        Name of a model card, or path of a checkpoint.
+    numeric
+        Precision and other settings that decide the last digits; part of every key.
+    device
+        Device of the force calls; not part of a key.
+    material_ids, tags
+        Noted in the documents, for queries.
+    protocol
+        How each step is computed; part of the keys.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> flow = ConductivityMaker(force_field_name="emt").make(bulk("Cu"))
+    >>> [job.name for job in flow.jobs]
+    ['conductivity relax', 'conductivity forces', 'conductivity']
+    """
 
     name: str = "conductivity"
     protocol: ConductivityProtocol = field(default_factory=ConductivityProtocol)
 
     def make(self, structure: "Atoms | Structure", prev_dir: str | None = None) -> Flow:
-        """The flow. `prev_dir` is accepted as in atomate2 and unused: nothing is handed over in folders."""
-        return lattice_flow(
-            self,
-            structure,
-            lambda structure_key, model_key: conductivity_requests(
-                structure_key, model_key, self.protocol, self.numeric
-            ),
-            conductivity_job,
-        )
+        """Make the flow for a structure. Nothing is computed before it runs.
+
+        Parameters
+        ----------
+        structure
+            The input structure.
+        prev_dir
+            Accepted as in atomate2, and unused: nothing is handed over in folders.
+
+        Returns
+        -------
+        Flow
+            Three jobs; the output is {kind, key, summary} of the last result.
+
+        Raises
+        ------
+        NotConservativeError, NotDifferentiableError
+            The force field does not declare what the protocol needs.
+        InputError
+            The protocol's Born charges are those of another crystal.
+        """
+        return lattice_flow(self, structure, conductivity_requests, self.protocol, conductivity_job)

@@ -22,20 +22,20 @@ DEFAULT_MODEL = "esen_silicon"
 
 @dataclass
 class PropertyMaker(Maker):
-    """Base of our Makers.
+    """Base of the Makers that use a force field.
 
-    Attributes
+    Parameters
     ----------
     name
-        of the job or flow.
+        Name of the job or flow.
     force_field_name
-        name of a model card, or path of a checkpoint.
+        Name of a model card, or path of a checkpoint.
     numeric
-        dtype and what else decides the last digits; part of every key.
+        Precision and other settings that decide the last digits; part of every key.
     device
-        where force calls run; not part of a key.
+        Device of the force calls; not part of a key.
     material_ids, tags
-        noted in the documents, for queries.
+        Noted in the documents, for queries.
     """
 
     name: str = "property"
@@ -45,23 +45,43 @@ class PropertyMaker(Maker):
     material_ids: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
-    def arguments(self, atoms: Atoms, model: ModelReference, request: ResultRequest) -> dict[str, Any]:
-        """The arguments that every job body takes."""
-        return {
-            "structure": atoms_to_json(atoms),
-            "request": request.model_dump(mode="json"),
-            "model": {
-                "location": model.location,
-                "label": model.label,
-                "device": self.device,
-                "material_ids": list(self.material_ids),
-                "tags": list(self.tags),
-            },
-        }
+    def _model_argument(self, model: ModelReference | None, **more: Any) -> dict[str, Any]:
+        """The argument `model` of a job; without a force field the job finds its location and label itself."""
+        named = {} if model is None else {"location": model.location, "label": model.label}
+        documented = {"material_ids": list(self.material_ids), "tags": list(self.tags)}
+        return {**named, "device": self.device, **documented, **more}
+
+    def _step(
+        self,
+        body: Callable[..., Any],
+        atoms: Atoms,
+        model: ModelReference,
+        request: ResultRequest,
+        suffix: str = "",
+        **parent: Any,
+    ) -> Job:
+        """The job of one step: `body` with the structure, and with the output of the step before as its argument."""
+        carried = {"structure": atoms_to_json(atoms), "request": request.model_dump(mode="json")}
+        return keyed(job(body)(**carried, model=self._model_argument(model), **parent), request, self.name + suffix)
 
 
 def keyed(work: Job, request: ResultRequest, name: str) -> Job:
-    """Name a job and note its result key in its metadata, where workers and people look for it."""
+    """Name a job, and note its result key in its metadata, where workers and people look for it.
+
+    Parameters
+    ----------
+    work
+        Job to change.
+    request
+        What it computes.
+    name
+        Its new name.
+
+    Returns
+    -------
+    Job
+        The same job.
+    """
     work.name = name
     work.update_metadata({"result_key": request.key, "kind": request.kind})
     return work
@@ -70,39 +90,51 @@ def keyed(work: Job, request: ResultRequest, name: str) -> Job:
 def lattice_flow(
     maker: PropertyMaker,
     structure: "Atoms | Structure",
-    requests: Callable[[str, str], tuple[ResultRequest, ResultRequest, ResultRequest]],
+    requests: Callable[..., tuple[ResultRequest, ResultRequest, ResultRequest]],
+    protocol: Any,
     body: Callable[..., dict[str, Any]],
 ) -> Flow:
-    """Relax, evaluate displaced supercells, then `body` on the stored forces; the output refers to its result.
+    """Relax, evaluate displaced supercells, and compute a property from the stored forces.
 
-    Force calls and what follows from them are jobs of their own: another mesh or temperature makes no force call, and
-    a queue can send the first two to a GPU and the last to a CPU.
+    Force calls and the step after them are jobs of their own: another mesh or temperature makes no force call, and a
+    queue can send the first two to a GPU and the last to a CPU.
 
     Parameters
     ----------
+    maker
+        Gives force field, numeric settings and names.
+    structure
+        The input structure.
     requests
-        the three steps, from the structure key and the model key.
+        Makes the requests of the three steps from structure key, model key, protocol and numeric settings.
+    protocol
+        Protocol of the property.
+    body
+        Job body of the last step.
+
+    Returns
+    -------
+    Flow
+        The three jobs; its output refers to the result of the last one.
 
     Raises
     ------
     NotConservativeError
-        the force field does not declare that its forces are the gradient of its energy.
+        The force field does not declare that its forces are the gradient of its energy.
     NotDifferentiableError
-        force constants by autodiff of a force field without exact second derivatives.
+        Force constants are to be made by autodiff, of a force field without exact second derivatives.
     InputError
-        the protocol's Born charges are those of another crystal.
+        The protocol's Born charges are those of another crystal.
     """
     atoms, model = as_atoms(structure), resolve_model(maker.force_field_name)
     model.require_conservative(maker.name)
-    relax, forces, last = requests(atoms_key(atoms), model.key)
+    relax, forces, last = requests(atoms_key(atoms), model.key, protocol, maker.numeric)
     if isinstance(forces.protocol, DisplacementProtocol) and forces.protocol.force_constants == "autodiff":
         model.require_differentiable(f"{maker.name} with force_constants=autodiff")
     _check_born(atoms, forces, last)
-    relaxed = keyed(job(relax_job)(**maker.arguments(atoms, model, relax)), relax, f"{maker.name} relax")
-    displaced = keyed(
-        job(forces_job)(**maker.arguments(atoms, model, forces), relaxed=relaxed.output), forces, f"{maker.name} forces"
-    )
-    final = keyed(job(body)(**maker.arguments(atoms, model, last), forces=displaced.output), last, maker.name)
+    relaxed = maker._step(relax_job, atoms, model, relax, " relax")
+    displaced = maker._step(forces_job, atoms, model, forces, " forces", relaxed=relaxed.output)
+    final = maker._step(body, atoms, model, last, forces=displaced.output)
     return Flow([relaxed, displaced, final], output=final.output, name=maker.name)
 
 
@@ -112,5 +144,5 @@ def _check_born(atoms: Atoms, forces: ResultRequest, last: ResultRequest) -> Non
         return
     from esen_flows.physics.lattice.born import check_born
 
-    assert isinstance(forces.protocol, DisplacementProtocol)  # what the step before is asked by
+    assert isinstance(forces.protocol, DisplacementProtocol)  # the step before asks for displaced supercells
     check_born(last.protocol.born, atoms, forces.protocol.symprec_angstrom)

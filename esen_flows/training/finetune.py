@@ -120,7 +120,7 @@ def finetune(
     -------
     dict[str, Any]
         {checkpoint, model_key, parent_model_key, scale_factor_at_start, own: {before, after}, parent_domain: {before,
-        after} or None}, with results of `evaluate_dataset`; also written to report.json. Before, references are refitted
+        after} or None}, with results of `evaluate_dataset`; also written to report.json. Before, references are fitted
         to the training data: another zero of the energy is not an error.
     """
     folder, start = Path(folder), starting_point(config, training, parent)
