@@ -1,9 +1,9 @@
-"""Our force fields in atomate2's own Makers, for those who have flows, documents or habits there.
+"""Our force fields in atomate2's own Makers, for people who have flows, documents or habits there.
 
-`force_field_maker` makes any of its force field Makers, `phonon_maker` its phonon flow. They compute as atomate2 does:
-without our keys (asking twice computes twice), one job per displacement unless `socket=True`, stress in kbar with the
-sign of VASP, full force constants. Our Makers of the same names compute once and store compactly. atomate2 is
-imported where it is used: its phonon flows alone take seconds.
+`force_field_maker` makes any of atomate2's force field Makers, `phonon_maker` its phonon flow. They compute as atomate2
+does: without our keys (asking twice computes twice), one job per displacement unless `socket=True`, stress in kbar with
+the sign of VASP, full force constants. Our Makers of the same names compute once and store compactly. atomate2 is
+imported where it is used, because its phonon flows alone take seconds.
 """
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -27,29 +27,29 @@ def force_field_maker(
     dtype: Literal["float32", "float64"] = "float64",
     **fields: Any,
 ) -> ForceFieldMaker:
-    """One of atomate2's force field Makers, with a force field of ours.
+    """Make one of atomate2's force field Makers with a force field of ours.
 
     Parameters
     ----------
     kind
         `ForceFieldRelaxMaker`, `ForceFieldStaticMaker`, `ForceFieldMDMaker` of atomate2.forcefields, or a subclass.
     model
-        name of a model card, or path of a checkpoint.
+        Name of a model card, or path of a checkpoint.
     device, dtype
-        of its force calls; a third-party force field keeps its own dtype.
+        Device and precision of the force calls; a third-party force field keeps its own precision.
     fields
-        of the Maker. The name begins with that of the force field; a tag with the model key is added.
+        Fields of the Maker. Its name begins with that of the force field, and a tag with the model key is added.
 
     Returns
     -------
     ForceFieldMaker
-        The Maker; its documents have the force field's name in `forcefield_name`, and `model_key:...` among their
+        The Maker. Its documents have the force field's name in `forcefield_name`, and `model_key:...` among their
         `tags`.
 
     Raises
     ------
     ModelError
-        unknown name, missing or corrupted checkpoint.
+        The name is unknown, or the checkpoint is missing or corrupted.
     """
     found = resolve_model(model)
     written = {"forcefield_name": found.label, **fields.pop("task_document_kwargs", {})}
@@ -70,22 +70,27 @@ def phonon_maker(
     dtype: Literal["float32", "float64"] = "float64",
     **fields: Any,
 ) -> "PhononMaker":
-    """atomate2's own phonon flow (`make(structure)` gives a PhononBSDOSDoc), with a force field of ours throughout.
+    """Make atomate2's own phonon flow with a force field of ours.
 
     Parameters
     ----------
     model, device, dtype
-        as in `force_field_maker`.
+        As in `force_field_maker`.
     fields
-        of the Maker, before ours: displacement, min_length (both in Angstrom), `bulk_relax_maker=None` for a
-        structure that is relaxed already, ...
+        Fields of the Maker that replace ours: displacement, min_length (both in Angstrom), `bulk_relax_maker=None` for
+        a structure that is relaxed already, ...
+
+    Returns
+    -------
+    PhononMaker
+        The Maker; its `make(structure)` gives a PhononBSDOSDoc.
 
     Raises
     ------
     ModelError
-        unknown name, missing or corrupted checkpoint.
+        The name is unknown, or the checkpoint is missing or corrupted.
     NotConservativeError
-        the force field does not declare that its forces are the gradient of its energy.
+        The force field does not declare that its forces are the gradient of its energy.
     """
     from atomate2.forcefields.flows.phonons import PhononMaker
     from atomate2.forcefields.jobs import ForceFieldRelaxMaker, ForceFieldStaticMaker
@@ -106,5 +111,5 @@ def phonon_maker(
 
 
 def _purpose(kind: type[Maker]) -> str:
-    """What atomate2 calls the work of a Maker: "relax", "static", "ASE MD"."""
+    """How atomate2 names the work of a Maker: "relax", "static", "ASE MD"."""
     return str(kind.name).removeprefix("Force field ")

@@ -131,41 +131,48 @@ def compute_once(
     if isinstance(found, ResultDocument):
         raise_if_failed(found)
         return found
-    claim, meter, start = found, Meter(), time.perf_counter()
+    return _computed(store, found, request, context, compute, not_stored)
 
-    def document(**content: Any) -> ResultDocument:
+
+def _computed(
+    store: Store,
+    claim: Claim,
+    request: ResultRequest,
+    context: Context,
+    compute: Callable[[Meter], tuple[Document, Summary]],
+    not_stored: tuple[type[EsenFlowsError], ...],
+) -> ResultDocument:
+    """Compute a claimed result, and commit it or its failure; anything else gives the claim back."""
+    meter, start = Meter(), time.perf_counter()
+
+    def commit(**content: Any) -> ResultDocument:
         seconds = time.perf_counter() - start
-        return result_document(request, context, seconds=seconds, evaluations=meter.evaluations, **content)
+        made = result_document(request, context, seconds=seconds, evaluations=meter.evaluations, **content)
+        return store.commit(claim, made)
 
     try:
         output, summary = compute(meter)
-        return store.commit(claim, document(output=output, summary=summary))
-    except not_stored:
-        store.release(claim)
-        raise
-    except EsenFlowsError as error:
-        store.commit(claim, document(failure=failure_of(error)))
-        raise
-    except BaseException:
-        store.release(claim)
+        return commit(output=output, summary=summary)
+    except BaseException as error:
+        if isinstance(error, EsenFlowsError) and not isinstance(error, not_stored):
+            commit(failure=failure_of(error))
+        else:
+            store.release(claim)
         raise
 
 
 def _get_or_claim(store: Store, request: ResultRequest, wait_seconds: float) -> ResultDocument | Claim:
     """The result, or a claim on its key; while another process computes it, wait and tell the listener."""
-    try:
-        return store.get_or_claim(request.key, wait_seconds=0.0)
-    except ClaimedElsewhereError:
-        pass
-    until = time.monotonic() + wait_seconds
+    until, wait = time.monotonic() + wait_seconds, 0.0
     while True:
-        progress.report(request.kind, 0, None, "another process is computing this; waiting for it")
-        left = until - time.monotonic()
         try:
-            return store.get_or_claim(request.key, wait_seconds=min(left, LISTEN_SECONDS))
+            return store.get_or_claim(request.key, wait_seconds=wait)
         except ClaimedElsewhereError:
-            if left <= LISTEN_SECONDS:
+            left = until - time.monotonic()
+            if left <= 0:
                 raise
+        progress.report(request.kind, 0, None, "another process is computing this; waiting for it")
+        wait = min(left, LISTEN_SECONDS)
 
 
 def raise_if_failed(document: ResultDocument) -> None:
@@ -226,10 +233,8 @@ def result_document(
         Wall time that the step took.
     evaluations
         Structures evaluated for it.
-    output
-        The result, unless it is a failure.
-    summary
-        The numbers of the result that tables show.
+    output, summary
+        The result, and the numbers of it that tables show.
     failure
         Why there is no result.
 

@@ -1,8 +1,8 @@
 """Isolation of members that crash their process, such as a structure with which a library has a segmentation fault.
 
-Members that were in flight when a process died are evaluated in ever smaller groups, each time by the process that takes
-over the chunk, until the member that causes the crash is in flight alone. In the database, `suspect` is the size of
-the group that was lost with a member, and `deaths` counts the processes that died with this member alone.
+Members that were in flight when a process died are evaluated in ever smaller groups, each time by the process that
+takes over the chunk, until the member that causes the crash is in flight alone. In the database, `suspect` is the size
+of the group that was lost with a member, and `deaths` counts the processes that died with this member alone.
 """
 
 import logging

@@ -1,5 +1,6 @@
 """The body of the labelling job: structures and a force field in, a stored dataset out; see `jobs`."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,17 +22,21 @@ from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.datasets import fits_database, store_dataset
 from esen_flows.store.results import Store
-from esen_flows.structures.conversion import atoms_from_json
+from esen_flows.structures.conversion import as_atoms, atoms_from_json, atoms_to_json
 from esen_flows.structures.identity import identify_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pymatgen.core import Structure
+
     from esen_flows.data.dataset import Dataset
     from esen_flows.forcefield.contract import ForceField
 
-# A damaged folder of this machine is no property of the data, and an input that cannot be used is found again at once.
+# A damaged folder of this machine says nothing about the data, and an input that cannot be used is found again at once.
 NOT_STORED = (InputError, StoreError)
+# A job's arguments travel in a MongoDB document of at most 16 MB.
+MOST_JOB_BYTES = 8_000_000
 
 
 def labelling_job(
@@ -46,41 +51,89 @@ def labelling_job(
     request
         `ResultRequest.model_dump(mode="json")`.
     model
-        the labeller: location, label, device, material ids and tags, and the licence of its labels.
+        The labeller: location, label, device, material ids and tags, and the licence of its labels.
     dataset_name
-        what people call the dataset.
+        Name of the dataset for people.
 
     Returns
     -------
     Reference
-        kind, key and summary of the result; `summary["dataset_key"]` names the dataset.
+        kind, key and summary of the result; `summary["dataset_key"]` is the dataset's key.
     """
-    asked, store = ResultRequest.model_validate(request), open_store()
-    folder = get_settings().data_dir / "labelling" / asked.key  # the same for whoever goes on with it
+    requested, store = ResultRequest.model_validate(request), open_store()
+    # The same folder for every process of this machine that resumes the labelling.
+    folder = get_settings().data_dir / "labelling" / requested.key
     identity = identify_dataset((), 0)  # filled in when the structures are made
 
     def compute(meter: Meter) -> tuple[LabellingOutput, Summary]:
-        force_field = meter.watch(requested_force_field(model, asked))
+        force_field = meter.watch(requested_force_field(model, requested))
         atoms = _structures(structures, force_field, folder)
         elements = {chemical_symbols[int(z)] for each in atoms for z in each.numbers}
         identity.update(identify_dataset(sorted(elements), sum(map(len, atoms))))
-        protocol = protocol_of(asked, LabellingProtocol)
-        dataset = _labelled(atoms, force_field, protocol, folder, structures.get("recipe"), model["licence"])
+        average = protocol_of(requested, LabellingProtocol).average_inversion
+        dataset = _labelled(atoms, force_field, average, folder, structures.get("recipe"), model["licence"])
         output = LabellingOutput(
-            dataset_key=_kept(store, dataset, dataset_name),
+            dataset_key=_store(store, dataset, dataset_name),
             dataset_name=dataset_name,
             count=len(dataset),
             atoms=int(dataset.n_atoms.sum()),
         )
         return output, labelling_summary(output)
 
-    document = compute_once(store, asked, context_of(identity, model), compute, not_stored=NOT_STORED)
+    document = compute_once(store, requested, context_of(identity, model), compute, not_stored=NOT_STORED)
     shutil.rmtree(folder, ignore_errors=True)
     return reference_to(document)
 
 
+def carried_structures(structures: "Mapping[str, Any] | Sequence[Atoms | Structure]") -> dict[str, Any]:
+    """The argument `structures` of a labelling job.
+
+    Parameters
+    ----------
+    structures
+        Content of a recipe file, or structures, whose `info` may have a group and a material.
+
+    Returns
+    -------
+    dict[str, Any]
+        The recipe or the structures as JSON.
+
+    Raises
+    ------
+    InputError
+        There are no structures, or more than a job can carry.
+    """
+    if isinstance(structures, Mapping):
+        return {"recipe": dict(structures)}
+    items = []
+    for structure in structures:
+        atoms = as_atoms(structure)
+        names = {name: str(atoms.info.get(name, "")) for name in ("group", "material")}
+        items.append({**atoms_to_json(atoms), **names})
+    if not items:
+        raise InputError("no structures to label; give a recipe or a list of structures")
+    size = len(json.dumps(items))
+    if size > MOST_JOB_BYTES:
+        raise InputError(
+            f"{len(items)} structures take {size / 1e6:.0f} MB, more than a job carries; give a recipe that makes "
+            "them, or label them with `esen-flows label` and store the dataset"
+        )
+    return {"structures": items}
+
+
 def structures_key(structures: Mapping[str, Any]) -> str:
-    """What the structures of a labelling are known by: a recipe by its content, others by their keys and names."""
+    """The key of the structures of a labelling.
+
+    Parameters
+    ----------
+    structures
+        The argument of a labelling job.
+
+    Returns
+    -------
+    str
+        sha256 of a recipe's content, or of the structures' keys, groups and materials.
+    """
     if "recipe" in structures:
         return sha256_of({"recipe": structures["recipe"]})
     named = [[atoms_key(atoms_from_json(c)), c["group"], c["material"]] for c in structures["structures"]]
@@ -88,7 +141,7 @@ def structures_key(structures: Mapping[str, Any]) -> str:
 
 
 def _structures(structures: Mapping[str, Any], force_field: "ForceField", folder: "Path") -> list[Atoms]:
-    """What is to be labelled; of a recipe with molecular dynamics, which the labeller runs."""
+    """Structures to label. The labeller runs the molecular dynamics that a recipe asks for."""
     from esen_flows.data.generate import generate
     from esen_flows.data.recipes import recipe_from_dict
     from esen_flows.training.snapshots import langevin
@@ -104,13 +157,14 @@ def _structures(structures: Mapping[str, Any], force_field: "ForceField", folder
 
 
 def _labelled(
-    atoms: Sequence[Atoms],
+    atoms: list[Atoms],
     force_field: "ForceField",
-    protocol: LabellingProtocol,
+    average_inversion: bool,
     folder: "Path",
     recipe: Mapping[str, Any] | None,
     licence: str,
 ) -> "Dataset":
+    """The structures with their labels; an interrupted labelling of this machine goes on."""
     from esen_flows.data.dataset import from_structures
     from esen_flows.data.extxyz import read_provenance
     from esen_flows.data.screening import Rejected
@@ -121,19 +175,19 @@ def _labelled(
         atoms,
         force_field,
         folder / "labels.xyz",
-        average_inversion=protocol.average_inversion,
+        average_inversion=average_inversion,
         progress=lambda done, total: progress.report("labelling", done, total, f"{done} of {total}"),
         recipe_hash="" if recipe is None else sha256_of(recipe),
         licence=licence,
     )
-    # The file keeps groups, not materials; its order is that of the structures.
+    # The file keeps groups, but no materials; its order is that of the structures.
     pairs = zip(Rejected("fail").keep(read_source(path)), atoms, strict=True)
     items = [replace(item, material=str(source.info.get("material", ""))) for item, source in pairs]
     return from_structures(items, read_provenance(path))
 
 
-def _kept(store: Store, dataset: "Dataset", name: str) -> str:
-    """Store a dataset that this job has made; a large one in a folder of its own."""
+def _store(store: Store, dataset: "Dataset", name: str) -> str:
+    """Store a dataset and return its key; a large one is stored as a folder of its own."""
     from esen_flows.data.folders import write_dataset
 
     folder = None

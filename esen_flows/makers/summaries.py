@@ -1,4 +1,4 @@
-"""The few numbers of a result that tables show and queries filter by; units are in the names."""
+"""Summaries: the few numbers of a result that tables show and queries filter by. Units are in the names."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingO
 from esen_flows.structures.identity import identify
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
-SYMPREC_ANGSTROM = 0.01  # of what tables show; keys and displacements have their own
+SYMPREC_ANGSTROM = 0.01  # for tables; keys and displacements have tolerances of their own
 ROOM_TEMPERATURE_KELVIN = 300.0
 ERRORS = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom",
@@ -20,12 +20,23 @@ ERRORS = (
 
 
 def relax_summary(output: RelaxOutput) -> Summary:
-    """Energy, lattice, convergence."""
+    """Summarise a relaxation.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Energy, volume, lattice, pressure, largest force and convergence.
+    """
     pressure = -float(np.trace(output.stress_ev_per_angstrom3)) / 3.0 * EV_PER_ANGSTROM3_TO_GPA
     return {
         "energy_per_atom_ev": output.energy_per_atom_ev,
         "volume_per_atom_angstrom3": output.volume_per_atom_angstrom3,
-        **lattice_summary(output.structure),
+        **_lattice_summary(output.structure),
         "pressure_gpa": pressure if np.isfinite(pressure) else None,
         "fmax_ev_per_angstrom": output.fmax_ev_per_angstrom,
         "n_steps": output.n_steps,
@@ -36,7 +47,18 @@ def relax_summary(output: RelaxOutput) -> Summary:
 
 
 def forces_summary(output: ForcesOutput) -> Summary:
-    """How many displaced supercells, of which size."""
+    """Summarise the forces of displaced supercells.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Number and size of the supercells, of second and third order.
+    """
     return {
         "displacements_fc2": len(output.forces_fc2),
         "atoms_fc2": int(output.forces_fc2.shape[1]),
@@ -48,13 +70,24 @@ def forces_summary(output: ForcesOutput) -> Summary:
 
 
 def phonon_summary(output: PhononOutput) -> Summary:
-    """Verdict, frequency range, and the thermal properties nearest to 300 K (per mole of primitive cells)."""
+    """Summarise harmonic phonons.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Verdict, frequency range, lattice, and thermal properties nearest to 300 K per mole of primitive cells.
+    """
     nearest = _nearest(output.temperatures_kelvin)
     return {
         "verdict": output.verdict,
         "max_frequency_thz": output.max_frequency_thz,
         "min_frequency_thz": output.min_frequency_thz,
-        **lattice_summary(output.structure),
+        **_lattice_summary(output.structure),
         "temperature_kelvin": float(output.temperatures_kelvin[nearest]),
         "free_energy_kj_per_mol": float(output.free_energy_kj_per_mol[nearest]),
         "entropy_j_per_k_mol": float(output.entropy_j_per_k_mol[nearest]),
@@ -63,14 +96,25 @@ def phonon_summary(output: PhononOutput) -> Summary:
 
 
 def conductivity_summary(output: ConductivityOutput) -> Summary:
-    """Conductivity nearest to 300 K (mean of xx, yy, zz) by each method, and the frequency range."""
+    """Summarise a lattice thermal conductivity.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Conductivity nearest to 300 K (mean of xx, yy, zz) by each method, lattice, frequency range and mesh.
+    """
     nearest = _nearest(output.temperatures_kelvin)
     summary: Summary = {"temperature_kelvin": float(output.temperatures_kelvin[nearest])}
     for method, result in output.methods.items():
-        summary[f"kappa_{method}_w_per_m_k"] = mean_kappa(result, nearest)
+        summary[f"kappa_{method}_w_per_m_k"] = _mean_kappa(result, nearest)
     return {
         **summary,
-        **lattice_summary(output.structure),
+        **_lattice_summary(output.structure),
         "max_frequency_thz": output.max_frequency_thz,
         "min_frequency_thz": output.min_frequency_thz,
         "mesh": "x".join(map(str, output.mesh)),
@@ -79,17 +123,39 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
 
 
 def nac_summary(protocol: HarmonicProtocol | TransportProtocol) -> Summary:
-    """Whether Born charges entered; nothing where they did not, as in documents of earlier versions."""
+    """Say whether Born charges entered a result.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the step.
+
+    Returns
+    -------
+    Summary
+        Empty without Born charges, as in documents of earlier versions.
+    """
     return {} if protocol.born is None else {"nac": True}
 
 
-def mean_kappa(result: TransportResult, index: int) -> float:
+def _mean_kappa(result: TransportResult, index: int) -> float:
     """Mean of the xx, yy and zz components at one temperature, W/m/K."""
     return float(np.mean(result.kappa_w_per_m_k[index, :3]))
 
 
 def labelling_summary(output: LabellingOutput) -> Summary:
-    """Which dataset was made, and how large it is."""
+    """Summarise a labelling.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Key, name and size of the dataset that was made.
+    """
     return {
         "dataset_key": output.dataset_key,
         "dataset_name": output.dataset_name,
@@ -99,7 +165,20 @@ def labelling_summary(output: LabellingOutput) -> Summary:
 
 
 def training_summary(name: str, output: TrainingOutput) -> Summary:
-    """What was made, from how much, and its errors on held-out structures."""
+    """Summarise a training.
+
+    Parameters
+    ----------
+    name
+        Name of the force field for people.
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Key of the force field, size of the training, and errors on held-out structures.
+    """
     return {
         "name": name,
         "model_key": output.model_key,
@@ -111,33 +190,38 @@ def training_summary(name: str, output: TrainingOutput) -> Summary:
 
 
 def evaluation_summary(dataset_name: str, output: EvaluationOutput) -> Summary:
-    """Of which dataset, and the errors on all of it."""
+    """Summarise an evaluation.
+
+    Parameters
+    ----------
+    dataset_name
+        Name of the dataset for people.
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Name and size of the dataset, and the errors on all of it.
+    """
     return {"dataset_name": dataset_name, "structures": output.structures, **_errors(output.errors)}
 
 
 def _errors(errors: ErrorTable) -> Summary:
-    all_groups = overall(errors)
-    return {name: _finite(all_groups.get(name)) for name in ERRORS}
+    """Errors on all groups together; None where they are not finite, as without stress labels."""
+    found = {name: overall(errors).get(name) for name in ERRORS}
+    return {name: value if isinstance(value, float) and np.isfinite(value) else None for name, value in found.items()}
 
 
-def _finite(value: float | str | None) -> float | None:
-    return value if isinstance(value, float) and np.isfinite(value) else None
-
-
-def lattice_summary(structure: StructureData) -> Summary:
-    """Lengths of the conventional cell and the space group; None where there is no symmetry to find."""
-    atoms = structure.to_atoms()
-    identity = identify(atoms, SYMPREC_ANGSTROM)
+def _lattice_summary(structure: StructureData) -> Summary:
+    """Lengths of the conventional cell and the space group; None where no symmetry is found."""
+    atoms, names = structure.to_atoms(), ("a_angstrom", "b_angstrom", "c_angstrom")
     lengths = conventional_lengths(atoms, SYMPREC_ANGSTROM)
     if lengths is None:
-        return {"a_angstrom": None, "b_angstrom": None, "c_angstrom": None, "space_group": None}
-    a, b, c = lengths
-    return {
-        "a_angstrom": float(a),
-        "b_angstrom": float(b),
-        "c_angstrom": float(c),
-        "space_group": f"{identity['space_group_symbol']} ({identity['space_group_number']})",
-    }
+        return dict.fromkeys((*names, "space_group"))
+    identity = identify(atoms, SYMPREC_ANGSTROM)
+    space_group = f"{identity['space_group_symbol']} ({identity['space_group_number']})"
+    return {**dict(zip(names, lengths.tolist(), strict=True)), "space_group": space_group}
 
 
 def _nearest(temperatures: np.ndarray) -> int:

@@ -1,7 +1,7 @@
 """The bodies of the jobs of training and evaluation; see `jobs`.
 
-What these build on may be made by the flow that they are in, so their requests are known when they begin, not before:
-a dataset is named by its content, wherever it came from.
+Their datasets and trainings may be made by the flow that they are in, so their requests are known when they begin, not
+before. A dataset is named by its content, wherever it came from.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, InputError, ModelError
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
-from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to
+from esen_flows.makers.jobs import Reference, context_of, reference_to
 from esen_flows.makers.labelling_jobs import NOT_STORED
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
@@ -51,11 +51,11 @@ def training_job(
     initial: dict[str, Any] | None = None,
     parent: Reference | str | None = None,
 ) -> Reference | Response[Any]:
-    """Train one stage, in a folder from which the next one who asks goes on where this one stopped.
+    """Train one stage, in a folder of this machine from which a later job with the same request resumes it.
 
-    Where it stops before its end (a signal, the end of `max_seconds`), the store has an unfinished result, and with
-    `max_seconds` the job puts itself in its own place: under `run_locally` that goes on at once; FireWorks makes a
-    firework of it, which what comes after waits for, and which runs in the next allocation.
+    A training that stops before its end (a signal, the end of `max_seconds`) leaves an unfinished result in the store.
+    With `max_seconds` the job then replaces itself: `run_locally` resumes it at once, and FireWorks makes a firework of
+    it, which runs in the next allocation and for which later jobs wait.
 
     Parameters
     ----------
@@ -64,39 +64,29 @@ def training_job(
     datasets
         (dataset, repeats) each; a dataset is its key or the output of a labelling job.
     split
-        `Split`, of each dataset.
+        `Split` of each dataset.
     run
         name, device, launcher, tags, max_seconds.
     initial
-        location, label and key of the force field to start from.
+        Location, label and key of the force field to start from.
     parent
-        the training to start from, its result key or the output of its job.
+        The training to start from: its result key or the output of its job.
 
     Returns
     -------
     Reference | Response[Any]
-        kind, key and summary of the result; `summary["model_key"]` names the force field.
+        kind, key and summary of the result; `summary["model_key"]` is the key of the force field.
     """
     began, store = time.monotonic(), open_store()
-    protocol = TrainingProtocol(
-        config=config, datasets=tuple((dataset_key(d), n) for d, n in datasets), split=Split.model_validate(split)
-    )
-    origin = None if parent is None else finished_training(store, parent)
-    asked = training_request(
-        protocol,
-        parent=None if origin is None else (origin.key, origin.model_key),
-        initial_model_key=None if initial is None else initial["key"],
-    )
-    folder = get_settings().data_dir / "training" / asked.key
+    stage = _Stage(config, datasets, split, run, initial, None if parent is None else finished_training(store, parent))
+    folder = get_settings().data_dir / "training" / stage.request.key
 
     def compute(meter: Meter) -> tuple[TrainingOutput, Summary]:
-        output = _trained(asked, origin, initial, run, began, folder)
+        output = stage.train(store, folder, began)
         return output, training_summary(run["name"], output)
 
     try:
-        document = compute_once(
-            store, asked, _context(store, protocol, origin, initial, run), compute, not_stored=NOT_STORED
-        )
+        document = compute_once(store, stage.request, stage.context(store), compute, not_stored=NOT_STORED)
     except EsenFlowsError as error:
         from esen_flows.training.train import TrainingInterrupted
 
@@ -110,139 +100,75 @@ def training_job(
     return reference_to(document)
 
 
-def evaluation_job(
-    dataset: Reference | str,
-    protocol: dict[str, Any],
-    numeric: dict[str, Any],
-    model: dict[str, Any],
-    training: Reference | str | None = None,
-) -> Reference:
-    """Errors of a force field on a dataset.
+class _Stage:
+    """A stage as its job is asked for it, with the training that it starts from, if any."""
 
-    Parameters
-    ----------
-    dataset
-        its key, or the output of a labelling job.
-    protocol, numeric
-        `EvaluationProtocol` and `NumericSettings`.
-    model
-        device, material ids and tags; location, label and key of the force field unless `training` says it.
-    training
-        evaluate what it made: its result key, or the output of its job.
+    def __init__(
+        self,
+        config: dict[str, Any],
+        datasets: Sequence[Sequence[Any]],
+        split: dict[str, Any],
+        run: dict[str, Any],
+        initial: dict[str, Any] | None,
+        origin: ResultDocument | None,
+    ) -> None:
+        self._run, self._initial, self._origin = run, initial, origin
+        self._protocol = TrainingProtocol(
+            config=config,
+            datasets=tuple((_dataset_key(dataset), repeats) for dataset, repeats in datasets),
+            split=Split.model_validate(split),
+        )
+        self.request: ResultRequest = training_request(
+            self._protocol,
+            parent=None if origin is None else (origin.key, origin.model_key),
+            initial_model_key=None if initial is None else initial["key"],
+        )
 
-    Returns
-    -------
-    Reference
-        kind, key and summary of the result.
-    """
-    store = open_store()
-    if training is not None:
-        made = finished_training(store, training).summary
-        key = str(made["model_key"])
-        model = {**model, "location": str(trained_model(store, key)), "label": made["name"], "key": key}
-    data_key = dataset_key(dataset)
-    asked = evaluation_request(
-        data_key, model["key"], EvaluationProtocol.model_validate(protocol), NumericSettings.model_validate(numeric)
-    )
-    known = dataset_document(store, data_key)
+    def context(self, store: Store) -> Context:
+        """What the result document repeats of the data and of the force field that the stage starts from."""
+        known = [dataset_document(store, key) for key, _ in self._protocol.datasets]
+        elements = sorted({symbol for document in known for symbol in document.elements})
+        label = RANDOM_WEIGHTS_LABEL if self._initial is None else self._initial["label"]
+        if self._origin is not None:
+            label = self._origin.model_label
+        identity = identify_dataset(elements, sum(document.atoms for document in known))
+        return Context(identity, label, self._run["device"], tags=tuple(self._run["tags"]))
 
-    def compute(meter: Meter) -> tuple[EvaluationOutput, Summary]:
-        from esen_flows.training.evaluate import evaluate_dataset
+    def train(self, store: Store, folder: Path, began: float) -> TrainingOutput:
+        """Train in this process, or in those that the launcher starts, within the time since `began`."""
+        import torch
 
-        data = fetch_dataset(store, data_key, cached_dataset(data_key))
-        held_out = protocol_of(asked, EvaluationProtocol).held_out
-        if held_out is not None:
-            data = split_dataset(data, held_out)[1]
-        progress.report("evaluation", 0, len(data))
-        force_field = meter.watch(requested_force_field(model, asked))
-        output = EvaluationOutput(structures=len(data), errors=errors_as_rows(evaluate_dataset(force_field, data)))
-        return output, evaluation_summary(known.names[0], output)
+        from esen_flows.training.distributed import World
 
-    context = context_of(identify_dataset(known.elements, known.atoms), model)
-    return reference_to(compute_once(store, asked, context, compute, not_stored=NOT_STORED))
+        run, limit = self._run, self._run["max_seconds"]
+        start = None if self._initial is None else _resolved_checkpoint(self._initial)
+        if self._origin is not None:
+            start = trained_model(store, str(self._origin.summary["model_key"]))
+        datasets, split = self._protocol.datasets, self._protocol.split.model_dump(mode="json")
+        task = TrainingTask(
+            config=self._protocol.config,
+            datasets=[(str(dataset_folder(store, key, _cached_dataset(key))), repeats) for key, repeats in datasets],
+            split=split,
+            initial=None if start is None else str(start),
+            provenance={"result_key": self.request.key, "datasets": datasets, "split": split},
+            device=run["device"],
+            max_seconds=None if limit is None else max(0.0, limit - (time.monotonic() - began)),
+        )
 
+        def show(row: Mapping[str, float]) -> None:
+            remark = f"epoch {row['epoch'] + 1:.0f}, loss {row['loss']:.4g}"
+            progress.report("training", int(row["step"]), int(row["total_steps"]), remark)
 
-def dataset_key(dataset: Reference | str) -> str:
-    """The key of a dataset: as it is, or out of the reference to the labelling that made it."""
-    return dataset if isinstance(dataset, str) else str(dataset["summary"]["dataset_key"])
-
-
-def cached_dataset(key: str) -> Path:
-    """Where this machine keeps a dataset of the store, for the next one who asks."""
-    return get_settings().data_dir / "datasets" / key
-
-
-def resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
-    """The checkpoint file of the force field that a training starts from.
-
-    Raises
-    ------
-    ModelError
-        it is not on this machine, another one here, or a force field of another package.
-    """
-    model = resolve_model(initial["location"])
-    if model.card is not None and model.card.family != "esen":
-        raise ModelError(f"a training cannot start from {model.label!r}: it is no network of this package")
-    if model.key != initial["key"]:
-        raise ModelError(f"{model.location} has model key {model.key[:12]} here, asked was {initial['key'][:12]}")
-    return Path(model.location) if model.card is None else checkpoint_path(model.card)
-
-
-def _context(
-    store: Store,
-    protocol: TrainingProtocol,
-    origin: ResultDocument | None,
-    initial: Mapping[str, Any] | None,
-    run: Mapping[str, Any],
-) -> Context:
-    known = [dataset_document(store, key) for key, _ in protocol.datasets]
-    elements = sorted({symbol for document in known for symbol in document.elements})
-    label = origin.model_label if origin else initial["label"] if initial else RANDOM_WEIGHTS_LABEL
-    identity = identify_dataset(elements, sum(document.atoms for document in known))
-    return Context(identity, label, run["device"], tags=tuple(run["tags"]))
-
-
-def _trained(
-    asked: ResultRequest,
-    origin: ResultDocument | None,
-    initial: Mapping[str, Any] | None,
-    run: Mapping[str, Any],
-    began: float,
-    folder: Path,
-) -> TrainingOutput:
-    import torch
-
-    from esen_flows.training.distributed import World
-
-    store, protocol, limit = open_store(), protocol_of(asked, TrainingProtocol), run["max_seconds"]
-    start = None if initial is None else resolved_checkpoint(initial)
-    if origin is not None:
-        start = trained_model(store, str(origin.summary["model_key"]))
-    places = [(str(dataset_folder(store, key, cached_dataset(key))), repeats) for key, repeats in protocol.datasets]
-    split = protocol.split.model_dump(mode="json")
-    task = TrainingTask(
-        config=protocol.config,
-        datasets=places,
-        split=split,
-        initial=None if start is None else str(start),
-        provenance={"result_key": asked.key, "datasets": protocol.datasets, "split": split},
-        device=run["device"],
-        max_seconds=None if limit is None else max(0.0, limit - (time.monotonic() - began)),
-    )
-
-    def show(row: Mapping[str, float]) -> None:
-        words = f"epoch {row['epoch'] + 1:.0f}, loss {row['loss']:.4g}"
-        progress.report("training", int(row["step"]), int(row["total_steps"]), words)
-
-    if run["launcher"]:
-        path = launch(task, folder, run["launcher"])
-    else:
-        # Not `joined`: a worker may itself be one of many that srun started.
-        path = carry_out(task, folder, World(device=torch.device(task.device)), show)
-    return _training_output(path, folder, None if origin is None else origin.key)
+        if run["launcher"]:
+            path = launch(task, folder, run["launcher"])
+        else:
+            # Not `joined`: a worker may itself be one of many processes that srun started.
+            path = carry_out(task, folder, World(device=torch.device(task.device)), show)
+        return _training_output(path, folder, None if self._origin is None else self._origin.key)
 
 
 def _training_output(path: Path, folder: Path, parent: str | None) -> TrainingOutput:
+    """The result of a training from its checkpoint and its table of errors."""
     from esen_flows.training.metrics import HISTORY_NAME, read_rows
 
     header = read_header(path)
@@ -261,8 +187,100 @@ def _training_output(path: Path, folder: Path, parent: str | None) -> TrainingOu
     )
 
 
+def evaluation_job(
+    dataset: Reference | str,
+    protocol: dict[str, Any],
+    numeric: dict[str, Any],
+    model: dict[str, Any],
+    training: Reference | str | None = None,
+) -> Reference:
+    """Measure the errors of a force field on a dataset.
+
+    Parameters
+    ----------
+    dataset
+        Its key, or the output of a labelling job.
+    protocol, numeric
+        `EvaluationProtocol` and `NumericSettings`.
+    model
+        Device, material ids and tags; location, label and key of the force field unless `training` is given.
+    training
+        The training whose force field is evaluated: its result key, or the output of its job.
+
+    Returns
+    -------
+    Reference
+        kind, key and summary of the result.
+    """
+    store = open_store()
+    if training is not None:
+        made = finished_training(store, training).summary
+        key = str(made["model_key"])
+        model = {**model, "location": str(trained_model(store, key)), "label": made["name"], "key": key}
+    data_key, settings = _dataset_key(dataset), EvaluationProtocol.model_validate(protocol)
+    request = evaluation_request(data_key, model["key"], settings, NumericSettings.model_validate(numeric))
+    known = dataset_document(store, data_key)
+
+    def compute(meter: Meter) -> tuple[EvaluationOutput, Summary]:
+        from esen_flows.training.evaluate import evaluate_dataset
+
+        data = fetch_dataset(store, data_key, _cached_dataset(data_key))
+        if settings.held_out is not None:
+            data = split_dataset(data, settings.held_out)[1]
+        progress.report("evaluation", 0, len(data))
+        force_field = meter.watch(requested_force_field(model, request))
+        output = EvaluationOutput(structures=len(data), errors=errors_as_rows(evaluate_dataset(force_field, data)))
+        return output, evaluation_summary(known.names[0], output)
+
+    context = context_of(identify_dataset(known.elements, known.atoms), model)
+    return reference_to(compute_once(store, request, context, compute, not_stored=NOT_STORED))
+
+
+def _dataset_key(dataset: Reference | str) -> str:
+    """The key of a dataset, given as such or as the output of the labelling job that made it."""
+    return dataset if isinstance(dataset, str) else str(dataset["summary"]["dataset_key"])
+
+
+def _cached_dataset(key: str) -> Path:
+    """Folder in which this machine keeps a dataset of the store, for later jobs."""
+    return get_settings().data_dir / "datasets" / key
+
+
+def _resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
+    """The checkpoint on this machine of the force field that a training starts from."""
+    model = resolve_model(initial["location"])
+    if model.card is not None and model.card.family != "esen":
+        raise ModelError(f"a training cannot start from {model.label!r}: it is not a network of this package")
+    if model.key != initial["key"]:
+        raise ModelError(
+            f"{model.location} has model key {model.key[:12]} here, the request names {initial['key'][:12]}; "
+            "give both machines the same checkpoint"
+        )
+    return Path(model.location) if model.card is None else checkpoint_path(model.card)
+
+
 def finished_training(store: Store, training: Reference | str) -> ResultDocument:
-    """The stored training of a key or a reference, without its arrays."""
+    """The stored result of a training, without its arrays.
+
+    Parameters
+    ----------
+    store
+        Where results are.
+    training
+        Its result key, or the output of its job.
+
+    Returns
+    -------
+    ResultDocument
+        The finished training.
+
+    Raises
+    ------
+    InputError
+        There is no such training in the store.
+    EsenFlowsError
+        The training failed; raised as its own type.
+    """
     key = training if isinstance(training, str) else str(training["key"])
     document = store.get(key, load_arrays=False)
     if document is None or document.kind != "training":

@@ -3,8 +3,8 @@
     torchrun --nproc-per-node=4 -m esen_flows.makers.training_task FOLDER
     srun --ntasks=8 --gpus-per-task=1 python -m esen_flows.makers.training_task FOLDER
 
-Only the job that starts them speaks to the database: the processes have the datasets' folders, the first checkpoint and
-FOLDER, on a file system that all nodes see.
+Only the job that starts them uses the database. The processes have the datasets' folders, the first checkpoint and
+FOLDER, on a file system that all nodes share.
 """
 
 import json
@@ -32,24 +32,24 @@ Progress = Callable[[dict[str, float]], None]
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What a training needs, without a database.
+    """The inputs of a training that has no database.
 
     Attributes
     ----------
     config
         `TrainingConfig.to_dict()`.
     datasets
-        folder and repeats of each.
+        Folder of each dataset, and how often an epoch sees it.
     split
-        `Split`, of each dataset.
+        `Split` of each dataset.
     initial
-        checkpoint to start from; None: random weights.
+        Checkpoint to start from; None: random weights.
     provenance
-        for the checkpoint's header.
+        Written into the checkpoint's header.
     device
         "cpu" or "cuda".
     max_seconds
-        then it saves and leaves; None: never.
+        Wall time after which the training saves and stops; None: no limit.
     """
 
     config: dict[str, Any]
@@ -62,7 +62,29 @@ class TrainingTask:
 
 
 def carry_out(task: TrainingTask, folder: Path, world: "World", progress: Progress | None = None) -> Path:
-    """Train, or go on with it; the checkpoint. See `training.train.train`."""
+    """Run or resume the training of a task in this process.
+
+    Parameters
+    ----------
+    task
+        The training.
+    folder
+        Folder of the training, which `train` fills.
+    world
+        The processes that share the work.
+    progress
+        Called after every step, see `train`.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    InputError, TrainingDivergedError, TrainingInterrupted
+        As in `train`.
+    """
     from esen_flows.data.dataset import mixture
     from esen_flows.data.folders import open_dataset
     from esen_flows.forcefield.checkpoint import load
@@ -91,26 +113,48 @@ def carry_out(task: TrainingTask, folder: Path, world: "World", progress: Progre
 
 
 def split_dataset(dataset: "Dataset", split: Split) -> "tuple[Dataset, Dataset]":
-    """What is trained on, and what is held out."""
+    """Divide a dataset into the part to train on and the part that is held out.
+
+    Parameters
+    ----------
+    dataset
+        Labelled structures.
+    split
+        Share that is held out, and seed.
+
+    Returns
+    -------
+    tuple[Dataset, Dataset]
+        Training and held-out part.
+    """
     from esen_flows.data.splits import split_by_material
 
     return split_by_material(dataset, split.fraction, split.seed).apply(dataset)
 
 
 def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
-    """Carry out a task in the processes that a launcher starts; the checkpoint.
+    """Run or resume the training of a task in the processes that a launcher starts.
 
-    SIGTERM, SIGINT and SIGUSR1 reach them as SIGTERM, on which they save and leave; so does the death of this process.
+    SIGTERM, SIGINT, SIGUSR1 and the death of this process reach them as SIGTERM, on which they save and stop.
 
     Parameters
     ----------
+    task
+        The training.
+    folder
+        Folder of the training, on a file system that all nodes share.
     launcher
-        what stands before "-m module" on its command line.
+        Command line of the launcher, to which "-m module folder" is added.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
 
     Raises
     ------
     EsenFlowsError
-        what ended the training, as the type that it was, or that the processes ended without a word.
+        The error that ended the training, as its own type, or the processes ended without writing one down.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcome = folder / OUTCOME_NAME
@@ -120,7 +164,7 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
     process = subprocess.Popen(
         [*launcher, "-m", __name__, str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-        start_new_session=True,  # a Ctrl-C of the terminal comes through here, once
+        start_new_session=True,  # a Ctrl-C of the terminal reaches the processes once, through this one
         preexec_fn=end_with_parent,  # two trainings in one folder would spoil each other
     )
     # The launcher hands SIGTERM on to its processes.
@@ -130,7 +174,7 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
         raise _error_of(json.loads(outcome.read_text()))
     if code != 0:
         raise EsenFlowsError(
-            f"the training processes ended with code {code} and no reason of ours; look at their output. Command: "
+            f"the training processes ended with code {code} without an error of ours; look at their output. Command: "
             f"{' '.join(launcher)} -m {__name__} {folder}"
         )
     from esen_flows.training.train import CHECKPOINT_NAME
@@ -139,8 +183,15 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
 
 
 def main(folder: Path) -> None:
-    """One of the processes. It ends in peace whatever the training says: torchrun would kill all at the first failure,
-    the one that writes the reason down among them.
+    """Be one of the processes that a launcher has started.
+
+    An error of the training is written down, and the process ends with status 0: torchrun would kill all processes at
+    the first failure, also the one that writes the error down.
+
+    Parameters
+    ----------
+    folder
+        Folder of the training, with the task.
     """
     from esen_flows.training.distributed import joined
 
@@ -163,6 +214,7 @@ def main(folder: Path) -> None:
 
 
 def _error_of(outcome: dict[str, Any]) -> EsenFlowsError:
+    """The error that the first process has written down, as its own type."""
     from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
 
     name, message = outcome["error"], outcome["message"]

@@ -7,7 +7,8 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 
-from esen_flows.data.generate import Dynamics, Group
+from esen_flows.data.generate import Dynamics
+from esen_flows.data.recipes import Group
 from esen_flows.files import written_whole
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.contract import ForceField

@@ -372,7 +372,7 @@ def test_why_a_launched_training_ended_is_known(lab: Any) -> None:
     (failed,) = query(lab.store, "training", failed=True)
     assert failed.failure is not None
     assert failed.failure.final
-    with pytest.raises(EsenFlowsError, match="ended with code 7 and no reason of ours"):
+    with pytest.raises(EsenFlowsError, match="ended with code 7 without an error of ours"):
         trained(lab, data, seed=8, launcher=(sys.executable, "-c", "raise SystemExit(7)"))
 
 
