@@ -1,6 +1,5 @@
 """Results from one store into another through an archive: export and import."""
 
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import InputError
+from esen_flows.store.announced_arrays import announced_arrays
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.bulk import batches
 from esen_flows.store.claims import Claims
@@ -231,28 +231,13 @@ def _add_results(database: Database, claims: Claims, archive: Archive, rows: lis
     shas = sorted({sha for row in rows for sha in row["blobs"]})
     if not shas:
         return _insert(database, rows), 0
-    blobs = BlobStore(database)
-    # In the order of every writer: a claim that announces the arrays, the arrays, the documents that name them.
-    claim = claims.try_claim(f"import {uuid.uuid4().hex}")
-    assert claim is not None  # the random name is claimed by nobody else
-    added = inserted = 0
-    try:
-        claims.announce_blobs(claim, shas)
-        known = distinct(database, "blobs", "_id", {"_id": {"$in": shas}})
-        for sha in shas:
-            blobs.put(sha, archive.array(sha), claim.token)
+    known = distinct(database, "blobs", "_id", {"_id": {"$in": shas}})
+    with announced_arrays(database, claims, shas, archive.array) as claim:
         inserted = _insert(database, rows)
-        unneeded = blobs.remove_orphans(shas, by_token=claim.token) if inserted < len(rows) else []
-        added = len(set(shas) - known - set(unneeded))
-    except BaseException:
-        blobs.remove_orphans(shas, by_token=claim.token)
-        claims.forget(claim)
-        raise
-    if not claims.forget(claim):
-        # Another process took this one for dead, and may have removed the arrays before documents named them.
-        for sha in distinct(database, "results", "blobs", {"blobs": {"$in": shas}}) & set(shas):
-            blobs.repair(sha, archive.array(sha))
-    return inserted, added
+        unneeded: list[str] = []
+        if inserted < len(rows):
+            unneeded = BlobStore(database).remove_orphans(shas, by_token=claim.token)
+    return inserted, len(set(shas) - known - set(unneeded))
 
 
 def _insert(database: Database, rows: list[Row]) -> int:
