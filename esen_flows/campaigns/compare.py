@@ -9,7 +9,8 @@ from esen_flows.campaigns.records import member_rows
 from esen_flows.errors import InputError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol
 from esen_flows.schemas.protocol_fields import with_values
-from esen_flows.store.campaigns import campaign_of, refresh_states
+from esen_flows.store.campaign_progress import refresh_states
+from esen_flows.store.campaigns import campaign_of
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 

@@ -20,12 +20,12 @@ from esen_flows.queue.fireworks_adapter import open_launchpad
 from esen_flows.queue.submit import add_flow, make_launchpad
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.store.bulk import batches
+from esen_flows.store.campaign_progress import refresh_states
 from esen_flows.store.campaigns import (
     CampaignState,
     campaign_of,
     exclusive_lock,
     members,
-    refresh_states,
     set_campaign_state,
     update_members,
 )

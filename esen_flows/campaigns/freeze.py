@@ -29,7 +29,8 @@ from esen_flows.schemas.lattice_versions import lattice_versions
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.provenance import git_revision
 from esen_flows.schemas.requests import property_requests
-from esen_flows.store.campaigns import campaign_of, counts, refresh_states
+from esen_flows.store.campaign_progress import counts, refresh_states
+from esen_flows.store.campaigns import campaign_of
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import fetch, read_structure
 from esen_flows.store.results import Store

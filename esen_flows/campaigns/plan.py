@@ -16,15 +16,14 @@ from esen_flows.campaigns.spec import check_requirements
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_keys, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.store.bulk import batches, put_structures
+from esen_flows.store.campaign_progress import counts, refresh_states
 from esen_flows.store.campaigns import (
     campaign_of,
-    counts,
     create_campaign,
     delete_campaign,
     exclusive_lock,
     forget_members,
     insert_members,
-    refresh_states,
     set_campaign_state,
 )
 from esen_flows.store.database import Row

@@ -19,7 +19,8 @@ from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
-from esen_flows.store.campaigns import campaign_of, number, refresh_states
+from esen_flows.store.campaign_progress import number, refresh_states
+from esen_flows.store.campaigns import campaign_of
 from esen_flows.store.database import Row
 from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store

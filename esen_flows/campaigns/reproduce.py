@@ -25,6 +25,7 @@ from esen_flows.schemas.lattice_versions import lattice_versions
 from esen_flows.schemas.provenance import library_versions
 from esen_flows.schemas.requests import NUMERICS_REVISION
 from esen_flows.store.bulk import batches, put_structures
+from esen_flows.store.campaign_progress import refresh_states
 from esen_flows.store.campaigns import (
     campaign_of,
     create_campaign,
@@ -32,7 +33,6 @@ from esen_flows.store.campaigns import (
     insert_members,
     members,
     members_of,
-    refresh_states,
     set_campaign_state,
 )
 from esen_flows.store.database import Row

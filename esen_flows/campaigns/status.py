@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from math import sqrt
 
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
+from esen_flows.store.campaign_progress import counts
 from esen_flows.store.campaign_runs import runs
-from esen_flows.store.campaigns import campaign_of, counts
+from esen_flows.store.campaigns import campaign_of
 from esen_flows.store.claims import holders
 from esen_flows.store.database import Row
 from esen_flows.store.launchpad import campaign_firework_states

@@ -19,15 +19,9 @@ from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, memb
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.bulk import commit_many
+from esen_flows.store.campaign_progress import Outcome, number, record_outcomes, settled_members
 from esen_flows.store.campaign_runs import begin_run, end_run, note_run
-from esen_flows.store.campaigns import (
-    Outcome,
-    campaign_of,
-    members_of,
-    number,
-    record_outcomes,
-    settled_members,
-)
+from esen_flows.store.campaigns import campaign_of, members_of
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store

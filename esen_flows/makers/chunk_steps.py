@@ -11,7 +11,7 @@ from esen_flows.makers.crash_isolation import require_working_gpu
 from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_job
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
-from esen_flows.store.campaigns import settled_members
+from esen_flows.store.campaign_progress import settled_members
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import read_structure
 from esen_flows.store.structures import structure_row

@@ -18,7 +18,8 @@ from esen_flows.makers.crash_isolation import isolation_groups
 from esen_flows.makers.force_fields import keeping_force_field
 from esen_flows.schemas.campaign import Property
 from esen_flows.stopping import is_stopping
-from esen_flows.store.campaigns import campaign_of, settled_steps, update_members
+from esen_flows.store.campaign_progress import settled_steps
+from esen_flows.store.campaigns import campaign_of, update_members
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Row
 

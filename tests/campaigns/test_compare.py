@@ -10,6 +10,7 @@ from esen_flows.campaigns.member_differences import Tolerance
 from esen_flows.errors import InputError
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
+from esen_flows.store.campaign_progress import Outcome, record_outcomes
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
@@ -24,12 +25,10 @@ def planned(embedded_settings: Settings) -> Iterator[Store]:
         old = emt_campaigns.plan(store, structures, "a")
         new = emt_campaigns.plan(store, structures[:7], "b", settings=settings, dtype="float64", tags="again")
         for name, keys, shift in (("a", old, 0.0), ("b", new, 1e-3)):
-            outcomes = [
-                campaigns.Outcome(key, "finished", None, 1.0, -(i + 1.0) - shift * i) for i, key in enumerate(keys)
-            ]
+            outcomes = [Outcome(key, "finished", None, 1.0, -(i + 1.0) - shift * i) for i, key in enumerate(keys)]
             if name == "b":
-                outcomes[2] = campaigns.Outcome(keys[2], "failed", "NotConvergedError", 1.0, None)
-            campaigns.record_outcomes(store, name, outcomes)
+                outcomes[2] = Outcome(keys[2], "failed", "NotConvergedError", 1.0, None)
+            record_outcomes(store, name, outcomes)
         yield store
 
 

@@ -12,8 +12,9 @@ from esen_flows.campaigns.cost import CostModel, cutoff_of, edge_count, member_c
 from esen_flows.schemas.card import ModelReference, read_card, resolve_model
 from esen_flows.schemas.named_protocols import conductivity_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, PhononProtocol, RelaxProtocol
+from esen_flows.store.campaign_progress import Outcome, record_outcomes
 from esen_flows.store.campaign_runs import begin_run
-from esen_flows.store.campaigns import Outcome, create_campaign, insert_members, record_outcomes
+from esen_flows.store.campaigns import create_campaign, insert_members
 from esen_flows.store.results import Store
 
 SIX = CostModel(cutoff_angstrom=6.0, mirrored=False)

@@ -24,6 +24,7 @@ from esen_flows.errors import ClaimedElsewhereError, InputError, ModelError
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
+from esen_flows.store.campaign_progress import Outcome, record_outcomes
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
@@ -117,7 +118,7 @@ def test_what_differs_is_found(frozen: Path, empty: Store) -> None:
         value = None if row["value"] is None else row["value"] + (2e-6 if row["key"] == moved else 1e-7)
         state, failure = ("failed", "ExplosionError") if row["key"] == failed else (row["state"], row["failure"])
         if row["key"] != never:
-            campaigns.record_outcomes(empty, "c", [campaigns.Outcome(row["key"], state, failure, 1.0, value)])
+            record_outcomes(empty, "c", [Outcome(row["key"], state, failure, 1.0, value)])
     found = compare_with_frozen(empty, planned)
     assert not found.is_within
     assert found.transitions == {("finished", "ExplosionError"): 1}
@@ -201,7 +202,7 @@ def test_other_versions_are_reported(frozen: Path) -> None:
 
 def test_pending_members_are_refused_unless_asked_for(empty: Store, tmp_path: Path) -> None:
     keys = emt_campaigns.plan(empty, emt_campaigns.crystals(3))
-    campaigns.record_outcomes(empty, "c", [campaigns.Outcome(keys[0], "finished", None, 1.0, -0.1)])
+    record_outcomes(empty, "c", [Outcome(keys[0], "finished", None, 1.0, -0.1)])
     with pytest.raises(InputError, match="2 of 3 members of 'c' are pending"):
         freeze(empty, "c", tmp_path / "a")
     manifest = freeze(empty, "c", tmp_path / "a", partial=True)
@@ -220,7 +221,7 @@ def test_a_restart_cuts_the_same_chunks(empty: Store, monkeypatch: pytest.Monkey
     before = list(reproduce._slices(empty, "c"))
     assert [len(part) for _, part in before] == [3, 3, 2]
     assert sorted(key for _, part in before for key in part) == sorted(keys)
-    campaigns.record_outcomes(empty, "c", [campaigns.Outcome(key, "finished") for key in keys[:4]])
+    record_outcomes(empty, "c", [Outcome(key, "finished") for key in keys[:4]])
     assert list(reproduce._slices(empty, "c")) == before
 
 

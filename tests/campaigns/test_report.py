@@ -12,7 +12,7 @@ import pytest
 from esen_flows.campaigns.report import write_report
 from esen_flows.campaigns.status import Share
 from esen_flows.settings import Settings
-from esen_flows.store import campaigns
+from esen_flows.store.campaign_progress import Outcome, record_outcomes
 from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store
 
@@ -103,7 +103,7 @@ def test_a_campaign_that_has_not_begun_has_a_report(embedded_settings: Settings,
         assert found["states"]["pending"]["members"] == 2
         assert found["models"][0]["mean"] is None
         assert found["first_result"] is None
-        campaigns.record_outcomes(store, "c", [campaigns.Outcome(keys[0], "finished", None, 2.0, -1.0)])
+        record_outcomes(store, "c", [Outcome(keys[0], "finished", None, 2.0, -1.0)])
         write_report(store, "c", tmp_path)
         (model,) = json.loads((tmp_path / "summary.json").read_text())["models"]
         assert (model["mean"], model["mean_low"], model["deviation"]) == (

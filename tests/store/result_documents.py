@@ -1,4 +1,4 @@
-"""Made-up results for the tests of the store."""
+"""Invented results and members for the tests of the store."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -53,11 +53,22 @@ def document(key: str, **changes: Any) -> ResultDocument:
 
 
 def failed(key: str, *, final: bool, **changes: Any) -> ResultDocument:
-    """A failed one."""
+    """A failed relaxation of silicon."""
     failure = Failure(error="NotConvergedError" if final else "MemoryError", message="no", final=final)
     return document(key, state="failed", failure=failure, output=None, **changes)
 
 
 def large_array(seed: int, megabytes: float = 1.0) -> np.ndarray:
-    """Random numbers that are always the same ones and never stored inline."""
+    """Random numbers from a fixed seed, too many to be stored inline."""
     return np.random.default_rng(seed).random(int(megabytes * 2**20 / 8))
+
+
+def member_rows(count: int) -> list[dict[str, Any]]:
+    """New members of a campaign, the last one with the largest cost."""
+    return [
+        {
+            "key": f"k{i}", "steps": [f"k{i}"], "label": f"m{i}", "structure_key": f"s{i}", "model_key": "m",
+            "model_label": "emt", "formula": "Cu", "nsites": i + 1, "info": {}, "cost": float(i),
+        }
+        for i in range(count)
+    ]  # fmt: skip

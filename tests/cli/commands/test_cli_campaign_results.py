@@ -16,6 +16,7 @@ from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError
 from esen_flows.settings import Settings
 from esen_flows.store import campaigns
+from esen_flows.store.campaign_progress import Outcome, record_outcomes
 from esen_flows.store.campaigns import member_count
 from esen_flows.store.results import Store
 
@@ -56,7 +57,7 @@ def test_frozen_here_reproduced_there(finished: Store, embedded_settings: Settin
         assert "tolerance, float64: 1e-06 (energy_per_atom_ev)" in done.output
         assert store.database["results"].count_documents({}) == COUNT
         keys = [row["key"] for row in campaigns.members(store, "there", {"label": "m0"})]
-        campaigns.record_outcomes(store, "there", [campaigns.Outcome(keys[0], "finished", None, 1.0, 7.0)])
+        record_outcomes(store, "there", [Outcome(keys[0], "finished", None, 1.0, 7.0)])
         other = run("reproduce", folder, "--name", "there")
         assert other.exit_code == 1
         assert "m0" in other.output
