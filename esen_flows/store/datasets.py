@@ -137,15 +137,8 @@ def insert_dataset(database: Database, claims: Claims, row: Row, array: Callable
     bool
         Whether the dataset was inserted.
     """
-    fields = {name: value for name, value in row.items() if name not in ("_id", "names")}
-    update = {"$setOnInsert": fields, "$addToSet": {"names": {"$each": row["names"]}}}
     with announced_arrays(database, claims, row["blobs"], array):
-        while True:
-            try:
-                done = database.call(lambda: database["datasets"].update_one({"_id": row["_id"]}, update, upsert=True))
-            except DuplicateKeyError:  # another process inserted it in the same moment; now it is found
-                continue
-            return done.upserted_id is not None
+        return _upsert(database, row)
 
 
 def dataset_document(store: Store, key: str) -> DatasetDocument:
@@ -328,6 +321,17 @@ def _document_of(row: Row) -> DatasetDocument:
     row = upgraded("datasets", row)
     fields = {name: value for name, value in row.items() if name not in ("_id", "blobs")} | {"key": row["_id"]}
     return validated(DatasetDocument, f"dataset {row['_id']}", unpack(fields))
+
+
+def _upsert(database: Database, row: Row) -> bool:
+    fields = {name: value for name, value in row.items() if name not in ("_id", "names")}
+    update = {"$setOnInsert": fields, "$addToSet": {"names": {"$each": row["names"]}}}
+    while True:
+        try:
+            done = database.call(lambda: database["datasets"].update_one({"_id": row["_id"]}, update, upsert=True))
+        except DuplicateKeyError:  # another process inserted it in the same moment; now it is found
+            continue
+        return done.upserted_id is not None
 
 
 def _checked_folder(key: str, name: str, folder: Path | str | None) -> str:

@@ -1,4 +1,4 @@
-"""Documents are read in batches, each once, in the order of their ids."""
+"""Reading many documents."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Datasets in the database: the same records come back, once stored, never lost to the cleaning up."""
+"""Datasets in the database."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.mongod
 
 
 def structures(count: int = 6, atoms: int = 3, seed: int = 0) -> list[LabelledStructure]:
-    """Crystals and molecules with made-up labels; some without stress, material or neutrality."""
+    """Crystals and molecules with random labels; some lack a stress or a material, one is charged."""
     random = np.random.default_rng(seed)
     made = []
     for index in range(count):
@@ -67,7 +67,7 @@ def test_the_same_records_come_back(store: "Store", tmp_path: Path) -> None:
         assert (before.group, before.material) == (after.group, after.material)
 
 
-def test_it_is_fetched_once_and_never_taken_for_another(store: "Store", tmp_path: Path) -> None:
+def test_a_dataset_is_written_once_and_its_folder_is_not_used_for_another(store: "Store", tmp_path: Path) -> None:
     key, other = (store_dataset(store, from_structures(structures(seed=seed)), "dice") for seed in (1, 2))
     folder = tmp_path / "folder"
     fetch_dataset(store, key, folder)
@@ -80,7 +80,7 @@ def test_it_is_fetched_once_and_never_taken_for_another(store: "Store", tmp_path
         fetch_dataset(store, "f" * 64, folder)
 
 
-def test_twice_is_once_with_two_names(store: "Store") -> None:
+def test_a_dataset_stored_twice_has_two_names(store: "Store") -> None:
     dataset = from_structures(LARGE)
     keys = {store_dataset(store, dataset, name) for name in ("dice", "cubes", "dice")}
     assert len(keys) == 1
@@ -89,7 +89,7 @@ def test_twice_is_once_with_two_names(store: "Store") -> None:
     assert store.database["claims"].count_documents({}) == 0
 
 
-def test_a_large_one_stays_in_its_folder(store: "Store", tmp_path: Path) -> None:
+def test_a_large_dataset_stays_in_its_folder(store: "Store", tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "large", structures())
     with pytest.raises(InputError, match="too large for the database; write it into a folder"):
         store_dataset(store, dataset, "large", in_database_bytes=100)
@@ -109,7 +109,7 @@ def test_a_large_one_stays_in_its_folder(store: "Store", tmp_path: Path) -> None
         fetch_dataset(store, key, tmp_path / "unused")
 
 
-def test_cleaning_up_leaves_its_arrays_alone(store: "Store", tmp_path: Path) -> None:
+def test_garbage_collection_keeps_arrays_of_datasets(store: "Store", tmp_path: Path) -> None:
     key = store_dataset(store, from_structures(LARGE), "large")
     assert store.database["blobs"].count_documents({}) >= 2
     assert collect_garbage(store, apply=True).blobs == 0
@@ -119,7 +119,7 @@ def test_cleaning_up_leaves_its_arrays_alone(store: "Store", tmp_path: Path) -> 
     assert store.database["blob_chunks"].count_documents({}) == 0
 
 
-def test_a_writer_that_fails_leaves_nothing(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_writer_leaves_nothing(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
@@ -147,7 +147,7 @@ def test_damage_is_found(store: "Store", tmp_path: Path) -> None:
         dataset_document(store, key)
 
 
-def test_it_travels_in_an_archive(store: "Store", embedded_settings: Any, tmp_path: Path) -> None:
+def test_a_dataset_is_exported_and_imported(store: "Store", embedded_settings: Any, tmp_path: Path) -> None:
     fill(store)
     key = store_dataset(store, from_structures(LARGE), "large")
     assert export_archive(store, tmp_path / "all.tar").datasets == 1

@@ -1,4 +1,4 @@
-"""Checkpoints out of the store: the bytes of the training, on any machine, or a word why not."""
+"""Checkpoints of stored trainings as files."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,11 @@ def test_the_bytes_of_the_training_are_written_once(store: "Store", header_only_
     assert path.read_bytes() == header_only_checkpoint.read_bytes()
     assert read_header(path)["model_key"] == MODEL
     store.database["results"].delete_many({})
-    assert trained_model(store, MODEL) == path  # it is here; nobody is asked
+    assert trained_model(store, MODEL) == path  # the file exists, so the store is not needed
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.usefixtures("_own_folder")
-def test_what_no_training_made_is_refused(store: "Store") -> None:
+def test_a_force_field_without_a_training_is_refused(store: "Store") -> None:
     with pytest.raises(ModelError, match="no training in the store made the force field 5e5e5e5e5e5e"):
         trained_model(store, MODEL)
