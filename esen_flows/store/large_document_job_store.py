@@ -19,7 +19,7 @@ class LargeDocumentJobStore(MongoStore):
     ----------
     data_collection
         Collection of GridFS files, which the JobStore has as its additional store of the same name.
-    **options
+    options
         Options of MongoStore.
     """
 

@@ -266,7 +266,7 @@ class Store:
         ----------
         atoms
             The structure; charge and spin are read from `atoms.info`.
-        **identity
+        identity
             formula, chemsys, elements, nsites, space_group_number, space_group_symbol, which are computed unless they
             are given; material_ids and tags, which are added to those already stored.
 

@@ -25,6 +25,7 @@ from esen_flows.settings import Settings
 from esen_flows.stopping import Allocation, allocated
 from esen_flows.store import campaign_runs, campaigns
 from esen_flows.store.bulk import put_structures
+from esen_flows.store.campaign_progress import refresh_states
 from esen_flows.store.connection import open_store
 from esen_flows.store.exchange.ingest import ingest
 from esen_flows.store.results import Store
@@ -417,7 +418,7 @@ def test_a_worker_that_is_cut_off_spools_what_it_goes_on_to_compute(
     merged = ingest(here, tmp_path / "spool")
     assert merged.counts == {"new": 40 - committed}
     assert here.database["results"].count_documents({}) == 40
-    campaigns.refresh_states(here, "c", "energy_per_atom_ev")
+    refresh_states(here, "c", "energy_per_atom_ev")
     assert set(states(here).values()) == {("finished", None)}
     working.close()
 
