@@ -34,7 +34,7 @@ from esen_speed_cases import FULL, GPU, QUICK, SCALING, SMOKE, Case, structure
 from esen_speed_floor import Sizes, floor_flops, formula_flops, timed
 from esen_speed_plot import plot
 
-from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.data.neighbors import neighbor_pairs, pair_table
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.forcefield.contract import Evaluation
 from esen_flows.forcefield.esen import EsenForceField
@@ -111,13 +111,13 @@ def measure(case: Case, allocator: str, options: argparse.Namespace) -> dict[str
     """One row: this package, and each reference that has an environment."""
     config = PUBLISHED[case.model]
     atoms = structure(case.structure, case.atoms)
-    pairs = neighbor_pairs(atoms, config.cutoff_angstrom)
+    pairs = pair_table(atoms, config.cutoff_angstrom)
     listed = [timed(lambda: neighbor_pairs(atoms, config.cutoff_angstrom)).cpu_seconds for _ in range(3)]
     sizes = Sizes(**{name: getattr(config, name) for name in Sizes.__dataclass_fields__})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         system = {"numbers": atoms.numbers, "positions": atoms.positions, "cell": atoms.cell.array}
-        edges = {"source": pairs.source, "target": pairs.target, "shifts": pairs.shifts}
+        edges = {"source": pairs.source, "target": pairs.target, "shifts": pairs.shifts.long()}
         np.savez(folder / "system.npz", **system, **edges)
         write_weights(folder, config)
         (folder / "task.json").write_text(json.dumps(_task(case, config, sizes, options, allocator)))

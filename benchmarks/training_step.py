@@ -19,7 +19,7 @@ import numpy as np
 from esen_speed import HERE, OURS, REFERENCES, run, write_weights
 from esen_speed_cases import Case, structure
 
-from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.data.neighbors import pair_table
 from esen_flows.network.config import PUBLISHED
 
 WORKER = "training_step_worker.py"
@@ -49,13 +49,13 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """One row."""
     config = PUBLISHED[case.model]
     atoms = structure(case.structure, case.atoms)
-    pairs = neighbor_pairs(atoms, config.cutoff_angstrom)
+    pairs = pair_table(atoms, config.cutoff_angstrom)
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(
             folder / "system.npz", numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array,
-            source=pairs.source, target=pairs.target, shifts=pairs.shifts, label_energy=np.array(0.0),
+            source=pairs.source, target=pairs.target, shifts=pairs.shifts.long(), label_energy=np.array(0.0),
             label_forces=random.normal(size=(len(atoms), 3)), label_stress=0.01 * random.normal(size=(3, 3)),
         )  # fmt: skip
         write_weights(folder, config)

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from esen_flows.errors import InputError
 from esen_flows.files import sha256_of_file
-from esen_flows.schemas.campaign import CampaignSpec, Closed
+from esen_flows.schemas.campaign import CampaignSpec
+from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.database import Row
 

@@ -15,9 +15,9 @@ import yaml
 from ase import Atoms
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.campaign import CampaignSpec, PublishedSet, own_settings
+from esen_flows.schemas.campaign import CampaignSpec, PublishedSet
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.schemas.named_protocols import FC2_SUPERCELL
+from esen_flows.schemas.named_protocols import FC2_SUPERCELL, own_settings
 from esen_flows.settings import get_settings
 from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.query import stream_structures

@@ -75,8 +75,7 @@ class Graph:
         pairs = neighbor_pairs(atoms, cutoff_angstrom)
         if max_neighbors is not None:
             pairs = nearest(pairs, max_neighbors)
-        columns = (torch.from_numpy(column) for column in (pairs.source, pairs.target, pairs.vectors))
-        return cls.from_edges(atoms, EdgeVectors(*columns), charge_and_spin=charge_and_spin)
+        return cls.from_edges(atoms, pairs, charge_and_spin=charge_and_spin)
 
     @classmethod
     def from_edges(cls, atoms: Atoms, edges: EdgeVectors, *, charge_and_spin: bool = False) -> "Graph":

@@ -157,11 +157,6 @@ class Dataset:
         return self._gathered([np.diff(tables.offsets) for tables in self._tables])
 
     @cached_property
-    def has_stress(self) -> np.ndarray:
-        """(n,) bool, whether a record has a stress."""
-        return self._gathered([tables.has_stress for tables in self._tables])
-
-    @cached_property
     def group_names(self) -> tuple[str, ...]:
         """Names of the groups of all tables; a view keeps the names of the dataset that it is a view of."""
         return tuple(dict.fromkeys(name for tables in self._tables for name in tables.group_names))

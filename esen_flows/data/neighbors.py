@@ -16,28 +16,6 @@ MINIMUM_DISTANCE_ANGSTROM = 0.01
 
 
 @dataclass(frozen=True)
-class NeighborPairs:
-    """Directed pairs, sorted by target.
-
-    Attributes
-    ----------
-    source
-        (pairs,) int64 index of the atom that sends the message.
-    target
-        (pairs,) int64 index of the atom that receives the message.
-    shifts
-        (pairs, 3) int64 lattice translation of the source.
-    vectors
-        (pairs, 3) float64 r_source + shift.cell - r_target in Angstrom.
-    """
-
-    source: np.ndarray
-    target: np.ndarray
-    shifts: np.ndarray
-    vectors: np.ndarray
-
-
-@dataclass(frozen=True)
 class PairTable:
     """The pairs of one geometry without their vectors, sorted by target, then source, then shift.
 
@@ -250,7 +228,7 @@ def _coincidence(candidates: Sequence[Candidates], sizes: Sequence[int], distanc
     )
 
 
-def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
+def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> EdgeVectors:
     """All pairs with 0 < distance <= cutoff, pairs of an atom with its own images included.
 
     Parameters
@@ -262,7 +240,7 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
 
     Returns
     -------
-    NeighborPairs
+    EdgeVectors
         The pairs with their vectors.
 
     Raises
@@ -276,14 +254,8 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
     >>> len(neighbor_pairs(bulk("Cu"), 3.0).source)
     12
     """
-    table = pair_table(atoms, cutoff_angstrom)
-    candidates = [Candidates(atoms, atoms.positions, table)]
-    vectors = _vectors(candidates, table.source, table.target)
-    kept, _ = _within(candidates, vectors, cutoff_angstrom)
-    columns = [column.numpy() for column in (table.source, table.target, table.shifts.long(), vectors)]
-    if kept is not None:
-        columns = [column[kept.numpy()] for column in columns]
-    return NeighborPairs(*columns)
+    candidates = Candidates(atoms, atoms.positions, pair_table(atoms, cutoff_angstrom))
+    return edges_within([candidates], cutoff_angstrom)[0]
 
 
 # Neighbours that are this much farther (squared distance, Angstrom^2) than the last one are kept too, so that
@@ -291,7 +263,7 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> NeighborPairs:
 LIMIT_TOLERANCE_ANGSTROM2 = 0.01
 
 
-def nearest(pairs: NeighborPairs, max_neighbors: int) -> NeighborPairs:
+def nearest(pairs: EdgeVectors, max_neighbors: int) -> EdgeVectors:
     """About the nearest neighbours of each target.
 
     A neighbour is kept if its squared distance is at most that of neighbour number `max_neighbors` (counted from 0)
@@ -306,15 +278,15 @@ def nearest(pairs: NeighborPairs, max_neighbors: int) -> NeighborPairs:
 
     Returns
     -------
-    NeighborPairs
+    EdgeVectors
         The kept pairs, sorted by target.
     """
-    squared = (pairs.vectors**2).sum(axis=1)
-    order = np.lexsort((squared, pairs.target))
-    targets = pairs.target[order]
+    squared, target = (pairs.vectors.numpy() ** 2).sum(axis=1), pairs.target.numpy()
+    order = np.lexsort((squared, target))
+    targets = target[order]
     first = np.searchsorted(targets, targets)  # position of each target's nearest neighbour
     count = np.searchsorted(targets, targets, side="right") - first
     last = np.minimum(first + max_neighbors, len(order) - 1)
     limit = np.where(count > max_neighbors, squared[order][last] + LIMIT_TOLERANCE_ANGSTROM2, np.inf)
-    keep = np.sort(order[squared[order] <= limit])
-    return NeighborPairs(pairs.source[keep], pairs.target[keep], pairs.shifts[keep], pairs.vectors[keep])
+    keep = torch.from_numpy(np.sort(order[squared[order] <= limit]))
+    return EdgeVectors(pairs.source[keep], pairs.target[keep], pairs.vectors[keep])

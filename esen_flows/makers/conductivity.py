@@ -9,7 +9,6 @@ from jobflow import Flow
 from esen_flows.makers.core import PropertyMaker, lattice_flow
 from esen_flows.makers.jobs import conductivity_job
 from esen_flows.schemas.protocols import ConductivityProtocol
-from esen_flows.schemas.requests import conductivity_requests
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -67,4 +66,4 @@ class ConductivityMaker(PropertyMaker):
         InputError
             The protocol's Born charges are those of another crystal.
         """
-        return lattice_flow(self, structure, conductivity_requests, self.protocol, conductivity_job)
+        return lattice_flow(self, structure, self.protocol, conductivity_job)

@@ -10,8 +10,15 @@ from jobflow import Flow, Job, Maker, job
 from esen_flows.makers.jobs import forces_job, relax_job
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, NumericSettings, TransportProtocol
-from esen_flows.schemas.requests import ResultRequest
+from esen_flows.schemas.protocols import (
+    ConductivityProtocol,
+    DisplacementProtocol,
+    HarmonicProtocol,
+    NumericSettings,
+    PhononProtocol,
+    TransportProtocol,
+)
+from esen_flows.schemas.requests import ResultRequest, lattice_requests
 from esen_flows.structures.conversion import as_atoms, atoms_to_json
 
 if TYPE_CHECKING:
@@ -90,8 +97,7 @@ def keyed(work: Job, request: ResultRequest, name: str) -> Job:
 def lattice_flow(
     maker: PropertyMaker,
     structure: "Atoms | Structure",
-    requests: Callable[..., tuple[ResultRequest, ResultRequest, ResultRequest]],
-    protocol: Any,
+    protocol: PhononProtocol | ConductivityProtocol,
     body: Callable[..., dict[str, Any]],
 ) -> Flow:
     """Relax, evaluate displaced supercells, and compute a property from the stored forces.
@@ -105,8 +111,6 @@ def lattice_flow(
         Gives force field, numeric settings and names.
     structure
         The input structure.
-    requests
-        Makes the requests of the three steps from structure key, model key, protocol and numeric settings.
     protocol
         Protocol of the property.
     body
@@ -128,7 +132,7 @@ def lattice_flow(
     """
     atoms, model = as_atoms(structure), resolve_model(maker.force_field_name)
     model.require_conservative(maker.name)
-    relax, forces, last = requests(atoms_key(atoms), model.key, protocol, maker.numeric)
+    relax, forces, last = lattice_requests(atoms_key(atoms), model.key, protocol, maker.numeric)
     if isinstance(forces.protocol, DisplacementProtocol) and forces.protocol.force_constants == "autodiff":
         model.require_differentiable(f"{maker.name} with force_constants=autodiff")
     _check_born(atoms, forces, last)

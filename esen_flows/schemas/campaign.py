@@ -8,21 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import canonical_json, result_key, sha256_of
-from esen_flows.schemas.named_protocols import OWN_SETTINGS, check_supercells, conductivity_protocol, phonon_protocol
+from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
@@ -41,12 +32,6 @@ Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
 AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
 GENERAL = "general"
-
-
-class Closed(BaseModel):
-    """A part of a specification: frozen, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
@@ -236,22 +221,6 @@ def answer_summary_field(spec: CampaignSpec) -> str:
         return {"relax": "energy_per_atom_ev", "phonon": "max_frequency_thz"}[spec.property]
     given = [item for item in spec.settings.items() if item[0] == "methods"]
     return principal_conductivity(with_values(ConductivityProtocol(), given).methods)
-
-
-def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Supercells and mesh that a structure gives itself.
-
-    Parameters
-    ----------
-    info
-        `atoms.info` of the structure.
-
-    Returns
-    -------
-    dict[str, Any]
-        Plain lists of integers by name, for `protocol_for`.
-    """
-    return {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
 
 
 def base_protocol(property: Property, name: str | None, info: Mapping[str, Any]) -> AnyProtocol:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from ase.data import atomic_numbers
@@ -258,20 +258,13 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
     if text.endswith(".safetensors") or "/" in text:
         return _resolve_file(Path(text))
     card = read_card(text)
-    elements = None if card.elements is None else frozenset(atomic_numbers[symbol] for symbol in card.elements)
     if card.family == "third_party":
-        key = _third_party_key(card)
+        key, elements = _third_party_key(card), None
     else:
-        path = checkpoint_path(card)
-        header = read_header(path)
-        key = header["model_key"]
-        if card.checkpoint is not None and key != card.checkpoint.model_key:
-            raise ModelError(
-                f"{path} has model key {key[:16]}..., its card names {card.checkpoint.model_key[:16]}...; "
-                "correct the card"
-            )
-        if elements is None:
-            elements = frozenset(header["elements"])
+        header = _checkpoint_header(card)
+        key, elements = header["model_key"], frozenset(header["elements"])
+    if card.elements is not None:
+        elements = frozenset(atomic_numbers[symbol] for symbol in card.elements)
     return ModelReference(
         label=card.name,
         key=key,
@@ -295,6 +288,18 @@ def _resolve_file(path: Path) -> ModelReference:
         conservative=header["declaration"]["conservative"],
         equivariance=header["declaration"]["equivariance"],
     )
+
+
+def _checkpoint_header(card: ModelCard) -> dict[str, Any]:
+    """The header of the checkpoint of a card, with its model key verified."""
+    path = checkpoint_path(card)
+    header = read_header(path)
+    if card.checkpoint is not None and header["model_key"] != card.checkpoint.model_key:
+        raise ModelError(
+            f"{path} has model key {header['model_key'][:16]}..., its card names "
+            f"{card.checkpoint.model_key[:16]}...; correct the card"
+        )
+    return header
 
 
 def _third_party_key(card: ModelCard) -> str:

@@ -1,4 +1,4 @@
-"""The base of all protocols: a frozen, closed value with a hash that outlives new fields."""
+"""The bases of values that users write: frozen and closed, and for protocols with a hash that outlives new fields."""
 
 from typing import Any, ClassVar, Self
 
@@ -7,7 +7,13 @@ from pydantic import BaseModel, ConfigDict
 from esen_flows.schemas.keys import sha256_of
 
 
-class Frozen(BaseModel):
+class Closed(BaseModel):
+    """A frozen value; unknown fields are refused, because a misspelt one would be lost without a word."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Frozen(Closed):
     """A closed value with a stable hash.
 
     A field that was added after the first release is named in `added_later`. At its default it is left out of the hash,
@@ -20,7 +26,7 @@ class Frozen(BaseModel):
     """
 
     # No field has a meaning at infinity, and JSON, of which keys and documents are made, has no infinity.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
     added_later: ClassVar[frozenset[str]] = frozenset()
 
     def key_fields(self) -> dict[str, Any]:

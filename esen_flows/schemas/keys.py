@@ -53,9 +53,7 @@ def _rounded_bytes(values: Any) -> bytes:
     return (np.round(np.asarray(values, dtype=np.float64), STRUCTURE_DECIMALS) + 0.0).astype("<f8").tobytes()
 
 
-def structure_key(
-    numbers: Any, positions: Any, cell: Any, pbc: Any, *, charge: float = 0.0, spin: float = 0.0, magmoms: Any = None
-) -> str:
+def structure_key(numbers: Any, positions: Any, cell: Any, pbc: Any, *, charge: float = 0.0, spin: float = 0.0) -> str:
     """Key of an input structure, in the order given: no sorting, no wrapping.
 
     Parameters
@@ -70,8 +68,6 @@ def structure_key(
         (3,) periodicity.
     charge, spin
         Total charge in elementary charges, and spin.
-    magmoms
-        (n,) magnetic moments, only for a force field that reads them.
 
     Returns
     -------
@@ -84,9 +80,6 @@ def structure_key(
     digest.update(_rounded_bytes(cell))
     digest.update(_rounded_bytes(positions))
     digest.update(_rounded_bytes([charge, spin]))
-    if magmoms is not None:
-        digest.update(b"magmoms")
-        digest.update(_rounded_bytes(magmoms))
     return digest.hexdigest()
 
 

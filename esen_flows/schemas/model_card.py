@@ -3,15 +3,10 @@
 from typing import Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from esen_flows.schemas.declarations import Equivariance
-
-
-class Closed(BaseModel):
-    """Base of the parts of a card; unknown fields are refused, because a misspelt one would be lost without a word."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+from esen_flows.schemas.frozen import Closed
 
 
 class Checkpoint(Closed):

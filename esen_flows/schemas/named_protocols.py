@@ -21,6 +21,22 @@ _SET_SUPERCELLS = (
 )
 
 
+def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Supercells and mesh that a structure gives itself.
+
+    Parameters
+    ----------
+    info
+        `atoms.info` of the structure.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain lists of integers by name.
+    """
+    return {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
+
+
 def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityProtocol:
     """A protocol of a conductivity by name, for a structure that may give its own supercells and mesh.
 
@@ -53,6 +69,7 @@ def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityPro
         raise InputError(f"no protocol {name!r} of a conductivity; there are {known}")
     if name == "general":
         return ConductivityProtocol()
+    own = own_settings(info)
     relax = RelaxProtocol(
         fmax_ev_per_angstrom=1e-4,
         max_steps=300,
@@ -68,10 +85,10 @@ def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityPro
             order=3,
             displacement_angstrom=0.03,
             parity="as_is",
-            fc2_supercell=_matrix(info, FC2_SUPERCELL),
-            fc3_supercell=_matrix(info, FC3_SUPERCELL),
+            fc2_supercell=own.get(FC2_SUPERCELL),
+            fc3_supercell=own.get(FC3_SUPERCELL),
         ),
-        mesh=tuple(np.asarray(info.get(MESH, (19, 19, 19))).astype(int).ravel().tolist()),
+        mesh=tuple(np.ravel(own.get(MESH, (19, 19, 19))).tolist()),
         temperatures_kelvin=(300.0,),
         methods=("rta", "wigner"),
         isotope_scattering=True,
@@ -117,7 +134,7 @@ def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
             displacement_angstrom=0.01,
             symprec_angstrom=1e-4,
             parity="as_is",
-            fc2_supercell=_matrix(info, FC2_SUPERCELL),
+            fc2_supercell=own_settings(info).get(FC2_SUPERCELL),
         ),
         mesh=(20, 20, 20),
         temperatures_kelvin=tuple(float(t) for t in range(0, 601, 75)),
@@ -147,7 +164,3 @@ def check_supercells(protocol: ConductivityProtocol, name: str, remedy: str = _S
             f"the protocol {name} takes each structure's own supercells and mesh ({FC2_SUPERCELL}, {FC3_SUPERCELL} and "
             f"{MESH} in an extended XYZ file), and this one has none; give {remedy}"
         )
-
-
-def _matrix(info: Mapping[str, Any], name: str) -> Any:
-    return None if name not in info else np.asarray(info[name]).astype(int).tolist()

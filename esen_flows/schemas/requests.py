@@ -6,13 +6,13 @@ known at once and tells whether there is anything to do. Force calls (relax, for
 """
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from esen_flows.schemas.documents import Kind
-from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.frozen import Closed, Frozen
 from esen_flows.schemas.keys import result_key
 from esen_flows.schemas.lattice_versions import lattice_versions
 from esen_flows.schemas.protocols import (
@@ -20,7 +20,6 @@ from esen_flows.schemas.protocols import (
     DisplacementProtocol,
     HarmonicProtocol,
     NumericSettings,
-    Parity,
     PhononProtocol,
     RelaxProtocol,
     TransportProtocol,
@@ -45,7 +44,7 @@ Protocol = (
 STEP_PROTOCOLS: dict[str, type[Frozen]] = dict(zip(get_args(Kind), get_args(Protocol), strict=True))
 
 
-class ResultRequest(BaseModel):
+class ResultRequest(Closed):
     """One requested step.
 
     `model_dump(mode="json")` is a small dictionary that jobs carry; `model_validate` restores the request.
@@ -67,8 +66,6 @@ class ResultRequest(BaseModel):
     numerics_revision
         Revision of the step's numerics.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     kind: Kind
     protocol: Protocol
@@ -118,13 +115,13 @@ def relax_request(
     ResultRequest
         The request.
     """
-    return _request("relax", protocol, structure_key, structure_key, model_key, _of_forces(numeric))
+    return _request("relax", protocol, structure_key, structure_key, model_key, numeric)
 
 
-def phonon_requests(
-    structure_key: str, model_key: str, protocol: PhononProtocol, numeric: NumericSettings
+def lattice_requests(
+    structure_key: str, model_key: str, protocol: PhononProtocol | ConductivityProtocol, numeric: NumericSettings
 ) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
-    """Requests of the steps to harmonic phonons.
+    """Requests of the steps to harmonic phonons or to lattice thermal conductivity.
 
     Parameters
     ----------
@@ -133,42 +130,28 @@ def phonon_requests(
     model_key
         Key of the force field.
     protocol
-        Protocol of the phonons.
+        Protocol of the phonons or of the conductivity.
     numeric
         Numeric settings.
 
     Returns
     -------
     tuple[ResultRequest, ResultRequest, ResultRequest]
-        Relaxation, forces and phonons.
+        Relaxation, forces, and phonons or conductivity.
     """
-    return _lattice_requests("phonon", structure_key, model_key, protocol, HarmonicProtocol.of(protocol), numeric)
-
-
-def conductivity_requests(
-    structure_key: str, model_key: str, protocol: ConductivityProtocol, numeric: NumericSettings
-) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
-    """Requests of the steps to lattice thermal conductivity.
-
-    Parameters
-    ----------
-    structure_key
-        Key of the structure.
-    model_key
-        Key of the force field.
-    protocol
-        Protocol of the conductivity.
-    numeric
-        Numeric settings.
-
-    Returns
-    -------
-    tuple[ResultRequest, ResultRequest, ResultRequest]
-        Relaxation, forces and conductivity.
-    """
-    return _lattice_requests(
-        "conductivity", structure_key, model_key, protocol, TransportProtocol.of(protocol), numeric
-    )
+    displacement = protocol.displacement
+    # With the parity of the displacements, so that all force calls of a flow see one energy surface.
+    relaxation = protocol.relax.model_copy(update={"parity": displacement.parity})
+    relax = relax_request(structure_key, model_key, relaxation, numeric)
+    forces = _request("forces", displacement, relax.key, structure_key, model_key, numeric)
+    versions = lattice_versions()
+    last = partial(_request, parent_key=forces.key, structure_key=structure_key, model_key=model_key)
+    if isinstance(protocol, PhononProtocol):
+        # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
+        numeric = numeric.model_copy(update={"phonopy": versions["phonopy"]})
+        return relax, forces, last("phonon", HarmonicProtocol.of(protocol), numeric=numeric)
+    numeric = numeric.model_copy(update=versions)
+    return relax, forces, last("conductivity", TransportProtocol.of(protocol), numeric=numeric)
 
 
 def property_requests(
@@ -197,9 +180,7 @@ def property_requests(
     """
     if isinstance(protocol, RelaxProtocol):
         return (relax_request(structure_key, model_key, protocol, numeric),)
-    if isinstance(protocol, PhononProtocol):
-        return phonon_requests(structure_key, model_key, protocol, numeric)
-    return conductivity_requests(structure_key, model_key, protocol, numeric)
+    return lattice_requests(structure_key, model_key, protocol, numeric)
 
 
 def labelling_request(
@@ -223,7 +204,7 @@ def labelling_request(
     ResultRequest
         The request.
     """
-    return _request("labelling", protocol, structures_key, structures_key, model_key, _of_forces(numeric))
+    return _request("labelling", protocol, structures_key, structures_key, model_key, numeric)
 
 
 def training_request(
@@ -272,53 +253,15 @@ def evaluation_request(
     ResultRequest
         The request.
     """
-    return _request("evaluation", protocol, dataset_key, dataset_key, model_key, _of_forces(numeric))
-
-
-def with_parity(relax: RelaxProtocol, parity: Parity) -> RelaxProtocol:
-    """A relaxation with the parity of the displacements, so that all force calls of a flow see one energy surface.
-
-    Parameters
-    ----------
-    relax
-        Protocol of the relaxation.
-    parity
-        Parity of the displacements.
-
-    Returns
-    -------
-    RelaxProtocol
-        The changed protocol.
-    """
-    return relax.model_copy(update={"parity": parity})
-
-
-def _lattice_requests(
-    kind: Kind,
-    structure_key: str,
-    model_key: str,
-    protocol: PhononProtocol | ConductivityProtocol,
-    derived: HarmonicProtocol | TransportProtocol,
-    numeric: NumericSettings,
-) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
-    displacement = protocol.displacement
-    relax = relax_request(structure_key, model_key, with_parity(protocol.relax, displacement.parity), numeric)
-    forces = _request("forces", displacement, relax.key, structure_key, model_key, _of_forces(numeric))
-    # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
-    names = ("phonopy",) if kind == "phonon" else ("phonopy", "phono3py", "lattice_backend")
-    versions = lattice_versions()
-    numeric = numeric.model_copy(update={name: versions[name] for name in names})
-    return relax, forces, _request(kind, derived, forces.key, structure_key, model_key, numeric)
-
-
-def _of_forces(numeric: NumericSettings) -> NumericSettings:
-    # Force calls do not use phonopy, so that its next version must not change their keys.
-    return numeric.model_copy(update={"phonopy": None, "phono3py": None, "lattice_backend": None})
+    return _request("evaluation", protocol, dataset_key, dataset_key, model_key, numeric)
 
 
 def _request(
     kind: Kind, protocol: Protocol, parent_key: str, structure_key: str, model_key: str, numeric: NumericSettings
 ) -> ResultRequest:
+    if kind not in ("phonon", "conductivity"):
+        # Other steps do not use phonopy, so that its next version must not change their keys.
+        numeric = numeric.model_copy(update={"phonopy": None, "phono3py": None, "lattice_backend": None})
     return ResultRequest(
         kind=kind,
         protocol=protocol,

@@ -28,7 +28,7 @@ def assert_fresh(cache, atoms):
         np.column_stack((target, source, vectors))[np.lexsort((*vectors.round(7).T, source, target))]
         for source, target, vectors in (
             (edges.source.numpy(), edges.target.numpy(), edges.vectors.numpy()),
-            (fresh.source, fresh.target, fresh.vectors),
+            (fresh.source.numpy(), fresh.target.numpy(), fresh.vectors.numpy()),
         )
     ]
     assert rows[0].shape == rows[1].shape

@@ -30,7 +30,6 @@ from esen_flows.queue.submit import CATEGORIES, submit
 from esen_flows.schemas.documents import Kind, ResultDocument
 from esen_flows.schemas.lattice_documents import ConductivityOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol
-from esen_flows.schemas.requests import with_parity
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Database
@@ -54,7 +53,7 @@ def kappa(copper: Any, mesh: int = 5) -> Flow:
 
 def relaxation(copper: Any) -> Job:
     """The first job of that flow, by itself."""
-    protocol = with_parity(RELAX, SMALL.parity)
+    protocol = RELAX.model_copy(update={"parity": SMALL.parity})
     return RelaxMaker(force_field_name=str(copper.checkpoint), protocol=protocol).make(COPPER)
 
 

@@ -12,12 +12,11 @@ from esen_flows.schemas.campaign import (
     answer_summary_field,
     member_keys,
     member_requests,
-    own_settings,
     protocol_for,
 )
-from esen_flows.schemas.named_protocols import conductivity_protocol
+from esen_flows.schemas.named_protocols import conductivity_protocol, own_settings
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
-from esen_flows.schemas.requests import conductivity_requests, relax_request
+from esen_flows.schemas.requests import lattice_requests, relax_request
 from esen_flows.store.queries.fields import SUMMARIES
 
 STRUCTURE, MODEL = "aa" * 32, "bb" * 32
@@ -58,7 +57,7 @@ def test_a_number_that_yaml_takes_for_a_text() -> None:
 def test_members_have_the_requests_of_a_command() -> None:
     spec = spec_of(property="conductivity", protocol="phonondb-v1", dtype="float32")
     protocol = conductivity_protocol("phonondb-v1", LEAD_TELLURIDE)
-    expected = conductivity_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
+    expected = lattice_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
     assert member_requests(spec, STRUCTURE, MODEL, LEAD_TELLURIDE) == expected
     relax = relax_request(STRUCTURE, MODEL, RelaxProtocol(), NumericSettings())
     assert member_requests(spec_of(), STRUCTURE, MODEL, {}) == (relax,)
