@@ -1,27 +1,20 @@
 """The commands of `esen-flows`, and `main`, which turns every error into one message and an exit status."""
 
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from esen_flows.cli.commands import (
-    campaign,
-    converge,
-    data,
-    db,
-    doctor,
-    label,
-    launcher,
-    models,
-    plot,
-    properties,
-    results,
-    train,
-    worker,
-)
+from esen_flows.cli.commands import campaign, data, db, launcher, models
+from esen_flows.cli.commands.converge import converge
+from esen_flows.cli.commands.doctor import doctor
+from esen_flows.cli.commands.label import label
+from esen_flows.cli.commands.plot import plot
+from esen_flows.cli.commands.properties import kappa, phonon, relax
+from esen_flows.cli.commands.results import query, show
+from esen_flows.cli.commands.train import train
+from esen_flows.cli.commands.worker import worker
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError
 from esen_flows.version import __version__
@@ -50,23 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # In the order of `esen-flows --help`.
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "relax": properties.relax,
-    "phonon": properties.phonon,
-    "kappa": properties.kappa,
-    "converge": converge.converge,
-    "show": results.show,
-    "query": results.query,
-    "plot": plot.plot,
-    "label": label.label,
-    "train": train.train,
-    "worker": worker.worker,
-    "doctor": doctor.doctor,
-}
-for name, command in _COMMANDS.items():
-    app.command(name)(command)
-for group in (models, data, db, campaign, launcher):
-    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+for command in (relax, phonon, kappa, converge, show, query, plot, label, train, worker, doctor):
+    app.command()(command)
+for name, group in {"models": models, "data": data, "db": db, "campaign": campaign, "launcher": launcher}.items():
+    app.add_typer(group.app, name=name)
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,10 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
     yield_waiting_threads()
     try:
         app(args=arguments, prog_name="esen-flows")
-    except EsenFlowsError as error:
-        _fail(error, error.exit_code)
-    except OSError as error:
-        _fail(error, 1)
+    except (EsenFlowsError, OSError) as error:
+        _fail(error, getattr(error, "exit_code", 1))
     except MemoryError as error:
         reason = str(error) or "no memory is left"
         _fail(f"{reason}; take a smaller structure or supercell, or a machine with more memory", 1)

@@ -11,55 +11,37 @@ DEFAULT_MODEL = "esen_silicon"
 
 # Of the property commands and of `converge`.
 FileArgument = Annotated[
-    Path,
-    typer.Argument(help="Structure: CIF, POSCAR, extended XYZ or another format that ASE reads. FILE@3 takes frame 3."),
+    Path, typer.Argument(help="CIF, POSCAR, extended XYZ or another format that ASE reads. FILE@3 takes frame 3.")
 ]
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Model card (see: esen-flows models) or .safetensors file.")
-]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="Model card (esen-flows models) or .safetensors file.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set a field of the protocol, as mesh=9,9,9. Repeatable."),
 ]
-DtypeOption = Annotated[
-    Dtype | None, typer.Option("--dtype", help="Precision of the force calls.", show_default="float64")
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="Device of the force calls: cpu, cuda or cuda:1.")]
+DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the force calls.", show_default="float64")]
+DeviceOption = Annotated[str, typer.Option(help="Device of the force calls: cpu, cuda or cuda:1.")]
 CompileOption = Annotated[
-    bool,
-    typer.Option(
-        "--compile", help="Compile the network by torch.compile: slow to start, faster on GPUs. Part of the result key."
-    ),
+    bool, typer.Option("--compile", help="Use torch.compile: slow to start, faster on GPUs. Part of the result key.")
 ]
 Tf32Option = Annotated[
-    bool,
-    typer.Option(
-        "--tf32",
-        help="Round the factors of float32 products to 10 bits on GPUs, for screening. Part of the result key.",
-    ),
+    bool, typer.Option("--tf32", help="Round float32 factors to 10 bits on GPUs, to screen. Part of the result key.")
 ]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder for figures and structures.", show_default="results/FORMULA-KEY"),
 ]
-SubmitOption = Annotated[
-    bool, typer.Option("--submit", help="Compute nothing here: add the jobs to the launchpad, for workers to run.")
-]
+SubmitOption = Annotated[bool, typer.Option("--submit", help="Compute nothing here: submit the jobs for workers.")]
 ProtocolOption = Annotated[
     str,
     typer.Option(
-        "--protocol",
         help="Protocol that --set changes: general, or a published one (phonons: mdr; kappa: phonondb-v1, "
-        "phonondb-v1-two-stage).",
+        "phonondb-v1-two-stage)."
     ),
 ]
 BornOption = Annotated[
     Path | None,
     typer.Option(
-        "--born",
-        help="Born charges of a polar crystal: phonopy_params.yaml, or a BORN file in the atom order and orientation "
-        "of FILE.",
-        show_default=False,
+        help="Born charges of a polar crystal: phonopy_params.yaml, or BORN in the order and orientation of FILE."
     ),
 ]
 
@@ -67,9 +49,7 @@ BornOption = Annotated[
 ChemsysOption = Annotated[str | None, typer.Option(help="Exactly these elements, as Ga-As.")]
 FormulaOption = Annotated[str | None, typer.Option(help="Chemical formula, as GaAs.")]
 ElementsOption = Annotated[str | None, typer.Option(help="At least these elements, as Si,O.")]
-SpacegroupOption = Annotated[
-    str | None, typer.Option(help="Space group of the input structure: number or symbol, as 227 or Fd-3m.")
-]
+SpacegroupOption = Annotated[str | None, typer.Option(help="Space group of the input structure, as 227 or Fd-3m.")]
 LabelOption = Annotated[str | None, typer.Option("--model", help="Label or key of the force field.")]
 CampaignOption = Annotated[str | None, typer.Option(help="Results of this campaign.")]
 

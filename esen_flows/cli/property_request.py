@@ -69,24 +69,14 @@ def build_request(
 
     Parameters
     ----------
-    kind
-        Which property.
-    file
-        Structure file; a suffix such as @3 chooses a frame.
-    model
-        Name of a model card, or path of a checkpoint.
-    assignments
-        `key=value` texts that change fields of the protocol.
-    dtype
-        Precision of the force calls; None for that of the force field.
+    kind, file, model
+        Property, structure file (FILE@3 takes frame 3), and name of a model card or path of a checkpoint.
+    assignments, protocol_name
+        `key=value` texts, and the named protocol that they change; a relaxation has only the general one.
+    dtype, compile, tf32
+        Precision (None for that of the force field), torch.compile, and factors rounded to 10 bits on GPUs.
     device
         cpu, cuda or cuda:N.
-    compile
-        Whether the network is compiled by torch.compile.
-    tf32
-        Whether the factors of float32 products are rounded to 10 bits on a GPU.
-    protocol_name
-        Named protocol that `assignments` change; a relaxation has only the general one.
     born
         phonopy's BORN file of the structure, for phonons and conductivities.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esen_flows.cli.machine import tune_allocator
+from esen_flows.cli.output.report import TITLES
 from esen_flows.cli.property_request import PropertyRequest
 from esen_flows.cli.store import open_store
 from esen_flows.progress import listening
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from jobflow import Flow, Job
 
     from esen_flows.store.results import Store
-
-STEP_NAMES = {
-    "relax": "relaxation",
-    "forces": "displaced supercells",
-    "phonon": "force constants, phonons",
-    "conductivity": "force constants, transport",
-}
 
 
 def run_or_load(request: PropertyRequest) -> list[ResultDocument]:
@@ -143,7 +137,7 @@ def _step_bars() -> Iterator[None]:
         def show(kind: str, done: int, total: int | None, words: str) -> None:
             if kind not in tasks:
                 finish()  # A new step means that the previous one is done, which may not have known its total.
-                tasks[kind] = bars.add_task(STEP_NAMES.get(kind, kind), total=total, words=words)
+                tasks[kind] = bars.add_task(TITLES.get(kind, kind), total=total, words=words)
             bars.update(tasks[kind], completed=done, total=total, words=words)
 
         with listening(show):

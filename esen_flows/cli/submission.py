@@ -27,20 +27,26 @@ _STORE_SETTINGS = ("mongo_uri", "mongo_uri_file", "database", "data_dir")
 _KEY_DIGITS = 12
 
 
-def submit_request(request: PropertyRequest) -> None:
-    """Submit the flow of a property request, and print what to do next.
+def submit_work(work: Flow | Job, store: Store) -> None:
+    """Submit a flow, and print what to do next.
 
     Parameters
     ----------
-    request
-        A property of a structure.
+    work
+        Flow or job.
+    store
+        Store of the results, whose database has the launchpad.
 
     Raises
     ------
     EsenFlowsError
         The flow cannot be submitted; see `queue.submit.submit`.
     """
-    _submit(build_flow(request), open_store())
+    submission = submit(work, store=store)
+    typer.echo(submission)
+    _print_next_steps(submission, store)
+    key = submission.result_keys[-1]
+    typer.echo(f"to see the result: esen-flows show {key[:_KEY_DIGITS]}\nkey      {key}")
 
 
 def submit_requests(requests: Sequence[PropertyRequest]) -> None:
@@ -117,7 +123,7 @@ def submit_training(
         data = [(_store_data(store, source), source.repeats) for source in sources]
         work.append((replace(maker, name=name or "train", config=config, initial=start), data))
     jobs = chained(work)
-    _submit(Flow(jobs, output=jobs[-1].output, name=" ".join(job.name for job in jobs)), store)
+    submit_work(Flow(jobs, output=jobs[-1].output, name=" ".join(job.name for job in jobs)), store)
 
 
 def _store_data(store: Store, source: DataSource) -> str:
@@ -129,20 +135,14 @@ def _store_data(store: Store, source: DataSource) -> str:
     return store_dataset(store, read_dataset(source.path), source.name or source.path.stem, folder=folder)
 
 
-def _submit(work: Flow | Job, store: Store) -> None:
-    submission = submit(work, store=store)
-    typer.echo(submission)
-    _print_next_steps(submission, store)
-    key = submission.result_keys[-1]
-    typer.echo(f"to see the result: esen-flows show {key[:_KEY_DIGITS]}\nkey      {key}")
-
-
 def _print_next_steps(submission: Submission, store: Store) -> None:
     """How to run the fireworks, if there are any."""
     if not submission.firework_ids and not submission.pending:
         return
-    typer.echo("to run it on this machine:\n  esen-flows worker\nor with the commands of FireWorks:")
-    typer.echo("  esen-flows db init settings   # once; writes the files named below")
+    typer.echo(
+        "to run it on this machine:\n  esen-flows worker\nor with the commands of FireWorks:\n"
+        "  esen-flows db init settings   # once; writes the files named below"
+    )
     if store.database.lease is not None:
         typer.echo("  esen-flows db start           # the private server, which stops when no process of ours uses it")
     typer.echo(

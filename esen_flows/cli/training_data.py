@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esen_flows.cli.usage import UsageError, split_assignments
+from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError
 from esen_flows.schemas.card import card_path, read_card
-from esen_flows.schemas.protocol_fields import parse_value
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
-    from esen_flows.schemas.model_card import ModelCard, RecipeStage
     from esen_flows.training.config import TrainingConfig
     from esen_flows.training.finetune import Parent
     from esen_flows.training.recipe import Stage
@@ -159,32 +157,6 @@ def read_sources(sources: Sequence[DataSource]) -> "Dataset":
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else mixture(parts)
 
 
-def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """Values by field name from `--set key=value`; the stage checks the names.
-
-    Parameters
-    ----------
-    assignments
-        Values of --set.
-
-    Returns
-    -------
-    dict[str, Any]
-        Parsed values by field name.
-
-    Raises
-    ------
-    UsageError
-        A text has no `=` or no value.
-
-    Examples
-    --------
-    >>> parse_changes(["epochs=20", "learning_rate=1e-3"])
-    {'epochs': 20, 'learning_rate': 0.001}
-    """
-    return {name: parse_value(value) for name, value in split_assignments(assignments, "epochs=20")}
-
-
 def read_stages(
     what: str,
     recipe: str | None,
@@ -273,21 +245,18 @@ def _stage_files(what: str, recipe: str | None, number: int | None) -> Iterator[
             raise UsageError("--recipe and --stage choose from a card; a training file is one stage")
         yield "", Path(what), {}
         return
-    stages = _recipe(read_card(what), recipe)
+    card = read_card(what)
+    if not card.recipes:
+        raise UsageError(f"the card {card.name!r} has no recipe; give a training file")
+    if recipe is not None and recipe not in card.recipes:
+        raise UsageError(f"--recipe {recipe}: the card {card.name!r} has {', '.join(card.recipes)}")
+    stages = card.recipes[recipe or next(iter(card.recipes))]
     if number is not None and not 1 <= number <= len(stages):
         raise UsageError(f"--stage {number}: the recipe has stages 1 to {len(stages)}")
     for place, stage in enumerate(stages, start=1):
         if number in (None, place):
             file = card_path(what).parent / stage.file
             yield f"{place}-{file.stem}", file, {data.name: data.repeats for data in stage.data}
-
-
-def _recipe(card: "ModelCard", name: str | None) -> "tuple[RecipeStage, ...]":
-    if not card.recipes:
-        raise UsageError(f"the card {card.name!r} has no recipe; give a training file")
-    if name is not None and name not in card.recipes:
-        raise UsageError(f"--recipe {name}: the card {card.name!r} has {', '.join(card.recipes)}")
-    return card.recipes[name or next(iter(card.recipes))]
 
 
 def _choose_data(wanted: Mapping[str, int], sources: Sequence[DataSource], what: str) -> list[DataSource]:

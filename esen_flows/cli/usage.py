@@ -4,8 +4,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.protocol_fields import parse_value
 
 
 class UsageError(InputError):
@@ -48,6 +50,34 @@ def split_assignments(assignments: Iterable[str], example: str, option: str = "-
             raise UsageError(f"{option} {assignment!r} is not key=value; for example {option} {example}")
         pairs.append((name, value))
     return pairs
+
+
+def parse_assignments(assignments: Iterable[str], example: str) -> dict[str, Any]:
+    """Parsed values by name of `--set key=value` options.
+
+    Parameters
+    ----------
+    assignments
+        Texts as they were typed.
+    example
+        A valid assignment, for the error message.
+
+    Returns
+    -------
+    dict[str, Any]
+        Values as JSON would give them, lists of values separated by commas, or bare words.
+
+    Raises
+    ------
+    UsageError
+        A text has no `=` or no value.
+
+    Examples
+    --------
+    >>> parse_assignments(["epochs=20", "loss=absolute"], "epochs=20")
+    {'epochs': 20, 'loss': 'absolute'}
+    """
+    return {name: parse_value(value) for name, value in split_assignments(assignments, example)}
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -30,13 +30,21 @@ SpecArgument = Annotated[
     str, typer.Argument(help="Specification: a YAML file, its folder, or the name of one in workflows/.")
 ]
 SpecOrNameArgument = Annotated[
-    str,
-    typer.Argument(
-        help="Specification (a YAML file, its folder, or the name of one in workflows/), or name of a planned campaign."
-    ),
+    str, typer.Argument(help="Specification (file, folder, or name in workflows/), or name of a planned campaign.")
 ]
+
+
+def _check_device(device: str) -> str:
+    from esen_flows.store.timings import DEVICE_KINDS
+
+    if device not in DEVICE_KINDS:
+        raise InputError(f"--device is the device of the workers, cpu or cuda; got {device!r}")
+    return device
+
+
 WorkersOption = Annotated[
-    str, typer.Option("--device", help="Device of the workers, cpu or cuda: decides how much goes into one firework.")
+    str,
+    typer.Option("--device", callback=_check_device, help="Device of the workers, cpu or cuda, to size the fireworks."),
 ]
 
 
@@ -53,7 +61,6 @@ def submit(spec: SpecOrNameArgument, device: WorkersOption = "cpu") -> None:
     from esen_flows.campaigns.spec import find_spec
     from esen_flows.store.campaigns import campaign_names
 
-    _check_device(device)
     name = spec
     try:
         find_spec(spec)
@@ -121,7 +128,6 @@ def resume(name: CampaignArgument, device: WorkersOption = "cpu") -> None:
     """Continue a campaign that was paused or cancelled."""
     from esen_flows.campaigns import control
 
-    _check_device(device)
     _print_submitted(name, control.resume(open_store(), name, device))
 
 
@@ -159,7 +165,6 @@ def retry(
     """Submit failed members again, even if their failures are final."""
     from esen_flows.campaigns import control
 
-    _check_device(device)
     count = control.retry(open_store(), name, failed)
     typer.echo(f"{count} members are pending again")
     if count:
@@ -177,13 +182,6 @@ def recover() -> None:
 
 for command in (campaign_results.report, campaign_results.diff, campaign_results.freeze, campaign_results.reproduce):
     app.command()(command)
-
-
-def _check_device(device: str) -> None:
-    from esen_flows.store.timings import DEVICE_KINDS
-
-    if device not in DEVICE_KINDS:
-        raise InputError(f"--device is the device of the workers, cpu or cuda; got {device!r}")
 
 
 def _plan(spec: str) -> "Planned":

@@ -11,19 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli import options
 from esen_flows.cli.commands.properties import DRAWN_LATER
-from esen_flows.cli.options import (
-    DEFAULT_MODEL,
-    BornOption,
-    DeviceOption,
-    DtypeOption,
-    FileArgument,
-    ModelOption,
-    OutputOption,
-    ProtocolOption,
-    SetOption,
-    SubmitOption,
-)
 from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.property_request import Dtype, PropertyRequest, build_request, vary_request
 from esen_flows.cli.run_or_load import interruptible, run_or_load
@@ -70,16 +59,16 @@ VaryOption = Annotated[
 
 def converge(
     what: PropertyArgument,
-    file: FileArgument,
-    model: ModelOption = DEFAULT_MODEL,
-    set_: SetOption = None,
+    file: options.FileArgument,
+    model: options.ModelOption = options.DEFAULT_MODEL,
+    set_: options.SetOption = None,
     vary: VaryOption = None,
-    dtype: DtypeOption = None,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    protocol: ProtocolOption = "general",
-    submit: SubmitOption = False,
-    born: BornOption = None,
+    dtype: options.DtypeOption = None,
+    device: options.DeviceOption = "cpu",
+    output: options.OutputOption = None,
+    protocol: options.ProtocolOption = "general",
+    submit: options.SubmitOption = False,
+    born: options.BornOption = None,
 ) -> None:
     """Vary one choice of a protocol at a time; store, print and plot every point."""
     kind: Literal["phonon", "conductivity"] = "phonon" if what == "phonon" else "conductivity"
@@ -155,7 +144,9 @@ def _points(
     if name == "dtype":
         if by_default and base.model.dtype is not None:
             return []
-        return [(value, vary_request(base, dtype=_precision(value))) for value in values]
+        if wrong := set(values) - set(get_args(Dtype)):
+            raise UsageError(f"--vary dtype: {min(wrong)!r} is not one of {', '.join(get_args(Dtype))}")
+        return [(value, vary_request(base, dtype=cast(Dtype, value))) for value in values]
     if name.endswith("force_constants"):
         try:
             base.model.require_differentiable("varying force_constants")
@@ -169,12 +160,6 @@ def _points(
         protocol = with_overrides(base.protocol, [f"{name}={given}"], "--vary")
         points.append((value, vary_request(base, protocol=protocol)))
     return points
-
-
-def _precision(value: str) -> Dtype:
-    if value not in get_args(Dtype):
-        raise UsageError(f"--vary dtype: {value!r} is not one of {', '.join(get_args(Dtype))}")
-    return cast(Dtype, value)
 
 
 def _measure(study: Study, field: str, base: PropertyRequest) -> "Series":

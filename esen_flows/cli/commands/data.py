@@ -14,8 +14,7 @@ from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, 
 
 app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
 
-SourcesArgument = Annotated[list[Path], typer.Argument(help="Files, or folders of files of one format.")]
-NewFolderOption = Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")]
 FormatOption = Annotated[
     SourceFormat | None, typer.Option("--format", help="Format of the sources. Default: by the names of the files.")
 ]
@@ -25,34 +24,24 @@ SHOWN = 3  # sources and bad records; the others are in the index
 
 @app.command(name="import")
 def import_(
-    sources: SourcesArgument,
-    output: NewFolderOption,
+    sources: Annotated[list[Path], typer.Argument(help="Files, or folders of files of one format.")],
+    output: OutputOption,
     source_format: FormatOption = None,
-    cutoff: Annotated[
-        float | None, typer.Option(help="Count the edges within this many Angstrom now rather than on first use.")
-    ] = None,
+    cutoff: Annotated[float | None, typer.Option(help="Count edges within this many Angstrom now, not later.")] = None,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies in the source.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the source.")] = None,
     stress_key: Annotated[str | None, typer.Option(help="Name of the stresses in the source.")] = None,
-    group_key: Annotated[
-        str | None, typer.Option(help="Name of the field with the subset of a record. Default: group.")
-    ] = None,
-    material_key: Annotated[
-        str | None, typer.Option(help="Name of the field with the material, which splits keep together.")
-    ] = None,
+    group_key: Annotated[str | None, typer.Option(help="Name of the subset of a record. Default: group.")] = None,
+    material_key: Annotated[str | None, typer.Option(help="Name of the material, kept together by splits.")] = None,
     group: Annotated[str, typer.Option(help="Subset of the records that name none.")] = "",
-    energy_unit: Annotated[
-        EnergyUnit | None, typer.Option(help="Unit of the energies, and per length of the forces.")
-    ] = None,
+    energy_unit: Annotated[EnergyUnit | None, typer.Option(help="Unit of energies, and per length of forces.")] = None,
     stress_unit: Annotated[
-        StressUnit | None, typer.Option(help="Unit of the stresses; with a minus: positive under compression.")
+        StressUnit | None, typer.Option(help="Unit of stresses; -: positive in compression.")
     ] = None,
     max_force: Annotated[float, typer.Option(help="Largest force of a good record, eV/Angstrom.")] = 50.0,
     require_stress: Annotated[bool, typer.Option(help="Treat a crystal without a stress as a bad record.")] = False,
     on_bad: Annotated[OnBad, typer.Option(help="Leave bad records out and list them, or stop.")] = "skip",
-    check_strain: Annotated[
-        bool, typer.Option(help="Stop if labels are clearly not derivatives of the energies.")
-    ] = True,
+    check_strain: Annotated[bool, typer.Option(help="Stop if labels are not derivatives of the energies.")] = True,
 ) -> None:
     """Write the records of sources to one dataset folder, with units, signs, checksums and what was left out."""
     from esen_flows.data.folders import read_index

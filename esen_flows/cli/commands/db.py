@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.cli.commands import upkeep
+from esen_flows.cli.commands.upkeep import export, gc, import_, ingest, init, migrate, size, verify
 from esen_flows.errors import StoreError
 from esen_flows.settings import get_settings
 
@@ -46,8 +46,8 @@ def status() -> None:
     _print(embedded.status())
 
 
-for name, command in upkeep.COMMANDS.items():
-    app.command(name)(command)
+for command in (init, size, gc, verify, migrate, export, import_, ingest):
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _refuse_foreign(action: str) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esen_flows.errors import EsenFlowsError
-from esen_flows.settings import Settings, get_settings
+from esen_flows.settings import get_settings
 from esen_flows.version import __version__
 
 
@@ -20,12 +20,11 @@ def doctor() -> None:
     The exit status is 1 if something needed is missing.
     """
     table = Table(show_header=False)
-    broken = False
-    for name, value, good in _checks():
+    found = list(_checks())
+    for name, value, good in found:
         table.add_row(name, value if good else f"[red]{value}[/red]")
-        broken = broken or not good
     Console().print(table)
-    if broken:
+    if not all(good for _, _, good in found):
         raise typer.Exit(1)
 
 
@@ -50,10 +49,6 @@ def _database() -> Iterator[tuple[str, str, bool]]:
     if settings.mongo_uri is not None:
         yield "server", "that of ESEN_FLOWS_MONGO_URI (not shown, it may hold a password)", True
         return
-    yield from _private_server(settings)
-
-
-def _private_server(settings: Settings) -> Iterator[tuple[str, str, bool]]:
     from esen_flows.store.host import Host
     from esen_flows.store.server.embedded import status
     from esen_flows.store.server.mongod import find_mongod
@@ -68,8 +63,7 @@ def _private_server(settings: Settings) -> Iterator[tuple[str, str, bool]]:
     network = Host().network_file_system(settings.data_dir)
     note = f" is on a network file system ({network[0]}); set ESEN_FLOWS_DATA_DIR to a local disk" if network else ""
     yield "data", f"{settings.data_dir}{note}", not network
-    running = status(settings)["running"]
-    yield "server", "running" if running else "not running; starts when it is needed", True
+    yield "server", "running" if status(settings)["running"] else "not running; starts when it is needed", True
 
 
 def _compute() -> Iterator[tuple[str, str, bool]]:

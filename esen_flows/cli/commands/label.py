@@ -5,21 +5,18 @@ from typing import Annotated
 
 import typer
 
+from esen_flows.cli.machine import tune_allocator
+from esen_flows.cli.options import DeviceOption
 from esen_flows.cli.usage import check_device
-
-RecipeArgument = Annotated[
-    Path, typer.Argument(help="YAML recipe of the structures, such as models/esen_silicon/data.yaml.")
-]
-DatasetOption = Annotated[Path, typer.Option(help="Extended XYZ dataset to write.")]
-LabellerOption = Annotated[str, typer.Option(help="Force field that labels: a model card or a checkpoint.")]
-LabelDeviceOption = Annotated[str, typer.Option(help="Device of the force calls: cpu, cuda or cuda:1.")]
+from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.keys import sha256_of
 
 
 def label(
-    recipe: RecipeArgument,
-    output: DatasetOption,
-    model: LabellerOption = "sevennet_l3i5",
-    device: LabelDeviceOption = "cpu",
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe of structures, as models/esen_silicon/data.yaml.")],
+    output: Annotated[Path, typer.Option(help="Extended XYZ dataset to write.")],
+    model: Annotated[str, typer.Option(help="Labelling force field: a model card or a checkpoint.")] = "sevennet_l3i5",
+    device: DeviceOption = "cpu",
 ) -> None:
     """Make the structures of a recipe and label them, averaged with their mirror images.
 
@@ -27,12 +24,9 @@ def label(
     """
     from rich.progress import Progress
 
-    from esen_flows.cli.machine import tune_allocator
     from esen_flows.data.generate import generate
     from esen_flows.data.recipes import read_recipe
     from esen_flows.forcefield.load import load_force_field
-    from esen_flows.schemas.card import resolve_model
-    from esen_flows.schemas.keys import sha256_of
     from esen_flows.training.label import label as label_structures
     from esen_flows.training.snapshots import langevin
 

@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from esen_flows.cli.usage import UsageError, split_assignments
+from esen_flows.cli.usage import UsageError, parse_assignments
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.schemas.card import checkpoint_path, list_cards, read_card
 from esen_flows.schemas.model_card import ModelCard
-from esen_flows.schemas.protocol_fields import parse_value
 
 app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
+MissingOption = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE, which the file lacks, as use_envelope=true. Repeatable.")
+]
 
 
 @app.callback()
@@ -40,18 +42,11 @@ def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
 @app.command()
 def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pt).")],
-    output: Annotated[
-        Path | None, typer.Option(help="Checkpoint to write. Default: the same name with the suffix .safetensors.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE: an option that the file lacks, such as use_envelope=true. Repeatable."),
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write. Default: FILE with suffix .safetensors.")] = None,
+    assignments: MissingOption = None,
     ignore: Annotated[list[str] | None, typer.Option(help="An option of the file to ignore. Repeatable.")] = None,
     elements: Annotated[str | None, typer.Option(help="Elements that the model was trained on, as Si,O.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="In a file of several tasks, the one whose scale and references are used.")
-    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of several tasks, the one with the wanted references.")] = None,
 ) -> None:
     """Convert a published checkpoint to a native one; no code in the file is executed."""
     if not file.is_file():
@@ -63,8 +58,7 @@ def convert(
         raise UsageError(f"--output {target} does not end in .safetensors, which marks a checkpoint; give another name")
     if not target.parent.is_dir():
         raise UsageError(f"no folder {target.parent} for --output; make it first")
-    given = split_assignments(assignments or [], "use_envelope=true")
-    options = {name: parse_value(value) for name, value in given}
+    options = parse_assignments(assignments or [], "use_envelope=true")
     known = None if elements is None else [_number(symbol) for symbol in elements.split(",")]
     from esen_flows.forcefield.checkpoint import save
     from esen_flows.forcefield.converted import read_published

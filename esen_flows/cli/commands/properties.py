@@ -8,24 +8,11 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from esen_flows.cli.options import (
-    DEFAULT_MODEL,
-    BornOption,
-    CompileOption,
-    DeviceOption,
-    DtypeOption,
-    FileArgument,
-    ModelOption,
-    OutputOption,
-    ProtocolOption,
-    SetOption,
-    SubmitOption,
-    Tf32Option,
-)
+from esen_flows.cli import options
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
 from esen_flows.cli.output.report import print_report
 from esen_flows.cli.property_request import Property, PropertyRequest, build_request
-from esen_flows.cli.run_or_load import interruptible, run_or_load
+from esen_flows.cli.run_or_load import build_flow, interruptible, run_or_load
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder, refuse_ignored
 from esen_flows.errors import InputError
@@ -34,50 +21,37 @@ from esen_flows.schemas.documents import ResultDocument
 DRAWN_LATER = "the same command without --submit draws the results once they are stored"
 
 
-def property_command(kind: Property, summary: str) -> Callable[..., None]:
-    """The command that computes a property, with the options that all of these commands share.
-
-    Parameters
-    ----------
-    kind
-        Which property.
-    summary
-        Help text of the command.
-
-    Returns
-    -------
-    Callable[..., None]
-        Function from which typer reads the options.
-    """
+def _property_command(name: str, kind: Property, summary: str) -> Callable[..., None]:
+    """The command that computes a property; typer reads its options from the signature that all properties share."""
 
     def command(
-        file: FileArgument,
-        model: ModelOption = DEFAULT_MODEL,
-        set_: SetOption = None,
-        dtype: DtypeOption = None,
-        device: DeviceOption = "cpu",
-        compile: CompileOption = False,
-        tf32: Tf32Option = False,
-        output: OutputOption = None,
-        submit: SubmitOption = False,
-        protocol: ProtocolOption = "general",
-        born: BornOption = None,
+        file: options.FileArgument,
+        model: options.ModelOption = options.DEFAULT_MODEL,
+        set_: options.SetOption = None,
+        dtype: options.DtypeOption = None,
+        device: options.DeviceOption = "cpu",
+        compile: options.CompileOption = False,
+        tf32: options.Tf32Option = False,
+        output: options.OutputOption = None,
+        submit: options.SubmitOption = False,
+        protocol: options.ProtocolOption = "general",
+        born: options.BornOption = None,
     ) -> None:
         request = build_request(
             kind, file, model, set_ or [], dtype, device,
             compile=compile, tf32=tf32, protocol_name=protocol, born=born,
         )  # fmt: skip
         if submit:
-            from esen_flows.cli.submission import submit_request
+            from esen_flows.cli.submission import submit_work
 
             refuse_ignored({"--output": output}, "with --submit", DRAWN_LATER)
-            submit_request(request)
+            submit_work(build_flow(request), open_store())
         else:
             check_folder(output or Path("results"))
             with interruptible():
                 _report(request, output)
 
-    command.__doc__ = summary
+    command.__name__, command.__doc__ = name, summary
     if kind == "relax":  # It has one protocol only and uses no Born charges: typer is not to offer these options.
         signature = inspect.signature(command)
         offered = [option for option in signature.parameters.values() if option.name not in ("protocol", "born")]
@@ -85,10 +59,12 @@ def property_command(kind: Property, summary: str) -> Callable[..., None]:
     return command
 
 
-relax = property_command("relax", "Relax positions and cell.")
-phonon = property_command("phonon", "Harmonic phonons: bands, density of states, thermal properties, stability.")
-kappa = property_command(
-    "conductivity", "Lattice thermal conductivity: relaxation-time approximation and Wigner transport."
+relax = _property_command("relax", "relax", "Relax positions and cell.")
+phonon = _property_command(
+    "phonon", "phonon", "Harmonic phonons: bands, density of states, thermal properties, stability."
+)
+kappa = _property_command(
+    "kappa", "conductivity", "Lattice thermal conductivity: relaxation-time approximation and Wigner transport."
 )
 
 

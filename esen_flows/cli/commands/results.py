@@ -1,21 +1,14 @@
 """`esen-flows show KEY` and `esen-flows query KIND`: stored results. Nothing is computed, and torch is not imported."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from esen_flows.cli.options import (
-    CampaignOption,
-    ChemsysOption,
-    ElementsOption,
-    FormulaOption,
-    LabelOption,
-    SpacegroupOption,
-)
+from esen_flows.cli import options
 from esen_flows.cli.output.report import print_report
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError, split_names
@@ -33,14 +26,9 @@ Queried = Literal[
     "evaluation", "structures",
 ]  # fmt: skip
 TABLE_ROWS = 50
-KeyArgument = Annotated[str, typer.Argument(help="Result key, or at least its first four digits.")]
-ShowFormatOption = Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="How to print.")]
-KindArgument = Annotated[Queried, typer.Argument(help="Kind of result; kappa is short for conductivity.")]
 WhereOption = Annotated[
     str | None, typer.Option(help="Condition: \"kappa_300K > 10 and not (nsites > 8 or formula == 'GaAs')\".")
 ]
-FailedOption = Annotated[bool, typer.Option("--failed", help="List failed results instead of finished ones.")]
-SortOption = Annotated[str | None, typer.Option(help="Name as in --where to sort by; -NAME sorts descending.")]
 LimitOption = Annotated[
     int | None, typer.Option(min=1, help="At most this many.", show_default="50 in a table, otherwise all")
 ]
@@ -51,14 +39,16 @@ FormatOption = Annotated[
     Literal["table", "csv", "json", "jsonl", "extxyz", "cif"],
     typer.Option("--format", "-f", help="How to print; extxyz and cif give structures."),
 ]
-OutputFileOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; for cif a folder.")]
 StructureOption = Annotated[
     Literal["computed", "input"],
     typer.Option(help="For extxyz and cif: the computed structure or the input structure."),
 ]
 
 
-def show(key: KeyArgument, form: ShowFormatOption = "table") -> None:
+def show(
+    key: Annotated[str, typer.Argument(help="Result key, or at least its first four digits.")],
+    form: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="How to print.")] = "table",
+) -> None:
     """Show one stored result."""
     from esen_flows.cli.output.listing import plain
     from esen_flows.store.models import stored_model
@@ -109,20 +99,20 @@ def one_result(store: "Store", key: str, load_arrays: bool = False) -> ResultDoc
 
 
 def query(
-    kind: KindArgument,
-    chemsys: ChemsysOption = None,
-    formula: FormulaOption = None,
-    elements: ElementsOption = None,
-    spacegroup: SpacegroupOption = None,
-    model: LabelOption = None,
-    campaign: CampaignOption = None,
+    kind: Annotated[Queried, typer.Argument(help="Kind of result; kappa is short for conductivity.")],
+    chemsys: options.ChemsysOption = None,
+    formula: options.FormulaOption = None,
+    elements: options.ElementsOption = None,
+    spacegroup: options.SpacegroupOption = None,
+    model: options.LabelOption = None,
+    campaign: options.CampaignOption = None,
     where: WhereOption = None,
-    failed: FailedOption = False,
-    sort: SortOption = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List failed results instead of finished ones.")] = False,
+    sort: Annotated[str | None, typer.Option(help="Name as in --where to sort by; -NAME: descending.")] = None,
     limit: LimitOption = None,
     columns: ColumnsOption = None,
     form: FormatOption = "table",
-    output: OutputFileOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; for cif a folder.")] = None,
     structure: StructureOption = "computed",
 ) -> None:
     """List stored results, newest first, or write them or their structures to files."""
@@ -149,52 +139,48 @@ def query(
 
 
 def _write_rows(kind: Any, filters: dict[str, Any], names: list[str] | None, form: str, output: Path | None) -> None:
-    from esen_flows.cli.output.listing import WRITERS, output_file, print_table
+    from esen_flows.cli.output.listing import output_file, print_table, write_rows
     from esen_flows.store.queries.query import stream, stream_structures
 
-    is_table = form == "table"
-    if is_table and output is not None:
+    if form == "table" and output is not None:
         raise UsageError("a table is printed; to write a file add --format csv, json, jsonl, extxyz or cif")
     rows = filters["limit"] or TABLE_ROWS
-    if is_table:
+    if form == "table":
         filters = {**filters, "limit": rows + 1}  # one more shows whether there are more
     store = open_store()
-    found: Iterable[Found] = (
-        stream_structures(store, **filters) if kind == "structures" else stream(store, kind, **filters)
-    )
-    if is_table:
+    found: Iterable[Found]
+    found = stream_structures(store, **filters) if kind == "structures" else stream(store, kind, **filters)
+    if form == "table":
         print_table(kind, found, names, filters.get("failed", False), rows)
         return
     with output_file(output) as out:
-        WRITERS[form](out, kind, found, names)
+        write_rows(out, form, kind, found, names)
 
 
 def _write_structures(
     kind: Any, filters: dict[str, Any], names: list[str] | None, form: str, output: Path | None, structure: Any
 ) -> None:
     from esen_flows.cli.output.listing import output_file, write_cifs, write_extxyz
+    from esen_flows.store.queries.crystals import stream_atoms
+    from esen_flows.store.queries.query import stream_structures
 
     if form == "cif" and output is None:
         raise UsageError("--format cif writes a file for each structure; name their folder with --output FOLDER")
-    pairs = _with_structures(kind, filters, structure)
+    store = open_store()
+    labels: tuple[str, ...] = ("model", "material_ids")
+    pairs: Iterable[tuple[Found, Atoms]]
+    if kind == "structures":
+        labels = ("material_ids",)
+        pairs = ((record, record.atoms) for record in stream_structures(store, **filters))
+    else:
+        pairs = stream_atoms(store, kind, structure, **filters)
     if form == "cif" and output is not None:
         count = write_cifs(output, pairs)
     else:
-        labels = ("material_ids",) if kind == "structures" else ("model", "material_ids")
         with output_file(output) as out:
             count = write_extxyz(out, pairs, names or ("key", "formula", *labels))
     if output is not None:
         typer.echo(f"wrote {count} structures to {output}", err=True)
-
-
-def _with_structures(kind: Any, filters: dict[str, Any], structure: Any) -> "Iterator[tuple[Found, Atoms]]":
-    from esen_flows.store.queries.crystals import stream_atoms
-    from esen_flows.store.queries.query import stream_structures
-
-    store = open_store()
-    if kind == "structures":
-        return ((record, record.atoms) for record in stream_structures(store, **filters))
-    return iter(stream_atoms(store, kind, structure, **filters))
 
 
 def _print_failure(document: ResultDocument) -> None:

@@ -10,14 +10,13 @@ import typer
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.training_data import (
     HeldOut,
-    parse_changes,
     parse_sources,
     read_parent_domain,
     read_sources,
     read_stages,
     stage_configs,
 )
-from esen_flows.cli.usage import UsageError, check_device, check_folder, refuse_ignored
+from esen_flows.cli.usage import UsageError, check_device, check_folder, parse_assignments, refuse_ignored
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 WhatArgument = Annotated[
     str | None,
     typer.Argument(
-        help="Training file (flat YAML, as models/esen_silicon/training.yaml), or a card with a recipe (esen_30m_mp). "
-        "Leave it out with --finetune."
+        help="Training file (flat YAML, as models/esen_silicon/training.yaml), or card with a recipe (esen_30m_mp). "
+        "Not with --finetune."
     ),
 ]
 SourcesOption = Annotated[
@@ -42,25 +41,8 @@ SourcesOption = Annotated[
 FolderOption = Annotated[
     Path | None, typer.Option(help="Folder for all output; give it again to continue.", show_default="training")
 ]
-ValidationOption = Annotated[Path | None, typer.Option(help="Held-out data. Default: a share of --data.")]
-FractionOption = Annotated[float, typer.Option(help="Share of every group that is held out.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the split.")]
-InitialOption = Annotated[Path | None, typer.Option(help="Checkpoint to start from. Default: random weights.")]
-RecipeOption = Annotated[str | None, typer.Option(help="Recipe of the card. Default: its first.")]
-StageOption = Annotated[int | None, typer.Option(help="Train only this stage of the recipe, counted from 1.")]
-FinetuneOption = Annotated[str | None, typer.Option(help="Card or checkpoint to fine-tune on --data.")]
-ReplayOption = Annotated[Path | None, typer.Option(help="Data of the parent's domain, with --finetune.")]
-ReplayShareOption = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Share of --replay that is trained on; the rest is held out.")
-]
-ChangesOption = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE: change a setting of the stages. Repeatable.")
-]
-EstimateOption = Annotated[bool, typer.Option("--estimate", help="Measure a step, print the total cost, and stop.")]
-TrainDeviceOption = Annotated[str, typer.Option(help="cpu or cuda. For several processes start this with torchrun.")]
-MaxSecondsOption = Annotated[float | None, typer.Option(min=0.0, help="Save and stop after this many seconds.")]
-SubmitTrainingOption = Annotated[
-    bool, typer.Option("--submit", help="Train nothing here: store the data and add the stages to the launchpad.")
+SubmitOption = Annotated[
+    bool, typer.Option("--submit", help="Train nothing here: store the data and submit the stages for workers.")
 ]
 
 
@@ -68,39 +50,41 @@ def train(
     what: WhatArgument = None,
     data: SourcesOption = None,
     folder: FolderOption = None,
-    validation: ValidationOption = None,
-    validation_fraction: FractionOption = 0.08,
-    split_seed: SeedOption = 0,
-    initial: InitialOption = None,
-    recipe: RecipeOption = None,
-    stage: StageOption = None,
-    finetune: FinetuneOption = None,
-    replay: ReplayOption = None,
-    replay_share: ReplayShareOption = 0.0,
-    overrides: ChangesOption = None,
-    estimate: EstimateOption = False,
-    device: TrainDeviceOption = "cpu",
-    max_seconds: MaxSecondsOption = None,
-    submit: SubmitTrainingOption = False,
+    validation: Annotated[Path | None, typer.Option(help="Held-out data. Default: a share of --data.")] = None,
+    validation_fraction: Annotated[float, typer.Option(help="Share of every group that is held out.")] = 0.08,
+    split_seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    initial: Annotated[Path | None, typer.Option(help="Checkpoint to start from. Default: random weights.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the card. Default: its first.")] = None,
+    stage: Annotated[int | None, typer.Option(help="Train only this stage of the recipe, from 1.")] = None,
+    finetune: Annotated[str | None, typer.Option(help="Card or checkpoint to fine-tune on --data.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Data of the parent's domain, with --finetune.")] = None,
+    replay_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of --replay to train on; the rest is held out.")
+    ] = 0.0,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Setting of the stages: KEY=VALUE.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Measure a step, print the total cost, stop.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda. For several processes use torchrun.")] = "cpu",
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="Save and stop after this many seconds.")] = None,
+    submit: SubmitOption = False,
 ) -> None:
     """Train an eSEN, or fine-tune one (--finetune).
 
     An interrupted training saves its state; the same command continues with the next batch.
     """
-    if what is not None and finetune is None:
-        refuse_ignored({"--replay": replay}, "without --finetune")
-    elif what is None and finetune is not None:
-        options = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate}
-        refuse_ignored({**options, "--submit": submit}, "with --finetune")
-    else:
+    if (what is None) == (finetune is None):
         raise UsageError("give a training file or a card, or --finetune MODEL with --data")
+    if what is not None:
+        refuse_ignored({"--replay": replay}, "without --finetune")
+    else:
+        of_stages = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate}
+        refuse_ignored({**of_stages, "--submit": submit}, "with --finetune")
     if submit:
-        options = {"--folder": folder, "--validation": validation, "--estimate": estimate}
-        refuse_ignored(options, "with --submit")
+        of_this_process = {"--folder": folder, "--validation": validation, "--estimate": estimate}
+        refuse_ignored(of_this_process, "with --submit")
     check_device(device)
     if not 0.0 < validation_fraction < 1.0:
         raise UsageError(f"--validation-fraction {validation_fraction:g}: give a share between 0 and 1")
-    sources, changes = parse_sources(data or []), parse_changes(overrides or [])
+    sources, changes = parse_sources(data or []), parse_assignments(overrides or [], "epochs=20")
     held_out = HeldOut(validation, validation_fraction, split_seed)
     if what is not None and submit:
         from esen_flows.cli.submission import submit_training

@@ -1,6 +1,6 @@
 """`esen-flows db init | size | gc | verify | migrate | export | import | ingest`: upkeep of the database."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -9,14 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.cli.options import (
-    CampaignOption,
-    ChemsysOption,
-    ElementsOption,
-    FormulaOption,
-    LabelOption,
-    SpacegroupOption,
-)
+from esen_flows.cli import options
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import split_names
 from esen_flows.errors import InputError, StoreError
@@ -116,12 +109,12 @@ def migrate(apply: ApplyOption = False) -> None:
 def export(
     file: Annotated[Path, typer.Argument(help="New file, such as results.tar.")],
     kind: KindOption = None,
-    chemsys: ChemsysOption = None,
-    formula: FormulaOption = None,
-    elements: ElementsOption = None,
-    spacegroup: SpacegroupOption = None,
-    model: LabelOption = None,
-    campaign: CampaignOption = None,
+    chemsys: options.ChemsysOption = None,
+    formula: options.FormulaOption = None,
+    elements: options.ElementsOption = None,
+    spacegroup: options.SpacegroupOption = None,
+    model: options.LabelOption = None,
+    campaign: options.CampaignOption = None,
     where: ConditionOption = None,
 ) -> None:
     """Write results with their structures and arrays to one archive: all of them, or those that the options select."""
@@ -174,18 +167,6 @@ def ingest(folder: Annotated[Path, typer.Argument(help="A spool folder, or a fol
             f"{len(done.damaged)} damaged records were not added, all others were; copy the folder again from where "
             f"it was written, or compute these results again:\n{_first(done.damaged, 5)}"
         )
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "init": init,
-    "size": size,
-    "gc": gc,
-    "verify": verify,
-    "migrate": migrate,
-    "export": export,
-    "import": import_,
-    "ingest": ingest,
-}
 
 
 def _first(lines: Sequence[str], most: int, indent: str = "") -> str:

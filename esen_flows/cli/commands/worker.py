@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 import time
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,38 +19,28 @@ if TYPE_CHECKING:
 
 _STOPPED = 75  # EX_TEMPFAIL of sysexits.h: run the command again
 _ANY = "any"
+WalltimeOption = Annotated[
+    str | None, typer.Option(help="Time from now, as [D-]H:MM:SS. Default: until the SLURM or PBS job ends.")
+]
+QueryOption = Annotated[
+    str | None, typer.Option(help='Run only matching fireworks, as my_fworker.yaml does: {"spec.campaign": "wbm"}.')
+]
 
 
 def worker(
-    category: Annotated[
-        str, typer.Option(help="Category of the fireworks to run: gpu, cpu, another one, or any.")
-    ] = _ANY,
-    walltime: Annotated[
-        str | None, typer.Option(help="Time from now, as [D-]H:MM:SS. Default: until the end of the SLURM or PBS job.")
-    ] = None,
+    category: Annotated[str, typer.Option(help="Category of fireworks to run: gpu, cpu, another one, or any.")] = _ANY,
+    walltime: WalltimeOption = None,
     devices: Annotated[
-        str | None,
-        typer.Option(help="CUDA devices such as 0,1: one process for each. Default: those of the queue job."),
+        str | None, typer.Option(help="CUDA devices, as 0,1: one process each. Default: all visible.")
     ] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes that have no device of their own.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each process. Default: the cores are shared out.")
-    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes without devices of their own.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per process. Default: share all cores.")] = None,
     idle: Annotated[float, typer.Option(min=0.0, help="Seconds without work after which the worker ends.")] = 60.0,
-    margin: Annotated[
-        float, typer.Option(min=0.0, help="Seconds before the end of the time at which unfinished work is handed back.")
-    ] = 60.0,
+    margin: Annotated[float, typer.Option(min=0.0, help="Seconds before the end to hand work back.")] = 60.0,
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds for handing work back after a signal.")] = 25.0,
-    name: Annotated[
-        str | None, typer.Option(help="Name noted in the fireworks. Default: the name of the machine.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name noted in fireworks. Default: the machine's.")] = None,
     folder: Annotated[Path, typer.Option(help="Folder for output; it is made if needed.")] = Path(),
-    query: Annotated[
-        str | None,
-        typer.Option(help='Run only fireworks that match this JSON, as in my_fworker.yaml: {"spec.campaign": "wbm"}.'),
-    ] = None,
+    query: QueryOption = None,
 ) -> None:
     """Run submitted work, one process per GPU, until no work is left or the time is up.
 
@@ -59,48 +48,35 @@ def worker(
     SIGUSR1 the worker hands back its unfinished work. The exit status is 0 if no work is left and 75 if the worker was
     stopped before.
     """
+    from esen_flows.queue.allocation import processors, queue_job, seconds_until_end
     from esen_flows.queue.worker import Worker
+    from esen_flows.queue.worker_settings import WorkerSettings
 
-    settings = _settings(category, walltime, devices, processes, threads, name, folder, _query(query))
-    left = None if settings.end is None else settings.end - time.monotonic()
+    conditions, device_of_each = _query(query), _devices(category, devices, processes)
+    left = seconds_until_end(os.environ) if walltime is None else _seconds(walltime)
     if left is not None and left <= margin:
         raise UsageError(
             f"the time ends in {left:.0f} s, of which --margin keeps {margin:g} s for handing work back; ask for more "
             "time, or give a shorter --margin"
         )
-    settings = replace(settings, idle_seconds=idle, margin_seconds=margin, grace_seconds=grace)
+    settings = WorkerSettings(
+        name=name or platform.node(),
+        category="" if category == _ANY else category,
+        devices=device_of_each,
+        folder=folder.absolute(),
+        query=conditions,
+        threads=threads or max(1, processors(os.environ) // len(device_of_each)),
+        idle_seconds=idle,
+        margin_seconds=margin,
+        grace_seconds=grace,
+        end=None if left is None else time.monotonic() + left,
+        queue_job=queue_job(os.environ),
+    )
     _print(f"worker {settings.name}: {_describe(settings)}")
     done = Worker(open_store(), settings, _print).run()
     _print(f"worker {settings.name}: {done}")
     if done.work_left:
         raise typer.Exit(_STOPPED)
-
-
-def _settings(
-    category: str,
-    walltime: str | None,
-    devices: str | None,
-    processes: int | None,
-    threads: int | None,
-    name: str | None,
-    folder: Path,
-    query: dict[str, Any],
-) -> "WorkerSettings":
-    from esen_flows.queue.allocation import processors, queue_job, seconds_until_end
-    from esen_flows.queue.worker_settings import WorkerSettings
-
-    places = _devices(category, devices, processes)
-    seconds = _walltime(walltime) if walltime is not None else seconds_until_end(os.environ)
-    return WorkerSettings(
-        name=name or platform.node(),
-        category="" if category == _ANY else category,
-        devices=places,
-        folder=folder.absolute(),
-        query=query,
-        threads=threads or max(1, processors(os.environ) // len(places)),
-        end=None if seconds is None else time.monotonic() + seconds,
-        queue_job=queue_job(os.environ),
-    )
 
 
 def _devices(category: str, devices: str | None, processes: int | None) -> tuple[str | None, ...]:
@@ -123,7 +99,7 @@ def _devices(category: str, devices: str | None, processes: int | None) -> tuple
     return visible_devices(os.environ) or (None,)
 
 
-def _walltime(text: str) -> float:
+def _seconds(text: str) -> float:
     from esen_flows.queue.allocation import parse_duration
 
     seconds = parse_duration(text)

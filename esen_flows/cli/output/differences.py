@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from esen_flows.campaigns.compare import CampaignDifference
@@ -83,9 +83,8 @@ def _print_changes(out: Console, found: "Difference") -> None:
 
 
 def _print_moves(out: Console, moves: "Sequence[Moved]", title: str) -> None:
-    table = Table("material", title=title, title_justify="left")
-    for name in ("before", "now", "change", "relative"):
-        table.add_column(name, justify="right")
+    columns = [Column(name, justify="right") for name in ("before", "now", "change", "relative")]
+    table = Table("material", *columns, title=title, title_justify="left")
     for each in moves:
         numbers = (f"{each.old:.8g}", f"{each.new:.8g}", f"{each.absolute:+.3g}", f"{each.relative:+.3%}")
         table.add_row(_name(each), *numbers)
@@ -100,12 +99,13 @@ def _name(each: "Changed | Moved") -> str:
 def _plain(found: "CampaignDifference") -> dict[str, Any]:
     members = found.members
     content = asdict(members)
-    content["transitions"] = [
-        {"old": old, "new": new, "members": count} for (old, new), count in members.transitions.items()
-    ]
-    for name in ("moved", "moved_relatively"):
-        content[name] = [_move(each) for each in getattr(members, name)]
-    content["is_within"] = members.is_within
+    transitions = members.transitions.items()
+    content |= {
+        "transitions": [{"old": old, "new": new, "members": count} for (old, new), count in transitions],
+        "moved": [_move(each) for each in members.moved],
+        "moved_relatively": [_move(each) for each in members.moved_relatively],
+        "is_within": members.is_within,
+    }
     settings = [{"name": name, "old": old, "new": new} for name, old, new in found.settings]
     return {"old": found.old, "new": found.new, "field": found.field, "settings": settings, **content}
 

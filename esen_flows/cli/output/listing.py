@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -18,6 +18,7 @@ from rich.table import Table
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.queries.query import StructureRecord
 from esen_flows.store.queries.tables import RESULT_COLUMNS, STRUCTURE_COLUMNS, Found, columns_of, row_of
 
@@ -83,9 +84,8 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         caption = "nothing found" if kind in COLUMNS else f"nothing found: this version computes no {kind} results"
     elif len(rows) > limit:
         caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
-    table = Table(caption=caption)
-    for name in names:
-        table.add_column("space group" if name == "spacegroup" and heading else name)
+    headings = ["space group" if name == "spacegroup" and heading else name for name in names]
+    table = Table(*headings, caption=caption)
     for each in rows[:limit]:
         values = row_of(each, fields)
         if heading:
@@ -94,82 +94,43 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
     Console().print(table, markup=False)
 
 
-def write_csv(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> None:
-    """Write a CSV table.
+def write_rows(out: TextIO, form: str, kind: str, found: Iterable[Found], columns: Sequence[str] | None = None) -> None:
+    """Write results or structures as a CSV table, as a JSON list, or as one JSON object per line.
 
     Parameters
     ----------
     out
         Stream to write to.
+    form
+        "csv", "json" or "jsonl".
     kind
         Kind of the results, or "structures".
     found
         Results or structures, read one after the other.
     columns
-        Names as in conditions; None for identity and all summary values.
+        Names as in conditions; None for identity and summary (csv) or whole documents without arrays.
 
     Raises
     ------
     InputError
         A column does not exist.
     """
-    from esen_flows.store.queries.fields import SUMMARIES
-
-    fixed = STRUCTURE_COLUMNS if kind == "structures" else (*RESULT_COLUMNS, *sorted(SUMMARIES.get(kind, ())))
-    fields = columns_of(kind, columns or fixed)
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(fields)
-    for each in found:
-        writer.writerow([_cell(value) for value in row_of(each, fields).values()])
-
-
-def write_json(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> None:
-    """Write a JSON list of objects.
-
-    Parameters
-    ----------
-    out
-        Stream to write to.
-    kind
-        Kind of the results, or "structures".
-    found
-        Results or structures, read one after the other.
-    columns
-        Names as in conditions; None for whole documents without arrays.
-
-    Raises
-    ------
-    InputError
-        A column does not exist.
-    """
+    if form == "csv":
+        fixed = STRUCTURE_COLUMNS if kind == "structures" else (*RESULT_COLUMNS, *sorted(SUMMARIES.get(kind, ())))
+        fields = columns_of(kind, columns or fixed)
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(fields)
+        writer.writerows([_cell(value) for value in row_of(each, fields).values()] for each in found)
+        return
+    rows = _json_rows(kind, found, columns)
+    if form == "jsonl":
+        out.writelines(json.dumps(row) + "\n" for row in rows)
+        return
     separator = "[\n"
-    for row in _json_rows(kind, found, columns):
+    for row in rows:
         out.write(separator + json.dumps(row, indent=1))
         separator = ",\n"
     out.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-def write_jsonl(out: TextIO, kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> None:
-    """Write a JSON object per line.
-
-    Parameters
-    ----------
-    out
-        Stream to write to.
-    kind
-        Kind of the results, or "structures".
-    found
-        Results or structures, read one after the other.
-    columns
-        Names as in conditions; None for whole documents without arrays.
-
-    Raises
-    ------
-    InputError
-        A column does not exist.
-    """
-    for row in _json_rows(kind, found, columns):
-        out.write(json.dumps(row) + "\n")
 
 
 def write_extxyz(out: TextIO, pairs: Iterable[tuple[Found, Atoms]], fields: Sequence[str]) -> int:
@@ -307,10 +268,3 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     return f"{value:.4g}" if isinstance(value, float) else str(_cell(value))
-
-
-WRITERS: dict[str, Callable[[TextIO, str, Iterable[Found], Sequence[str] | None], None]] = {
-    "csv": write_csv,
-    "json": write_json,
-    "jsonl": write_jsonl,
-}

@@ -1,10 +1,11 @@
 """The report of a property command: a few numbers with references, and the cost of each step. From documents alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import resolve_model
@@ -93,14 +94,16 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         Figures and structures that were written.
     """
     out, result = Console(), documents[-1]
-    table = Table(title=f"{result.formula}: {TITLES[result.kind]} by {result.model_label}", title_justify="left")
-    table.add_column("quantity")
-    table.add_column("value", justify="right")
-    table.add_column("unit")
     card = _card_of(result)
     measured = [] if card is None else [m for m in card.measured if m.formula == result.formula and m.reference]
-    if measured:
-        table.add_column("for comparison")
+    columns: list[Column | str] = [
+        "quantity",
+        Column("value", justify="right"),
+        "unit",
+        *(["for comparison"] if measured else []),
+    ]
+    title = f"{result.formula}: {TITLES[result.kind]} by {result.model_label}"
+    table = Table(*columns, title=title, title_justify="left")
     for quantity, value, unit, field in _rows(result):
         table.add_row(quantity, value, unit, *([_comparison(result, field)] if measured else []))
     out.print(table)
@@ -114,12 +117,12 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
 def _rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
     """Quantity, value, unit and summary field of every row."""
     summary = document.summary
-    rows = []
-    for field, label, unit, form in ROWS[document.kind]:
-        value = summary.get(field)
-        if value is not None:
-            rows.append((label.format_map(summary), _number(value, form), unit, field))
-    return rows + _lattice_rows(document)
+    rows = [
+        (label.format_map(summary), _number(summary[field], form), unit, field)
+        for field, label, unit, form in ROWS[document.kind]
+        if summary.get(field) is not None
+    ]
+    return rows + _lattice_rows(summary)
 
 
 def _cost_line(document: ResultDocument) -> str:
@@ -144,14 +147,15 @@ def _number(value: object, form: str) -> str:
     return text.removeprefix("-") if text.strip("-0.") == "" else text  # no -0.000
 
 
-def _lattice_rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
-    summary, rows = document.summary, []
-    lengths = {name: summary.get(f"{name}_angstrom") for name in "abc"}
-    a = lengths["a"]
+def _lattice_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Lattice constants, only the first one if all are equal, and the space group."""
+    rows = []
+    lengths = [summary.get(f"{name}_angstrom") for name in "abc"]
+    a = lengths[0]
     if isinstance(a, float):
-        cubic = all(isinstance(x, float) and abs(x - a) < 1e-6 * a for x in lengths.values())
-        for name, value in list(lengths.items())[: 1 if cubic else 3]:
-            rows.append((f"lattice constant {name}", f"{value:.4f}", "A", f"{name}_angstrom"))
+        equal = all(isinstance(x, float) and abs(x - a) < 1e-6 * a for x in lengths)
+        for name, length in list(zip("abc", lengths, strict=True))[: 1 if equal else 3]:
+            rows.append((f"lattice constant {name}", f"{length:.4f}", "A", f"{name}_angstrom"))
     if summary.get("space_group"):
         rows.append(("space group", str(summary["space_group"]), "", "space_group"))
     return rows
