@@ -16,7 +16,7 @@ FileArgument = Annotated[
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="Model card (esen-flows models) or .safetensors file.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set a field of the protocol, as mesh=9,9,9. Repeatable."),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set a field of the protocol, e.g. mesh=9,9,9. Repeatable."),
 ]
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the force calls.", show_default="float64")]
 DeviceOption = Annotated[str, typer.Option(help="Device of the force calls: cpu, cuda or cuda:1.")]
@@ -24,7 +24,8 @@ CompileOption = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile: slow to start, faster on GPUs. Part of the result key.")
 ]
 Tf32Option = Annotated[
-    bool, typer.Option("--tf32", help="Round float32 factors to 10 bits on GPUs, to screen. Part of the result key.")
+    bool,
+    typer.Option("--tf32", help="Round float32 factors to 10 bits on GPUs, for screening. Part of the result key."),
 ]
 OutputOption = Annotated[
     Path | None,
@@ -46,10 +47,10 @@ BornOption = Annotated[
 ]
 
 # Of `query` and `db export`.
-ChemsysOption = Annotated[str | None, typer.Option(help="Exactly these elements, as Ga-As.")]
-FormulaOption = Annotated[str | None, typer.Option(help="Chemical formula, as GaAs.")]
-ElementsOption = Annotated[str | None, typer.Option(help="At least these elements, as Si,O.")]
-SpacegroupOption = Annotated[str | None, typer.Option(help="Space group of the input structure, as 227 or Fd-3m.")]
+ChemsysOption = Annotated[str | None, typer.Option(help="Exactly these elements, e.g. Ga-As.")]
+FormulaOption = Annotated[str | None, typer.Option(help="Chemical formula, e.g. GaAs.")]
+ElementsOption = Annotated[str | None, typer.Option(help="At least these elements, e.g. Si,O.")]
+SpacegroupOption = Annotated[str | None, typer.Option(help="Space group of the input structure, e.g. 227 or Fd-3m.")]
 LabelOption = Annotated[str | None, typer.Option("--model", help="Label or key of the force field.")]
 CampaignOption = Annotated[str | None, typer.Option(help="Results of this campaign.")]
 

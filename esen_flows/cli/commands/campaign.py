@@ -116,7 +116,7 @@ def list_campaigns() -> None:
 
 @app.command()
 def pause(name: CampaignArgument) -> None:
-    """Hold a campaign: running processes end what they are at, and nothing new begins."""
+    """Hold a campaign: running processes finish their current work, and nothing new begins."""
     from esen_flows.campaigns import control
 
     waiting = control.pause(open_store(), name)
@@ -174,7 +174,7 @@ def retry(
 @app.command()
 @app.command("heal", hidden=True)  # the command's former name
 def recover() -> None:
-    """Make fireworks ready again whose process or queue job has ended, those of campaigns and all others."""
+    """Make fireworks of ended processes and queue jobs ready again, those of campaigns and all others."""
     from esen_flows.queue.recover import recover as recover_lost_runs
 
     typer.echo(recover_lost_runs(open_store()))

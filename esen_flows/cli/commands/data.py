@@ -31,12 +31,12 @@ def import_(
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies in the source.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the source.")] = None,
     stress_key: Annotated[str | None, typer.Option(help="Name of the stresses in the source.")] = None,
-    group_key: Annotated[str | None, typer.Option(help="Name of the subset of a record. Default: group.")] = None,
-    material_key: Annotated[str | None, typer.Option(help="Name of the material, kept together by splits.")] = None,
+    group_key: Annotated[str | None, typer.Option(help="Name of the field with the subset. Default: group.")] = None,
+    material_key: Annotated[str | None, typer.Option(help="Name of the field with the material, never split.")] = None,
     group: Annotated[str, typer.Option(help="Subset of the records that name none.")] = "",
     energy_unit: Annotated[EnergyUnit | None, typer.Option(help="Unit of energies, and per length of forces.")] = None,
     stress_unit: Annotated[
-        StressUnit | None, typer.Option(help="Unit of stresses; -: positive in compression.")
+        StressUnit | None, typer.Option(help="Unit of stresses; with -: positive in compression.")
     ] = None,
     max_force: Annotated[float, typer.Option(help="Largest force of a good record, eV/Angstrom.")] = 50.0,
     require_stress: Annotated[bool, typer.Option(help="Treat a crystal without a stress as a bad record.")] = False,

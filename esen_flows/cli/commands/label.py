@@ -13,7 +13,7 @@ from esen_flows.schemas.keys import sha256_of
 
 
 def label(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe of structures, as models/esen_silicon/data.yaml.")],
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe of structures, e.g. models/esen_silicon/data.yaml.")],
     output: Annotated[Path, typer.Option(help="Extended XYZ dataset to write.")],
     model: Annotated[str, typer.Option(help="Labelling force field: a model card or a checkpoint.")] = "sevennet_l3i5",
     device: DeviceOption = "cpu",

@@ -17,7 +17,7 @@ from esen_flows.schemas.model_card import ModelCard
 
 app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
 MissingOption = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE, which the file lacks, as use_envelope=true. Repeatable.")
+    list[str] | None, typer.Option("--set", help="An option that the file lacks, e.g. use_envelope=true. Repeatable.")
 ]
 
 
@@ -45,8 +45,8 @@ def convert(
     output: Annotated[Path | None, typer.Option(help="File to write. Default: FILE with suffix .safetensors.")] = None,
     assignments: MissingOption = None,
     ignore: Annotated[list[str] | None, typer.Option(help="An option of the file to ignore. Repeatable.")] = None,
-    elements: Annotated[str | None, typer.Option(help="Elements that the model was trained on, as Si,O.")] = None,
-    task: Annotated[str | None, typer.Option(help="Of several tasks, the one with the wanted references.")] = None,
+    elements: Annotated[str | None, typer.Option(help="Elements that the model was trained on, e.g. Si,O.")] = None,
+    task: Annotated[str | None, typer.Option(help="In a file of several tasks, the one to convert.")] = None,
 ) -> None:
     """Convert a published checkpoint to a native one; no code in the file is executed."""
     if not file.is_file():

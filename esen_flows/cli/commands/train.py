@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WhatArgument = Annotated[
     str | None,
     typer.Argument(
-        help="Training file (flat YAML, as models/esen_silicon/training.yaml), or card with a recipe (esen_30m_mp). "
+        help="Training file (flat YAML, e.g. models/esen_silicon/training.yaml), or card with a recipe (esen_30m_mp). "
         "Not with --finetune."
     ),
 ]
@@ -61,7 +61,7 @@ def train(
     replay_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of --replay to train on; the rest is held out.")
     ] = 0.0,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Setting of the stages: KEY=VALUE.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of the stages. Repeatable.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Measure a step, print the total cost, stop.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda. For several processes use torchrun.")] = "cpu",
     max_seconds: Annotated[float | None, typer.Option(min=0, help="Save and stop after this many seconds.")] = None,

@@ -31,7 +31,7 @@ def worker(
     category: Annotated[str, typer.Option(help="Category of fireworks to run: gpu, cpu, another one, or any.")] = _ANY,
     walltime: WalltimeOption = None,
     devices: Annotated[
-        str | None, typer.Option(help="CUDA devices, as 0,1: one process each. Default: all visible.")
+        str | None, typer.Option(help="CUDA devices, e.g. 0,1: one process each. Default: all visible.")
     ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes without devices of their own.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads per process. Default: share all cores.")] = None,
