@@ -61,29 +61,24 @@ class _Fire:
 
     def __init__(self) -> None:
         self._velocity = np.zeros((0, 3))
-        self._moving = np.zeros(0, dtype=bool)  # False before the first step
-        self._time_step, self._mixing = np.zeros(0), np.zeros(0)
-        self._downhill = np.zeros(0, dtype=int)  # steps since the last one uphill
+        # Of each structure; moving: False before the first step, downhill: number of steps since the last one uphill.
+        self._state = np.zeros(0, [("moving", bool), ("time_step", float), ("mixing", float), ("downhill", int)])
 
     def enter(self, rows: Segments) -> None:
-        n = len(rows.counts)
+        state = np.zeros(len(rows.counts), self._state.dtype)
+        state["time_step"] = state["mixing"] = 0.1
         self._velocity = np.concatenate((self._velocity, np.zeros((len(rows.owner), 3))))
-        self._moving = np.concatenate((self._moving, np.zeros(n, dtype=bool)))
-        self._time_step = np.concatenate((self._time_step, np.full(n, 0.1)))
-        self._mixing = np.concatenate((self._mixing, np.full(n, 0.1)))
-        self._downhill = np.concatenate((self._downhill, np.zeros(n, dtype=int)))
+        self._state = np.concatenate((self._state, state))
 
     def leave(self, keep: np.ndarray, rows: Segments) -> None:
-        self._velocity = self._velocity[rows.of(keep)]
-        self._moving, self._downhill = self._moving[keep], self._downhill[keep]
-        self._time_step, self._mixing = self._time_step[keep], self._mixing[keep]
+        self._velocity, self._state = self._velocity[rows.of(keep)], self._state[keep]
 
     def step(self, coordinates: np.ndarray, forces: np.ndarray, rows: Segments) -> np.ndarray:
         downhill = rows.dot(forces, self._velocity) > 0
         self._turn(forces, rows, downhill)
         self._adapt(downhill)
-        self._moving[:] = True
-        time_step = rows.spread(self._time_step)
+        self._state["moving"] = True
+        time_step = rows.spread(self._state["time_step"])
         self._velocity = self._velocity + time_step * forces
         step = time_step * self._velocity
         length = np.sqrt(rows.dot(step, step))
@@ -92,19 +87,21 @@ class _Fire:
     def _turn(self, forces: np.ndarray, rows: Segments, downhill: np.ndarray) -> None:
         """Turn velocities towards the force; stop structures that move uphill."""
         size, speed = np.sqrt(rows.dot(forces, forces)), np.sqrt(rows.dot(self._velocity, self._velocity))
-        ratio = self._mixing * speed / np.where(size > 0, size, 1.0)
-        turned = rows.spread(1 - self._mixing) * self._velocity + rows.spread(ratio) * forces
+        mixing = self._state["mixing"]
+        ratio = mixing * speed / np.where(size > 0, size, 1.0)
+        turned = rows.spread(1 - mixing) * self._velocity + rows.spread(ratio) * forces
         self._velocity = np.where(rows.spread(downhill), turned, 0.0)
 
     def _adapt(self, downhill: np.ndarray) -> None:
         """Lengthen time steps after more than five steps downhill; halve them after one uphill."""
-        lengthened = downhill & (self._downhill > 5)
-        uphill = ~downhill & self._moving
-        self._time_step = np.where(lengthened, np.minimum(1.1 * self._time_step, 1.0), self._time_step)
-        self._time_step[uphill] *= 0.5
-        self._mixing = np.where(lengthened, 0.99 * self._mixing, self._mixing)
-        self._mixing[uphill] = 0.1
-        self._downhill = np.where(downhill, self._downhill + 1, 0)
+        state = self._state
+        lengthened = downhill & (state["downhill"] > 5)
+        uphill = ~downhill & state["moving"]
+        state["time_step"] = np.where(lengthened, np.minimum(1.1 * state["time_step"], 1.0), state["time_step"])
+        state["time_step"][uphill] *= 0.5
+        state["mixing"] = np.where(lengthened, 0.99 * state["mixing"], state["mixing"])
+        state["mixing"][uphill] = 0.1
+        state["downhill"] = np.where(downhill, state["downhill"] + 1, 0)
 
 
 class _Lbfgs:

@@ -1,4 +1,4 @@
-"""Force fields that cost nothing: Lennard-Jones argon cut after its nearest neighbours, and EMT metals."""
+"""Force fields that cost nothing: Lennard-Jones argon cut off after its nearest neighbours, and EMT metals."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def _force_field(calculator: Calculator, *, conservative: bool = True) -> AseFor
 
 @pytest.fixture
 def argon_force_field() -> AseForceField:
-    """Lennard-Jones cut between first and second neighbours of a close-packed crystal: then phonons are analytical."""
+    """Lennard-Jones cut off between first and second neighbours of a close-packed crystal: phonons are analytical."""
     return _force_field(LennardJones(sigma=SIGMA_ANGSTROM, epsilon=EPSILON_EV, rc=1.2 * NEAREST_ANGSTROM))
 
 
@@ -50,10 +50,7 @@ def not_conservative() -> AseForceField:
 
 
 class Mirrorless(ForceField):
-    """A force field with a part that is even under inversion in its forces: exact for rotations of none of our tests.
-
-    Averaging over a structure and its inverse removes that part exactly.
-    """
+    """A force field whose forces have a part that is even under inversion, which parity averaging removes exactly."""
 
     def __init__(self, inner: ForceField) -> None:
         self.inner, self.key, self.label = inner, "mirrorless", "mirrorless"

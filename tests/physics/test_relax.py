@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from alloys import copper_gold
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
@@ -22,7 +23,7 @@ def test_argon_relaxes_to_the_minimum_of_its_pair(argon_force_field) -> None:
     assert output.energy_per_atom_ev == pytest.approx(6 * (-0.0104 - shift), rel=1e-6)
 
 
-def test_path_and_progress_cover_every_step(argon_force_field) -> None:
+def test_energies_and_progress_cover_every_step(argon_force_field) -> None:
     seen: list[tuple[int, float]] = []
     protocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4)
     output = relax(bulk("Ar", "fcc", a=5.4), argon_force_field, protocol, lambda step, fmax: seen.append((step, fmax)))
@@ -34,7 +35,7 @@ def test_path_and_progress_cover_every_step(argon_force_field) -> None:
 
 def test_fixed_symmetry_is_exact_and_found_again_at_a_tighter_tolerance(metals) -> None:
     rng = np.random.default_rng(3)
-    start = Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.8, 2.8, 3.9], pbc=True)
+    start = copper_gold(2.8, 3.9)
     start.set_cell(start.cell.array * (1 + 1e-3 * rng.normal(size=(3, 3))), scale_atoms=True)
     protocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, symmetry="fix", symprec_angstrom=0.05)
     output = relax(start, metals, protocol)
@@ -51,12 +52,12 @@ def test_a_monoclinic_crystal_is_left_without_shear(metals, protocol: RelaxProto
     cell = [[2.79, 0, 0], [0, 2.8, 0], [0.1, 0, 3.6]]
     start = Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=cell, pbc=True)
     output = relax(start, metals, protocol)
-    # Its minimum is the tetragonal alloy, which lengths alone do not reach.
+    # Its minimum is the tetragonal alloy, which needs a change of the angles.
     assert (output.space_group_initial, output.space_group_final) == (10, 123)
     assert np.abs(output.stress_ev_per_angstrom3).max() < 1e-5
 
 
-def test_cell_mask_holds_what_it_masks(metals) -> None:
+def test_masked_components_of_the_cell_stay(metals) -> None:
     start = bulk("Cu", cubic=True, a=3.7)
     output = relax(start, metals, RelaxProtocol(cell_mask=(True, False, False, False, False, False)))
     lengths = output.structure.to_atoms().cell.lengths()
@@ -88,7 +89,7 @@ def test_parity_is_averaged_only_on_request(mirrorless) -> None:
         relax(start, mirrorless, RelaxProtocol(parity="as_is", fmax_ev_per_angstrom=1e-6, max_steps=3))
 
 
-def test_not_converged_says_how_far_it_came(metals) -> None:
+def test_not_converged_reports_the_largest_force(metals) -> None:
     with pytest.raises(NotConvergedError, match=r"Cu4 stopped after 2 steps .* wanted 1.00e-03; raise max_steps"):
         relax(bulk("Cu", cubic=True, a=3.9), metals, RelaxProtocol(max_steps=2))
 

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import spglib
+from alloys import copper_gold
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
@@ -31,18 +32,18 @@ def crystals() -> list[Atoms]:
     return made
 
 
-def path_of_ase(atoms: Atoms, protocol: RelaxProtocol) -> list[tuple[np.ndarray, np.ndarray, float]]:
+def trajectory_of_ase(atoms: Atoms, protocol: RelaxProtocol) -> list[tuple[np.ndarray, np.ndarray, float]]:
     """Positions, cell and energy of every step of ASE's own optimiser."""
-    work, path = atoms.copy(), []
+    work, steps = atoms.copy(), []
     work.calc = EMT()
     target = work
     if protocol.relax_cell:
         freedom = {"hydrostatic_strain": protocol.hydrostatic, "constant_volume": protocol.constant_volume}
         target = FrechetCellFilter(work, mask=list(protocol.cell_mask), **freedom)
     optimizer = {"fire": FIRE, "lbfgs": LBFGS}[protocol.optimizer](target, logfile=None)
-    optimizer.attach(lambda: path.append((work.positions.copy(), work.cell.array.copy(), work.get_potential_energy())))
+    optimizer.attach(lambda: steps.append((work.positions.copy(), work.cell.array.copy(), work.get_potential_energy())))
     optimizer.run(fmax=protocol.fmax_ev_per_angstrom, steps=protocol.max_steps)
-    return path
+    return steps
 
 
 @pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
@@ -63,7 +64,7 @@ def test_every_step_is_that_of_ase(metals, optimizer: str, cell: dict) -> None:
     starts = crystals()
     outcomes = dict(relax_many(starts, metals, protocol, atoms_at_once=13))
     for index, atoms in enumerate(starts):
-        output, expected = outcomes[index], path_of_ase(atoms, protocol)
+        output, expected = outcomes[index], trajectory_of_ase(atoms, protocol)
         assert isinstance(output, RelaxOutput)
         assert output.n_steps == len(expected) - 1 > 5
         assert output.positions_path_angstrom == pytest.approx(np.array([step[0] for step in expected]), abs=1e-7)
@@ -78,7 +79,7 @@ def test_members_do_not_influence_one_another(metals, optimizer: str) -> None:
     protocol = RelaxProtocol(optimizer=optimizer, fmax_ev_per_angstrom=1e-2)
     starts = crystals()
     alone = [relax(atoms, metals, protocol) for atoms in starts]
-    assert len({output.n_steps for output in alone}) >= 3  # they leave one after the other
+    assert len({output.n_steps for output in alone}) >= 3  # they leave the batch at different steps
     for at_once in (1, 9):
         for index, output in relax_many(starts, metals, protocol, atoms_at_once=at_once):
             assert output.n_steps == alone[index].n_steps
@@ -103,35 +104,34 @@ def test_structures_enter_only_when_there_is_room(metals) -> None:
 
     outcomes = relax_many(stream(), metals, RelaxProtocol(), atoms_at_once=2)
     next(outcomes)
-    assert len(taken) <= 4  # two on their way, one waiting, one that took the place of the first
+    assert len(taken) <= 4  # two in the batch, one waiting, one that took the place of the first
     assert len(list(outcomes)) == 5
 
 
-class Moody(ForceField):
-    """A force field that fails for gold, as a whole batch, and presses nickel together without end."""
+class Failing(ForceField):
+    """A force field that fails for every batch with gold, and compresses nickel without end."""
 
-    key = label = "moody"
+    key = label = "failing"
 
     def __init__(self, inner: ForceField) -> None:
         self.inner, self.declaration = inner, inner.declaration
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """See the class."""
         if any("Au" in atoms.symbols for atoms in structures):
             raise EvaluationError("NaN of gold")
         self.force_evaluations += len(structures)
         results = []
         for atoms, result in zip(structures, self.inner.evaluate(structures), strict=True):
-            press = 50.0 / atoms.get_volume() * np.eye(3) if "Ni" in atoms.symbols else result.stress
-            results.append(Evaluation(result.energy, result.forces, press))
+            stress = 50.0 / atoms.get_volume() * np.eye(3) if "Ni" in atoms.symbols else result.stress
+            results.append(Evaluation(result.energy, result.forces, stress))
         return results
 
 
-def test_what_fails_takes_nobody_along(metals) -> None:
-    """One fails in the force field, one explodes, one is unusable, one is no crystal; the others are as if alone."""
+def test_failures_do_not_affect_other_structures(metals) -> None:
+    """One fails in the force field, one explodes, one has no atoms, one is a molecule; the others are as if alone."""
     copper, _, nickel, gold = crystals()
     starts = [copper, gold, Atoms(), nickel, molecule("CO"), bulk("Cu", a=3.7)]
-    outcomes = dict(relax_many(starts, Moody(metals), RelaxProtocol()))
+    outcomes = dict(relax_many(starts, Failing(metals), RelaxProtocol()))
     types = [type(outcomes[index]) for index in range(6)]
     assert types == [RelaxOutput, EvaluationError, StructureError, ExplosionError, RelaxOutput, RelaxOutput]
     assert "Ni4 has 0.0" in str(outcomes[3])
@@ -140,7 +140,7 @@ def test_what_fails_takes_nobody_along(metals) -> None:
 
 
 def test_a_force_field_without_stress_cannot_relax_cells(metals) -> None:
-    class Stressless(Moody):
+    class Stressless(Failing):
         def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
             found = self.inner.evaluate(structures)
             return [Evaluation(each.energy, each.forces, np.full((3, 3), np.nan)) for each in found]
@@ -153,9 +153,7 @@ def test_a_force_field_without_stress_cannot_relax_cells(metals) -> None:
 
 def ordered_alloy(turned: bool = True) -> Atoms:
     """L1_0 CuAu (space group 123) as a supercell of two, slightly off its symmetry, in a general orientation."""
-    atoms = Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.8, 2.8, 3.9], pbc=True).repeat(
-        (1, 1, 2)
-    )
+    atoms = copper_gold(2.8, 3.9).repeat((1, 1, 2))
     atoms.rattle(1e-3, seed=4)
     if turned:
         atoms.set_cell(atoms.cell.array @ Rotation.random(random_state=5).as_matrix().T, scale_atoms=True)
@@ -180,8 +178,8 @@ def test_locked_symmetry_is_exact_in_any_orientation(metals, optimizer: str) -> 
 
 
 @pytest.mark.parametrize("symmetry", ["lock", "fix"])
-def test_a_mask_that_cuts_through_the_symmetry_is_refused(metals, symmetry: str) -> None:
-    # FixSymmetry would undo at every step what such a mask leaves, and never arrive.
+def test_a_mask_that_breaks_the_symmetry_is_refused(metals, symmetry: str) -> None:
+    # FixSymmetry would undo at every step what such a mask leaves free, and never converge.
     tetragonal = RelaxProtocol(
         symmetry=symmetry, symprec_angstrom=0.02, cell_mask=(True, True, True, False, False, False)
     )
@@ -192,23 +190,22 @@ def test_a_mask_that_cuts_through_the_symmetry_is_refused(metals, symmetry: str)
     assert metals.force_evaluations == calls
 
 
-class Symmetric(Moody):
-    """EMT with a preference for one axis, which the free stage follows and the locked one must not."""
+class Uniaxial(Failing):
+    """EMT with an additional stress along one axis, which the free stage follows and the locked one must not."""
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """See the class."""
         pull = np.diag([0.02, -0.01, -0.01])
         return [Evaluation(e.energy, e.forces, e.stress + pull) for e in self.inner.evaluate(structures)]
 
 
-def test_a_free_stage_that_breaks_the_symmetry_is_thrown_away(metals) -> None:
+def test_a_free_stage_that_breaks_the_symmetry_is_discarded(metals) -> None:
     start = bulk("Cu", cubic=True, a=3.65)
     two_stages = RelaxProtocol(symmetry="lock", then_free=True, fmax_ev_per_angstrom=1e-4)
-    kept = relax(start, metals, two_stages)
-    assert (kept.redirected, kept.space_group_final) == (False, 225)
-    broken = relax(start, Symmetric(metals), two_stages)
+    unbroken = relax(start, metals, two_stages)
+    assert (unbroken.redirected, unbroken.space_group_final) == (False, 225)
+    broken = relax(start, Uniaxial(metals), two_stages)
     assert (broken.redirected, broken.space_group_final) == (True, 225)
-    assert relax(start, Symmetric(metals), RelaxProtocol()).space_group_final == 139  # tetragonal
+    assert relax(start, Uniaxial(metals), RelaxProtocol()).space_group_final == 139  # tetragonal
 
 
 def test_unconverged_structures_are_kept_on_request(metals) -> None:

@@ -200,6 +200,22 @@ def new_phono3py(
     )
 
 
+def given_primitive_matrix(data: Any) -> Any:
+    """The primitive matrix of a yaml file, for `new_phonopy`.
+
+    Parameters
+    ----------
+    data
+        Contents of a yaml file of phonopy or phono3py.
+
+    Returns
+    -------
+    Any
+        (3, 3) matrix, or "auto" where the file has none.
+    """
+    return "auto" if data.primitive_matrix is None else data.primitive_matrix
+
+
 def solver_of(dataset: Dataset) -> str:
     """The solver of force constants for a displacement dataset.
 

@@ -5,14 +5,26 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from phonopy.file_IO import parse_BORN
+from phonopy.interface.phonopy_yaml import read_phonopy_yaml
 from pydantic import ValidationError
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice import adapter, phonopy_files
+from esen_flows.physics.lattice.adapter import (
+    ase_atoms,
+    given_primitive_matrix,
+    new_phonopy,
+    phonopy_atoms,
+    primitive_cell,
+    primitive_of,
+    symmetric_born,
+)
 from esen_flows.physics.lattice.datasets import Nac
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.born_charges import KEY_DECIMALS, BornCharges
+from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
+from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol
 
 # Beyond this, phonopy warns that charges break the symmetry. A wrong order or orientation breaks it by far more.
@@ -89,9 +101,7 @@ def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
         raise InputError(f"no file {path}; give phonopy's BORN, or its phonopy_params.yaml")
     has_cell = ".yaml" in path.name
     try:
-        primitive, found = (
-            phonopy_files.read_born_yaml(path, symprec) if has_cell else phonopy_files.read_born(atoms, path, symprec)
-        )
+        primitive, found = _read_yaml(path, symprec) if has_cell else _read_born(atoms, path, symprec)
     except Exception as error:  # the readers raise errors of every kind
         reason = " ".join(str(error).split()).rstrip(".")
         if has_cell:
@@ -108,6 +118,21 @@ def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
     if not all(np.isfinite(np.asarray(value, dtype=float)).all() for value in found.values()):
         raise InputError(f"{path} holds NaN or infinite numbers; correct the file")
     return primitive, found
+
+
+def _read_yaml(params: Path, symprec: float) -> tuple[Atoms, Nac]:
+    """The primitive cell of a yaml file and its `nac_params`; empty where the file has none."""
+    data = read_phonopy_yaml(params)
+    cell = StructureData.from_atoms(ase_atoms(data.unitcell))
+    phonon = new_phonopy(cell, np.eye(3, dtype=int), given_primitive_matrix(data), symprec)
+    return ase_atoms(phonon.primitive), dict(data.nac_params or {})
+
+
+def _read_born(atoms: Atoms, born: Path, symprec: float) -> tuple[Atoms, Nac]:
+    """The primitive cell of a unit cell, and the contents of a BORN file spread over its equivalent atoms."""
+    primitive = primitive_cell(atoms, symprec)
+    cell = phonopy_atoms(StructureData.from_atoms(primitive))
+    return primitive, dict(parse_BORN(cell, symprec=symprec, filename=born, lang=LATTICE_BACKEND))
 
 
 def check_born(born: BornCharges, atoms: Atoms, symprec_angstrom: float) -> None:
@@ -128,7 +153,7 @@ def check_born(born: BornCharges, atoms: Atoms, symprec_angstrom: float) -> None
         The charges belong to another crystal, or to this one in another orientation.
     """
     cell = conventional_cell(atoms, symprec_angstrom)
-    _parameters(born, adapter.primitive_cell(cell, symprec_angstrom), symprec_angstrom)
+    _parameters(born, primitive_cell(cell, symprec_angstrom), symprec_angstrom)
 
 
 def born_parameters(born: BornCharges, forces: ForcesOutput) -> Nac:
@@ -155,7 +180,7 @@ def born_parameters(born: BornCharges, forces: ForcesOutput) -> Nac:
         The charges belong to another crystal, or to this one in another orientation: they are tensors along the axes of
         their own crystal.
     """
-    return _parameters(born, adapter.primitive_of(forces), forces.symprec_angstrom)
+    return _parameters(born, primitive_of(forces), forces.symprec_angstrom)
 
 
 def _parameters(born: BornCharges, primitive: Atoms, symprec: float) -> Nac:
@@ -172,7 +197,7 @@ def _symmetric(
     primitive: Atoms, charges: np.ndarray, dielectric: np.ndarray, symprec: float, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Charges (n, 3, 3) and dielectric tensor, symmetric and neutral; refused where this changes them by too much."""
-    own, tensor = adapter.symmetric_born(primitive, charges, dielectric, symprec)
+    own, tensor = symmetric_born(primitive, charges, dielectric, symprec)
     off = np.abs(own - charges).max(axis=(1, 2))
     worst = int(off.argmax())
     if off[worst] > CHARGE_TOLERANCE_E:

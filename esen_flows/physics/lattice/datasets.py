@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import TransportResult
 
 Dataset = dict[str, Any]
@@ -59,40 +58,6 @@ class DisplacementPlans:
     def in_order(self) -> list[DisplacementPlan]:
         """The plans in the order in which they are evaluated."""
         return [plan for plan in (self.fc3, self.fc2) if plan is not None]
-
-
-@dataclass(frozen=True)
-class ForceSet:
-    """A calculation read from files.
-
-    Attributes
-    ----------
-    unitcell
-        Unit cell that the matrices refer to.
-    primitive_matrix
-        (3, 3) primitive cell in units of the unit cell.
-    fc2_matrix
-        (3, 3) supercell matrix of the second order.
-    fc3_matrix
-        (3, 3) supercell matrix of the third order, or None.
-    fc2
-        Dataset of the second order with forces, or None where the third order contains it.
-    fc3
-        Dataset of the third order with forces, or None.
-    nac
-        Non-analytical correction, or None.
-    symprec_angstrom
-        Distance tolerance of the symmetry in Angstrom.
-    """
-
-    unitcell: StructureData
-    primitive_matrix: np.ndarray
-    fc2_matrix: np.ndarray
-    fc3_matrix: np.ndarray | None
-    fc2: Dataset | None
-    fc3: Dataset | None
-    nac: Nac | None
-    symprec_angstrom: float
 
 
 @dataclass(frozen=True)

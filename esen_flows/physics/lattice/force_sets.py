@@ -1,14 +1,24 @@
 """Published force sets of phonopy and phono3py as our own documents, so that DFT data are treated by the same code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from phono3py.file_IO import parse_FORCES_FC2, parse_FORCES_FC3
+from phono3py.interface.phono3py_yaml import read_phono3py_yaml
+from phonopy.file_IO import parse_BORN, parse_FORCE_SETS
+from phonopy.interface.phonopy_yaml import read_phonopy_yaml
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice import phonopy_files
-from esen_flows.physics.lattice.datasets import Dataset, ForceSet, Nac, first_order, is_random, without_forces
+from esen_flows.physics.lattice.adapter import ase_atoms, given_primitive_matrix, new_phonopy
+from esen_flows.physics.lattice.datasets import Dataset, Nac, first_order, is_random, without_forces
+from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
+
+SYMPREC_ANGSTROM = 1e-5  # phonopy's default, with which published displacements were made
+_Forces = tuple[Dataset, np.ndarray]  # a dataset without forces, and its forces
 
 
 def read_phono3py_forces(
@@ -33,12 +43,19 @@ def read_phono3py_forces(
     InputError
         A file is missing or cannot be read, or forces are missing.
     """
-    found = _read(phonopy_files.read_phono3py, disp_yaml, forces_fc3, forces_fc2)
-    if found.fc3 is None or found.fc3_matrix is None:
+    with _readable(disp_yaml, forces_fc3, forces_fc2):
+        data = read_phono3py_yaml(disp_yaml)
+        if data.dataset is not None and forces_fc3 is not None:
+            parse_FORCES_FC3(data.dataset, forces_fc3)
+        if data.phonon_dataset is not None and forces_fc2 is not None:
+            parse_FORCES_FC2(data.phonon_dataset, forces_fc2)
+        matrix = data.supercell_matrix if data.phonon_supercell_matrix is None else data.phonon_supercell_matrix
+        harmonic = _harmonic(data, matrix)
+    if data.dataset is None or data.supercell_matrix is None:
         raise InputError(f"{disp_yaml} holds no third-order displacements; give a phono3py_disp.yaml")
-    fc3 = _split(found.fc3, disp_yaml, "FORCES_FC3")
-    fc2 = first_order(*fc3) if found.fc2 is None else _split(found.fc2, disp_yaml, "FORCES_FC2")
-    return _document(found, fc2, fc3), found.nac
+    fc3 = _split(data.dataset, disp_yaml, "FORCES_FC3")
+    fc2 = first_order(*fc3) if data.phonon_dataset is None else _split(data.phonon_dataset, disp_yaml, "FORCES_FC2")
+    return _document(data, harmonic, matrix, fc2, fc3), _nac(data)
 
 
 def read_phonopy_forces(
@@ -63,38 +80,56 @@ def read_phonopy_forces(
     InputError
         A file is missing or cannot be read, or forces are missing.
     """
-    found = _read(phonopy_files.read_phonopy, disp_yaml, force_sets, born)
-    if found.fc2 is None:
+    with _readable(disp_yaml, force_sets, born):
+        data = read_phonopy_yaml(disp_yaml)
+        natom = len(data.unitcell) * round(abs(np.linalg.det(data.supercell_matrix)))
+        dataset = data.dataset if force_sets is None else parse_FORCE_SETS(force_sets, natom=natom)
+        harmonic, nac = _harmonic(data, data.supercell_matrix), _nac(data)
+        if born is not None:
+            nac = dict(parse_BORN(harmonic.primitive, symprec=SYMPREC_ANGSTROM, filename=born))
+    if dataset is None:
         raise InputError(f"{disp_yaml} holds no displacements; give its FORCE_SETS too")
-    return _document(found, _split(found.fc2, disp_yaml, "FORCE_SETS"), None), found.nac
+    return _document(data, harmonic, data.supercell_matrix, _split(dataset, disp_yaml, "FORCE_SETS"), None), nac
 
 
-def _read(reader: Any, *files: Path | None) -> ForceSet:
+@contextmanager
+def _readable(*files: Path | None) -> Iterator[None]:
+    """A context in which every error of phonopy's readers becomes an InputError that names the files."""
     for file in files:
         if file is not None and not Path(file).is_file():
             raise InputError(f"no file {file}; give the path of a file that phonopy or phono3py wrote")
     try:
-        return reader(*files)
+        yield
     except Exception as error:  # the readers raise errors of every kind
         names = ", ".join(str(file) for file in files if file is not None)
         raise InputError(f"{names} cannot be read as a phonopy or phono3py calculation: {error}") from error
 
 
-def _split(dataset: Dataset, file: Path, forces_file: str) -> tuple[Dataset, np.ndarray]:
+def _harmonic(data: Any, matrix: Any) -> Any:
+    """A phonopy object with the cells of a file."""
+    cell = StructureData.from_atoms(ase_atoms(data.unitcell))
+    return new_phonopy(cell, matrix, given_primitive_matrix(data), SYMPREC_ANGSTROM)
+
+
+def _nac(data: Any) -> Nac | None:
+    return None if data.nac_params is None else dict(data.nac_params)
+
+
+def _split(dataset: Dataset, file: Path, forces_file: str) -> _Forces:
     bare, forces = without_forces(dataset)
     if forces is None:
         raise InputError(f"{file} holds no forces; give its {forces_file} too")
     return bare, forces
 
 
-def _document(found: ForceSet, fc2: tuple[Dataset, np.ndarray], fc3: tuple[Dataset, np.ndarray] | None) -> ForcesOutput:
+def _document(data: Any, harmonic: Any, fc2_matrix: Any, fc2: _Forces, fc3: _Forces | None) -> ForcesOutput:
     return ForcesOutput(
-        unitcell=found.unitcell,
-        supercell_matrix_fc3=found.fc3_matrix,
-        supercell_matrix_fc2=found.fc2_matrix,
-        primitive_matrix=found.primitive_matrix,
+        unitcell=StructureData.from_atoms(ase_atoms(data.unitcell)),
+        supercell_matrix_fc3=np.array(data.supercell_matrix) if fc3 else None,
+        supercell_matrix_fc2=np.array(fc2_matrix),
+        primitive_matrix=np.array(harmonic.primitive_matrix),
         displacement_angstrom=_distance(fc2[0]),
-        symprec_angstrom=found.symprec_angstrom,
+        symprec_angstrom=SYMPREC_ANGSTROM,
         parity="as_is",
         parity_averaged=False,
         displacements_fc3=fc3[0] if fc3 else None,

@@ -1,15 +1,15 @@
-"""Born charges: which atom gets which, what is refused, and what they do to phonons and conductivities."""
+"""Born charges: their assignment to atoms, refusals, and their effect on phonons and conductivities."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from alloys import copper_gold, phonopy_cell
 from ase import Atoms, units
 from ase.build import bulk, make_supercell
 from ase.calculators.emt import EMT
 from ase.spacegroup import crystal
 from phonopy import Phonopy
-from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import InputError, StructureError
 from esen_flows.forcefield.contract import Declaration
@@ -60,7 +60,7 @@ def near_direction(atoms: Atoms, oxygen: int) -> np.ndarray:
 
 
 def forces_of(atoms: Atoms) -> ForcesOutput:
-    """Displaced supercells as the flow makes them, without forces: only the cells count here."""
+    """Displaced supercells of the flow with zero forces: these tests read only the cells."""
     cell = conventional_cell(atoms, 1e-5)
     plans = plan_displacements(cell, np.eye(3, dtype=int), None, 0.01, 1e-5)
     assert plans.fc2 is not None
@@ -84,8 +84,7 @@ def forces_of(atoms: Atoms) -> ForcesOutput:
 
 def phonopy_of(cell: Atoms, forces: ForcesOutput) -> Phonopy:
     """phonopy itself, for the cells of a force step."""
-    atoms = PhonopyAtoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell.array)
-    return Phonopy(atoms, forces.supercell_matrix_fc2, forces.primitive_matrix)
+    return Phonopy(phonopy_cell(cell), forces.supercell_matrix_fc2, forces.primitive_matrix)
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def written(how: str) -> Atoms:
-    """The same anatase, as somebody else might write it down."""
+    """The same anatase in another cell, order or position."""
     atoms = anatase()
     if how == "shuffled":
         return atoms[np.random.default_rng(3).permutation(len(atoms))]
@@ -138,16 +137,11 @@ def stretched(atoms: Atoms, factor: float) -> Atoms:
 
 
 REFUSED = {
-    "another crystal": (lambda: copper_gold(), "has CuAu|has AuCu"),
+    "another crystal": (lambda: copper_gold(2.795, 3.581), "has CuAu|has AuCu"),
     "turned in space": (lambda: turned(anatase(), 30, "z"), "turned or strained"),
     "lying down": (lambda: turned(anatase(), 90, "x"), "turned or strained"),
     "larger": (lambda: stretched(anatase(), 1.2), "turned or strained"),
 }
-
-
-def copper_gold() -> Atoms:
-    """Ordered CuAu, tetragonal: EMT's, whose charges are made up."""
-    return Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.795, 2.795, 3.581], pbc=True)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -205,14 +199,14 @@ def alloy() -> tuple[ForcesOutput, dict[str, np.ndarray]]:
     protocol = DisplacementProtocol(order=3, fc2_supercell=(2, 2, 2), fc3_supercell=(2, 2, 2))
     charge = np.diag([1.5, 1.5, 1.0])
     nac = {"born": np.array([charge, -charge]), "dielectric": np.diag([3.0, 3.0, 4.0]), "factor": 14.4}
-    return displaced_forces(copper_gold(), metals, protocol), nac
+    return displaced_forces(copper_gold(2.795, 3.581), metals, protocol), nac
 
 
 @pytest.fixture
 def alloy_born(tmp_path: Path) -> BornCharges:
     """The same charges through a file."""
     (tmp_path / "BORN").write_text("14.4\n3 0 0 0 3 0 0 0 4\n1.5 0 0 0 1.5 0 0 0 1\n-1.5 0 0 0 -1.5 0 0 0 -1\n")
-    return read_born(tmp_path / "BORN", copper_gold(), PhononProtocol())
+    return read_born(tmp_path / "BORN", copper_gold(2.795, 3.581), PhononProtocol())
 
 
 def test_frequencies_are_those_of_phonopy_with_the_same_charges(alloy, alloy_born: BornCharges) -> None:
@@ -253,16 +247,16 @@ def test_a_yaml_file_brings_the_cell_of_its_charges(alloy, alloy_born: BornCharg
     theirs = phonopy_of(forces.unitcell.to_atoms(), forces)
     theirs.nac_params = nac
     theirs.save(tmp_path / "phonopy_params.yaml")
-    swapped = copper_gold()[[1, 0]]  # in another order: told by element and place
+    swapped = copper_gold(2.795, 3.581)[[1, 0]]  # in another order: atoms are identified by element and position
     found = read_born(tmp_path / "phonopy_params.yaml", swapped, ConductivityProtocol())
     assert found.charges_e == alloy_born.charges_e
     assert born_parameters(found, forces)["born"] == pytest.approx(nac["born"])
     with pytest.raises(InputError, match="turned or strained"):
-        read_born(tmp_path / "phonopy_params.yaml", turned(copper_gold(), 90, "x"), PhononProtocol())
+        read_born(tmp_path / "phonopy_params.yaml", turned(copper_gold(2.795, 3.581), 90, "x"), PhononProtocol())
     theirs.nac_params = None
     theirs.save(tmp_path / "without.yaml")
     with pytest.raises(InputError, match="holds no Born charges"):
-        read_born(tmp_path / "without.yaml", copper_gold(), PhononProtocol())
+        read_born(tmp_path / "without.yaml", copper_gold(2.795, 3.581), PhononProtocol())
 
 
 @pytest.mark.shared

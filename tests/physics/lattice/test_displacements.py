@@ -53,28 +53,28 @@ def test_batches_equal_one_by_one_evaluation_of_the_dataset(argon, argon_force_f
 
 
 @pytest.mark.parametrize("left_in", ["fc3", "fc2"])
-def test_what_was_broken_off_goes_on_from_there(argon, argon_force_field, left_in: str) -> None:
+def test_interrupted_work_continues_where_it_stopped(argon, argon_force_field, left_in: str) -> None:
     whole = displaced_forces(argon, argon_force_field, THIRD)
     enough = 4 if left_in == "fc3" else len(whole.forces_fc3) * 4 + 1  # atoms
-    kept: list[np.ndarray] = []
+    saved: list[np.ndarray] = []
 
-    def break_off(forces: np.ndarray) -> None:
-        kept.append(forces)
+    def interrupt(forces: np.ndarray) -> None:
+        saved.append(forces)
         if len(forces) >= enough:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        displaced_forces(argon, argon_force_field, THIRD, on_forces=break_off, atoms_per_batch=8)
+        displaced_forces(argon, argon_force_field, THIRD, on_forces=interrupt, atoms_per_batch=8)
     seen: list[int] = []
     rest = displaced_forces(
-        argon, argon_force_field, THIRD, lambda done, total: seen.append(done), known=kept[-1], atoms_per_batch=8
+        argon, argon_force_field, THIRD, lambda done, total: seen.append(done), known=saved[-1], atoms_per_batch=8
     )
     done = 2 if left_in == "fc3" else len(whole.forces_fc3) + 1
     assert seen[-1] == whole.n_evaluations
     assert rest.n_evaluations == whole.n_evaluations - done
     assert rest.forces_fc3 == pytest.approx(whole.forces_fc3, abs=1e-13)
     assert rest.forces_fc2 == pytest.approx(whole.forces_fc2, abs=1e-13)
-    known = kept[-1].reshape(-1)
+    known = saved[-1].reshape(-1)
     assert np.array_equal(np.concatenate([rest.forces_fc3.ravel(), rest.forces_fc2.ravel()])[: len(known)], known)
 
 
@@ -119,7 +119,7 @@ def test_parity_average_removes_what_is_even_under_inversion(argon, argon_force_
 @pytest.mark.parametrize(
     ("atoms", "periodic"), [(molecule("H2O"), 0), (fcc111("Cu", (1, 1, 2), vacuum=5.0), 2)], ids=["molecule", "slab"]
 )
-def test_what_is_not_a_crystal_is_refused(metals, atoms: Atoms, periodic: int) -> None:
+def test_molecules_and_slabs_are_refused(metals, atoms: Atoms, periodic: int) -> None:
     with pytest.raises(StructureError, match=f"periodic in {periodic} of 3 directions; phonons and conductivity need"):
         displaced_forces(atoms, metals, THIRD)
     assert metals.force_evaluations == 0
@@ -136,7 +136,7 @@ def test_supercells_by_length_are_the_smallest_that_are_long_enough() -> None:
     assert np.diag(fc2).tolist() == [5, 4, 2]
     assert np.diag(fc3).tolist() == [4, 3, 2]
     assert supercell_matrices(unitcell, DisplacementProtocol(order=2))[1] is None
-    # 2.9999999 is 3 for everybody but a comparison of floats.
+    # A length of 2.9999999 counts as 3.
     unitcell.cell[0, 0] -= 1e-7
     assert supercell_matrices(unitcell, DisplacementProtocol(order=2))[0][0, 0] == 5
 
@@ -153,7 +153,7 @@ def test_pairs_beyond_the_cutoff_are_not_evaluated(silicon_small, force_constant
     assert near.n_evaluations < everything.n_evaluations
     assert near.forces_fc3[kept] == pytest.approx(everything.forces_fc3[kept], abs=1e-12)
     assert not near.forces_fc3[~kept].any()
-    # What phono3py makes of it: on-site constants come from pairs at no distance, so they hardly move.
+    # On-site force constants come from pairs at distance zero, so that the cutoff hardly changes them.
     fc3, all_fc3 = AnharmonicLattice(near).fc3[0, 0, 0], AnharmonicLattice(everything).fc3[0, 0, 0]
     assert fc3 == pytest.approx(all_fc3, abs=0.1 * np.abs(all_fc3).max())
     wide = protocol.model_copy(update={"fc3_pair_cutoff_angstrom": 50.0})

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from alloys import forces_one_by_one
 from phono3py import Phono3py
 from phono3py.file_IO import write_FORCES_FC2, write_FORCES_FC3
 from phonopy import Phonopy
@@ -19,19 +19,14 @@ COPPER = PhonopyAtoms(
 )
 
 
-def forces_of(metals, cells) -> np.ndarray:
-    as_atoms = [Atoms(c.symbols, positions=c.positions, cell=c.cell, pbc=True) for c in cells]
-    return np.array([result.forces for result in metals.evaluate(as_atoms)])
-
-
 @pytest.fixture
 def phono3py_files(metals, tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     """phono3py's own files of copper, and the forces in them."""
     ph3 = Phono3py(COPPER, [1, 1, 1], "auto", phonon_supercell_matrix=[2, 2, 2])
     ph3.generate_displacements(distance=0.04)
     ph3.save(tmp_path / "phono3py_disp.yaml", settings={"force_sets": False})
-    ph3.forces = fc3 = forces_of(metals, ph3.supercells_with_displacements)
-    ph3.phonon_forces = fc2 = forces_of(metals, ph3.phonon_supercells_with_displacements)
+    ph3.forces = fc3 = forces_one_by_one(metals, ph3.supercells_with_displacements)
+    ph3.phonon_forces = fc2 = forces_one_by_one(metals, ph3.phonon_supercells_with_displacements)
     write_FORCES_FC3(ph3.dataset, filename=tmp_path / "FORCES_FC3")
     write_FORCES_FC2(ph3.phonon_dataset, filename=tmp_path / "FORCES_FC2")
     ph3.save(tmp_path / "phono3py_params.yaml", settings={"force_sets": True})
@@ -67,7 +62,7 @@ def test_phonopy_files_give_the_phonons_of_phonopy(metals, tmp_path: Path, rando
     ph = Phonopy(COPPER, [2, 2, 2], "auto")
     ph.generate_displacements(distance=0.01, number_of_snapshots=4 if random else None, random_seed=5)
     ph.save(tmp_path / "phonopy_disp.yaml", settings={"force_sets": False})
-    ph.forces = forces_of(metals, ph.supercells_with_displacements)
+    ph.forces = forces_one_by_one(metals, ph.supercells_with_displacements)
     write_FORCE_SETS(ph.dataset, filename=tmp_path / "FORCE_SETS")
     ph.produce_force_constants(fc_calculator="symfc" if random else None, show_drift=False)
     if not random:

@@ -1,14 +1,13 @@
-"""Conductivities against published ones, against phono3py used in its own ways, and against their own sum rules."""
+"""Conductivities against published ones, against phono3py used directly, and against their own sum rules."""
 
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from ase import Atoms
+from alloys import copper_gold, forces_one_by_one, phonopy_cell
 from ase.build import bulk
 from phono3py import Phono3py
-from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import ImaginaryModesError, InputError
 from esen_flows.physics.lattice.conductivity import conductivity
@@ -21,14 +20,9 @@ from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProto
 PROTOCOL = TransportProtocol.of(ConductivityProtocol(mesh=(4, 4, 3), temperatures_kelvin=(100.0, 310.0, 900.0)))
 
 
-def crystal() -> Atoms:
-    """Ordered CuAu, tetragonal, two atoms: different masses, and more than one value in kappa."""
-    return Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.76, 2.76, 3.87], pbc=True)
-
-
 def third_order(metals, fc2: tuple[int, int, int]) -> ForcesOutput:
     protocol = DisplacementProtocol(order=3, displacement_angstrom=0.03, fc2_supercell=fc2, fc3_supercell=(2, 2, 2))
-    return displaced_forces(crystal(), metals, protocol)
+    return displaced_forces(copper_gold(), metals, protocol)
 
 
 @pytest.fixture
@@ -41,25 +35,16 @@ def output(forces: ForcesOutput) -> ConductivityOutput:
     return conductivity(forces, PROTOCOL)
 
 
-def phono3py_itself(metals, fc2: tuple[int, int, int] | None) -> Phono3py:
-    """phono3py as its manual uses it, supercells evaluated one by one."""
-    atoms = crystal()
+def phono3py_used_directly(metals, fc2: tuple[int, int, int] | None) -> Phono3py:
+    """phono3py as its manual uses it, with supercells evaluated one by one."""
     ph3 = Phono3py(
-        PhonopyAtoms(symbols=["Cu", "Au"], scaled_positions=atoms.get_scaled_positions(), cell=atoms.cell.array),
-        supercell_matrix=[2, 2, 2],
-        phonon_supercell_matrix=fc2,
-        primitive_matrix="P",
+        phonopy_cell(copper_gold()), supercell_matrix=[2, 2, 2], phonon_supercell_matrix=fc2, primitive_matrix="P"
     )
-
-    def evaluate(cells) -> list[np.ndarray]:
-        as_atoms = [Atoms(c.symbols, positions=c.positions, cell=c.cell, pbc=True) for c in cells]
-        return [metals.evaluate([cell])[0].forces for cell in as_atoms]
-
     ph3.generate_displacements(distance=0.03)
-    ph3.forces = evaluate(ph3.supercells_with_displacements)
+    ph3.forces = forces_one_by_one(metals, ph3.supercells_with_displacements)
     ph3.produce_fc3()
     if fc2 is not None:
-        ph3.phonon_forces = evaluate(ph3.phonon_supercells_with_displacements)
+        ph3.phonon_forces = forces_one_by_one(metals, ph3.phonon_supercells_with_displacements)
         ph3.produce_fc2()
     ph3.symmetrize_fc3()
     ph3.symmetrize_fc2()
@@ -69,15 +54,15 @@ def phono3py_itself(metals, fc2: tuple[int, int, int] | None) -> Phono3py:
 
 
 @pytest.mark.parametrize("fc2", [(3, 3, 2), (2, 2, 2)], ids=["own fc2 supercell", "one supercell"])
-def test_phono3py_used_directly_says_the_same(metals, fc2: tuple[int, int, int]) -> None:
+def test_conductivities_equal_those_of_phono3py_used_directly(metals, fc2: tuple[int, int, int]) -> None:
     ours = conductivity(third_order(metals, fc2), PROTOCOL)
-    theirs = phono3py_itself(metals, None if fc2 == (2, 2, 2) else fc2)
+    theirs = phono3py_used_directly(metals, None if fc2 == (2, 2, 2) else fc2)
     theirs.run_thermal_conductivity(temperatures=[100, 310, 900])
     rta = theirs.thermal_conductivity
     assert ours.fc3_ev_per_angstrom3 == pytest.approx(theirs.fc3, abs=1e-8)
     assert ours.fc2_ev_per_angstrom2 == pytest.approx(theirs.fc2, abs=1e-9)
     assert ours.methods["rta"].kappa_w_per_m_k == pytest.approx(rta.kappa[0], rel=1e-6, abs=1e-8)
-    # Wigner in one go, linewidths computed anew; ours takes those of the relaxation-time run.
+    # Here phono3py computes the linewidths again; ours are those of the relaxation-time run.
     theirs.run_thermal_conductivity(temperatures=[100, 310, 900], transport_type="SMM19")
     wigner = ours.methods["wigner"]
     assert wigner.kappa_w_per_m_k == pytest.approx(theirs.thermal_conductivity.kappa[0], rel=1e-6, abs=1e-8)
@@ -85,7 +70,7 @@ def test_phono3py_used_directly_says_the_same(metals, fc2: tuple[int, int, int])
     assert (wigner.kappa_coherence_w_per_m_k[:, :3] > 0).all()
 
 
-def test_document_holds_together(output: ConductivityOutput) -> None:
+def test_shapes_and_values_of_the_document_agree(output: ConductivityOutput) -> None:
     n_q = len(output.q_points)
     assert output.q_weights.sum() == 4 * 4 * 3
     assert output.frequencies_thz.shape == (n_q, 6)
@@ -98,11 +83,11 @@ def test_document_holds_together(output: ConductivityOutput) -> None:
     assert output.backend == lattice_versions()["lattice_backend"]
 
 
-def test_conductivity_is_the_sum_over_modes_that_the_document_gives(output: ConductivityOutput) -> None:
-    # kappa = 1/(N V) sum C v v tau, tau = 1/(4 pi gamma); xx + yy + zz does not feel the star of q.
+def test_conductivity_is_the_sum_over_the_modes_of_the_document(output: ConductivityOutput) -> None:
+    # kappa = 1/(N V) sum C v v tau, tau = 1/(4 pi gamma); xx + yy + zz is the same for all q of a star.
     thz, kelvin = 1e12, output.temperatures_kelvin[1]
     x = 6.62607015e-34 * output.frequencies_thz * thz / (1.380649e-23 * kelvin)
-    with np.errstate(divide="ignore", invalid="ignore"):  # Gamma's acoustic modes carry nothing
+    with np.errstate(divide="ignore", invalid="ignore"):  # acoustic modes at Gamma carry no heat
         capacity = 1.380649e-23 * x**2 * np.exp(x) / np.expm1(x) ** 2
         lifetime = 1 / (4 * np.pi * output.linewidths_thz[1] * thz)
         speed2 = (output.group_velocities_m_per_s**2).sum(axis=-1)
@@ -125,7 +110,10 @@ def test_cumulative_conductivity_climbs_to_the_total_nearest_300_kelvin(output: 
 def test_protocol_chooses_methods_and_scattering(forces: ForcesOutput, output: ConductivityOutput) -> None:
     wigner = conductivity(forces, PROTOCOL.model_copy(update={"methods": ("wigner",), "isotope_scattering": True}))
     assert set(wigner.methods) == {"wigner"}
-    assert set(wigner.mode_kappa_w_per_m_k) == {"rta", "wigner"}  # mean free paths are of relaxation times
+    assert set(wigner.mode_kappa_w_per_m_k) == {
+        "rta",
+        "wigner",
+    }  # lifetimes are those of RTA
     clean = output.methods["wigner"]
     assert (wigner.methods["wigner"].kappa_particle_w_per_m_k[:, 0] < clean.kappa_particle_w_per_m_k[:, 0]).all()
     grains = conductivity(forces, PROTOCOL.model_copy(update={"methods": ("rta",), "boundary_mfp_micrometre": 0.01}))
@@ -153,7 +141,7 @@ def test_nothing_is_printed_and_no_file_is_left(
 
 
 def test_unstable_crystal_has_no_conductivity(metals) -> None:
-    stretched = crystal()
+    stretched = copper_gold()
     stretched.set_cell(stretched.cell.array * 1.25, scale_atoms=True)
     protocol = DisplacementProtocol(order=3, fc2_supercell=(2, 2, 2), fc3_supercell=(2, 2, 2))
     forces = displaced_forces(stretched, metals, protocol)
@@ -162,7 +150,7 @@ def test_unstable_crystal_has_no_conductivity(metals) -> None:
 
 
 def test_supercell_whose_symmetry_forbids_a_third_order_is_refused(metals) -> None:
-    # Inversion at an atom leaves all four of the conventional cell in place: linewidths would be rounding.
+    # Inversion at an atom leaves all four atoms of the conventional cell in place: linewidths would be rounding errors.
     protocol = DisplacementProtocol(order=3, fc2_supercell=(2, 2, 2), fc3_supercell=(1, 1, 1))
     forces = displaced_forces(bulk("Cu", a=3.6), metals, protocol)
     with pytest.raises(InputError, match=r"Cu vanish in a supercell of 4 atoms .* take a larger fc3_supercell"):
@@ -170,8 +158,8 @@ def test_supercell_whose_symmetry_forbids_a_third_order_is_refused(metals) -> No
 
 
 def test_turning_the_crystal_changes_nothing(metals, output: ConductivityOutput) -> None:
-    # phono3py's default cuts its tetrahedra along one diagonal, whichever the orientation: 1.5 % here.
-    turned = crystal()
+    # By default phono3py cuts tetrahedra along one diagonal in every orientation, which makes 1.5 % here.
+    turned = copper_gold()
     turned.rotate(41.0, (1, 2, 3), rotate_cell=True)
     protocol = DisplacementProtocol(
         order=3, displacement_angstrom=0.03, fc2_supercell=(3, 3, 2), fc3_supercell=(2, 2, 2)
@@ -188,7 +176,7 @@ def test_mesh_that_breaks_the_symmetry_is_refused(forces: ForcesOutput) -> None:
 
 
 def test_second_order_is_not_enough(metals) -> None:
-    forces = displaced_forces(crystal(), metals, DisplacementProtocol(fc2_supercell=(2, 2, 2)))
+    forces = displaced_forces(copper_gold(), metals, DisplacementProtocol(fc2_supercell=(2, 2, 2)))
     with pytest.raises(InputError, match="needs third-order forces"):
         conductivity(forces, PROTOCOL)
 
@@ -241,23 +229,25 @@ def test_dft_silicon_agrees_with_the_output_of_phono3py_3(shared_dir) -> None:
 
 
 def test_modes_add_up_to_every_method(forces: ForcesOutput) -> None:
-    asked = PROTOCOL.model_copy(
+    protocol = PROTOCOL.model_copy(
         update={"methods": ("rta", "wigner", "lbte"), "isotope_scattering": True, "boundary_mfp_micrometre": 10.0}
     )
-    output = conductivity(forces, asked)
+    output = conductivity(forces, protocol)
     nearest = 1  # 310 K
     means = {name: result.kappa_w_per_m_k[nearest, :3].mean() for name, result in output.methods.items()}
     for name, mean in means.items():
         assert output.mode_kappa_w_per_m_k[name].shape == output.frequencies_thz.shape
         assert output.mode_kappa_w_per_m_k[name].sum() == pytest.approx(mean, rel=1e-6)
-    # Of the same linewidths; on so coarse a mesh what is scattered back need not add.
+    # From the same linewidths; on such a coarse mesh, repopulation may lower the conductivity.
     assert 0.001 < abs(means["lbte"] / means["rta"] - 1) < 0.1
     speeds = np.linalg.norm(output.group_velocities_m_per_s, axis=2)
     free = 1 / (4 * np.pi * np.where(output.linewidths_thz[nearest] > 0, output.linewidths_thz[nearest], np.nan))
     moving = np.isfinite(free) & (speeds > 1.0)  # m/s; at symmetric points group velocities are rounding noise
     assert (output.lifetimes_ps[moving] <= free[moving]).all()
     assert (output.lifetimes_ps[moving] < 0.999 * free[moving]).any()  # isotopes and the boundary shorten them
-    assert (speeds * output.lifetimes_ps)[moving].max() * 1e-6 < 10.0  # m/s ps = 1e-12 m; no path beyond the boundary
+    assert (speeds * output.lifetimes_ps)[
+        moving
+    ].max() * 1e-6 < 10.0  # m/s ps = 1e-12 m; all paths are below the boundary
 
 
 def test_lifetimes_without_boundary_are_those_of_the_linewidths(output: ConductivityOutput) -> None:

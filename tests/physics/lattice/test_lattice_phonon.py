@@ -1,11 +1,11 @@
-"""Phonons against lattice dynamics with pencil and paper, and against phonopy used in its own ways."""
+"""Phonons against analytical lattice dynamics, and against phonopy used directly."""
 
 import numpy as np
 import pytest
+from alloys import copper_gold, forces_one_by_one, phonopy_cell
 from ase import Atoms, units
 from ase.build import bulk
 from phonopy import Phonopy
-from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.displacements import displaced_forces
@@ -92,26 +92,15 @@ def test_densities_count_the_modes_and_their_atoms(argon_phonon: PhononOutput) -
     assert argon_phonon.projected_dos_states_per_thz.sum(axis=0) == pytest.approx(argon_phonon.dos_states_per_thz)
 
 
-def ordered_alloy() -> Atoms:
-    return Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.76, 2.76, 3.87], pbc=True)
-
-
-def test_phonopy_used_directly_says_the_same(metals) -> None:
-    atoms = ordered_alloy()
+def test_phonons_equal_those_of_phonopy_used_directly(metals) -> None:
+    atoms = copper_gold()
     ours = phonon(
         displaced_forces(atoms, metals, DisplacementProtocol(fc2_supercell=(2, 2, 2))),
         PROTOCOL.model_copy(update={"mesh": (5, 5, 5)}),
     )
-    theirs = Phonopy(
-        PhonopyAtoms(symbols=["Cu", "Au"], scaled_positions=atoms.get_scaled_positions(), cell=atoms.cell.array),
-        supercell_matrix=[2, 2, 2],
-        primitive_matrix="P",
-    )
+    theirs = Phonopy(phonopy_cell(atoms), supercell_matrix=[2, 2, 2], primitive_matrix="P")
     theirs.generate_displacements(distance=0.01)
-    theirs.forces = [
-        metals.evaluate([Atoms(c.symbols, positions=c.positions, cell=c.cell, pbc=True)])[0].forces
-        for c in theirs.supercells_with_displacements
-    ]
+    theirs.forces = forces_one_by_one(metals, theirs.supercells_with_displacements)
     theirs.produce_force_constants(show_drift=False)
     theirs.symmetrize_force_constants(level=3, show_drift=False)
     mesh = theirs.run_mesh([5, 5, 5], is_mesh_symmetry=False, with_eigenvectors=True)
@@ -123,7 +112,7 @@ def test_phonopy_used_directly_says_the_same(metals) -> None:
     assert ours.max_frequency_thz >= mesh.frequencies.max() - 1e-6
     assert ours.heat_capacity_j_per_k_mol == pytest.approx(thermal.heat_capacity, rel=1e-6)
     assert ours.entropy_j_per_k_mol == pytest.approx(thermal.entropy, rel=1e-6)
-    # All q-points against the irreducible ones; copper and gold told apart.
+    # phonopy samples all q-points, ours are irreducible.
     assert ours.projected_dos_states_per_thz == pytest.approx(projected, abs=1e-6 * projected.max())
 
 
@@ -141,7 +130,7 @@ def test_forces_of_third_order_give_the_same_phonons(argon, argon_force_field, a
 
 
 def frozen_in(force_field, output: PhononOutput) -> float:
-    """Frequency (THz) of the instability, from the energy of a supercell that its pattern is frozen into."""
+    """Frequency (THz) of the instability from the energy of a supercell with the frozen displacement pattern."""
     found, crystal = output.instability, output.structure.to_atoms()
     repeats = (2, 2, 2)
     assert found.q_point * repeats == pytest.approx(np.rint(found.q_point * repeats), abs=1e-9)
@@ -160,7 +149,7 @@ def frozen_in(force_field, output: PhononOutput) -> float:
 
 def test_simple_cubic_argon_is_unstable_and_its_pattern_lowers_the_energy(argon_force_field) -> None:
     crystal = bulk("Ar", "sc", a=NEAREST_ANGSTROM)
-    # Compressed, nothing but pushing neighbours holds an atom: it buckles sideways.
+    # Compressed nearest neighbours only push: the crystal buckles sideways.
     crystal.set_cell(0.98 * crystal.cell.array, scale_atoms=True)
     output = phonon(
         displaced_forces(crystal, argon_force_field, DisplacementProtocol(fc2_supercell=(2, 2, 2))), PROTOCOL
@@ -171,8 +160,8 @@ def test_simple_cubic_argon_is_unstable_and_its_pattern_lowers_the_energy(argon_
     assert frozen_in(argon_force_field, output) == pytest.approx(output.instability.frequency_thz, rel=0.02)
 
 
-def test_pattern_of_a_basis_at_the_edge_of_the_zone_is_that_of_one_cell(metals) -> None:
-    # Atoms of one cell move in phases of their own places in phonopy's eigenvectors: gold against copper here.
+def test_pattern_at_the_edge_of_the_zone_has_the_phases_of_one_cell(metals) -> None:
+    # phonopy's eigenvectors have a phase at the position of each atom, which differs between gold and copper here.
     crystal = bulk("CuAu", "rocksalt", a=5.4)
     output = phonon(
         displaced_forces(crystal, metals, DisplacementProtocol(fc2_supercell=(2, 2, 2), displacement_angstrom=0.005)),
@@ -236,7 +225,7 @@ def test_published_mdr_entry_is_reproduced(shared_dir) -> None:
     assert output.entropy_j_per_k_mol[0] == pytest.approx(104.13, abs=0.01)
     assert output.free_energy_kj_per_mol[0] == pytest.approx(-16.10, abs=0.01)
     assert output.heat_capacity_j_per_k_mol[0] == pytest.approx(49.30, abs=0.01)
-    # Its highest frequency is over the q-points that the supercell holds: 165.18 K.
+    # Its published highest frequency, 165.18 K, is the highest at the commensurate q-points.
     lattice = HarmonicLattice(forces)
     frequencies, _ = lattice.modes(lattice.commensurate_points())
     kelvin_per_thz = units._hplanck * 1e12 / units._k

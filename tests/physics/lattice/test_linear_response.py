@@ -48,7 +48,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def limit(of_displacement: Callable[[float], np.ndarray]) -> np.ndarray:
-    """Value at zero of what is even in the displacement: Richardson's extrapolation from 0.04, 0.02 and 0.01 A."""
+    """Value at zero displacement of an even function: Richardson extrapolation from 0.04, 0.02 and 0.01 Angstrom."""
     coarse, middle, fine = (of_displacement(step) for step in (0.04, 0.02, 0.01))
     return (16 * (4 * fine - middle) / 3 - (4 * middle - coarse) / 3) / 15
 
@@ -63,7 +63,7 @@ def deviation(value: np.ndarray, reference: np.ndarray) -> float:
 
 
 def perfect_supercell(output: ForcesOutput) -> tuple[Atoms, np.ndarray]:
-    """The second-order supercell, and which of its atoms stand for those of the primitive cell."""
+    """The second-order supercell, and the indices of its atoms that represent those of the primitive cell."""
     lattice = HarmonicLattice(output)._phonon
     cell = lattice.supercell
     return Atoms(cell.symbols, positions=cell.positions, cell=cell.cell, pbc=True), lattice.primitive.p2s_map
@@ -76,7 +76,7 @@ def test_second_order_is_the_limit_of_central_differences(case: Case) -> None:
         return HarmonicLattice(forces(case, FINITE, displacement_angstrom=step)).force_constants
 
     assert deviation(limit(finite), exact) < 2e-7
-    assert 1e-5 < deviation(finite(0.01), exact) < 1e-3  # what a finite displacement costs
+    assert 1e-5 < deviation(finite(0.01), exact) < 1e-3  # the error of a finite displacement
 
 
 def test_symmetry_reduced_force_constants_are_the_plain_hessian(case: Case) -> None:
@@ -85,7 +85,7 @@ def test_symmetry_reduced_force_constants_are_the_plain_hessian(case: Case) -> N
     hessian = with_parity(case[0], "average").hessian(supercell, rows)
     size = np.abs(hessian).max()
     assert deviation(HarmonicLattice(output).force_constants, hessian) < 1e-12
-    # Acoustic sum rule, and permutation symmetry among the atoms of the primitive cell, before any repair.
+    # Acoustic sum rule, and permutation symmetry among the atoms of the primitive cell, without symmetrisation.
     assert np.abs(hessian.sum(axis=1)).max() < 1e-13 * size
     block = hessian[:, rows]
     assert np.abs(block - block.transpose(1, 0, 3, 2)).max() < 1e-13 * size
@@ -120,14 +120,14 @@ def test_third_order_is_the_limit_of_central_differences(silicon: Case) -> None:
     # Quadratic in the step between Hessians: a central difference.
     errors = [deviation(exact[step], reference) for step in (0.02, 0.01)]
     assert errors[0] == pytest.approx(4 * errors[1], rel=0.02)
-    # One difference instead of two is the more exact at the same displacement.
+    # One difference instead of two is more accurate at the same displacement.
     assert errors[1] < 0.5 * deviation(finite[0.01], reference)
     permuted = reference.transpose(0, 2, 1, 3, 5, 4)
     assert deviation(permuted, reference) < 1e-12
 
 
-def test_third_order_by_hand(silicon: Case) -> None:
-    # d(Hessian)/dx of one atom by central differences of Hessians, against the symmetry-reduced way.
+def test_third_order_is_a_central_difference_of_hessians(silicon: Case) -> None:
+    # d(Hessian)/dx of one atom without symmetry, against the symmetry-reduced displacements.
     output = forces(silicon, AUTODIFF, order=3, fc3_supercell=ONE, displacement_angstrom=0.005)
     supercell, rows = perfect_supercell(output)
     averaged = with_parity(silicon[0], "average")
@@ -136,17 +136,17 @@ def test_third_order_by_hand(silicon: Case) -> None:
         moved = supercell.copy()
         moved.positions[rows[0], 2] += sign * 0.005
         hessians.append(averaged.hessian(moved, [0, 5]))
-    by_hand = (hessians[0] - hessians[1]) / 0.01
+    expected = (hessians[0] - hessians[1]) / 0.01
     assert (
-        deviation(AnharmonicLattice(output).fc3[0, [0, 5], :, 2], by_hand) < 1e-4
-    )  # steps along other directions: 0.005^2
+        deviation(AnharmonicLattice(output).fc3[0, [0, 5], :, 2], expected) < 1e-4
+    )  # errors of order 0.005^2 from other directions
 
 
 def test_residual_forces_do_not_enter(mgo: Case) -> None:
     force_field, atoms = mgo
-    strange = atoms.copy()
-    strange.rattle(0.05, seed=2)
-    output = displaced_forces(strange, force_field, AUTODIFF)
+    rattled = atoms.copy()
+    rattled.rattle(0.05, seed=2)
+    output = displaced_forces(rattled, force_field, AUTODIFF)
     supercell, rows = perfect_supercell(output)
     assert np.abs(force_field.evaluate([supercell])[0].forces).max() > 1e-3
     hessian = with_parity(force_field, "average").hessian(supercell, rows)
@@ -162,7 +162,7 @@ def test_document_progress_and_count(mgo: Case, monkeypatch: pytest.MonkeyPatch)
     total = len(output.forces_fc3) + len(output.forces_fc2)
     assert output.force_constants == "autodiff"
     assert output.parity_averaged
-    assert total <= output.n_evaluations <= 2 * total  # two a product, which opposite displacements share
+    assert total <= output.n_evaluations <= 2 * total  # two evaluations a product, which opposite displacements share
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert len(seen) > 3  # after every third product
@@ -176,11 +176,11 @@ def test_document_progress_and_count(mgo: Case, monkeypatch: pytest.MonkeyPatch)
 
 def test_opposite_displacements_are_one_product(mgo: Case) -> None:
     force_field, atoms = mgo
-    strange = atoms.copy()
-    strange.rattle(0.05, seed=2)  # no symmetry: three directions of each atom, forth and back
+    rattled = atoms.copy()
+    rattled.rattle(0.05, seed=2)  # no symmetry: three directions of each atom, with both signs
     seen: list[tuple[int, int]] = []
     protocol = AUTODIFF.model_copy(update={"parity": "as_is"})
-    output = displaced_forces(strange, force_field, protocol, lambda done, total: seen.append((done, total)))
+    output = displaced_forces(rattled, force_field, protocol, lambda done, total: seen.append((done, total)))
     assert len(output.forces_fc2) == 12
     assert output.n_evaluations == 6
     assert seen[-1] == (12, 12)

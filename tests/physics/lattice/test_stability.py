@@ -18,12 +18,12 @@ def verdict(q: int, band: int, frequency: float) -> tuple[str, tuple[int, int] |
 @pytest.mark.parametrize(
     ("q", "band", "frequency", "expected"),
     [
-        (0, 0, -1e-6, "stable"),  # arithmetic
+        (0, 0, -1e-6, "stable"),  # rounding
         (0, 0, -0.04, "acoustic_noise"),  # Gamma
         (1, 2, -0.04, "acoustic_noise"),  # between Gamma and the first q-point of the supercell
         (2, 2, -0.04, "acoustic_noise"),  # the same from the other side of the zone
         (1, 0, -0.06, "unstable"),  # more than the tolerance
-        (3, 0, -0.04, "unstable"),  # zone boundary: forces say so
+        (3, 0, -0.04, "unstable"),  # zone boundary, where frequencies follow from forces
         (0, 3, -0.04, "unstable"),  # an optical branch at Gamma
     ],
 )
@@ -33,7 +33,7 @@ def test_noise_and_instability(q: int, band: int, frequency: float, expected: st
     assert worst == ((q, band) if expected == "unstable" else None)
 
 
-def test_worst_mode_is_the_most_negative_that_is_no_noise() -> None:
+def test_worst_mode_is_the_most_negative_one_that_is_not_noise() -> None:
     frequencies = STABLE.copy()
     frequencies[1, 0], frequencies[3, 0], frequencies[3, 1] = -0.049, -0.01, -0.02
     assert stability_verdict(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05) == ("unstable", (3, 1))
@@ -50,7 +50,7 @@ def test_distance_is_to_the_nearest_reciprocal_lattice_point_of_an_oblique_cell(
     ("q", "band", "frequency", "expected"),
     [(0, 0, -0.04, "acoustic_noise"), (0, 0, -0.06, "unstable"), (1, 2, -1e-6, "unstable"), (0, 3, -1e-6, "unstable")],
 )
-def test_at_gamma_alone_as_the_protocol_of_phonondb(q: int, band: int, frequency: float, expected: str) -> None:
+def test_noise_at_gamma_alone_as_in_phonondb(q: int, band: int, frequency: float, expected: str) -> None:
     frequencies = STABLE.copy()
     frequencies[q, band] = frequency
     assert stability_verdict(frequencies, Q_POINTS, PRIMITIVE, SUPERCELL, 0.05, gamma_alone=True)[0] == expected

@@ -25,8 +25,10 @@ class Phonons:
         (size, n, n) complex in the lattice-periodic gauge, see `vertices.periodic_modes`.
     occupations
         (n_temperatures, size, n) Bose-Einstein, zero below the cutoff.
-    plus, minus
-        (size, n_steps) indices of the points at a step of the tetrahedra, and at minus that step.
+    plus
+        (size, n_steps) indices of the points at a step of the tetrahedra.
+    minus
+        (size, n_steps) indices of the points at minus that step.
     blocks
         (size, n) index of the first band of the degenerate set that a band belongs to.
     tetrahedra

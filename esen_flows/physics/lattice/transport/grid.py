@@ -87,8 +87,10 @@ class Triplets:
     ----------
     first
         Index of q0.
-    second, third
-        (n,) indices of q1 and q2.
+    second
+        (n,) indices of q1.
+    third
+        (n,) indices of q2.
     weights
         (n,) number of equivalent triplets; their sum is the size of the grid.
     """
