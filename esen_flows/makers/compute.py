@@ -99,12 +99,8 @@ def compute_once(
 
     Parameters
     ----------
-    store
-        Where results are.
-    request
-        The requested step.
-    context
-        What the document repeats of structure and force field.
+    store, request, context
+        Where results are, the requested step, and what its document repeats of structure and force field.
     compute
         Returns the output and its summary. It watches its force field with the meter that it is given.
     wait_seconds
@@ -131,19 +127,7 @@ def compute_once(
     if isinstance(found, ResultDocument):
         raise_if_failed(found)
         return found
-    return _computed(store, found, request, context, compute, not_stored)
-
-
-def _computed(
-    store: Store,
-    claim: Claim,
-    request: ResultRequest,
-    context: Context,
-    compute: Callable[[Meter], tuple[Document, Summary]],
-    not_stored: tuple[type[EsenFlowsError], ...],
-) -> ResultDocument:
-    """Compute a claimed result, and commit it or its failure; anything else gives the claim back."""
-    meter, start = Meter(), time.perf_counter()
+    claim, meter, start = found, Meter(), time.perf_counter()
 
     def commit(**content: Any) -> ResultDocument:
         seconds = time.perf_counter() - start

@@ -14,15 +14,9 @@ from ase import Atoms
 from esen_flows import progress
 from esen_flows.errors import StoreError
 from esen_flows.forcefield.contract import ForceField
+from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
-from esen_flows.makers.summaries import (
-    conductivity_summary,
-    forces_summary,
-    nac_summary,
-    phonon_summary,
-    relax_summary,
-)
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
@@ -36,12 +30,11 @@ from esen_flows.structures.identity import identify
 
 Output = TypeVar("Output", bound=Document)
 Protocol = TypeVar("Protocol")
-Reference = dict[str, Any]
+Json = dict[str, Any]  # an argument of a job
+Reference = dict[str, Any]  # kind, key and summary of a result: the output of a job
 
 
-def relax_job(
-    structure: dict[str, Any], request: dict[str, Any], model: dict[str, Any], force: bool = False
-) -> Reference:
+def relax_job(structure: Json, request: Json, model: Json, force: bool = False) -> Reference:
     """Relax a structure.
 
     Parameters
@@ -63,13 +56,7 @@ def relax_job(
     return _stored_once(_relax, structure, request, model, force)
 
 
-def forces_job(
-    structure: dict[str, Any],
-    request: dict[str, Any],
-    model: dict[str, Any],
-    relaxed: Reference,
-    force: bool = False,
-) -> Reference:
+def forces_job(structure: Json, request: Json, model: Json, relaxed: Reference, force: bool = False) -> Reference:
     """Evaluate the displaced supercells of a relaxed structure.
 
     Parameters
@@ -87,13 +74,7 @@ def forces_job(
     return _stored_once(_forces, structure, request, model, force, relaxed)
 
 
-def phonon_job(
-    structure: dict[str, Any],
-    request: dict[str, Any],
-    model: dict[str, Any],
-    forces: Reference,
-    force: bool = False,
-) -> Reference:
+def phonon_job(structure: Json, request: Json, model: Json, forces: Reference, force: bool = False) -> Reference:
     """Compute harmonic phonons from stored forces, without a force call.
 
     Parameters
@@ -111,13 +92,7 @@ def phonon_job(
     return _stored_once(_phonon, structure, request, model, force, forces)
 
 
-def conductivity_job(
-    structure: dict[str, Any],
-    request: dict[str, Any],
-    model: dict[str, Any],
-    forces: Reference,
-    force: bool = False,
-) -> Reference:
+def conductivity_job(structure: Json, request: Json, model: Json, forces: Reference, force: bool = False) -> Reference:
     """Compute the lattice thermal conductivity from stored forces, without a force call.
 
     Parameters
@@ -142,7 +117,7 @@ class _Step:
     store: Store
     request: ResultRequest
     atoms: Atoms
-    model: dict[str, Any]
+    model: Json
     meter: Meter
     parent: Reference | None
 
@@ -158,9 +133,9 @@ class _Step:
 
 def _stored_once(
     compute: Callable[[_Step], tuple[Document, Summary]],
-    structure: dict[str, Any],
-    request: dict[str, Any],
-    model: dict[str, Any],
+    structure: Json,
+    request: Json,
+    model: Json,
     force: bool,
     parent: Reference | None = None,
 ) -> Reference:
@@ -185,7 +160,7 @@ def _relax(step: _Step) -> tuple[Document, Summary]:
         progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
 
     output = relax(step.atoms, step.force_field(), protocol_of(step.request, RelaxProtocol), show)
-    return output, relax_summary(output)
+    return output, summaries.relax_summary(output)
 
 
 def _forces(step: _Step) -> tuple[Document, Summary]:
@@ -200,7 +175,7 @@ def _forces(step: _Step) -> tuple[Document, Summary]:
     with PartialResult(step.store, step.request.key, atoms_key(start)) as forces:
         known = forces.load()
         output = displaced_forces(start, force_field, protocol, show, known=known, on_forces=forces.keep)
-    return output, forces_summary(output)
+    return output, summaries.forces_summary(output)
 
 
 def _phonon(step: _Step) -> tuple[Document, Summary]:
@@ -209,7 +184,7 @@ def _phonon(step: _Step) -> tuple[Document, Summary]:
     progress.report("phonon", 0)
     protocol = protocol_of(step.request, HarmonicProtocol)
     output = phonon(step.parent_output(ForcesOutput), protocol)
-    return output, phonon_summary(output) | nac_summary(protocol)
+    return output, summaries.phonon_summary(output) | summaries.nac_summary(protocol)
 
 
 def _conductivity(step: _Step) -> tuple[Document, Summary]:
@@ -226,7 +201,7 @@ def _conductivity(step: _Step) -> tuple[Document, Summary]:
             progress.report("conductivity", done, total, f"{done} of {total} q-points")
 
         output = conductivity(displaced, protocol, known=linewidths.load(), on_points=show)
-    return output, conductivity_summary(output) | nac_summary(protocol)
+    return output, summaries.conductivity_summary(output) | summaries.nac_summary(protocol)
 
 
 def parent_output(store: Store, key: str, output: type[Output]) -> Output:
@@ -285,7 +260,7 @@ def protocol_of(request: ResultRequest, kind: type[Protocol]) -> Protocol:
     return request.protocol
 
 
-def context_of(identity: Mapping[str, Any], model: dict[str, Any]) -> Context:
+def context_of(identity: Mapping[str, Any], model: Json) -> Context:
     """What the result document of a job repeats of its structure and force field.
 
     Parameters

@@ -13,7 +13,7 @@ from esen_flows import progress
 from esen_flows.errors import InputError, StoreError
 from esen_flows.makers.compute import Meter, Summary, compute_once
 from esen_flows.makers.force_fields import requested_force_field
-from esen_flows.makers.jobs import Reference, context_of, protocol_of, reference_to
+from esen_flows.makers.jobs import Json, Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.summaries import labelling_summary
 from esen_flows.schemas.keys import atoms_key, sha256_of
 from esen_flows.schemas.requests import ResultRequest
@@ -39,9 +39,7 @@ NOT_STORED = (InputError, StoreError)
 MOST_JOB_BYTES = 8_000_000
 
 
-def labelling_job(
-    structures: dict[str, Any], request: dict[str, Any], model: dict[str, Any], dataset_name: str
-) -> Reference:
+def labelling_job(structures: Json, request: Json, model: Json, dataset_name: str) -> Reference:
     """Label structures into a stored dataset.
 
     Parameters
@@ -85,7 +83,7 @@ def labelling_job(
     return reference_to(document)
 
 
-def carried_structures(structures: "Mapping[str, Any] | Sequence[Atoms | Structure]") -> dict[str, Any]:
+def carried_structures(structures: "Mapping[str, Any] | Sequence[Atoms | Structure]") -> Json:
     """The argument `structures` of a labelling job.
 
     Parameters
@@ -95,8 +93,8 @@ def carried_structures(structures: "Mapping[str, Any] | Sequence[Atoms | Structu
 
     Returns
     -------
-    dict[str, Any]
-        The recipe or the structures as JSON.
+    Json
+        The recipe or the structures.
 
     Raises
     ------

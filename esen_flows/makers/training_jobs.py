@@ -7,6 +7,7 @@ before. A dataset is named by its content, wherever it came from.
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, InputError, ModelError
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
-from esen_flows.makers.jobs import Reference, context_of, reference_to
+from esen_flows.makers.jobs import Json, Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.labelling_jobs import NOT_STORED
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
@@ -30,7 +31,6 @@ from esen_flows.schemas.training import (
     RANDOM_WEIGHTS_LABEL,
     EvaluationOutput,
     EvaluationProtocol,
-    Split,
     TrainingOutput,
     TrainingProtocol,
     errors_as_rows,
@@ -44,11 +44,11 @@ from esen_flows.structures.identity import identify_dataset
 
 
 def training_job(
-    config: dict[str, Any],
+    config: Json,
     datasets: Sequence[Sequence[Any]],
-    split: dict[str, Any],
-    run: dict[str, Any],
-    initial: dict[str, Any] | None = None,
+    split: Json,
+    run: Json,
+    initial: Json | None = None,
     parent: Reference | str | None = None,
 ) -> Reference | Response[Any]:
     """Train one stage, in a folder of this machine from which a later job with the same request resumes it.
@@ -59,12 +59,10 @@ def training_job(
 
     Parameters
     ----------
-    config
-        `TrainingConfig.to_dict()`.
+    config, split
+        `TrainingConfig.to_dict()`, and the `Split` of each dataset.
     datasets
         (dataset, repeats) each; a dataset is its key or the output of a labelling job.
-    split
-        `Split` of each dataset.
     run
         name, device, launcher, tags, max_seconds.
     initial
@@ -78,15 +76,22 @@ def training_job(
         kind, key and summary of the result; `summary["model_key"]` is the key of the force field.
     """
     began, store = time.monotonic(), open_store()
-    stage = _Stage(config, datasets, split, run, initial, None if parent is None else finished_training(store, parent))
-    folder = get_settings().data_dir / "training" / stage.request.key
+    origin = None if parent is None else finished_training(store, parent)
+    known = [(_dataset_key(dataset), repeats) for dataset, repeats in datasets]
+    request = training_request(
+        TrainingProtocol.model_validate({"config": config, "datasets": known, "split": split}),
+        parent=None if origin is None else (origin.key, origin.model_key),
+        initial_model_key=None if initial is None else initial["key"],
+    )
+    stage = _Stage(request, run, initial, origin)
+    folder = get_settings().data_dir / "training" / request.key
 
     def compute(meter: Meter) -> tuple[TrainingOutput, Summary]:
         output = stage.train(store, folder, began)
         return output, training_summary(run["name"], output)
 
     try:
-        document = compute_once(store, stage.request, stage.context(store), compute, not_stored=NOT_STORED)
+        document = compute_once(store, request, stage.context(store), compute, not_stored=NOT_STORED)
     except EsenFlowsError as error:
         from esen_flows.training.train import TrainingInterrupted
 
@@ -100,39 +105,38 @@ def training_job(
     return reference_to(document)
 
 
+@dataclass(frozen=True)
 class _Stage:
-    """A stage as its job is asked for it, with the training that it starts from, if any."""
+    """A stage as its job is asked for it.
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        datasets: Sequence[Sequence[Any]],
-        split: dict[str, Any],
-        run: dict[str, Any],
-        initial: dict[str, Any] | None,
-        origin: ResultDocument | None,
-    ) -> None:
-        self._run, self._initial, self._origin = run, initial, origin
-        self._protocol = TrainingProtocol(
-            config=config,
-            datasets=tuple((_dataset_key(dataset), repeats) for dataset, repeats in datasets),
-            split=Split.model_validate(split),
-        )
-        self.request: ResultRequest = training_request(
-            self._protocol,
-            parent=None if origin is None else (origin.key, origin.model_key),
-            initial_model_key=None if initial is None else initial["key"],
-        )
+    Attributes
+    ----------
+    request
+        Settings, data and key.
+    run, initial
+        The job's arguments.
+    origin
+        The training that this one starts from.
+    """
+
+    request: ResultRequest
+    run: Json
+    initial: Json | None
+    origin: ResultDocument | None
+
+    @property
+    def protocol(self) -> TrainingProtocol:
+        return protocol_of(self.request, TrainingProtocol)
 
     def context(self, store: Store) -> Context:
         """What the result document repeats of the data and of the force field that the stage starts from."""
-        known = [dataset_document(store, key) for key, _ in self._protocol.datasets]
+        known = [dataset_document(store, key) for key, _ in self.protocol.datasets]
         elements = sorted({symbol for document in known for symbol in document.elements})
-        label = RANDOM_WEIGHTS_LABEL if self._initial is None else self._initial["label"]
-        if self._origin is not None:
-            label = self._origin.model_label
+        label = RANDOM_WEIGHTS_LABEL if self.initial is None else self.initial["label"]
+        if self.origin is not None:
+            label = self.origin.model_label
         identity = identify_dataset(elements, sum(document.atoms for document in known))
-        return Context(identity, label, self._run["device"], tags=tuple(self._run["tags"]))
+        return Context(identity, label, self.run["device"], tags=tuple(self.run["tags"]))
 
     def train(self, store: Store, folder: Path, began: float) -> TrainingOutput:
         """Train in this process, or in those that the launcher starts, within the time since `began`."""
@@ -140,13 +144,13 @@ class _Stage:
 
         from esen_flows.training.distributed import World
 
-        run, limit = self._run, self._run["max_seconds"]
-        start = None if self._initial is None else _resolved_checkpoint(self._initial)
-        if self._origin is not None:
-            start = trained_model(store, str(self._origin.summary["model_key"]))
-        datasets, split = self._protocol.datasets, self._protocol.split.model_dump(mode="json")
+        run, limit = self.run, self.run["max_seconds"]
+        start = None if self.initial is None else _resolved_checkpoint(self.initial)
+        if self.origin is not None:
+            start = trained_model(store, str(self.origin.summary["model_key"]))
+        datasets, split = self.protocol.datasets, self.protocol.split.model_dump(mode="json")
         task = TrainingTask(
-            config=self._protocol.config,
+            config=self.protocol.config,
             datasets=[(str(dataset_folder(store, key, _cached_dataset(key))), repeats) for key, repeats in datasets],
             split=split,
             initial=None if start is None else str(start),
@@ -164,7 +168,7 @@ class _Stage:
         else:
             # Not `joined`: a worker may itself be one of many processes that srun started.
             path = carry_out(task, folder, World(device=torch.device(task.device)), show)
-        return _training_output(path, folder, None if self._origin is None else self._origin.key)
+        return _training_output(path, folder, None if self.origin is None else self.origin.key)
 
 
 def _training_output(path: Path, folder: Path, parent: str | None) -> TrainingOutput:
@@ -189,9 +193,9 @@ def _training_output(path: Path, folder: Path, parent: str | None) -> TrainingOu
 
 def evaluation_job(
     dataset: Reference | str,
-    protocol: dict[str, Any],
-    numeric: dict[str, Any],
-    model: dict[str, Any],
+    protocol: Json,
+    numeric: Json,
+    model: Json,
     training: Reference | str | None = None,
 ) -> Reference:
     """Measure the errors of a force field on a dataset.

@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from esen_flows.errors import InputError
 from esen_flows.network.config import SIZES, ESENConfig
 
-Loss = Literal["absolute", "relative"]
-ForceLoss = Literal["l2mae", "mse"]
 Refit = Literal["keep", "refit"]
-Autocast = Literal["none", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class TrainingConfig:
     weight_decay: float
     clip_norm: float
     ema_decay: float
-    loss: Loss
+    loss: Literal["absolute", "relative"]
     energy_weight: float
     force_weight: float
     stress_weight: float
@@ -108,7 +105,7 @@ class TrainingConfig:
     warmup_epochs: float | None = None
     warmup_factor: float = 0.2
     final_factor: float = 0.01
-    force_loss: ForceLoss = "l2mae"
+    force_loss: Literal["l2mae", "mse"] = "l2mae"
     relative_floors: tuple[float, float, float] = (0.02, 0.02, 0.01)
     random_inversion: bool = False
     denoising_probability: float = 0.5
@@ -122,7 +119,7 @@ class TrainingConfig:
     freeze: tuple[str, ...] = ()
     group_share: dict[str, float] | None = None
     validate_every_epochs: int = 1
-    autocast: Autocast = "none"
+    autocast: Literal["none", "bfloat16"] = "none"
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
@@ -173,14 +170,8 @@ class TrainingConfig:
         return {**asdict(self.network), **values}
 
 
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "loss": get_args(Loss),
-    "force_loss": get_args(ForceLoss),
-    "references": get_args(Refit),
-    "scale": get_args(Refit),
-    "autocast": get_args(Autocast),
-    "dtype": ("float32", "float64"),
-}
+_HINTS = get_type_hints(TrainingConfig)
+_CHOICES = {name: get_args(hint) for name, hint in _HINTS.items() if get_origin(hint) is Literal}
 _POSITIVE = ("epochs", "edges_per_batch", "learning_rate", "clip_norm", "validate_every_epochs")
 _TUPLES = ("betas", "relative_floors", "freeze")
 

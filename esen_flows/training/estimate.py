@@ -90,8 +90,8 @@ def _measured_run(config: TrainingConfig, training: Dataset, edges: np.ndarray, 
     last = int(np.searchsorted(np.cumsum(edges[order]), EDGES_MEASURED[device.type])) + 1
     some = subset(training, order[:last])
     start = starting_point(config, some, None)
-    state = TrainingState.fresh(start.network.to(device), start.scale_ev, start.references_ev, config)
-    return TrainingRun(config, some, edges[order[:last]], World(device=device), state)
+    start.network.to(device)
+    return TrainingRun(config, some, edges[order[:last]], World(device=device), TrainingState.fresh(start, config))
 
 
 def _seconds_per_edge(run: TrainingRun) -> float:

@@ -1,6 +1,7 @@
 """Errors of a force field on labelled structures, by group, in the units of published tables."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -43,18 +44,39 @@ def evaluate_dataset(force_field: ForceField, dataset: Dataset, *, world: World 
         The force field cannot evaluate a structure.
     """
     sums = np.zeros((len(dataset.group_names), len(_SUMS)))
-    mine = range(world.rank, len(dataset), world.size)
-    for start in range(0, len(mine), AT_ONCE):
-        part = mine[start : start + AT_ONCE]
-        items = [dataset[index] for index in part]
-        for index, item, result in zip(part, items, force_field.evaluate([i.atoms for i in items]), strict=True):
-            sums[dataset.group[index]] += _row(item, result)
+    for index, item, result in evaluated(force_field, dataset, range(world.rank, len(dataset), world.size)):
+        sums[dataset.group[index]] += _row(item, result)
     sums = np.array(world.sum(sums.ravel().tolist())).reshape(sums.shape)
     rows: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(_SUMS)))
     for name, row in zip(dataset.group_names, sums, strict=True):
         for key in {name or "(no group)", "all"}:
             rows[key] += row
     return {name: _summary(row) for name, row in sorted(rows.items()) if row[0]}
+
+
+def evaluated(
+    force_field: ForceField, dataset: Dataset, indices: Sequence[int]
+) -> Iterator[tuple[int, LabelledStructure, Evaluation]]:
+    """Evaluate structures of a dataset, several at a time.
+
+    Parameters
+    ----------
+    force_field
+        The force field.
+    dataset
+        Labelled structures.
+    indices
+        Indices of the structures to evaluate.
+
+    Yields
+    ------
+    tuple[int, LabelledStructure, Evaluation]
+        Index, structure with its labels, and result.
+    """
+    for start in range(0, len(indices), AT_ONCE):
+        part = indices[start : start + AT_ONCE]
+        items = [dataset[index] for index in part]
+        yield from zip(part, items, force_field.evaluate([item.atoms for item in items]), strict=True)
 
 
 def _row(item: LabelledStructure, result: Evaluation) -> np.ndarray:

@@ -15,7 +15,7 @@ from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
-from esen_flows.training.initial import InitialNetwork, starting_point, with_references_of
+from esen_flows.training.initial import refitted, starting_point
 from esen_flows.training.train import Progress, train
 
 REPORT_NAME = "report.json"
@@ -135,7 +135,7 @@ def finetune(
         max_seconds=max_seconds,
     )  # fmt: skip
     child, device = load(path), str(world.device)
-    own = {"before": with_references_of(parent, training), "after": child}
+    own = {"before": refitted(parent, training), "after": child}
     report: dict[str, Any] = {
         "checkpoint": str(path),
         "model_key": child.model_key,
@@ -153,14 +153,14 @@ def finetune(
 def _forgetting(parent: Checkpoint, child: Checkpoint, data: Dataset, device: str) -> dict[str, Any]:
     """Errors before and after on the parent's domain, both with references refitted to it."""
     both = {"before": parent, "after": child}
-    return {when: _errors(with_references_of(each, data), data, device) for when, each in both.items()}
+    return {when: _errors(refitted(each, data), data, device) for when, each in both.items()}
 
 
 def _errors(checkpoint: Checkpoint, data: Dataset, device: str) -> dict[str, dict[str, float]]:
     return evaluate_dataset(EsenForceField(checkpoint, device=device), data)
 
 
-def _translated(data: Dataset, parent: Checkpoint, start: InitialNetwork) -> Dataset:
+def _translated(data: Dataset, parent: Checkpoint, start: Checkpoint) -> Dataset:
     """The parent's data with the scale and the element references that the network has at its start.
 
     Replayed labels then keep the shape of what the network knew, not its softness.

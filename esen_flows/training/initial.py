@@ -1,21 +1,18 @@
 """The network that a stage starts from: random weights and fitted references, or another stage's network."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from esen_flows.data.dataset import Dataset
-from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.references import fit_references, force_scale
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.contract import Evaluation
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.network.esen import ESEN
 from esen_flows.training.config import TrainingConfig
-from esen_flows.training.evaluate import AT_ONCE
+from esen_flows.training.evaluate import evaluated
 
 # Parts that a conservative network does not have. `_take_over` keeps the mean effect of `force_embedding` (DeNS).
 _DIRECT_PARTS = ("force_head.", "stress_head.", "force_embedding.")
@@ -24,26 +21,7 @@ _ENERGY_HEAD = "energy_block."
 _MAY_DIFFER = ("direct_forces", "direct_stress", "denoising", "max_neighbors")
 
 
-@dataclass(frozen=True)
-class InitialNetwork:
-    """A network before its first step.
-
-    Attributes
-    ----------
-    network
-        The network with its weights.
-    scale_ev
-        eV of one network unit. One factor for energy, forces and stress: anything else would break forces = -dE/dx.
-    references_ev
-        Energy of each element in eV per atom, by atomic number.
-    """
-
-    network: ESEN
-    scale_ev: float
-    references_ev: dict[int, float]
-
-
-def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoint | None) -> InitialNetwork:
+def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoint | None) -> Checkpoint:
     """Random weights with references and scale fitted to the data, or weights, references and scale of `initial`.
 
     Parameters
@@ -57,8 +35,8 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
 
     Returns
     -------
-    InitialNetwork
-        The network in the stage's precision, with what it freezes as constants.
+    Checkpoint
+        The network in the stage's precision, with the parameters that it freezes as constants.
 
     Raises
     ------
@@ -70,12 +48,13 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
     with torch.no_grad():
         network.get_parameter("energy_block.4.weight").mul_(config.initial_head_factor)
     if initial is None:
-        start = InitialNetwork(network, force_scale(training), fit_references(training))
+        references = fit_references(training)
+        start = Checkpoint(network, force_scale(training), references, tuple(references))
     else:
         _check_initial(initial, config, training)
         _take_over(network, initial.network, energy_head=config.initial_energy_head)
-        start = InitialNetwork(network, initial.scale_ev, initial.references_ev)
-        start = _refitted(start, training, scale=config.scale == "refit", references=config.references == "refit")
+        start = Checkpoint(network, initial.scale_ev, initial.references_ev, tuple(initial.references_ev))
+        start = refitted(start, training, scale=config.scale == "refit", references=config.references == "refit")
     return replace(start, network=prepared(network, config))
 
 
@@ -144,8 +123,11 @@ def _take_over(network: ESEN, source: ESEN, *, energy_head: bool) -> None:
     network.load_state_dict({**own, **taken})
 
 
-def with_references_of(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
-    """Refit a force field's element energies, to compare it with labels that have another zero of the energy.
+def refitted(checkpoint: Checkpoint, data: Dataset, *, scale: bool = False, references: bool = True) -> Checkpoint:
+    """Refit a force field's element energies, its scale, or both, to labels of another level of theory.
+
+    The scale is that of least squares on forces. Element energies are shifted by the minimum-norm solution of least
+    squares on energies per atom, so that combinations that the compositions do not determine stay as they were.
 
     Parameters
     ----------
@@ -153,29 +135,21 @@ def with_references_of(checkpoint: Checkpoint, data: Dataset) -> Checkpoint:
         The force field; not changed.
     data
         Labelled structures.
+    scale, references
+        Whether to refit the factor of energies, forces and stresses, and the element energies.
 
     Returns
     -------
     Checkpoint
-        The same network and scale with other element energies.
-    """
-    start = InitialNetwork(checkpoint.network, checkpoint.scale_ev, checkpoint.references_ev)
-    references = _refitted(start, data, scale=False, references=True).references_ev
-    return replace(checkpoint, references_ev=references, elements=tuple(references))
-
-
-def _refitted(start: InitialNetwork, training: Dataset, *, scale: bool, references: bool) -> InitialNetwork:
-    """The network with the scale and the element energies, as far as requested, that fit the labels best.
-
-    The scale is that of least squares on forces. Element energies are shifted by the minimum-norm solution of least
-    squares on energies per atom, so that combinations that the compositions do not determine stay as they were.
+        The same network with another scale and other element energies.
     """
     if not (scale or references):
-        return start
-    elements = sorted(training.elements)
-    known = {z: start.references_ev.get(z, 0.0) for z in elements}
+        return checkpoint
+    elements = sorted(data.elements)
+    known = {z: checkpoint.references_ev.get(z, 0.0) for z in elements}
+    force_field = EsenForceField(replace(checkpoint, references_ev=known, elements=tuple(elements)))
     rows, labels, products, squares = [], [], 0.0, 0.0
-    for item, result in _evaluated(replace(start, references_ev=known), training):
+    for _, item, result in evaluated(force_field, data, range(len(data))):
         products += float((item.forces * result.forces).sum())
         squares += float((result.forces**2).sum())
         n = len(item.atoms)
@@ -189,13 +163,6 @@ def _refitted(start: InitialNetwork, training: Dataset, *, scale: bool, referenc
         missed = np.array(labels) - factor * table[:, -1] - table[:, :-1] @ [known[z] for z in elements]
         shift = np.linalg.lstsq(table[:, :-1], missed, rcond=None)[0]
         known = {z: known[z] + float(s) for z, s in zip(elements, shift, strict=True)}
-    return replace(start, scale_ev=factor * start.scale_ev, references_ev={**start.references_ev, **known})
-
-
-def _evaluated(start: InitialNetwork, data: Dataset) -> Iterator[tuple[LabelledStructure, Evaluation]]:
-    """Structures with what the network gives for them."""
-    checkpoint = Checkpoint(start.network, start.scale_ev, start.references_ev, tuple(start.references_ev))
-    force_field = EsenForceField(checkpoint)
-    for first in range(0, len(data), AT_ONCE):
-        items = [data[index] for index in range(first, min(first + AT_ONCE, len(data)))]
-        yield from zip(items, force_field.evaluate([item.atoms for item in items]), strict=True)
+    table_of_energies = {**checkpoint.references_ev, **known}
+    scale_ev = factor * checkpoint.scale_ev
+    return replace(checkpoint, scale_ev=scale_ev, references_ev=table_of_energies, elements=tuple(table_of_energies))

@@ -10,6 +10,7 @@ import torch
 
 from esen_flows.errors import InputError
 from esen_flows.files import sha256_of_file, written_whole
+from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.network.esen import ESEN
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.schedule import MovingAverage, make_optimizer
@@ -49,17 +50,13 @@ class TrainingState:
     cpu_seconds: float = 0.0
 
     @classmethod
-    def fresh(
-        cls, network: ESEN, scale_ev: float, references_ev: dict[int, float], config: TrainingConfig
-    ) -> "TrainingState":
+    def fresh(cls, start: Checkpoint, config: TrainingConfig) -> "TrainingState":
         """The state before the first step.
 
         Parameters
         ----------
-        network
-            Network to train, on its device.
-        scale_ev, references_ev
-            Factor and element energies that turn network units into eV.
+        start
+            Network to train, on its device, with its scale and references.
         config
             Settings of the stage.
 
@@ -68,8 +65,9 @@ class TrainingState:
         TrainingState
             The state, with a new optimiser and average.
         """
-        average = MovingAverage(network.parameters(), config.ema_decay)
-        return cls(network, make_optimizer(network, config), average, scale_ev, references_ev)
+        average = MovingAverage(start.network.parameters(), config.ema_decay)
+        optimizer = make_optimizer(start.network, config)
+        return cls(start.network, optimizer, average, start.scale_ev, start.references_ev)
 
     def save(self, folder: Path, identity: Mapping[str, Any]) -> None:
         """Write a new file, then remove all but the last `KEPT` files.

@@ -40,7 +40,7 @@ from esen_flows.training.denoising import draw_noise, is_noised
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.frames import Frame, LabelledBatch, collate, make_frame
-from esen_flows.training.initial import InitialNetwork, prepared, starting_point
+from esen_flows.training.initial import prepared, starting_point
 from esen_flows.training.loss import Counts, training_loss
 from esen_flows.training.metrics import HISTORY_NAME, STEPS_NAME, Metrics
 from esen_flows.training.schedule import learning_rate_factor
@@ -207,10 +207,10 @@ def _state(
     if saved is None:
         start = starting_point(config, training, initial)
     else:  # the file has what was fitted to the data
-        start = InitialNetwork(prepared(ESEN(config.network), config), saved["scale_ev"], saved["references_ev"])
-    network = start.network.to(world.device)
-    world.share(list(network.state_dict().values()))
-    state = TrainingState.fresh(network, start.scale_ev, start.references_ev, config)
+        start = Checkpoint(prepared(ESEN(config.network), config), saved["scale_ev"], saved["references_ev"], ())
+    start.network.to(world.device)
+    world.share(list(start.network.state_dict().values()))
+    state = TrainingState.fresh(start, config)
     if saved is not None:
         state.restore(saved)
     return state

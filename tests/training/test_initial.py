@@ -12,7 +12,7 @@ from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.network.esen import ESEN
 from esen_flows.training.evaluate import evaluate_dataset
-from esen_flows.training.initial import starting_point, with_references_of
+from esen_flows.training.initial import refitted, starting_point
 from esen_flows.training.train import train
 
 
@@ -45,7 +45,7 @@ def test_a_second_stage_starts_from_the_first(data, tmp_path):
 def test_a_conservative_stage_takes_the_energy_of_a_direct_one(data, kind):
     initial = checkpoint_of(stage(**kind))
     start = starting_point(stage(), data[0], initial)
-    conservative = EsenForceField(Checkpoint(start.network, start.scale_ev, start.references_ev, (18,)))
+    conservative = EsenForceField(start)
     structure = data[0][0].atoms
     before, after = (field.evaluate([structure])[0] for field in (EsenForceField(initial), conservative))
     # Without the bias of the force encoding, folded into the element table, energies of a DeNS model would differ.
@@ -67,7 +67,7 @@ def test_references_are_refitted_to_another_level_of_theory(data):
     assert kept.references_ev == initial.references_ev
 
     def mean_error(start):
-        field = EsenForceField(Checkpoint(start.network, start.scale_ev, start.references_ev, (18,)))
+        field = EsenForceField(start)
         return evaluate_dataset(field, shifted)["all"]["energy_mae_mev_per_atom"]
 
     assert mean_error(kept) > 1000
@@ -111,8 +111,7 @@ def test_softness_is_mended_by_one_factor(data):
     start = starting_point(stage(references="refit", scale="refit"), stiff, initial)
     assert start.scale_ev == pytest.approx(1.3 * initial.scale_ev, rel=1e-5)
     assert start.references_ev[18] == pytest.approx(2.0, abs=1e-4)
-    again = Checkpoint(start.network, start.scale_ev, start.references_ev, (18,))
-    assert evaluate_dataset(EsenForceField(again), stiff)["all"]["energy_mae_mev_per_atom"] < 1e-2
-    moved = with_references_of(initial, stiff)
+    assert evaluate_dataset(EsenForceField(start), stiff)["all"]["energy_mae_mev_per_atom"] < 1e-2
+    moved = refitted(initial, stiff)
     assert moved.scale_ev == initial.scale_ev
     assert moved.references_ev[18] != initial.references_ev[18]

@@ -5,6 +5,7 @@ import torch
 from stages import stage
 
 from esen_flows.errors import InputError
+from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.network.esen import ESEN
 from esen_flows.training.state import TrainingState, newest_state, saved_states
 
@@ -16,7 +17,7 @@ def folder(tmp_path):
     """States after 1, 2 and 3 steps."""
     config = stage()
     torch.manual_seed(0)
-    state = TrainingState.fresh(ESEN(config.network), 1.5, {18: -0.1}, config)
+    state = TrainingState.fresh(Checkpoint(ESEN(config.network), 1.5, {18: -0.1}, (18,)), config)
     for step in (1, 2, 3):
         state.step, state.batch = step, step
         state.network.get_parameter("energy_block.4.bias").data += 1.0
@@ -51,6 +52,6 @@ def test_another_training_is_named(folder):
 
 def test_what_is_saved_comes_back(folder):
     config = stage()
-    state = TrainingState.fresh(ESEN(config.network), 1.0, {}, config)
+    state = TrainingState.fresh(Checkpoint(ESEN(config.network), 1.0, {}, ()), config)
     state.restore(newest_state(folder, IDENTITY))
     assert (state.scale_ev, state.references_ev, state.epoch, state.batch, state.step) == (1.5, {18: -0.1}, 0, 3, 3)
