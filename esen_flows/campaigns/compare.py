@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from esen_flows.campaigns.member_differences import EXACT, Difference, Side, Tolerance, compare_members
-from esen_flows.campaigns.records import member_rows
+from esen_flows.campaigns.records import member_rows, refreshed_campaign
 from esen_flows.errors import InputError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol
 from esen_flows.schemas.protocol_fields import with_values
-from esen_flows.store.campaign_progress import refresh_states
-from esen_flows.store.campaigns import campaign_of
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 
@@ -74,16 +72,13 @@ def compare_campaigns(
     InputError
         There is no such campaign, or the two compute different quantities.
     """
-    campaigns = [campaign_of(store, name) for name in (old, new)]
-    specs = [CampaignSpec.model_validate(campaign["spec"]) for campaign in campaigns]
-    fields = [answer_summary_field(spec) for spec in specs]
+    campaigns = [refreshed_campaign(store, name) for name in (old, new)]
+    fields = [answer_summary_field(spec) for _, spec in campaigns]
     if fields[0] != fields[1]:
         raise InputError(f"{old!r} gives {fields[0]} and {new!r} {fields[1]}; compare campaigns of one quantity")
-    for spec, number in zip(specs, fields, strict=True):
-        refresh_states(store, spec.name, number)
-    with_model = any(len(campaign["models"]) > 1 for campaign in campaigns)
+    with_model = any(len(campaign["models"]) > 1 for campaign, _ in campaigns)
     before, after = ((Side.of(row, with_model=with_model) for row in member_rows(store, name)) for name in (old, new))
-    of_old, of_new = (_settings(spec, campaign) for spec, campaign in zip(specs, campaigns, strict=True))
+    of_old, of_new = (_settings(spec, campaign) for campaign, spec in campaigns)
     names = sorted(of_old.keys() | of_new.keys())
     return CampaignDifference(
         old=old,

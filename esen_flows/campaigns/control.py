@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jobflow import Flow, Job
 
 from esen_flows.campaigns.cost import seconds_per_unit
-from esen_flows.campaigns.pack import PackedChunk, pack
+from esen_flows.campaigns.pack import pack
 from esen_flows.errors import InputError
 from esen_flows.makers.chunk_run import CAUTION
 from esen_flows.makers.chunks import STAGES, ChunkWork
@@ -114,7 +114,8 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
             rate = seconds_per_unit(store, model_key, device_kind)
             for chunk in pack(rows, rate, 60.0 * spec.target_minutes):
                 fireworks += _add(store, spec, chunk, rate)
-                expected = None if rate is None or expected is None else expected + rate * chunk.cost
+            cost = sum(row["cost"] for row in rows)
+            expected = None if rate is None or expected is None else expected + rate * cost
     return Submitted(len(free), tuple(fireworks), len(pending) - len(free), expected)
 
 
@@ -220,14 +221,14 @@ def _change(store: Store, name: str, state: CampaignState, fireworks: Sequence[s
     return len(numbers)
 
 
-def _add(store: Store, spec: CampaignSpec, chunk: PackedChunk, rate: float | None) -> tuple[int, ...]:
+def _add(store: Store, spec: CampaignSpec, chunk: Sequence[Row], rate: float | None) -> tuple[int, ...]:
     """Add the fireworks of a chunk, after its members were told, so that no member is packed a second time."""
-    name = uuid.uuid4().hex
-    update_members(store, spec.name, chunk.keys, {"chunk": name})
+    name, keys, costs = uuid.uuid4().hex, tuple(row["key"] for row in chunk), [row["cost"] for row in chunk]
+    update_members(store, spec.name, keys, {"chunk": name})
     # Later stages make no force calls, to which the rate belongs.
-    seconds = (None, None) if rate is None else (rate * chunk.cost, CAUTION * rate * min(chunk.costs))
+    seconds = (None, None) if rate is None else (rate * sum(costs), CAUTION * rate * min(costs))
     jobs: list[Job] = []
     for stage in STAGES[spec.property]:
-        work = ChunkWork(spec.name, name, stage, tuple(chunk.keys), *((None, None) if jobs else seconds))
+        work = ChunkWork(spec.name, name, stage, keys, *((None, None) if jobs else seconds))
         jobs.append(work.job(after=jobs[-1].output if jobs else None))
     return add_flow(store.database, Flow(jobs, output=jobs[-1].output, name=f"{spec.name} {name[:8]}"))

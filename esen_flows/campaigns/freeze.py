@@ -20,17 +20,16 @@ from esen_flows.campaigns.manifest import (
     FrozenModel,
     Manifest,
 )
-from esen_flows.campaigns.records import MemberRecord, Origins, member_rows, records
+from esen_flows.campaigns.records import MemberRecord, Origins, member_rows, records, refreshed_campaign
 from esen_flows.errors import InputError, ModelError
 from esen_flows.files import sha256_of_file, written_whole
-from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol
+from esen_flows.schemas.campaign import CampaignSpec, base_protocol
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.lattice_versions import lattice_versions
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.provenance import git_revision
 from esen_flows.schemas.requests import property_requests
-from esen_flows.store.campaign_progress import counts, refresh_states
-from esen_flows.store.campaigns import campaign_of
+from esen_flows.store.campaign_progress import counts
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import fetch, read_structure
 from esen_flows.store.results import Store
@@ -65,10 +64,10 @@ def freeze(
     InputError
         Members are pending, the folder has a manifest, or a force field is not on this machine.
     """
-    campaign = campaign_of(store, name)
-    spec = CampaignSpec.model_validate(campaign["spec"])
-    refresh_states(store, name, answer_summary_field(spec))
-    states = _states(store, name)
+    campaign, spec = refreshed_campaign(store, name)
+    states: Counter[str] = Counter()
+    for row in counts(store, name):
+        states[row["state"]] += row["members"]
     if states["pending"] and not partial:
         raise InputError(
             f"{states['pending']} of {states.total()} members of {name!r} are pending; let workers finish them "
@@ -80,45 +79,46 @@ def freeze(
     folder.mkdir(parents=True, exist_ok=True)
     origins = Origins()
     members = _write(folder / MEMBERS, _member_lines(records(store, name, on_member), origins))
-    structures = _write(folder / STRUCTURES, _structure_lines(store, name))
-    fields: dict[str, Any] = {"spec": spec, "spec_text": campaign["spec_text"], "spec_sha256": spec.sha256}
-    fields |= {"models": models, "states": dict(sorted(states.items())), "structures": structures, "members": members}
-    fields |= {"versions": origins.sorted_versions(), "device_seconds": origins.sorted_seconds()}
-    manifest = Manifest(**_here(spec), **fields)
+    manifest = _manifest(
+        spec,
+        spec_text=campaign["spec_text"],
+        models=models,
+        states=dict(sorted(states.items())),
+        versions=origins.sorted_versions(),
+        device_seconds={device: round(seconds, 3) for device, seconds in sorted(origins.seconds.items())},
+        structures=_write(folder / STRUCTURES, _structure_lines(store, name)),
+        members=members,
+    )
     with written_whole(folder / MANIFEST) as temporary:
         temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+def _manifest(spec: CampaignSpec, **found: Any) -> Manifest:
+    """Manifest of what was found, with the versions of this installation and those that the keys depend on."""
+    # Steps are the same for all structures, whose own supercells do not matter here.
+    protocol = base_protocol(spec.property, spec.protocol, {})
+    steps = property_requests("", "", protocol, NumericSettings(dtype=spec.dtype))
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        campaign=spec.name,
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        package_version=__version__,
+        git_revision=git_revision(),
+        python=platform.python_version(),
+        spec=spec,
+        spec_sha256=spec.sha256,
+        numerics_revisions={step.kind: step.numerics_revision for step in steps},
+        lattice_versions={} if spec.property == "relax" else lattice_versions(),
+        lock=_installed(),
+        **found,
+    )
 
 
 def _installed() -> tuple[str, ...]:
     """All installed distributions as name==version, sorted, as in a lock file."""
     found = {f"{each.metadata['Name']}=={each.version}" for each in distributions() if each.metadata["Name"]}
     return tuple(sorted(found, key=str.lower))
-
-
-def _here(spec: CampaignSpec) -> dict[str, Any]:
-    """Versions of this installation, and those that the keys of results depend on."""
-    # Steps are the same for all structures, whose own supercells do not matter here.
-    protocol = base_protocol(spec.property, spec.protocol, {})
-    steps = property_requests("", "", protocol, NumericSettings(dtype=spec.dtype))
-    return {
-        "format_version": FORMAT_VERSION,
-        "campaign": spec.name,
-        "created_at": datetime.now(UTC).replace(microsecond=0),
-        "package_version": __version__,
-        "git_revision": git_revision(),
-        "python": platform.python_version(),
-        "numerics_revisions": {step.kind: step.numerics_revision for step in steps},
-        "lattice_versions": {} if spec.property == "relax" else lattice_versions(),
-        "lock": _installed(),
-    }
-
-
-def _states(store: Store, name: str) -> Counter[str]:
-    states: Counter[str] = Counter()
-    for row in counts(store, name):
-        states[row["state"]] += row["members"]
-    return states
 
 
 def _frozen_model(model: Mapping[str, Any]) -> FrozenModel:

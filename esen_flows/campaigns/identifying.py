@@ -9,9 +9,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import Any
 
 from ase import Atoms
@@ -29,17 +29,16 @@ class Identifier:
     """Processes that identify structures; a context, which ends the processes when it is left."""
 
     def __init__(self) -> None:
-        self._processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         self._started: list[subprocess.Popen[bytes]] = []
-        self._threads: ThreadPoolExecutor | None = None  # one thread waits for each process
+        self._of_thread = threading.local()
+        # Each thread starts a process of its own, and waits for it.
+        self._threads = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_PROCESSES), initializer=self._start)
 
     def __enter__(self) -> "Identifier":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
         for process in self._started:
             process.communicate()  # closes its input, which ends it
 
@@ -60,24 +59,17 @@ class Identifier:
         if len(structures) < FEW:
             found = [identify(atoms) for atoms in structures]
             return lambda: found
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._processes)
-            for _ in range(self._processes):
-                self._start()
         parts = [list(structures[begin : begin + _PART]) for begin in range(0, len(structures), _PART)]
         futures = [self._threads.submit(self._identify, part) for part in parts]
         return lambda: [identity for future in futures for identity in future.result()]
 
     def _start(self) -> None:
         command = [sys.executable, "-m", __name__]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._started.append(process)
-        self._idle.put(process)
+        self._of_thread.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._started.append(self._of_thread.process)
 
     def _identify(self, structures: list[Atoms]) -> Identities:
-        process = self._idle.get()
-        assert process.stdin is not None  # both are pipes
-        assert process.stdout is not None
+        process = self._of_thread.process
         try:
             pickle.dump(structures, process.stdin)
             process.stdin.flush()
@@ -88,8 +80,6 @@ class Identifier:
                 f"{structures[0].get_chemical_formula()} to {structures[-1].get_chemical_formula()}; look for a broken "
                 "one among them"
             ) from None
-        finally:
-            self._idle.put(process)
         return found
 
 

@@ -2,36 +2,15 @@
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+
+from esen_flows.store.database import Row
 
 MOST_MEMBERS = 2000  # of a chunk, whose keys travel in its firework: 70 bytes each
 MEMBERS_UNMEASURED = 200  # of a chunk, as long as it was not measured how long a member takes
 
 
-@dataclass
-class PackedChunk:
-    """Members that go into one chunk.
-
-    Attributes
-    ----------
-    keys
-        Keys of the members, the costliest first.
-    costs
-        Predicted costs of the members, in edge evaluations.
-    """
-
-    keys: list[str] = field(default_factory=list)
-    costs: list[float] = field(default_factory=list)
-
-    @property
-    def cost(self) -> float:
-        """Sum of the members' costs, in edge evaluations."""
-        return sum(self.costs)
-
-
-def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, target_seconds: float) -> list[PackedChunk]:
+def pack(members: Sequence[Row], seconds_per_cost: float | None, target_seconds: float) -> list[list[Row]]:
     """Distribute members of one force field over chunks.
 
     The costly ones are dealt out first, each to the chunk that has the least (longest processing time first: Graham,
@@ -48,13 +27,13 @@ def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, targ
 
     Returns
     -------
-    list[PackedChunk]
-        The chunks.
+    list[list[Row]]
+        The members of each chunk, the costliest first.
 
     Examples
     --------
     >>> rows = [{"key": name, "cost": cost} for name, cost in (("a", 4.0), ("b", 3.0), ("c", 2.0), ("d", 1.0))]
-    >>> [chunk.keys for chunk in pack(rows, seconds_per_cost=1.0, target_seconds=5.0)]
+    >>> [[row["key"] for row in chunk] for chunk in pack(rows, seconds_per_cost=1.0, target_seconds=5.0)]
     [['a', 'd'], ['b', 'c']]
     """
     if not members:
@@ -64,16 +43,14 @@ def pack(members: Sequence[dict[str, Any]], seconds_per_cost: float | None, targ
     else:
         wanted = ceil(sum(row["cost"] for row in members) * seconds_per_cost / target_seconds)
     number = min(max(ceil(len(members) / MOST_MEMBERS), wanted), len(members))
-    chunks = [PackedChunk() for _ in range(number)]
+    chunks: list[list[Row]] = [[] for _ in range(number)]
     heap = [(0.0, index) for index in range(number)]
     for row in sorted(members, key=lambda row: (-row["cost"], row["key"])):
         load, index = heapq.heappop(heap)
-        chunk = chunks[index]
-        chunk.keys.append(row["key"])
-        chunk.costs.append(row["cost"])
-        if len(chunk.keys) < MOST_MEMBERS:
+        chunks[index].append(row)
+        if len(chunks[index]) < MOST_MEMBERS:
             heapq.heappush(heap, (load + row["cost"], index))
         elif not heap:
-            chunks.append(PackedChunk())
+            chunks.append([])
             heap.append((0.0, len(chunks) - 1))
-    return [chunk for chunk in chunks if chunk.keys]  # members without any cost all go to the first
+    return [chunk for chunk in chunks if chunk]  # members without any cost all go to the first

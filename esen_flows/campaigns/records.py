@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.store.bulk import batches
-from esen_flows.store.campaigns import members, step_results
+from esen_flows.store.campaign_progress import refresh_states
+from esen_flows.store.campaigns import campaign_of, members, step_results
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 
@@ -91,8 +93,7 @@ class Origins:
             for name, version in versions.items():
                 self.versions.setdefault(name, Counter())[version] += 1
             date = step["created_at"]
-            self.first = date if self.first is None else min(self.first, date)
-            self.last = date if self.last is None else max(self.last, date)
+            self.first, self.last = min(self.first or date, date), max(self.last or date, date)
 
     def sorted_versions(self) -> dict[str, dict[str, int]]:
         """Versions in alphabetical order.
@@ -104,15 +105,31 @@ class Origins:
         """
         return {name: dict(sorted(counts.items())) for name, counts in sorted(self.versions.items())}
 
-    def sorted_seconds(self) -> dict[str, float]:
-        """Computing time in the alphabetical order of the devices.
 
-        Returns
-        -------
-        dict[str, float]
-            Seconds by device, rounded to milliseconds.
-        """
-        return {device: round(seconds, 3) for device, seconds in sorted(self.seconds.items())}
+def refreshed_campaign(store: Store, name: str) -> tuple[Row, CampaignSpec]:
+    """A campaign whose members have the states that follow from the stored results.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+
+    Returns
+    -------
+    tuple[Row, CampaignSpec]
+        Document of the campaign, and its specification.
+
+    Raises
+    ------
+    InputError
+        There is no such campaign.
+    """
+    campaign = campaign_of(store, name)
+    spec = CampaignSpec.model_validate(campaign["spec"])
+    refresh_states(store, name, answer_summary_field(spec))
+    return campaign, spec
 
 
 def member_rows(store: Store, name: str) -> Iterator[Row]:

@@ -4,8 +4,9 @@ import csv
 import heapq
 import json
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import isfinite, sqrt
@@ -14,13 +15,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from esen_flows.campaigns.records import MemberRecord, Origins, records
+from esen_flows.campaigns.records import MemberRecord, Origins, records, refreshed_campaign
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
-from esen_flows.store.campaign_progress import number, refresh_states
-from esen_flows.store.campaigns import campaign_of
+from esen_flows.store.campaign_progress import number
 from esen_flows.store.database import Row
 from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store
@@ -77,9 +77,7 @@ class Totals:
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     slowest: list[tuple[float, str, Row]] = field(default_factory=list)
-    done_at: dict[str, "array[float]"] = field(
-        default_factory=lambda: {state: array("d") for state in ("finished", "failed")}
-    )
+    done_at: dict[str, "array[float]"] = field(default_factory=lambda: defaultdict(lambda: array("d")))
     origins: Origins = field(default_factory=Origins)
 
     def add(self, record: MemberRecord) -> None:
@@ -136,9 +134,7 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
     InputError
         There is no such campaign.
     """
-    campaign = campaign_of(store, name)
-    spec = CampaignSpec.model_validate(campaign["spec"])
-    refresh_states(store, name, answer_summary_field(spec))
+    campaign, spec = refreshed_campaign(store, name)
     folder.mkdir(parents=True, exist_ok=True)
     totals = Totals()
     with written_whole(folder / MEMBERS) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
@@ -244,23 +240,21 @@ def _draw(name: str, field: str, totals: Totals, folder: Path) -> list[Path]:
     # matplotlib takes a second to import, so the numbers are written before.
     from esen_flows.plots.campaign import plot_cost, plot_distribution, plot_progress
 
-    done_at = {state: np.asarray(moments) for state, moments in totals.done_at.items()}
+    finished, failed = (np.asarray(totals.done_at[state]) for state in ("finished", "failed"))
     values, atoms, seconds = (
         {label: np.asarray(getattr(model, what)) for label, model in totals.models.items()}
         for what in ("values", "atoms", "seconds")
     )
     draw: tuple[Callable[[], Path], ...] = (
-        lambda: plot_progress(done_at["finished"], done_at["failed"], folder / "progress.png", name),
+        lambda: plot_progress(finished, failed, folder / "progress.png", name),
         lambda: plot_distribution(values, field, folder / "distribution.png", name),
         lambda: plot_cost(atoms, seconds, folder / "cost.png", name),
     )
     figures: list[Path] = []
     for each in draw:
-        try:
+        with suppress(InputError):  # nothing to show yet
             png = each()
-        except InputError:  # nothing to show yet
-            continue
-        figures += [png, png.with_suffix(".svg")]
+            figures += [png, png.with_suffix(".svg")]
     return figures
 
 

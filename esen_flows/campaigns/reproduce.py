@@ -191,9 +191,8 @@ def compare_with_frozen(store: Store, reproduction: Reproduction, most: int = 10
         Members that differ by more than `tolerance_of` the manifest.
     """
     manifest = reproduction.manifest
-    frozen = (Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest))
-    pending = {side.identity for side in frozen if side.outcome == PENDING} if manifest.states.get(PENDING) else set()
-    frozen = (Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest))
+    frozen = [Side.of(row, with_model=True) for row in frozen_members(reproduction.folder, manifest)]
+    pending = {side.identity for side in frozen if side.outcome == PENDING}
     here = (Side.of(row, with_model=True) for row in member_rows(store, reproduction.name))
     return compare_members(
         (side for side in frozen if side.outcome != PENDING),
@@ -333,6 +332,5 @@ def _slices(store: Store, name: str) -> Iterator[tuple[str, list[str]]]:
     for row in members(store, name, fields=("key", "model_key")):
         by_model[row["model_key"]].append(row["key"])
     for model_key, keys in sorted(by_model.items()):
-        keys.sort()
-        for begin in range(0, len(keys), SLICE):
-            yield f"here-{model_key[:8]}-{begin}", keys[begin : begin + SLICE]
+        for number, part in enumerate(batches(sorted(keys), SLICE)):
+            yield f"here-{model_key[:8]}-{number * SLICE}", part

@@ -1,8 +1,5 @@
 """Deaths of a worker's child processes: their fireworks become READY again, and too many deaths end the worker."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from esen_flows.errors import StoreError
 from esen_flows.queue.fireworks_adapter import READY_AGAIN, Pad, complete_or_put_back, fizzle
 from esen_flows.queue.worker_process import ChildProcess
@@ -16,7 +13,6 @@ from esen_flows.store.launchpad import (
     fireworks_claimed_by,
     has_ended_launch,
 )
-from esen_flows.store.server_outages import retry_until_available
 
 MOST_DEATHS = 3  # how often a firework of another package may kill its process before it fails
 # Deaths in a row of processes that had not even begun with a firework, and of all processes. A campaign halves a chunk
@@ -62,10 +58,7 @@ class ChildDeaths:
         dict[int, str]
             What became of each firework, in words, by its id; "" if there was nothing to do.
         """
-        database = self._pad.database
-        numbers = retry_until_available(
-            database, lambda _: fireworks_claimed_by(database, child.identity), self._pad.patience_seconds
-        )
+        numbers = self._pad.retrying(lambda: fireworks_claimed_by(self._pad.database, child.identity))
         return {number: self._return(number, blame) for number in numbers}
 
     def limit(self, child: ChildProcess, *, had_work: bool) -> None:
@@ -95,9 +88,7 @@ class ChildDeaths:
         claim = self._claims.try_claim(claim_key(number))
         if claim is None:
             return ""
-        words = retry_until_available(
-            self._pad.database, lambda _: self._put_right(number, blame), self._pad.patience_seconds
-        )
+        words = self._pad.retrying(lambda: self._put_right(number, blame))
         self._claims.forget(claim)
         return words
 
@@ -106,14 +97,13 @@ class ChildDeaths:
         row = firework_row(database, number)
         if row is None or row["state"] not in ("RUNNING", "RESERVED"):
             return ""
-        if blame and self._may_be_guilty(row) and count_mishap(database, number, DEATHS) >= MOST_DEATHS:
-            fizzle(self._pad, number, f"it killed its process {MOST_DEATHS} times")
+        # A campaign finds the crashing structure by itself.
+        may_be_guilty = blame and "campaign" not in row["spec"] and not has_ended_launch(database, row)
+        if may_be_guilty and count_mishap(database, number, DEATHS) >= MOST_DEATHS:
+            reason = f"it killed its process {MOST_DEATHS} times"
+            fizzle(self._pad, number, reason)
             self._done.failed += 1
-            return f"FIZZLED: it killed its process {MOST_DEATHS} times"
+            return f"FIZZLED: {reason}"
         words = complete_or_put_back(self._pad, row)
         self._done.handed_back += words == READY_AGAIN
         return words
-
-    def _may_be_guilty(self, row: Mapping[str, Any]) -> bool:
-        """Whether a firework was at work and is not of a campaign, which finds the crashing structure by itself."""
-        return "campaign" not in row["spec"] and not has_ended_launch(self._pad.database, row)

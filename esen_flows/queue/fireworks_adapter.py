@@ -5,9 +5,9 @@ repaired by `esen_flows.store.launchpad` and `esen_flows.store.launchpad_repair`
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fireworks import FWorker, LaunchPad
 from fireworks.core.launchpad import WFLock
@@ -25,6 +25,7 @@ from esen_flows.store.server_outages import is_outage, retry_until_available
 
 # In the environment that a launch notes of its worker. Such a launch holds a claim from before its start to its end.
 WORKER_MARK = "esen_flows_worker"
+T = TypeVar("T")
 MOST_OUTAGES = 10  # how often one firework may lose a server before that counts as its failure
 READY_AGAIN = "READY again"
 
@@ -114,6 +115,26 @@ class Pad(LaunchPad):
                 raise _ServerAway from error
             raise
 
+    def retrying(self, operation: Callable[[], T]) -> T:
+        """The result of an operation, which is repeated if the server was away during it.
+
+        Parameters
+        ----------
+        operation
+            Operation that may be repeated.
+
+        Returns
+        -------
+        T
+            Result of the operation.
+
+        Raises
+        ------
+        ServerUnavailableError
+            The server stays away for longer than `patience_seconds`.
+        """
+        return retry_until_available(self.database, lambda _: operation(), self.patience_seconds)
+
     def ping_launch(self, *arguments: Any, **options: Any) -> None:
         """Note that a launch is alive, as LaunchPad does.
 
@@ -124,9 +145,7 @@ class Pad(LaunchPad):
         options
             Options of `LaunchPad.ping_launch`.
         """
-        retry_until_available(
-            self.database, lambda _: super(Pad, self).ping_launch(*arguments, **options), self.patience_seconds
-        )
+        self.retrying(lambda: super(Pad, self).ping_launch(*arguments, **options))
 
     def complete_launch(self, launch_id: int, action: Any = None, state: str = "COMPLETED") -> Any:
         """End a launch, as LaunchPad does, but hand the firework back if its failure says nothing about the work.

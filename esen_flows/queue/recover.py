@@ -27,7 +27,6 @@ from esen_flows.store.launchpad_repair import (
     remove_orphaned_ready,
 )
 from esen_flows.store.results import Store
-from esen_flows.store.server_outages import retry_until_available
 from esen_flows.store.workers import queue_job_of, user_name
 
 # A process that shows no sign of life for longer than a heartbeat is dead. One look is not enough: just after an outage
@@ -109,16 +108,12 @@ def recover(store: Store, *, now: bool = False, run: CommandRunner = run_command
     pad, claims = Pad(store.database, _PATIENCE_SECONDS), Claims(store.database)
     recovery = LostRunRecovery(store, pad, claims, run)
 
-    def look() -> RecoveryReport:
-        return retry_until_available(store.database, lambda _: recovery.look(now=now), _PATIENCE_SECONDS)
-
     try:
-        report = look()
+        report = pad.retrying(lambda: recovery.look(now=now))
         if report.unconfirmed:
             time.sleep(CONFIRM_SECONDS)
-            second = look()
-            second.reasons = {**report.reasons, **second.reasons}
-            return second
+            first, report = report, pad.retrying(lambda: recovery.look(now=now))
+            report.reasons = first.reasons | report.reasons
         return report
     finally:
         claims.close()
@@ -188,12 +183,6 @@ class LostRunRecovery:
                 report.unconfirmed.append(number)
             else:
                 self._put_right(firework, verdict, report)
-        for firework in half_ended_fireworks(self._database):
-            number = firework["fw_id"]
-            if not now and not self._confirmed(("end", number), firework["state"], seen):
-                report.unconfirmed.append(number)
-            else:
-                self._put_right(firework, _Verdict("its process was killed at its end"), report)
         self._signs = {name: sign for name, sign in self._signs.items() if name in seen}
         return report
 
@@ -244,6 +233,8 @@ class LostRunRecovery:
             else:
                 result = claims.get(firework["spec"].get("result_key", ""))
                 yield firework, self._without_claim(firework, launch, result, now)
+        for firework in half_ended_fireworks(self._database):  # asked for after the others were put right
+            yield firework, _Verdict("its process was killed at its end", sign=firework["state"])
 
     def _of_claim(self, claim: Row, gone: Mapping[str, str]) -> _Verdict:
         process = ProcessId(**claim["process"])

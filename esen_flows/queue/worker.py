@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.queue.child_deaths import ChildDeaths
 from esen_flows.queue.fireworks_adapter import Pad, worker_query
 from esen_flows.queue.recover import LostRunRecovery
-from esen_flows.queue.worker_child import RENEW, Orders
+from esen_flows.queue.worker_child import RENEW
 from esen_flows.queue.worker_process import ChildProcess, signal_name
 from esen_flows.queue.worker_settings import WorkDone, WorkerSettings
 from esen_flows.settings import get_settings
@@ -27,10 +27,8 @@ from esen_flows.store.claims import Claims
 from esen_flows.store.host import ProcessId
 from esen_flows.store.launchpad import find_ready
 from esen_flows.store.results import Store
-from esen_flows.store.server_outages import retry_until_available
 from esen_flows.store.workers import WorkerFacts, WorkerRecord
 
-T = TypeVar("T")
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _BEAT_SECONDS = 10.0  # between two updates of the worker's document, and two looks for lost fireworks
 _BUSY_RECOVERY_SECONDS = 60.0  # between two looks for lost fireworks by a worker that has enough to do
@@ -54,8 +52,7 @@ class Worker:
         self._database = store.database
         self._settings = settings
         self._tell = tell
-        self._patience = get_settings().spool_after_seconds
-        self._pad = Pad(store.database, self._patience)
+        self._pad = Pad(store.database, get_settings().spool_after_seconds)
         self._claims = Claims(store.database)
         # A child's own supervisor counts what its fireworks kill; recovery would only know that it is dead.
         self._recovery = LostRunRecovery(store, self._pad, self._claims, is_looked_after=self._is_child)
@@ -118,16 +115,7 @@ class Worker:
         self._end_when_idle()
 
     def _start(self, number: int, device: str | None) -> None:
-        settings = self._settings
-        orders = Orders(
-            name=settings.name,
-            worker_id=self._record.id,
-            category=settings.category,
-            query=dict(settings.query),
-            deadline=settings.deadline,
-            folder=str(settings.folder.resolve()),
-        )
-        child = ChildProcess.start(orders, number, device, settings.threads)
+        child = ChildProcess.start(self._settings, self._record.id, number, device)
         self._children.append(child)
         self._selector.register(child.pipe, selectors.EVENT_READ, child)
         if self._end_requested_by is not None:  # while the child was being started
@@ -181,9 +169,6 @@ class Worker:
 
     def _is_child(self, process: ProcessId) -> bool:
         return any(child.identity == process for child in self._children)
-
-    def _retry_until_available(self, operation: Callable[[], T]) -> T:
-        return retry_until_available(self._database, lambda _: operation(), self._patience)
 
     def _request_end(self, requested_by: str) -> None:
         if self._end_requested_by is not None and requested_by != "SIGTERM":
@@ -240,11 +225,11 @@ class Worker:
         """Whether something is READY for a worker like this one that has `seconds_left` before its end."""
         settings = self._settings
         query = worker_query(settings.name, settings.category, settings.query)
-        return bool(self._retry_until_available(lambda: find_ready(self._database, query, seconds_left, 1)))
+        return bool(self._pad.retrying(lambda: find_ready(self._database, query, seconds_left, 1)))
 
     def _recover_lost(self) -> None:
         self._next_recovery = time.monotonic() + _BEAT_SECONDS
-        report = self._retry_until_available(self._recovery.look)
+        report = self._pad.retrying(self._recovery.look)
         for number, reason in report.reasons.items():
             self._tell(f"firework {number}: {reason}")
         self._done.recovered += len(report.reasons)

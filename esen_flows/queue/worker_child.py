@@ -9,20 +9,21 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from esen_flows.errors import EsenFlowsError
 from esen_flows.makers.force_fields import keeping_force_field
 from esen_flows.queue.fireworks_adapter import Pad, run_firework, worker_query
+from esen_flows.queue.worker_settings import WorkerSettings
 from esen_flows.settings import get_settings
 from esen_flows.stopping import SIGNALS, Allocation, allocated, end_with_parent, handling
 from esen_flows.store.claims import Claims
 from esen_flows.store.connection import open_store
 from esen_flows.store.launchpad import claim_key, find_ready, firework_row
-from esen_flows.store.server_outages import retry_until_available
 
 # Exit status of a process in which a firework failed. After an error of the GPU every later firework fails in the same
 # process, so that one broken process would go through the whole queue. A new process costs a second.
@@ -32,58 +33,31 @@ _FIREWORKS_COPY = "FW.json"  # FireWorks writes what is in the launchpad into th
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What the supervisor tells a child.
-
-    Attributes
-    ----------
-    name
-        Name of the worker.
-    worker_id
-        Id of the worker's document in `workers`.
-    category
-        Category of the fireworks to take; "" for all.
-    query
-        Further conditions on fireworks, as FireWorks' FWorker takes them.
-    deadline
-        When to end, by this machine's `time.monotonic`; None: not known.
-    folder
-        Folder for the working folders of fireworks and the child's output.
-    """
-
-    name: str
-    worker_id: str
-    category: str
-    query: dict[str, Any]
-    deadline: float | None
-    folder: str
-
-
 class Child:
     """Takes fireworks until it has to end.
 
     Parameters
     ----------
-    orders
-        What the supervisor has told.
+    settings
+        How the worker works.
+    worker_id
+        Id of the worker's document in `workers`.
     report_to
         File descriptor of the pipe to the supervisor.
     allocation
         Time of this process.
     """
 
-    def __init__(self, orders: Orders, report_to: int, allocation: Allocation) -> None:
-        self._orders = orders
+    def __init__(self, settings: WorkerSettings, worker_id: str, report_to: int, allocation: Allocation) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
         self._allocation = allocation
         self._report_to = report_to
         self._failed = False
-        self._store = open_store()
-        self._database = self._store.database
-        self._patience = get_settings().spool_after_seconds
-        self._pad = Pad(self._database, self._patience)
+        self._database = open_store().database
+        self._pad = Pad(self._database, get_settings().spool_after_seconds)
         self._claims = Claims(self._database)
-        self._query = worker_query(orders.name, orders.category, orders.query)
+        self._query = worker_query(settings.name, settings.category, settings.query)
 
     def work(self) -> int:
         """Run what is READY until this process is asked to end; the supervisor knows when nothing is left to wait for.
@@ -114,10 +88,8 @@ class Child:
 
     def _run_one(self) -> bool:
         """Whether there was a firework for this process."""
-        ready = retry_until_available(
-            self._database,
-            lambda _: find_ready(self._database, self._query, self._allocation.seconds_left, _READY_AT_ONCE),
-            self._patience,
+        ready = self._pad.retrying(
+            lambda: find_ready(self._database, self._query, self._allocation.seconds_left, _READY_AT_ONCE)
         )
         for row in ready:
             if self._allocation.is_stopping:
@@ -134,9 +106,9 @@ class Child:
     def _run(self, number: int, name: str) -> bool:
         self._report("took", fw_id=number, name=name)
         start = time.perf_counter()
-        with _working_folder(Path(self._orders.folder), number):
-            ran = run_firework(self._pad, number, self._orders.name, self._orders.worker_id)
-        row = retry_until_available(self._database, lambda _: firework_row(self._database, number), self._patience)
+        with _working_folder(self._settings.folder, number):
+            ran = run_firework(self._pad, number, self._settings.name, self._worker_id)
+        row = self._pad.retrying(lambda: firework_row(self._database, number))
         state = str((row or {}).get("state", "deleted"))
         if self._pad.handed_back:
             state = "handed back"
@@ -169,18 +141,18 @@ def _working_folder(parent: Path, number: int) -> Iterator[None]:
 
 
 def main() -> None:
-    """Work as the arguments say: orders as JSON, a file descriptor to report to, the supervisor's process id."""
-    orders = Orders(**json.loads(sys.argv[1]))
-    allocation = Allocation(orders.deadline)
+    """Work as the arguments say: settings, the worker's id, a descriptor to report to, the supervisor's process id."""
+    settings = TypeAdapter(WorkerSettings).validate_json(sys.argv[1])
+    allocation = Allocation(settings.deadline)
     # A terminal sends SIGINT to all processes at once.
     with allocated(allocation), handling((*SIGNALS, signal.SIGINT), allocation.request_stop), keeping_force_field():
         end_with_parent()
-        if os.getppid() != int(sys.argv[3]):  # the supervisor died before the kernel was asked
+        if os.getppid() != int(sys.argv[4]):  # the supervisor died before the kernel was asked
             allocation.request_stop()
         logging.getLogger("rocket.launcher").addFilter(lambda record: record.levelno >= logging.WARNING)
         try:
             _store_jobs_in_our_database()
-            child = Child(orders, int(sys.argv[2]), allocation)
+            child = Child(settings, sys.argv[2], int(sys.argv[3]), allocation)
             status = child.work()
             child.close()
         except BaseException as error:

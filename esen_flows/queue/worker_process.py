@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from esen_flows.queue.worker_child import Orders
+from pydantic import TypeAdapter
+
+from esen_flows.queue.worker_settings import WorkerSettings
 from esen_flows.store.host import Host, ProcessId
 
 _LAST_LINES = 15
@@ -51,19 +53,19 @@ class ChildProcess:
     idle_since: float | None = None
 
     @classmethod
-    def start(cls, orders: Orders, number: int, device: str | None, threads: int) -> "ChildProcess":
-        """Start a process that works as ordered.
+    def start(cls, settings: WorkerSettings, worker_id: str, number: int, device: str | None) -> "ChildProcess":
+        """Start a process that takes fireworks.
 
         Parameters
         ----------
-        orders
-            What the process is told.
+        settings
+            How the worker works.
+        worker_id
+            Id of the worker's document in `workers`.
         number
             Place among the worker's children, from 0.
         device
             CUDA device, as in the attributes.
-        threads
-            Number of threads that its libraries may use.
 
         Returns
         -------
@@ -71,17 +73,18 @@ class ChildProcess:
             The running process.
         """
         reading, writing = os.pipe()
-        log = Path(orders.folder) / f"{orders.name}_{os.getpid()}_{number}.log"
-        command = [sys.executable, "-m", "esen_flows.queue.worker_child", json.dumps(asdict(orders))]
+        log = settings.folder / f"{settings.name}_{os.getpid()}_{number}.log"
+        command = [sys.executable, "-m", "esen_flows.queue.worker_child"]
+        command += [TypeAdapter(WorkerSettings).dump_json(settings).decode(), worker_id, str(writing), str(os.getpid())]
         try:
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [*command, str(writing), str(os.getpid())],
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     pass_fds=(writing,),
-                    env=_environment(device, threads),
+                    env=_environment(device, settings.threads),
                 )
         finally:
             os.close(writing)

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How a worker works.
+    """How a worker works; its child processes get it as JSON.
 
     Attributes
     ----------

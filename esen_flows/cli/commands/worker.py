@@ -63,7 +63,7 @@ def worker(
         name=name or platform.node(),
         category="" if category == _ANY else category,
         devices=device_of_each,
-        folder=folder.absolute(),
+        folder=folder.resolve(),
         query=conditions,
         threads=threads or max(1, processors(os.environ) // len(device_of_each)),
         idle_seconds=idle,
