@@ -135,9 +135,10 @@ def _deviations(
         _check_shapes(atoms, result)
         (alone,) = force_field.evaluate([atoms])
         yield "batch", _difference(result, alone)
-        for name, changed, back in _symmetric_images(atoms, random):
+        for name, changed, order, turn in _symmetric_images(atoms, random):
             (image,) = force_field.evaluate([changed])
-            yield name, _difference(back(image), alone)
+            back = Evaluation(image.energy, image.forces[order] @ turn, turn.T @ image.stress @ turn)
+            yield name, _difference(back, alone)
         if declared.differentiable:
             error, asymmetry = _hessian_errors(force_field, atoms, random, 5e-4 * shorter)
             yield "Hessian is symmetric", asymmetry
@@ -173,36 +174,26 @@ def _difference(a: Evaluation, b: Evaluation) -> float:
     return max(parts)
 
 
-def _symmetric_images(atoms: Atoms, random: np.random.Generator) -> list[tuple[str, Atoms, Any]]:
-    """Names, transformed structures, and functions that map their results back to the original structure."""
+def _symmetric_images(
+    atoms: Atoms, random: np.random.Generator
+) -> list[tuple[str, Atoms, np.ndarray | slice, np.ndarray]]:
+    """Names, transformed structures, and the order and (3, 3) matrix that map their results back to the original."""
     moved = atoms.copy()
     moved.positions += random.normal(size=3)
     order = random.permutation(len(atoms))
-    inverse = np.argsort(order)
     images = atoms.copy()
     images.positions += (random.integers(-2, 3, size=(len(atoms), 3)) * atoms.pbc) @ atoms.cell.array
     rotation, turned = _rotation(random), atoms.copy()
     turned.positions = atoms.positions @ rotation.T
     turned.cell = atoms.cell.array @ rotation.T
 
-    def restore(r: Evaluation) -> Evaluation:
-        return Evaluation(r.energy, r.forces[inverse], r.stress)
-
-    def rotate_back(r: Evaluation) -> Evaluation:
-        return Evaluation(r.energy, r.forces @ rotation, rotation.T @ r.stress @ rotation)
-
-    def same(r: Evaluation) -> Evaluation:
-        return r
-
-    def uninvert(r: Evaluation) -> Evaluation:
-        return Evaluation(r.energy, -r.forces, r.stress)
-
+    same, identity = slice(None), np.eye(3)
     return [
-        ("translation", moved, same),
-        ("permutation", atoms[order], restore),
-        ("periodic images", images, same),
-        ("rotation", turned, rotate_back),
-        ("inversion", inverted(atoms), uninvert),
+        ("translation", moved, same, identity),
+        ("permutation", atoms[order], np.argsort(order), identity),
+        ("periodic images", images, same, identity),
+        ("rotation", turned, same, rotation),
+        ("inversion", inverted(atoms), same, -identity),
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from esen_flows.data.edge_counts import count_edges, known_edges
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.screening import ANY_FORCE, BadRecord, fault
-from esen_flows.data.tables import Rows, Tables, TableWriter, assembled, key_of, species_of, structure_at
+from esen_flows.data.tables import Rows, Tables, TableWriter, key_of, species_of, structure_at
 from esen_flows.errors import InputError
 
 Progress = Callable[[int, int], None]
@@ -154,7 +154,7 @@ class Dataset:
     @cached_property
     def n_atoms(self) -> np.ndarray:
         """(n,) int64 number of atoms."""
-        return self._gathered([np.diff(tables.offsets) for tables in self._tables])
+        return self._gathered([tables.n_atoms.astype(np.int64) for tables in self._tables])
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:
@@ -286,7 +286,7 @@ def from_structures(structures: Iterable[LabelledStructure], provenance: dict[st
         writer.append(item)
     if not writer.count:
         raise InputError("no structures; a dataset needs at least one")
-    return Dataset.of_tables(assembled(writer.close(), *writer.names, provenance or {}))
+    return Dataset.of_tables(Tables(**writer.close(), **writer.names, provenance=provenance or {}))
 
 
 def subset(dataset: Dataset, indices: Sequence[int] | np.ndarray) -> Dataset:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from esen_flows.data.dataset import Dataset, Progress
-from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.npy import FileRows
 from esen_flows.data.references import fit_statistics
-from esen_flows.data.screening import ANY_FORCE, BadRecord, Rejected, screened
+from esen_flows.data.screening import ANY_FORCE, ReadRecord, Rejected, screened
 from esen_flows.data.sources.vocabulary import OnBad
-from esen_flows.data.tables import COLUMNS, Rows, Tables, TableWriter, assembled, digest_of, rows_of
+from esen_flows.data.tables import COLUMNS, Tables, TableWriter, digest_of, rows_of
 from esen_flows.errors import InputError
+from esen_flows.files import written_whole
 
 FORMAT = "esen_flows dataset"
 FORMAT_VERSION = 1
@@ -91,11 +91,13 @@ def _read_tables(
     """Tables of `count` structures from the files of a folder; the large files are opened, not read."""
     n_atoms = int(_rows(folder, "n_atoms", count)[:].sum(dtype=np.int64))
     lengths = {"numbers": n_atoms, "atoms": n_atoms}
-    columns: dict[str, Rows] = {}
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
         rows = _rows(folder, name, lengths.get(name, count))
         columns[name] = rows if name in _FROM_FILE else rows[:]
-    return assembled(columns, group_names, material_names, provenance, folder)
+    return Tables(
+        **columns, group_names=group_names, material_names=material_names, provenance=provenance, folder=folder
+    )
 
 
 def _rows(folder: Path, name: str, count: int) -> FileRows:
@@ -132,7 +134,7 @@ def open_dataset(folder: Path | str) -> Dataset:
 
 def write_dataset(
     folder: Path | str,
-    structures: Iterable[LabelledStructure | BadRecord],
+    structures: Iterable[ReadRecord],
     *,
     provenance: dict[str, Any] | None = None,
     on_bad: OnBad = "skip",
@@ -176,7 +178,7 @@ def write_dataset(
         for item in rejected.keep(screened(structures, str(folder), ANY_FORCE)):
             writer.append(item)
         writer.close()
-        dataset = Dataset.of_tables(_read_tables(temporary, writer.count, *writer.names, provenance or {}))
+        dataset = Dataset.of_tables(_read_tables(temporary, writer.count, **writer.names, provenance=provenance or {}))
         _write_json(temporary / MATERIALS_NAME, list(dataset.material_names))
         _write_json(temporary / INDEX_NAME, _index(dataset, rejected) | (inspect(dataset) if inspect else {}), indent=1)
         temporary.rename(folder)
@@ -206,10 +208,8 @@ def _index(dataset: Dataset, rejected: Rejected) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """JSON that is on the disk before the folder gets its name."""
-    with path.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=indent, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with written_whole(path, durable=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=indent, allow_nan=False), encoding="utf-8")
 
 
 def verify(dataset: Dataset, key: str, progress: Progress | None = None) -> None:

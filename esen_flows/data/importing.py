@@ -9,8 +9,7 @@ from typing import Any
 
 from esen_flows.data.dataset import Dataset, Progress, from_structures
 from esen_flows.data.folders import is_dataset_folder, open_dataset, write_dataset
-from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord, Limits, Rejected, screened
+from esen_flows.data.screening import Limits, ReadRecord, Rejected, screened
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.read import read_source, source_provenance
 from esen_flows.data.sources.vocabulary import OnBad, SourceFormat
@@ -78,9 +77,7 @@ def import_sources(
     return dataset
 
 
-def _counted(
-    records: Iterable[LabelledStructure | BadRecord], on_record: Callable[[int], None] | None
-) -> Iterator[LabelledStructure | BadRecord]:
+def _counted(records: Iterable[ReadRecord], on_record: Callable[[int], None] | None) -> Iterator[ReadRecord]:
     for count, item in enumerate(records, 1):
         if on_record is not None:
             on_record(count)

@@ -57,12 +57,12 @@ class Limits:
     elements: frozenset[int] | None = None
 
 
+# What a source gives for each of its records.
+ReadRecord = LabelledStructure | BadRecord
 ANY_FORCE = Limits(max_force_ev_per_angstrom=np.inf)
 
 
-def screened(
-    records: Iterable[LabelledStructure | BadRecord], name: str, limits: Limits | None = None
-) -> Iterator[LabelledStructure | BadRecord]:
+def screened(records: Iterable[ReadRecord], name: str, limits: Limits | None = None) -> Iterator[ReadRecord]:
     """Records with a BadRecord in the place of each that breaks the limits.
 
     Parameters
@@ -168,7 +168,7 @@ class Rejected:
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[BadRecord] = field(default_factory=list)
 
-    def keep(self, records: Iterable[LabelledStructure | BadRecord]) -> Iterator[LabelledStructure]:
+    def keep(self, records: Iterable[ReadRecord]) -> Iterator[LabelledStructure]:
         """The good records; the bad ones are counted.
 
         Parameters

@@ -1,8 +1,8 @@
 """The tables of a dataset, in memory or in files; ranges of rows are read by slicing in both cases."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,8 +53,8 @@ class Tables:
 
     Attributes
     ----------
-    offsets
-        (n + 1,) int64 index of the first atom of each structure, followed by the number of atoms.
+    n_atoms
+        (n,) number of atoms of each structure.
     groups
         (n,) index into `group_names`.
     materials
@@ -81,7 +81,7 @@ class Tables:
         Known edge counts, (n,) each, by cutoff in Angstrom.
     """
 
-    offsets: np.ndarray
+    n_atoms: np.ndarray
     groups: np.ndarray
     materials: np.ndarray
     has_stress: np.ndarray
@@ -98,37 +98,10 @@ class Tables:
     def __len__(self) -> int:
         return len(self.groups)
 
-
-def assembled(
-    columns: Mapping[str, Any],
-    group_names: tuple[str, ...],
-    material_names: tuple[str, ...],
-    provenance: dict[str, Any],
-    folder: Path | None = None,
-) -> Tables:
-    """Tables of columns.
-
-    Parameters
-    ----------
-    columns
-        All columns that COLUMNS names.
-    group_names, material_names
-        Names of the groups and of the materials, in the order of their indices.
-    provenance
-        Where the structures and labels come from.
-    folder
-        Folder of the files; None in memory.
-
-    Returns
-    -------
-    Tables
-        The same columns, with offsets in the place of numbers of atoms.
-    """
-    offsets = np.concatenate([[0], np.cumsum(columns["n_atoms"], dtype=np.int64)])
-    kept = {name: column for name, column in columns.items() if name != "n_atoms"}
-    return Tables(
-        offsets, group_names=group_names, material_names=material_names, provenance=provenance, folder=folder, **kept
-    )
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(n + 1,) int64 index of the first atom of each structure, followed by the number of atoms."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms, dtype=np.int64)])
 
 
 class _MemoryColumn(list[np.ndarray]):
@@ -194,9 +167,9 @@ class TableWriter:
         self.count += 1
 
     @property
-    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the groups and names of the materials, each in the order of their first structures."""
-        return tuple(self._groups), tuple(self._materials)
+    def names(self) -> dict[str, Any]:
+        """`group_names` and `material_names` of the tables, each in the order of their first structures."""
+        return {"group_names": tuple(self._groups), "material_names": tuple(self._materials)}
 
     def close(self) -> dict[str, Any]:
         """Complete the tables.
@@ -323,7 +296,7 @@ def species_of(part: Tables, records: int = 65536) -> np.ndarray:
         (n,) uint64.
     """
     random = np.random.default_rng(0)
-    factors = random.integers(1, 1 << 63, size=int(np.diff(part.offsets).max()), dtype=np.uint64)
+    factors = random.integers(1, 1 << 63, size=int(part.n_atoms.max()), dtype=np.uint64)
     values = random.integers(1, 1 << 63, size=256, dtype=np.uint64)
     hashes = []
     for first in range(0, len(part), records):

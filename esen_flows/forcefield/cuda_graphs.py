@@ -6,7 +6,7 @@ longer than the cutoff, whose messages the envelope makes exactly zero.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -20,13 +20,6 @@ WARM_UP_CALLS = 3
 Compute = Callable[[GraphBatch], EnergyForcesStress]
 Replay = Callable[[], None]
 Shape = tuple[int, int, int]  # atoms, edges, systems
-
-
-@dataclass(frozen=True)
-class _CapturedCall:
-    batch: GraphBatch  # input of the captured call; overwritten before each replay
-    result: EnergyForcesStress  # output of the captured call
-    replay: Replay
 
 
 class CudaGraphRunner:
@@ -50,7 +43,8 @@ class CudaGraphRunner:
     ) -> None:
         self._compute, self._cutoff = compute, cutoff_angstrom
         self._capture = capture or _cuda_graph
-        self._captured: OrderedDict[Shape, _CapturedCall] = OrderedDict()
+        # Input of each captured call, which is overwritten before a replay, its output, and the replay.
+        self._captured: OrderedDict[Shape, tuple[GraphBatch, EnergyForcesStress, Replay]] = OrderedDict()
         self._last: Shape | None = None
 
     def __call__(self, batch: GraphBatch) -> EnergyForcesStress:
@@ -76,14 +70,15 @@ class CudaGraphRunner:
         if call is None:
             own = replace(batch, **{name: value.clone() for name, value in _tensors(batch).items()})
             replay, result = self._capture(lambda: self._compute(own))
-            call = self._captured[shape] = _CapturedCall(own, result, replay)
+            call = self._captured[shape] = (own, result, replay)
             if len(self._captured) > KEPT:
                 self._captured.popitem(last=False)
+        own, result, replay = call
         self._captured.move_to_end(shape)
         for name, value in _tensors(batch).items():
-            getattr(call.batch, name).copy_(value)
-        call.replay()
-        return call.result
+            getattr(own, name).copy_(value)
+        replay()
+        return result
 
 
 def padded_size(n_edges: int) -> int:

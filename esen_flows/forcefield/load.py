@@ -78,15 +78,11 @@ def load_force_field(
                 raise InputError(
                     f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
                 )
-            return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
+            if card.builder not in THIRD_PARTY:
+                raise ModelError(f"card {text!r} names the builder {card.builder!r}; known are {sorted(THIRD_PARTY)}")
+            return THIRD_PARTY[card.builder](**card.arguments, device=device, dtype=card.dtype or dtype)
         checkpoint, label = load(checkpoint_path(card)), card.name
     return EsenForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
-
-
-def _builder(card: str, name: str | None) -> Callable[..., ForceField]:
-    if name not in THIRD_PARTY:
-        raise ModelError(f"card {card!r} names the builder {name!r}; known are {sorted(THIRD_PARTY)}")
-    return THIRD_PARTY[name]
 
 
 def check_device(device: str) -> None:

@@ -57,7 +57,6 @@ class InversionAveraged(ForceField):
         self.label = f"{inner.label}, inversion-averaged"
         equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
         self.declaration = replace(inner.declaration, equivariance=equivariance)
-        self.force_evaluations = 0
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
         """Averaged energies, forces and stresses of structures, in their order; each counts as two evaluations.
@@ -72,7 +71,10 @@ class InversionAveraged(ForceField):
         list[Evaluation]
             One result per structure.
         """
-        return [averaged(original, image) for original, image in self.evaluate_pairs(structures)]
+        batch = [image for atoms in structures for image in (atoms, inverted(atoms))]
+        results = self.inner.evaluate(batch)
+        self.force_evaluations += len(batch)
+        return [_averaged(*pair) for pair in zip(results[0::2], results[1::2], strict=True)]
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Averaged second derivatives of the energy along directions.
@@ -95,40 +97,9 @@ class InversionAveraged(ForceField):
         self.force_evaluations += 2 * len(vectors)
         return np.asarray(original + image) / 2
 
-    def evaluate_pairs(self, structures: Sequence[Atoms]) -> list[tuple[Evaluation, Evaluation]]:
-        """Results of the inner force field for every structure and its inverse, before they are averaged.
 
-        Parameters
-        ----------
-        structures
-            Structures that the inner force field can evaluate.
-
-        Returns
-        -------
-        list[tuple[Evaluation, Evaluation]]
-            Result of the structure and of its inverse.
-        """
-        batch = [image for atoms in structures for image in (atoms, inverted(atoms))]
-        results = self.inner.evaluate(batch)
-        self.force_evaluations += len(batch)
-        return list(zip(results[0::2], results[1::2], strict=True))
-
-
-def averaged(original: Evaluation, image: Evaluation) -> Evaluation:
-    """Mean of the results of a structure and of its inverse, in the frame of the structure.
-
-    Parameters
-    ----------
-    original
-        Result of the structure.
-    image
-        Result of the inverted structure.
-
-    Returns
-    -------
-    Evaluation
-        Averaged result.
-    """
+def _averaged(original: Evaluation, image: Evaluation) -> Evaluation:
+    """Mean of the results of a structure and of its inverse, in the frame of the structure."""
     energies = None
     if original.energies is not None and image.energies is not None:
         energies = (original.energies + image.energies) / 2

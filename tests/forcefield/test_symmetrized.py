@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
-from esen_flows.forcefield.symmetrized import InversionAveraged, averaged, inverted, with_parity
+from esen_flows.forcefield.symmetrized import InversionAveraged, inverted, with_parity
 from esen_flows.testing import check_force_field
 
 CUTOFF = 4.0
@@ -141,14 +141,6 @@ def test_both_evaluations_are_one_batch_and_are_counted(crystal):
     wrapped.evaluate([crystal, crystal, crystal])
     assert chiral.batches == [6]
     assert wrapped.force_evaluations == chiral.force_evaluations == 6
-
-
-def test_pairs_give_the_average(crystal):
-    wrapped = InversionAveraged(ChiralForceField())
-    ((original, image),) = wrapped.evaluate_pairs([crystal])
-    (as_is,) = ChiralForceField().evaluate([crystal])
-    np.testing.assert_array_equal(original.forces, as_is.forces)
-    np.testing.assert_array_equal(averaged(original, image).forces, wrapped.evaluate([crystal])[0].forces)
 
 
 def test_inverted_keeps_the_lattice_the_order_and_the_original(crystal):

@@ -12,8 +12,7 @@ from typing import Any
 
 from ase.io.jsonio import object_hook
 
-from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord
+from esen_flows.data.screening import BadRecord, ReadRecord
 from esen_flows.data.sources.ase_files import record_of
 from esen_flows.data.sources.conventions import Convention
 from esen_flows.data.sources.options import SourceOptions
@@ -22,7 +21,7 @@ from esen_flows.errors import InputError
 _FIELDS = ("numbers", "positions", "cell", "pbc", "energy", "free_energy", "forces", "stress")
 
 
-def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
+def read_ase_db(path: Path, options: SourceOptions, convention: Convention) -> Iterator[ReadRecord]:
     """Rows of a database that ASE itself opens.
 
     Parameters
@@ -31,6 +30,8 @@ def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
         The database.
     options
         Names and units that the database does not give itself.
+    convention
+        Units and signs of the labels.
 
     Yields
     ------
@@ -44,7 +45,6 @@ def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
     """
     import ase.db
 
-    convention = options.convention("ase-db")
     try:
         for row in ase.db.connect(path).select():
             fields = {name: row.get(name) for name in _FIELDS}
@@ -53,7 +53,7 @@ def read_ase_db(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
         raise InputError(f"{path} is not a readable ASE database: {type(error).__name__}: {error}") from error
 
 
-def read_ase_lmdb(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
+def read_ase_lmdb(path: Path, options: SourceOptions, convention: Convention) -> Iterator[ReadRecord]:
     """Rows of an LMDB file, by number.
 
     Parameters
@@ -62,6 +62,8 @@ def read_ase_lmdb(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
         The file.
     options
         Names and units that the file does not give itself.
+    convention
+        Units and signs of the labels.
 
     Yields
     ------
@@ -77,7 +79,6 @@ def read_ase_lmdb(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
         import lmdb
     except ImportError as error:
         raise InputError(f"{path.name} needs the library lmdb; pip install 'esen_flows[datasets]'") from error
-    convention = options.convention("ase-lmdb")
     try:
         environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
@@ -113,7 +114,7 @@ def _row_keys(transaction: Any, path: Path) -> Iterator[bytes]:
 
 def _record(
     where: str, row: Mapping[str, Any], data: Any, key_value_pairs: Any, options: SourceOptions, convention: Convention
-) -> LabelledStructure | BadRecord:
+) -> ReadRecord:
     results = {name: value for name, value in row.items() if value is not None}
     info = {**(data or {}), **(key_value_pairs or {})}
     return record_of(where, row, results, info, options, convention)

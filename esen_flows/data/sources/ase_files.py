@@ -12,8 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.extxyz import XYZError, read_xyz
 
-from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord
+from esen_flows.data.screening import BadRecord, ReadRecord
 from esen_flows.data.sources.conventions import Convention, Labels, labelled
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.errors import InputError
@@ -38,7 +37,7 @@ def open_text(path: Path) -> IO[str]:
     return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
 
-def read_extxyz(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
+def read_extxyz(path: Path, options: SourceOptions, convention: Convention) -> Iterator[ReadRecord]:
     """Structures of an extended XYZ file.
 
     Parameters
@@ -47,6 +46,8 @@ def read_extxyz(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
         The file.
     options
         Names and units that the file does not give itself.
+    convention
+        Units and signs of the labels.
 
     Yields
     ------
@@ -58,7 +59,6 @@ def read_extxyz(path: Path, options: SourceOptions) -> Iterator[LabelledStructur
     InputError
         There is no number of atoms where a frame should begin, so that the next frame cannot be found.
     """
-    convention = options.convention("extxyz")
     with open_text(path) as stream:
         for index, block in enumerate(extxyz_blocks(stream, path)):
             where = f"structure {index} of {path.name}"
@@ -120,7 +120,7 @@ def first_frame(block: str) -> Atoms:
     return next(read_xyz(StringIO(block), index=0))
 
 
-def read_with_ase(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
+def read_with_ase(path: Path, options: SourceOptions, convention: Convention) -> Iterator[ReadRecord]:
     """Frames of any file that ASE reads.
 
     Parameters
@@ -129,6 +129,8 @@ def read_with_ase(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
         The file.
     options
         Names and units that the file does not give itself.
+    convention
+        Units and signs of the labels.
 
     Yields
     ------
@@ -140,7 +142,6 @@ def read_with_ase(path: Path, options: SourceOptions) -> Iterator[LabelledStruct
     InputError
         ASE cannot read the file.
     """
-    convention = options.convention("ase")
     try:
         for index, frame in enumerate(ase.io.iread(path, index=":", format=_ase_format(path))):
             yield _record_of_frame(f"frame {index} of {path.name}", frame, options, convention)
@@ -158,9 +159,7 @@ def _ase_format(path: Path) -> str | None:
     return None
 
 
-def _record_of_frame(
-    where: str, frame: Atoms, options: SourceOptions, convention: Convention
-) -> LabelledStructure | BadRecord:
+def _record_of_frame(where: str, frame: Atoms, options: SourceOptions, convention: Convention) -> ReadRecord:
     structure = {"numbers": frame.numbers, "positions": frame.positions, "cell": frame.cell.array, "pbc": frame.pbc}
     results = {} if frame.calc is None else frame.calc.results
     return record_of(where, structure, results, frame.info, options, convention, frame.arrays)
@@ -174,7 +173,7 @@ def record_of(
     options: SourceOptions,
     convention: Convention,
     arrays: Mapping[str, Any] = MappingProxyType({}),
-) -> LabelledStructure | BadRecord:
+) -> ReadRecord:
     """A record of ASE: its results, or the labels that the options name.
 
     Parameters

@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms, units
 
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord
+from esen_flows.data.screening import BadRecord, ReadRecord
 from esen_flows.data.sources.vocabulary import EnergyUnit, LengthUnit, StressUnit
 from esen_flows.errors import InputError
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
@@ -116,7 +116,7 @@ class Labels:
     spin: Any = 0
 
 
-def labelled(where: str, labels: Labels, convention: Convention) -> LabelledStructure | BadRecord:
+def labelled(where: str, labels: Labels, convention: Convention) -> ReadRecord:
     """The structure and its labels in our units.
 
     Parameters

@@ -13,10 +13,9 @@ from typing import IO, Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord
+from esen_flows.data.screening import BadRecord, ReadRecord
 from esen_flows.data.sources.ase_files import open_text
-from esen_flows.data.sources.conventions import Labels, labelled
+from esen_flows.data.sources.conventions import Convention, Labels, labelled
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.errors import InputError
 
@@ -27,7 +26,7 @@ _PIECE = 1 << 22  # characters read at once
 _LONGEST = 1 << 28  # characters of one frame; more is a broken file and not a structure
 
 
-def read_mptrj(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
+def read_mptrj(path: Path, options: SourceOptions, convention: Convention) -> Iterator[ReadRecord]:
     """Frames of the file, each with its material; the size of the file does not matter.
 
     Parameters
@@ -36,6 +35,8 @@ def read_mptrj(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
         The file.
     options
         Names and units in the place of the file's own.
+    convention
+        Units and signs of the labels.
 
     Yields
     ------
@@ -47,7 +48,6 @@ def read_mptrj(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
     InputError
         The file is not JSON, or JSON of another layout.
     """
-    convention = options.convention("mptrj")
     keys = [options.energy_key or ENERGY_KEY, options.forces_key or "force", options.stress_key or "stress"]
     with open_text(path) as stream:
         text = JsonStream(stream, path)

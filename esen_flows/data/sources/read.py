@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 from esen_flows.data.extxyz import read_provenance, sidecar_path
 from esen_flows.data.folders import INDEX_NAME, is_dataset_folder, open_dataset, read_index
-from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord
+from esen_flows.data.screening import ReadRecord
 from esen_flows.data.sources.ase_databases import read_ase_db, read_ase_lmdb
 from esen_flows.data.sources.ase_files import read_extxyz, read_with_ase
+from esen_flows.data.sources.conventions import Convention
 from esen_flows.data.sources.mptrj import read_mptrj
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.spice import read_spice
@@ -17,7 +17,7 @@ from esen_flows.data.sources.vocabulary import SourceFormat
 from esen_flows.errors import InputError
 from esen_flows.files import sha256_of_file
 
-Reader = Callable[[Path, SourceOptions], Iterator[LabelledStructure | BadRecord]]
+Reader = Callable[[Path, SourceOptions, Convention], Iterator[ReadRecord]]
 
 # The reader of each format, and the suffixes by which it is detected.
 _FORMATS: dict[str, tuple[Reader, tuple[str, ...]]] = {
@@ -97,7 +97,7 @@ def source_files(path: Path, source_format: SourceFormat | None = None) -> list[
 
 def read_source(
     path: Path | str, source_format: SourceFormat | None = None, options: SourceOptions | None = None
-) -> Iterator[LabelledStructure | BadRecord]:
+) -> Iterator[ReadRecord]:
     """Records of a file, or of all files of one format in a folder, one after the other.
 
     Parameters
@@ -131,7 +131,7 @@ def read_source(
     if not path.exists():
         raise InputError(f"nothing at {path}; check the path")
     for file in source_files(path, known):
-        yield from _FORMATS[known][0](file, options)
+        yield from _FORMATS[known][0](file, options, options.convention(known))
 
 
 def source_provenance(

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from esen_flows.data.labelled import LabelledStructure
-from esen_flows.data.screening import BadRecord
-from esen_flows.data.sources.conventions import Labels, labelled
+from esen_flows.data.screening import BadRecord, ReadRecord
+from esen_flows.data.sources.conventions import Convention, Labels, labelled
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.errors import InputError
 
@@ -17,7 +16,7 @@ FORCES_KEY = "dft_total_gradient"
 _CHARGE = re.compile(r"\[[^\]:]*?(\++|-+)(\d*)(?::\d+)?\]")
 
 
-def read_spice(path: Path, options: SourceOptions) -> Iterator[LabelledStructure | BadRecord]:
+def read_spice(path: Path, options: SourceOptions, convention: Convention) -> Iterator[ReadRecord]:
     """Conformations of all molecules; the material is the molecule, the group its subset.
 
     The total charge is the sum of the formal charges of the SMILES.
@@ -28,6 +27,8 @@ def read_spice(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
         The file.
     options
         Names and units in the place of the file's own.
+    convention
+        Units and signs of the labels.
 
     Yields
     ------
@@ -51,13 +52,12 @@ def read_spice(path: Path, options: SourceOptions) -> Iterator[LabelledStructure
         for name, molecule in file.items():
             if not isinstance(molecule, h5py.Group):
                 raise InputError(f"{path}: {name} is not a group; SPICE's files have a group for every molecule")
-            yield from _conformations(f"{name} of {path.name}", name, molecule, options)
+            yield from _conformations(f"{name} of {path.name}", name, molecule, options, convention)
 
 
 def _conformations(
-    where: str, name: str, molecule: Any, options: SourceOptions
-) -> Iterator[LabelledStructure | BadRecord]:
-    convention = options.convention("spice")
+    where: str, name: str, molecule: Any, options: SourceOptions, convention: Convention
+) -> Iterator[ReadRecord]:
     force_unit = f"{convention.energy}/{convention.length}"
     energy_key, forces_key = options.energy_key or ENERGY_KEY, options.forces_key or FORCES_KEY
     units = {"conformations": convention.length, energy_key: convention.energy, forces_key: force_unit}

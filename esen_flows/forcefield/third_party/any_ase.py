@@ -30,7 +30,6 @@ class AseForceField(ForceField):
         self.key = key
         self.label = label
         self.declaration = declaration
-        self.force_evaluations = 0
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
         """Energies, forces and stresses of structures, in their order.

@@ -52,7 +52,6 @@ class ChgnetForceField(ForceField):
             # is 103 eV/Angstrom^3 by differences of 0.001 Angstrom, 25 by 0.01, and has the other sign by 0.03.
             smooth=False,
         )
-        self.force_evaluations = 0
         self._network = network.double() if dtype == "float64" else network
         self._network.graph_converter.set_isolated_atom_response("ignore")
         # Counts of elements, for the reference energies, are made in float32 (exact).
