@@ -6,7 +6,7 @@ Every check raises AssertionError with the measured number and the tolerance.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.published import build
 from esen_flows.forcefield.symmetrized import inverted
+from esen_flows.schemas.declarations import Dtype
 
 # Names of the checks that compare with finite differences.
 _FORCES, _STRESS = "forces are the gradient", "stress is the strain derivative"
@@ -28,7 +29,7 @@ _DERIVATIVES = (_FORCES, _STRESS, _HESSIAN)
 _STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
 
 
-def load_fixture(folder: str | Path, name: str, dtype: Literal["float32", "float64"] = "float64") -> EsenForceField:
+def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> EsenForceField:
     """Load a force field in network units (no normaliser, no element references) from numerical fixtures.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.contract import ForceField
+from esen_flows.schemas.declarations import Dtype
 
 # Rows and columns of the (3, 3) stress in Voigt order xx, yy, zz, yz, xz, xy.
 _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
@@ -60,7 +61,7 @@ class ForceFieldCalculator(Calculator):
         *,
         model: str | Path | None = None,
         device: str = "cpu",
-        dtype: Literal["float32", "float64"] = "float64",
+        dtype: Dtype = "float64",
         **kwargs: Any,
     ) -> None:
         if (force_field is None) == (model is None):

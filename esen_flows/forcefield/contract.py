@@ -6,14 +6,13 @@ Only numpy and ASE are needed here. `testing.check_force_field` checks the decla
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from ase import Atoms
 
 from esen_flows.errors import NotDifferentiableError
 from esen_flows.schemas import declarations
-from esen_flows.schemas.declarations import Equivariance
+from esen_flows.schemas.declarations import Dtype, Equivariance
 
 # Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
 # (three products a row).
@@ -71,7 +70,7 @@ class Declaration:
     equivariance: Equivariance
     differentiable: bool
     elements: frozenset[int] | None
-    dtype: Literal["float32", "float64"]
+    dtype: Dtype
     outputs: tuple[str, ...] = ("energy", "forces", "stress")
     cutoff_angstrom: float | None = None
     smooth: bool = True

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.forcefield.precision import compiled, tensor_float_32
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
 from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
+from esen_flows.schemas.declarations import Dtype
 
 # Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
 EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
@@ -60,7 +60,7 @@ class EsenForceField(ForceField):
         *,
         label: str = "esen",
         device: str = "cpu",
-        dtype: Literal["float32", "float64"] = "float64",
+        dtype: Dtype = "float64",
         memory_bytes: float | None = None,
         compile: bool = False,
         tf32: bool = False,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -13,6 +12,7 @@ from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.third_party.chgnet import chgnet
 from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.forcefield.third_party.sevennet import sevennet
+from esen_flows.schemas.declarations import Dtype
 
 # Values of `builder` in a card of a third-party force field.
 THIRD_PARTY: dict[str, Callable[..., ForceField]] = {"sevennet": sevennet, "chgnet": chgnet, "emt": emt}
@@ -22,7 +22,7 @@ def load_force_field(
     card_or_path: str | Path,
     *,
     device: str = "cpu",
-    dtype: Literal["float32", "float64"] = "float64",
+    dtype: Dtype = "float64",
     compile: bool = False,
     tf32: bool = False,
 ) -> ForceField:

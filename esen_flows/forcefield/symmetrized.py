@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from ase import Atoms
 
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.schemas.declarations import Equivariance
+from esen_flows.schemas.declarations import Equivariance, Parity
 from esen_flows.schemas.keys import sha256_of
-
-Parity = Literal["average", "as_is"]
 
 
 def inverted(atoms: Atoms) -> Atoms:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.declarations import Dtype
 from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import canonical_json, result_key, sha256_of
 from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
@@ -164,7 +165,7 @@ class CampaignSpec(Closed):
     models: Names = Field(min_length=1)
     protocol: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
-    dtype: Literal["float32", "float64"] = "float64"
+    dtype: Dtype = "float64"
     tags: Names = ()
     require: Annotated[tuple[Requirement, ...], BeforeValidator(one_or_more)] = ()
     duplicates: Literal["refuse", "merge"] = "refuse"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from ase.data import atomic_numbers
@@ -19,7 +19,7 @@ from esen_flows.errors import ModelError
 from esen_flows.files import sha256_of_file
 from esen_flows.schemas import declarations
 from esen_flows.schemas.checkpoint_header import read_header
-from esen_flows.schemas.declarations import Equivariance
+from esen_flows.schemas.declarations import Dtype, Equivariance
 from esen_flows.schemas.keys import third_party_key
 from esen_flows.schemas.model_card import ModelCard
 from esen_flows.settings import get_settings
@@ -56,7 +56,7 @@ class ModelReference:
     card: ModelCard | None
     conservative: bool
     equivariance: Equivariance
-    dtype: Literal["float32", "float64"] | None = None
+    dtype: Dtype | None = None
 
     def require_conservative(self, purpose: str) -> None:
         """Refuse a force field without conservative forces, before it is loaded.

@@ -9,6 +9,9 @@ from esen_flows.errors import NotConservativeError, NotDifferentiableError
 
 # O3: exact under rotations and mirror images; SO3: under rotations only; approximate: under neither.
 Equivariance = Literal["O3", "SO3", "approximate"]
+# Treatment of mirror images: averaged over inversion, or as the force field gives them.
+Parity = Literal["average", "as_is"]
+Dtype = Literal["float32", "float64"]
 
 
 def require_conservative(declared: bool, label: str, purpose: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from esen_flows.schemas.declarations import Parity
 from esen_flows.schemas.documents import Array, Document, StructureData
 
 
@@ -52,7 +53,7 @@ class ForcesOutput(Document):
     displacement_angstrom: float
     force_constants: Literal["finite_displacement", "autodiff"] = "finite_displacement"
     symprec_angstrom: float
-    parity: Literal["average", "as_is"]
+    parity: Parity
     parity_averaged: bool
     displacements_fc3: dict[str, Any] | None
     forces_fc3: Array | None

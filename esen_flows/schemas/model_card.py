@@ -5,7 +5,7 @@ from typing import Any, Literal
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
-from esen_flows.schemas.declarations import Equivariance
+from esen_flows.schemas.declarations import Dtype, Equivariance
 from esen_flows.schemas.frozen import Closed
 
 
@@ -90,7 +90,7 @@ class ModelCard(Closed):
     package: str | None = None
     builder: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
-    dtype: Literal["float32", "float64"] | None = None  # its only precision; None: both
+    dtype: Dtype | None = None  # its only precision; None: both
 
     @field_validator("elements")
     @classmethod

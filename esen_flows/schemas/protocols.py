@@ -14,9 +14,9 @@ from pydantic import (
 )
 
 from esen_flows.schemas.born_charges import BornCharges
+from esen_flows.schemas.declarations import Dtype, Parity
 from esen_flows.schemas.frozen import Frozen
 
-Parity = Literal["average", "as_is"]
 Method = Literal["rta", "wigner", "lbte"]
 # Where a negative frequency may be noise: within the reach of the supercell, or at Gamma alone as for PhononDB's 103.
 ImaginaryTest = Literal["near_gamma", "gamma"]
@@ -88,7 +88,7 @@ class NumericSettings(Frozen):
         Implementation inside phonopy and phono3py, "Rust" or "C", likewise.
     """
 
-    dtype: Literal["float32", "float64"] = "float64"
+    dtype: Dtype = "float64"
     tf32: bool = False
     compile: bool = False
     phonopy: str | None = None

@@ -5,7 +5,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ase.units import GPa
 from esen_flows.errors import ModelError, StructureError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.forcefield.third_party.any_ase import check_structures, not_finite
+from esen_flows.schemas.declarations import Dtype
 from esen_flows.schemas.keys import third_party_key
 
 # MPtrj, on which it was trained, has all elements up to Pu except Po, At, Rn, Fr and Ra.
@@ -38,7 +39,7 @@ class ChgnetForceField(ForceField):
         Precision of the arithmetic.
     """
 
-    def __init__(self, network: Any, model: str, package_version: str, dtype: Literal["float32", "float64"]) -> None:
+    def __init__(self, network: Any, model: str, package_version: str, dtype: Dtype) -> None:
         self.key = third_party_key("chgnet", package_version, {"model": model})
         self.label = f"CHGNet {model} (chgnet {package_version})"
         self.declaration = Declaration(
@@ -127,9 +128,7 @@ class ChgnetForceField(ForceField):
         return graph.to(next(self._network.parameters()).device)
 
 
-def chgnet(
-    model: str = "0.3.0", device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
-) -> ChgnetForceField:
+def chgnet(model: str = "0.3.0", device: str = "cpu", dtype: Dtype = "float32") -> ChgnetForceField:
     """CHGNet with the weights of its wheel (0.3.0, 0.2.0, r2scan).
 
     Deng et al., Nat. Mach. Intell. 5, 1031 (2023).

@@ -2,19 +2,18 @@
 
 import warnings
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.contract import Declaration
 from esen_flows.forcefield.third_party.any_ase import AseForceField
+from esen_flows.schemas.declarations import Dtype
 from esen_flows.schemas.keys import third_party_key
 
 
-def sevennet(
-    model: str = "7net-l3i5", device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
-) -> AseForceField:
+def sevennet(model: str = "7net-l3i5", device: str = "cpu", dtype: Dtype = "float32") -> AseForceField:
     """SevenNet with the weights of its wheel, which labelled the data of `models/esen_silicon`.
 
     Park et al., J. Chem. Theory Comput. 20, 4857 (2024). Proper rotations are exact but mirror images are not: the
