@@ -66,7 +66,9 @@ def test_asking_for_a_stored_conductivity_computes_nothing(imported: Store, tmp_
     cube = "[[2,0,0],[0,2,0],[0,0,2]]"
     settings = [f"displacement.fc2_supercell={cube}", f"displacement.fc3_supercell={cube}", "mesh=5,5,5"]
     options = [part for setting in settings for part in ("--set", setting)]
-    done = run("kappa", tmp_path / "Cu.extxyz", "--model", "emt", "--output", tmp_path, *options)
+    done = run(
+        "kappa", tmp_path / "Cu.extxyz", "--model", "emt", "--output", tmp_path, "--lattice-backend", "Rust", *options
+    )
     assert done.exit_code == 0, done.output
     assert "key      351f7f5a80cc117d8030045c0a0ac524ccd246c76f3046e8cd407f44e92b5979" in done.output
     assert number_of_results(imported) == RESULTS

@@ -302,7 +302,7 @@ def _check_keys(manifest: Manifest, spec: CampaignSpec, folder: Path) -> bool:
     InputError
         Keys differ for another reason.
     """
-    derived = bool(manifest.lattice_versions) and manifest.lattice_versions != lattice_versions()
+    derived = bool(manifest.lattice_versions) and manifest.lattice_versions != lattice_versions(spec.lattice_backend)
     others = False
     for row in frozen_members(folder, manifest):
         planned = list(member_keys(spec, row["structure_key"], row["model_key"], row["info"]))

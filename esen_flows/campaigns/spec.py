@@ -13,6 +13,7 @@ from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
 from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, base_protocol, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
+from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.structures.files import split_index
@@ -91,6 +92,8 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
             wrong.add(str(location[0]) if location else "")
             faults.append((location, message))
     good = {key: value for key, value in file.value.items() if key in CampaignSpec.model_fields and key not in wrong}
+    if good.get("property") == "conductivity":
+        good.setdefault("lattice_backend", TRANSPORT_BACKEND)
     spec = _with_absolute_paths(CampaignSpec.model_validate(_PLACEHOLDERS | good), file.path.resolve().parent)
     if "property" in good:
         faults += _faults_of_protocol(spec)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from esen_flows.cli.property_request import Dtype
+from esen_flows.schemas.lattice_versions import TransportBackend
 
 DEFAULT_MODEL = "esen_silicon"
 
@@ -43,6 +44,12 @@ BornOption = Annotated[
     Path | None,
     typer.Option(
         help="Born charges of a polar crystal: phonopy_params.yaml, or BORN in the order and orientation of FILE."
+    ),
+]
+LatticeBackendOption = Annotated[
+    TransportBackend,
+    typer.Option(
+        "--lattice-backend", help="Linewidths by this package (native) or by phono3py (Rust). Part of the key."
     ),
 ]
 

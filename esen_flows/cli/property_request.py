@@ -10,6 +10,7 @@ from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.usage import UsageError, check_device
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
+from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
@@ -64,6 +65,7 @@ def build_request(
     tf32: bool = False,
     protocol_name: str = "general",
     born: Path | None = None,
+    lattice_backend: TransportBackend | None = None,
 ) -> PropertyRequest:
     """Request for a property, from what a command was given.
 
@@ -79,6 +81,8 @@ def build_request(
         cpu, cuda or cuda:N.
     born
         phonopy's BORN file of the structure, for phonons and conductivities.
+    lattice_backend
+        Implementation of the linewidths of a conductivity; None for the default.
 
     Returns
     -------
@@ -108,7 +112,9 @@ def build_request(
         reference.require_conservative(kind)
         if protocol.displacement.force_constants == "autodiff":
             reference.require_differentiable("force_constants=autodiff")
-    numeric = NumericSettings(dtype=_dtype(reference, dtype), compile=compile, tf32=tf32)
+    numeric = NumericSettings(
+        dtype=_dtype(reference, dtype), compile=compile, tf32=tf32, lattice_backend=lattice_backend
+    )
     _check_numeric(numeric, reference, device)
     steps = property_requests(atoms_key(atoms), reference.key, protocol, numeric)
     return PropertyRequest(kind, atoms, reference, protocol, numeric, device, steps)

@@ -200,7 +200,9 @@ def _conductivity(step: _Step) -> tuple[Document, Summary]:
             linewidths.keep(known)
             progress.report("conductivity", done, total, f"{done} of {total} q-points")
 
-        output = conductivity(displaced, protocol, known=linewidths.load(), on_points=show)
+        backend = step.request.numeric.lattice_backend
+        assert backend is not None  # part of the key of a conductivity
+        output = conductivity(displaced, protocol, backend=backend, known=linewidths.load(), on_points=show)
     return output, summaries.conductivity_summary(output) | summaries.nac_summary(protocol)
 
 

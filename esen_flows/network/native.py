@@ -1,4 +1,4 @@
-"""The compiled functions of `edge_kernels.cpp`; without them plain torch operations give the same numbers more slowly."""
+"""The compiled functions of `edge_kernels.cpp`; plain torch operations give the same numbers more slowly."""
 
 import ctypes
 from functools import cache

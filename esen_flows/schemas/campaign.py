@@ -14,6 +14,7 @@ from esen_flows.errors import InputError
 from esen_flows.schemas.declarations import Dtype
 from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import canonical_json, result_key, sha256_of
+from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import (
@@ -125,6 +126,10 @@ class StructureSource(Closed):
         return self
 
 
+# Fields that commit e87b9cb did not have.
+ADDED_LATER = frozenset({"lattice_backend"})
+
+
 class CampaignSpec(Closed):
     """Everything that defines a campaign.
 
@@ -154,6 +159,9 @@ class CampaignSpec(Closed):
         Properties that every force field must have.
     duplicates
         Whether a structure that occurs twice is refused, the default because it is usually a mistake, or merged.
+    lattice_backend
+        Implementation of the linewidths of conductivities. Specifications that were stored before there was a choice
+        mean "Rust"; a file that says nothing means "native".
     target_minutes
         Predicted work of a firework in minutes: long against the start of a worker, short against a queue's walltime.
     """
@@ -169,6 +177,7 @@ class CampaignSpec(Closed):
     tags: Names = ()
     require: Annotated[tuple[Requirement, ...], BeforeValidator(one_or_more)] = ()
     duplicates: Literal["refuse", "merge"] = "refuse"
+    lattice_backend: TransportBackend = "Rust"
     target_minutes: PositiveFloat = 30.0
 
     @field_validator("models")
@@ -181,8 +190,19 @@ class CampaignSpec(Closed):
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the campaign: hash of all fields but the description."""
-        return sha256_of(self.model_dump(mode="json", exclude={"description"}))
+        """Identity of the campaign: hash of all fields except the description.
+
+        Fields that were added later are left out at their default, so that the identity of older campaigns stays.
+        """
+        fields = type(self).model_fields
+        at_default = {name for name in ADDED_LATER if getattr(self, name) == fields[name].default}
+        return sha256_of(self.model_dump(mode="json", exclude={"description"} | at_default))
+
+    @cached_property
+    def numeric(self) -> NumericSettings:
+        """Numeric settings of all members."""
+        backend = self.lattice_backend if self.property == "conductivity" else None
+        return NumericSettings(dtype=self.dtype, lattice_backend=backend)
 
     @cached_property
     def all_tags(self) -> tuple[str, ...]:
@@ -304,7 +324,7 @@ def member_requests(
     InputError
         As for `protocol_for`.
     """
-    return property_requests(structure_key, model_key, protocol_for(spec, info), NumericSettings(dtype=spec.dtype))
+    return property_requests(structure_key, model_key, protocol_for(spec, info), spec.numeric)
 
 
 def member_keys(spec: CampaignSpec, structure_key: str, model_key: str, info: Mapping[str, Any]) -> tuple[str, ...]:
@@ -350,7 +370,7 @@ def _member(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, t
                 numeric=request.numeric.key_fields(),
                 numerics_revision=request.numerics_revision,
             )
-            for request in property_requests("", "", protocol, NumericSettings(dtype=spec.dtype))
+            for request in property_requests("", "", protocol, spec.numeric)
         )
         spec._members[name] = protocol, steps
     return spec._members[name]

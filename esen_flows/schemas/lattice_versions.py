@@ -2,9 +2,13 @@
 
 from functools import cache
 from importlib.metadata import version
+from typing import Literal
 
 # phonopy and phono3py 4 hold two implementations whose last digits differ. This package always asks for this one.
 LATTICE_BACKEND = "Rust"
+# Implementation of a conductivity's linewidths: ours, or phono3py's own.
+TransportBackend = Literal["native", "Rust"]
+TRANSPORT_BACKEND: TransportBackend = "native"
 
 
 @cache
@@ -12,10 +16,15 @@ def _minor_version(package: str) -> str:
     return ".".join(version(package).split(".")[:2])
 
 
-def lattice_versions() -> dict[str, str]:
+def lattice_versions(transport: str = TRANSPORT_BACKEND) -> dict[str, str]:
     """The lattice fields of NumericSettings.
 
     Integration weights and defaults differ between minor versions, and so do conductivities.
+
+    Parameters
+    ----------
+    transport
+        Implementation of a conductivity's linewidths.
 
     Returns
     -------
@@ -28,4 +37,4 @@ def lattice_versions() -> dict[str, str]:
         One of them is not installed.
     """
     versions = {package: _minor_version(package) for package in ("phonopy", "phono3py")}
-    return versions | {"lattice_backend": LATTICE_BACKEND}
+    return versions | {"lattice_backend": transport}

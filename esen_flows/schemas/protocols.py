@@ -16,6 +16,7 @@ from pydantic import (
 from esen_flows.schemas.born_charges import BornCharges
 from esen_flows.schemas.declarations import Dtype, Parity
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.lattice_versions import TransportBackend
 
 Method = Literal["rta", "wigner", "lbte"]
 # Where a negative frequency may be noise: within the reach of the supercell, or at Gamma alone as for PhononDB's 103.
@@ -85,7 +86,8 @@ class NumericSettings(Frozen):
     phono3py
         Minor version of phono3py, likewise.
     lattice_backend
-        Implementation inside phonopy and phono3py, "Rust" or "C", likewise.
+        Implementation of the linewidths of a conductivity: "native", this package's own, or "Rust", phono3py's. None,
+        the default, is "native"; the keys of other results do not contain it.
     """
 
     dtype: Dtype = "float64"
@@ -93,7 +95,7 @@ class NumericSettings(Frozen):
     compile: bool = False
     phonopy: str | None = None
     phono3py: str | None = None
-    lattice_backend: str | None = None
+    lattice_backend: TransportBackend | None = None
 
 
 class RelaxProtocol(Frozen):

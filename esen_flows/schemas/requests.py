@@ -14,7 +14,7 @@ from pydantic import model_validator
 from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.frozen import Closed, Frozen
 from esen_flows.schemas.keys import result_key
-from esen_flows.schemas.lattice_versions import lattice_versions
+from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND, lattice_versions
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
     DisplacementProtocol,
@@ -144,11 +144,11 @@ def lattice_requests(
     relaxation = protocol.relax.model_copy(update={"parity": displacement.parity})
     relax = relax_request(structure_key, model_key, relaxation, numeric)
     forces = _request("forces", displacement, relax.key, structure_key, model_key, numeric)
-    versions = lattice_versions()
+    versions = lattice_versions(numeric.lattice_backend or TRANSPORT_BACKEND)
     last = partial(_request, parent_key=forces.key, structure_key=structure_key, model_key=model_key)
     if isinstance(protocol, PhononProtocol):
         # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
-        numeric = numeric.model_copy(update={"phonopy": versions["phonopy"]})
+        numeric = numeric.model_copy(update={"phonopy": versions["phonopy"], "lattice_backend": None})
         return relax, forces, last("phonon", HarmonicProtocol.of(protocol), numeric=numeric)
     numeric = numeric.model_copy(update=versions)
     return relax, forces, last("conductivity", TransportProtocol.of(protocol), numeric=numeric)

@@ -55,12 +55,21 @@ def test_a_number_that_yaml_takes_for_a_text() -> None:
 
 
 def test_members_have_the_requests_of_a_command() -> None:
-    spec = spec_of(property="conductivity", protocol="phonondb-v1", dtype="float32")
+    spec = spec_of(property="conductivity", protocol="phonondb-v1", dtype="float32", lattice_backend="native")
     protocol = conductivity_protocol("phonondb-v1", LEAD_TELLURIDE)
     expected = lattice_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
     assert member_requests(spec, STRUCTURE, MODEL, LEAD_TELLURIDE) == expected
     relax = relax_request(STRUCTURE, MODEL, RelaxProtocol(), NumericSettings())
     assert member_requests(spec_of(), STRUCTURE, MODEL, {}) == (relax,)
+
+
+def test_a_field_of_later_versions_keeps_the_identity_of_stored_campaigns() -> None:
+    """Stored specifications without `lattice_backend` are of campaigns whose linewidths phono3py computed."""
+    stored = spec_of(property="conductivity")
+    assert stored.numeric.lattice_backend == "Rust"
+    assert stored.sha256 == spec_of(property="conductivity", lattice_backend="Rust").sha256
+    assert stored.sha256 != spec_of(property="conductivity", lattice_backend="native").sha256
+    assert spec_of(property="phonon", lattice_backend="native").numeric.lattice_backend is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ def test_versions_are_those_of_the_packages() -> None:
     versions = lattice_versions()
     assert phonopy.__version__.startswith(versions["phonopy"] + ".")
     assert phono3py.__version__.startswith(versions["phono3py"] + ".")
-    assert NumericSettings(**versions).lattice_backend == "Rust"
+    assert NumericSettings(**versions).lattice_backend == "native"
+    assert lattice_versions("Rust")["lattice_backend"] == "Rust"
 
 
 def test_asking_imports_neither_package() -> None:

@@ -23,7 +23,7 @@ VERSIONS = {"phonopy": "4.8", "phono3py": "4.8", "lattice_backend": "Rust"}
 
 @pytest.fixture(autouse=True)
 def _fixed_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "lattice_versions", lambda: dict(VERSIONS))
+    monkeypatch.setattr(module, "lattice_versions", lambda transport: dict(VERSIONS))
 
 
 def conductivity(**changes: object) -> tuple[ResultRequest, ...]:
@@ -91,7 +91,7 @@ def test_model_and_dtype_change_every_step() -> None:
 def test_a_new_phono3py_makes_no_force_call(monkeypatch: pytest.MonkeyPatch) -> None:
     before = conductivity()
     phonon_before = lattice_requests(STRUCTURE, MODEL, PhononProtocol(), NumericSettings())
-    monkeypatch.setattr(module, "lattice_versions", lambda: {**VERSIONS, "phono3py": "4.9"})
+    monkeypatch.setattr(module, "lattice_versions", lambda transport: {**VERSIONS, "phono3py": "4.9"})
     after = conductivity()
     assert [r.key for r in before[:2]] == [r.key for r in after[:2]]
     assert before[2].key != after[2].key

@@ -17,8 +17,17 @@ from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder, refuse_ignored
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 
 DRAWN_LATER = "the same command without --submit draws the results once they are stored"
+
+
+# A relaxation has one protocol and uses no Born charges; only a conductivity has linewidths.
+NOT_OFFERED: dict[Property, tuple[str, ...]] = {
+    "relax": ("protocol", "born", "lattice_backend"),
+    "phonon": ("lattice_backend",),
+    "conductivity": (),
+}
 
 
 def _property_command(name: str, kind: Property, summary: str) -> Callable[..., None]:
@@ -36,10 +45,11 @@ def _property_command(name: str, kind: Property, summary: str) -> Callable[..., 
         submit: options.SubmitOption = False,
         protocol: options.ProtocolOption = "general",
         born: options.BornOption = None,
+        lattice_backend: options.LatticeBackendOption = TRANSPORT_BACKEND,
     ) -> None:
         request = build_request(
             kind, file, model, set_ or [], dtype, device,
-            compile=compile, tf32=tf32, protocol_name=protocol, born=born,
+            compile=compile, tf32=tf32, protocol_name=protocol, born=born, lattice_backend=lattice_backend,
         )  # fmt: skip
         if submit:
             from esen_flows.cli.submission import submit_work
@@ -52,10 +62,10 @@ def _property_command(name: str, kind: Property, summary: str) -> Callable[..., 
                 _report(request, output)
 
     command.__name__, command.__doc__ = name, summary
-    if kind == "relax":  # It has one protocol only and uses no Born charges: typer is not to offer these options.
-        signature = inspect.signature(command)
-        offered = [option for option in signature.parameters.values() if option.name not in ("protocol", "born")]
-        command.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]
+    # Options that have no effect on this property are not offered.
+    signature = inspect.signature(command)
+    offered = [option for option in signature.parameters.values() if option.name not in NOT_OFFERED[kind]]
+    command.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
 
 

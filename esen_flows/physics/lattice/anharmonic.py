@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.adapter import ase_atoms, new_phono3py, solver_of, symmetric_mesh
 from esen_flows.physics.lattice.datasets import Nac, Transport, with_forces
+from esen_flows.physics.lattice.native_transport import NativeLinewidths
 from esen_flows.schemas.lattice_documents import ForcesOutput, TransportResult
-from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
+from esen_flows.schemas.lattice_versions import LATTICE_BACKEND, TransportBackend
 from esen_flows.schemas.protocols import TransportProtocol
 
 CUMULATIVE_POINTS = 201
@@ -119,6 +121,7 @@ class AnharmonicLattice:
         self,
         protocol: TransportProtocol,
         mode_index: int,
+        backend: TransportBackend,
         known: np.ndarray | None = None,
         on_points: OnPoints | None = None,
     ) -> Transport:
@@ -134,7 +137,7 @@ class AnharmonicLattice:
             Temperatures, methods and scattering.
         mode_index
             Index of the temperature at which contributions of modes are given.
-        known, on_points
+        backend, known, on_points
             Those of `conductivity`.
 
         Returns
@@ -146,7 +149,11 @@ class AnharmonicLattice:
         boundary = protocol.boundary_mfp_micrometre
         scattering = {"is_isotope": protocol.isotope_scattering, "boundary_mfp": boundary}
         rta = self._calculator("std-rta", temperatures, **scattering)
-        rta.gamma = self._linewidths(temperatures, rta.grid_points, known, on_points)
+        native = NativeLinewidths(ph3, temperatures) if backend == "native" else None
+        compute = native.by_phonons if native else partial(self._gamma, temperatures)
+        rta.gamma = _in_parts(compute, rta.grid_points, known, on_points)[None]
+        if native and protocol.isotope_scattering:
+            rta.gamma_isotope = native.by_isotopes(rta.grid_points)[None]
         rta.run()
         methods = {"rta": _result(rta.kappa[0])}
         mode_kappa = {"rta": _mean_of_modes(rta.mode_kappa[0, mode_index], ph3.mesh_numbers)}
@@ -182,26 +189,11 @@ class AnharmonicLattice:
         interaction = self._ph3.phph_interaction
         return conductivity_calculator(interaction, kelvin, [None], method=method, lang=LATTICE_BACKEND, **options)
 
-    def _linewidths(
-        self, temperatures: Sequence[float], points: np.ndarray, known: np.ndarray | None, on_points: OnPoints | None
-    ) -> np.ndarray:
-        """(1, n_temperatures, n_q, n_bands) linewidths in THz by phonon-phonon scattering, computed in parts.
-
-        The linewidths are nearly all of the work of a conductivity. `points` are the irreducible grid points.
-        """
-        parts = [] if known is None else [known]
-        done, size = sum(part.shape[1] for part in parts), 1
-        while done < len(points):
-            start = time.perf_counter()
-            part = self._calculator("std-rta", temperatures, grid_points=points[done : done + size])
-            part.run()
-            parts = [np.concatenate([*parts, part.gamma[0]], axis=1)]
-            done = parts[0].shape[1]
-            if on_points is not None:
-                on_points(done, len(points), parts[0])
-            if time.perf_counter() - start < PART_SECONDS / 2:
-                size *= 2
-        return parts[0][None]
+    def _gamma(self, temperatures: Sequence[float], points: np.ndarray) -> np.ndarray:
+        """(n_temperatures, n_points, n_bands) linewidths in THz by phonon-phonon scattering, from phono3py."""
+        part = self._calculator("std-rta", temperatures, grid_points=points)
+        part.run()
+        return np.array(part.gamma[0])
 
     def _cumulative(self, rta: Any, temperature_index: int) -> tuple[np.ndarray, np.ndarray]:
         """Frequencies in THz, and the mean diagonal RTA conductivity carried below each, by the tetrahedron method."""
@@ -218,6 +210,29 @@ class AnharmonicLattice:
             lang=LATTICE_BACKEND,
         ).result
         return np.array(result.sampling_points), np.array(result.cumulative[0, :, 0])
+
+
+def _in_parts(
+    compute: Callable[[np.ndarray], np.ndarray],
+    points: np.ndarray,
+    known: np.ndarray | None,
+    on_points: OnPoints | None,
+) -> np.ndarray:
+    """(n_temperatures, n_points, n_bands) linewidths of the irreducible grid points, computed in parts.
+
+    The linewidths are nearly all of the work of a conductivity.
+    """
+    parts = [] if known is None else [known]
+    done, size = sum(part.shape[1] for part in parts), 1
+    while done < len(points):
+        start = time.perf_counter()
+        parts = [np.concatenate([*parts, compute(points[done : done + size])], axis=1)]
+        done = parts[0].shape[1]
+        if on_points is not None:
+            on_points(done, len(points), parts[0])
+        if time.perf_counter() - start < PART_SECONDS / 2:
+            size *= 2
+    return parts[0]
 
 
 def _result(

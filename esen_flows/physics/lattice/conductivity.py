@@ -12,7 +12,7 @@ from esen_flows.physics.lattice.datasets import Nac
 from esen_flows.physics.lattice.stability import stability_verdict
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
-from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
+from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND, TransportBackend
 from esen_flows.schemas.protocols import TransportProtocol
 
 # Contributions of modes and the cumulative conductivity are at the temperature that is nearest to this one.
@@ -26,6 +26,7 @@ def conductivity(
     protocol: TransportProtocol,
     nac: Nac | None = None,
     *,
+    backend: TransportBackend = TRANSPORT_BACKEND,
     known: np.ndarray | None = None,
     on_points: OnPoints | None = None,
 ) -> ConductivityOutput:
@@ -45,6 +46,10 @@ def conductivity(
     nac
         Non-analytical correction of a polar crystal: Born charges and dielectric tensor, as `force_sets` reads them.
         None: those of the protocol's `born`, if any.
+    backend
+        Implementation of the linewidths: "native", this package's own (`transport`), or "Rust", phono3py's. They agree
+        to 1e-12, or to 1e-7 with a non-analytical correction. Isotope scattering differs where phono3py's depends on
+        rounding (`transport.isotopes`). "lbte" is always computed by phono3py.
     known
         Linewidths that an earlier call with equal arguments gave to its `on_points`; the work continues after them.
     on_points
@@ -78,7 +83,7 @@ def conductivity(
     minimum = _refuse_unstable(lattice, protocol)
     temperatures = np.array(protocol.temperatures_kelvin)
     nearest = int(np.argmin(np.abs(temperatures - MODE_TEMPERATURE_KELVIN)))
-    result = lattice.transport(protocol, nearest, known, on_points)
+    result = lattice.transport(protocol, nearest, backend, known, on_points)
     done = time.perf_counter()
     return ConductivityOutput(
         structure=StructureData.from_atoms(lattice.primitive),
@@ -100,7 +105,7 @@ def conductivity(
         seconds_force_constants=built - start,
         seconds_transport=done - built,
         phono3py_version=PHONO3PY_VERSION,
-        backend=LATTICE_BACKEND,
+        backend=backend,
         mode_kappa_w_per_m_k=result.mode_kappa,
         lifetimes_ps=result.lifetimes,
         seconds_forces=forces.seconds,

@@ -47,7 +47,7 @@ class NativeLinewidths:
             temperatures,
         )
 
-    def by_phonons(self, grid_points: Sequence[int]) -> np.ndarray:
+    def by_phonons(self, grid_points: np.ndarray) -> np.ndarray:
         """Linewidths by three-phonon processes.
 
         Parameters
@@ -62,7 +62,7 @@ class NativeLinewidths:
         """
         return self._linewidths.by_phonons(self._own_index[grid_points].tolist())
 
-    def by_isotopes(self, grid_points: Sequence[int]) -> np.ndarray:
+    def by_isotopes(self, grid_points: np.ndarray) -> np.ndarray:
         """Linewidths by isotopes in natural abundance.
 
         Parameters
