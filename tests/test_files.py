@@ -34,7 +34,7 @@ def test_a_durable_file_and_its_name_are_on_the_disk_when_the_block_is_left(
 def test_a_failure_leaves_the_former_content_and_no_rest(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(error), written_whole(path) as temporary:
+    with pytest.raises(error), written_whole(path) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise error
     assert path.read_text() == "old"
