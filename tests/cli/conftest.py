@@ -1,4 +1,4 @@
-"""What several tests of commands begin with."""
+"""Fixtures of the command line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Bad input ends with one clear message, a non-zero exit and nothing written."""
+"""Bad input ends with one clear message and a non-zero exit status, and nothing is written."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(
     tmp_path: Path, header_only_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Any:
-    """Runs a command in an empty folder with no database to be found; exit code, stdout, stderr."""
+    """Function that runs a command in an empty folder without a database; returns exit status, stdout and stderr."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -56,7 +56,7 @@ def check(result: tuple[int, str, str], code: int, words: str, home: Path) -> No
 
 
 def structures(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that kappa refuses, and the words that say why."""
+    """Files that kappa refuses, with the words of the message."""
     close = SILICON.copy()
     close.positions[1] = close.positions[0] + [0.2, 0.0, 0.0]
     nan = folder / "nan.xyz"
@@ -157,7 +157,7 @@ def test_unknown_command_and_missing_argument(capsys: pytest.CaptureFixture[str]
         assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_slab_may_relax_without_its_cell(run: Run, tmp_path: Path) -> None:
+def test_a_slab_relaxes_only_with_a_fixed_cell(run: Run, tmp_path: Path) -> None:
     slab = fcc111("Si", (1, 1, 2), a=5.4, vacuum=8.0)
     write(tmp_path / "slab.xyz", slab)
     check(run("relax", tmp_path / "slab.xyz"), 1, "add --set relax_cell=false", tmp_path / "home")
@@ -173,7 +173,7 @@ def test_a_third_party_force_field_is_not_compiled(run: Run, tmp_path: Path, mon
     check(answer, 2, "own networks", tmp_path / "home")
 
 
-def test_a_symbol_that_is_no_element(run: Run, tmp_path: Path) -> None:
+def test_an_unknown_element_symbol(run: Run, tmp_path: Path) -> None:
     path = write_silicon(tmp_path)
     path.write_text(path.read_text().replace("  Si ", "  Qq "))
     code, out, err = run("relax", path)
@@ -184,7 +184,7 @@ def test_a_symbol_that_is_no_element(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"), [((), "interrupted; finished work is kept"), (("state saved",), "state saved")]
 )
-def test_ctrl_c_is_answered(
+def test_ctrl_c_ends_with_a_message(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
     def interrupted(*arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""The commands against a real server: compute once, answer at once, show, query."""
+"""The commands against a real server: compute once, read the stored result, show, query."""
 
 import csv
 import errno
@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from ase.io import read
+from command_line import run
 
 from esen_flows import __version__
-from esen_flows.cli.app import main
 
 pytestmark = pytest.mark.mongod
 
@@ -24,12 +24,6 @@ FAST = [
     "--set", "displacement.fc2_supercell=2,2,2", "--set", "displacement.fc3_supercell=2,2,2",
     "--set", "mesh=5,5,5", "--set", "relax.fmax_ev_per_angstrom=0.01",
 ]  # fmt: skip
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
 
 
 def kappa(copper: Any, *more: str) -> int:
@@ -70,7 +64,7 @@ def test_the_second_run_only_reads(copper: Any, folder: Path, capsys: pytest.Cap
     assert copper.force_field.force_evaluations == calls
 
 
-def test_a_full_disk_hides_no_answer(
+def test_a_full_disk_does_not_hide_the_result(
     copper: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*arguments: object) -> None:
@@ -78,10 +72,10 @@ def test_a_full_disk_hides_no_answer(
 
     monkeypatch.setattr("esen_flows.cli.commands.properties.write_artefacts", full)
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "o") == 1
-    told = capsys.readouterr()
-    assert "lattice constant a" in told.out
-    assert "wrote" not in told.out
-    assert "files cannot be written to o (No space left on device); make room" in told.err
+    captured = capsys.readouterr()
+    assert "lattice constant a" in captured.out
+    assert "wrote" not in captured.out
+    assert "files cannot be written to o (No space left on device); make room" in captured.err
 
 
 def test_missing_figures_are_made_again_without_a_force_call(copper: Any, folder: Path) -> None:
@@ -128,7 +122,7 @@ def test_phonon(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "verdict" in capsys.readouterr().out
 
 
-def test_a_stored_failure_answers_at_once(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stored_failure_is_not_computed_again(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for attempt in ("", "stored failure"):
         assert kappa(copper, "--set", "relax.max_steps=1") == 1
         captured = capsys.readouterr()
@@ -173,7 +167,7 @@ def test_show_and_query(copper: Any, folder: Path, capsys: pytest.CaptureFixture
 
 SLOW = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the tests in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 import esen_flows.forcefield.load as load
 from ase.calculators.emt import EMT
 from esen_flows.forcefield.contract import Declaration
@@ -215,7 +209,7 @@ def test_db_status_and_version(copper: Any, capsys: pytest.CaptureFixture[str]) 
     assert __version__ in capsys.readouterr().out
 
 
-def test_doctor_tells_no_secret(
+def test_doctor_prints_no_secret(
     copper: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from esen_flows.settings import get_settings

@@ -1,4 +1,4 @@
-"""The command's first second."""
+"""The entry point, and Ctrl-C during its imports."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -10,7 +10,7 @@ from esen_flows.cli.entry import main
 
 
 class CtrlC:
-    """Comes while the command line is imported."""
+    """An import hook that interrupts the import of the command line."""
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
         if name == "esen_flows.cli.app":
@@ -18,7 +18,7 @@ class CtrlC:
         return None
 
 
-def test_ctrl_c_during_the_imports_is_an_ordinary_end(
+def test_ctrl_c_during_the_imports_ends_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "esen_flows.cli.app", raising=False)
@@ -29,7 +29,9 @@ def test_ctrl_c_during_the_imports_is_an_ordinary_end(
     assert capsys.readouterr().err == "esen-flows: interrupted before the command began\n"
 
 
-def test_it_is_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_entry_point_runs_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["esen-flows", "--version"])
     with pytest.raises(SystemExit) as end:
         main()

@@ -1,4 +1,4 @@
-"""The allocator is tuned where there is glibc; waiting threads sleep unless the user says otherwise."""
+"""The allocator is tuned with glibc, and waiting threads sleep unless the user has chosen otherwise."""
 
 import os
 import platform

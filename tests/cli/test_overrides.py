@@ -42,7 +42,7 @@ def test_nested_fields_keep_the_other_defaults_of_their_protocol() -> None:
     assert found.relax.symmetry == "fix"  # RelaxProtocol's own default is free
 
 
-def test_lists_and_the_last_one_wins() -> None:
+def test_lists_and_repeated_fields() -> None:
     found = with_overrides(ConductivityProtocol(), ["mesh=9,9,9", "mesh=[5, 5, 7]", "methods=rta,wigner"])
     assert found.mesh == (5, 5, 7)
     assert found.methods == ("rta", "wigner")
@@ -94,7 +94,7 @@ def test_every_listed_field_can_be_set() -> None:
                 assert with_overrides(protocol, [f"{name}={text.replace('False', 'false')}"]) == protocol
 
 
-def test_fields_that_contradict_each_other_are_told_without_all_the_rest() -> None:
+def test_contradicting_fields_give_one_message() -> None:
     with pytest.raises(UsageError) as caught:
         with_overrides(RelaxProtocol(), ["hydrostatic=true", "constant_volume=true"])
     message = "hydrostatic and constant_volume together leave the cell as it is; set relax_cell=false"

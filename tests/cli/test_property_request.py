@@ -38,19 +38,19 @@ def test_autodiff_by_a_foreign_force_field_is_refused_at_once(silicon: Path, mon
 
 
 def test_a_protocol_by_name_is_that_of_its_property(silicon: Path, header_only_checkpoint: Path) -> None:
-    def asked(kind: str, name: str) -> AnyProtocol:
+    def named_protocol(kind: str, name: str) -> AnyProtocol:
         return build_request(kind, silicon, str(header_only_checkpoint), [], None, "cpu", protocol_name=name).protocol
 
-    assert asked("phonon", "general") == PhononProtocol()
-    assert asked("phonon", "mdr") == phonon_protocol("mdr", {})
+    assert named_protocol("phonon", "general") == PhononProtocol()
+    assert named_protocol("phonon", "mdr") == phonon_protocol("mdr", {})
     with pytest.raises(InputError, match="no protocol 'phonondb-v1' of a phonon; there are general, mdr"):
-        asked("phonon", "phonondb-v1")
+        named_protocol("phonon", "phonondb-v1")
     with pytest.raises(InputError, match="no protocol 'mdr' of a conductivity"):
-        asked("conductivity", "mdr")
+        named_protocol("conductivity", "mdr")
 
 
 @pytest.mark.parametrize("kind", ["phonon", "conductivity"])
-def test_born_charges_make_another_question_of_the_same_forces(
+def test_born_charges_change_the_result_key_and_not_that_of_the_forces(
     silicon: Path, header_only_checkpoint: Path, kind: str
 ) -> None:
     born = silicon.with_name("BORN")

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the database, a command ends with one line that says what to do; nothing is half-written."""
+"""Errors of the database end a command with one line that says what to do; nothing is half-written."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,13 +14,13 @@ from esen_flows.settings import get_settings
 from esen_flows.store.host import Host
 from esen_flows.store.server.layout import Layout, Owner
 
-Ask = Callable[..., str]
+Refused = Callable[..., str]
 COMMANDS = (("query", "relax"), ("show", "0123abcd"), ("db", "verify"), ("db", "export", "all.tar"))
 
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Sets ESEN_FLOWS_* anew; the working folder is an empty one."""
+    """Function that sets ESEN_FLOWS_* variables; the working folder is empty."""
     monkeypatch.chdir(tmp_path)
 
     def change(**variables: str | Path) -> None:
@@ -35,10 +35,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Runs a command that must fail with one line on stderr and nothing else; that line."""
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Function that runs a command which has to fail with one line on stderr alone, and returns that line."""
 
-    def ask(*arguments: str | Path) -> str:
+    def run(*arguments: str | Path) -> str:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
@@ -49,11 +49,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Ask:
         assert captured.err.count("\n") == 1
         return captured.err
 
-    return ask
+    return run
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_server_down(command: tuple[str, ...], environment: Any, refused: Ask, tmp_path: Path) -> None:
+def test_server_down(command: tuple[str, ...], environment: Any, refused: Refused, tmp_path: Path) -> None:
     environment(mongo_uri="mongodb://ann:geheim@127.0.0.1:9/")
     message = refused(*command)
     assert "does not answer (127.0.0.1:9: [Errno 111] Connection refused); check that" in message
@@ -63,14 +63,16 @@ def test_server_down(command: tuple[str, ...], environment: Any, refused: Ask, t
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "$where", "a.b", "x" * 64])
-def test_a_name_that_no_database_can_have(name: str, environment: Any, refused: Ask, tmp_path: Path) -> None:
+def test_an_invalid_database_name(name: str, environment: Any, refused: Refused, tmp_path: Path) -> None:
     environment(database=name)
     assert f"ESEN_FLOWS_DATABASE is {name!r}; a database's name has 1 to 63 letters" in refused("query", "relax")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_another_host_has_the_data(command: tuple[str, ...], environment: Any, refused: Ask, tmp_path: Path) -> None:
+def test_another_host_has_the_data(
+    command: tuple[str, ...], environment: Any, refused: Refused, tmp_path: Path
+) -> None:
     layout = Layout.of(tmp_path / "data")
     layout.root.mkdir(parents=True)
     theirs = replace(Host().process(), host="node17", boot_id="another")
@@ -83,7 +85,7 @@ def test_another_host_has_the_data(command: tuple[str, ...], environment: Any, r
 
 @pytest.mark.mongod
 def test_a_socket_path_that_is_too_long(
-    environment: Any, refused: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded_settings: object
+    environment: Any, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded_settings: object
 ) -> None:
     runtime = tmp_path / ("r" * 90)
     runtime.mkdir()
@@ -95,7 +97,7 @@ def test_a_socket_path_that_is_too_long(
 
 @pytest.mark.mongod
 def test_documents_of_a_newer_version(
-    copper: Any, refused: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copper: Any, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write("Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from ase.build import bulk
 from ase.io import write
+from command_line import run
 
-from esen_flows.cli.app import main
 from esen_flows.data.extxyz import write_labelled
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
@@ -42,14 +42,8 @@ def folder(copper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
-
-
 def specs(copper: Any) -> list[dict[str, Any]]:
-    """Of the fireworks, in the order of work."""
+    """Specs of the fireworks, in the order of work."""
     return [row["spec"] for row in copper.store.database["fireworks"].find().sort("fw_id", -1)]
 
 
@@ -90,11 +84,11 @@ def test_a_training_is_submitted_with_its_data(copper: Any, folder: Path, capsys
     printed = capsys.readouterr().out
     data = read_dataset(folder / "copper.xyz").key
     config = config_from_dict({**STAGE, "epochs": 3}, "t.yaml")
-    asked = TrainMaker(config=config, split=Split(fraction=0.25)).request(data)
-    assert asked is not None
-    assert f"key      {asked.key}" in printed
+    request = TrainMaker(config=config, split=Split(fraction=0.25)).request(data)
+    assert request is not None
+    assert f"key      {request.key}" in printed
     (spec,) = specs(copper)
-    assert (spec["result_key"], spec["kind"], spec["_category"]) == (asked.key, "training", "gpu")
+    assert (spec["result_key"], spec["kind"], spec["_category"]) == (request.key, "training", "gpu")
     arguments = spec["_tasks"][0]["job"]["function_args"]
     assert arguments[1] == [[data, 1]]
     assert arguments[3]["max_seconds"] == 600
@@ -114,7 +108,7 @@ def test_a_recipe_is_submitted_as_a_chain(copper: Any, folder: Path, capsys: pyt
     assert f"key      {second['result_key']}" in capsys.readouterr().out
 
 
-def test_what_would_be_ignored_is_refused(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_without_effect_are_refused(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training = ("train", "t.yaml", "--data", "copper.xyz")
     for arguments, words in (
         (("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out"), "--output has no effect with --submit"),
@@ -153,5 +147,5 @@ def test_a_worker_is_told_which_settings_it_needs(
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--submit") == 0
     printed = capsys.readouterr().out
     assert "with ESEN_FLOWS_MONGO_URI_FILE, ESEN_FLOWS_DATABASE, ESEN_FLOWS_DATA_DIR set as here" in printed
-    assert "esen-flows db start" not in printed  # somebody's server, for all that this test knows
+    assert "esen-flows db start" not in printed  # with a URI, the server is not known to be the private one
     assert "mongodb://" not in printed

@@ -5,31 +5,25 @@ from typing import Any
 
 import pytest
 from ase.build import bulk
+from command_line import run
 from jobflow import run_locally
 
-from esen_flows.cli.app import main
 from esen_flows.makers.training import EvaluateMaker, LabelMaker
 from esen_flows.store.jobflow_store import job_store
 
 pytestmark = pytest.mark.mongod
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    return int(caught.value.code or 0)
-
-
-def test_they_are_listed_and_shown(
+def test_labellings_and_evaluations_are_listed_and_shown(
     copper: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     structures = [bulk("Cu", "fcc", a=3.5 + 0.05 * number) for number in range(4)]
-    asked = {"force_field_name": str(copper.checkpoint)}
+    options = {"force_field_name": str(copper.checkpoint)}
     store = job_store(copper.store)
-    labelling = LabelMaker(dataset_name="copper", **asked).make(structures)
+    labelling = LabelMaker(dataset_name="copper", **options).make(structures)
     label = run_locally(labelling, log=False, store=store, raise_immediately=True)[labelling.uuid][1].output
-    judging = EvaluateMaker(**asked).make(label["summary"]["dataset_key"])
+    judging = EvaluateMaker(**options).make(label["summary"]["dataset_key"])
     evaluation = run_locally(judging, log=False, store=store, raise_immediately=True)[judging.uuid][1].output
     capsys.readouterr()
 

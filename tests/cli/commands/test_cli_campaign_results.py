@@ -42,7 +42,9 @@ def test_a_report(finished: Store, tmp_path: Path) -> None:
     assert len(list(csv.DictReader((tmp_path / "new/members.csv").open()))) == COUNT
 
 
-def test_frozen_here_reproduced_there(finished: Store, embedded_settings: Settings, tmp_path: Path) -> None:
+def test_a_frozen_campaign_is_reproduced_in_another_database(
+    finished: Store, embedded_settings: Settings, tmp_path: Path
+) -> None:
     """Without anything stored, interrupted, and then with all of it stored."""
     folder = tmp_path / "frozen"
     assert run("freeze", "c", "-o", folder).exit_code == 0
@@ -91,7 +93,7 @@ def test_an_interruption_keeps_what_is_done(
         assert store.database["results"].count_documents({}) == COUNT
 
 
-def test_work_that_waits_for_workers(finished: Store, embedded_settings: Settings, tmp_path: Path) -> None:
+def test_without_here_the_work_is_submitted(finished: Store, embedded_settings: Settings, tmp_path: Path) -> None:
     assert run("freeze", "c", "-o", tmp_path).exit_code == 0
     with emt_campaigns.empty_database(embedded_settings) as store:
         submitted = run("reproduce", tmp_path, "--name", "q")
@@ -102,7 +104,7 @@ def test_work_that_waits_for_workers(finished: Store, embedded_settings: Setting
         assert store.database["results"].count_documents({}) == 0
 
 
-def test_differences_for_people_and_programs(finished: Store) -> None:
+def test_differences_as_table_json_and_csv(finished: Store) -> None:
     structures = emt_campaigns.crystals(COUNT)
     emt_campaigns.finish(finished, structures, "d", settings={"fmax_ev_per_angstrom": 0.2, "max_steps": 1})
     table = run("diff", "c", "d")
@@ -122,7 +124,7 @@ def test_differences_for_people_and_programs(finished: Store) -> None:
     assert isinstance(run("diff", "c", "d", "--tolerance=-1").exception, UsageError)
 
 
-def test_what_is_not_there(finished: Store, tmp_path: Path) -> None:
+def test_an_unknown_campaign_is_refused(finished: Store, tmp_path: Path) -> None:
     for arguments in (("report", "x", "-o", tmp_path), ("freeze", "x", "-o", tmp_path), ("diff", "c", "x")):
         error = run(*arguments).exception
         assert isinstance(error, InputError)

@@ -10,8 +10,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-
-from esen_flows.cli.app import main
+from command_line import run
 
 
 @pytest.fixture
@@ -28,12 +27,6 @@ def copper_file(tmp_path):
         frames.append(atoms)
     ase.io.write(tmp_path / "cu.xyz", frames, format="extxyz")
     return tmp_path / "cu.xyz"
-
-
-def run(*arguments):
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    return end.value.code
 
 
 NAMES = ("--energy-key", "my_energy", "--stress-key", "my_stress", "--group", "cu")
@@ -57,7 +50,7 @@ def test_import_info_check(copper_file, tmp_path, capsys):
     assert "9 records are unchanged" in capsys.readouterr().out
 
 
-def test_what_is_wrong_is_said_in_one_message(copper_file, tmp_path, capsys):
+def test_errors_are_one_message(copper_file, tmp_path, capsys):
     folder = tmp_path / "d"
     assert run("data", "import", copper_file, "--output", folder) == 1
     assert "found my_energy: name it with --energy-key" in capsys.readouterr().err
@@ -78,7 +71,7 @@ def test_what_is_wrong_is_said_in_one_message(copper_file, tmp_path, capsys):
     assert run("data", "import", copper_file, "--output", tmp_path / "e", "--format", "csv") == 2
 
 
-def test_an_interrupted_import_says_what_is_left(copper_file, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_import_reports_its_state(copper_file, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -91,7 +84,7 @@ def test_an_interrupted_import_says_what_is_left(copper_file, tmp_path, capsys, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cu.xyz", "d"]
 
 
-def test_info_does_without_torch(copper_file, tmp_path):
+def test_info_does_not_import_torch(copper_file, tmp_path):
     assert not run("data", "import", copper_file, "--output", tmp_path / "d", *NAMES)
     code = (
         "import sys\nfrom esen_flows.cli.app import main\n"
@@ -107,7 +100,7 @@ def test_info_does_without_torch(copper_file, tmp_path):
 
 
 @pytest.mark.mongod
-def test_a_dataset_goes_into_the_database_by_its_content(copper_file, tmp_path, capsys, monkeypatch, copper):
+def test_equal_datasets_are_stored_once(copper_file, tmp_path, capsys, monkeypatch, copper):
     monkeypatch.setenv("COLUMNS", "160")
     assert not run("data", "import", copper_file, "--output", tmp_path / "cu", *NAMES, "--no-check-strain")
     capsys.readouterr()
@@ -117,6 +110,6 @@ def test_a_dataset_goes_into_the_database_by_its_content(copper_file, tmp_path, 
     assert len(keys) == 2
     assert keys[0] == keys[1]
     assert not run("data", "stored")
-    told = capsys.readouterr().out
-    assert "copper, the same" in told
-    assert keys[0][:16] in told
+    printed = capsys.readouterr().out
+    assert "copper, the same" in printed
+    assert keys[0][:16] in printed

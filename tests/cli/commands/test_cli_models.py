@@ -75,7 +75,7 @@ def test_bad_input_writes_nothing(
 
 
 @pytest.mark.parametrize("file", ["", ".", "nowhere.pt"])
-def test_a_file_that_is_none(capsys: pytest.CaptureFixture[str], file: str) -> None:
+def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], file: str) -> None:
     code, _, err = run(capsys, "convert", file)
     assert code == 1
     assert "no file" in err

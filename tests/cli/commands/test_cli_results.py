@@ -15,8 +15,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
+from command_line import run
 
-from esen_flows.cli.app import main
 from esen_flows.schemas.documents import Failure, ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.provenance import build_provenance
@@ -34,12 +34,6 @@ pytestmark = pytest.mark.mongod
 
 PHONON = ["--set", "displacement.fc2_supercell=2,2,2", "--set", "mesh=5,5,5"]
 KAPPA = [*PHONON, "--set", "displacement.fc3_supercell=2,2,2", "--set", "methods=rta,wigner,lbte"]
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
 
 
 def relaxation(atoms: Atoms, a: float, **fields: Any) -> ResultDocument:
@@ -191,15 +185,15 @@ def test_the_example_with_a_temperature(relaxed: Store, capsys: pytest.CaptureFi
     ]
     assert insert_results(relaxed, made) == 3
     capsys.readouterr()
-    asked = ["query", "kappa", "--where", "kappa_300K > 10 and converged", "--columns", "key,kappa_300K"]
-    assert run(*asked, "--chemsys", "Ga-As", "--campaign", "iii-v", "--format", "csv") == 0
+    command = ["query", "kappa", "--where", "kappa_300K > 10 and converged", "--columns", "key,kappa_300K"]
+    assert run(*command, "--chemsys", "Ga-As", "--campaign", "iii-v", "--format", "csv") == 0
     assert capsys.readouterr().out.splitlines() == ["key,kappa_300K", f"{made[0].key},46.0"]
-    assert run(*asked, "--campaign", "another", "--format", "csv") == 0
+    assert run(*command, "--campaign", "another", "--format", "csv") == 0
     assert capsys.readouterr().out == "key,kappa_300K\n"
     relaxed.database["results"].delete_many({"kind": "conductivity"})
 
 
-def test_a_pipe_and_a_link_stay_what_they_are(relaxed: Store, tmp_path: Path) -> None:
+def test_output_to_a_pipe_or_link_keeps_the_pipe_or_link(relaxed: Store, tmp_path: Path) -> None:
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)
     link.symlink_to("target.csv")
@@ -207,11 +201,11 @@ def test_a_pipe_and_a_link_stay_what_they_are(relaxed: Store, tmp_path: Path) ->
     for path in (pipe, link):
         assert run("query", "relax", "--format", "csv", "--output", path) == 0
     with open(reading) as stream:
-        told = stream.read()
+        printed = stream.read()
     assert pipe.is_fifo()
     assert link.is_symlink()
-    assert told.startswith("key,formula,")
-    assert (tmp_path / "target.csv").read_text() == told
+    assert printed.startswith("key,formula,")
+    assert (tmp_path / "target.csv").read_text() == printed
 
 
 @pytest.mark.parametrize(
@@ -279,5 +273,5 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     assert (structure.num_sites, structure.composition.reduced_formula) == (1, "Cu")
     ((_, unit_cell),) = stream_atoms(copper.store, "forces", where="displacements_fc3 > 0")
     assert len(unit_cell) == 4
-    ((_, asked),) = stream_atoms(copper.store, "conductivity", which="input")
-    np.testing.assert_allclose(asked.cell.lengths(), 3.6)
+    ((_, given),) = stream_atoms(copper.store, "conductivity", which="input")
+    np.testing.assert_allclose(given.cell.lengths(), 3.6)

@@ -1,4 +1,4 @@
-"""`esen-flows worker`: what it is told by options and by the queue, and what it says."""
+"""`esen-flows worker`: settings from options and from the queue, and messages."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def no_queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 class Recorded:
-    """Takes the worker's place and ends at once."""
+    """Replaces the worker, records its settings and ends at once."""
 
     settings: WorkerSettings
     work_left = False
@@ -43,7 +43,7 @@ class Recorded:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
-    """The settings that a worker would have worked with."""
+    """Class whose `settings` are those that the worker got."""
 
     class Fresh(Recorded):
         pass
@@ -53,7 +53,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
     return Fresh
 
 
-def test_a_batch_job_of_slurm_says_all_that_is_needed(
+def test_settings_come_from_the_slurm_job(
     recorded: type[Recorded], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = {"SLURM_JOB_ID": "17", "SLURM_CLUSTER_NAME": "test", "SLURM_JOB_END_TIME": str(int(time.time()) + 600)}
@@ -98,7 +98,7 @@ def test_a_process_for_each_device(
     assert recorded.settings.end is None
 
 
-def test_stopped_with_work_left_is_to_be_run_again(
+def test_a_worker_stopped_with_work_left_exits_with_75(
     recorded: type[Recorded], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorded.work_left = True
@@ -120,7 +120,7 @@ def test_stopped_with_work_left_is_to_be_run_again(
         (("--query", "[1]"), "--query [1]: give a mapping of fields to values, not a list"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_opened(
+def test_wrong_options_are_refused_before_the_store_is_opened(
     options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("esen_flows.store.connection.open_store", lambda: pytest.fail("opened"))

@@ -4,18 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 
-from esen_flows.cli.app import main
 from esen_flows.cli.commands.converge import parse_choice
 from esen_flows.cli.usage import UsageError
 
 pytestmark = pytest.mark.mongod
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
 
 
 SETS = (
@@ -60,7 +54,7 @@ def test_a_study_without_relaxation_times_looks_at_its_own_method(copper: Any, f
         ("mesh=9", "give at least two values"),
     ],
 )
-def test_unclear_choices_are_refused(text: str, message: str) -> None:
+def test_incomplete_choices_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_choice(text, "kappa")
 
@@ -70,7 +64,7 @@ def test_a_field_by_its_short_name_has_default_values() -> None:
 
 
 @pytest.mark.parametrize("vary", ["dtype=half:double", "nonsense=1:2"])
-def test_what_cannot_be_varied_is_said_before_anything_is_computed(copper: Any, folder: Path, capsys, vary) -> None:
+def test_wrong_choices_are_refused_before_anything_is_computed(copper: Any, folder: Path, capsys, vary) -> None:
     calls = copper.force_field.force_evaluations
     assert study(copper, vary) == 2
     assert f"--vary {vary.partition('=')[0]}" in capsys.readouterr().err
@@ -100,12 +94,12 @@ def test_a_submitted_study_draws_nothing(copper: Any, folder: Path, capsys: pyte
     assert "without --submit draws" in capsys.readouterr().err
 
 
-def test_points_that_failed_for_good_are_told_and_left_out(
+def test_points_that_failed_for_good_are_reported_and_left_out(
     copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study(copper, "relax.max_steps=1:50") == 0
     assert "NotConvergedError" in capsys.readouterr().err
     assert study(copper, "relax.max_steps=1:50", options=("--submit",)) == 0
-    told = capsys.readouterr()
-    assert "2 points; nothing added: every result is stored" in told.out
-    assert "failed before: NotConvergedError" in told.err
+    captured = capsys.readouterr()
+    assert "2 points; nothing added: every result is stored" in captured.out
+    assert "failed before: NotConvergedError" in captured.err

@@ -9,8 +9,8 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 from bson import ObjectId
+from command_line import run
 
-from esen_flows.cli.app import main
 from esen_flows.settings import get_settings
 from esen_flows.store.exchange.archive import Archive
 
@@ -27,13 +27,7 @@ def folder(copper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
-
-
-def test_a_real_result_goes_out_and_in_again(
+def test_export_and_import_restore_a_real_result(
     copper: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("esen_flows.store.blobs.INLINE_LIMIT_BYTES", 200_000)  # less than these third-order constants
@@ -107,7 +101,7 @@ def test_damage_is_an_exit_code(copper: Any, folder: Path, capsys: pytest.Captur
     assert "2 problems in 1 results, 0 structures, 0 arrays:" in capsys.readouterr().err
 
 
-def test_garbage_and_migration_tell_first(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_and_migrate_only_count_without_apply(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = copper.store.database["results"]
     row = results.find_one({})
     results.insert_one({**row, "_id": "old", "attempt": 1, "current": False})
@@ -171,7 +165,7 @@ def test_init_writes_private_files(copper: Any, folder: Path, capsys: pytest.Cap
     assert "jobflow.yaml exists; remove it, or give another folder" in capsys.readouterr().err
 
 
-def test_upkeep_that_only_reads_works_read_only(
+def test_commands_that_only_read_work_read_only(
     copper: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ESEN_FLOWS_READ_ONLY", "1")
@@ -186,3 +180,42 @@ def test_upkeep_that_only_reads_works_read_only(
     assert run("db", "gc", "--apply") == 1
     assert "ESEN_FLOWS_READ_ONLY is set" in capsys.readouterr().err
     assert copper.store.database["results"].count_documents({}) == 2
+
+
+def test_computed_without_a_server_then_merged(
+    copper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
+    relax = ("relax", "Cu.cif", "--model", copper.checkpoint)
+    monkeypatch.setenv("ESEN_FLOWS_SPOOL_DIR", "spool")
+    monkeypatch.setenv("ESEN_FLOWS_SPOOL", "1")
+    get_settings.cache_clear()
+    assert run(*relax) == 0
+    computed = copper.force_field.force_evaluations
+    assert computed > 0
+    assert run(*relax) == 0  # known from the spool
+    assert run("query", "relax") == 1
+    assert "ESEN_FLOWS_SPOOL is set" in capsys.readouterr().err
+    assert copper.store.database["results"].count_documents({}) == 0
+
+    monkeypatch.delenv("ESEN_FLOWS_SPOOL")
+    get_settings.cache_clear()
+    assert run("db", "ingest", "spool") == 0
+    assert "1 results added, 0 were stored already; 1 structures" in capsys.readouterr().out
+    assert run("db", "ingest", "spool") == 0
+    assert "0 results added, 1 were stored already" in capsys.readouterr().out
+    assert run(*relax) == 0
+    assert copper.force_field.force_evaluations == computed
+    assert copper.store.database["results"].count_documents({}) == 1
+
+    (file,) = Path("spool").glob("*/records.jsonl")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    assert run("db", "ingest", "spool") == 0
+    assert f"cut off: {file} at byte " in capsys.readouterr().err
+    file.write_bytes(whole.replace(b"Cu", b"Ag", 1))
+    assert run("db", "ingest", "spool") == 1
+    assert "1 damaged records were not added, all others were" in capsys.readouterr().err
+    assert run("db", "ingest", "nowhere") == 1
+    assert "no spool in nowhere" in capsys.readouterr().err

@@ -4,24 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from esen_flows.cli.app import main
+from command_line import run
 
 pytestmark = pytest.mark.mongod
 SMALL = ("--set", "displacement.fc2_supercell=2,2,2", "--set", "relax.fmax_ev_per_angstrom=0.01")
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
 
 
 def keys_of(copper: Any, kind: str) -> list[str]:
     return [row["key"] for row in copper.store.database["results"].find({"kind": kind})]
 
 
-def test_phonons_over_one_another(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_phonons_in_one_figure(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for displacement in ("0.01", "0.05"):
         step = ("--set", f"displacement.displacement_angstrom={displacement}", "--set", "mesh=5,5,5")
         assert run("phonon", "Cu.cif", "--model", copper.checkpoint, *SMALL, *step) == 0
@@ -41,7 +34,7 @@ def test_phonons_over_one_another(copper: Any, folder: Path, capsys: pytest.Capt
         assert words in " ".join(capsys.readouterr().err.split())
 
 
-def test_conductivities_over_one_another(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conductivities_in_one_figure(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for mesh in ("3,3,3", "5,5,5"):
         step = ("--set", "displacement.fc3_supercell=2,2,2", "--set", f"mesh={mesh}")
         assert run("kappa", "Cu.cif", "--model", copper.checkpoint, *SMALL, *step) == 0

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from command_line import run
 
-from esen_flows.cli.app import main
 from esen_flows.data.extxyz import read_provenance, write_labelled
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
@@ -34,12 +34,6 @@ def copper_data(tmp_path_factory):
         structures.append(LabelledStructure(atoms.copy(), *labels, "fcc"))
     write_labelled(path, structures, {"labeller": "EMT"})
     return path
-
-
-def run(*arguments):
-    with pytest.raises(SystemExit) as end:
-        main([str(a) for a in arguments])
-    return end.value.code
 
 
 def test_train_writes_a_checkpoint_and_a_second_stage_starts_from_it(copper_data, tmp_path):
@@ -115,7 +109,7 @@ def test_missing_files_end_with_one_message(arguments, words, capsys, tmp_path, 
         (("label", "r.yaml", "--output", "o.xyz", "--device", "tpu"), "--device 'tpu' is not one of cpu, cuda"),
     ],
 )
-def test_what_cannot_be_meant_is_wrong_usage(arguments, words, capsys):
+def test_wrong_options_are_wrong_usage(arguments, words, capsys):
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err
 
@@ -123,7 +117,7 @@ def test_what_cannot_be_meant_is_wrong_usage(arguments, words, capsys):
 SMALL = [part for name in ("sphere_channels", "hidden_channels", "edge_channels") for part in ("--set", f"{name}=4")]
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_the_data_are_read(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_refused_before_the_data_are_read(tmp_path, capsys):
     (tmp_path / "taken").touch()
     assert run("train", "t.yaml", "--data", __file__, "--folder", tmp_path / "taken") == 1
     assert f"cannot write to {tmp_path / 'taken'}: " in capsys.readouterr().err
@@ -149,10 +143,10 @@ def test_an_estimate_trains_nothing(copper_data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ("--data", f"MPtrj={copper_data}:8", "--validation-fraction", "0.2", *SMALL)
     assert not run("train", "esen_3.2m_mp", "--stage", "2", "--estimate", *options)
-    told = capsys.readouterr().out
-    assert "2-finetune: " in told
-    assert "40 epochs, 40 steps, 2,560 structures" in told
-    assert "hours on one such cpu" in told
+    printed = capsys.readouterr().out
+    assert "2-finetune: " in printed
+    assert "40 epochs, 40 steps, 2,560 structures" in printed
+    assert "hours on one such cpu" in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -168,8 +162,10 @@ def test_a_model_is_fine_tuned_by_one_command(tmp_path, capsys):
     options = ("--validation-fraction", "0.2", "--set", "epochs=1", "--folder", tmp_path / "f")
     command = ("train", "--finetune", "esen_silicon", "--data", tmp_path / "mine.xyz", *options)
     assert not run(*command, "--replay", tmp_path / "mine.xyz", "--replay-share", "0.5")
-    told = capsys.readouterr().out
-    assert all(f"{title}, {when}" in told for title in ("held out", "parent's domain") for when in ("before", "after"))
+    printed = capsys.readouterr().out
+    assert all(
+        f"{title}, {when}" in printed for title in ("held out", "parent's domain") for when in ("before", "after")
+    )
     report = json.loads((tmp_path / "f" / "report.json").read_text())
     assert report["scale_factor_at_start"] == pytest.approx(1.2, rel=1e-3)
     assert load_force_field(tmp_path / "f" / "checkpoint.safetensors").key == report["model_key"]

@@ -1,4 +1,4 @@
-"""What results are set beside, and what not."""
+"""Reference values beside the numbers of a report."""
 
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from esen_flows.schemas.provenance import build_provenance
 
 
 @pytest.mark.parametrize("charged", [False, True])
-def test_cards_say_nothing_of_frequencies_with_born_charges(charged: bool) -> None:
+def test_frequencies_with_born_charges_have_no_references(charged: bool) -> None:
     """The labeller's 6.1 THz of NaCl is transverse; with charges the highest frequency is longitudinal, at 7.1."""
     protocol, model = HarmonicProtocol.of(PhononProtocol()), resolve_model("esen_nano")
     document = ResultDocument(
