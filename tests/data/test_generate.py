@@ -5,17 +5,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
+from recipe_of import SILICON, recipe_of, recipe_of_crystals
 
 from esen_flows.assets import asset_dir
 from esen_flows.data.generate import generate
-from esen_flows.data.recipes import Recipe, read_recipe, recipe_from_dict
+from esen_flows.data.recipes import read_recipe, recipe_from_dict
 from esen_flows.errors import InputError
 from esen_flows.schemas.keys import atoms_key, sha256_of
-
-
-def _recipe(**group: object) -> Recipe:
-    base = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 3}
-    return recipe_from_dict({"seed": 7, "groups": [{**base, **group}]})
 
 
 def _deformation_of(atoms: Atoms, reference: Atoms) -> np.ndarray:
@@ -23,7 +19,7 @@ def _deformation_of(atoms: Atoms, reference: Atoms) -> np.ndarray:
 
 
 def test_the_same_seed_gives_the_same_structures_beside_other_groups():
-    group = {"name": "a", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 4, "rattle_angstrom": [0.01, 0.1]}
+    group = {**SILICON, "name": "a", "count": 4, "rattle_angstrom": [0.01, 0.1]}
     other = {**group, "name": "b"}
     alone = generate(recipe_from_dict({"seed": 3, "groups": [group]}))
     after = generate(recipe_from_dict({"seed": 3, "groups": [other, group]}))[4:]
@@ -34,14 +30,14 @@ def test_the_same_seed_gives_the_same_structures_beside_other_groups():
 
 
 def test_volume_scan_is_even_and_spans_its_range():
-    made = generate(_recipe(count=5, volume_strain=[-0.1, 0.1], volume_scan=True))
+    made = generate(recipe_of(count=5, volume_strain=[-0.1, 0.1], volume_scan=True))
     perfect = bulk("Si", "diamond", a=5.43)
     changes = [atoms.get_volume() / perfect.get_volume() - 1 for atoms in made]
     np.testing.assert_allclose(changes, [-0.1, -0.05, 0.0, 0.05, 0.1], atol=1e-12)
 
 
 def test_shear_keeps_the_volume_and_has_no_rotation():
-    made = generate(_recipe(shear=0.03, count=4))
+    made = generate(recipe_of(shear=0.03, count=4))
     perfect = bulk("Si", "diamond", a=5.43)
     for atoms in made:
         assert atoms.get_volume() == pytest.approx(perfect.get_volume(), rel=1e-12)
@@ -52,7 +48,7 @@ def test_shear_keeps_the_volume_and_has_no_rotation():
 
 
 def test_rattle_has_the_standard_deviation_of_the_recipe():
-    made = generate(_recipe(cubic=True, repeat=[2, 2, 2], rattle_angstrom=0.02, count=20))
+    made = generate(recipe_of(cubic=True, repeat=[2, 2, 2], rattle_angstrom=0.02, count=20))
     perfect = bulk("Si", "diamond", a=5.43, cubic=True).repeat(2)
     moved = np.concatenate([atoms.positions - perfect.positions for atoms in made])
     # 3840 samples: the standard error of the standard deviation is 1.1 %.
@@ -62,7 +58,9 @@ def test_rattle_has_the_standard_deviation_of_the_recipe():
 @pytest.mark.parametrize("atoms_moved", [1, 2])
 def test_displaced_atoms_move_by_the_given_lengths_and_the_others_stay(atoms_moved):
     made = generate(
-        _recipe(cubic=True, repeat=[2, 2, 2], count=12, displaced_atoms=atoms_moved, displacement_angstrom=[0.01, 0.03])
+        recipe_of(
+            cubic=True, repeat=[2, 2, 2], count=12, displaced_atoms=atoms_moved, displacement_angstrom=[0.01, 0.03]
+        )
     )
     perfect = bulk("Si", "diamond", a=5.43, cubic=True).repeat(2)
     seen = set()
@@ -77,14 +75,7 @@ def test_displaced_atoms_move_by_the_given_lengths_and_the_others_stay(atoms_mov
 
 
 def test_minimum_distance_is_kept_and_impossible_ones_are_refused():
-    group = {
-        "name": "g",
-        "prototype": "diamond",
-        "lattice_angstrom": 5.43,
-        "cubic": True,
-        "count": 20,
-        "rattle_angstrom": 0.25,
-    }
+    group = {**SILICON, "cubic": True, "count": 20, "rattle_angstrom": 0.25}
     made = generate(recipe_from_dict({"seed": 1, "minimum_distance_angstrom": 1.9, "groups": [group]}))
     assert min(neighbor_list("d", atoms, 3.0).min() for atoms in made) >= 1.9
     free = generate(recipe_from_dict({"seed": 1, "groups": [group]}))
@@ -106,13 +97,13 @@ def test_minimum_distance_is_kept_and_impossible_ones_are_refused():
     ],
 )
 def test_prototypes_have_the_coordination_of_their_crystal(prototype, lattice, options, within, coordination):
-    atoms = generate(_recipe(prototype=prototype, lattice_angstrom=lattice, count=1, **options))[0]
+    atoms = generate(recipe_of(prototype=prototype, lattice_angstrom=lattice, count=1, **options))[0]
     assert set(np.bincount(neighbor_list("i", atoms, within))) == {coordination}
 
 
 def test_a_given_structure_is_a_prototype():
     given = bulk("GaAs", "zincblende", a=5.65)
-    made = generate(_recipe(prototype="mine", count=2, rattle_angstrom=0.01), {"mine": given})
+    made = generate(recipe_of(prototype="mine", count=2, rattle_angstrom=0.01), {"mine": given})
     assert [atoms.get_chemical_formula() for atoms in made] == ["AsGa", "AsGa"]
     assert all(atoms.info == {"group": "g"} for atoms in made)
     assert given.info == {}
@@ -125,25 +116,21 @@ CRYSTALS = {
 }
 
 
-def _of_crystals(crystals: dict, **group: object) -> Recipe:
-    base = {"name": "g", "crystals_of": ["diamond", "zincblende"], "count": 2, "rattle_angstrom": 0.02}
-    return recipe_from_dict({"seed": 7, "crystals": crystals, "groups": [{**base, **group}]})
-
-
 def test_a_group_of_crystals_draws_separately_for_each_crystal():
-    made = generate(_of_crystals(CRYSTALS, cubic=True))
+    group = {"cubic": True, "rattle_angstrom": 0.02}
+    made = generate(recipe_of_crystals(CRYSTALS, crystals_of=["diamond", "zincblende"], **group))
     assert [atoms.info for atoms in made] == 2 * [{"group": "g", "crystal": "GaAs"}] + 2 * [
         {"group": "g", "crystal": "Ge"}
     ]
     assert [atoms.get_chemical_formula() for atoms in made] == 2 * ["As4Ga4"] + 2 * ["Ge8"]
-    alone = generate(_of_crystals({"Ge": CRYSTALS["Ge"]}, cubic=True, crystals_of=["diamond"]))
+    alone = generate(recipe_of_crystals({"Ge": CRYSTALS["Ge"]}, **group))
     np.testing.assert_array_equal(made[2].positions, alone[0].positions)
     # Of one lattice and one displacement pattern, the first would be the other with its elements changed.
     assert not np.allclose(made[0].positions, made[2].positions)
 
 
 def test_wurtzite_has_the_given_c_over_a_and_u():
-    atoms = generate(_of_crystals(CRYSTALS, crystals_of=["wurtzite"], count=1, rattle_angstrom=0))[0]
+    atoms = generate(recipe_of_crystals(CRYSTALS, crystals_of=["wurtzite"], count=1))[0]
     a, b, c = atoms.cell.lengths()
     assert (a, b, c) == pytest.approx((3.2, 3.2, 1.6 * 3.2))
     i, j, d, vectors = neighbor_list("ijdD", atoms, 2.2)
@@ -167,13 +154,8 @@ def test_the_minimum_distance_can_be_relative_to_the_crystal():
     assert closest(generate(recipe_from_dict({**content, "minimum_distance_fraction": 0, "groups": [group]}))) < 0.8
 
 
-def test_wurtzite_has_no_cubic_cell():
-    with pytest.raises(InputError, match="wurtzite has no cubic cell"):
-        generate(_of_crystals(CRYSTALS, crystals_of=["wurtzite"], cubic=True))
-
-
 def test_snapshots_take_the_place_of_their_start_and_need_dynamics():
-    group = {"crystals_of": ["diamond"], "snapshots": 3, "temperature_kelvin": [300, 900]}
+    group = {"snapshots": 3, "temperature_kelvin": [300, 900]}
     seeds = []
 
     def dynamics(start, group, seed):
@@ -181,11 +163,11 @@ def test_snapshots_take_the_place_of_their_start_and_need_dynamics():
         seeds.append(seed)
         return [start.copy() for _ in range(group.snapshots)]
 
-    made = generate(_of_crystals(CRYSTALS, **group), dynamics=dynamics)
+    made = generate(recipe_of_crystals(CRYSTALS, **group), dynamics=dynamics)
     assert [atoms.info for atoms in made] == 6 * [{"group": "g", "crystal": "Ge"}]
     assert len(set(seeds)) == 2
     with pytest.raises(InputError, match="need a force field"):
-        generate(_of_crystals(CRYSTALS, **group))
+        generate(recipe_of_crystals(CRYSTALS, **group))
 
 
 def test_the_silicon_recipe_makes_the_labelled_structures():
@@ -197,8 +179,10 @@ def test_the_silicon_recipe_makes_the_labelled_structures():
 
 def test_prototypes_that_cannot_be_built_are_refused():
     with pytest.raises(InputError, match="unknown prototype 'quartz'"):
-        generate(_recipe(prototype="quartz"))
+        generate(recipe_of(prototype="quartz"))
     with pytest.raises(InputError, match="lattice_angstrom must be positive"):
-        generate(_recipe(lattice_angstrom=0))
+        generate(recipe_of(lattice_angstrom=0))
     with pytest.raises(InputError, match="diamond takes 1 species, got"):
-        generate(_recipe(species=["Ga", "As"]))
+        generate(recipe_of(species=["Ga", "As"]))
+    with pytest.raises(InputError, match="wurtzite has no cubic cell"):
+        generate(recipe_of_crystals(CRYSTALS, crystals_of=["wurtzite"], cubic=True))

@@ -20,16 +20,18 @@ CUTOFF = 4.5
 
 
 def assert_fresh(cache, atoms):
-    """The edges of a cache are those of a search, to 1e-12 Angstrom."""
+    """The edges of a cache are those of a search."""
     (edges,) = cache.edges([atoms])
+    assert_edges(edges, atoms)
+
+
+def assert_edges(edges, atoms):
+    """Edges are those of a search, to 1e-12 Angstrom."""
     fresh = neighbor_pairs(atoms, CUTOFF)
     assert np.all(np.diff(edges.target.numpy()) >= 0)
     rows = [
         np.column_stack((target, source, vectors))[np.lexsort((*vectors.round(7).T, source, target))]
-        for source, target, vectors in (
-            (edges.source.numpy(), edges.target.numpy(), edges.vectors.numpy()),
-            (fresh.source.numpy(), fresh.target.numpy(), fresh.vectors.numpy()),
-        )
+        for source, target, vectors in ((one.source, one.target, one.vectors.numpy()) for one in (edges, fresh))
     ]
     assert rows[0].shape == rows[1].shape
     np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-12)
@@ -143,10 +145,7 @@ def test_displaced_and_transmuted_supercells_share_one_search():
     together = cache.edges(cells)
     assert cache.searches == 1
     for atoms, edges in zip(cells, together, strict=True):
-        fresh = neighbor_pairs(atoms, CUTOFF)
-        np.testing.assert_array_equal(edges.source.numpy(), fresh.source)
-        np.testing.assert_array_equal(edges.target.numpy(), fresh.target)
-        np.testing.assert_allclose(edges.vectors.numpy(), fresh.vectors, rtol=0, atol=1e-13)
+        assert_edges(edges, atoms)
 
 
 def test_other_periodicity_and_other_size_are_searched_again():
@@ -191,7 +190,5 @@ def test_threads_share_a_cache():
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda atoms: cache.edges([atoms])[0], cells))
     for atoms, edges in zip(cells, found, strict=True):
-        fresh = neighbor_pairs(atoms, CUTOFF)
-        np.testing.assert_array_equal(edges.source.numpy(), fresh.source)
-        np.testing.assert_allclose(edges.vectors.numpy(), fresh.vectors, rtol=0, atol=1e-13)
+        assert_edges(edges, atoms)
     assert cache.searches < 20

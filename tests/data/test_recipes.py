@@ -3,23 +3,14 @@
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
+from recipe_of import SILICON, recipe_of, recipe_of_crystals
 
 from esen_flows.assets import asset_dir
 from esen_flows.data.prototypes import perfect
-from esen_flows.data.recipes import Recipe, read_recipe, recipe_from_dict
+from esen_flows.data.recipes import read_recipe, recipe_from_dict
 from esen_flows.errors import InputError
 
 CRYSTAL = {"prototype": "diamond", "species": "Ge", "lattice_angstrom": 5.7}
-
-
-def _recipe(**group: object) -> Recipe:
-    base = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 3}
-    return recipe_from_dict({"seed": 7, "groups": [{**base, **group}]})
-
-
-def _of_crystals(crystals: object, **group: object) -> Recipe:
-    base = {"name": "g", "crystals_of": ["diamond"], "count": 2}
-    return recipe_from_dict({"seed": 7, "crystals": crystals, "groups": [{**base, **group}]})
 
 
 @pytest.mark.parametrize(
@@ -53,25 +44,22 @@ def _of_crystals(crystals: object, **group: object) -> Recipe:
 )
 def test_errors_of_a_group_name_the_value(change, message):
     with pytest.raises(InputError, match=message):
-        _recipe(**change)
+        recipe_of(**change)
 
 
 def test_errors_of_a_recipe(tmp_path):
-    group = {"name": "g", "prototype": "diamond", "lattice_angstrom": 5.43, "count": 1}
     with pytest.raises(InputError, match="seed must be a non-negative integer, got None"):
-        recipe_from_dict({"groups": [group]})
+        recipe_from_dict({"groups": [SILICON]})
     with pytest.raises(InputError, match="group names must differ"):
-        recipe_from_dict({"seed": 1, "groups": [group, group]})
+        recipe_from_dict({"seed": 1, "groups": [SILICON, SILICON]})
     with pytest.raises(InputError, match="'count' is missing"):
         recipe_from_dict({"seed": 1, "groups": [{"name": "g", "prototype": "diamond"}]})
     with pytest.raises(InputError, match="no recipe at"):
         read_recipe(tmp_path / "absent.yaml")
-    (tmp_path / "broken.yaml").write_text("seed: [1\n")
-    with pytest.raises(InputError, match="is not YAML"):
-        read_recipe(tmp_path / "broken.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(InputError, match="is not YAML"):
-        read_recipe(tmp_path / "binary.yaml")
+    for content in (b"seed: [1\n", b"\xff\xfe\x00\x80"):
+        (tmp_path / "broken.yaml").write_bytes(content)
+        with pytest.raises(InputError, match="is not YAML"):
+            read_recipe(tmp_path / "broken.yaml")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +81,7 @@ def test_errors_of_a_recipe(tmp_path):
 )
 def test_errors_of_a_crystal_name_the_value(crystals, group, message):
     with pytest.raises(InputError, match=message):
-        _of_crystals(crystals, **group)
+        recipe_of_crystals(crystals, **group)
 
 
 def test_the_silicon_recipe_is_what_its_card_describes():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
@@ -75,14 +75,17 @@ def corrupt_nan(path):
 def corrupt_shape(path):
     header = read_header(path)
     header["architecture"]["sphere_channels"] = 7
-    tensors = load(path).network.state_dict()
-    save_file(dict(tensors), path, metadata={"esen_flows": json.dumps(header)})
+    rewrite_header(path, header)
 
 
 def corrupt_scale(path):
     header = read_header(path)
     del header["scale_ev"]
-    save_file(dict(load(path).network.state_dict()), path, metadata={"esen_flows": json.dumps(header)})
+    rewrite_header(path, header)
+
+
+def rewrite_header(path, header):
+    save_file(load_file(path), path, metadata={"esen_flows": json.dumps(header)})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import collections
 import copy
+import functools
+import operator
 import os
 
 import numpy as np
@@ -214,89 +216,44 @@ def test_several_tasks_ask_for_one(tmp_path):
         read_published(tmp_path / "first.pt", task="omol")
 
 
-def scaled_forces(content):
-    content["normalizers"]["forces"]["rmsd"] = torch.tensor(2.0)
+REFERENCE_TABLE = ("elementrefs", "energy", "element_references")
+MODEL = ("config", "model")
 
 
-def unscaled_forces(content):
-    del content["normalizers"]["forces"]
-
-
-def shifted_stress(content):
-    content["normalizers"]["stress"]["mean"] = torch.tensor(0.1)
-
-
-def impossible_scale(content):
-    content["normalizers"]["energy"]["rmsd"] = torch.tensor(0.0)
-
-
-def vector_scale(content):
-    content["normalizers"]["energy"]["rmsd"] = torch.ones(3)
-
-
-def mean_head(content):
-    content["config"]["model"]["heads"]["mptrj"]["reduce"] = "mean"
-
-
-def no_references(content):
-    content["elementrefs"] = {}
-
-
-def nan_references(content):
-    content["elementrefs"]["energy"]["element_references"][3] = float("nan")
-
-
-def heavy_reference(content):
-    content["elementrefs"]["energy"]["element_references"][110] = 1.0
-
-
-def huge_mean(content):
-    content["normalizers"]["energy"]["mean"] = 10**400
-
-
-def words_for_a_switch(content):
-    content["config"]["model"]["backbone"]["use_envelope"] = "false"
-
-
-def no_weights(content):
-    del content["state_dict"]
-
-
-def short_average(content):
-    content["ema"] = {"shadow_params": [torch.zeros(1)]}
-
-
-def words_for_weights(content):
-    content["state_dict"]["backbone.norm.affine_bias"] = "hello"
-
-
-def odd_layout(content):
-    content["normalizers"] = [1, 2]
-
-
+# Keys down to an entry, and its new value; None removes the entry.
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("keys", "value", "words"),
     [
-        (scaled_forces, r"energy x 1\.7, forces x 2\.0 .*then forces are not the gradient"),
-        (unscaled_forces, r"scaled by 1\.7 and the forces by nothing"),
-        (shifted_stress, "normalisers disagree"),
-        (impossible_scale, r"scale 0\.0"),
-        (vector_scale, "normaliser of 3 numbers"),
-        (mean_head, "head mptrj reduces by 'mean'"),
-        (no_references, "give elements"),
-        (nan_references, "references hold NaN"),
-        (heavy_reference, r"atomic numbers \[110\] are beyond the 100"),
-        (huge_mean, "OverflowError"),
-        (words_for_a_switch, "use_envelope must be true or false, got 'false'"),
-        (no_weights, "no state_dict in the file; it has normalizers"),
-        (short_average, "moving average does not fit"),
-        (words_for_weights, "not a tensor"),
-        (odd_layout, "not laid out like a published checkpoint"),
+        (
+            ("normalizers", "forces", "rmsd"),
+            torch.tensor(2.0),
+            r"energy x 1\.7, forces x 2\.0 .*forces are not the gradient",
+        ),
+        (("normalizers", "forces"), None, r"scaled by 1\.7 and the forces by nothing"),
+        (("normalizers", "stress", "mean"), torch.tensor(0.1), "normalisers disagree"),
+        (("normalizers", "energy", "rmsd"), torch.tensor(0.0), r"scale 0\.0"),
+        (("normalizers", "energy", "rmsd"), torch.ones(3), "normaliser of 3 numbers"),
+        (("normalizers", "energy", "mean"), 10**400, "OverflowError"),
+        (("normalizers",), [1, 2], "not laid out like a published checkpoint"),
+        ((*MODEL, "heads", "mptrj", "reduce"), "mean", "head mptrj reduces by 'mean'"),
+        ((*MODEL, "backbone", "use_envelope"), "false", "use_envelope must be true or false, got 'false'"),
+        (("elementrefs",), {}, "give elements"),
+        ((*REFERENCE_TABLE, 3), float("nan"), "references hold NaN"),
+        ((*REFERENCE_TABLE, 110), 1.0, r"atomic numbers \[110\] are beyond the 100"),
+        (("state_dict",), None, "no state_dict in the file; it has normalizers"),
+        (("ema",), {"shadow_params": [torch.zeros(1)]}, "moving average does not fit"),
+        (("state_dict", "backbone.norm.affine_bias"), "hello", "not a tensor"),
     ],
+    ids=str,
 )
-def test_contradictions_are_refused_with_the_reason(tmp_path, damage, words):
+def test_contradictions_are_refused_with_the_reason(tmp_path, keys, value, words):
     content = first_generation(small_network())
-    damage(content)
+    *parents, last = keys
+    entry = functools.reduce(operator.getitem, parents, content)
+    if value is None:
+        del entry[last]
+    else:
+        entry[last] = value
     torch.save(content, tmp_path / "esen.pt")
     with pytest.raises(ModelError, match=words) as caught:
         read_published(tmp_path / "esen.pt")

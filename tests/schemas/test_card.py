@@ -13,6 +13,16 @@ from esen_flows.schemas import card as module
 from esen_flows.schemas.card import list_cards, read_card, resolve_model
 from esen_flows.schemas.keys import third_party_key
 
+CARD = {
+    "family": "esen",
+    "description": "for tests",
+    "conservative": True,
+    "equivariance": "SO3",
+    "elements": ["Si"],
+    "licence": {"weights": "MIT"},
+    "intended_use": "tests",
+}
+
 
 @pytest.fixture
 def models_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,15 +38,8 @@ def silicon(models_dir: Path, header_only_checkpoint: Path) -> dict[str, Any]:
     (models_dir / "silicon").mkdir()
     content = header_only_checkpoint.read_bytes()
     (models_dir / "silicon" / "silicon.safetensors").write_bytes(content)
-    card = {
+    card = CARD | {
         "name": "silicon",
-        "family": "esen",
-        "description": "for tests",
-        "conservative": True,
-        "equivariance": "SO3",
-        "elements": ["Si"],
-        "licence": {"weights": "MIT"},
-        "intended_use": "tests",
         "checkpoint": {
             "file": "silicon.safetensors",
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -133,16 +136,13 @@ def test_a_card_that_names_another_key_is_refused(silicon: dict[str, Any], model
 
 
 def third_party(package: str) -> dict[str, Any]:
-    return {
+    return CARD | {
         "name": "other",
         "family": "third_party",
-        "description": "for tests",
         "conservative": False,
         "equivariance": "approximate",
         "elements": None,
         "dtype": "float32",
-        "licence": {"package": "BSD"},
-        "intended_use": "tests",
         "package": package,
         "builder": "other",
         "arguments": {"model": "large"},

@@ -7,9 +7,10 @@ import pytest
 from ase.build import bulk
 from pydantic import ValidationError
 
-from esen_flows.schemas.documents import Failure, Provenance, ResultDocument, StructureData
+from esen_flows.schemas.documents import Failure, ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.lattice_documents import Instability
+from esen_flows.schemas.provenance import build_provenance
 
 
 def test_structure_survives_to_the_last_bit() -> None:
@@ -31,17 +32,7 @@ def test_lists_become_arrays_and_unknown_fields_are_refused() -> None:
 
 
 def test_a_failed_document_says_whether_it_is_final() -> None:
-    provenance = Provenance(
-        package_version="0.1.0",
-        git_revision=None,
-        libraries={},
-        python="3.11.7",
-        device="cpu",
-        host="laptop",
-        threads=1,
-        seconds=2.0,
-        force_evaluations=500,
-    )
+    provenance = build_provenance(device="cpu", threads=1, seconds=2.0, force_evaluations=500)
     document = ResultDocument(
         kind="relax",
         key="k",

@@ -7,22 +7,12 @@ import ase.db
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
+from labelled_frames import FORCES, FULL_STRESS, STRESS, labelled_frame
 
 from esen_flows.data.screening import BadRecord
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.read import read_source
 from esen_flows.errors import InputError
-
-FORCES = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]])
-STRESS = np.array([0.01, 0.02, 0.03, 0.004, 0.005, 0.006])  # xx, yy, zz, yz, xz, xy
-FULL = np.array([[0.01, 0.006, 0.005], [0.006, 0.02, 0.004], [0.005, 0.004, 0.03]])
-
-
-def labelled_frame(energy: float = -7.25):
-    atoms = bulk("NaCl", "rocksalt", a=5.6)
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=FORCES, stress=STRESS)
-    return atoms
 
 
 def row(energy: float = -7.25, **more) -> dict:
@@ -60,7 +50,7 @@ def test_sqlite(tmp_path):
     one, two = read_source(tmp_path / "a.db")
     assert (one.energy, one.group, one.material, one.atoms.info) == (-7.25, "g", "mp-1", {"charge": -1})
     np.testing.assert_array_equal(one.forces, FORCES)
-    np.testing.assert_allclose(one.stress, FULL)
+    np.testing.assert_allclose(one.stress, FULL_STRESS)
     assert two == BadRecord("row 2 of a.db", "no energy", "")
     assert next(read_source(tmp_path / "a.db", options=SourceOptions(energy_key="my_energy"))).energy == -2.0
     (tmp_path / "b.db").write_text("no database")
@@ -75,7 +65,7 @@ def test_lmdb(tmp_path):
     one, three, four, five, six = read_source(tmp_path / "a.aselmdb", options=SourceOptions(material_key="sid"))
     assert (one.energy, one.group, one.material, one.atoms.info) == (-1.0, "", "", {})
     np.testing.assert_array_equal(one.forces, FORCES)
-    np.testing.assert_allclose(one.stress, FULL)
+    np.testing.assert_allclose(one.stress, FULL_STRESS)
     assert one.atoms.pbc.all()
     np.testing.assert_allclose(one.atoms.cell.array, labelled_frame().cell.array)
     assert (three.energy, three.group, three.material) == (-3.0, "ions", "mol-9")
@@ -118,7 +108,7 @@ def test_the_library_that_writes_such_files_agrees(tmp_path):
     items = list(read_source(tmp_path / "a.aselmdb"))
     assert [item.energy for item in items] == [-1.0, -3.0]
     np.testing.assert_array_equal(items[1].forces, FORCES)
-    np.testing.assert_allclose(items[1].stress, FULL)
+    np.testing.assert_allclose(items[1].stress, FULL_STRESS)
     assert items[1].atoms.info == {"charge": 1}
     np.testing.assert_allclose(items[1].atoms.positions, labelled_frame().positions)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
+from labelled_frames import FORCES, FULL_STRESS, STRESS, labelled_frame
 
 from esen_flows.data.dataset import from_structures
 from esen_flows.data.screening import BadRecord
@@ -19,30 +19,15 @@ from esen_flows.data.sources.read import read_source
 from esen_flows.data.stress_check import check_labels_by_strain
 from esen_flows.errors import InputError
 
-FORCES = np.array([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]])
-STRESS = np.array([0.01, 0.02, 0.03, 0.004, 0.005, 0.006])  # xx, yy, zz, yz, xz, xy
-FULL = np.array([[0.01, 0.006, 0.005], [0.006, 0.02, 0.004], [0.005, 0.004, 0.03]])
-
-
-def frame(**results):
-    atoms = bulk("NaCl", "rocksalt", a=5.6)
-    if results:
-        atoms.calc = SinglePointCalculator(atoms, **results)
-    return atoms
-
-
-def labelled_frame():
-    return frame(energy=-7.25, free_energy=-7.5, forces=FORCES, stress=STRESS)
-
 
 def test_labels_under_the_names_of_ase(tmp_path):
     first = labelled_frame()
     first.info.update(group="bulk", material="mp-22862", charge=1, spin=3, other=5)
-    ase.io.write(tmp_path / "a.xyz", [first, frame(energy=-1.0, forces=FORCES)], format="extxyz")
+    ase.io.write(tmp_path / "a.xyz", [first, labelled_frame(-1.0, stress=None)], format="extxyz")
     one, two = read_source(tmp_path / "a.xyz")
     assert (one.energy, one.group, one.material) == (-7.25, "bulk", "mp-22862")
     np.testing.assert_allclose(one.forces, FORCES)
-    np.testing.assert_allclose(one.stress, FULL)
+    np.testing.assert_allclose(one.stress, FULL_STRESS)
     assert one.atoms.info == {"charge": 1, "spin": 3}
     assert one.atoms.pbc.all()
     np.testing.assert_allclose(one.atoms.cell.array, first.cell.array)
@@ -64,7 +49,7 @@ def test_labels_under_other_names_are_read_when_named(tmp_path):
     (item,) = read_source(tmp_path / "a.extxyz", options=options)
     assert (item.energy, item.group, item.material) == (-3.0, "x", "m7")
     np.testing.assert_allclose(item.forces, FORCES)
-    np.testing.assert_allclose(item.stress, FULL)
+    np.testing.assert_allclose(item.stress, FULL_STRESS)
 
 
 def test_units_of_the_options(tmp_path):
@@ -75,10 +60,10 @@ def test_units_of_the_options(tmp_path):
     assert kcal == pytest.approx(0.0433641, rel=1e-5)
     assert item.energy == pytest.approx(-7.25 * kcal)
     np.testing.assert_allclose(item.forces, FORCES * kcal)
-    np.testing.assert_allclose(item.stress, -0.1 * FULL / 160.21766, rtol=1e-7)
+    np.testing.assert_allclose(item.stress, -0.1 * FULL_STRESS / 160.21766, rtol=1e-7)
     assert item.group == "md"
     (item,) = read_source(tmp_path / "a.xyz", options=SourceOptions(stress_unit="virial"))
-    np.testing.assert_allclose(item.stress, -FULL / (5.6**3 / 4))
+    np.testing.assert_allclose(item.stress, -FULL_STRESS / (5.6**3 / 4))
     with pytest.raises(InputError, match="unknown stress unit 'bar'; known: None, eV/Angstrom"):
         list(read_source(tmp_path / "a.xyz", options=SourceOptions(stress_unit="bar")))
 
@@ -100,7 +85,7 @@ def test_one_broken_frame_does_not_end_the_file(tmp_path):
     assert (two.where, two.reason) == ("structure 1 of a.xyz", "unreadable")
     assert (three.where, three.reason) == ("structure 2 of a.xyz", "unreadable")
     path.write_text("".join(lines[1:]))
-    with pytest.raises(InputError, match=r"a\.xyz, line 1: expected a number of atoms, got 'Lattice"):
+    with pytest.raises(InputError, match=r"a\.xyz, line 1: expected a number of atoms, got 'Lattice.*extended XYZ"):
         list(read_source(path))
 
 

@@ -4,10 +4,8 @@ import hashlib
 from typing import get_args
 
 import ase.io
-import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
+from labelled_frames import labelled_frame
 
 from esen_flows.data.dataset import from_structures
 from esen_flows.data.folders import write_dataset
@@ -45,16 +43,10 @@ def test_unknown_formats_are_named(tmp_path):
         list(read_source(tmp_path, "csv"))
 
 
-def frame(energy: float):
-    atoms = bulk("Cu")
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)), stress=np.zeros(6))
-    return atoms
-
-
 def test_provenance_names_every_file(tmp_path):
     (tmp_path / "s" / "sub").mkdir(parents=True)
     for name, energy in (("b.xyz", -1.0), ("sub/a.xyz", -2.0)):
-        ase.io.write(tmp_path / "s" / name, frame(energy), format="extxyz")
+        ase.io.write(tmp_path / "s" / name, labelled_frame(energy), format="extxyz")
     options = SourceOptions(group="g", stress_unit="-kBar")
     document = source_provenance(tmp_path / "s", options=options)
     assert [item.energy for item in read_source(tmp_path / "s")] == [-1.0, -2.0]
@@ -70,7 +62,7 @@ def test_provenance_names_every_file(tmp_path):
 
 
 def test_a_dataset_folder_is_a_source(tmp_path):
-    ase.io.write(tmp_path / "a.xyz", [frame(-1.0), frame(-2.0)], format="extxyz")
+    ase.io.write(tmp_path / "a.xyz", [labelled_frame(-1.0), labelled_frame(-2.0)], format="extxyz")
     dataset = write_dataset(tmp_path / "d", read_source(tmp_path / "a.xyz"), provenance={"x": 1})
     assert from_structures(read_source(tmp_path / "d")).key == dataset.key
     document = source_provenance(tmp_path / "d")
