@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from ase import Atoms
+from bson import ObjectId
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.schemas.documents import ResultDocument
@@ -76,7 +77,7 @@ def commit_many(store: Store, results: Sequence[tuple[Claim, ResultDocument]]) -
     packs = [(claim, document, *packed(claim, document)) for claim, document in results]
     # Results with large arrays and further attempts need several steps each, so they are committed one by one.
     simple = [(claim, document, row) for claim, document, row, large in packs if not large and not claim.forced]
-    stored, spooled = _insert_claimed(store, simple)
+    stored, spooled = _insert_claimed(store, simple) if simple else (set(), set())
     for claim, document, row, _ in packs:
         if claim.key not in stored | spooled:
             store.commit(claim, document, document_id=row["_id"])
@@ -128,46 +129,39 @@ def batches(items: Iterable[T], length: int = BATCH) -> Iterator[list[T]]:
 
 def _insert_claimed(store: Store, results: Sequence[tuple[Claim, ResultDocument, Row]]) -> tuple[set[str], set[str]]:
     """Insert results whose keys have no document yet, or spool all of them; the keys stored and the keys spooled."""
-    db = store.database
-    rows = [row | {"attempt": 0, "current": True} for _, _, row in results]
-    while rows:
+    while True:
         try:
-            store.note_models((document.model_key, document.model_label) for _, document, _ in results)
-            duplicates = db.call(lambda: duplicates_of(db["results"].insert_many, rows))
-            # A duplicate by its own `_id` was stored by the same insertion before it was repeated.
-            stored = {row["key"] for index, row in enumerate(rows) if duplicates.get(index, True)}
-            store.end_claims([claim for claim, *_ in results if claim.key in stored])
-            return stored, set()
+            ids = _insert_first_attempts(store, [(document, row) for _, document, row in results])
+            stored = [claim for claim, _, row in results if row["_id"] in ids]
+            store.end_claims(stored)
+            return {claim.key for claim in stored}, set()
         except ServerUnavailableError as error:
             if store.fallback.gives_up_waiting(error):
                 store.spool([(claim, row, {}) for claim, _, row in results])
                 return set(), {claim.key for claim, *_ in results}
-    return set(), set()
+
+
+def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
+    packs = [(document, *row_of_document(document)) for document in documents]
+    simple = [(document, row) for document, row, large in packs if not large]
+    stored = _insert_first_attempts(store, simple) if simple else set()
+    return len(stored) + sum(_commit_single(store, document) for document, row, _ in packs if row["_id"] not in stored)
+
+
+def _insert_first_attempts(store: Store, results: Sequence[tuple[ResultDocument, Row]]) -> set[ObjectId]:
+    """Insert results without large arrays whose keys have no document yet; the ids of those that are stored."""
+    db = store.database
+    store.note_models((document.model_key, document.model_label) for document, _ in results)
+    new = [row | {"attempt": 0, "current": True} for _, row in results]
+    duplicates = db.call(lambda: duplicates_of(db["results"].insert_many, new))
+    # A duplicate by its own `_id` was stored by the same insertion before it was repeated.
+    return {row["_id"] for index, row in enumerate(new) if duplicates.get(index, True)}
 
 
 def _put_batch(store: Store, structures: list[tuple[Atoms, Mapping[str, Any]]]) -> list[str]:
     updates = [structure_update(atoms, identity) for atoms, identity in structures]
     upsert(store.database, "structures", updates)
     return [key for key, _ in updates]
-
-
-def _insert_batch(store: Store, documents: list[ResultDocument]) -> int:
-    db = store.database
-    rows: list[Row] = []
-    sources: list[ResultDocument] = []
-    single: list[ResultDocument] = []
-    for document in documents:
-        row, large = row_of_document(document)
-        if large:
-            single.append(document)
-        else:
-            rows.append(row | {"attempt": 0, "current": True})
-            sources.append(document)
-    store.note_models((document.model_key, document.model_label) for document in documents)
-    duplicates = db.call(lambda: duplicates_of(db["results"].insert_many, rows)) if rows else {}
-    # A duplicate by its own `_id` was stored by the same insertion before it was repeated.
-    met = [sources[index] for index, by_own_id in duplicates.items() if not by_own_id]
-    return len(rows) - len(met) + sum(_commit_single(store, document) for document in (*single, *met))
 
 
 def _commit_single(store: Store, document: ResultDocument) -> bool:

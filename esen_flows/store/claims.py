@@ -3,15 +3,12 @@
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import DuplicateKeyError
 
 from esen_flows.store.database import Database, Row
 from esen_flows.store.heartbeat import Heartbeat
 from esen_flows.store.host import Host, ProcessId
-from esen_flows.store.writing import duplicates_of
+from esen_flows.store.reading import find_all
+from esen_flows.store.writing import upsert
 
 # The claims of a dead worker are free within a minute; a living worker may miss three renewals.
 LIFETIME_SECONDS = 45.0
@@ -109,19 +106,8 @@ class Claims:
         Claim | None
             The claim; None if another process has one.
         """
-        db = self._database
-        token = uuid.uuid4().hex
-        row = self._claim_if_expired(key, token)
-        if row["token"] != token and self._holder_is_dead(row):
-            query = {"_id": key, "token": row["token"]}
-            ours = [{"$replaceWith": self._replacement(key, token)}]
-            replaced = db.call(lambda: self._find_and_replace(query, ours, upsert=False))
-            # A repeated operation no longer finds the old token, but it finds ours.
-            row = replaced or db.call(lambda: db["claims"].find_one({"_id": key})) or row
-        if row["token"] != token:
-            return None
-        self._renew_from_now([token])
-        return Claim(key, token, tuple(row["blobs"]))
+        claims = self.try_claim_many([key])
+        return claims[0] if claims else None
 
     def try_claim_many(self, keys: Sequence[str]) -> list[Claim]:
         """Claims on the keys that no living process has claimed, in two round trips for any number of keys.
@@ -138,17 +124,17 @@ class Claims:
         """
         db = self._database
         tokens = {key: uuid.uuid4().hex for key in keys}
-        if not tokens:
-            return []
-        wanted = [UpdateOne({"_id": key}, self._if_expired(key, token), upsert=True) for key, token in tokens.items()]
-        # A duplicate is a claim that another process inserted in the same moment, and that it keeps.
-        db.call(lambda: duplicates_of(db["claims"].bulk_write, wanted))
-        rows: list[Row] = db.call(lambda: list(db["claims"].find({"_id": {"$in": list(tokens)}})))
-        ours = [row for row in rows if row["token"] == tokens[row["_id"]]]
-        self._renew_from_now(row["token"] for row in ours)
-        claims = [Claim(row["_id"], row["token"], tuple(row["blobs"])) for row in ours]
-        dead = [row["_id"] for row in rows if row["token"] != tokens[row["_id"]] and self._holder_is_dead(row)]
-        return claims + [claim for key in dead if (claim := self.try_claim(key)) is not None]
+        upsert(db, "claims", [(key, self._if_expired(key, token)) for key, token in tokens.items()])
+        claims = []
+        for row in find_all(db, "claims", {"_id": {"$in": list(tokens)}}):
+            token = tokens[row["_id"]]
+            found = self._taken_over(row, token) if row["token"] != token and self._holder_is_dead(row) else row
+            if found["token"] == token:
+                claims.append(Claim(found["_id"], token, tuple(found["blobs"])))
+        if claims:
+            server = {"uri": db.uri, "options": db.client_options, "database": db.database_name}
+            self._heartbeat.hold([claim.token for claim in claims], server)
+        return claims
 
     def announce_blobs(self, claim: Claim, shas: Iterable[str]) -> None:
         """List in a claim which arrays are about to be written, and renew it.
@@ -170,7 +156,7 @@ class Claims:
         # Another process took this one for dead and took its claim over. The result is computed and will be stored, so
         # its arrays are protected by a claim under a name of its own.
         entry = f"{claim.key}#{claim.token}"
-        self._claim_if_expired(entry, claim.token)
+        upsert(db, "claims", [(entry, self._if_expired(entry, claim.token))])
         db.call(lambda: db["claims"].update_one({"_id": entry}, renewal))
 
     def forget(self, claim: Claim) -> bool:
@@ -226,40 +212,29 @@ class Claims:
             Their ids, sorted.
         """
         db = self._database
-        expired: list[dict[str, Any]] = [
-            {"$match": {"$expr": {"$lt": ["$expires_at", "$$NOW"]}}},
-            {"$project": {"_id": 1}},
-        ]
-        ids = {row["_id"] for row in db.call(lambda: list(db["claims"].aggregate(expired)))}
+        expired = find_all(db, "claims", {"$expr": {"$lt": ["$expires_at", "$$NOW"]}}, {"_id": 1})
         here = self._host.process()
-        local = {"process.host": here.host, "process.boot_id": here.boot_id}
-        rows = db.call(lambda: list(db["claims"].find(local)))
-        return sorted(ids | {row["_id"] for row in rows if self._holder_is_dead(row)})
+        local = find_all(db, "claims", {"process.host": here.host, "process.boot_id": here.boot_id})
+        return sorted({row["_id"] for row in (*expired, *filter(self._holder_is_dead, local))})
 
     def close(self) -> None:
         """Stop renewing claims."""
         self._heartbeat.close()
 
-    def _claim_if_expired(self, key: str, token: str) -> dict[str, Any]:
-        """The claim on a key after an atomic attempt to get it."""
-        db = self._database
-        pipeline = self._if_expired(key, token)
-        while True:
-            try:
-                return db.call(lambda: self._find_and_replace({"_id": key}, pipeline, upsert=True))
-            except DuplicateKeyError:  # another process inserted the claim in the same moment; now it is found
-                continue
-
-    def _if_expired(self, key: str, token: str) -> list[dict[str, Any]]:
+    def _if_expired(self, key: str, token: str) -> list[Row]:
+        """Update that replaces a claim by ours if it is missing or has expired, in one atomic operation."""
         free = {"$or": [{"$eq": [{"$type": "$expires_at"}, "missing"]}, {"$lt": ["$expires_at", "$$NOW"]}]}
         return [{"$replaceWith": {"$cond": [free, self._replacement(key, token), "$$ROOT"]}}]
 
-    def _find_and_replace(self, query: dict[str, Any], pipeline: list[dict[str, Any]], upsert: bool) -> Any:
-        return self._database["claims"].find_one_and_update(
-            query, pipeline, upsert=upsert, return_document=ReturnDocument.AFTER
-        )
+    def _taken_over(self, row: Row, token: str) -> Row:
+        """The claim after an attempt to replace that of a dead process, which another process may have done before."""
+        db, key = self._database, row["_id"]
+        ours = [{"$replaceWith": self._replacement(key, token)}]
+        # A repeated operation no longer finds the old token, but the second query finds ours.
+        db.call(lambda: db["claims"].update_one({"_id": key, "token": row["token"]}, ours))
+        return db.call(lambda: db["claims"].find_one({"_id": key})) or row
 
-    def _replacement(self, key: str, token: str) -> dict[str, Any]:
+    def _replacement(self, key: str, token: str) -> Row:
         """Replacement of a claim by ours, which keeps the list of what its earlier holders may have left."""
         return {
             "_id": {"$literal": key},
@@ -271,16 +246,11 @@ class Claims:
             "blobs": {"$ifNull": ["$blobs", []]},
         }
 
-    def _expiry(self) -> dict[str, Any]:
+    def _expiry(self) -> Row:
         return {"$add": ["$$NOW", self._lifetime_ms]}
 
-    def _holder_is_dead(self, row: dict[str, Any]) -> bool:
+    def _holder_is_dead(self, row: Row) -> bool:
         return self._host.is_dead(ProcessId(**row["process"]))
-
-    def _renew_from_now(self, tokens: Iterable[str]) -> None:
-        db = self._database
-        server = {"uri": db.uri, "options": db.client_options, "database": db.database_name}
-        self._heartbeat.hold(tokens, server)
 
 
 def holders(database: Database, host: Host | None = None) -> dict[str, bool]:
@@ -299,7 +269,7 @@ def holders(database: Database, host: Host | None = None) -> dict[str, bool]:
         For each process, as host:pid, whether it is alive as far as this machine can tell.
     """
     here, found = host or Host(), dict[str, bool]()
-    pipeline: list[dict[str, Any]] = [
+    pipeline: list[Row] = [
         {"$group": {"_id": "$process", "expires_at": {"$max": "$expires_at"}}},
         {"$project": {"renewed": {"$gt": ["$expires_at", "$$NOW"]}}},
     ]
@@ -325,7 +295,7 @@ def claims_on(database: Database, keys: Sequence[str]) -> dict[str, Row]:
     dict[str, Row]
         The claims by key; `expired` of each says whether it is past its end by the server's clock.
     """
-    pipeline: list[dict[str, Any]] = [
+    pipeline: list[Row] = [
         {"$match": {"_id": {"$in": list(keys)}}},
         {"$set": {"expired": {"$lt": ["$expires_at", "$$NOW"]}}},
     ]
@@ -350,8 +320,7 @@ def claims_of_process(database: Database, process: ProcessId, prefix: str) -> li
         The keys.
     """
     query = {"_id": {"$regex": f"^{prefix}"}, "process.pid": process.pid}
-    rows = database.call(lambda: list(database["claims"].find(query)))
-    return [row["_id"] for row in rows if ProcessId(**row["process"]) == process]
+    return [row["_id"] for row in find_all(database, "claims", query) if ProcessId(**row["process"]) == process]
 
 
 def delete_claim(database: Database, key: str, token: str) -> None:

@@ -123,38 +123,26 @@ class Heartbeat:
             process.wait()
 
 
-class _Renewer:
-    """The part that runs in the process of the heartbeat."""
-
-    def __init__(self, orders: Mapping[str, Any]) -> None:
-        self.orders = orders
-        self.tokens: set[str] = set()
-        self.lock = threading.Lock()
-        self.client: Any = None
-
-    def run(self) -> None:
-        """Renew the claims in regular intervals for as long as the worker lives."""
-        pause = threading.Event()
-        while not pause.wait(self.orders["beat_seconds"]):
-            if os.getppid() != self.orders["parent"]:
-                os._exit(0)
-            with self.lock:
-                tokens = sorted(self.tokens)
-            if tokens:
-                self.renew(tokens)
-
-    def renew(self, tokens: list[str]) -> None:
-        """Move the expiry; an error is ignored, because claims outlive lost renewals and the worker reports outages."""
+def _renew(orders: Mapping[str, Any], tokens: set[str], lock: threading.Lock) -> None:
+    """Renew the claims in regular intervals for as long as the worker lives."""
+    client: Any = None
+    pause = threading.Event()
+    while not pause.wait(orders["beat_seconds"]):
+        if os.getppid() != orders["parent"]:
+            os._exit(0)
+        with lock:
+            held = sorted(tokens)
+        if not held:
+            continue
         from pymongo import MongoClient
         from pymongo.errors import PyMongoError
 
-        # The index is on `tokens`, which contains `token`.
-        query = {"tokens": {"$in": tokens}, "token": {"$in": tokens}}
-        renewal = [{"$set": {"expires_at": {"$add": ["$$NOW", self.orders["lifetime_ms"]]}}}]
+        query = {"tokens": {"$in": held}, "token": {"$in": held}}  # the index is on `tokens`, which contains `token`
+        renewal = [{"$set": {"expires_at": {"$add": ["$$NOW", orders["lifetime_ms"]]}}}]
+        # Errors are ignored: claims outlive a few lost renewals, and the worker itself reports an outage.
         with contextlib.suppress(PyMongoError):
-            if self.client is None:
-                self.client = MongoClient(self.orders["uri"], **self.orders["options"])
-            self.client[self.orders["database"]]["claims"].update_many(query, renewal)
+            client = client or MongoClient(orders["uri"], **orders["options"])
+            client[orders["database"]]["claims"].update_many(query, renewal)
 
 
 def _main() -> None:
@@ -164,13 +152,13 @@ def _main() -> None:
     first = sys.stdin.buffer.readline()
     if not first:
         return
-    renewer = _Renewer(json.loads(first))
-    threading.Thread(target=renewer.run, daemon=True).start()
+    tokens, lock = set[str](), threading.Lock()
+    threading.Thread(target=_renew, args=(json.loads(first), tokens, lock), daemon=True).start()
     for line in sys.stdin.buffer:
         order = json.loads(line)
-        with renewer.lock:
-            renewer.tokens.update(order.get("hold", ()))
-            renewer.tokens.difference_update(order.get("drop", ()))
+        with lock:
+            tokens.update(order.get("hold", ()))
+            tokens.difference_update(order.get("drop", ()))
     os._exit(0)
 
 

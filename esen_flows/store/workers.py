@@ -129,12 +129,9 @@ def queue_job_of(database: Database, process: Mapping[str, Any]) -> tuple[Mappin
     tuple of Mapping, str | None
         The queue job and the user who submitted it; None if none is known.
     """
-    query = {"children.pid": process["pid"], "queue_job": {"$ne": None}}
-    rows = database.call(lambda: list(database[COLLECTION].find(query).sort("started_at", -1)))
-    for row in rows:
-        if any(dict(child) == dict(process) for child in row["children"]):
-            return row["queue_job"], row["user"]
-    return None
+    query: Row = {"children": {"$elemMatch": dict(process)}, "queue_job": {"$ne": None}}
+    row = database.call(lambda: database[COLLECTION].find_one(query, sort=[("started_at", -1)]))
+    return (row["queue_job"], row["user"]) if row else None
 
 
 def user_name() -> str:

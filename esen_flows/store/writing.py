@@ -41,7 +41,7 @@ def duplicates_of(write: Callable[..., object], operations: Sequence[Any]) -> di
     return {}
 
 
-def upsert(database: Database, collection: str, updates: Iterable[tuple[str, Row]]) -> None:
+def upsert(database: Database, collection: str, updates: Iterable[tuple[str, Row | list[Row]]]) -> None:
     """Update documents, inserting those that are missing.
 
     Parameters
@@ -51,7 +51,8 @@ def upsert(database: Database, collection: str, updates: Iterable[tuple[str, Row
     collection
         Name of the collection.
     updates
-        `_id` of each document and its update for MongoDB, which must change nothing when it is repeated.
+        `_id` of each document and its update for MongoDB (operators or a pipeline), which must change nothing when it
+        is repeated.
     """
     writes = [UpdateOne({"_id": key}, update, upsert=True) for key, update in updates]
     # Two upserts of one missing document may collide; the repetition then finds what the other one has inserted.
