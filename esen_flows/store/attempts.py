@@ -11,6 +11,7 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError
 
 from esen_flows.store.database import Database, Row
+from esen_flows.store.reading import find_one
 
 SETTLED: Row = {"$or": [{"failure": None}, {"failure.final": True}]}  # query that agrees with `is_settled`
 
@@ -70,7 +71,7 @@ def add_attempt(database: Database, row: Row) -> Row:
     Row
         The document as it is stored.
     """
-    while (found := database.call(lambda: database["results"].find_one({"_id": row["_id"]}))) is None:
+    while (found := find_one(database, "results", {"_id": row["_id"]})) is None:
         _insert(database, row, current=False)
     while not found["current"]:
         current = _current(database, row["key"])
@@ -105,7 +106,7 @@ def make_current(database: Database, document_id: Any) -> bool:
 
 
 def _current(database: Database, key: str) -> Row | None:
-    return database.call(lambda: database["results"].find_one({"key": key, "current": True}))
+    return find_one(database, "results", {"key": key, "current": True})
 
 
 def _supersede(database: Database, row: Row) -> None:
@@ -114,9 +115,7 @@ def _supersede(database: Database, row: Row) -> None:
 
 def _insert(database: Database, row: Row, *, current: bool) -> None:
     """Insert a document under the next number. The caller looks whether it is there, and tries again if not."""
-    last = database.call(
-        lambda: database["results"].find_one({"key": row["key"]}, {"attempt": 1}, sort=[("attempt", -1)])
-    )
+    last = find_one(database, "results", {"key": row["key"]}, {"attempt": 1}, sort=[("attempt", -1)])
     new = row | {"attempt": last["attempt"] + 1 if last else 0, "current": current}
     with suppress(DuplicateKeyError):  # another process was faster, or this insertion was repeated
         database.call(lambda: database["results"].insert_one(new))

@@ -6,7 +6,8 @@ chunks of its own (field `write`), so that removing what a dead writer left cann
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,9 @@ from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import StoreError
 from esen_flows.schemas.keys import array_key
+from esen_flows.store.claims import Claim, Claims
 from esen_flows.store.database import Database
+from esen_flows.store.reading import find_all, find_one
 
 INLINE_LIMIT_BYTES = 256_000
 CHUNK_BYTES = 8 * 2**20  # MongoDB accepts documents of up to 16 MB
@@ -222,11 +225,11 @@ class BlobStore:
             The array is missing or damaged.
         """
         db = self._database
-        header = db.call(lambda: db["blobs"].find_one({"_id": reference.sha}))
+        header = find_one(db, "blobs", {"_id": reference.sha})
         if header is None:
             raise StoreError(f"array {reference.sha} is named by a document but missing; ask for the result again")
         query = {"sha": reference.sha, "write": header["write"]}
-        chunks = db.call(lambda: list(db["blob_chunks"].find(query).sort("n", 1)))
+        chunks = find_all(db, "blob_chunks", query, sort=[("n", 1)])
         data = b"".join(chunk["data"] for chunk in chunks)
         if len(data) != header["bytes"]:
             raise StoreError(f"array {reference.sha} has {len(data)} of {header['bytes']} bytes; the store is damaged")
@@ -263,7 +266,9 @@ class BlobStore:
         """
         db = self._database
         db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$set": {PENDING_DELETE: True}}))
-        if self._is_named(sha, by_token):
+        # The claims first: a writer that finishes between the two queries is found by the second one.
+        listed = {"blobs": sha, "token": {"$ne": by_token}}
+        if find_one(db, "claims", listed, {"_id": 1}) or is_named_by_document(db, sha):
             db.call(lambda: db["blobs"].update_one({"_id": sha}, {"$unset": {PENDING_DELETE: 1}}))
             return False
         removed = db.call(lambda: db["blobs"].find_one_and_delete({"_id": sha, PENDING_DELETE: True}))
@@ -272,19 +277,52 @@ class BlobStore:
         tokens = db.call(lambda: db["blob_chunks"].distinct("write", {"sha": sha}))
         claims = {"tokens": {"$in": tokens}, "token": {"$ne": by_token}}
         live = db.call(lambda: db["claims"].distinct("tokens", claims))
-        header = db.call(lambda: db["blobs"].find_one({"_id": sha}, {"write": 1}))
+        header = find_one(db, "blobs", {"_id": sha}, {"write": 1})
         dead = set(tokens) - set(live) - ({header["write"]} if header else set())
         if dead:
             db.call(lambda: db["blob_chunks"].delete_many({"sha": sha, "write": {"$in": sorted(dead)}}))
         return removed is not None
 
-    def _is_named(self, sha: str, by_token: str) -> bool:
-        db = self._database
-        # The claims first: a writer that finishes between the two queries is found by the second one.
-        query = {"blobs": sha, "token": {"$ne": by_token}}
-        if db.call(lambda: db["claims"].find_one(query, {"_id": 1})) is not None:
-            return True
-        return is_named_by_document(db, sha)
+
+@contextmanager
+def announced_arrays(
+    database: Database, claims: Claims, shas: Sequence[str], array: Callable[[str], np.ndarray]
+) -> Iterator[Claim]:
+    """Store arrays, protected by a claim that lists them while the block writes the documents that name them.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    claims
+        Claims of this process.
+    shas
+        Content keys of the arrays.
+    array
+        Returns the array of a content key.
+
+    Yields
+    ------
+    Claim
+        The claim. After an error in the block, arrays that no document names are removed.
+    """
+    blobs = BlobStore(database)
+    claim = claims.try_claim(f"arrays {uuid.uuid4().hex}")
+    assert claim is not None  # the random name is claimed by nobody else
+    try:
+        claims.announce_blobs(claim, shas)
+        for sha in shas:
+            blobs.put(sha, array(sha), claim.token)
+        yield claim
+    except BaseException:
+        blobs.remove_orphans(shas, by_token=claim.token)
+        claims.forget(claim)
+        raise
+    if not claims.forget(claim):
+        # Another process took this one for dead, and may have removed the arrays before documents named them.
+        for sha in shas:
+            if is_named_by_document(database, sha):
+                blobs.repair(sha, array(sha))
 
 
 def is_named_by_document(database: Database, sha: str) -> bool:
@@ -302,8 +340,7 @@ def is_named_by_document(database: Database, sha: str) -> bool:
     bool
         True if a document lists the array.
     """
-    named = (database.call(lambda name=name: database[name].find_one({"blobs": sha}, {"_id": 1})) for name in NAMING)  # type: ignore[misc]
-    return any(row is not None for row in named)
+    return any(find_one(database, name, {"blobs": sha}, {"_id": 1}) for name in NAMING)
 
 
 def _checked_name(name: Any, path: str) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from esen_flows.store.database import Row
+from esen_flows.store.reading import find_all, find_one
 from esen_flows.store.results import Store
 
 
@@ -36,7 +37,7 @@ def begin_run(store: Store, name: str, chunk: str, facts: Mapping[str, Any]) -> 
     """
     db = store.database
     alive = {"campaign": name, "chunk": chunk, "state": "running"}
-    dead = db.call(lambda: list(db["campaign_runs"].find(alive)))
+    dead = find_all(db, "campaign_runs", alive)
     run, now = uuid.uuid4().hex, datetime.now(UTC)
     new = {
         "_id": run, "campaign": name, "chunk": chunk, "state": "running", "in_flight": [], "done": 0, "failed": 0,
@@ -100,8 +101,7 @@ def runs(store: Store, name: str) -> list[Row]:
     list[Row]
         All runs, the latest first.
     """
-    db = store.database
-    return db.call(lambda: list(db["campaign_runs"].find({"campaign": name}).sort("started_at", -1)))
+    return find_all(store.database, "campaign_runs", {"campaign": name}, sort=[("started_at", -1)])
 
 
 def open_run(store: Store, name: str, chunk: str | None) -> Row | None:
@@ -121,6 +121,5 @@ def open_run(store: Store, name: str, chunk: str | None) -> Row | None:
     Row | None
         The run; None if no process has begun with the chunk, or all have ended.
     """
-    db = store.database
     query = {"campaign": name, "chunk": chunk, "state": "running"}
-    return db.call(lambda: db["campaign_runs"].find_one(query, sort=[("started_at", -1)]))
+    return find_one(store.database, "campaign_runs", query, sort=[("started_at", -1)])

@@ -17,7 +17,7 @@ from esen_flows.errors import ClaimedElsewhereError, InputError
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import fetch
-from esen_flows.store.reading import find_all
+from esen_flows.store.reading import find_all, find_one
 from esen_flows.store.results import Store
 from esen_flows.store.writing import duplicates_of
 
@@ -81,8 +81,7 @@ def campaign_of(store: Store, name: str) -> Row:
     InputError
         There is no such campaign; the message lists those that exist.
     """
-    db = store.database
-    found = db.call(lambda: db["campaigns"].find_one({"_id": name}))
+    found = find_one(store.database, "campaigns", {"_id": name})
     if found is None:
         names = ", ".join(campaign_names(store)) or "(none)"
         raise InputError(f"no campaign {name!r}; there are: {names}. Begin one with: esen-flows campaign plan SPEC")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from esen_flows.store.database import Database, Row
 from esen_flows.store.heartbeat import Heartbeat
 from esen_flows.store.host import Host, ProcessId
-from esen_flows.store.reading import find_all
+from esen_flows.store.reading import find_all, find_one
 from esen_flows.store.writing import upsert
 
 # The claims of a dead worker are free within a minute; a living worker may miss three renewals.
@@ -232,7 +232,7 @@ class Claims:
         ours = [{"$replaceWith": self._replacement(key, token)}]
         # A repeated operation no longer finds the old token, but the second query finds ours.
         db.call(lambda: db["claims"].update_one({"_id": key, "token": row["token"]}, ours))
-        return db.call(lambda: db["claims"].find_one({"_id": key})) or row
+        return find_one(db, "claims", {"_id": key}) or row
 
     def _replacement(self, key: str, token: str) -> Row:
         """Replacement of a claim by ours, which keeps the list of what its earlier holders may have left."""

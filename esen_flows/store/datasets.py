@@ -16,12 +16,12 @@ from pymongo.errors import DuplicateKeyError
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import SCHEMA_VERSION
 from esen_flows.schemas.training import DatasetDocument
-from esen_flows.store.announced_arrays import announced_arrays
-from esen_flows.store.blobs import BlobReference, BlobStore, pack, unpack
+from esen_flows.store.blobs import BlobReference, BlobStore, announced_arrays, pack, unpack
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import Database, Row
 from esen_flows.store.dataset_columns import columns_of, structures_of
 from esen_flows.store.migrations import upgraded
+from esen_flows.store.reading import find_all, find_one
 from esen_flows.store.results import Store
 from esen_flows.store.rows import validated
 
@@ -163,8 +163,7 @@ def dataset_document(store: Store, key: str) -> DatasetDocument:
     StoreError
         A newer version of this package wrote the document, or it is damaged.
     """
-    database = store.database
-    row = database.call(lambda: database["datasets"].find_one({"_id": key}))
+    row = find_one(store.database, "datasets", {"_id": key})
     if row is None:
         names = ", ".join(sorted(document.names[0] for document in list_datasets(store))[:10])
         raise InputError(f"no dataset {key[:16]!r} in the store (there are: {names or 'none'}); store it first")
@@ -184,8 +183,7 @@ def list_datasets(store: Store) -> list[DatasetDocument]:
     list of DatasetDocument
         Descriptions without columns, the newest first.
     """
-    database = store.database
-    rows = database.call(lambda: list(database["datasets"].find({}, {"columns": 0}).sort("created_at", -1)))
+    rows = find_all(store.database, "datasets", {}, {"columns": 0}, sort=[("created_at", -1)])
     return [_document_of({**row, "columns": None}) for row in rows]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from esen_flows.store.claims import claims_of_process
 from esen_flows.store.database import Database, Row
 from esen_flows.store.host import ProcessId
+from esen_flows.store.reading import find_all, find_one
 
 # How often a firework has killed its process or lost a server, in its spec.
 DEATHS, OUTAGES = "_esen_flows_deaths", "_esen_flows_outages"
@@ -38,7 +39,7 @@ def prepare_launchpad(database: Database) -> bool:
     by_campaign = [("spec.campaign", 1), ("state", 1), ("spec.chunk", 1)]
     for fields in ([("spec.result_key", 1)], by_campaign):
         database.call(lambda: database["fireworks"].create_index(fields))  # noqa: B023
-    if database.call(lambda: database["fw_id_assigner"].find_one({})) is not None:
+    if find_one(database, "fw_id_assigner", {}) is not None:
         return False
     first = {"$setOnInsert": {"next_fw_id": 1, "next_launch_id": 1}}
     database.call(lambda: database["fw_id_assigner"].update_one({"_id": -1}, first, upsert=True))
@@ -62,7 +63,7 @@ def pending_fireworks(database: Database, result_keys: Sequence[str]) -> list[Ro
     """
     query = {"spec.result_key": {"$in": list(result_keys)}, "state": {"$in": list(_WILL_RUN)}}
     fields = {"fw_id": True, "state": True, "spec.result_key": True}
-    found = database.call(lambda: list(database["fireworks"].find(query, fields).sort("fw_id")))
+    found = find_all(database, "fireworks", query, fields, sort=[("fw_id", 1)])
     # A firework that waits for one that fizzled will never run.
     alive = {"nodes": {"$in": [row["fw_id"] for row in found]}, "state": {"$nin": list(_WORKFLOW_ENDED)}}
     nodes = _nodes(database, alive)
@@ -116,7 +117,7 @@ def begun_fireworks(database: Database) -> list[Row]:
     """
     names = ("fw_id", "name", "state", "launches", "updated_on", "spec.campaign", "spec.chunk", "spec.result_key")
     query = {"state": {"$in": ["RUNNING", "RESERVED"]}}
-    return database.call(lambda: list(database["fireworks"].find(query, dict.fromkeys(names, True))))
+    return find_all(database, "fireworks", query, dict.fromkeys(names, True))
 
 
 def launches_of(database: Database, fireworks: Sequence[Row]) -> dict[int, Row]:
@@ -136,7 +137,7 @@ def launches_of(database: Database, fireworks: Sequence[Row]) -> dict[int, Row]:
     """
     query = {"launch_id": {"$in": [number for row in fireworks for number in row["launches"]]}}
     names = ("launch_id", "state", "host", "launch_dir", "state_history", "fworker.env")
-    rows = database.call(lambda: list(database["launches"].find(query, dict.fromkeys(names, True))))
+    rows = find_all(database, "launches", query, dict.fromkeys(names, True))
     return {row["launch_id"]: row for row in rows}
 
 
@@ -156,7 +157,7 @@ def firework_row(database: Database, number: int) -> Row | None:
         fw_id, state, launches and spec.campaign; None if there is no such firework.
     """
     fields = dict.fromkeys(("fw_id", "state", "launches", "spec.campaign"), True)
-    return database.call(lambda: database["fireworks"].find_one({"fw_id": number}, fields))
+    return find_one(database, "fireworks", {"fw_id": number}, fields)
 
 
 def has_ended_launch(database: Database, firework: Mapping[str, Any]) -> bool:
@@ -175,7 +176,7 @@ def has_ended_launch(database: Database, firework: Mapping[str, Any]) -> bool:
         True if a launch is COMPLETED or FIZZLED.
     """
     query = {"launch_id": {"$in": firework["launches"]}, "state": {"$in": ["COMPLETED", "FIZZLED"]}}
-    return database.call(lambda: database["launches"].find_one(query, {"_id": True})) is not None
+    return find_one(database, "launches", query, {"_id": True}) is not None
 
 
 def count_mishap(database: Database, number: int, mishap: str) -> int:
@@ -197,7 +198,7 @@ def count_mishap(database: Database, number: int, mishap: str) -> int:
     """
     field = f"spec.{mishap}"
     database.call(lambda: database["fireworks"].update_one({"fw_id": number}, {"$inc": {field: 1}}))
-    row = database.call(lambda: database["fireworks"].find_one({"fw_id": number}, {field: True}))
+    row = find_one(database, "fireworks", {"fw_id": number}, {field: True})
     return int(row["spec"][mishap]) if row else 0
 
 
@@ -287,7 +288,7 @@ def campaign_fireworks(database: Database, campaign: str, states: Sequence[str])
         Ids of the fireworks, sorted.
     """
     query = {"spec.campaign": campaign, "state": {"$in": list(states)}}
-    rows = database.call(lambda: list(database["fireworks"].find(query, {"fw_id": True})))
+    rows = find_all(database, "fireworks", query, {"fw_id": True})
     return sorted(row["fw_id"] for row in rows)
 
 
@@ -315,7 +316,7 @@ def campaign_firework_states(database: Database, campaign: str) -> dict[str, int
     return {row["_id"]: row["fireworks"] for row in rows}
 
 
-def _nodes(database: Database, query: Mapping[str, Any]) -> set[int]:
+def _nodes(database: Database, query: Row) -> set[int]:
     """Ids of the fireworks in the workflows that a query finds."""
-    rows = database.call(lambda: list(database["workflows"].find(query, {"nodes": True})))
+    rows = find_all(database, "workflows", query, {"nodes": True})
     return {number for row in rows for number in row["nodes"]}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from esen_flows.store.database import Database, Row
+from esen_flows.store.reading import find_all, find_one
 
 _LOCK_SECONDS = 5.0  # a living process holds the lock of a workflow for a fraction of a second
 _LOCK_SIGNS = ("updated_on", "fw_states", "nodes")
@@ -29,7 +30,7 @@ def unlock(database: Database, number: int) -> None:
     fields = {"locked": True, "updated_on": True, "fw_states": True}
     before, since = None, time.monotonic()
     while True:
-        found = database.call(lambda: database["workflows"].find_one({"nodes": number}, fields))
+        found = find_one(database, "workflows", {"nodes": number}, fields)
         if found is None or "locked" not in found:
             return
         if found != before:
@@ -54,7 +55,7 @@ def locked_workflows(database: Database) -> list[Row]:
         _id, updated_on, fw_states and nodes of each workflow.
     """
     query = {"locked": {"$exists": True}}
-    return database.call(lambda: list(database["workflows"].find(query, dict.fromkeys(_LOCK_SIGNS, True))))
+    return find_all(database, "workflows", query, dict.fromkeys(_LOCK_SIGNS, True))
 
 
 def break_lock(database: Database, workflow: Row) -> None:
@@ -84,11 +85,11 @@ def half_ended_fireworks(database: Database) -> list[Row]:
     list[Row]
         fw_id, state and launches of each firework.
     """
-    running = database.call(lambda: list(database["workflows"].find({"state": "RUNNING"}, {"fw_states": True})))
+    running = find_all(database, "workflows", {"state": "RUNNING"}, {"fw_states": True})
     unended = [int(number) for row in running for number, state in row["fw_states"].items() if state == "RUNNING"]
     query = {"fw_id": {"$in": unended}, "state": {"$in": ["COMPLETED", "FIZZLED"]}}
     fields = {"fw_id": True, "state": True, "launches": True}
-    return database.call(lambda: list(database["fireworks"].find(query, fields)))
+    return find_all(database, "fireworks", query, fields)
 
 
 def undo_half_written_end(database: Database, number: int) -> bool:
@@ -109,16 +110,14 @@ def undo_half_written_end(database: Database, number: int) -> bool:
         False if the workflow was written too, so that nothing is left to do.
     """
     unlock(database, number)
-    workflow = database.call(lambda: database["workflows"].find_one({"nodes": number}, {"fw_states": True}))
-    firework = database.call(
-        lambda: database["fireworks"].find_one({"fw_id": number}, {"state": True, "launches": True})
-    )
+    workflow = find_one(database, "workflows", {"nodes": number}, {"fw_states": True})
+    firework = find_one(database, "fireworks", {"fw_id": number}, {"state": True, "launches": True})
     if workflow is None or firework is None:
         return False
     if workflow["fw_states"][str(number)] == firework["state"] == "COMPLETED":
         return False
     of_firework = {"launch_id": {"$in": firework["launches"]}}
-    for launch in database.call(lambda: list(database["launches"].find(of_firework, {"action": True}))):
+    for launch in find_all(database, "launches", of_firework, {"action": True}):
         _remove_orphans(database, launch.get("action") or {})
     database.call(lambda: database["fireworks"].update_one({"fw_id": number}, {"$set": {"state": "RUNNING"}}))
     states = {"$set": {f"fw_states.{number}": "RUNNING"}}
@@ -159,8 +158,8 @@ def _remove_orphans(database: Database, action: Mapping[str, Any]) -> None:
     for workflow in (*action.get("detours", ()), *action.get("additions", ())):
         for firework in workflow["fws"]:
             alike = {"name": firework["name"], "created_on": firework["created_on"]}
-            for row in database.call(lambda: list(database["fireworks"].find(alike, {"fw_id": True}))):  # noqa: B023
+            for row in find_all(database, "fireworks", alike, {"fw_id": True}):
                 number = row["fw_id"]
                 inside = {"nodes": number}
-                if database.call(lambda: database["workflows"].find_one(inside, {"_id": True})) is None:  # noqa: B023
+                if find_one(database, "workflows", inside, {"_id": True}) is None:
                     database.call(lambda: database["fireworks"].delete_one({"fw_id": number}))  # noqa: B023

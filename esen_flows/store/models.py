@@ -12,6 +12,7 @@ from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import SCHEMA_VERSION
 from esen_flows.store.database import Database, Row
 from esen_flows.store.migrations import upgraded
+from esen_flows.store.reading import find_one
 from esen_flows.store.writing import upsert
 
 
@@ -67,7 +68,7 @@ def stored_model(database: Database, key: str) -> dict[str, Any] | None:
     StoreError
         A newer version of this package wrote the document.
     """
-    row = database.call(lambda: database["models"].find_one({"_id": key}))
+    row = find_one(database, "models", {"_id": key})
     if row is None:
         return None
     row = upgraded("models", row)

@@ -1,14 +1,43 @@
 """Reading many documents of a collection so that a killed server interrupts nothing, as a cursor would be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from esen_flows.store.database import Database, Row
 
+Sort = Sequence[tuple[str, int]]
 _BATCH = 500
 
 
-def find_all(database: Database, collection: str, query: Row, fields: Row | None = None) -> list[Row]:
+def find_one(
+    database: Database, collection: str, query: Row, fields: Row | None = None, sort: Sort | None = None
+) -> Row | None:
+    """The first document that a query finds.
+
+    Parameters
+    ----------
+    database
+        Open database.
+    collection
+        Name of the collection.
+    query
+        Filter of MongoDB.
+    fields
+        Projection of MongoDB; None: the whole document.
+    sort
+        Fields that decide which document is the first, each with 1 (ascending) or -1; None: any.
+
+    Returns
+    -------
+    Row | None
+        The document; None if there is none.
+    """
+    return database.call(lambda: database[collection].find_one(query, fields, sort=sort))
+
+
+def find_all(
+    database: Database, collection: str, query: Row, fields: Row | None = None, sort: Sort | None = None
+) -> list[Row]:
     """All documents that a query finds, at once.
 
     Parameters
@@ -21,13 +50,15 @@ def find_all(database: Database, collection: str, query: Row, fields: Row | None
         Filter of MongoDB.
     fields
         Projection of MongoDB; None: whole documents.
+    sort
+        Fields to sort by, each with 1 (ascending) or -1; None: no order.
 
     Returns
     -------
     list of Row
         The documents.
     """
-    return database.call(lambda: list(database[collection].find(query, fields)))
+    return database.call(lambda: list(database[collection].find(query, fields, sort=sort)))
 
 
 def distinct(database: Database, collection: str, field: str, query: Row) -> set[Any]:

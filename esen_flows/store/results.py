@@ -17,6 +17,7 @@ from esen_flows.store.claims import Claim, ClaimOutcome, Claims
 from esen_flows.store.database import Database, Row
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import note_models
+from esen_flows.store.reading import find_all, find_one
 from esen_flows.store.rows import atoms_of_row, document_of, packed, structure_update
 from esen_flows.store.spool_fallback import Spool, SpoolFallback
 from esen_flows.store.writing import upsert
@@ -75,8 +76,7 @@ class Store:
         StoreError
             An array is missing or damaged, or a newer version of this package wrote the document.
         """
-        db = self.database
-        row = db.call(lambda: db["results"].find_one({"key": key, "current": True}))
+        row = find_one(self.database, "results", {"key": key, "current": True})
         return None if row is None else self.read(row, load_arrays)
 
     def get_or_claim(self, key: str, wait_seconds: float = 600.0, force: bool = False) -> ResultDocument | Claim:
@@ -310,8 +310,7 @@ class Store:
         Atoms | None
             The structure, with charge and spin in `info` where they are not 0; None if it is not stored.
         """
-        db = self.database
-        row = db.call(lambda: db["structures"].find_one({"_id": key}))
+        row = find_one(self.database, "structures", {"_id": key})
         return None if row is None else atoms_of_row(upgraded("structures", row))
 
     def read(self, row: Row, load_arrays: bool = True) -> ResultDocument:
@@ -360,7 +359,7 @@ class Store:
         db = self.database
         # A forced attempt takes the place of a result in two steps; a kill between them leaves no current one.
         query = {"key": {"$in": [claim.key for claim in claims]}, "current": False, **SETTLED}
-        rows = db.call(lambda: list(db["results"].find(query, {"key": 1}).sort("attempt", 1)))
+        rows = find_all(db, "results", query, {"key": 1}, sort=[("attempt", 1)])
         for document_id in {row["key"]: row["_id"] for row in rows}.values():
             make_current(db, document_id)
 
@@ -381,6 +380,5 @@ class Store:
         return stored
 
     def _holder(self, key: str) -> str:
-        db = self.database
-        row = db.call(lambda: db["claims"].find_one({"_id": key}, {"process": 1}))
+        row = find_one(self.database, "claims", {"_id": key}, {"process": 1})
         return f"process {row['process']['pid']} on {row['process']['host']}" if row else "another process"

@@ -8,6 +8,7 @@ from pymongo.errors import AutoReconnect
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.store.database import Database
+from esen_flows.store.reading import find_one
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ def _wait_for_server(database: Database, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            database.call(lambda: database["fw_id_assigner"].find_one({}, {"_id": True}))
+            find_one(database, "fw_id_assigner", {}, {"_id": True})
         except ServerUnavailableError:
             if time.monotonic() >= deadline:
                 raise

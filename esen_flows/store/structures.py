@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from esen_flows.store.bulk import batches
 from esen_flows.store.database import Row
-from esen_flows.store.reading import find_all
+from esen_flows.store.reading import find_all, find_one
 from esen_flows.store.results import Store
 
 _IDENTITY = (
@@ -69,7 +69,6 @@ def structure_row(store: Store, key: str, *, with_atoms: bool) -> Row:
     Row
         The document.
     """
-    db = store.database
-    found = db.call(lambda: db["structures"].find_one({"_id": key}, {} if with_atoms else {"structure": 0}))
+    found = find_one(store.database, "structures", {"_id": key}, {} if with_atoms else {"structure": 0})
     assert found is not None  # callers have stored the structure before
     return found

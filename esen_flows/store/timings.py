@@ -4,7 +4,7 @@ from math import pi
 from typing import Any
 
 from esen_flows.store.database import Row
-from esen_flows.store.reading import distinct
+from esen_flows.store.reading import distinct, find_one
 from esen_flows.store.results import Store
 
 DEVICE_KINDS = ("cuda", "cpu")
@@ -60,8 +60,7 @@ def seconds_per_edge(store: Store, model_key: str, device_kind: str) -> float | 
     float | None
         Seconds per edge; None if there are no such relaxations, or no campaign with this force field.
     """
-    db = store.database
-    campaign = db.call(lambda: db["campaigns"].find_one({"models.key": model_key}, {"models.$": 1}))
+    campaign = find_one(store.database, "campaigns", {"models.key": model_key}, {"models.$": 1})
     if campaign is None:
         return None
     query: Row = {

@@ -7,6 +7,7 @@ from esen_flows.files import written_whole
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.training import TrainingOutput
 from esen_flows.settings import get_settings
+from esen_flows.store.reading import find_one
 from esen_flows.store.results import Store
 
 
@@ -51,9 +52,8 @@ def trained_model(store: Store, model_key: str) -> Path:
     path = trained_model_path(model_key)
     if path.is_file() and read_header(path)["model_key"] == model_key:
         return path
-    database = store.database
     query = {"kind": "training", "current": True, "summary.model_key": model_key}
-    row = database.call(lambda: database["results"].find_one(query, {"key": 1}))
+    row = find_one(store.database, "results", query, {"key": 1})
     document = None if row is None else store.get(row["key"])
     if document is None or document.output is None:
         raise ModelError(f"no training in the store made the force field {model_key[:12]}; give its checkpoint file")

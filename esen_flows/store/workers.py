@@ -10,6 +10,7 @@ from pymongo import ASCENDING, IndexModel
 
 from esen_flows.store.database import Database, Row
 from esen_flows.store.host import Host
+from esen_flows.store.reading import find_one
 
 COLLECTION = "workers"
 _INDEXES = [
@@ -130,7 +131,7 @@ def queue_job_of(database: Database, process: Mapping[str, Any]) -> tuple[Mappin
         The queue job and the user who submitted it; None if none is known.
     """
     query: Row = {"children": {"$elemMatch": dict(process)}, "queue_job": {"$ne": None}}
-    row = database.call(lambda: database[COLLECTION].find_one(query, sort=[("started_at", -1)]))
+    row = find_one(database, COLLECTION, query, sort=[("started_at", -1)])
     return (row["queue_job"], row["user"]) if row else None
 
 

@@ -1,4 +1,4 @@
-"""What somebody does with Makers of another package and our settings files."""
+"""A flow of jobs that do not come from this package, run with our settings files."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def total(large):
 
 
 def run_foreign_flow(folder: Path) -> dict[str, Any]:
-    """Run four jobs through FireWorks with the files that `write_jobflow_files` wrote into a folder; what they say."""
+    """Run four jobs through FireWorks with the files that `write_jobflow_files` wrote into a folder; their results."""
     (folder / "foreign_job.py").write_text(FOREIGN_JOB)
     variables = {"JOBFLOW_CONFIG_FILE": str(folder / "jobflow.yaml"), "PYTHONPATH": str(folder)}
     done = subprocess.run(
@@ -66,5 +66,5 @@ def run_foreign_flow(folder: Path) -> dict[str, Any]:
     )
     (folder / "printed").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return results

@@ -1,7 +1,7 @@
-"""A worker that the kill tests start many of: claims chunks, computes what is its own, comes back for the leftovers.
+"""A worker of the kill tests: claims chunks of results, computes them, and returns to results of other workers.
 
-The environment names the store. Arguments: file to note computed names in, file for acknowledged results, seed of its
-order, seconds that a result takes, names of results.
+The environment names the store. Arguments: file for names of computed results, file for acknowledged results, seed of
+the order, seconds per result, names of results.
 """
 
 import os
@@ -15,11 +15,11 @@ from esen_flows.store import blobs
 from esen_flows.store.connection import open_store
 
 CHUNK = 8
-blobs.CHUNK_BYTES = 2**16  # several pieces to an array, so that a kill falls between two of them
+blobs.CHUNK_BYTES = 2**16  # several chunks to an array, so that some kills come between two of them
 
 
 def note(file: str, line: str) -> None:
-    """Append a line; what one process writes at once is never mixed with what others write."""
+    """Append a line in one write, so that lines of several processes do not mix."""
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{line}\n".encode())
     os.close(descriptor)
@@ -34,13 +34,13 @@ def main(computed: str, acknowledged: str, seed: str, seconds: str, *names: str)
     dice.shuffle(keys)
     print("ready", flush=True)
     while left:
-        asked = [key for key in keys if key in left]
-        for start in range(0, len(asked), CHUNK):
-            chunk = store.claim_many(asked[start : start + CHUNK])
+        missing = [key for key in keys if key in left]
+        for start in range(0, len(missing), CHUNK):
+            chunk = store.claim_many(missing[start : start + CHUNK])
             for claim in chunk.claims:
                 note(computed, left[claim.key])
                 time.sleep(dice.uniform(0.0, 2 * float(seconds)))
-                # The time makes every attempt different, as float noise on a GPU would.
+                # The time makes every attempt different, as rounding errors on a GPU would.
                 noise = time.time() + os.getpid()
                 output = {"fc2": large_array(int(claim.key[:8], 16), 0.25), "noise": noise}
                 stored = store.commit(claim, document(claim.key, output=output))

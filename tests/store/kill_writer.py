@@ -1,6 +1,6 @@
-"""What the kill tests kill: asks for results, computes those that are not there, and notes what it computed.
+"""A writer that the kill tests kill: requests results, computes missing ones, and notes their names.
 
-Arguments: data folder, file to note in, names of results.
+Arguments: data folder, file for names, names of results.
 """
 
 import os
@@ -16,11 +16,11 @@ from esen_flows.store import blobs
 from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
 
-blobs.CHUNK_BYTES = 2**17  # many chunks, so that a kill falls between two of them
+blobs.CHUNK_BYTES = 2**17  # many chunks, so that some kills come between two of them
 
 
 def main(data_dir: str, notes: str, *names: str) -> None:
-    """Ask for every result in turn."""
+    """Request the results in their order."""
     print("imported", flush=True)
     store = open_store(Settings(mongo_uri=None, data_dir=Path(data_dir), mongod_idle_seconds=120.0))
     for name in names:
@@ -30,7 +30,7 @@ def main(data_dir: str, notes: str, *names: str) -> None:
                 file.write(f"{name}\n")
             time.sleep(0.01)
             seed = int(key_of(name)[:8], 16)
-            # The time makes every attempt different, as float noise on a GPU would.
+            # The time makes every attempt different, as rounding errors on a GPU would.
             noise = np.full(40_000, time.time() + os.getpid())
             output = {"fc2": large_array(seed), "noise": noise, "small": np.arange(3)}
             found = store.commit(found, document(key_of(name), output=output))

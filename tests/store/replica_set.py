@@ -15,16 +15,14 @@ DATABASE = "guarded"
 
 
 class ReplicaSet:
-    """Started with --auth and --replSet, whose members know each other by host and port.
+    """A mongod with --auth and --replSet, which is reached by host and port.
 
     Attributes
     ----------
     folder
-        of the server.
+        Folder of the server.
     writer, reader
         URIs of a user who may write and of one who may only read.
-    pid
-        of mongod.
     """
 
     def __init__(self, folder: Path, binary: Path) -> None:
@@ -55,20 +53,20 @@ class ReplicaSet:
 
     @property
     def pid(self) -> int:
-        """Of the server, while it runs."""
+        """Process number of mongod."""
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, also after it was killed."""
+        """Start mongod, for the first time or after a kill."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill mongod with SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def _make_users(self) -> None:
-        """The first user comes through the localhost exception, the others are made by it."""
+        """Create the first user by the localhost exception, and the others with it."""
         uri = f"mongodb://{self._host}/?directConnection=true"
         client: MongoClient[dict[str, object]] = MongoClient(uri, serverSelectionTimeoutMS=20_000)
         client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": self._host}]})
@@ -86,7 +84,7 @@ class ReplicaSet:
 
 
 def _certificate(folder: Path) -> Path:
-    """A certificate that signs itself, with its key."""
+    """A self-signed certificate with its key."""
     key, signed, both = folder / "key.pem", folder / "ca.pem", folder / "server.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(signed)]

@@ -2,16 +2,49 @@
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from esen_flows.schemas.documents import Failure, Provenance, ResultDocument
+from esen_flows.store.claims import Claim
+
+if TYPE_CHECKING:
+    from esen_flows.store.results import Store
 
 
 def key_of(name: str) -> str:
     """A result key."""
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+KEY = key_of("one")
+
+
+def claimed(store: "Store", key: str = KEY, force: bool = False) -> Claim:
+    """A claim on a result that nobody else computes."""
+    claim = store.get_or_claim(key, wait_seconds=0, force=force)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def commit(store: "Store", made: ResultDocument, force: bool = False) -> ResultDocument:
+    """Claim and commit a result; the document that is stored."""
+    return store.commit(claimed(store, made.key, force), made)
+
+
+def result_of(store: "Store", key: str = KEY, load_arrays: bool = True) -> ResultDocument:
+    """A result that is stored."""
+    found = store.get(key, load_arrays)
+    assert found is not None
+    return found
+
+
+def output_of(store: "Store", key: str = KEY, load_arrays: bool = True) -> dict[str, Any]:
+    """The output of a result that is stored."""
+    output = result_of(store, key, load_arrays).output
+    assert output is not None
+    return output
 
 
 def document(key: str, **changes: Any) -> ResultDocument:

@@ -1,4 +1,4 @@
-"""Arrays go in and come out to the last bit; what cannot be stored says where it is."""
+"""Arrays are stored to the last bit, and a value that cannot be stored is named."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from result_documents import large_array
 from esen_flows.errors import StoreError
 from esen_flows.schemas.keys import array_key
 from esen_flows.store import blobs as module
-from esen_flows.store.blobs import BlobReference, BlobStore, pack, unpack
+from esen_flows.store.blobs import PENDING_DELETE, BlobReference, BlobStore, pack, unpack
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store
@@ -45,7 +45,7 @@ def test_arrays_round_trip(name: str) -> None:
     np.testing.assert_array_equal(back, array)
     assert array_key(back) == array_key(array)
     if back.size and back.ndim:
-        back[...] = back[..., ::-1]  # a copy of one's own
+        back[...] = back[..., ::-1]  # a copy that can be written to
 
 
 def test_nested_values_round_trip() -> None:
@@ -90,7 +90,7 @@ def test_size_decides_between_inline_and_blob() -> None:
         ({"a": 1 + 2j}, r"output\.a is a complex"),
     ],
 )
-def test_what_cannot_be_stored_says_where_it_is(value: Any, message: str) -> None:
+def test_a_value_that_cannot_be_stored_is_named(value: Any, message: str) -> None:
     with pytest.raises(StoreError, match=message):
         pack(value)
 
@@ -107,7 +107,7 @@ def counts(store: "Store") -> tuple[int, int]:
 
 @pytest.mark.mongod
 class TestBlobStore:
-    """Against a server."""
+    """Large arrays on a server."""
 
     @pytest.fixture
     def blobs(self, store: "Store", monkeypatch: pytest.MonkeyPatch) -> BlobStore:
@@ -121,13 +121,13 @@ class TestBlobStore:
         assert counts(store) == (1, 4)
         np.testing.assert_array_equal(blobs.get(BlobReference(sha, "<f8", array.shape)), array)
 
-    def test_twice_is_once(self, store: "Store", blobs: BlobStore) -> None:
+    def test_an_array_written_twice_is_stored_once(self, store: "Store", blobs: BlobStore) -> None:
         array = large_array(0)
         for write in ("first", "first", "second"):
             blobs.put(array_key(array), array, write)
         assert counts(store) == (1, 4)
 
-    def test_the_slower_of_two_writers_takes_its_chunks_away(
+    def test_the_slower_of_two_writers_removes_its_chunks(
         self, store: "Store", blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         array = large_array(0)
@@ -147,7 +147,7 @@ class TestBlobStore:
         assert store.database["blob_chunks"].distinct("write") == ["faster"]
         np.testing.assert_array_equal(blobs.get(BlobReference(sha, "<f8", array.shape)), array)
 
-    def test_damage_is_seen(self, store: "Store", blobs: BlobStore) -> None:
+    def test_damage_is_reported(self, store: "Store", blobs: BlobStore) -> None:
         array = large_array(0)
         reference = BlobReference(array_key(array), "<f8", array.shape)
         with pytest.raises(StoreError, match=r"named by a document but missing"):
@@ -165,20 +165,20 @@ class TestBlobStore:
         blobs.repair(reference.sha, array)
         np.testing.assert_array_equal(blobs.get(reference), array)
 
-    def test_orphans_are_removed_and_nothing_else(self, store: "Store", blobs: BlobStore) -> None:
+    def test_only_orphans_are_removed(self, store: "Store", blobs: BlobStore) -> None:
         arrays = {array_key(array): array for array in (large_array(seed, 0.3) for seed in range(4))}
-        orphan, of_result, of_claim, doomed = arrays
+        orphan, of_result, of_claim, other = arrays
         for sha, array in arrays.items():
             blobs.put(sha, array, "w")
         store.database["results"].insert_one({"key": "r", "attempt": 0, "current": False, "blobs": [of_result]})
         store.database["claims"].insert_one({"_id": "c", "token": "t", "tokens": ["t"], "blobs": [of_claim]})
         assert blobs.remove_orphans([orphan, of_result, of_claim, orphan]) == [orphan]
-        assert sorted(store.database["blobs"].distinct("_id")) == sorted([of_result, of_claim, doomed])
-        assert sorted(store.database["blob_chunks"].distinct("sha")) == sorted([of_result, of_claim, doomed])
-        assert store.database["blobs"].count_documents({"doomed": True}) == 0
+        assert sorted(store.database["blobs"].distinct("_id")) == sorted([of_result, of_claim, other])
+        assert sorted(store.database["blob_chunks"].distinct("sha")) == sorted([of_result, of_claim, other])
+        assert store.database["blobs"].count_documents({PENDING_DELETE: True}) == 0
         assert blobs.remove_orphans([of_claim], by_token="t") == [of_claim]
 
-    def test_chunks_without_a_header_go_too_unless_their_writer_lives(self, store: "Store", blobs: BlobStore) -> None:
+    def test_chunks_of_dead_writers_without_a_header_are_removed(self, store: "Store", blobs: BlobStore) -> None:
         array = large_array(0)
         sha = array_key(array)
         for write in ("dead", "living"):
@@ -187,19 +187,19 @@ class TestBlobStore:
         blobs.remove_orphans([sha])
         assert store.database["blob_chunks"].distinct("write") == ["living"]
 
-    def test_a_doomed_array_that_is_needed_again_is_rescued(
+    def test_an_array_that_is_needed_again_is_not_removed(
         self, store: "Store", blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A writer comes between the look of a remover and its deed."""
+        """A writer stores the array between the query for its name and the removal."""
         array = large_array(0)
         sha = array_key(array)
         blobs.put(sha, array, "old")
         remover = BlobStore(store.database)
 
-        def nobody_names_it(sha: str, by_token: str) -> bool:
+        def not_named_yet(database: object, sha: str) -> bool:
             blobs.put(sha, array, "new")
             return False
 
-        monkeypatch.setattr(remover, "_is_named", nobody_names_it)
+        monkeypatch.setattr(module, "is_named_by_document", not_named_yet)
         assert remover.remove_orphans([sha]) == []
         np.testing.assert_array_equal(blobs.get(BlobReference(sha, "<f8", array.shape)), array)

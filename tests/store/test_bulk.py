@@ -1,4 +1,4 @@
-"""Bulk insertion keeps what the single one keeps: one result for a key, the first one, with its arrays."""
+"""Bulk insertion gives the same store as single commits: one result for a key, the first one, with its arrays."""
 
 import threading
 import time
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from ase.build import bulk
-from result_documents import document, failed, key_of, large_array
+from result_documents import claimed, document, failed, key_of, large_array, output_of, result_of
 
 from esen_flows.errors import InputError, ServerUnavailableError
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.bulk import BATCH, commit_many, insert_results, put_structures
-from esen_flows.store.claims import Claim
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store
@@ -21,21 +20,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.mongod
 
 
-def test_absent_results_are_inserted_and_present_ones_stay(store: "Store") -> None:
+def test_missing_results_are_inserted_and_stored_ones_stay(store: "Store") -> None:
     keys = [key_of(str(number)) for number in range(BATCH + 10)]
     assert insert_results(store, (document(key, tags=["first"]) for key in keys[:7])) == 7
     assert insert_results(store, (document(key, tags=["second"]) for key in keys)) == BATCH + 3
     assert insert_results(store, [document(keys[0]), document(keys[0])]) == 0
     assert store.database["results"].count_documents({}) == BATCH + 10
     assert store.database["results"].count_documents({"tags": "first"}) == 7
-    found = store.get(keys[0])
-    assert found is not None
+    found = result_of(store, keys[0])
     assert (found.attempt, found.current, found.tags) == (0, True, ["first"])
     assert found.output is not None
     np.testing.assert_array_equal(found.output["forces"], np.zeros((2, 3)))
 
 
-def test_one_key_twice_in_a_batch(store: "Store") -> None:
+def test_a_key_that_is_twice_in_a_batch_is_stored_once(store: "Store") -> None:
     key = key_of("twice")
     assert insert_results(store, [document(key, tags=["a"]), document(key, tags=["b"])]) == 1
     assert store.database["results"].count_documents({}) == 1
@@ -44,33 +42,28 @@ def test_one_key_twice_in_a_batch(store: "Store") -> None:
 def test_pending_failures_are_superseded_and_final_ones_are_not(store: "Store") -> None:
     insert_results(store, [failed(key_of("a"), final=False), failed(key_of("b"), final=True)])
     assert insert_results(store, [document(key_of("a")), document(key_of("b"))]) == 1
-    a, b = store.get(key_of("a")), store.get(key_of("b"))
-    assert a is not None
-    assert b is not None
-    assert (a.state, a.attempt) == ("finished", 1)
-    assert b.state == "failed"
+    superseded, final = result_of(store, key_of("a")), result_of(store, key_of("b"))
+    assert (superseded.state, superseded.attempt) == ("finished", 1)
+    assert final.state == "failed"
 
 
-def test_large_arrays_go_to_the_blobs(store: "Store") -> None:
+def test_large_arrays_are_stored_as_blobs(store: "Store") -> None:
     made = document(key_of("large"), output={"fc2": large_array(0)})
     assert insert_results(store, [made]) == 1
     assert insert_results(store, [made]) == 0
-    found = store.get(made.key)
-    assert found is not None
-    assert found.output is not None
-    np.testing.assert_array_equal(found.output["fc2"], large_array(0))
+    found = output_of(store, made.key)
+    np.testing.assert_array_equal(found["fc2"], large_array(0))
     counts = {name: store.database[name].count_documents({}) for name in ("results", "blobs", "blob_chunks", "claims")}
     assert counts == {"results": 1, "blobs": 1, "blob_chunks": 1, "claims": 0}
 
 
-def test_who_computes_meanwhile_finds_the_result(store: "Store") -> None:
-    claim = store.get_or_claim(key_of("claimed"))
-    assert isinstance(claim, Claim)
+def test_a_process_that_computes_an_imported_result_finds_it(store: "Store") -> None:
+    claim = claimed(store, key_of("claimed"))
     assert insert_results(store, [document(claim.key, tags=["imported"])]) == 1
     assert store.commit(claim, document(claim.key, tags=["computed"])).tags == ["imported"]
 
 
-def test_several_at_once_insert_each_once(store: "Store") -> None:
+def test_parallel_insertions_store_each_result_once(store: "Store") -> None:
     documents = [document(key_of(str(number))) for number in range(300)]
     inserted: list[int] = []
     threads = [threading.Thread(target=lambda: inserted.append(insert_results(store, documents))) for _ in range(4)]
@@ -87,12 +80,11 @@ def test_an_outage_ends_with_a_stored_batch(store: "Store", tmp_path: Path, monk
         patience_seconds, folder = 100.0, tmp_path
 
     monkeypatch.setattr(store.fallback, "_spool", Folder())
-    monkeypatch.setattr(store.fallback, "_lost_at", time.monotonic() - 1000.0)  # of an outage long ago
-    claim = store.get_or_claim(key_of("after"))
-    assert isinstance(claim, Claim)
+    monkeypatch.setattr(store.fallback, "_lost_at", time.monotonic() - 1000.0)  # an outage long ago
+    claim = claimed(store, key_of("after"))
     commit_many(store, [(claim, document(claim.key))])
     monkeypatch.setattr("esen_flows.store.spool_fallback.time.sleep", lambda seconds: None)
-    assert not store.fallback.gives_up_waiting(ServerUnavailableError("another one"))
+    assert not store.fallback.gives_up_waiting(ServerUnavailableError("a second outage"))
 
 
 def test_structures(store: "Store") -> None:

@@ -1,32 +1,34 @@
-"""Opening the store: light, quick, one per process."""
+"""Opening the store is quick and imports little, and a process has one store."""
 
 import subprocess
 import sys
 import time
 
 import pytest
-from other_processes import Ghost
-from result_documents import document, key_of
+from other_processes import EndedProcess
+from result_documents import KEY, claimed, commit, document
 
 from esen_flows.settings import Settings
-from esen_flows.store.claims import Claim, Claims
+from esen_flows.store.claims import Claims
 from esen_flows.store.connection import open_store
 from esen_flows.store.results import Store
 
 
 def test_imports_are_light() -> None:
-    code = (
-        "import sys, esen_flows.store.connection, esen_flows.store.queries.query, esen_flows.store.server.embedded\n"
-        "print({'torch', 'atomate2', 'jobflow', 'maggma', 'phonopy', 'pymatgen', 'fireworks'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    heavy = {"torch", "atomate2", "jobflow", "maggma", "phonopy", "pymatgen", "fireworks"}
+    names = "esen_flows.store.connection, esen_flows.store.queries.query, esen_flows.store.server.embedded"
+    assert imported_with(names, heavy) == "set()"
 
 
-def test_the_keeper_needs_the_standard_library_alone() -> None:
-    code = "import sys, esen_flows.store.server.keeper; print({'pymongo', 'numpy', 'pydantic'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+@pytest.mark.parametrize("module", ["server.keeper", "heartbeat"])
+def test_processes_beside_the_worker_need_the_standard_library_alone(module: str) -> None:
+    assert imported_with(f"esen_flows.store.{module}", {"pymongo", "numpy", "pydantic", "ase"}) == "set()"
+
+
+def imported_with(modules: str, names: set[str]) -> str:
+    """Which of some packages are imported together with some modules."""
+    code = f"import sys, {modules}; print({names} & set(sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.mongod
@@ -38,14 +40,14 @@ def test_one_store_per_process_until_it_is_closed(embedded_settings: Settings) -
     first.close()
     second = open_store(settings)
     assert second is not first
-    assert second.get(key_of("nothing")) is None
+    assert second.get(KEY) is None
     second.database.drop()
     second.close()
 
 
 @pytest.mark.mongod
-def test_opening_clears_away_after_the_dead(embedded_settings: Settings, store: Store) -> None:
-    assert isinstance(Store(store.database, Claims(store.database, host=Ghost())).get_or_claim(key_of("x")), Claim)
+def test_opening_removes_what_dead_processes_left(embedded_settings: Settings, store: Store) -> None:
+    claimed(Store(store.database, Claims(store.database, host=EndedProcess())))
     settings = embedded_settings.model_copy(update={"database": store.database.database_name})
     store.close()
     again = open_store(settings)
@@ -54,13 +56,11 @@ def test_opening_clears_away_after_the_dead(embedded_settings: Settings, store: 
 
 
 @pytest.mark.mongod
-def test_a_stored_answer_comes_at_once(embedded_settings: Settings, store: Store) -> None:
-    claim = store.get_or_claim(key_of("x"))
-    assert isinstance(claim, Claim)
-    store.commit(claim, document(key_of("x")))
+def test_a_stored_result_is_returned_quickly(embedded_settings: Settings, store: Store) -> None:
+    commit(store, document(KEY))
     store.close()
-    began = time.process_time()  # not the time of day, which a busy machine stretches
+    began = time.process_time()  # CPU time, because a busy machine is slow
     again = open_store(embedded_settings.model_copy(update={"database": store.database.database_name}))
-    assert again.get(key_of("x")) is not None
+    assert again.get(KEY) is not None
     assert time.process_time() - began < 0.2  # 15 ms measured
     again.close()

@@ -1,4 +1,4 @@
-"""The connection: it outlives kills, acknowledges into the journal, and keeps its secrets."""
+"""The connection survives kills of the server, waits for the journal, and does not show the password."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def test_a_uri_keeps_its_own_number_of_copies_but_not_its_journal() -> None:
 
 
 @pytest.mark.mongod
-def test_indexes_are_made_once(store: "Store") -> None:
+def test_indexes_are_created_once(store: "Store") -> None:
     before = {name: store.database[name].index_information() for name in INDEXES}
     store.database.make_indexes()
     assert {name: store.database[name].index_information() for name in INDEXES} == before
@@ -44,7 +44,7 @@ def test_indexes_are_made_once(store: "Store") -> None:
 
 @pytest.mark.mongod
 @pytest.mark.parametrize("victim", ["mongod_pid", "keeper_pid"])
-def test_operations_outlive_a_kill(embedded_settings: Settings, tmp_path: Path, victim: str) -> None:
+def test_operations_survive_a_kill(embedded_settings: Settings, tmp_path: Path, victim: str) -> None:
     from esen_flows.store.server import embedded
 
     settings = embedded_settings.model_copy(update={"data_dir": tmp_path})
@@ -52,7 +52,7 @@ def test_operations_outlive_a_kill(embedded_settings: Settings, tmp_path: Path, 
     database.call(lambda: database["results"].insert_one({"_id": "before"}))
     os.kill(embedded.status(settings)[victim], signal.SIGKILL)
     if victim == "keeper_pid":
-        time.sleep(0.5)  # it takes mongod with it
+        time.sleep(0.5)  # until mongod has ended with it
     database.call(lambda: database["results"].insert_one({"_id": "after"}))
     assert database.call(lambda: database["results"].distinct("_id")) == ["after", "before"]
     database.close()
@@ -60,8 +60,8 @@ def test_operations_outlive_a_kill(embedded_settings: Settings, tmp_path: Path, 
 
 
 @pytest.mark.mongod
-def test_a_uri_is_a_server_of_somebody_else(embedded_settings: Settings, store: "Store") -> None:
-    """The same server by its URI: no keeper, no lease."""
+def test_a_server_with_a_uri_is_not_started(embedded_settings: Settings, store: "Store") -> None:
+    """The same server by its URI, without a lease."""
     settings = Settings(mongo_uri=store.database.uri, database="by_uri")
     database = connect(settings)
     assert database.lease is None
@@ -84,7 +84,7 @@ def test_a_server_that_does_not_answer() -> None:
     "uri",
     [f"mongodb://ann:{PASSWORD}@host:port/", f"nonsense://ann:{PASSWORD}@host", "mongodb://ann:geheim@wort@host/"],
 )
-def test_a_wrong_uri_is_not_repeated(uri: str) -> None:
+def test_an_invalid_uri_is_not_shown(uri: str) -> None:
     with pytest.raises(StoreError, match="not a valid MongoDB URI") as caught:
         connect(Settings(mongo_uri=uri))
     assert_no_secret(caught)
@@ -114,12 +114,12 @@ def assert_no_secret(caught: "pytest.ExceptionInfo[Exception]") -> None:
     error: BaseException | None = caught.value
     assert error is not None
     shown = str(error) + repr(error)
-    assert error.__suppress_context__  # what the driver said is not printed below it either
+    assert error.__suppress_context__  # the message of pymongo is not printed below it either
     for secret in (PASSWORD, "geheim"):
         assert secret not in shown
 
 
-def test_operations_are_repeated_until_the_time_is_over() -> None:
+def test_operations_are_repeated_until_the_timeout() -> None:
     database = Database("mongodb://127.0.0.1:9/", "x", 0.5)
     calls: list[float] = []
 

@@ -1,4 +1,4 @@
-"""The heartbeat: beats through native calls, ends with its worker, keeps the password to itself."""
+"""The heartbeat renews claims during native calls, ends with its worker, and does not expose the password."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from other_processes import Remote
+from other_processes import RemoteProcess
 
 from esen_flows.store.claims import Claims
 from esen_flows.store.heartbeat import Heartbeat
@@ -22,7 +22,7 @@ KEY = "ab" * 32
 NOWHERE = {"uri": "mongodb://ann:geheim@127.0.0.1:9/", "options": {"serverSelectionTimeoutMS": 100}, "database": "x"}
 
 
-def gone(pid: int, seconds: float = 20.0) -> bool:
+def ends_within(pid: int, seconds: float = 20.0) -> bool:
     """Whether a process ends (or is a zombie) within that time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -36,7 +36,7 @@ def gone(pid: int, seconds: float = 20.0) -> bool:
 
 
 def await_renewal(store: "Store", key: str = KEY) -> None:
-    """Wait until it has come up, which takes its time on a busy machine, and beats."""
+    """Wait until the heartbeat has started, which is slow on a busy machine, and renews a claim."""
     first = store.database["claims"].find_one({"_id": key})
     assert first is not None
     deadline = time.monotonic() + 60
@@ -46,18 +46,18 @@ def await_renewal(store: "Store", key: str = KEY) -> None:
 
 
 @pytest.mark.mongod
-def test_a_native_call_that_holds_the_interpreter_does_not_starve_it(store: "Store") -> None:
-    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
+def test_a_native_call_that_holds_the_interpreter_lock_does_not_stop_it(store: "Store") -> None:
+    claims = Claims(store.database, host=RemoteProcess(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
     assert claims.try_claim(KEY) is not None
     await_renewal(store)
-    ctypes.PyDLL(None).sleep(3)  # PyDLL keeps the lock: no thread of this process runs meanwhile
+    ctypes.PyDLL(None).sleep(3)  # PyDLL keeps the lock, so that no thread of this process runs
     assert Claims(store.database).try_claim(KEY) is None
     claims.close()
 
 
 @pytest.mark.mongod
-def test_of_a_chunk_it_renews_what_is_still_held(store: "Store") -> None:
-    claims = Claims(store.database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
+def test_dropped_claims_are_renewed_no_more(store: "Store") -> None:
+    claims = Claims(store.database, host=RemoteProcess(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
     held, dropped = claims.try_claim_many(["aa" * 32, "bb" * 32])
     await_renewal(store, dropped.key)
     claims.stop_renewing([dropped])
@@ -72,9 +72,9 @@ import sys, time
 from esen_flows.settings import Settings
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import connect
-from other_processes import Remote
+from other_processes import RemoteProcess
 database = connect(Settings(mongo_uri=sys.argv[1], database=sys.argv[2]))
-claims = Claims(database, host=Remote(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
+claims = Claims(database, host=RemoteProcess(), lifetime_seconds=2.0, heartbeat_seconds=0.2)
 claims.try_claim(sys.argv[3])
 print(claims.heartbeat_pid, flush=True)
 time.sleep(60)
@@ -82,7 +82,7 @@ time.sleep(60)
 
 
 @pytest.mark.mongod
-def test_a_killed_worker_takes_it_along_and_its_claim_expires(store: "Store") -> None:
+def test_it_ends_with_a_killed_worker_whose_claim_expires(store: "Store") -> None:
     command = [sys.executable, "-c", WORKER, store.database.uri, store.database.database_name, KEY]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -94,13 +94,13 @@ def test_a_killed_worker_takes_it_along_and_its_claim_expires(store: "Store") ->
     assert here.try_claim(KEY) is None  # renewed for longer than its lifetime
     worker.kill()
     worker.communicate()
-    assert gone(pid)
+    assert ends_within(pid)
     time.sleep(2.1)
     assert here.try_claim(KEY) is not None
     here.close()
 
 
-def test_the_password_is_on_no_command_line_and_in_no_environment() -> None:
+def test_the_password_is_not_in_arguments_or_environment() -> None:
     beat = Heartbeat(1000, 0.2)
     beat.hold(["t"], NOWHERE)
     time.sleep(0.1)
@@ -109,28 +109,28 @@ def test_the_password_is_on_no_command_line_and_in_no_environment() -> None:
     beat.close()
 
 
-def test_signals_for_a_whole_job_do_not_stop_it_and_one_that_was_killed_is_replaced() -> None:
+def test_signals_for_a_whole_job_do_not_stop_it_and_a_killed_one_is_replaced() -> None:
     beat = Heartbeat(1000, 60.0)
     beat.hold(["t"], NOWHERE)
     first = beat.pid
     assert first is not None
-    time.sleep(1.0)  # it has come up
+    time.sleep(1.0)  # until it has started
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(first, number)
-    assert not gone(first, 0.3)
+    assert not ends_within(first, 0.3)
     os.kill(first, signal.SIGKILL)
-    assert gone(first)
-    time.sleep(0.3)  # its other thread too, which shares the pipe
+    assert ends_within(first)
+    time.sleep(0.3)  # until its second thread, which shares the pipe, has ended too
     beat.hold(["u"], NOWHERE)
     second = beat.pid
     assert second not in (None, first)
     beat.close()
     assert beat.pid is None
-    assert gone(second or 0, 0.1)
+    assert ends_within(second or 0, 0.1)
 
 
 def test_a_forked_child_of_the_worker_does_not_keep_it_alive() -> None:
-    """The child has the other end of the pipe too, as data loaders do."""
+    """The child keeps the pipe open, as processes of data loaders do."""
     code = (
         "import os, time\n"
         "from esen_flows.store.heartbeat import Heartbeat\n"
@@ -145,13 +145,7 @@ def test_a_forked_child_of_the_worker_does_not_keep_it_alive() -> None:
     time.sleep(0.5)
     worker.kill()
     try:
-        assert gone(pid)
+        assert ends_within(pid)
     finally:
         os.kill(child, signal.SIGKILL)
         worker.communicate()
-
-
-def test_until_a_renewal_is_due_it_holds_the_standard_library_alone() -> None:
-    code = "import sys, esen_flows.store.heartbeat; print({'pymongo', 'numpy', 'pydantic', 'ase'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""Facts about machines, real and made up."""
+"""Facts about this machine and invented ones."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ overlay /layers fuse.fuse-overlayfs rw 0 0
 """
 
 
-def made_up(tmp_path: Path, **files: str) -> Host:
+def host_with(tmp_path: Path, **files: str) -> Host:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     return Host(proc=tmp_path)
@@ -41,21 +41,21 @@ def made_up(tmp_path: Path, **files: str) -> Host:
     ],
 )
 def test_network_file_systems_are_recognised(tmp_path: Path, path: str, found: tuple[str, str] | None) -> None:
-    assert made_up(tmp_path, mounts=MOUNTS).network_file_system(Path(path)) == found
+    assert host_with(tmp_path, mounts=MOUNTS).network_file_system(Path(path)) == found
 
 
 def test_a_later_mount_on_the_same_point_counts(tmp_path: Path) -> None:
-    host = made_up(tmp_path, mounts="/dev/sda1 /data ext4 rw 0 0\nserver:/x /data nfs rw 0 0\n")
+    host = host_with(tmp_path, mounts="/dev/sda1 /data ext4 rw 0 0\nserver:/x /data nfs rw 0 0\n")
     assert host.network_file_system(Path("/data/esen")) == ("nfs", "/data")
 
 
 def test_avx(tmp_path: Path) -> None:
-    assert made_up(tmp_path, cpuinfo="processor\t: 0\nflags\t\t: fpu sse2 ssse3\n").lacks_avx()
-    assert not made_up(tmp_path, cpuinfo="processor\t: 0\nflags\t\t: fpu sse2 avx avx2\n").lacks_avx()
-    assert not made_up(tmp_path, cpuinfo="processor\t: 0\nFeatures\t: fp asimd\n").lacks_avx()  # ARM has none
+    assert host_with(tmp_path, cpuinfo="processor\t: 0\nflags\t\t: fpu sse2 ssse3\n").lacks_avx()
+    assert not host_with(tmp_path, cpuinfo="processor\t: 0\nflags\t\t: fpu sse2 avx avx2\n").lacks_avx()
+    assert not host_with(tmp_path, cpuinfo="processor\t: 0\nFeatures\t: fp asimd\n").lacks_avx()  # ARM has none
 
 
-def test_this_process_lives() -> None:
+def test_this_process_is_alive() -> None:
     host = Host()
     assert host.process().pid == os.getpid()
     assert host.process() == host.process()
@@ -68,7 +68,7 @@ def test_an_ended_process_is_dead_even_as_a_zombie() -> None:
     process = host.process(child.pid)
     assert not host.is_dead(process)
     child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has collected it
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # the process has ended and is a zombie
     assert host.is_dead(process)
     child.communicate()
     assert host.is_dead(process)
@@ -82,7 +82,7 @@ def test_a_later_process_with_the_same_number_is_another_one() -> None:
 
 
 @pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"boot_id": "0"}, {"namespace": "pid:[1]"}])
-def test_nothing_is_said_of_processes_that_cannot_be_seen(change: dict[str, str]) -> None:
+def test_an_invisible_process_is_not_called_dead(change: dict[str, str]) -> None:
     host = Host()
     gone = replace(host.process(), start=1, **change)
     assert not host.sees(gone)

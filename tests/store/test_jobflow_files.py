@@ -1,4 +1,4 @@
-"""What `db init` writes works in jobflow and FireWorks, and is nobody else's to read."""
+"""The files of `db init` work in jobflow and FireWorks, and other users cannot read them."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ URI = f"mongodb://ann:{PASSWORD}@db.example.org:27018/?authSource=admin&tls=true
 
 @pytest.fixture
 def remote() -> Database:
-    """A server of somebody else, which is not asked for anything."""
+    """A server that is not contacted."""
     return Database(URI, "group", 1.0)
 
 
@@ -47,7 +47,7 @@ def test_the_files_hold_the_settings_and_are_private(remote: Database, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["jobflow.yaml", "my_launchpad.yaml", "my_fworker.yaml"])
-def test_nothing_is_replaced_and_nothing_half_written(remote: Database, tmp_path: Path, name: str) -> None:
+def test_an_existing_file_is_kept_and_no_file_is_half_written(remote: Database, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match=rf"{name} exists; remove it, or give another folder"):
         write_jobflow_files(remote, tmp_path)
@@ -63,7 +63,7 @@ def test_a_link_is_not_followed(remote: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.mongod
-def test_foreign_jobs_land_in_the_same_database(store: "Store", tmp_path: Path) -> None:
+def test_jobs_of_other_packages_are_stored_in_the_same_database(store: "Store", tmp_path: Path) -> None:
     write_jobflow_files(store.database, tmp_path)
     assert run_foreign_flow(tmp_path) == {
         "states": ["COMPLETED"] * 4,
@@ -77,7 +77,7 @@ def test_foreign_jobs_land_in_the_same_database(store: "Store", tmp_path: Path) 
     assert len(files) == 3
     assert all(file["length"] > 16 * 2**20 for file in files)  # more than a document could hold
     (mixed,) = database["jobs"].find({"output.n": 7})
-    assert mixed["output"]["blob"]["store"] == "data"  # the small part stays where queries find it
+    assert mixed["output"]["blob"]["store"] == "data"  # the small part stays in the document, for queries
     assert database["fireworks"].count_documents({}) == 4
     for name in ("fireworks", "launches", "workflows"):
         assert all("mongodb://" not in repr(row) for row in database[name].find())

@@ -1,4 +1,4 @@
-"""jobflow's outputs land in our database, over the socket too."""
+"""Outputs of jobflow are stored in our database."""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.mongod, pytest.mark.filterwarnings("ignore")]
 
 
-def test_a_flow_runs_against_it(store: "Store") -> None:
+def test_a_flow_stores_its_outputs(store: "Store") -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of maggma and its libraries
+        warnings.simplefilter("ignore")  # warnings of maggma and its libraries
         from jobflow import Flow, job, run_locally
 
         from esen_flows.store.jobflow_store import job_store
@@ -41,8 +41,8 @@ def test_a_flow_runs_against_it(store: "Store") -> None:
     jobs.close()
 
 
-def test_what_does_not_fit_is_moved_and_found_again(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest parts first, as few as needed; also an output that is no dictionary."""
+def test_parts_that_do_not_fit_into_a_document_are_moved(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few of the largest parts as needed, or an output that is not a dictionary."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from jobflow import job, run_locally

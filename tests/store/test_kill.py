@@ -1,4 +1,4 @@
-"""kill -9 at random moments: every result is there once, whole, and nothing else is."""
+"""After kills at random moments every result is stored once and whole, and nothing else is."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from random_kills import RandomKills, check_store, kill_rounds
 from replica_set import DATABASE, ReplicaSet
 from result_documents import key_of
-from under_fire import Fight, check_whole, kill_rounds
 
 from esen_flows.settings import Settings
 from esen_flows.store.connection import open_store
@@ -46,7 +46,7 @@ def own_server(embedded_settings: Settings, tmp_path: Path) -> Settings:
 
 
 def test_killed_during_the_first_start(embedded_settings: Settings, tmp_path: Path) -> None:
-    """Nobody is lost when writer, server or keeper is killed while the server starts for the first time."""
+    """Writer, server or keeper is killed while the server starts for the first time."""
     settings, notes, dice = own_server(embedded_settings, tmp_path), tmp_path / "notes", random.Random(20261121)
     names = [f"round {n}" for n in range(4)]
     for n, name in enumerate(names):
@@ -54,26 +54,26 @@ def test_killed_during_the_first_start(embedded_settings: Settings, tmp_path: Pa
         time.sleep(dice.uniform(0.0, 1.0 if n < 3 else 0.35))
         victim = ("keeper", "mongod", "writer")[n % 3]
         pid = None if victim == "writer" else embedded.status(settings).get(f"{victim}_pid")
-        if pid is None:  # what does not run yet cannot be killed
+        if pid is None:  # it does not run yet
             process.kill()
             process.communicate()
         else:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            finish(process)  # a writer outlives its server
+            finish(process)  # a writer survives a kill of its server
     finish(writer(settings, notes, *names))
     store = open_store(settings)
-    check_whole(store, names)
+    check_store(store, names)
     store.close()
     embedded.stop(settings)
 
 
 def test_killed_while_writing_arrays(embedded_settings: Settings, tmp_path: Path) -> None:
-    """Killed again and again, until some kills fell between the first chunk and the document."""
+    """Writers are killed until some kills came between the first chunk and the document."""
     settings, notes, dice = own_server(embedded_settings, tmp_path), tmp_path / "notes", random.Random(7)
     store = open_store(settings)
-    names, debris = ["array 0"], 0
-    while debris < 2:
+    names, orphans = ["array 0"], 0
+    while orphans < 2:
         assert len(names) < 20
         before = store.database["blob_chunks"].count_documents({})
         process = writer(settings, notes, names[-1])
@@ -85,34 +85,34 @@ def test_killed_while_writing_arrays(embedded_settings: Settings, tmp_path: Path
         if store.get(key_of(names[-1]), load_arrays=False) is not None:
             names.append(f"array {len(names)}")
         elif store.database["blob_chunks"].count_documents({}):
-            debris += 1
+            orphans += 1
     finish(writer(settings, notes, *names))
-    check_whole(store, names)
+    check_store(store, names)
     store.close()
     embedded.stop(settings)
 
 
 def test_eight_processes_compute_each_of_200_results_once(embedded_settings: Settings, tmp_path: Path) -> None:
     settings = own_server(embedded_settings, tmp_path)
-    fight = Fight(settings, tmp_path, [f"of 200: {n}" for n in range(200)], seconds=0.01)
+    kills = RandomKills(settings, tmp_path, [f"of 200: {n}" for n in range(200)], seconds=0.01)
     open_store(settings).close()
-    processes = [fight.start_worker() for _ in range(8)]
+    processes = [kills.start_worker() for _ in range(8)]
     for process in processes:
         assert process.communicate(timeout=300)[0] == "ready\ndone\n"
-    assert sorted(fight.computed()) == sorted(fight.names)
-    fight.check().close()
+    assert sorted(kills.computed()) == sorted(kills.names)
+    kills.check().close()
     embedded.stop(settings)
 
 
-def test_four_workers_under_fire(embedded_settings: Settings, tmp_path: Path) -> None:
-    """Fifty rounds of the same: python tests/store/test_kill.py (benchmarks/results/store_kill.json)"""
+def test_four_workers_survive_random_kills(embedded_settings: Settings, tmp_path: Path) -> None:
+    """Fifty rounds: python tests/store/test_kill.py (benchmarks/results/store_kill.json)."""
     settings = own_server(embedded_settings, tmp_path)
     killed = kill_rounds(settings, tmp_path, rounds=5)
     assert all(killed[victim] > 0 for victim in ("worker", "mongod", "heartbeat", "keeper"))
     embedded.stop(settings)
 
 
-def test_four_workers_under_fire_on_a_replica_set(embedded_settings: Settings, tmp_path: Path) -> None:
+def test_four_workers_survive_random_kills_on_a_replica_set(embedded_settings: Settings, tmp_path: Path) -> None:
     server = ReplicaSet(tmp_path / "server", find_mongod(embedded_settings.mongod).binary)
     try:
         killed = kill_rounds(remote(server, tmp_path), tmp_path, rounds=4, server=server)
@@ -126,7 +126,7 @@ def remote(server: ReplicaSet, folder: Path) -> Settings:
 
 
 def main(rounds: int) -> None:
-    """That many rounds against both kinds of server, printed as JSON."""
+    """Kill in rounds on both kinds of server, and print the counts as JSON."""
     results = {}
     for kind in ("private server", "replica set with users"):
         with tempfile.TemporaryDirectory() as made:

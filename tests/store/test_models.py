@@ -1,4 +1,4 @@
-"""What a model key stands for is written down with its first result, and travels with it."""
+"""The force field of a model key is stored with its first result, and exported with it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.mongod
 SILICON = resolve_model("esen_silicon")
 
 
-def test_the_card_of_a_result_is_kept(store: "Store") -> None:
+def test_the_card_of_a_force_field_is_stored_with_a_result(store: "Store") -> None:
     commit(store, document(key_of("one"), model_key=SILICON.key))
     found = stored_model(store.database, SILICON.key)
     assert found is not None
@@ -31,15 +31,15 @@ def test_the_card_of_a_result_is_kept(store: "Store") -> None:
     assert stored_model(store.database, key_of("another")) is None
 
 
-def test_a_label_of_other_numbers_takes_no_card(store: "Store") -> None:
-    """The label says esen_silicon, the key is another one's; a second label of the same numbers is added."""
+def test_a_card_of_another_force_field_with_the_same_label_is_not_stored(store: "Store") -> None:
+    """The label is esen_silicon and the key that of another force field, which has a second label as well."""
     insert_results(store, [document(key_of(name), model_label=name) for name in ("esen_silicon", "mine")])
     found = stored_model(store.database, key_of("model"))
     assert found == {"key": key_of("model"), "labels": ["esen_silicon", "mine"], "card": None}
     assert store.database["models"].count_documents({}) == 1
 
 
-def test_what_is_there_stays(store: "Store") -> None:
+def test_a_stored_card_is_not_replaced(store: "Store") -> None:
     store.note_models([(SILICON.key, "esen_silicon")])
     store.database["models"].update_one({}, {"$set": {"card": {"description": "as it was"}}})
     note_models(store.database, [(SILICON.key, "esen_silicon")])
@@ -48,9 +48,9 @@ def test_what_is_there_stays(store: "Store") -> None:
     assert found["card"] == {"description": "as it was"}
 
 
-def test_it_travels_with_its_results(store: "Store", tmp_path: Path) -> None:
+def test_force_fields_are_exported_with_their_results(store: "Store", tmp_path: Path) -> None:
     put_relaxation(store, "relax")
-    store.note_models([(SILICON.key, "esen_silicon")])  # of no result
+    store.note_models([(SILICON.key, "esen_silicon")])  # no result was made with it
     store.database["models"].update_one({"_id": key_of("model")}, {"$set": {"card": {"description": "as it was"}}})
     before = store.database["models"].find_one({"_id": key_of("model")})
     export_archive(store, tmp_path / "all.tar")
@@ -68,7 +68,7 @@ def test_it_travels_with_its_results(store: "Store", tmp_path: Path) -> None:
     [{"labels": "x"}, {"labels": [1]}, {"card": 3}, {"$where": "1"}, {"_id": 5}],
     ids=lambda change: str(change),
 )
-def test_damage_is_named(store: "Store", change: dict[str, object]) -> None:
+def test_damage_is_reported(store: "Store", change: dict[str, object]) -> None:
     store.note_models([(SILICON.key, "esen_silicon")])
     (row,) = store.database["models"].find()
     assert model_problems(row) == []

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.build import bulk
-from result_documents import document, failed, key_of, large_array
+from result_documents import claimed, document, failed, key_of, large_array, result_of
 
 from esen_flows.schemas.keys import result_key
 from esen_flows.schemas.protocols import NumericSettings
-from esen_flows.store.claims import Claim
 
 if TYPE_CHECKING:
     from esen_flows.schemas.documents import ResultDocument
@@ -19,7 +18,7 @@ COLLECTIONS = ("results", "structures", "models")
 
 
 def fields_of(kind: str, parent: str, structure: str, name: str) -> dict[str, Any]:
-    """What makes a result's key, and the key."""
+    """The fields that decide a result key, and the key."""
     protocol_hash = key_of(name)
     numeric = NumericSettings()
     key = result_key(kind, protocol_hash, parent, key_of("model"), numeric.key_fields(), 1)
@@ -35,9 +34,7 @@ def fields_of(kind: str, parent: str, structure: str, name: str) -> dict[str, An
 
 def commit(store: "Store", made: "ResultDocument") -> str:
     """Store a result; its key."""
-    claim = store.get_or_claim(made.key)
-    assert isinstance(claim, Claim)
-    return store.commit(claim, made).key
+    return store.commit(claimed(store, made.key), made).key
 
 
 def put_relaxation(store: "Store", name: str, a: float = 5.4, **changes: Any) -> str:
@@ -50,17 +47,16 @@ def put_relaxation(store: "Store", name: str, a: float = 5.4, **changes: Any) ->
 def fill(store: "Store") -> dict[str, str]:
     """A chain of three steps, a result after a failed attempt, a pending failure, all with arrays; keys by name."""
     relax = put_relaxation(store, "relax", output={"energies_ev": np.array([np.nan, -0.0, 1e-300]), "n": 2**40})
-    structure = store.get(relax)
-    assert structure is not None
-    forces = fields_of("forces", relax, structure.structure_key, "forces")
+    structure = result_of(store, relax).structure_key
+    forces = fields_of("forces", relax, structure, "forces")
     commit(store, document(**forces, output={"forces_fc2": large_array(1), "forces_fc3": large_array(2)}))
-    phonon = fields_of("phonon", forces["key"], structure.structure_key, "phonon")
+    phonon = fields_of("phonon", forces["key"], structure, "phonon")
     commit(store, document(**phonon, output={"fc2": large_array(1), "words": np.array(["Γ", "X"])}))
     retried = put_relaxation(store, "retried", 5.5)
-    again = fields_of("relax", structure.structure_key, structure.structure_key, "again")
+    again = fields_of("relax", structure, structure, "again")
     commit(store, failed(final=False, **again))
     commit(store, document(**again, output={"path": large_array(3)}))
-    pending = fields_of("relax", structure.structure_key, structure.structure_key, "pending")
+    pending = fields_of("relax", structure, structure, "pending")
     commit(store, failed(final=False, **pending))
     return {
         "relax": relax, "forces": forces["key"], "phonon": phonon["key"], "retried": retried, "again": again["key"],
@@ -69,7 +65,7 @@ def fill(store: "Store") -> dict[str, str]:
 
 
 def contents(store: "Store") -> dict[str, Any]:
-    """Everything that an archive carries, comparable: documents as text, so that NaN equals NaN."""
+    """Everything that an archive holds, for comparison; documents as text, because NaN does not equal NaN."""
     found: dict[str, Any] = {
         name: {str(row["_id"]): repr(sorted(row.items())) for row in store.database[name].find()}
         for name in COLLECTIONS

@@ -10,8 +10,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import InputError
-from esen_flows.store.announced_arrays import announced_arrays
-from esen_flows.store.blobs import BlobReference, BlobStore, unpack
+from esen_flows.store.blobs import BlobReference, BlobStore, announced_arrays, unpack
 from esen_flows.store.bulk import batches
 from esen_flows.store.claims import Claims
 from esen_flows.store.database import Database, Row

@@ -13,21 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
-from result_documents import document, failed, key_of, large_array
+from result_documents import KEY, claimed, document, failed, key_of, large_array, output_of
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.settings import Settings
 from esen_flows.store.blobs import BlobReference
-from esen_flows.store.claims import Claim
 from esen_flows.store.connection import open_store
 from esen_flows.store.exchange.ingest import ingest
 from esen_flows.store.exchange.spool import read_records, spool_files
 from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.results import Store
-
-KEY = key_of("one")
 
 
 @pytest.fixture
@@ -36,12 +33,6 @@ def spool(tmp_path: Path) -> Iterator[SpoolStore]:
     opened = SpoolStore(tmp_path)
     yield opened
     opened.close()
-
-
-def claimed(store: Store, key: str = KEY, force: bool = False) -> Claim:
-    claim = store.get_or_claim(key, wait_seconds=0, force=force)
-    assert isinstance(claim, Claim)
-    return claim
 
 
 def fill(store: Store) -> None:
@@ -68,10 +59,8 @@ def test_a_spool_has_the_methods_of_a_store(spool: SpoolStore, tmp_path: Path) -
         np.testing.assert_array_equal(found.output["fc2"], large_array(0))
         np.testing.assert_array_equal(found.output["small"], np.arange(3))
         assert np.isnan(found.output["nan"])
-        light = again.get(KEY, load_arrays=False)
-        assert light is not None
-        assert light.output is not None
-        assert light.output["fc2"] == BlobReference(array_key(large_array(0)), "<f8", (131_072,))
+        light = output_of(again, KEY, load_arrays=False)
+        assert light["fc2"] == BlobReference(array_key(large_array(0)), "<f8", (131_072,))
         chunk = again.claim_many([KEY, key_of("pending"), key_of("final"), key_of("new")])
         assert [claim.key for claim in chunk.claims] == [key_of("pending"), key_of("new")]
         assert (chunk.settled, chunk.leftovers) == ((KEY, key_of("final")), ())
@@ -261,10 +250,8 @@ def test_a_run_that_loses_its_server_waits_and_then_spools(
     ] * 2
     database._client, database.lease, database.timeout_seconds = server, lease, 15.0
     assert ingest(running, folder).counts == {"new": 2}
-    found = running.get(keys[0])
-    assert found is not None
-    assert found.output is not None
-    np.testing.assert_array_equal(found.output["fc2"], large_array(0))
+    found = output_of(running, keys[0])
+    np.testing.assert_array_equal(found["fc2"], large_array(0))
     assert running.commit(claimed(running, key_of("back")), document(key_of("back"))).attempt == 0
     assert records(folder) == 2
     running.close()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from other_processes import Ghost
+from other_processes import EndedProcess
 from result_documents import document, failed, key_of, large_array
 from whole_store import contents, fill
 
@@ -103,7 +103,7 @@ def test_an_attempt_of_a_live_writer_is_kept(store: Store) -> None:
 
 def test_arrays_announced_by_live_writers_are_kept_and_those_of_dead_writers_removed(store: Store) -> None:
     arrays = {name: large_array(seed) for seed, name in enumerate(("living", "dead"))}
-    for name, claims in {"living": Claims(store.database), "dead": Claims(store.database, host=Ghost())}.items():
+    for name, claims in {"living": Claims(store.database), "dead": Claims(store.database, host=EndedProcess())}.items():
         claim = claims.try_claim(key_of(name))
         assert claim is not None
         sha = array_key(arrays[name])

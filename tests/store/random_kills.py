@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import SecretStr
 from replica_set import ReplicaSet
-from result_documents import key_of, large_array
+from result_documents import key_of, large_array, output_of
 
 from esen_flows.settings import Settings
 from esen_flows.store.connection import open_store
@@ -29,8 +29,8 @@ MEGABYTES = 0.25  # of an array
 _ENDS = {0, -signal.SIGKILL}  # of a worker
 
 
-def check_whole(store: Store, names: list[str], megabytes: float = 1.0) -> None:
-    """One current document per name with the right arrays; nothing that no document names."""
+def check_store(store: Store, names: list[str], megabytes: float = 1.0) -> None:
+    """Check that each name has one document with the right arrays, and that no other documents or arrays are stored."""
     database = store.database
     assert database["claims"].count_documents({}) == 0
     assert sorted(database["results"].distinct("key")) == sorted(key_of(name) for name in names)
@@ -38,10 +38,8 @@ def check_whole(store: Store, names: list[str], megabytes: float = 1.0) -> None:
         database["results"].count_documents({"current": True}) == len(names) == database["results"].count_documents({})
     )
     for name in names:
-        found = store.get(key_of(name))  # checks every checksum
-        assert found is not None
-        assert found.output is not None
-        np.testing.assert_array_equal(found.output["fc2"], large_array(int(key_of(name)[:8], 16), megabytes))
+        output = output_of(store, key_of(name))  # compares every checksum
+        np.testing.assert_array_equal(output["fc2"], large_array(int(key_of(name)[:8], 16), megabytes))
     named = {sha for row in database["results"].find({}, {"blobs": 1}) for sha in row["blobs"]}
     headers = {row["_id"]: row for row in database["blobs"].find()}
     assert set(headers) == named
@@ -50,23 +48,23 @@ def check_whole(store: Store, names: list[str], megabytes: float = 1.0) -> None:
 
 
 @dataclass
-class Fight:
-    """Workers on one store, and what becomes of them.
+class RandomKills:
+    """Workers on one store, which are killed and replaced.
 
     Attributes
     ----------
     settings
-        of the store, with a private server unless `server` is given.
+        Settings of the store; it has a private server unless `server` is given.
     folder
-        for notes.
+        Folder for notes.
     names
-        of the results to store.
+        Names of the results to store.
     seconds
-        that computing one takes.
+        Computing time of a result.
     server
-        which the test itself has to start again.
+        Server that is not private, so that it is started again here.
     killed
-        what was killed how often.
+        Number of kills by kind of process.
     """
 
     settings: Settings
@@ -80,45 +78,45 @@ class Fight:
 
     @property
     def victims(self) -> tuple[str, ...]:
-        """In turn; a server that is not private has no keeper."""
+        """Processes to kill in turn; a server that is not private has no keeper."""
         return ("worker", "mongod", "worker", "heartbeat", "keeper" if self.server is None else "mongod")
 
     def computed(self) -> list[str]:
-        """Names, once for every computation that was begun."""
+        """Names of results, once for every computation that was begun."""
         return _lines(self.folder / "computed")
 
     def acknowledged(self) -> dict[str, str]:
-        """What the workers were told is stored: the noise of each name's result."""
-        told: dict[str, str] = {}
+        """The noise of each result that was acknowledged as stored, by name."""
+        acknowledged: dict[str, str] = {}
         for line in _lines(self.folder / "acknowledged"):
             name, _, noise = line.rpartition(" ")
-            assert told.setdefault(name, noise) == noise
-        return told
+            assert acknowledged.setdefault(name, noise) == noise
+        return acknowledged
 
     def start_worker(self) -> Process:
-        """One more, with an order of its own."""
+        """Start one more worker, with another order of the results."""
         self._started += 1
         notes = [str(self.folder / name) for name in ("computed", "acknowledged")]
         command = [sys.executable, str(WORKER), *notes, str(self._started), str(self.seconds), *self.names]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(self.settings))
 
     def rounds(self, count: int, dice: random.Random) -> None:
-        """Kill somebody `count` times, never before something was stored since the last time."""
+        """Kill `count` processes, each after results were stored since the last kill."""
         self.workers = [self.start_worker() for _ in range(WORKERS)]
         stored = 0
         for number in range(count):
-            # A server that is killed before it stored anything has nothing to lose.
+            # A server that has stored nothing has nothing to lose.
             while (now := len(_lines(self.folder / "acknowledged"))) < stored + WORKERS:
                 assert any(worker.poll() is None for worker in self.workers)
                 time.sleep(0.02)
             stored = now
             time.sleep(dice.uniform(0.0, 0.3))
             self._kill(self.victims[number % len(self.victims)], dice)
-            self._replace_the_dead()
-        assert len(self.acknowledged()) < len(self.names)  # somebody was at work until the last kill
+            self._replace_dead_workers()
+        assert len(self.acknowledged()) < len(self.names)  # workers were busy until the last kill
 
     def end(self) -> None:
-        """Let the workers finish, and one more find nothing left to do."""
+        """Let the workers finish, and start one more, which finds nothing to do."""
         self.workers.append(self.start_worker())
         for worker in self.workers:
             worker.communicate(timeout=600)
@@ -126,16 +124,14 @@ class Fight:
         assert self.workers[-1].returncode == 0
 
     def check(self) -> Store:
-        """Every acknowledged result is stored as it was acknowledged, once, whole; nothing else is. The store."""
+        """Check that the acknowledged results are stored whole, and nothing else; the store."""
         store = open_store(self.settings)
-        check_whole(store, self.names, MEGABYTES)
-        told = self.acknowledged()
-        assert set(told) <= set(self.names)  # a worker may be killed between storing a result and telling
-        for name, noise in told.items():
-            found = store.get(key_of(name), load_arrays=False)
-            assert found is not None
-            assert found.output is not None
-            assert repr(found.output["noise"]) == noise
+        check_store(store, self.names, MEGABYTES)
+        acknowledged = self.acknowledged()
+        assert set(acknowledged) <= set(self.names)  # a worker may be killed between storing and noting a result
+        for name, noise in acknowledged.items():
+            found = output_of(store, key_of(name), load_arrays=False)
+            assert repr(found["noise"]) == noise
         return store
 
     def _kill(self, victim: str, dice: random.Random) -> None:
@@ -151,7 +147,7 @@ class Fight:
         self.killed[victim] += 1
 
     def _pid(self, victim: str) -> int:
-        """The process to kill, waiting for one that is only just starting; a heartbeat is any of the workers'."""
+        """Number of the process to kill, once it has started; for a heartbeat that of any worker."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             workers = {worker.pid for worker in self.workers}
@@ -165,7 +161,7 @@ class Fight:
         pid: int | None = embedded.status(self.settings).get(f"{process}_pid")
         return pid
 
-    def _replace_the_dead(self) -> None:
+    def _replace_dead_workers(self) -> None:
         for place, worker in enumerate(self.workers):
             if worker.poll() is not None:
                 assert worker.returncode in _ENDS
@@ -176,28 +172,28 @@ class Fight:
 def kill_rounds(
     settings: Settings, folder: Path, rounds: int, *, server: ReplicaSet | None = None, results_per_round: int = 30
 ) -> Counter[str]:
-    """Four workers under fire, and a check of what they leave; what happened how often."""
+    """Kill processes of four workers at random and check the store; numbers of kills and of results."""
     names = [f"{rounds}/{n}" for n in range(results_per_round * rounds)]
-    fight = Fight(settings, folder, names, seconds=0.1, server=server)
+    kills = RandomKills(settings, folder, names, seconds=0.1, server=server)
     began = time.monotonic()
     try:
-        fight.rounds(rounds, random.Random(rounds))
-        fight.end()
+        kills.rounds(rounds, random.Random(rounds))
+        kills.end()
     finally:
-        for worker in fight.workers:
+        for worker in kills.workers:
             worker.kill()
     seconds = time.monotonic() - began
-    fight.check().close()
-    computed = Counter(fight.computed())
+    kills.check().close()
+    computed = Counter(kills.computed())
     assert set(computed) == set(names)
     twice = sum(computed.values()) - len(names)
-    # Only the dead compute in vain: a killed worker had at most one computation begun and not stored.
-    assert twice <= fight.killed["worker"]
-    return fight.killed | {"results": len(names), "computed twice": twice, "seconds": round(seconds)}
+    # Only results of killed workers are computed twice: each had begun at most one that was not stored.
+    assert twice <= kills.killed["worker"]
+    return kills.killed | {"results": len(names), "computed twice": twice, "seconds": round(seconds)}
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """That makes `get_settings` of a child give these settings."""
+    """Environment in which a child process has these settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ESEN_FLOWS_")}
     names = ("mongo_uri", "database", "data_dir", "mongod", "mongod_idle_seconds", "server_timeout_seconds")
     values = {f"ESEN_FLOWS_{name.upper()}": getattr(settings, name) for name in names}
