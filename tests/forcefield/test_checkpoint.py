@@ -1,27 +1,24 @@
 """Native checkpoints: round trip, keys, and corrupted files refused with the reason."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk
 from safetensors.torch import load_file, save_file
+from small_force_field import small_checkpoint
 
 from esen_flows.errors import ModelError
-from esen_flows.forcefield.checkpoint import Checkpoint, load, save
+from esen_flows.forcefield.checkpoint import load, save
 from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
 from esen_flows.schemas.checkpoint_header import read_header
-
-SIZES = {"sphere_channels": 6, "hidden_channels": 6, "edge_channels": 4, "cutoff_angstrom": 4.0}
 
 
 @pytest.fixture
 def written(tmp_path):
-    torch.manual_seed(3)
-    checkpoint = Checkpoint(ESEN(ESENConfig(**SIZES)), 1.5, {14: -5.4}, (14,), {"seed": 3})
+    checkpoint = replace(small_checkpoint(seed=3), training={"seed": 3}, model_key="")
     path = tmp_path / "model.safetensors"
     return path, save(path, checkpoint), checkpoint
 
@@ -40,10 +37,9 @@ def test_round_trip_gives_the_same_numbers_and_key(written):
 def test_the_key_depends_on_numbers_and_not_on_notes(written, tmp_path):
     _, key, c = written
     c.network.float()
-    noted = Checkpoint(c.network, c.scale_ev, c.references_ev, c.elements, {"note": "other"})
+    noted = replace(c, training={"note": "other"})
     assert save(tmp_path / "a.safetensors", noted) == key
-    scaled = Checkpoint(c.network, 1.6, c.references_ev, c.elements)
-    assert save(tmp_path / "b.safetensors", scaled) != key
+    assert save(tmp_path / "b.safetensors", replace(c, scale_ev=1.6)) != key
     c.network.sphere_embedding.weight.data[14, 0] += 1e-6
     assert save(tmp_path / "c.safetensors", noted) != key
 

@@ -8,6 +8,7 @@ from ase.build import bulk, molecule
 from ase.filters import UnitCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
+from small_force_field import assert_equal, rattled, small_checkpoint
 
 from esen_flows.data.batch import Graph
 from esen_flows.data.neighbor_cache import NeighborCache
@@ -15,30 +16,15 @@ from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownEl
 from esen_flows.forcefield import esen
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
-from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.symmetrized import InversionAveraged
-from esen_flows.network.config import ESENConfig
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
 from esen_flows.testing import check_force_field
-
-
-def small_checkpoint(seed=0, elements=(1, 6, 8, 14), **options):
-    torch.manual_seed(seed)
-    sizes = {"sphere_channels": 8, "hidden_channels": 10, "edge_channels": 6, "cutoff_angstrom": 4.0}
-    network = ESEN(ESENConfig(**sizes | options))
-    return Checkpoint(network, 1.7, {14: -5.4, 8: -2.0}, elements, model_key="k" * 64)
 
 
 @pytest.fixture(scope="module")
 def force_field():
     return EsenForceField(small_checkpoint())
-
-
-def rattled(atoms, seed=0):
-    atoms.rattle(0.05, seed=seed)
-    return atoms
 
 
 def mixed_structures():
@@ -119,14 +105,6 @@ def test_a_limit_of_neighbours_keeps_the_nearest_and_ties():
     # 4 at 2.34 Angstrom, then 12 at 3.82 at once: number 5 is one of these, and its equals stay with it.
     assert np.bincount(few.target).tolist() == [16, 16]
     assert len(Graph.from_atoms(atoms, 6.0, max_neighbors=300).target) == len(Graph.from_atoms(atoms, 6.0).target)
-
-
-def assert_equal(results, expected):
-    for one, other in zip(results, expected, strict=True):
-        assert one.energy == pytest.approx(other.energy, abs=1e-11)
-        np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(one.energies, other.energies, rtol=0, atol=1e-12)
 
 
 def test_memory_bounded_batches_equal_single_evaluations(force_field):

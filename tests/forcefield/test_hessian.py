@@ -5,21 +5,17 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from small_force_field import rattled, small_checkpoint
 
 from esen_flows.errors import EvaluationError, NotDifferentiableError, UnknownElementError
 from esen_flows.forcefield import hessian
-from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import require_differentiable
 from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.hessian import hessian_vector_products
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
 
 
 def small_force_field(dtype="float64", memory_bytes=None, **options):
-    torch.manual_seed(0)
-    sizes = {"sphere_channels": 8, "hidden_channels": 10, "edge_channels": 6, "cutoff_angstrom": 4.0}
-    checkpoint = Checkpoint(ESEN(ESENConfig(**sizes | options)), 1.7, {14: -5.4}, (8, 12, 14))
+    checkpoint = small_checkpoint(elements=(8, 12, 14), **options)
     return EsenForceField(checkpoint, dtype=dtype, memory_bytes=memory_bytes)
 
 
@@ -30,9 +26,7 @@ def _force_field():
 
 @pytest.fixture(name="crystal")
 def _crystal():
-    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
-    atoms.rattle(0.05, seed=1)
-    return atoms
+    return rattled(bulk("MgO", "rocksalt", a=4.2, cubic=True), seed=1)
 
 
 def products(force_field, atoms, directions, max_edges):

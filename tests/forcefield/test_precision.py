@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from small_force_field import assert_equal
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
@@ -37,17 +37,10 @@ def traced() -> Iterator[EsenForceField]:
         yield EsenForceField(checkpoint(), compile=True)
 
 
-def assert_same(found, expected, tolerance: float = 1e-12) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one.energy == pytest.approx(other.energy, abs=tolerance)
-        np.testing.assert_allclose(one.forces, other.forces, atol=tolerance)
-        np.testing.assert_allclose(one.stress, other.stress, atol=tolerance)
-
-
 def test_a_compiled_network_gives_the_same_numbers(traced: EsenForceField) -> None:
     expected = EsenForceField(checkpoint()).evaluate(SILICON)
-    assert_same(traced.evaluate(SILICON), expected)
-    assert_same([traced.evaluate([atoms])[0] for atoms in SILICON], expected)
+    assert_equal(traced.evaluate(SILICON), expected)
+    assert_equal([traced.evaluate([atoms])[0] for atoms in SILICON], expected)
     with torch.compiler.set_stance("fail_on_recompile"):  # other structures make no new code
         for atoms in (SILICON[1] * (2, 2, 1), SILICON[0] * (1, 1, 2)):
             traced.evaluate([atoms])
@@ -62,7 +55,7 @@ def test_the_contract_holds_for_a_compiled_network(traced: EsenForceField) -> No
 def test_machine_code_gives_the_same_numbers() -> None:
     torch.compiler.reset()
     expected = EsenForceField(checkpoint()).evaluate(SILICON)
-    assert_same(EsenForceField(checkpoint(), compile=True).evaluate(SILICON), expected)
+    assert_equal(EsenForceField(checkpoint(), compile=True).evaluate(SILICON), expected)
 
 
 def test_networks_with_grids_are_not_compiled() -> None:
