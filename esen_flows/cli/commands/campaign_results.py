@@ -42,10 +42,7 @@ def diff(
     ] = "table",
     limit: LimitOption = 10,
     tolerance: Annotated[
-        str | None,
-        typer.Option(
-            help="End with status 1 if a number changed by more: 0.01 in its unit, 0.1% of the old one, or 0.01,0.1%."
-        ),
+        str | None, typer.Option(help="Largest accepted change: 0.01 in the unit, 0.1% of the old one, or 0.01,0.1%.")
     ] = None,
 ) -> None:
     """Compare two campaigns: settings that differ, materials that changed class, and the largest changes.

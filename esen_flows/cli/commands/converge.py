@@ -43,9 +43,6 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     ),
 }  # fmt: skip
 
-PropertyArgument = Annotated[
-    Property, typer.Argument(help="phonon: highest frequency. kappa: conductivity near 300 K.")
-]
 VaryOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,7 +55,7 @@ VaryOption = Annotated[
 
 
 def converge(
-    what: PropertyArgument,
+    what: Annotated[Property, typer.Argument(help="phonon: highest frequency. kappa: conductivity near 300 K.")],
     file: options.FileArgument,
     model: options.ModelOption = options.DEFAULT_MODEL,
     set_: options.SetOption = None,

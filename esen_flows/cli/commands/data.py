@@ -14,10 +14,6 @@ from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, 
 
 app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")]
-FormatOption = Annotated[
-    SourceFormat | None, typer.Option("--format", help="Format of the sources. Default: by the names of the files.")
-]
 FolderArgument = Annotated[Path, typer.Argument(help="A dataset folder.")]
 SHOWN = 3  # sources and bad records; the others are in the index
 
@@ -25,8 +21,8 @@ SHOWN = 3  # sources and bad records; the others are in the index
 @app.command(name="import")
 def import_(
     sources: Annotated[list[Path], typer.Argument(help="Files, or folders of files of one format.")],
-    output: OutputOption,
-    source_format: FormatOption = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")],
+    source_format: Annotated[SourceFormat | None, typer.Option("--format", help="Default: by file names.")] = None,
     cutoff: Annotated[float | None, typer.Option(help="Count edges within this many Angstrom now, not later.")] = None,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies in the source.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the source.")] = None,

@@ -9,15 +9,6 @@ from rich.table import Table
 
 app = typer.Typer(help="Scripts that start workers: as jobs of a queue, or on a workstation.", no_args_is_help=True)
 
-SiteOption = Annotated[str, typer.Option(help="One of esen-flows launcher list.", show_default=False)]
-FilledFolderOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder for the filled-in files.", show_default=False)
-]
-PartitionOption = Annotated[
-    str | None, typer.Option("--partition", "--queue", help="Partition or queue of the GPU nodes.")
-]
-UriFileOption = Annotated[Path | None, typer.Option(help="File of mode 0600 with the mongodb:// URI of the database.")]
-
 
 @app.command(name="list")
 def list_() -> None:
@@ -26,22 +17,18 @@ def list_() -> None:
 
     table = Table("site", "for", "needs", "takes", box=None, pad_edge=False)
     for site in list_sites():
-        values = values_of(site)
-        table.add_row(
-            site,
-            about(site),
-            " ".join(flag(name) for name, required in values.items() if required),
-            " ".join(flag(name) for name, required in values.items() if not required),
-        )
+        values = values_of(site).items()
+        needed, accepted = ([flag(name) for name, required in values if required == kind] for kind in (True, False))
+        table.add_row(site, about(site), " ".join(needed), " ".join(accepted))
     Console().print(table)
 
 
 @app.command()
 def init(
-    site: SiteOption,
-    output: FilledFolderOption,
-    partition: PartitionOption = None,
-    cpu_partition: Annotated[str | None, typer.Option(help="Partition or queue of nodes without GPUs.")] = None,
+    site: Annotated[str, typer.Option(help="One of esen-flows launcher list.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the filled-in files.")],
+    partition: Annotated[str | None, typer.Option("--partition", "--queue", help="Queue of the GPU nodes.")] = None,
+    cpu_partition: Annotated[str | None, typer.Option(help="Queue of nodes without GPUs.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that jobs are charged to.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that nodes must have.")] = None,
@@ -51,10 +38,8 @@ def init(
     cpus_per_job: Annotated[int | None, typer.Option(help="Cores of a job without GPUs.")] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes of one training.")] = None,
     walltime: Annotated[str | None, typer.Option(help="Time limit of a job, H:MM:SS.")] = None,
-    warning_seconds: Annotated[
-        int | None, typer.Option(help="Seconds before its end at which a job is warned.")
-    ] = None,
-    uri_file: UriFileOption = None,
+    warning_seconds: Annotated[int | None, typer.Option(help="Seconds before its end to warn a job.")] = None,
+    uri_file: Annotated[Path | None, typer.Option(help="File of mode 0600 with the URI of the database.")] = None,
     database: Annotated[str | None, typer.Option(help="Name of the database. Default: esen_flows.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:

@@ -25,7 +25,6 @@ ApplyOption = Annotated[bool, typer.Option("--apply", help="Make the changes; ot
 KindOption = Annotated[
     str | None, typer.Option(help="Only results of this kind: relax, forces, phonon, conductivity (or kappa), ...")
 ]
-ConditionOption = Annotated[str | None, typer.Option(help="Condition as of esen-flows query; needs --kind.")]
 
 
 def init(folder: Annotated[Path, typer.Argument(help="Folder to write to; it is made if needed.")]) -> None:
@@ -115,7 +114,7 @@ def export(
     spacegroup: options.SpacegroupOption = None,
     model: options.LabelOption = None,
     campaign: options.CampaignOption = None,
-    where: ConditionOption = None,
+    where: Annotated[str | None, typer.Option(help="Condition as of esen-flows query; needs --kind.")] = None,
 ) -> None:
     """Write results with their structures and arrays to one archive: all of them, or those that the options select."""
     from esen_flows.store.exchange.transfer import export_archive
