@@ -126,21 +126,10 @@ def relax_many(
     >>> [f"{outcomes[number].volume_per_atom_angstrom3:.1f} Angstrom^3" for number in (0, 1)]
     ['11.6 Angstrom^3', '16.7 Angstrom^3']
     """
-    averaged = with_parity(force_field, protocol.parity)
-    if watch is None:
-        watch = _ignore
+    averaged, watch = with_parity(force_field, protocol.parity), watch or _ignore
     inputs: dict[int, Atoms] = {}
     first_stages: dict[int, RelaxationTrajectory] = {}  # of relaxations with a free second stage
-
-    def starts() -> Iterator[_Start]:
-        for index, atoms in enumerate(structures):
-            inputs[index] = atoms
-            try:
-                yield index, start_of(atoms, protocol)
-            except StructureError as error:
-                yield index, error
-
-    outcomes = _trajectories(starts(), averaged, protocol, atoms_at_once, watch)
+    outcomes = _trajectories(_starts(structures, protocol, inputs), averaged, protocol, atoms_at_once, watch)
     if protocol.then_free:
         free = protocol.model_copy(update={"symmetry": "free", "then_free": False})
         outcomes = _trajectories(_free_starts(outcomes, first_stages), averaged, free, atoms_at_once, watch)
@@ -148,15 +137,22 @@ def relax_many(
         atoms = inputs.pop(index)
         if isinstance(outcome, EsenFlowsError):
             yield index, outcome
-            continue
-        try:
+        else:
             yield index, _document(atoms, outcome, first_stages.pop(index, None), protocol)
-        except EsenFlowsError as error:  # not converged, or symmetry broken
-            yield index, error
 
 
 def _ignore(index: int, steps: int, fmax: float) -> None:
     pass
+
+
+def _starts(structures: Iterable[Atoms], protocol: RelaxProtocol, inputs: dict[int, Atoms]) -> Iterator[_Start]:
+    """Starts of the first stage; structures are added to `inputs` as they are taken."""
+    for index, atoms in enumerate(structures):
+        inputs[index] = atoms
+        try:
+            yield index, start_of(atoms, protocol)
+        except StructureError as error:
+            yield index, error
 
 
 def _free_starts(outcomes: Iterator[Outcome], first_stages: dict[int, RelaxationTrajectory]) -> Iterator[_Start]:
@@ -171,13 +167,16 @@ def _free_starts(outcomes: Iterator[Outcome], first_stages: dict[int, Relaxation
 
 def _document(
     atoms: Atoms, trajectory: RelaxationTrajectory, first_stage: RelaxationTrajectory | None, protocol: RelaxProtocol
-) -> RelaxOutput:
-    if first_stage is None:
-        return output_of(atoms, trajectory, protocol)
-    groups = [space_group_number(stage.atoms, REDIRECT_SYMPREC_ANGSTROM) for stage in (first_stage, trajectory)]
-    redirected = groups[0] != groups[1]
-    final = first_stage if redirected else trajectory.after(first_stage)
-    return output_of(atoms, final, protocol, redirected=redirected)
+) -> RelaxOutput | EsenFlowsError:
+    redirected = None
+    if first_stage is not None:
+        groups = [space_group_number(stage.atoms, REDIRECT_SYMPREC_ANGSTROM) for stage in (first_stage, trajectory)]
+        redirected = groups[0] != groups[1]
+        trajectory = first_stage if redirected else trajectory.after(first_stage)
+    try:
+        return output_of(atoms, trajectory, protocol, redirected)
+    except EsenFlowsError as error:  # not converged, or symmetry broken
+        return error
 
 
 def _trajectories(

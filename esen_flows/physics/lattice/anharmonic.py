@@ -13,7 +13,7 @@ from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.adapter import ase_atoms, new_phono3py, solver_of, symmetric_mesh
-from esen_flows.physics.lattice.datasets import Nac, Transport, with_forces
+from esen_flows.physics.lattice.datasets import Nac, with_forces
 from esen_flows.physics.lattice.native_transport import NativeLinewidths
 from esen_flows.schemas.lattice_documents import ForcesOutput, TransportResult
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND, TransportBackend
@@ -124,12 +124,10 @@ class AnharmonicLattice:
         backend: TransportBackend,
         known: np.ndarray | None = None,
         on_points: OnPoints | None = None,
-    ) -> Transport:
+    ) -> dict[str, Any]:
         """Conductivities on the mesh of the last `grid_modes`.
 
-        The relaxation-time approximation is always computed. "wigner": Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809
-        (2019), "SMM19" in phono3py, from the same linewidths. "lbte": the linearised Boltzmann equation solved directly
-        (Chaput, Phys. Rev. Lett. 110, 265506 (2013)).
+        The relaxation-time approximation is always computed, because its modes are documented.
 
         Parameters
         ----------
@@ -142,21 +140,17 @@ class AnharmonicLattice:
 
         Returns
         -------
-        Transport
-            The conductivities and the modes.
+        dict[str, Any]
+            Fields of ConductivityOutput: the conductivities, and the modes at irreducible q-points.
         """
-        ph3, temperatures = self._ph3, protocol.temperatures_kelvin
-        boundary = protocol.boundary_mfp_micrometre
+        ph3, temperatures, boundary = self._ph3, protocol.temperatures_kelvin, protocol.boundary_mfp_micrometre
         scattering = {"is_isotope": protocol.isotope_scattering, "boundary_mfp": boundary}
         rta = self._calculator("std-rta", temperatures, **scattering)
-        native = NativeLinewidths(ph3, temperatures) if backend == "native" else None
-        compute = native.by_phonons if native else partial(self._gamma, temperatures)
-        rta.gamma = _in_parts(compute, rta.grid_points, known, on_points)[None]
-        if native and protocol.isotope_scattering:
-            rta.gamma_isotope = native.by_isotopes(rta.grid_points)[None]
+        self._set_linewidths(rta, protocol, backend, known, on_points)
         rta.run()
         methods = {"rta": _result(rta.kappa[0])}
         mode_kappa = {"rta": _mean_of_modes(rta.mode_kappa[0, mode_index], ph3.mesh_numbers)}
+        # Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019): "SMM19" in phono3py.
         if "wigner" in protocol.methods:
             wigner = self._calculator("SMM19-rta", temperatures, **scattering)
             # The linewidths are the same, and nearly all of the work.
@@ -165,29 +159,43 @@ class AnharmonicLattice:
             methods["wigner"] = _result(wigner.kappa[0], wigner.kappa_intra[0], wigner.kappa_inter[0])
             shared = _shared_by_pairs(wigner.mode_kappa_matrix[0, mode_index], rta.mode_heat_capacities[mode_index])
             mode_kappa["wigner"] = _mean_of_modes(shared, ph3.mesh_numbers)
+        # The linearised Boltzmann equation solved directly: Chaput, Phys. Rev. Lett. 110, 265506 (2013).
         if "lbte" in protocol.methods:
             ph3.run_thermal_conductivity(is_LBTE=True, temperatures=list(temperatures), **scattering)
             lbte = ph3.thermal_conductivity
             methods["lbte"] = _result(lbte.kappa[0])
             mode_kappa["lbte"] = _mean_of_modes(lbte.mode_kappa[0, mode_index], ph3.mesh_numbers)
-        points, cumulative = self._cumulative(rta, mode_index)
-        return Transport(
-            methods={method: methods[method] for method in protocol.methods},
-            q_points=np.array(rta.qpoints),
-            q_weights=np.array(rta.grid_weights),
-            frequencies=np.array(rta.frequencies),
-            linewidths=np.array(rta.gamma[0]),
-            group_velocities=np.array(rta.group_velocities) * METRES_PER_SECOND_PER_THZ_ANGSTROM,
-            cumulative_frequencies=points,
-            cumulative_kappa=cumulative,
-            mode_kappa=mode_kappa,
-            lifetimes=_lifetimes(rta, mode_index, boundary),
-        )
+        return {
+            "methods": {method: methods[method] for method in protocol.methods},
+            "q_points": np.array(rta.qpoints),
+            "q_weights": np.array(rta.grid_weights),
+            "frequencies_thz": np.array(rta.frequencies),
+            "linewidths_thz": np.array(rta.gamma[0]),
+            "group_velocities_m_per_s": np.array(rta.group_velocities) * METRES_PER_SECOND_PER_THZ_ANGSTROM,
+            **self._cumulative(rta, mode_index),
+            "mode_kappa_w_per_m_k": mode_kappa,
+            "lifetimes_ps": _lifetimes(rta, mode_index, boundary),
+        }
 
     def _calculator(self, method: str, temperatures: Sequence[float], **options: Any) -> Any:
         kelvin = np.array(temperatures, dtype="double")
         interaction = self._ph3.phph_interaction
         return conductivity_calculator(interaction, kelvin, [None], method=method, lang=LATTICE_BACKEND, **options)
+
+    def _set_linewidths(
+        self,
+        rta: Any,
+        protocol: TransportProtocol,
+        backend: TransportBackend,
+        known: np.ndarray | None,
+        on_points: OnPoints | None,
+    ) -> None:
+        """Give linewidths to a calculator of phono3py, which then does not compute its own."""
+        native = NativeLinewidths(self._ph3, protocol.temperatures_kelvin) if backend == "native" else None
+        compute = native.by_phonons if native else partial(self._gamma, protocol.temperatures_kelvin)
+        rta.gamma = _in_parts(compute, rta.grid_points, known, on_points)[None]
+        if native and protocol.isotope_scattering:
+            rta.gamma_isotope = native.by_isotopes(rta.grid_points)[None]
 
     def _gamma(self, temperatures: Sequence[float], points: np.ndarray) -> np.ndarray:
         """(n_temperatures, n_points, n_bands) linewidths in THz by phonon-phonon scattering, from phono3py."""
@@ -195,8 +203,8 @@ class AnharmonicLattice:
         part.run()
         return np.array(part.gamma[0])
 
-    def _cumulative(self, rta: Any, temperature_index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frequencies in THz, and the mean diagonal RTA conductivity carried below each, by the tetrahedron method."""
+    def _cumulative(self, rta: Any, temperature_index: int) -> dict[str, np.ndarray]:
+        """Frequencies, and the mean diagonal RTA conductivity carried below each, by the tetrahedron method."""
         ir_grid_points, _, ir_grid_map = get_ir_grid_points(self._ph3.grid)
         mode_kappa = rta.mode_kappa[0, temperature_index, :, :, :3].mean(axis=-1)  # holds the weights already
         result = TetrahedronDOSAccumulator(
@@ -209,7 +217,10 @@ class AnharmonicLattice:
             symmetrize_tetrahedra=True,
             lang=LATTICE_BACKEND,
         ).result
-        return np.array(result.sampling_points), np.array(result.cumulative[0, :, 0])
+        return {
+            "cumulative_frequencies_thz": np.array(result.sampling_points),
+            "cumulative_kappa_w_per_m_k": np.array(result.cumulative[0, :, 0]),
+        }
 
 
 def _in_parts(

@@ -1,4 +1,11 @@
-"""Lattice thermal conductivity from displaced forces, without another force call."""
+"""Lattice thermal conductivity from displaced forces, without another force call.
+
+There are three methods. "rta" is the single-mode relaxation-time solution of the Boltzmann equation. "wigner" adds the
+transport by coherences to that by populations (Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019)), with the same
+linewidths. "lbte" is the direct solution of the linearised Boltzmann equation, with the full collision matrix.
+Linewidths come from the tetrahedron method. Scattering by isotopes in natural abundance and by a boundary is added
+where the protocol asks for it.
+"""
 
 import time
 
@@ -30,12 +37,7 @@ def conductivity(
     known: np.ndarray | None = None,
     on_points: OnPoints | None = None,
 ) -> ConductivityOutput:
-    """Thermal conductivity by phonon-phonon scattering in the relaxation-time approximation, and by Wigner transport.
-
-    "rta": the single-mode relaxation-time solution of the Boltzmann equation. "wigner": populations and coherences
-    (Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019)) with the same linewidths. "lbte": the linearised Boltzmann
-    equation solved directly, with the full collision matrix. Linewidths come from the tetrahedron method; isotopes in
-    natural abundance and a boundary are added where the protocol asks for them.
+    """Thermal conductivity by phonon-phonon scattering, by the methods of the protocol (see the module).
 
     Parameters
     ----------
@@ -83,32 +85,23 @@ def conductivity(
     minimum = _refuse_unstable(lattice, protocol)
     temperatures = np.array(protocol.temperatures_kelvin)
     nearest = int(np.argmin(np.abs(temperatures - MODE_TEMPERATURE_KELVIN)))
-    result = lattice.transport(protocol, nearest, backend, known, on_points)
+    transport = lattice.transport(protocol, nearest, backend, known, on_points)
     done = time.perf_counter()
     return ConductivityOutput(
         structure=StructureData.from_atoms(lattice.primitive),
         temperatures_kelvin=temperatures,
         mesh=protocol.mesh,
-        methods=result.methods,
-        frequencies_thz=result.frequencies,
-        q_points=result.q_points,
-        q_weights=result.q_weights,
-        linewidths_thz=result.linewidths,
-        group_velocities_m_per_s=result.group_velocities,
-        cumulative_frequencies_thz=result.cumulative_frequencies,
-        cumulative_kappa_w_per_m_k=result.cumulative_kappa,
         cumulative_temperature_kelvin=float(temperatures[nearest]),
-        max_frequency_thz=float(result.frequencies.max()),
+        max_frequency_thz=float(transport["frequencies_thz"].max()),
         min_frequency_thz=minimum,
         fc2_ev_per_angstrom2=lattice.fc2,
         fc3_ev_per_angstrom3=lattice.fc3,
         seconds_force_constants=built - start,
         seconds_transport=done - built,
+        seconds_forces=forces.seconds,
         phono3py_version=PHONO3PY_VERSION,
         backend=backend,
-        mode_kappa_w_per_m_k=result.mode_kappa,
-        lifetimes_ps=result.lifetimes,
-        seconds_forces=forces.seconds,
+        **transport,
     )
 
 

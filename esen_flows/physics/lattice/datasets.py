@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from esen_flows.schemas.lattice_documents import TransportResult
-
 Dataset = dict[str, Any]
 Nac = dict[str, Any]  # phonopy's nac_params: "born" (n, 3, 3) in e, "dielectric" (3, 3), "factor" in eV Angstrom
 
@@ -108,46 +106,6 @@ class DensitiesOfStates:
     sampling: np.ndarray
     total: np.ndarray
     projected: np.ndarray
-
-
-@dataclass(frozen=True)
-class Transport:
-    """Conductivities and the modes that carry them, at irreducible q-points.
-
-    Attributes
-    ----------
-    methods
-        Conductivity by method.
-    q_points
-        (n_q, 3) in reduced coordinates of the primitive cell.
-    q_weights
-        (n_q,) number of equivalent q-points of the mesh.
-    frequencies
-        (n_q, n_bands) in THz.
-    linewidths
-        (n_temperatures, n_q, n_bands) half widths at half maximum by phonon-phonon scattering, in THz.
-    group_velocities
-        (n_q, n_bands, 3) in m/s.
-    cumulative_frequencies
-        (n,) frequencies of the cumulative conductivity in THz.
-    cumulative_kappa
-        (n,) mean diagonal conductivity carried below each frequency, in W/m/K.
-    mode_kappa
-        By method, (n_q, n_bands) contributions to the mean of xx, yy and zz in W/m/K.
-    lifetimes
-        (n_q, n_bands) in ps, by all scattering.
-    """
-
-    methods: dict[str, TransportResult]
-    q_points: np.ndarray
-    q_weights: np.ndarray
-    frequencies: np.ndarray
-    linewidths: np.ndarray
-    group_velocities: np.ndarray
-    cumulative_frequencies: np.ndarray
-    cumulative_kappa: np.ndarray
-    mode_kappa: dict[str, np.ndarray]
-    lifetimes: np.ndarray
 
 
 def is_random(dataset: Dataset) -> bool:

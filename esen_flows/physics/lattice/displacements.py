@@ -1,7 +1,20 @@
-"""Forces of displaced supercells, evaluated in batches: the only force calls of phonons and conductivity."""
+"""Forces of displaced supercells, evaluated in batches: the only force calls of phonons and conductivity.
+
+Supercell matrices refer to the standard conventional cell (`physics.symmetry.conventional_cell`), whichever cell is
+given, so that the same crystal in another cell gives the same forces. Where both orders have the same supercell, the
+single displacements of the third order serve the second order too.
+
+Residual forces of the undisplaced crystal are not subtracted, which is the convention of phonopy, of phono3py and of
+the published reference data.
+
+With a protocol's `force_constants` "autodiff", forces are those of `linear_response`: the same document in the limit of
+small displacements, from exact Hessians. The displacement then matters for the third order alone, as the step between
+two Hessians.
+"""
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -25,8 +38,8 @@ from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
 Progress = Callable[[int, int], None]
 # Called with the forces (n_atoms, 3) in eV/Angstrom of all atoms of the supercells that are done.
 OnForces = Callable[[np.ndarray], None]
-# Forces of a plan; the second argument is called with the number of supercells that were done since its last call.
-_Forces = Callable[[DisplacementPlan, Callable[[int], None]], np.ndarray]
+# Forces of a plan; its argument `report` is called with the number of supercells that were done since the last call.
+_Forces = Callable[..., np.ndarray]
 
 # About 0.1-0.5 GB of activations for a small model; a batch never splits a supercell.
 ATOMS_PER_BATCH = 2048
@@ -46,16 +59,7 @@ def displaced_forces(
 ) -> ForcesOutput:
     """Forces of the symmetry-reduced displaced supercells of a crystal, for the second (and third) order.
 
-    Supercell matrices refer to the standard conventional cell (`physics.symmetry.conventional_cell`), whichever cell is
-    given, so that the same crystal in another cell gives the same forces. Where both orders have the same supercell,
-    the single displacements of the third order serve the second order too.
-
-    Residual forces of the undisplaced crystal are not subtracted, which is the convention of phonopy, of phono3py and
-    of the published reference data. Relax tightly first.
-
-    With the protocol's `force_constants` "autodiff", forces are those of `linear_response`: the same document in the
-    limit of small displacements, from exact Hessians. The displacement then matters for the third order alone, as the
-    step between two Hessians.
+    Relax tightly first: residual forces are not subtracted. The module describes cells and methods.
 
     Parameters
     ----------
@@ -91,37 +95,28 @@ def displaced_forces(
     UnknownElementError, EvaluationError
         The force field refuses a structure or fails.
     """
-    start = time.perf_counter()
+    start, calls_before = time.perf_counter(), force_field.force_evaluations
     require_conservative(force_field, "lattice dynamics")
-    exact = protocol.force_constants == "autodiff"
-    if exact:
+    if protocol.force_constants == "autodiff":
         require_differentiable(force_field, "force_constants=autodiff")
     unitcell = conventional_cell(atoms, protocol.symprec_angstrom)
-    fc2_matrix, fc3_matrix = supercell_matrices(unitcell, protocol)
+    matrices, length = supercell_matrices(unitcell, protocol), protocol.displacement_angstrom
     plans = plan_displacements(
-        unitcell,
-        fc2_matrix,
-        fc3_matrix,
-        protocol.displacement_angstrom,
-        protocol.symprec_angstrom,
-        protocol.fc3_pair_cutoff_angstrom,
+        unitcell, *matrices, length, protocol.symprec_angstrom, protocol.fc3_pair_cutoff_angstrom
     )
     averaged = with_parity(force_field, protocol.parity)
-    before = force_field.force_evaluations
-    resumed = _ResumedForces(plans, known, on_forces)
-
-    def forces(plan: DisplacementPlan, report: Callable[[int], None]) -> np.ndarray:
-        if exact:
-            return linear_forces(plan, averaged, report)
-        return _evaluate_plan(plan, averaged, atoms_per_batch, resumed, report)
-
+    if protocol.force_constants == "autodiff":
+        forces: _Forces = partial(linear_forces, force_field=averaged)
+    else:
+        resumed = _ResumedForces(plans, known, on_forces)
+        forces = partial(_evaluate_plan, force_field=averaged, atoms_per_batch=atoms_per_batch, resumed=resumed)
     fc2, fc3 = _both_orders(plans, forces, progress)
     return ForcesOutput(
         unitcell=StructureData.from_atoms(unitcell),
-        supercell_matrix_fc3=fc3_matrix,
-        supercell_matrix_fc2=fc2_matrix,
+        supercell_matrix_fc3=matrices[1],
+        supercell_matrix_fc2=matrices[0],
         primitive_matrix=plans.primitive_matrix,
-        displacement_angstrom=protocol.displacement_angstrom,
+        displacement_angstrom=length,
         force_constants=protocol.force_constants,
         symprec_angstrom=protocol.symprec_angstrom,
         parity=protocol.parity,
@@ -130,7 +125,7 @@ def displaced_forces(
         forces_fc3=fc3[1] if fc3 else None,
         displacements_fc2=fc2[0],
         forces_fc2=fc2[1],
-        n_evaluations=force_field.force_evaluations - before,
+        n_evaluations=force_field.force_evaluations - calls_before,
         seconds=time.perf_counter() - start,
     )
 
@@ -180,9 +175,9 @@ def _both_orders(
 
     fc3 = None
     if plans.fc3 is not None:
-        fc3 = plans.fc3.dataset, zeros_beyond_cutoff(plans.fc3.dataset, forces(plans.fc3, report))
+        fc3 = plans.fc3.dataset, zeros_beyond_cutoff(plans.fc3.dataset, forces(plans.fc3, report=report))
     if plans.fc2 is not None:
-        return (plans.fc2.dataset, forces(plans.fc2, report)), fc3
+        return (plans.fc2.dataset, forces(plans.fc2, report=report)), fc3
     assert fc3 is not None  # a plan has at least one order
     return first_order(*fc3), fc3
 
