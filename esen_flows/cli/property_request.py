@@ -75,14 +75,13 @@ def build_request(
         Property, structure file (FILE@3 takes frame 3), and name of a model card or path of a checkpoint.
     assignments, protocol_name
         `key=value` texts, and the named protocol that they change; a relaxation has only the general one.
-    dtype, compile, tf32
-        Precision (None for that of the force field), torch.compile, and factors rounded to 10 bits on GPUs.
+    dtype, compile, tf32, lattice_backend
+        Precision (None for that of the force field), torch.compile, factors rounded to 10 bits on GPUs, and
+        implementation of the linewidths of a conductivity (None for the default).
     device
         cpu, cuda or cuda:N.
     born
         phonopy's BORN file of the structure, for phonons and conductivities.
-    lattice_backend
-        Implementation of the linewidths of a conductivity; None for the default.
 
     Returns
     -------
@@ -101,10 +100,7 @@ def build_request(
     atoms = read_structure(file)
     check_structure(atoms, file.name)
     protocol = _protocol(kind, assignments, protocol_name, atoms)
-    if not isinstance(protocol, RelaxProtocol):
-        check_crystal(atoms, file.name, kind)
-    elif protocol.relax_cell:
-        check_cell_relaxation(atoms, file.name)
+    _check_periodicity(kind, protocol, atoms, file.name)
     if born is not None:
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
@@ -112,9 +108,8 @@ def build_request(
         reference.require_conservative(kind)
         if protocol.displacement.force_constants == "autodiff":
             reference.require_differentiable("force_constants=autodiff")
-    numeric = NumericSettings(
-        dtype=_dtype(reference, dtype), compile=compile, tf32=tf32, lattice_backend=lattice_backend
-    )
+    dtype = _dtype(reference, dtype)
+    numeric = NumericSettings(dtype=dtype, compile=compile, tf32=tf32, lattice_backend=lattice_backend)
     _check_numeric(numeric, reference, device)
     steps = property_requests(atoms_key(atoms), reference.key, protocol, numeric)
     return PropertyRequest(kind, atoms, reference, protocol, numeric, device, steps)
@@ -160,6 +155,13 @@ def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -
     protocol = with_overrides(conductivity_protocol(name, atoms.info), assignments)
     check_supercells(protocol, name)
     return protocol
+
+
+def _check_periodicity(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:
+    if not isinstance(protocol, RelaxProtocol):
+        check_crystal(atoms, name, kind)
+    elif protocol.relax_cell:
+        check_cell_relaxation(atoms, name)
 
 
 def _with_born(protocol: AnyProtocol, born: Path, atoms: Atoms) -> AnyProtocol:
