@@ -43,12 +43,12 @@ def empty_database(settings: Settings) -> Iterator[Store]:
             get_settings.cache_clear()
 
 
-def crystals(count: int) -> list[Atoms]:
-    """Strained and rattled metals; every tenth one is iron, which EMT does not know."""
+def crystals(count: int, *, iron: bool = True) -> list[Atoms]:
+    """Strained and rattled metals; with `iron` every tenth one is of it, which EMT does not know."""
     rng = np.random.default_rng(5)
     found = []
     for i in range(count):
-        name = "Fe" if i % 10 == 9 else METALS[i % 7]
+        name = "Fe" if iron and i % 10 == 9 else METALS[i % 7]
         atoms = bulk(name, cubic=True) if i % 3 else bulk(name)
         atoms.set_cell(atoms.cell * (1 + 0.01 * rng.standard_normal()), scale_atoms=True)
         atoms.rattle(0.02, rng=rng)

@@ -176,22 +176,19 @@ class _Batch:
         While the server is away every member gets a claim: merging the spool later keeps the first of two results.
         """
         run = self._run
-        if not run.away:
-            try:
-                claims = self._stored_claims(rows)
-            except ServerUnavailableError:
-                run.away = True
-            else:
-                self.leftovers += [row for row in rows if row["key"] not in claims]
-                return claims
-        return {row["key"]: Claim(row["key"], uuid.uuid4().hex, forced=row["force"]) for row in rows}
-
-    def _stored_claims(self, rows: Sequence[Row]) -> dict[str, Claim]:
-        store = self._run.store
-        claims = store.claim_many([row["key"] for row in rows if not row["force"]]).claims
-        forced = []
-        for row in rows:
-            if row["force"]:
-                with suppress(ClaimedElsewhereError):
-                    forced.append(store.get_or_claim(row["key"], wait_seconds=0.0, force=True))
-        return {claim.key: claim for claim in (*claims, *forced) if isinstance(claim, Claim)}
+        if run.away:
+            return {row["key"]: Claim(row["key"], uuid.uuid4().hex, forced=row["force"]) for row in rows}
+        try:
+            claims: list[Claim | ResultDocument] = list(
+                run.store.claim_many([row["key"] for row in rows if not row["force"]]).claims
+            )
+            for row in rows:
+                if row["force"]:
+                    with suppress(ClaimedElsewhereError):
+                        claims.append(run.store.get_or_claim(row["key"], wait_seconds=0.0, force=True))
+        except ServerUnavailableError:
+            run.away = True
+            return self._claims(rows)
+        claimed = {claim.key: claim for claim in claims if isinstance(claim, Claim)}
+        self.leftovers += [row for row in rows if row["key"] not in claimed]
+        return claimed

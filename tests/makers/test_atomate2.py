@@ -1,4 +1,4 @@
-"""atomate2's own Makers with our force fields: what they carry, and the same phonons as ours."""
+"""atomate2's own Makers with our force fields: their arguments, and the same phonons as ours."""
 
 import json
 import warnings
@@ -99,7 +99,7 @@ def test_thermal_properties_are_those_of_phonopy(silicon: Silicon) -> None:
     np.testing.assert_allclose(ours.heat_capacity_j_per_k_mol, found["heat_capacity"], rtol=1e-3)
 
 
-def test_documents_of_atomate2_say_which_force_field_it_was(silicon: Silicon) -> None:
+def test_documents_of_atomate2_name_the_force_field(silicon: Silicon) -> None:
     found = resolve_model("esen_silicon")
     assert silicon.relaxation.forcefield_name == "esen_silicon"
     assert silicon.relaxation.tags == [f"model_key:{found.key}"]
@@ -108,7 +108,7 @@ def test_documents_of_atomate2_say_which_force_field_it_was(silicon: Silicon) ->
     assert silicon.relaxation.structure.lattice.a == pytest.approx(5.4666, abs=2e-4)
 
 
-def test_makers_carry_plain_arguments(header_only_checkpoint: Path) -> None:
+def test_makers_have_plain_arguments(header_only_checkpoint: Path) -> None:
     from atomate2.forcefields.jobs import ForceFieldRelaxMaker, ForceFieldStaticMaker
     from atomate2.forcefields.md import ForceFieldMDMaker
 
@@ -127,7 +127,7 @@ def test_makers_carry_plain_arguments(header_only_checkpoint: Path) -> None:
     assert force_field_maker(ForceFieldStaticMaker, model, name="mine").name == "mine"
 
 
-def test_fields_of_the_phonon_flow_are_the_callers(header_only_checkpoint: Path) -> None:
+def test_fields_of_the_phonon_flow_can_be_replaced(header_only_checkpoint: Path) -> None:
     maker = phonon_maker(str(header_only_checkpoint), bulk_relax_maker=None, min_length=15.0, socket=True)
     assert (maker.bulk_relax_maker, maker.min_length, maker.socket) == (None, 15.0, True)
     assert maker.name == "silicon phonon"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
-from jobflow import Flow, run_locally
+from running import run
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration
@@ -23,7 +23,6 @@ from esen_flows.schemas.protocols import (
     PhononProtocol,
     RelaxProtocol,
 )
-from esen_flows.store.jobflow_store import job_store
 
 pytestmark = pytest.mark.mongod
 
@@ -56,13 +55,8 @@ def born_of(charge: float, folder: Path, protocol: PhononProtocol | Conductivity
     return read_born(folder / "BORN", START, protocol)
 
 
-def run(flow: Flow, copper: Any) -> dict[str, Any]:
-    responses = run_locally(flow, log=False, store=job_store(copper.store), raise_immediately=True)
-    return list(responses.values())[-1][1].output
-
-
 @pytest.mark.parametrize("kind", ["phonon", "conductivity"])
-def test_another_born_is_another_result_without_a_force_call(
+def test_other_born_charges_give_another_result_without_a_force_call(
     copper: Any, alloy: AseForceField, tmp_path: Path, kind: str
 ) -> None:
     plain: Any
@@ -89,7 +83,7 @@ def test_another_born_is_another_result_without_a_force_call(
     assert min(abs(one / other - 1) for one, other in pairwise(values)) > 0.003
 
 
-def test_charges_of_another_crystal_are_refused_before_anything_runs(copper: Any, tmp_path: Path) -> None:
+def test_born_charges_of_another_crystal_are_refused_by_make(copper: Any, tmp_path: Path) -> None:
     protocol = PHONON.model_copy(update={"born": born_of(1.0, tmp_path, PHONON)})
     maker = PhononMaker(force_field_name=str(copper.checkpoint), protocol=protocol)
     with pytest.raises(InputError, match="read its own"):

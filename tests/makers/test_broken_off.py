@@ -1,11 +1,11 @@
-"""Displaced supercells and q-points that are broken off on the way go on from there."""
+"""Interrupted forces of displaced supercells and interrupted conductivities are resumed."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from jobflow import run_locally
+from running import run
 
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.jobs import parent_output
@@ -16,7 +16,6 @@ from esen_flows.progress import listening
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol, TransportProtocol
 from esen_flows.stopping import Stopped
-from esen_flows.store.jobflow_store import job_store
 from esen_flows.store.partial_results import COLLECTION
 
 pytestmark = pytest.mark.mongod
@@ -29,15 +28,15 @@ PROTOCOL = ConductivityProtocol(
 
 
 class Runs:
-    """A conductivity of copper that is broken off at some point."""
+    """Computes a conductivity of copper, and can be stopped."""
 
     def __init__(self, copper: Any) -> None:
         self._copper = copper
         self._flow = ConductivityMaker(force_field_name=str(copper.checkpoint), protocol=PROTOCOL).make(bulk("Cu"))
-        self.seen: list[int] = []  # of the step that is watched
+        self.seen: list[int] = []  # parts done of the watched step
 
     def __call__(self, kind: str, stop_at: float) -> dict[str, Any]:
-        """The last output, unless that many of the step are done before."""
+        """The last output; stopped as soon as this many parts of the step are done."""
         self.seen.clear()
 
         def listen(reported: str, done: int, total: int | None, words: str) -> None:
@@ -48,31 +47,30 @@ class Runs:
                     raise Stopped
 
         with listening(listen):
-            store = job_store(self._copper.store)
-            responses = run_locally(self._flow, log=False, store=store, raise_immediately=True)
-        return list(responses.values())[-1][1].output
+            output: dict[str, Any] = run(self._flow, self._copper)
+        return output
 
 
-def test_they_go_on_where_they_were_broken_off(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_steps_are_resumed(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anharmonic, "PART_SECONDS", 0.0)  # point by point
     monkeypatch.setattr(displaced_forces, "__kwdefaults__", {**displaced_forces.__kwdefaults__, "atoms_per_batch": 1})
-    run, unfinished = Runs(copper), copper.store.database[COLLECTION]
+    compute, unfinished = Runs(copper), copper.store.database[COLLECTION]
     with pytest.raises(Stopped):
-        run("forces", stop_at=3)
+        compute("forces", stop_at=3)
     assert unfinished.count_documents({}) == 1
     calls = copper.force_field.force_evaluations
     with pytest.raises(Stopped):
-        run("forces", stop_at=5)
-    assert run.seen == [3, 4, 5]
+        compute("forces", stop_at=5)
+    assert compute.seen == [3, 4, 5]
     assert copper.force_field.force_evaluations == calls + 2
     with pytest.raises(Stopped):
-        run("conductivity", stop_at=4)
+        compute("conductivity", stop_at=4)
     calls = copper.force_field.force_evaluations
     (row,) = unfinished.find({})
     assert copper.store.database["claims"].count_documents({}) == 0
-    output = run("conductivity", stop_at=np.inf)
+    output = compute("conductivity", stop_at=np.inf)
     assert row["_id"] == output["key"]
-    assert run.seen[0] == 5
+    assert compute.seen[0] == 5
     assert copper.force_field.force_evaluations == calls
     assert unfinished.count_documents({}) == 0
     document = copper.store.get(output["key"])

@@ -1,4 +1,4 @@
-"""Exactly once: a result is computed, stored and never computed again; so is the reason why there is none."""
+"""A result, or the failure in its place, is computed and stored once."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def claim_of(store: Any, request: ResultRequest) -> Claim:
     return found
 
 
-def test_the_second_time_reads_the_first(copper: Any) -> None:
+def test_a_second_request_reads_the_stored_result(copper: Any) -> None:
     work = Work(evaluations=copper.force_field)
     first = compute_once(copper.store, REQUEST, CONTEXT, work)
     second = compute_once(copper.store, REQUEST, CONTEXT, work)
@@ -72,7 +72,7 @@ def test_the_second_time_reads_the_first(copper: Any) -> None:
     assert first.protocol == RelaxProtocol().model_dump(mode="json")
 
 
-def test_a_final_failure_is_an_answer(copper: Any) -> None:
+def test_a_final_failure_is_raised_again_from_the_store(copper: Any) -> None:
     work = Work(ImaginaryModesError("unstable at X"), evaluations=copper.force_field)
     with pytest.raises(ImaginaryModesError, match="unstable at X"):
         compute_once(copper.store, REQUEST, CONTEXT, work)
@@ -89,7 +89,7 @@ def test_a_final_failure_is_an_answer(copper: Any) -> None:
     assert stored.provenance.force_evaluations == 3
 
 
-def test_a_failure_that_is_not_final_is_tried_again(copper: Any) -> None:
+def test_a_failure_that_is_not_final_is_computed_again(copper: Any) -> None:
     class OutOfMemoryError(EvaluationError):
         final = False
 
@@ -102,14 +102,14 @@ def test_a_failure_that_is_not_final_is_tried_again(copper: Any) -> None:
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), ZeroDivisionError(), ModelError("corrupted"), StoreError("gone")]
 )
-def test_what_says_nothing_about_the_material_is_not_stored(copper: Any, error: BaseException) -> None:
+def test_errors_that_say_nothing_about_the_material_are_not_stored(copper: Any, error: BaseException) -> None:
     with pytest.raises(type(error)):
         compute_once(copper.store, REQUEST, CONTEXT, Work(error))
     assert copper.store.get(REQUEST.key) is None
     copper.store.release(claim_of(copper.store, REQUEST))  # it was free again
 
 
-def test_somebody_else_at_work_is_waited_for_and_announced(copper: Any) -> None:
+def test_another_process_is_waited_for_and_the_wait_is_reported(copper: Any) -> None:
     claim = claim_of(copper.store, REQUEST)
     heard: list[str] = []
 
@@ -126,7 +126,7 @@ def test_somebody_else_at_work_is_waited_for_and_announced(copper: Any) -> None:
         compute_once(copper.store, other, CONTEXT, Work(), wait_seconds=0.2)
 
 
-def test_who_waits_for_another_can_be_stopped(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_for_another_process_can_be_stopped(copper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     claim_of(copper.store, REQUEST)
     monkeypatch.setattr("esen_flows.makers.compute.LISTEN_SECONDS", 0.1)
     heard: list[str] = []

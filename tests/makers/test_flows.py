@@ -1,4 +1,4 @@
-"""Flows run in one process: what is computed, in which jobs, and what a second request does not do again."""
+"""Flows in one process: their results, their jobs, and requests that compute nothing again."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase.build import bulk
-from jobflow import Flow, Job, run_locally
+from running import run
 
 from esen_flows.errors import ModelError, NotConservativeError, NotConvergedError, NotDifferentiableError
 from esen_flows.forcefield.load import load_force_field
@@ -24,7 +24,6 @@ from esen_flows.schemas.protocols import (
     PhononProtocol,
     RelaxProtocol,
 )
-from esen_flows.store.jobflow_store import job_store
 
 COPPER = bulk("Cu", "fcc", a=3.6, cubic=True)
 RELAX = RelaxProtocol(fmax_ev_per_angstrom=1e-2, symmetry="fix")
@@ -35,14 +34,8 @@ CONDUCTIVITY = ConductivityProtocol(
 PHONON = PhononProtocol(relax=RELAX, displacement=DisplacementProtocol(**SMALL), mesh=(8, 8, 8))
 
 
-def run(work: Flow | Job, copper: Any) -> dict[str, Any]:
-    """Run a job or flow; the last job's output."""
-    responses = run_locally(work, log=False, store=job_store(copper.store), raise_immediately=True)
-    return list(responses.values())[-1][1].output
-
-
 @pytest.mark.mongod
-def test_relax_and_its_reference(copper: Any) -> None:
+def test_relaxation_and_its_reference(copper: Any) -> None:
     job = RelaxMaker(force_field_name=str(copper.checkpoint), protocol=RELAX, material_ids=("mp-30",)).make(COPPER)
     output = run(job, copper)
     assert output["key"] == job.metadata["result_key"]
@@ -78,7 +71,7 @@ def test_conductivity_from_atoms_to_document(copper: Any) -> None:
 
 
 @pytest.mark.mongod
-def test_another_mesh_makes_no_force_call_and_the_same_request_nothing(
+def test_another_mesh_makes_no_force_call_and_the_same_request_computes_nothing(
     copper: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker = ConductivityMaker(force_field_name=str(copper.checkpoint), protocol=CONDUCTIVITY)
@@ -127,7 +120,7 @@ def test_phonons_by_autodiff_are_results_of_their_own(copper: Any, monkeypatch: 
 
 
 @pytest.mark.mongod
-def test_a_failed_relaxation_ends_the_flow_and_is_not_tried_again(copper: Any) -> None:
+def test_a_failed_relaxation_ends_the_flow_and_is_not_computed_again(copper: Any) -> None:
     protocol = CONDUCTIVITY.model_copy(update={"relax": RELAX.model_copy(update={"max_steps": 1})})
     maker = ConductivityMaker(force_field_name=str(copper.checkpoint), protocol=protocol)
     with pytest.raises(NotConvergedError):
@@ -139,7 +132,7 @@ def test_a_failed_relaxation_ends_the_flow_and_is_not_tried_again(copper: Any) -
 
 
 @pytest.mark.mongod
-def test_a_force_field_that_is_not_the_one_asked_for_is_refused(copper: Any) -> None:
+def test_a_force_field_other_than_the_requested_one_is_refused(copper: Any) -> None:
     job = RelaxMaker(force_field_name=str(copper.checkpoint), protocol=RELAX).make(COPPER)
     copper.force_field.key = "dd" * 32
     with pytest.raises(ModelError, match="has model key dddddddddddd here, the request names cccccccccccc"):
@@ -206,14 +199,14 @@ def test_a_direct_force_model_gets_no_phonons(header_only_checkpoint: Any) -> No
     RelaxMaker(force_field_name=str(header_only_checkpoint)).make(bulk("Si"))
 
 
-def test_autodiff_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autodiff_is_refused_by_make(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esen_flows.schemas.card.version", lambda package: "0.13.0")
     protocol = PHONON.model_copy(update={"displacement": DisplacementProtocol(force_constants="autodiff")})
     with pytest.raises(NotDifferentiableError, match="'sevennet_l3i5' does not have"):
         PhononMaker(force_field_name="sevennet_l3i5", protocol=protocol).make(bulk("Si"))
 
 
-def test_pymatgen_structures_are_the_same_request(header_only_checkpoint: Any) -> None:
+def test_pymatgen_structures_make_the_same_request(header_only_checkpoint: Any) -> None:
     from pymatgen.core import Lattice, Structure
 
     from esen_flows.structures.conversion import as_atoms

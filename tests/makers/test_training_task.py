@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: stopped with their job, resumed to the bit, their errors known by type."""
+"""Launched trainings: stopped with their job, resumed to the same bits, their errors raised as their types."""
 
 import os
 import signal
@@ -55,13 +55,13 @@ def task(folder: Path, **changes: Any) -> TrainingTask:
 
 
 def steps_in(folder: Path) -> int:
-    """Rows of its table of steps, each ten steps."""
+    """Rows of the table of steps, one for ten steps."""
     path = folder / "steps.csv"
     return len(path.read_text().splitlines()) - 1 if path.is_file() else 0
 
 
 def wait_for(condition: Any) -> None:
-    """Until it holds, at most a minute."""
+    """Wait at most a minute for a condition."""
     for _ in range(1200):
         if condition():
             return
@@ -70,7 +70,7 @@ def wait_for(condition: Any) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_and_killed_with_its_job_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_launched_training_is_stopped_and_killed_with_its_job_and_resumed_to_the_same_bits(tmp_path: Path) -> None:
     work = task(tmp_path, epochs=40)
     whole = read_header(carry_out(work, tmp_path / "whole", ALONE))
     assert whole["training"]["provenance"] == {"why": "test", "training_structures": 9, "validation_structures": 3}
@@ -93,7 +93,7 @@ def test_stopped_and_killed_with_its_job_it_ends_with_the_same_bits(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_error_in_a_process_is_raised_as_its_type(tmp_path: Path) -> None:
+def test_an_error_in_a_launched_process_is_raised_as_its_type(tmp_path: Path) -> None:
     work = task(tmp_path)
     gone = TrainingTask(**{**vars(work), "datasets": [(str(tmp_path / "gone"), 1)]})
     with pytest.raises(InputError, match=r"no dataset at .*gone"):

@@ -1,4 +1,4 @@
-"""A training with too little time for each of its jobs, and an evaluation after it, as fireworks.
+"""A training whose jobs have too little time, and an evaluation after it, as fireworks.
 
 The environment names the store, and by JOBFLOW_CONFIG_FILE and the working directory the files of
 `store.jobflow_files.write_jobflow_files`. Arguments: key of the dataset, seed of the stage. Prints what became of the

@@ -1,4 +1,4 @@
-"""A worker that the tests kill: trains one stage as a flow, and says after each step where it is.
+"""A worker that the tests kill: it trains one stage as a flow, and prints each step.
 
 The environment names the store. Arguments: key of the dataset, seed of the stage.
 """

@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import torch
-from stages import DENS, argon, stage
+from stages import DENS, argon_data, stage
 
-from esen_flows.data.dataset import from_structures
 from esen_flows.training.distributed import joined
 from esen_flows.training.train import train
 
 torch.set_num_threads(1)
 folder, kill_at = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None
-structures = argon()
 
 
 def progress(state: dict[str, float]) -> None:
@@ -25,5 +23,4 @@ def progress(state: dict[str, float]) -> None:
 
 config = stage(**DENS, dtype="float64", epochs=8, denoising_atoms=0.7)
 with joined() as world:
-    data = from_structures(structures[:20]), from_structures(structures[20:])
-    train(config, *data, folder, progress=progress, world=world)
+    train(config, *argon_data(), folder, progress=progress, world=world)

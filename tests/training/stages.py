@@ -3,6 +3,7 @@
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
+from esen_flows.data.dataset import Dataset, from_structures
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.training.config import TrainingConfig, config_from_dict
 
@@ -34,3 +35,9 @@ def argon(count: int = 24, seed: int = 0) -> list[LabelledStructure]:
         labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
         structures.append(LabelledStructure(atoms.copy(), *labels, group="fcc"))
     return structures
+
+
+def argon_data() -> tuple[Dataset, Dataset]:
+    """20 structures to train on, and 4 held out."""
+    structures = argon()
+    return from_structures(structures[:20]), from_structures(structures[20:])

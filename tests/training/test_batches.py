@@ -1,4 +1,4 @@
-"""Batches: nothing lost, nothing twice, within their bounds, the same for the same seed, shared out evenly."""
+"""Batches: each structure once, within bounds, the same for the same seed, in even shares."""
 
 import threading
 
@@ -25,7 +25,7 @@ def test_an_epoch_sees_everything_once_within_the_bounds(data):
     assert [pick.place for pick in batches[0]] == list(range(len(batches[0])))
 
 
-def test_a_structure_larger_than_the_bound_is_a_batch_of_its_own(data):
+def test_a_structure_larger_than_the_bound_is_a_batch_alone(data):
     plan = plan_epoch(data, np.full(12, 500), stage(edges_per_batch=100), epoch=0)
     assert len(plan) == 12
 
@@ -54,14 +54,14 @@ def test_ranks_share_a_batch_evenly_and_completely():
     assert share_of(picks, 0, 1) == picks
 
 
-def test_passes_hold_at_most_so_many_edges():
+def test_passes_hold_at_most_the_given_edges():
     picks = [Pick(index, index, False, 40) for index in range(5)]
     assert [len(part) for part in passes(picks, 100)] == [2, 2, 1]
     assert passes(picks, None) == [picks]
     assert passes([], 100) == []
 
 
-def test_what_comes_next_is_made_ahead_and_in_order():
+def test_values_are_prefetched_in_a_thread_and_in_order():
     made = []
 
     def make(number):

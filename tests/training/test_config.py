@@ -1,4 +1,4 @@
-"""Training files: one flat mapping, and a clear word about what is wrong in it."""
+"""Training files: one flat mapping, whose errors are named."""
 
 import pytest
 from stages import DENS, STAGE, stage
@@ -11,7 +11,7 @@ from esen_flows.training.config import config_from_dict, read_config
     ("text", "words"),
     [("epochs: 3\nspeed: 9\n", "speed"), ("- 1\n", "mapping"), ("epochs: [", "YAML"), ("epochs: 3\n", "missing")],
 )
-def test_bad_training_files_name_what_is_wrong(tmp_path, text, words):
+def test_errors_of_training_files_name_the_key(tmp_path, text, words):
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(InputError, match=words):
         read_config(tmp_path / "t.yaml")
@@ -39,12 +39,12 @@ def test_a_binary_training_file_is_refused(tmp_path):
         ({"edges_per_pass": 0}, "edges_per_pass must be a positive integer"),
     ],
 )
-def test_values_that_cannot_be_are_refused(changes, words):
+def test_impossible_values_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
         stage(**changes)
 
 
-def test_flat_values_come_back():
+def test_a_stage_survives_its_flat_values():
     config = stage(**DENS, betas=[0.9, 0.98], freeze=["sphere_embedding"])
     assert config.network.denoising
     assert config_from_dict(config.to_dict()) == config

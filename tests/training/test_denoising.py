@@ -1,4 +1,4 @@
-"""Noise of DeNS: its size, its chance, and that it is a function of where it is used."""
+"""Noise of DeNS: its size, its probability, and its dependence on epoch, batch and place."""
 
 import numpy as np
 from stages import DENS, stage
@@ -12,7 +12,7 @@ def test_batches_are_noised_by_chance_and_only_for_denoising_networks():
     assert not any(is_noised(stage(), 0, batch) for batch in range(100))
 
 
-def test_noise_has_the_size_that_is_asked_for():
+def test_noise_has_the_configured_size():
     config = stage(**DENS, denoising_std_angstrom=0.2)
     noise = draw_noise(config, 0, 0, 0, 20000)
     assert noise.moved.all()
@@ -22,7 +22,7 @@ def test_noise_has_the_size_that_is_asked_for():
     assert not some.displacement_angstrom[~some.moved].any()
 
 
-def test_noise_depends_on_epoch_batch_and_place_alone():
+def test_noise_is_a_function_of_epoch_batch_and_place():
     config = stage(**DENS)
     again = [draw_noise(config, 1, 2, 3, 4).displacement_angstrom for _ in range(2)]
     np.testing.assert_array_equal(*again)

@@ -56,7 +56,7 @@ def test_two_ranks_follow_the_losses_of_one(alone, together):
     assert together[1] == pytest.approx(alone[1], rel=1e-6)
 
 
-def test_two_ranks_that_are_stopped_end_with_the_same_bits(together, tmp_path):
+def test_two_stopped_ranks_are_resumed_to_the_same_bits(together, tmp_path):
     _, codes, errors = run_ranks(tmp_path, 2, 7)
     assert all(codes), errors
     assert "stopped after step 8" in errors
@@ -67,7 +67,7 @@ def test_two_ranks_that_are_stopped_end_with_the_same_bits(together, tmp_path):
     assert keys[0] == keys[1]
 
 
-def test_a_killed_process_resumes_from_what_was_saved(alone, tmp_path):
+def test_a_killed_process_resumes_from_its_saved_state(alone, tmp_path):
     steps_per_epoch = len(alone[1]) // 8
     _, codes, _ = run_ranks(tmp_path, 1, steps_per_epoch + 2, HARD="1")
     assert codes == [-9]

@@ -1,4 +1,4 @@
-"""What a stage will cost: counts by hand, time measured."""
+"""The cost of a stage: counts against hand-made numbers, and measured time."""
 
 import pytest
 from stages import argon, stage

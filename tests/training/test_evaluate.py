@@ -30,7 +30,7 @@ def data(force_field):
     return from_structures(items)
 
 
-def test_errors_are_those_that_were_made(force_field, data):
+def test_errors_equal_the_offsets_of_the_labels(force_field, data):
     errors = evaluate_dataset(force_field, data)
     assert set(errors) == {"near", "far", "all"}
     assert errors["near"]["energy_mae_mev_per_atom"] == pytest.approx(2.0)
@@ -43,6 +43,6 @@ def test_errors_are_those_that_were_made(force_field, data):
     assert (errors["all"]["frames"], errors["all"]["atoms"]) == (4, 32)
 
 
-def test_without_stress_labels_its_error_is_not_a_number(force_field, data):
+def test_without_stress_labels_the_stress_error_is_nan(force_field, data):
     errors = evaluate_dataset(force_field, subset(data, [3]))
     assert np.isnan(errors["all"]["stress_rmse_gpa"])

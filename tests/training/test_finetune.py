@@ -1,4 +1,4 @@
-"""Fine-tuning: better on one's own data, what was forgotten is told, and the zero of the energy does not matter."""
+"""Fine-tuning: it learns one's own data, reports what was forgotten, and does not depend on the zero of the energy."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stages import DIRECT, argon, stage
+from stages import DIRECT, argon, argon_data, stage
 
 from esen_flows.data.dataset import from_structures
 from esen_flows.data.labelled import LabelledStructure
@@ -21,8 +21,7 @@ SHORT = {"epochs": 12, "edges_per_batch": 400, "warmup_steps": 5, "ema_decay": 0
 
 @pytest.fixture(scope="module")
 def domain():
-    structures = argon()
-    return from_structures(structures[:20]), from_structures(structures[20:])
+    return argon_data()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def own():
     return from_structures(items[:20]), from_structures(items[20:])
 
 
-def test_own_data_are_learned_and_forgetting_is_told(parent, own, domain, tmp_path):
+def test_own_data_are_learned_and_forgetting_is_reported(parent, own, domain, tmp_path):
     config = finetune_config(parent, own[0], SHORT)
     assert config.freeze == ("sphere_embedding", "source_embedding", "target_embedding")
     report = finetune(parent, config, *own, tmp_path, domain=Parent(None, domain[1]))
@@ -67,7 +66,7 @@ def test_replay_keeps_more_of_the_parents_domain(parent, own, domain, tmp_path):
     assert errors["with"] < 0.7 * errors["without"]
 
 
-def test_epochs_follow_the_amount_of_data_and_changes_win(parent, own):
+def test_epochs_follow_the_amount_of_data_and_changes_replace_defaults(parent, own):
     few = finetune_config(parent, own[0])
     steps_per_epoch = max(1, round(own[0].edge_counts(5.0).sum() / few.edges_per_batch))
     assert few.epochs * steps_per_epoch == pytest.approx(3_000, rel=0.1)
@@ -77,7 +76,7 @@ def test_epochs_follow_the_amount_of_data_and_changes_win(parent, own):
         finetune_config(parent, own[0], {"speed": 3})
 
 
-def test_new_elements_keep_their_embeddings_free(parent, own):
+def test_embeddings_are_not_frozen_for_new_elements(parent, own):
     copper = own[0][0].atoms.copy()
     copper.numbers[:] = 29
     item = LabelledStructure(copper, -1.0, np.zeros((len(copper), 3)), np.zeros((3, 3)))

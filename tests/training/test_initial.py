@@ -1,9 +1,9 @@
-"""Stages that start from another stage's network: what is taken, what is dropped, what is refitted."""
+"""Stages that start from another stage's network: weights taken over, heads dropped, references refitted."""
 
 import numpy as np
 import pytest
 import torch
-from stages import DENS, DIRECT, argon, stage
+from stages import DENS, DIRECT, argon_data, stage
 
 from esen_flows.data.dataset import from_structures
 from esen_flows.data.labelled import LabelledStructure
@@ -18,8 +18,7 @@ from esen_flows.training.train import train
 
 @pytest.fixture(scope="module")
 def data():
-    structures = argon()
-    return from_structures(structures[:20]), from_structures(structures[20:])
+    return argon_data()
 
 
 def checkpoint_of(config, references=None, scale=1.0):
@@ -99,7 +98,7 @@ def test_one_scale_for_energy_forces_and_stress(data):
     assert start.scale_ev == pytest.approx(float(np.sqrt(np.mean(forces**2))))
 
 
-def test_softness_is_mended_by_one_factor(data):
+def test_one_factor_corrects_softness(data):
     initial = checkpoint_of(stage())
     structures = [data[0][index].atoms for index in range(6)]
     stiff = from_structures(

@@ -1,4 +1,4 @@
-"""Labelling: what is written, and what survives an interruption."""
+"""Labelling: labels and provenance, resumption, and shards."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ class Interrupted(Exception):
 
 
 class Labeller(AseForceField):
-    """EMT plus a uniform force, which no mirror-exact force field has; can stop after so many structures."""
+    """EMT plus a uniform force, which no mirror-symmetric force field has; can stop after a number of structures."""
 
     def __init__(self, stop_after: int | None = None, key: str = "emt") -> None:
         declaration = Declaration(True, "SO3", False, None, "float64")
@@ -62,7 +62,7 @@ def test_labels_are_averaged_with_the_inverse(tmp_path, structures):
     np.testing.assert_allclose(as_is[0].forces, _exact(structures[0]) + 0.5, atol=1e-8)
 
 
-def test_provenance_says_who_labelled_what_and_how(tmp_path, structures):
+def test_provenance_names_labeller_structures_and_versions(tmp_path, structures):
     path = label(structures, Labeller(), tmp_path / "a.xyz", recipe_hash="abc", licence="free", batch_size=3)
     provenance = read_provenance(path)
     assert provenance["labeller"]["key"] == InversionAveraged(Labeller()).key
@@ -77,7 +77,7 @@ def test_provenance_says_who_labelled_what_and_how(tmp_path, structures):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xyz", "a.xyz.json"]
 
 
-def test_an_interrupted_labelling_goes_on_where_it_was(tmp_path, structures):
+def test_an_interrupted_labelling_is_resumed(tmp_path, structures):
     path = tmp_path / "a.xyz"
     with pytest.raises(Interrupted):
         label(structures, Labeller(stop_after=6), path)
@@ -143,7 +143,7 @@ def test_a_molecule_is_labelled_without_stress(tmp_path):
     assert np.isnan(item.stress).all()
 
 
-def test_bad_requests(tmp_path, structures):
+def test_impossible_requests_are_refused(tmp_path, structures):
     with pytest.raises(InputError, match="0 <= k < n, got \\(2, 2\\)"):
         label(structures, Labeller(), tmp_path / "a.xyz", shard=(2, 2))
     with pytest.raises(InputError, match="nothing to label"):
@@ -151,7 +151,7 @@ def test_bad_requests(tmp_path, structures):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_header_is_json_a_person_can_read(tmp_path, structures):
+def test_the_header_of_labels_is_json(tmp_path, structures):
     file = label(structures, Labeller(), tmp_path / "a.xyz", shard=(0, 2))
     header = json.loads(file.read_text().splitlines()[0])
     assert header["labeller"]["label"] == "EMT with a bias, inversion-averaged"

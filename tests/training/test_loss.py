@@ -43,7 +43,7 @@ def terms_of(*args, **kwargs):
     return {name: float(value.detach()) for name, value in training_loss(*args, **kwargs).items()}
 
 
-def test_absolute_loss_is_the_papers():
+def test_absolute_loss_is_that_of_the_paper():
     batch = make_batch()
     terms = terms_of(prediction_off_by(batch, 0.01, 0.1, 0.002), batch, stage(**PAPER), scale_ev=1.0)
     assert terms == pytest.approx({"energy": 20 * 0.01, "forces": 20 * 0.1, "stress": 5 * 0.002}, rel=1e-9)
@@ -68,7 +68,7 @@ def test_relative_loss_counts_small_forces_as_much_as_large_ones():
     assert terms["forces"] == pytest.approx(float((0.1 / rms).mean()), rel=1e-9)
 
 
-def test_a_direct_stress_is_judged_by_its_isotropic_and_anisotropic_parts():
+def test_a_direct_stress_has_an_isotropic_and_an_anisotropic_term():
     batch = make_batch()
     config = stage(**DIRECT)
     trace = terms_of(prediction_off_by(batch, 0.0, 0.0, 0.002 * torch.eye(3)), batch, config, scale_ev=1.0)
@@ -79,7 +79,7 @@ def test_a_direct_stress_is_judged_by_its_isotropic_and_anisotropic_parts():
     assert told["stress"] == pytest.approx(5 * 0.002 * 2**0.5 / 5, rel=1e-6)
 
 
-def test_noised_atoms_are_judged_by_their_noise_and_the_others_by_their_forces():
+def test_noised_atoms_count_for_the_noise_and_the_others_for_the_forces():
     moved = np.array([True, False])
     batch, config = make_batch(moved), stage(**DENS)
     noise = batch.noise / 0.1
@@ -170,7 +170,7 @@ def test_parameter_gradients_equal_finite_differences(changes):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["direct_l2m2", "dens_l2m2"])
-def test_published_direct_heads_drive_a_training_step(shared_dir, name):
+def test_gradients_of_published_direct_networks_are_right(shared_dir, name):
     published = load_fixture(shared_dir / "fixtures" / "esen", name).network
     network = ESEN(published.config).double()
     network.load_state_dict(published.state_dict())

@@ -1,4 +1,4 @@
-"""Tables of a training: rows of steps that are done again are taken out."""
+"""Tables of a training: rows of steps that will be taken again are removed."""
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from esen_flows.training.metrics import Metrics, read_rows
 
 
-def test_rows_after_the_step_that_is_resumed_are_taken_out(tmp_path):
+def test_rows_after_the_resumed_step_are_removed(tmp_path):
     metrics = Metrics(tmp_path, 0, 0)
     for step in (10, 20, 30):
         metrics.write("steps.csv", {"step": step, "loss": 1.0 / step})

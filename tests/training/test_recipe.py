@@ -1,17 +1,15 @@
 """Stages one after the other: pre-training with denoising, then a conservative stage from its network."""
 
 import pytest
-from stages import DENS, argon, stage
+from stages import DENS, argon_data, stage
 
-from esen_flows.data.dataset import from_structures
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.training.recipe import Stage, train_stages
 from esen_flows.training.train import TrainingInterrupted
 
 
 def test_a_conservative_stage_follows_a_direct_one_and_is_resumed(tmp_path):
-    structures = argon()
-    data = from_structures(structures[:20]), from_structures(structures[20:])
+    data = argon_data()
     stages = [
         Stage("1-pretrain", stage(**DENS, epochs=3), *data),
         Stage("2-finetune", stage(epochs=3, seed=1), *data),

@@ -16,14 +16,14 @@ def test_warm_up_times_cosine():
     assert learning_rate_factor(100, 1.0, 100, config) == pytest.approx(0.01)
 
 
-def test_warm_up_in_epochs_is_the_papers():
+def test_warm_up_can_be_given_in_epochs():
     config = stage(warmup_steps=None, warmup_epochs=0.1)
     assert learning_rate_factor(5, 0.0, 100, config) == pytest.approx(0.6)
     assert learning_rate_factor(10, 0.0, 100, config) == pytest.approx(1.0)
     assert learning_rate_factor(0, 0.0, 100, stage(warmup_steps=0)) == pytest.approx(1.0)
 
 
-def test_embeddings_and_biases_do_not_decay_and_frozen_ones_do_not_move():
+def test_embeddings_and_biases_do_not_decay_and_frozen_parameters_are_left_out():
     network = ESEN(stage().network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     decayed, kept = make_optimizer(network, stage()).param_groups

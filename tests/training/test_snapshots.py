@@ -34,7 +34,7 @@ def recipe(**changes: object):
     return recipe_from_dict({"seed": 1, "groups": [{**group, **changes}]})
 
 
-def test_a_trajectory_is_run_once_and_then_read(tmp_path):
+def test_a_finished_trajectory_is_read_and_not_run_again(tmp_path):
     force_field = emt()
     told: list[str] = []
     first = generate(recipe(), dynamics=langevin(force_field, tmp_path, told.append))
@@ -54,7 +54,7 @@ def test_a_trajectory_is_run_once_and_then_read(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"temperature_kelvin": 300}, {"interval_femtoseconds": 20}, {"snapshots": 2}])
-def test_another_trajectory_is_not_taken_for_a_kept_one(tmp_path, change):
+def test_other_settings_run_another_trajectory(tmp_path, change):
     generate(recipe(), dynamics=langevin(emt(), tmp_path))
     force_field = emt()
     generate(recipe(**change), dynamics=langevin(force_field, tmp_path))
@@ -64,7 +64,7 @@ def test_another_trajectory_is_not_taken_for_a_kept_one(tmp_path, change):
     assert other.force_evaluations > 0
 
 
-def test_the_potential_energy_is_that_of_equipartition():
+def test_the_potential_energy_follows_equipartition():
     perfect = bulk("Cu", a=3.69, cubic=True).repeat(2)
     group = Group(
         "warm", 1, snapshots=12, temperature_kelvin=(300.0, 300.0), warm_up_femtoseconds=200, interval_femtoseconds=80

@@ -1,4 +1,4 @@
-"""States on disk: the newest whole one counts, and only for the training that it belongs to."""
+"""States on disk: the newest undamaged one is resumed, and only by the training that wrote it."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_the_two_newest_are_kept(folder):
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "flipped"])
-def test_a_damaged_newer_state_is_passed_over(folder, damage):
+def test_a_damaged_newest_state_is_skipped(folder, damage):
     newest = saved_states(folder)[-1]
     content = bytearray(newest.read_bytes())
     if damage == "flipped":
@@ -44,13 +44,13 @@ def test_a_damaged_newer_state_is_passed_over(folder, damage):
     assert saved["position"] == [0, 2, 2]
 
 
-def test_another_training_is_named(folder):
+def test_a_state_of_another_training_is_refused_by_name(folder):
     with pytest.raises(InputError, match="seed 0 instead of 1"):
         newest_state(folder, {**IDENTITY, "config": {"seed": 1}})
     assert newest_state(folder / "nowhere", IDENTITY) is None
 
 
-def test_what_is_saved_comes_back(folder):
+def test_a_saved_state_is_restored(folder):
     config = stage()
     state = TrainingState.fresh(Checkpoint(ESEN(config.network), 1.0, {}, ()), config)
     state.restore(newest_state(folder, IDENTITY))

@@ -1,11 +1,11 @@
-"""Training: it learns, it resumes to the bit, it refuses what cannot work."""
+"""Training: it learns, resumes to the same bits, and refuses impossible inputs."""
 
 import signal
 
 import numpy as np
 import pytest
 import torch
-from stages import DENS, DIRECT, argon, stage
+from stages import DENS, DIRECT, argon_data, stage
 
 from esen_flows.data.dataset import from_structures
 from esen_flows.data.labelled import LabelledStructure
@@ -27,8 +27,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def data():
-    structures = argon()
-    return from_structures(structures[:20]), from_structures(structures[20:])
+    return argon_data()
 
 
 def test_training_learns_and_its_checkpoint_is_a_force_field(data, tmp_path):
@@ -65,7 +64,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(data, tmp_path, kind, s
         assert rows[0] == rows[1]
 
 
-def test_time_that_is_up_stops_after_a_step(data, tmp_path):
+def test_a_training_without_time_left_stops_after_a_step(data, tmp_path):
     with pytest.raises(TrainingInterrupted, match="same call goes on") as caught:
         train(stage(), *data, tmp_path, max_seconds=0.0)
     assert caught.value.step == 1
@@ -80,7 +79,7 @@ def test_a_folder_of_another_training_is_refused(data, tmp_path):
         train(stage(epochs=1), data[1], data[1], tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_structures(data, tmp_path):
+def test_the_message_of_a_loss_that_is_not_finite_names_step_and_structures(data, tmp_path):
     with pytest.raises(TrainingDivergedError, match=r"not finite at step [12] .*structures \d+ \("):
         train(stage(learning_rate=1e30, warmup_steps=0), *data, tmp_path)
 
@@ -93,7 +92,7 @@ def test_accumulated_passes_give_the_same_training(data, tmp_path):
         torch.testing.assert_close(value, whole.network.state_dict()[name], atol=1e-6, rtol=1e-5)
 
 
-def test_molecules_without_a_volume_do_not_poison_the_gradient(data, tmp_path):
+def test_molecules_without_a_volume_keep_the_gradient_finite(data, tmp_path):
     cluster = data[0][0].atoms.copy()
     cluster.pbc = False
     cluster.cell = None
@@ -111,7 +110,7 @@ def test_a_direct_stage_trains_in_bfloat16(data, tmp_path):
     assert not load_force_field(path).declaration.conservative
 
 
-def test_a_device_that_is_not_there_is_refused(data, tmp_path):
+def test_a_missing_device_is_refused(data, tmp_path):
     with pytest.raises(InputError, match="device 'meta:7x' cannot be used"):
         estimate(stage(), data[0], device="meta:7x")
     if not torch.cuda.is_available():

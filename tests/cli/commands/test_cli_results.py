@@ -251,7 +251,7 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     write("Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
     assert run("kappa", "Cu.cif", "--model", copper.checkpoint, "--output", "k", *KAPPA) == 0
     assert run("phonon", "Cu.cif", "--model", copper.checkpoint, "--output", "p", *PHONON) == 0
-    for kind in ("relax", "forces", "phonon", "conductivity"):  # of the others: tests/makers/test_makers_training.py
+    for kind in ("relax", "forces", "phonon", "conductivity"):  # of the others: tests/makers/test_training_jobs.py
         documents = query(copper.store, kind)  # type: ignore[arg-type]
         assert documents, kind
         assert {name for document in documents for name in document.summary} == set(SUMMARIES[kind])

@@ -1,6 +1,6 @@
-"""Run a chunk in one process after the other, until one ends in good order; platinum kills whoever evaluates it.
+"""Run a chunk in one process after the other until one does not crash. A structure with platinum kills its process.
 
-The parent opens nothing, so that its children are clean forks of a process that has imported everything.
+The parent opens no connection: its children are clean forks of a process that has imported everything.
 """
 
 import os
@@ -17,15 +17,15 @@ from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.makers.chunks import chunk_job
 
 
-class Deadly(AseForceField):
-    """EMT that dies of platinum."""
+class CrashingEmt(AseForceField):
+    """EMT that kills its process at a structure with platinum."""
 
     def __init__(self) -> None:
         inner = emt()
         super().__init__(inner.calculator, key=inner.key, label="emt", declaration=inner.declaration)
 
     def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
-        """As EMT does, or not at all."""
+        """Evaluate as EMT does, or kill this process."""
         if any("Pt" in atoms.get_chemical_symbols() for atoms in structures):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().evaluate(structures)
@@ -33,7 +33,7 @@ class Deadly(AseForceField):
 
 def main(keys: list[str]) -> None:
     """Print how many processes died."""
-    force_field = Deadly()
+    force_field = CrashingEmt()
     load.load_force_field = lambda *arguments, **options: force_field
     for deaths in range(12):
         child = os.fork()
