@@ -15,10 +15,9 @@ import spglib
 from ase import Atoms
 
 from esen_flows.errors import ModelError
-from esen_flows.schemas.campaign import AnyProtocol
 from esen_flows.schemas.card import ModelReference, checkpoint_path
 from esen_flows.schemas.checkpoint_header import read_header
-from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxProtocol
+from esen_flows.schemas.protocols import AnyProtocol, DisplacementProtocol, Matrix3, RelaxProtocol
 from esen_flows.store.results import Store
 from esen_flows.store.timings import seconds_per_cost, seconds_per_edge
 

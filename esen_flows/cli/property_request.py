@@ -12,14 +12,17 @@ from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
-from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
+from esen_flows.schemas.protocols import (
+    AnyProtocol,
+    NumericSettings,
+    RelaxProtocol,
+)
 from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.structures.checks import check_cell_relaxation, check_crystal, check_elements, check_structure
 from esen_flows.structures.files import read_structure
 
 Property = Literal["relax", "phonon", "conductivity"]
 Dtype = Literal["float64", "float32"]
-AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,7 @@ def load_force_field(
     >>> load_force_field("emt").declaration.conservative
     True
     """
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    check_device(device)
-    if tf32 and (dtype != "float32" or not device.startswith("cuda")):
-        raise InputError(f"tf32 is for dtype float32 on a CUDA device, got {dtype} on {device!r}; leave it out")
+    _check_options(device, dtype, tf32)
     text = str(card_or_path)
     if text.endswith(".safetensors") or "/" in text:
         checkpoint, label = load(text), Path(text).stem
@@ -78,11 +74,23 @@ def load_force_field(
                 raise InputError(
                     f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
                 )
-            if card.builder not in THIRD_PARTY:
-                raise ModelError(f"card {text!r} names the builder {card.builder!r}; known are {sorted(THIRD_PARTY)}")
-            return THIRD_PARTY[card.builder](**card.arguments, device=device, dtype=card.dtype or dtype)
+            return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
         checkpoint, label = load(checkpoint_path(card)), card.name
     return EsenForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
+
+
+def _check_options(device: str, dtype: str, tf32: bool) -> None:
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    check_device(device)
+    if tf32 and (dtype != "float32" or not device.startswith("cuda")):
+        raise InputError(f"tf32 is for dtype float32 on a CUDA device, got {dtype} on {device!r}; leave it out")
+
+
+def _builder(card: str, name: str | None) -> Callable[..., ForceField]:
+    if name not in THIRD_PARTY:
+        raise ModelError(f"card {card!r} names the builder {name!r}; known are {sorted(THIRD_PARTY)}")
+    return THIRD_PARTY[name]
 
 
 def check_device(device: str) -> None:

@@ -18,9 +18,9 @@ from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import (
+    AnyProtocol,
     ConductivityProtocol,
     NumericSettings,
-    PhononProtocol,
     RelaxProtocol,
     one_or_more,
     principal_conductivity,
@@ -32,7 +32,6 @@ Property = Literal["relax", "phonon", "conductivity"]
 # structures.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
-AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
 GENERAL = "general"
 
 

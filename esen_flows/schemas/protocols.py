@@ -300,6 +300,9 @@ class ConductivityProtocol(Frozen):
         return self
 
 
+AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
+
+
 def principal_conductivity(methods: Sequence[Method]) -> str:
     """Field of the summary of a conductivity that tables show.
 

@@ -16,6 +16,7 @@ from esen_flows.schemas.frozen import Closed, Frozen
 from esen_flows.schemas.keys import result_key
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND, lattice_versions
 from esen_flows.schemas.protocols import (
+    AnyProtocol,
     ConductivityProtocol,
     DisplacementProtocol,
     HarmonicProtocol,
@@ -155,10 +156,7 @@ def lattice_requests(
 
 
 def property_requests(
-    structure_key: str,
-    model_key: str,
-    protocol: RelaxProtocol | PhononProtocol | ConductivityProtocol,
-    numeric: NumericSettings,
+    structure_key: str, model_key: str, protocol: AnyProtocol, numeric: NumericSettings
 ) -> tuple[ResultRequest, ...]:
     """Requests of the steps to the property of a protocol; the last one is the answer.
 
