@@ -1,10 +1,11 @@
-"""Every structure and result in MongoDB, computed once: the only room that talks to a database.
+"""Structures and results in MongoDB, each computed once: the only room that talks to a database.
 
-    connection.open_store(settings) -> results.Store   get, get_or_claim, commit, release, sweep, structures
-    query.query(store, kind, ...)                       results by formula, elements, space group, model
-    query.find_by_prefix(store, digits)                 results by the first digits of their key
+    connection.open_store(settings) -> results.Store    get, get_or_claim, commit, release, sweep, structures
+    queries.query.query(store, kind, ...)               results by formula, elements, space group, model
+    queries.query.find_by_prefix(store, digits)         results by the first digits of their key
     jobflow_store.job_store(store)                      a JobStore in the same database
-    embedded.start, stop, status                        the private server of this user
+    server.embedded.start, stop, status                 the private server of this user
 
-Nothing is imported here: the keeper of the private server lives in this room too and needs the standard library alone.
+Nothing is imported here, because the keeper of the private server and the heartbeat of claims are in this room too, and
+import only the standard library.
 """

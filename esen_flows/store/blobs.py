@@ -319,7 +319,7 @@ def announced_arrays(
         claims.forget(claim)
         raise
     if not claims.forget(claim):
-        # Another process took this one for dead, and may have removed the arrays before documents named them.
+        # Another process considered this one dead and may have removed the arrays before documents named them.
         for sha in shas:
             if is_named_by_document(database, sha):
                 blobs.repair(sha, array(sha))

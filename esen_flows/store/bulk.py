@@ -169,7 +169,7 @@ def _commit_single(store: Store, document: ResultDocument) -> bool:
     found = store.get(document.key, load_arrays=False)
     if found is not None and (found.failure is None or found.failure.final):
         return False
-    # A claim that nobody stored: the result is inserted as by a process whose claim was taken over.
+    # This claim is not in the database: the result is committed as by a process whose claim was taken over.
     store.commit(Claim(document.key, uuid.uuid4().hex), document)
     return True
 

@@ -172,7 +172,7 @@ def number(value: Any) -> float | None:
 
 
 def counts(store: Store, name: str) -> list[Row]:
-    """Number of members in each state, for each failure and force field; the server reads the index `status` alone.
+    """Number of members in each state, for each failure and force field; the server reads only the index `status`.
 
     Parameters
     ----------

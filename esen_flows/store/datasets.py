@@ -240,30 +240,23 @@ def dataset_folder(store: Store, key: str, folder: Path | str) -> Path:
     StoreError
         Its folder is not on this machine or holds something else, or its records are damaged.
     """
-    from esen_flows.data.folders import open_dataset, write_dataset
+    from esen_flows.data.folders import open_dataset
 
-    document, folder = dataset_document(store, key), Path(folder)
-    if document.folder is not None:
-        return _own_folder(document, Path(document.folder))
+    document = dataset_document(store, key)
+    folder, name = Path(document.folder or folder), f"dataset {document.names[0]!r} ({key[:12]})"
     if folder.is_dir():
         found = open_dataset(folder).key
-        if found != key:
+        if found == key:
+            return folder
+        if document.folder is None:
             raise StoreError(f"{folder} holds dataset {found[:12]} instead of {key[:12]}; remove that folder")
-        return folder
-    blobs, columns = BlobStore(store.database), document.columns or {}
-    arrays = {name: blobs.get(c) if isinstance(c, BlobReference) else c for name, c in columns.items()}
-
-    def check(written: "Dataset") -> dict[str, Any]:
-        if written.key != key:
-            raise StoreError(f"dataset {key[:12]} does not have the key of its records; the store is damaged")
-        return {}
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write_dataset(folder, structures_of(arrays), provenance=document.provenance, inspect=check)
-    except (OSError, InputError):
-        if not folder.is_dir():  # otherwise another process wrote the dataset in the meantime
-            raise
+        raise StoreError(f"{folder} no longer holds {name} but {found[:12]}; restore it, or store the new one")
+    if document.folder is not None:
+        raise StoreError(
+            f"{name} is too large for the database, and its folder {folder} is not on this machine; make it visible "
+            "here under the same path"
+        )
+    _write(store, document, folder)
     return folder
 
 
@@ -347,20 +340,24 @@ def _checked_folder(key: str, name: str, folder: Path | str | None) -> str:
     return str(Path(folder).resolve())
 
 
-def _own_folder(document: DatasetDocument, folder: Path) -> Path:
-    """The folder of a stored large dataset, after a check that the dataset is there."""
-    from esen_flows.data.folders import open_dataset
+def _write(store: Store, document: DatasetDocument, folder: Path) -> None:
+    """Write the records of a small dataset into a folder."""
+    from esen_flows.data.folders import write_dataset
 
-    name = f"dataset {document.names[0]!r} ({document.key[:12]})"
-    if not folder.is_dir():
-        raise StoreError(
-            f"{name} is too large for the database, and its folder {folder} is not on this machine; make it visible "
-            "here under the same path"
-        )
-    found = open_dataset(folder).key
-    if found != document.key:
-        raise StoreError(f"{folder} no longer holds {name} but {found[:12]}; restore it, or store the new one")
-    return folder
+    blobs, columns = BlobStore(store.database), document.columns or {}
+    arrays = {name: blobs.get(c) if isinstance(c, BlobReference) else c for name, c in columns.items()}
+
+    def check(written: "Dataset") -> dict[str, Any]:
+        if written.key != document.key:
+            raise StoreError(f"dataset {document.key[:12]} does not have the key of its records; the store is damaged")
+        return {}
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_dataset(folder, structures_of(arrays), provenance=document.provenance, inspect=check)
+    except (OSError, InputError):
+        if not folder.is_dir():  # otherwise another process wrote the dataset in the meantime
+            raise
 
 
 def _groups(dataset: "Dataset") -> list[Row]:

@@ -3,7 +3,7 @@
 A thread would not do: it stands still while a native call of the worker holds the interpreter's lock, and claims would
 expire during such a call. The process reads from a pipe what to renew. It ends with the worker, however the worker
 ends, because the pipe closes then. A forked child of the worker may keep the pipe open, so the process also checks that
-its parent is the same before each renewal. Until the first renewal is due it imports the standard library alone, so
+its parent is the same before each renewal. Until the first renewal is due it imports only the standard library, so
 that short work is hardly slower.
 """
 

@@ -116,7 +116,7 @@ def write_jobflow_files(database: Database, folder: Path) -> list[Path]:
         for name, content in contents.items():
             path = folder / name
             try:
-                # Not `written_whole`: a file that exists is refused, and nobody else may read the password even once.
+                # Not `written_whole`: a file that exists is refused, and other users may at no time read the password.
                 path.touch(mode=0o600, exist_ok=False)
             except FileExistsError:
                 raise InputError(f"{path} exists; remove it, or give another folder") from None

@@ -1,6 +1,6 @@
-"""FireWorks' launchpad as documents: what is on it, and what of a campaign, without FireWorks itself.
+"""FireWorks' launchpad as documents: its fireworks, and those of campaigns, without FireWorks itself.
 
-FireWorks keeps its collections (`fireworks`, `launches`, `workflows`) in our database. Whatever needs its `LaunchPad`
+FireWorks keeps its collections (`fireworks`, `launches`, `workflows`) in our database. What needs its `LaunchPad`
 class is in `esen_flows.queue.fireworks_adapter`; repairs after a kill are in `esen_flows.store.launchpad_repair`.
 """
 
@@ -22,9 +22,9 @@ _LIVE_CHUNK = ("READY", "RESERVED", "RUNNING", "PAUSED")
 
 
 def prepare_launchpad(database: Database) -> bool:
-    """Whether the launchpad is new; it then gets its counters, and in any case the indexes that our queries use.
+    """Create the indexes that our queries use, and on a new launchpad the counters of FireWorks.
 
-    FireWorks' own way, `lpad reset`, deletes what is there.
+    FireWorks' own command, `lpad reset`, would delete all fireworks.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def prepare_launchpad(database: Database) -> bool:
     Returns
     -------
     bool
-        True if no counters were there. FireWorks' own indexes are then missing as well.
+        Whether the launchpad is new. FireWorks' own indexes are then missing as well.
     """
     by_campaign = [("spec.campaign", 1), ("state", 1), ("spec.chunk", 1)]
     for fields in ([("spec.result_key", 1)], by_campaign):

@@ -159,7 +159,5 @@ def _remove_orphans(database: Database, action: Mapping[str, Any]) -> None:
         for firework in workflow["fws"]:
             alike = {"name": firework["name"], "created_on": firework["created_on"]}
             for row in find_all(database, "fireworks", alike, {"fw_id": True}):
-                number = row["fw_id"]
-                inside = {"nodes": number}
-                if find_one(database, "workflows", inside, {"_id": True}) is None:
-                    database.call(lambda: database["fireworks"].delete_one({"fw_id": number}))  # noqa: B023
+                if find_one(database, "workflows", {"nodes": row["fw_id"]}, {"_id": True}) is None:
+                    database.call(lambda: database["fireworks"].delete_one({"fw_id": row["fw_id"]}))  # noqa: B023

@@ -17,6 +17,7 @@ from esen_flows.store.reading import in_batches
 
 FIRST_VERSION = 1  # of documents without `schema_version`
 _BATCH = 500
+_MUTABLE = ("_id", "schema_version", "current", "material_ids", "tags", "labels", "names")  # fields that writers change
 
 # collection: {version: function that converts a row of this version to the next one}. A row may lack its `output`,
 # because queries leave it out. The function sets neither `schema_version` nor `_id`.
@@ -119,7 +120,9 @@ def _migrate_collection(database: Database, collection: str, apply: bool) -> Mig
         if apply:
             # A document is replaced only if it is as it was read. One that was changed meanwhile (another attempt
             # became the current one, a label was added) keeps the change, and is migrated the next time.
-            changes = [ReplaceOne(_unchanged(row), after) for row, after in new]
+            changes = [
+                ReplaceOne({name: row.get(name, {"$exists": False}) for name in _MUTABLE}, after) for row, after in new
+            ]
             migrated += database.call(
                 lambda: database[collection].bulk_write(changes, ordered=False).modified_count  # noqa: B023
             )
@@ -130,8 +133,3 @@ def _migrate_collection(database: Database, collection: str, apply: bool) -> Mig
         newer={version: n for version, n in counts.items() if version > SCHEMA_VERSION},
         migrated=migrated,
     )
-
-
-def _unchanged(row: Row) -> Row:
-    mutable = ("_id", "schema_version", "current", "material_ids", "tags", "labels", "names")
-    return {name: row.get(name, {"$exists": False}) for name in mutable}

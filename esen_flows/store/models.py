@@ -26,7 +26,9 @@ def note_models(database: Database, named: Iterable[tuple[str, str]]) -> None:
     named
         Model keys and labels.
     """
-    add_models(database, [_document(key, label) for key, label in sorted(set(named))])
+    common = {"schema_version": SCHEMA_VERSION, "created_at": datetime.now(UTC)}
+    new = [{"_id": key, "labels": [label], "card": _card(key, label), **common} for key, label in sorted(set(named))]
+    add_models(database, new)
 
 
 def add_models(database: Database, documents: Iterable[Row]) -> None:
@@ -93,16 +95,6 @@ def model_problems(row: Row) -> list[str]:
     described = card is None or isinstance(card, dict)
     complete = set(row) == {"_id", "labels", "card", "schema_version", "created_at"}
     return [] if named and described and complete else [f"model {key} is not as this package writes it"]
-
-
-def _document(key: str, label: str) -> Row:
-    return {
-        "_id": key,
-        "schema_version": SCHEMA_VERSION,
-        "labels": [label],
-        "card": _card(key, label),
-        "created_at": datetime.now(UTC),
-    }
 
 
 def _card(key: str, label: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Partial results of long computations, so that an interrupted computation continues where it stopped.
 
 The collection `unfinished` holds one document per result key. It is written during the computation and deleted at its
-end; the server deletes documents that nobody has written for a month. Without a server nothing is kept, and an
+end; the server deletes documents that were not written for a month. Without a server nothing is kept, and an
 interrupted computation starts again.
 """
 

@@ -374,7 +374,7 @@ class Store:
         if not ours:
             self._blobs.remove_orphans(large, by_token=claim.token)
         if not self._claims.forget(claim) and ours:
-            # Another process took this one for dead, and may have removed the arrays before the document named them.
+            # Another process considered this one dead and may have removed the arrays before the document named them.
             for sha, array in large.items():
                 self._blobs.repair(sha, array)
         return stored

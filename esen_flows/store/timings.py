@@ -28,7 +28,7 @@ def seconds_per_cost(store: Store, model_key: str, device_kind: str) -> float | 
     Returns
     -------
     float | None
-        Seconds per unit of cost; None if no campaign that ran on such devices alone has finished members.
+        Seconds per unit of cost; None if no campaign that ran only on such devices has finished members.
     """
     kind = {"$regex": f"^{device_kind}"}
     on_kind = distinct(store.database, "campaign_runs", "campaign", {"device": kind})

@@ -124,7 +124,7 @@ class RandomKills:
         assert self.workers[-1].returncode == 0
 
     def check(self) -> Store:
-        """Check that the acknowledged results are stored whole, and nothing else; the store."""
+        """Check that the acknowledged results are stored whole, and nothing else, and return the store."""
         store = open_store(self.settings)
         check_store(store, self.names, MEGABYTES)
         acknowledged = self.acknowledged()
@@ -172,7 +172,7 @@ class RandomKills:
 def kill_rounds(
     settings: Settings, folder: Path, rounds: int, *, server: ReplicaSet | None = None, results_per_round: int = 30
 ) -> Counter[str]:
-    """Kill processes of four workers at random and check the store; numbers of kills and of results."""
+    """Kill processes of four workers at random, check the store, and count kills and results."""
     names = [f"{rounds}/{n}" for n in range(results_per_round * rounds)]
     kills = RandomKills(settings, folder, names, seconds=0.1, server=server)
     began = time.monotonic()

@@ -22,14 +22,14 @@ KEY = key_of("one")
 
 
 def claimed(store: "Store", key: str = KEY, force: bool = False) -> Claim:
-    """A claim on a result that nobody else computes."""
+    """A claim on a result that no other process computes."""
     claim = store.get_or_claim(key, wait_seconds=0, force=force)
     assert isinstance(claim, Claim)
     return claim
 
 
 def commit(store: "Store", made: ResultDocument, force: bool = False) -> ResultDocument:
-    """Claim and commit a result; the document that is stored."""
+    """Claim and commit a result, and return the stored one."""
     return store.commit(claimed(store, made.key, force), made)
 
 

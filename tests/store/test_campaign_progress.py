@@ -9,7 +9,7 @@ from esen_flows.store.results import Store
 
 
 @pytest.mark.mongod
-def test_counting_reads_the_index_alone(store: Store) -> None:
+def test_counting_reads_only_the_index(store: Store) -> None:
     campaigns.insert_members(store, "c", member_rows(5))
     outcomes = [Outcome("k1", "finished", None, 2.0, 1.0), Outcome("k2", "finished", None, None, 3.0)]
     record_outcomes(store, "c", [*outcomes, Outcome("k3", "failed", "NotConvergedError", 1.0)])

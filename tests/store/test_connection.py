@@ -21,7 +21,7 @@ def test_imports_are_light() -> None:
 
 
 @pytest.mark.parametrize("module", ["server.keeper", "heartbeat"])
-def test_processes_beside_the_worker_need_the_standard_library_alone(module: str) -> None:
+def test_processes_beside_the_worker_import_only_the_standard_library(module: str) -> None:
     assert imported_with(f"esen_flows.store.{module}", {"pymongo", "numpy", "pydantic", "ase"}) == "set()"
 
 

@@ -175,7 +175,7 @@ def test_a_result_replaces_the_pending_failure_of_another_process(store: Store) 
 
 
 def test_arrays_removed_by_a_sweep_are_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process was taken for dead while it inserted; its document must not name arrays that are removed."""
+    """The process was considered dead while it inserted; its document must not name arrays that are removed."""
     slow = Store(store.database, Claims(store.database, host=EndedProcess()))
     claim = claimed(slow)
 
