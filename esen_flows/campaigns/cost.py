@@ -111,7 +111,8 @@ def member_cost(atoms: Atoms, protocol: AnyProtocol, model: CostModel) -> float:
     >>> f"{member_cost(bulk('Cu'), RelaxProtocol(fmax_ev_per_angstrom=0.05), model):.0f}"
     '1229'
     """
-    edges = edge_count(len(atoms), _volume(atoms), model.cutoff_angstrom)
+    volume = abs(float(np.linalg.det(atoms.cell.array))) if atoms.pbc.all() else 0.0
+    edges = edge_count(len(atoms), volume, model.cutoff_angstrom)
     if isinstance(protocol, RelaxProtocol):
         return edges * relax_evaluations(protocol) * _times(protocol.parity, model)
     times = _times(protocol.displacement.parity, model)
@@ -183,10 +184,6 @@ def seconds_per_unit(store: Store, model_key: str, device_kind: str) -> float | 
 
 def _times(parity: str, model: CostModel) -> float:
     return 2.0 if parity == "average" and model.mirrored else 1.0
-
-
-def _volume(atoms: Atoms) -> float:
-    return abs(float(np.linalg.det(atoms.cell.array))) if atoms.pbc.all() else 0.0
 
 
 def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float) -> float:

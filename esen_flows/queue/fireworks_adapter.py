@@ -6,7 +6,7 @@ repaired by `esen_flows.store.launchpad` and `esen_flows.store.launchpad_repair`
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from fireworks import FWorker, LaunchPad
@@ -220,10 +220,8 @@ def open_launchpad(database: Database) -> Iterator[LaunchPad]:
         The launchpad.
     """
     launchpad = LaunchPad.from_dict({**launchpad_spec(database), "strm_lvl": "WARNING"})
-    try:
+    with closing(launchpad.connection):
         yield launchpad
-    finally:
-        launchpad.connection.close()
 
 
 def worker_query(name: str, category: str, query: Mapping[str, Any]) -> dict[str, Any]:

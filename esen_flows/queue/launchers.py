@@ -62,22 +62,6 @@ VALUES = {
 _DERIVED = frozenset({"site", "folder", "bin", "cpus_per_node", "devices"})
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files of a site, after they were written.
-
-    Attributes
-    ----------
-    files
-        Paths of the files, sorted.
-    next_commands
-        What to type next, for people.
-    """
-
-    files: tuple[Path, ...]
-    next_commands: str
-
-
 def list_sites() -> list[str]:
     """Names of the sites in launchers/.
 
@@ -134,7 +118,7 @@ def values_of(site: str) -> dict[str, bool]:
     return {name: found[name] for name in VALUES if name in found}
 
 
-def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = False) -> Written:
+def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = False) -> tuple[list[Path], str]:
     """Write a site's templates, filled in, into a folder.
 
     Parameters
@@ -150,8 +134,8 @@ def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = Fa
 
     Returns
     -------
-    Written
-        The files, and what to do next.
+    tuple[list[Path], str]
+        The files, sorted, and what to type next, for people.
 
     Raises
     ------
@@ -176,7 +160,7 @@ def fill(site: str, values: Mapping[str, str], folder: Path, *, force: bool = Fa
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
         path.chmod(0o755 if text.startswith("#!") else 0o644)
-    return Written(tuple(files), next_commands)
+    return list(files), next_commands
 
 
 def flag(name: str) -> str:

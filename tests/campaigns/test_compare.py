@@ -75,10 +75,9 @@ def test_force_fields_are_compared_as_settings(planned: Store) -> None:
     assert found.settings == (("models.emt", emt, None), ("models.nep", None, "e" * 16))
 
 
-def test_results_of_other_campaigns_count(embedded_settings: Settings) -> None:
+def test_results_of_other_campaigns_count(named_store: Store) -> None:
     """Two campaigns with the same members share results, even if one was never submitted."""
-    with emt_campaigns.empty_database(embedded_settings) as store:
-        structures = emt_campaigns.crystals(2)
-        emt_campaigns.finish(store, structures, "a")
-        emt_campaigns.plan(store, structures, "b")
-        assert compare_campaigns(store, "a", "b").members.is_within
+    structures = emt_campaigns.crystals(2)
+    emt_campaigns.finish(named_store, structures, "a")
+    emt_campaigns.plan(named_store, structures, "b")
+    assert compare_campaigns(named_store, "a", "b").members.is_within

@@ -43,12 +43,6 @@ def frozen(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def empty(embedded_settings: Settings) -> Iterator[Store]:
-    with emt_campaigns.empty_database(embedded_settings) as store:
-        yield store
-
-
-@pytest.fixture
 def copy(frozen: Path, tmp_path: Path) -> Path:
     """A copy of the folder, to be changed."""
     return Path(shutil.copytree(frozen, tmp_path / "copy"))
@@ -56,6 +50,13 @@ def copy(frozen: Path, tmp_path: Path) -> Path:
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def rewrite(folder: Path, file: str, rows: list[dict], **fields: object) -> None:
+    """Change a file of the manifest, whose sha256 then fits."""
+    (folder / file).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    sha256 = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    change(folder, **{file.partition(".")[0]: {"file": file, "sha256": sha256, "count": len(rows)}}, **fields)
 
 
 def change(folder: Path, **fields: object) -> None:
@@ -92,34 +93,34 @@ def test_structures_are_exact(frozen: Path) -> None:
         assert names["material_ids"] == [f"m{i}"]
 
 
-def test_an_empty_database_gets_the_same_numbers(frozen: Path, empty: Store) -> None:
+def test_an_empty_database_gets_the_same_numbers(frozen: Path, named_store: Store) -> None:
     """A second reproduction computes nothing."""
-    planned = plan_reproduction(empty, frozen, "again")
+    planned = plan_reproduction(named_store, frozen, "again")
     assert (planned.name, planned.remarks, planned.other_keys) == ("again", (), False)
     done: list[int] = []
-    compute_here(empty, "again", done.append)
+    compute_here(named_store, "again", done.append)
     assert done[-1] == COUNT
     assert done == sorted(done)
-    difference = compare_with_frozen(empty, planned)
+    difference = compare_with_frozen(named_store, planned)
     assert difference.is_within
     assert (difference.matched, difference.compared, difference.changed) == (COUNT, COUNT - COUNT // 10, ())
-    before = empty.database["results"].count_documents({})
-    planned = plan_reproduction(empty, frozen, "third")
-    compute_here(empty, "third")
-    assert compare_with_frozen(empty, planned).is_within
-    assert empty.database["results"].count_documents({}) == before == COUNT
-    assert empty.database["structures"].count_documents({"tags": "third"}) == COUNT
+    before = named_store.database["results"].count_documents({})
+    planned = plan_reproduction(named_store, frozen, "third")
+    compute_here(named_store, "third")
+    assert compare_with_frozen(named_store, planned).is_within
+    assert named_store.database["results"].count_documents({}) == before == COUNT
+    assert named_store.database["structures"].count_documents({"tags": "third"}) == COUNT
 
 
-def test_what_differs_is_found(frozen: Path, empty: Store) -> None:
-    planned = plan_reproduction(empty, frozen)
+def test_what_differs_is_found(frozen: Path, named_store: Store) -> None:
+    planned = plan_reproduction(named_store, frozen)
     moved, failed, never = (row["key"] for row in lines(frozen / MEMBERS) if row["label"] in ("m0", "m1", "m2"))
     for row in lines(frozen / MEMBERS):
         value = None if row["value"] is None else row["value"] + (2e-6 if row["key"] == moved else 1e-7)
         state, failure = ("failed", "ExplosionError") if row["key"] == failed else (row["state"], row["failure"])
         if row["key"] != never:
-            record_outcomes(empty, "c", [Outcome(row["key"], state, failure, 1.0, value)])
-    found = compare_with_frozen(empty, planned)
+            record_outcomes(named_store, "c", [Outcome(row["key"], state, failure, 1.0, value)])
+    found = compare_with_frozen(named_store, planned)
     assert not found.is_within
     assert found.transitions == {("finished", "ExplosionError"): 1}
     assert found.pending == 1
@@ -129,38 +130,36 @@ def test_what_differs_is_found(frozen: Path, empty: Store) -> None:
 
 
 @pytest.mark.parametrize("file", [STRUCTURES, MEMBERS])
-def test_a_damaged_file_is_an_error(copy: Path, empty: Store, file: str) -> None:
+def test_a_damaged_file_is_an_error(copy: Path, named_store: Store, file: str) -> None:
     content = bytearray((copy / file).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / file).write_bytes(content)
     with pytest.raises(InputError, match=rf"{file} is damaged or was changed: its sha256 is"):
-        plan_reproduction(empty, copy)
+        plan_reproduction(named_store, copy)
     (copy / file).unlink()
     with pytest.raises(InputError, match=rf"{file} is missing"):
-        plan_reproduction(empty, copy)
-    assert campaigns.campaign_names(empty) == []
+        plan_reproduction(named_store, copy)
+    assert campaigns.campaign_names(named_store) == []
 
 
-def test_a_changed_structure_is_an_error_even_if_the_sha256_fits(copy: Path, empty: Store) -> None:
+def test_a_changed_structure_is_an_error_even_if_the_sha256_fits(copy: Path, named_store: Store) -> None:
     rows = lines(copy / STRUCTURES)
     rows[3]["positions"][0][0] += 0.01
-    (copy / STRUCTURES).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    sha256 = hashlib.sha256((copy / STRUCTURES).read_bytes()).hexdigest()
-    change(copy, structures={"file": STRUCTURES, "sha256": sha256, "count": COUNT})
+    rewrite(copy, STRUCTURES, rows)
     with pytest.raises(InputError, match=r"line 4 is structure .* it was changed after it was frozen"):
-        plan_reproduction(empty, copy)
-    assert empty.database["structures"].count_documents({}) == 0
+        plan_reproduction(named_store, copy)
+    assert named_store.database["structures"].count_documents({}) == 0
 
 
-def test_a_manifest_that_cannot_be_used(copy: Path, empty: Store, tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_used(copy: Path, named_store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no .*manifest.json; make one with"):
         read_manifest(tmp_path)
     manifest = read_manifest(copy)
     with pytest.raises(InputError, match="a campaign cannot be called 'a b': 1 to 63 letters"):
-        plan_reproduction(empty, copy, "a b")
+        plan_reproduction(named_store, copy, "a b")
     change(copy, numerics_revisions={"relax": 99})
     with pytest.raises(InputError, match="computes relax with numerics revision 1, the manifest with 99"):
-        plan_reproduction(empty, copy)
+        plan_reproduction(named_store, copy)
     change(copy, numerics_revisions={"relax": 1}, spec_sha256="0" * 64)
     with pytest.raises(InputError, match="its specification is not that of sha256 0000"):
         read_manifest(copy)
@@ -172,21 +171,21 @@ def test_a_manifest_that_cannot_be_used(copy: Path, empty: Store, tmp_path: Path
         read_manifest(copy)
 
 
-def test_force_fields_that_are_not_here(copy: Path, empty: Store, header_only_checkpoint: Path) -> None:
+def test_force_fields_that_are_not_here(copy: Path, named_store: Store, header_only_checkpoint: Path) -> None:
     (emt,) = json.loads((copy / MANIFEST).read_text())["models"]
     change(copy, models=[emt | {"key": "0" * 64, "version": "3.0"}])
     with pytest.raises(ModelError, match=r"another force field than the manifest's 'emt'.*pip install ase==3.0"):
-        plan_reproduction(empty, copy)
+        plan_reproduction(named_store, copy)
     file = {"package": None, "version": None, "file": "m.safetensors", "sha256": "a" * 64}
     change(copy, models=[emt | file | {"location": "/nowhere/m.safetensors"}])
     with pytest.raises(
         ModelError, match=r"is not here: no checkpoint file at /nowhere.*put m.safetensors \(sha256 aaaa"
     ):
-        plan_reproduction(empty, copy)
+        plan_reproduction(named_store, copy)
     shutil.copy(header_only_checkpoint, copy / "m.safetensors")
     with pytest.raises(ModelError, match=r"its key is 5e5e5e"):
-        plan_reproduction(empty, copy)
-    assert campaigns.campaign_names(empty) == []
+        plan_reproduction(named_store, copy)
+    assert campaigns.campaign_names(named_store) == []
 
 
 def test_other_versions_are_reported(frozen: Path) -> None:
@@ -200,55 +199,52 @@ def test_other_versions_are_reported(frozen: Path) -> None:
     )
 
 
-def test_pending_members_are_refused_unless_asked_for(empty: Store, tmp_path: Path) -> None:
-    keys = emt_campaigns.plan(empty, emt_campaigns.crystals(3))
-    record_outcomes(empty, "c", [Outcome(keys[0], "finished", None, 1.0, -0.1)])
+def test_pending_members_are_refused_unless_asked_for(named_store: Store, tmp_path: Path) -> None:
+    keys = emt_campaigns.plan(named_store, emt_campaigns.crystals(3))
+    record_outcomes(named_store, "c", [Outcome(keys[0], "finished", None, 1.0, -0.1)])
     with pytest.raises(InputError, match="2 of 3 members of 'c' are pending"):
-        freeze(empty, "c", tmp_path / "a")
-    manifest = freeze(empty, "c", tmp_path / "a", partial=True)
+        freeze(named_store, "c", tmp_path / "a")
+    manifest = freeze(named_store, "c", tmp_path / "a", partial=True)
     assert manifest.states == {"finished": 1, "pending": 2}
     with pytest.raises(InputError, match="holds a frozen campaign already"):
-        freeze(empty, "c", tmp_path / "a", partial=True)
-    found = compare_with_frozen(empty, plan_reproduction(empty, tmp_path / "a"))
+        freeze(named_store, "c", tmp_path / "a", partial=True)
+    found = compare_with_frozen(named_store, plan_reproduction(named_store, tmp_path / "a"))
     assert found.is_within
     assert found.matched == 1
 
 
-def test_a_restart_cuts_the_same_chunks(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_cuts_the_same_chunks(named_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deaths of processes are noted by the chunk."""
     monkeypatch.setattr(reproduce, "SLICE", 3)
-    keys = emt_campaigns.plan(empty, emt_campaigns.crystals(8))
-    before = list(reproduce._slices(empty, "c"))
+    keys = emt_campaigns.plan(named_store, emt_campaigns.crystals(8))
+    before = list(reproduce._slices(named_store, "c"))
     assert [len(part) for _, part in before] == [3, 3, 2]
     assert sorted(key for _, part in before for key in part) == sorted(keys)
-    record_outcomes(empty, "c", [Outcome(key, "finished") for key in keys[:4]])
-    assert list(reproduce._slices(empty, "c")) == before
+    record_outcomes(named_store, "c", [Outcome(key, "finished") for key in keys[:4]])
+    assert list(reproduce._slices(named_store, "c")) == before
 
 
-def test_two_at_a_time_and_paused_campaigns_are_refused(empty: Store) -> None:
-    emt_campaigns.plan(empty, emt_campaigns.crystals(2))
-    claim = empty.get_or_claim("campaign c here")
+def test_two_at_a_time_and_paused_campaigns_are_refused(named_store: Store) -> None:
+    emt_campaigns.plan(named_store, emt_campaigns.crystals(2))
+    claim = named_store.get_or_claim("campaign c here")
     with pytest.raises(ClaimedElsewhereError, match="another process is computing the campaign 'c' with --here"):
-        compute_here(empty, "c")
-    empty.release(claim)  # type: ignore[arg-type]
-    campaigns.set_campaign_state(empty, "c", "paused")
+        compute_here(named_store, "c")
+    named_store.release(claim)  # type: ignore[arg-type]
+    campaigns.set_campaign_state(named_store, "c", "paused")
     with pytest.raises(InputError, match="campaign 'c' is paused; first: esen-flows campaign resume c"):
-        compute_here(empty, "c")
+        compute_here(named_store, "c")
 
 
-def test_only_another_phonopy_may_change_the_keys_of_answers(empty: Store, tmp_path: Path) -> None:
-    emt_campaigns.plan(empty, emt_campaigns.crystals(2), property="phonon", settings={})
-    freeze(empty, "c", tmp_path, partial=True)
+def test_only_another_phonopy_may_change_the_keys_of_answers(named_store: Store, tmp_path: Path) -> None:
+    emt_campaigns.plan(named_store, emt_campaigns.crystals(2), property="phonon", settings={})
+    freeze(named_store, "c", tmp_path, partial=True)
     rows = lines(tmp_path / MEMBERS)
     rows[1]["steps"][-1] = rows[1]["key"] = "a" * 64
-    (tmp_path / MEMBERS).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    sha256 = hashlib.sha256((tmp_path / MEMBERS).read_bytes()).hexdigest()
-    members = {"file": MEMBERS, "sha256": sha256, "count": 2}
-    change(tmp_path, members=members)
+    rewrite(tmp_path, MEMBERS, rows)
     with pytest.raises(InputError, match=r"m1 \(.*\) has the key .* here and aaaaaaaaaaaaaaaa... in the manifest"):
-        plan_reproduction(empty, tmp_path, "new")
+        plan_reproduction(named_store, tmp_path, "new")
     versions = json.loads((tmp_path / MANIFEST).read_text())["lattice_versions"]
-    change(tmp_path, members=members, lattice_versions=versions | {"phonopy": "3.1"})
-    planned = plan_reproduction(empty, tmp_path, "new")
+    change(tmp_path, lattice_versions=versions | {"phonopy": "3.1"})
+    planned = plan_reproduction(named_store, tmp_path, "new")
     assert planned.other_keys
-    assert [row["key"] for row in campaigns.members(empty, "new", {"label": "m1"})] != ["a" * 64]
+    assert [row["key"] for row in campaigns.members(named_store, "new", {"label": "m1"})] != ["a" * 64]

@@ -43,7 +43,6 @@ def test_every_member_has_a_row_with_its_numbers(finished: Store, folder: Path) 
     assert set(SUMMARIES["relax"]) < set(rows[0])
     for row in rows:
         stored = finished.get(row["key"])
-        assert stored is not None
         assert (row["state"], row["model"]) == (stored.state, "emt")
         assert int(row["force_evaluations"]) == stored.provenance.force_evaluations
         if stored.failure is None:
@@ -94,20 +93,19 @@ def test_the_text_has_the_same_numbers(folder: Path) -> None:
         assert (folder / f"{name}.svg").stat().st_size > 3000
 
 
-def test_a_campaign_that_has_not_begun_has_a_report(embedded_settings: Settings, tmp_path: Path) -> None:
-    with emt_campaigns.empty_database(embedded_settings) as store:
-        keys = emt_campaigns.plan(store, emt_campaigns.crystals(2))
-        files = write_report(store, "c", tmp_path)
-        assert [file.name for file in files] == ["members.csv", "summary.json", "report.md"]
-        found = json.loads((tmp_path / "summary.json").read_text())
-        assert found["states"]["pending"]["members"] == 2
-        assert found["models"][0]["mean"] is None
-        assert found["first_result"] is None
-        record_outcomes(store, "c", [Outcome(keys[0], "finished", None, 2.0, -1.0)])
-        write_report(store, "c", tmp_path)
-        (model,) = json.loads((tmp_path / "summary.json").read_text())["models"]
-        assert (model["mean"], model["mean_low"], model["deviation"]) == (
-            -1.0,
-            None,
-            None,
-        )  # one value has no interval
+def test_a_campaign_that_has_not_begun_has_a_report(named_store: Store, tmp_path: Path) -> None:
+    keys = emt_campaigns.plan(named_store, emt_campaigns.crystals(2))
+    files = write_report(named_store, "c", tmp_path)
+    assert [file.name for file in files] == ["members.csv", "summary.json", "report.md"]
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["states"]["pending"]["members"] == 2
+    assert found["models"][0]["mean"] is None
+    assert found["first_result"] is None
+    record_outcomes(named_store, "c", [Outcome(keys[0], "finished", None, 2.0, -1.0)])
+    write_report(named_store, "c", tmp_path)
+    (model,) = json.loads((tmp_path / "summary.json").read_text())["models"]
+    assert (model["mean"], model["mean_low"], model["deviation"]) == (
+        -1.0,
+        None,
+        None,
+    )  # one value has no interval

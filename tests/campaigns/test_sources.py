@@ -126,7 +126,6 @@ def test_structures_and_relaxed_structures_of_the_store(store: Store, relaxed: A
     found = {structure.label: structure for structure in found_in(store, query={"elements": "Si"})}
     assert list(found) == ["mp-149"]
     assert found["mp-149"].key == atoms_key(SILICON)
-    assert found["mp-149"].known is not None
     assert found["mp-149"].known["formula"] == "Si"
     copper = found_in(store, query={"where": "nsites < 2"})
     assert named(copper) == {f"Cu {atoms_key(COPPER)[:12]}": "Cu"}

@@ -1,11 +1,13 @@
 """A database with its own folder, for tests of workers."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from worker_site import Site
 
+from esen_flows.queue.fireworks_adapter import Pad
 from esen_flows.store.results import Store
 
 
@@ -17,3 +19,11 @@ def site(tmp_path: Path, named_store: Store, monkeypatch: pytest.MonkeyPatch) ->
     site = Site(tmp_path, named_store)
     yield site
     site.end()
+
+
+@pytest.fixture
+def pad(site: Site) -> Iterator[Pad]:
+    """The launchpad of that database."""
+    pad = Pad(site.store.database, patience_seconds=10.0)
+    with closing(pad.connection):
+        yield pad

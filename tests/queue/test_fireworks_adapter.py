@@ -9,8 +9,9 @@ import worker_jobs
 from fireworks import FWorker, LaunchPad
 from fireworks.core import rocket
 from jobflow import SETTINGS
+from other_processes import EndedProcess
 from pymongo.errors import AutoReconnect
-from worker_site import Dead, Site
+from worker_site import Site
 
 from esen_flows.queue.fireworks_adapter import MOST_OUTAGES, Pad, run_firework
 from esen_flows.queue.recover import recover
@@ -119,7 +120,7 @@ def quick(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_with(site: Site, fuse: Fuse) -> int:
     """Run a firework that hands on its rest, as a process that is dead by now; the number of its writes."""
     (number,) = site.add(worker_jobs.obey(site.notes))
-    pad, claims = Pad(site.store.database, patience_seconds=10.0), Claims(site.store.database, Dead())
+    pad, claims = Pad(site.store.database, patience_seconds=10.0), Claims(site.store.database, EndedProcess())
     assert [row["fw_id"] for row in find_ready(pad.database, {}, 10.0, 5)] == [number]
     assert claims.try_claim(claim_key(number)) is not None
     burn(pad, fuse)
@@ -207,62 +208,44 @@ def test_a_kill_at_any_write_is_recovered(
         check(site, f"write {at}")
 
 
-def run_until_it_has_ended(site: Site, number: int) -> int:
-    """Run a firework until it is not READY any more; the number of runs."""
-    pad = Pad(site.store.database, patience_seconds=10.0)
-    times = 0
-    while site.states()[number] == "READY":
-        times += 1
+def test_a_server_that_never_answers_a_job_is_the_jobs_failure(site: Site, pad: Pad) -> None:
+    (number,) = site.add(worker_jobs.lose_a_server())
+    for _ in range(MOST_OUTAGES + 1):
+        assert site.states() == {number: "READY"}
         assert run_firework(pad, number, "tester", "w")
         assert pad.handed_back == (site.states()[number] == "READY")
-        assert times < 20
-    pad.connection.close()
-    return times
-
-
-def test_a_server_that_never_answers_a_job_is_the_jobs_failure(site: Site) -> None:
-    (number,) = site.add(worker_jobs.lose_a_server())
-    assert run_until_it_has_ended(site, number) == MOST_OUTAGES + 1
     assert site.states() == {number: "FIZZLED"}
 
 
-def test_an_exit_is_a_failure_unless_the_process_has_to_end(site: Site, allocation: Allocation) -> None:
+def test_an_exit_is_a_failure_unless_the_process_has_to_end(site: Site, pad: Pad, allocation: Allocation) -> None:
     (number,) = site.add(worker_jobs.leave())
-    pad = Pad(site.store.database, patience_seconds=10.0)
     assert run_firework(pad, number, "tester", "w")
     assert pad.handed_back
     assert site.states() == {number: "READY"}
     allocation.requested = False
     assert run_firework(pad, number, "tester", "w")
-    pad.connection.close()
     assert site.states() == {number: "FIZZLED"}
 
 
-def test_a_firework_that_cannot_be_read_is_a_failure_with_its_reason(site: Site) -> None:
+def test_a_firework_that_cannot_be_read_is_a_failure_with_its_reason(site: Site, pad: Pad) -> None:
     (number,) = site.add(worker_jobs.leave())
     database = site.store.database
     database["fireworks"].update_one({}, {"$set": {"spec._tasks.0.job.function.@module": "no_such_package"}})
-    pad = Pad(database, patience_seconds=10.0)
     assert not run_firework(pad, number, "tester", "w")
-    pad.connection.close()
     assert site.states() == {number: "FIZZLED"}
     firework = database["fireworks"].find_one()
-    assert firework is not None
     assert "no_such_package" in firework["spec"]["_exception_details"]["_stacktrace"]
 
 
-def test_a_firework_runs_only_once(site: Site) -> None:
+def test_a_firework_runs_only_once(site: Site, pad: Pad) -> None:
     (number,) = site.add(worker_jobs.add(1, 2, site.notes))
-    pad = Pad(site.store.database, patience_seconds=10.0)
     assert run_firework(pad, number, "tester", "w")
     assert not run_firework(pad, number, "tester", "w")
-    pad.connection.close()
     assert len(site.lines()) == 1
 
 
-def test_what_rlaunch_took_during_an_outage_is_left_to_it(site: Site) -> None:
+def test_what_rlaunch_took_during_an_outage_is_left_to_it(site: Site, pad: Pad) -> None:
     (number,) = site.add(worker_jobs.add(1, 2, site.notes))
-    pad = Pad(site.store.database, patience_seconds=10.0)
     plain = LaunchPad.from_dict(launchpad_spec(site.store.database))
     fireworks = pad.fireworks
 
@@ -274,5 +257,4 @@ def test_what_rlaunch_took_during_an_outage_is_left_to_it(site: Site) -> None:
     pad.fireworks = SimpleNamespace(find_one_and_update=lose)
     assert not run_firework(pad, number, "tester", "w")
     assert site.states() == {number: "RUNNING"}
-    for each in (pad, plain):
-        each.connection.close()
+    plain.connection.close()

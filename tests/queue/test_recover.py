@@ -4,14 +4,15 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import worker_jobs
 from fireworks import FWorker
-from worker_site import PATIENCE_SECONDS, Dead, Remote, Site
+from other_processes import EndedProcess, RemoteProcess
+from worker_site import Site
 
 from esen_flows.queue import recover as module
 from esen_flows.queue.allocation import Answer
@@ -27,13 +28,10 @@ pytestmark = pytest.mark.mongod
 CONFIRM = 0.4
 
 
-@pytest.fixture
-def pad(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pad]:
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchpad_repair, "_LOCK_SECONDS", 0.1)
     monkeypatch.setattr(module, "CONFIRM_SECONDS", CONFIRM)
-    pad = Pad(site.store.database, 5.0)
-    yield pad
-    pad.connection.close()
 
 
 def begin(site: Site, pad: Pad, *, host: Host | None = None, env: dict[str, str] | None = None, **spec: Any) -> int:
@@ -42,7 +40,7 @@ def begin(site: Site, pad: Pad, *, host: Host | None = None, env: dict[str, str]
     made.metadata.update(spec)
     (number,) = site.add(made)
     if host is not None:
-        claims = Claims(site.store.database, host, lifetime_seconds=0.2 if isinstance(host, Remote) else 45.0)
+        claims = Claims(site.store.database, host, lifetime_seconds=0.2 if isinstance(host, RemoteProcess) else 45.0)
         assert claims.try_claim(claim_key(number)) is not None
         claims.close()  # so that it is not renewed
     pad.checkout_fw(FWorker("w", "", {"fw_id": number}, env or {}), str(site.folder))
@@ -80,8 +78,7 @@ def test_a_worker_takes_up_what_a_killed_worker_left(site: Site) -> None:
     assert site.states() == {number: "RUNNING"}
     gate.touch()
     second = site.start("--idle", "0.5")
-    said = second.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert second.returncode == 0, said
+    said = site.said_by(second)
     # Opening a store clears away the claim; the launch still says that there was one.
     assert re.search(rf"firework {number}: its process on \S+ is gone; READY again", said)
     assert "1 fireworks completed, 0 failed, 1 of others put right" in said
@@ -91,7 +88,7 @@ def test_a_worker_takes_up_what_a_killed_worker_left(site: Site) -> None:
 def test_living_processes_are_left_alone_and_dead_ones_of_this_machine_are_known_at_once(
     site: Site, pad: Pad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alive, dead = begin(site, pad, host=Host()), begin(site, pad, host=Dead())
+    alive, dead = begin(site, pad, host=Host()), begin(site, pad, host=EndedProcess())
     swept = begin(site, pad, env={WORKER_MARK: "w"})  # its claim was cleared away
     monkeypatch.setattr(module, "CONFIRM_SECONDS", -1.0)  # no second look: sleeping for a negative time would fail
     report = look(site)
@@ -105,9 +102,9 @@ def test_living_processes_are_left_alone_and_dead_ones_of_this_machine_are_known
 
 def test_fireworks_of_a_workers_own_child_are_left_to_the_worker(site: Site, pad: Pad) -> None:
     """The worker counts how many processes a firework has killed; a faster recovery would allow one more."""
-    number = begin(site, pad, host=Dead())
+    number = begin(site, pad, host=EndedProcess())
     claims = Claims(site.store.database)
-    child = Dead().process()
+    child = EndedProcess().process()
     worker = module.LostRunRecovery(site.store, pad, claims, no_queue, is_looked_after=lambda process: process == child)
     assert worker.look().reasons == {}
     other = module.LostRunRecovery(site.store, pad, claims, no_queue, is_looked_after=lambda process: False)
@@ -116,7 +113,7 @@ def test_fireworks_of_a_workers_own_child_are_left_to_the_worker(site: Site, pad
 
 
 def test_an_expired_claim_of_another_machine_needs_a_second_look(site: Site, pad: Pad) -> None:
-    number = begin(site, pad, host=Remote())
+    number = begin(site, pad, host=RemoteProcess())
     time.sleep(0.3)
     begun = time.monotonic()
     report = look(site)
@@ -128,7 +125,7 @@ def test_an_expired_claim_of_another_machine_needs_a_second_look(site: Site, pad
 def test_a_process_that_was_silent_because_of_an_outage_is_not_dead(
     site: Site, pad: Pad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = begin(site, pad, host=Remote())
+    number = begin(site, pad, host=RemoteProcess())
     time.sleep(0.3)
     claims = site.store.database["claims"]
 
@@ -145,13 +142,13 @@ def test_a_process_that_was_silent_because_of_an_outage_is_not_dead(
 def test_a_queue_job_that_is_gone_takes_its_fireworks_with_it(site: Site, pad: Pad) -> None:
     database = site.store.database
     number = begin(site, pad)
-    claims = Claims(database, Remote())
+    claims = Claims(database, RemoteProcess())
     claim = claims.try_claim(claim_key(number))
     assert claim is not None
     facts = WorkerFacts("w", "gpu", ("0",), {"kind": "slurm", "id": "17", "cluster": "test"})
     record = WorkerRecord(database, facts)
     record.begin()
-    record.seen([number], [Remote().process().as_dict()], 0, 0)
+    record.seen([number], [RemoteProcess().process().as_dict()], 0, 0)
     config, user = "ClusterName = test\n", database["workers"].find_one()["user"]
 
     def queue(listed: str) -> Any:
@@ -233,7 +230,7 @@ def test_a_chunk_that_rlaunch_runs_is_alive_by_its_process_or_its_claims(site: S
         run = {"campaign": "c", "chunk": chunk, "state": "running", "in_flight": [chunk], "started_at": now}
         database["campaign_runs"].insert_one({**run, "worker": workers.get(chunk, "elsewhere:7")})
         database["campaign_members"].insert_one({"campaign": "c", "key": chunk, "steps": [f"forces of {chunk}", chunk]})
-    claims = Claims(database, Remote())
+    claims = Claims(database, RemoteProcess())
     assert claims.try_claim("forces of there") is not None
     assert look(site).running == 5  # a process needs some time to begin
     make_older(site, 61.0)

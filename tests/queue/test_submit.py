@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
+from emt_campaigns import empty_database
 from fireworks import FWorker, LaunchPad
 from fireworks.core.rocket_launcher import rapidfire
 from jobflow import SETTINGS, Flow, Job, job, run_locally
@@ -30,8 +30,7 @@ from esen_flows.queue.submit import CATEGORIES, submit
 from esen_flows.schemas.documents import Kind, ResultDocument
 from esen_flows.schemas.lattice_documents import ConductivityOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol
-from esen_flows.settings import Settings, get_settings
-from esen_flows.store.connection import open_store
+from esen_flows.settings import Settings
 from esen_flows.store.database import Database
 from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.jobflow_files import launchpad_spec, write_jobflow_files
@@ -236,14 +235,13 @@ class Shop:
 
     folder: Path
     store: Store
-    environment: dict[str, str]
 
     def worker(self) -> "subprocess.Popen[str]":
         """`rlaunch` in a process of its own."""
         command = [Path(sys.executable).with_name("rlaunch"), "-l", "my_launchpad.yaml", "-w", "my_fworker.yaml"]
         return subprocess.Popen(
             [*map(str, command), "rapidfire", "--nlaunches", "0"],
-            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
 
@@ -266,22 +264,10 @@ def run_kappa_command(folder: Path, mesh: int, *more: str) -> int:
 def shop(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     write(folder / "Si.cif", bulk("Si", "diamond", a=5.46))
-    variables = {
-        "ESEN_FLOWS_DATA_DIR": str(embedded_settings.data_dir),
-        "ESEN_FLOWS_DATABASE": f"test_{uuid.uuid4().hex[:12]}",
-        "JOBFLOW_CONFIG_FILE": str(folder / "jobflow.yaml"),
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ESEN_FLOWS_MONGO_URI", raising=False)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        get_settings.cache_clear()
-        store = open_store()
+    with empty_database(embedded_settings) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOBFLOW_CONFIG_FILE", str(folder / "jobflow.yaml"))
         write_jobflow_files(store.database, folder)
-        yield Shop(folder, store, {**os.environ})
-        store.database.drop()
-        store.close()
-    get_settings.cache_clear()
+        yield Shop(folder, store)
 
 
 def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import worker_jobs
 from jobflow import Flow
-from worker_site import PATIENCE_SECONDS, Site
+from worker_site import Site
 
 from esen_flows.queue.fireworks_adapter import open_launchpad
 from esen_flows.settings import get_settings
@@ -24,8 +24,7 @@ def test_every_device_works_and_a_firework_that_kills_is_given_up(site: Site) ->
         worker_jobs.fail(str(site.folder / "failures")), worker_jobs.crash(str(site.folder / "kills"))
     )
     worker = site.start("--devices", "3,5", "--idle", "1.5")
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert worker.returncode == 0, said
+    said = site.said_by(worker)
     states = site.states()
     assert [states[number] for number in fine] == ["COMPLETED"] * 5
     assert sorted(states.values()) == ["COMPLETED"] * 6 + ["FIZZLED"] * 2
@@ -54,8 +53,7 @@ def test_a_signal_hands_everything_back_at_once(site: Site) -> None:
     worker = site.start("--processes", "3", "--grace", "8")
     site.wait(lambda: site.lines().count("began") == 3)
     worker.send_signal(signal.SIGTERM)
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]  # not the ten minutes that `ignore` sleeps
-    assert worker.returncode == 75, said
+    said = site.said_by(worker, 75)  # not the ten minutes that `ignore` sleeps
     states = site.states()
     assert states[going_on] == "COMPLETED"
     assert states[broken_off] == states[unresponsive] == "READY"
@@ -83,8 +81,7 @@ def test_killed_processes_and_those_in_which_a_firework_failed_are_replaced(site
     site.wait(lambda: site.lines() == ["began", "began"])
     second = site.child_of(worker)
     gate.touch()
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert worker.returncode == 0, said
+    said = site.said_by(worker)
     assert "died of SIGKILL" in said
     assert f"firework {numbers[0]}: READY again" in said
     assert [site.states()[number] for number in numbers] == ["COMPLETED", "FIZZLED", "COMPLETED"]
@@ -104,8 +101,7 @@ def test_a_firework_that_is_defused_while_it_runs_has_not_failed(site: Site) -> 
     with open_launchpad(site.store.database) as launchpad:
         launchpad.defuse_fw(number)
     gate.touch()
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert worker.returncode == 0, said
+    said = site.said_by(worker)
     assert "0 fireworks completed, 0 failed, 1 withdrawn by others;" in said
     assert site.states() == {number: "DEFUSED"}
 
@@ -128,8 +124,7 @@ def test_the_worker_ends_before_its_walltime(site: Site) -> None:
     long.update_config({"manager_config": {"least_seconds": 100.0}})
     broken_off, left_alone = site.add(worker_jobs.break_off(site.notes), long)
     worker = site.start("--walltime", "0:00:05", "--margin", "2")
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert worker.returncode == 75, said
+    said = site.said_by(worker, 75)
     assert "its time is up" in said
     assert set(site.lines()) <= {"began"}  # on a busy machine the time may be up before
     assert site.states() == {broken_off: "READY", left_alone: "READY"}
@@ -142,8 +137,7 @@ def test_work_goes_on_when_the_server_is_killed(site: Site) -> None:
         site.wait(lambda done=done: len(site.lines()) >= done)
         os.kill(embedded.status(get_settings())["mongod_pid"], signal.SIGKILL)
         site.store.database.call(lambda: site.store.database["claims"].find_one())
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert worker.returncode == 0, said
+    said = site.said_by(worker)
     assert set(site.states().values()) == {"COMPLETED"}, said
     assert len(site.states()) == len(numbers)
     assert len(site.lines()) <= len(numbers) + 2 * 2  # what was in flight
@@ -151,8 +145,7 @@ def test_work_goes_on_when_the_server_is_killed(site: Site) -> None:
 
 def test_conditions_that_the_database_refuses_give_one_line(site: Site) -> None:
     worker = site.start("--query", '{"$nonsense": 1}')
-    said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert worker.returncode == 1, said
+    said = site.said_by(worker, 1)
     assert "unknown top level operator: $nonsense" in said
     assert "Traceback" not in said
     assert "died" not in said

@@ -5,14 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jobflow import Flow, Job
 
 from esen_flows.queue.submit import submit
-from esen_flows.store.host import Host, ProcessId
 from esen_flows.store.results import Store
 
 PATIENCE_SECONDS = 180.0
@@ -60,6 +59,12 @@ class Site:
         self.workers.append(worker)
         return worker
 
+    def said_by(self, worker: "subprocess.Popen[str]", status: int = 0) -> str:
+        """Output of a worker, after it has ended with this status."""
+        said = worker.communicate(timeout=PATIENCE_SECONDS)[0]
+        assert worker.returncode == status, said
+        return said
+
     def states(self) -> dict[int, str]:
         """States of all fireworks by their ids."""
         return {row["fw_id"]: row["state"] for row in self.store.database["fireworks"].find()}
@@ -87,26 +92,4 @@ class Site:
         for worker in self.workers:
             worker.kill()
             worker.wait()
-            assert worker.stdout is not None
             worker.stdout.close()
-
-
-class ChangedHost(Host):
-    """A machine that reports a changed identity of its processes."""
-
-    changes: ClassVar[dict[str, Any]] = {}
-
-    def process(self, pid: int | None = None) -> ProcessId:
-        return replace(super().process(pid), **self.changes)
-
-
-class Dead(ChangedHost):
-    """A process of this machine that has ended."""
-
-    changes: ClassVar[dict[str, Any]] = {"start": 1}
-
-
-class Remote(ChangedHost):
-    """A process of another machine."""
-
-    changes: ClassVar[dict[str, Any]] = {"host": "elsewhere"}

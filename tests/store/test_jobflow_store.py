@@ -1,17 +1,22 @@
 """Outputs of jobflow are stored in our database."""
 
 import warnings
-from typing import TYPE_CHECKING
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from esen_flows.store.exchange.spool_store import SpoolStore
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store
 
-pytestmark = [pytest.mark.mongod, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def test_a_flow_stores_its_outputs(store: "Store") -> None:
+def run_two_jobs(store: "Store") -> tuple[Any, str]:
+    """Run a flow in which the second job uses the output of the first; jobflow's store, and the first job's uuid."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of maggma and its libraries
         from jobflow import Flow, job, run_locally
@@ -31,16 +36,27 @@ def test_a_flow_stores_its_outputs(store: "Store") -> None:
     jobs = job_store(store)
     responses = run_locally(Flow([first, second]), log=False, store=jobs, raise_immediately=True)
     assert responses[second.uuid][1].output == 10
+    return jobs, first.uuid
+
+
+def test_a_flow_runs_without_a_server(tmp_path: Path) -> None:
+    with closing(SpoolStore(tmp_path)) as spool:
+        run_two_jobs(spool)
+
+
+@pytest.mark.mongod
+def test_a_flow_runs_against_it(store: "Store") -> None:
+    jobs, first = run_two_jobs(store)
     assert store.database["jobs"].count_documents({}) == 2
     assert store.database["data.files"].count_documents({}) == 1
-    row = store.database["jobs"].find_one({"uuid": first.uuid})
-    assert row is not None
+    row = store.database["jobs"].find_one({"uuid": first})
     assert row["output"]["n"] == 4
     assert "blob_uuid" in row["output"]["trajectory"]
     assert jobs.docs_store._collection.write_concern.document["j"] is True
     jobs.close()
 
 
+@pytest.mark.mongod
 def test_parts_that_do_not_fit_into_a_document_are_moved(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
     """As few of the largest parts as needed, or an output that is not a dictionary."""
     with warnings.catch_warnings():

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from result_documents import document, key_of
-from whole_store import commit, put_relaxation
+from result_documents import commit, document, key_of
+from whole_store import put_relaxation
 
 from esen_flows.schemas.card import resolve_model
 from esen_flows.store.bulk import insert_results

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.build import bulk
-from result_documents import claimed, document, failed, key_of, large_array, result_of
+from result_documents import commit, document, failed, key_of, large_array, result_of
 
 from esen_flows.schemas.keys import result_key
 from esen_flows.schemas.protocols import NumericSettings
 
 if TYPE_CHECKING:
-    from esen_flows.schemas.documents import ResultDocument
     from esen_flows.store.results import Store
 
 COLLECTIONS = ("results", "structures", "models")
@@ -32,16 +31,17 @@ def fields_of(kind: str, parent: str, structure: str, name: str) -> dict[str, An
     }
 
 
-def commit(store: "Store", made: "ResultDocument") -> str:
-    """Store a result; its key."""
-    return store.commit(claimed(store, made.key), made).key
+def wipe(store: "Store") -> None:
+    """Remove everything from a store, which can be used again."""
+    store.database.drop()
+    store.database.make_indexes()
 
 
 def put_relaxation(store: "Store", name: str, a: float = 5.4, **changes: Any) -> str:
     """A relaxation with its structure; its key."""
     structure = store.put_structure(bulk("Si", a=a), material_ids=[name], tags=["test"])
     fields = fields_of("relax", structure, structure, name) | {"created_at": datetime(2026, 11, 21, tzinfo=UTC)}
-    return commit(store, document(**fields | changes))
+    return commit(store, document(**fields | changes)).key
 
 
 def fill(store: "Store") -> dict[str, str]:

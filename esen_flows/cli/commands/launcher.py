@@ -48,6 +48,6 @@ def init(
 
     given: dict[str, Any] = locals()
     values = {name: str(given[name]) for name in VALUES if given[name] is not None}
-    written = fill(site, values, output, force=force)
-    typer.echo(f"written to {written.files[0].parent}: {', '.join(path.name for path in written.files)}")
-    typer.echo(written.next_commands.rstrip())
+    files, next_commands = fill(site, values, output, force=force)
+    typer.echo(f"written to {files[0].parent}: {', '.join(path.name for path in files)}")
+    typer.echo(next_commands.rstrip())

@@ -2,10 +2,9 @@
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ase import Atoms
 from bson import ObjectId
@@ -13,6 +12,7 @@ from bson import ObjectId
 from esen_flows.errors import StoreError
 from esen_flows.schemas.documents import ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
+from esen_flows.store.attempts import is_settled
 from esen_flows.store.blobs import pack, unpack
 from esen_flows.store.claims import Claim, ClaimOutcome
 from esen_flows.store.database import Database
@@ -21,8 +21,7 @@ from esen_flows.store.results import Store
 from esen_flows.store.rows import check_identity, document_of, packed
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     file: Path
     offset: int
     settled: bool = True
@@ -230,10 +229,9 @@ class SpoolStore(Store):
             return
         row = content["row"]
         finished = row["failure"] is None
-        settled = finished or row["failure"]["final"]
         known = self._results.get(row["key"])
         if known is None or finished or not known.finished:
-            self._results[row["key"]] = _Place(record.file, record.offset, settled, finished)
+            self._results[row["key"]] = _Place(record.file, record.offset, is_settled(row), finished)
 
 
 def atoms_of(content: dict[str, Any]) -> Atoms:

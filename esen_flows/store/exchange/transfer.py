@@ -10,6 +10,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from esen_flows.errors import InputError
+from esen_flows.store.attempts import is_settled
 from esen_flows.store.blobs import BlobReference, BlobStore, announced_arrays, unpack
 from esen_flows.store.bulk import batches
 from esen_flows.store.claims import Claims
@@ -264,14 +265,10 @@ def _insert_further(database: Database, row: Row) -> bool:
                 return False  # a superseded attempt of another store, beside this store's own history
             new = row | {"attempt": max(attempts) + 1}
         if row["current"] and current is not None:
-            if _is_settled(current) or not _is_settled(row):
+            if is_settled(current) or not is_settled(row):
                 return False
             old = {"_id": current["_id"]}
             database.call(lambda: database["results"].update_one(old, {"$set": {"current": False}}))  # noqa: B023
         with suppress(DuplicateKeyError):  # another writer was faster, or our insertion was repeated: look again
             database.call(lambda: database["results"].insert_one(new))  # noqa: B023
         inserted = True
-
-
-def _is_settled(row: Row) -> bool:
-    return row["failure"] is None or bool(row["failure"]["final"])

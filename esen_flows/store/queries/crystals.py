@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
+from esen_flows.store.bulk import batches
 from esen_flows.store.queries.query import BATCH, WITHOUT_ARRAYS, fetch, read_structure, select_ids
 from esen_flows.store.queries.selection import Filters, select
 from esen_flows.store.results import Store
@@ -121,8 +122,7 @@ def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[R
 
 
 def _with_input(store: Store, ids: list[Any]) -> Iterator[tuple[ResultDocument, Atoms]]:
-    for start in range(0, len(ids), BATCH):
-        rows = fetch(store, "results", ids[start : start + BATCH], WITHOUT_ARRAYS)
+    for rows in batches(fetch(store, "results", ids, WITHOUT_ARRAYS), BATCH):
         documents = [store.read({**row, "output": None}) for row in rows]
         keys = list(dict.fromkeys(document.structure_key for document in documents))
         inputs = {row["_id"]: read_structure(row).atoms for row in fetch(store, "structures", keys, {})}

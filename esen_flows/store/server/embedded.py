@@ -200,14 +200,6 @@ class EmbeddedServer:
             raise ServerUnavailableError(report["error"])
         return Owner.read(self.layout)
 
-    def _check_visible(self, owner: Owner) -> None:
-        """Refuse a server of another container on this kernel: its socket cannot be reached."""
-        if not self.host.sees(owner.keeper):
-            raise ServerUnavailableError(
-                f"{self.layout.root} is served from another container ({owner.keeper.host}), whose socket "
-                f"{owner.socket} is not reachable here; run this there, or use another ESEN_FLOWS_DATA_DIR"
-            )
-
     def _launch(self, mongod: Mongod, socket: Path, lock: FileLock) -> "subprocess.Popen[bytes]":
         package_parent = str(Path(__file__).resolve().parents[3])
         search = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -215,9 +207,8 @@ class EmbeddedServer:
             return subprocess.Popen(
                 [
                     sys.executable, "-m", "esen_flows.store.server.keeper",
-                    "--root", str(self.layout.root), "--socket", str(socket),
-                    "--binary", str(mongod.binary), "--version", mongod.version,
-                    "--idle-seconds", str(self.idle_seconds), "--lock-descriptor", str(lock.descriptor),
+                    self.layout.root, socket, mongod.binary, mongod.version, str(self.idle_seconds),
+                    str(lock.descriptor),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -291,7 +282,11 @@ class Lease:
                 if answers(Path(owner.socket)):
                     self.socket = owner.socket
                     return self.socket
-                self.server._check_visible(owner)
+                if not self.server.host.sees(owner.keeper):  # its socket cannot be reached
+                    raise ServerUnavailableError(
+                        f"{layout.root} is served from another container ({owner.keeper.host}), whose socket "
+                        f"{owner.socket} is not reachable here; run this there, or use another ESEN_FLOWS_DATA_DIR"
+                    )
             time.sleep(0.02)
         raise ServerUnavailableError(
             f"the server is not ready after {_PATIENCE_SECONDS:.0f} s; see {layout.keeper_log}"

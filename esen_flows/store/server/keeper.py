@@ -6,7 +6,6 @@ client that starts it takes the lock and hands over the open descriptor, so that
 the lock is free in between.
 """
 
-import argparse
 import contextlib
 import ctypes
 import json
@@ -251,32 +250,22 @@ def answers(path: Path) -> bool:
     return True
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Detach, serve, and report on standard output, in one line of JSON, whether the server answers.
 
-    Parameters
-    ----------
-    arguments
-        Command line; None: that of this process.
+    The arguments of the process are the root of the layout, the path of the socket, the path and the version of mongod,
+    the idle time in seconds, and the open descriptor that holds keeper.lock.
     """
-    parser = argparse.ArgumentParser(prog="python -m esen_flows.store.server.keeper", description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="folder of the server's files")
-    parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--binary", type=Path, required=True, help="mongod")
-    parser.add_argument("--version", required=True, help="of mongod")
-    parser.add_argument("--idle-seconds", type=float, required=True)
-    parser.add_argument("--lock-descriptor", type=int, required=True, help="open descriptor that holds keeper.lock")
-    options = parser.parse_args(arguments)
-    layout = Layout(options.root)
+    root, socket_path, binary, version, idle_seconds, lock_descriptor = sys.argv[1:]
     if os.fork():  # the client waits for this process alone; the orphaned child never becomes a zombie of the client
         os._exit(0)
     os.setsid()
-    os.set_inheritable(options.lock_descriptor, False)
+    os.set_inheritable(int(lock_descriptor), False)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    keeper = Keeper(layout, options.socket, options.binary, options.version, options.idle_seconds, Host())
+    keeper = Keeper(Layout(Path(root)), Path(socket_path), Path(binary), version, float(idle_seconds), Host())
     try:
-        keeper.run(announce=lambda: _report({"socket": str(options.socket)}))
+        keeper.run(announce=lambda: _report({"socket": socket_path}))
     except _StopRequestedError:
         keeper.stop()
     except ServerUnavailableError as error:

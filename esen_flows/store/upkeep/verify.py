@@ -57,7 +57,13 @@ def verify(store: Store) -> Verification:
     Verification
         What was read, and the problems.
     """
-    database, report = store.database, Verification()
+    database, blobs, report = store.database, BlobStore(store.database), Verification()
+
+    def counted(collection: str, name: str, fields: Row) -> Iterator[Row]:
+        for rows in in_batches(database, collection, fields, length=_BATCH):
+            report.checked[name] += len(rows)
+            yield from rows
+
     for rows in in_batches(database, "results", {}, length=_BATCH):
         report.checked["results"] += len(rows)
         readable = []
@@ -66,21 +72,14 @@ def verify(store: Store) -> Verification:
             report.problems += problems
             readable += [] if problems else [row]
         report.problems += _unresolved(database, readable)
-    for rows in in_batches(database, "structures", {}):
-        report.checked["structures"] += len(rows)
-        for row in rows:
-            report.problems += structure_problems(row)
+    for row in counted("structures", "structures", {}):
+        report.problems += structure_problems(row)
     for rows in in_batches(database, "models", {}):
         report.problems += [problem for row in rows for problem in model_problems(row)]
-    for rows in in_batches(database, "datasets", {}, length=_BATCH):
-        report.checked["datasets"] += len(rows)
-        for row in rows:
-            report.problems += [*dataset_problems(row), *_missing_arrays(database, row)]
-    blobs = BlobStore(database)
-    for rows in in_batches(database, "blobs", {"dtype": 1, "shape": 1}):
-        report.checked["arrays"] += len(rows)
-        for row in rows:
-            report.problems += _blob_problems(database, blobs, row)
+    for row in counted("datasets", "datasets", {}):
+        report.problems += [*dataset_problems(row), *_missing_arrays(database, row)]
+    for row in counted("blobs", "arrays", {"dtype": 1, "shape": 1}):
+        report.problems += _blob_problems(database, blobs, row)
     return report
 
 

@@ -3,10 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +17,13 @@ from whole_store import COLLECTIONS
 from esen_flows.errors import InputError
 from esen_flows.store.exchange.archive import Archive
 from esen_flows.store.exchange.transfer import import_archive
-
-if TYPE_CHECKING:
-    from esen_flows.store.results import Store
+from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
 Members = dict[str, bytes]
 
 
-def is_empty(store: "Store") -> bool:
+def is_empty(store: Store) -> bool:
     names = (*COLLECTIONS, "claims", "blobs", "blob_chunks")
     return all(store.database[name].count_documents({}) == 0 for name in names)
 
@@ -47,19 +46,14 @@ def write_members(path: Path, members: Members, sign: bool = False) -> Path:
     return path
 
 
-def test_arrays_are_readable_by_numpy_alone(pristine: bytes, tmp_path: Path) -> None:
-    (tmp_path / "all.tar").write_bytes(pristine)
-    members = members_of(tmp_path / "all.tar")
+def test_arrays_are_readable_by_numpy_alone(archive: Path) -> None:
+    members = members_of(archive)
     arrays = [np.load(io.BytesIO(data)) for name, data in members.items() if name.startswith("blobs/")]
     assert any(np.array_equal(array, large_array(2)) for array in arrays)
 
 
 def cut(fraction: float) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        data = path.read_bytes()
-        path.write_bytes(data[: int(len(data) * fraction)])
-
-    return change
+    return lambda path: os.truncate(path, int(path.stat().st_size * fraction))
 
 
 def flip(fraction: float) -> Callable[[Path], None]:
@@ -143,29 +137,26 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_archives_are_refused_whole(emptied: "tuple[Store, bytes]", tmp_path: Path, name: str) -> None:
+def test_damaged_archives_are_refused_whole(emptied: tuple[Store, bytes], archive: Path, name: str) -> None:
     change, message = DAMAGES[name]
-    file, (store, pristine) = tmp_path / "all.tar", emptied
-    file.write_bytes(pristine)
-    change(file)
+    change(archive)
     with pytest.raises(InputError, match=message):
-        import_archive(store, file)
-    assert is_empty(store)
+        import_archive(emptied[0], archive)
+    assert is_empty(emptied[0])
 
 
-def test_a_link_and_a_second_member_of_one_name_are_refused(pristine: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "all.tar"
-    file.write_bytes(pristine)
-    with tarfile.open(file, "a") as tar:
+def test_a_link_and_a_second_member_of_one_name_are_refused(archive: Path) -> None:
+    pristine = archive.read_bytes()
+    with tarfile.open(archive, "a") as tar:
         link = tarfile.TarInfo("results/000001.jsonl")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     with pytest.raises(InputError, match=r"it holds 'results/000001\.jsonl', which does not belong"):
-        Archive(file)
-    file.write_bytes(pristine)
-    with tarfile.open(file, "a") as tar:
+        Archive(archive)
+    archive.write_bytes(pristine)
+    with tarfile.open(archive, "a") as tar:
         tar.addfile(tarfile.TarInfo("manifest.json"))
     with pytest.raises(InputError, match=r"it holds 'manifest\.json'"):
-        Archive(file)
+        Archive(archive)
     with pytest.raises(InputError, match="there is no file"):
-        Archive(tmp_path / "absent.tar")
+        Archive(archive.with_name("absent.tar"))

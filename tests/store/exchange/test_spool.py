@@ -6,14 +6,13 @@ import resource
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from result_documents import KEY, claimed, document, failed, key_of, large_array, output_of
+from result_documents import KEY, claimed, commit, document, failed, key_of, large_array, output_of
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import ResultDocument
@@ -40,9 +39,9 @@ def fill(store: Store) -> None:
     store.put_structure(bulk("GaAs", "zincblende", 5.65), material_ids=["mp-2534"])
     for name in ("one", "two"):
         output = {"fc2": large_array(0), "small": np.arange(3), "nan": float("nan")}
-        store.commit(claimed(store, key_of(name)), document(key_of(name), output=output))
+        commit(store, document(key_of(name), output=output))
     for name, final in (("final", True), ("pending", False)):
-        store.commit(claimed(store, key_of(name)), failed(key_of(name), final=final))
+        commit(store, failed(key_of(name), final=final))
 
 
 def records(folder: Path) -> int:
@@ -55,7 +54,6 @@ def test_a_spool_has_the_methods_of_a_store(spool: SpoolStore, tmp_path: Path) -
     for again in (spool, SpoolStore(tmp_path)):  # a later process knows it too
         found = again.get_or_claim(KEY)
         assert isinstance(found, ResultDocument)
-        assert found.output is not None
         np.testing.assert_array_equal(found.output["fc2"], large_array(0))
         np.testing.assert_array_equal(found.output["small"], np.arange(3))
         assert np.isnan(found.output["nan"])
@@ -65,7 +63,6 @@ def test_a_spool_has_the_methods_of_a_store(spool: SpoolStore, tmp_path: Path) -
         assert [claim.key for claim in chunk.claims] == [key_of("pending"), key_of("new")]
         assert (chunk.settled, chunk.leftovers) == ((KEY, key_of("final")), ())
         structure = again.get_structure(atoms_key(bulk("GaAs", "zincblende", 5.65)))
-        assert structure is not None
         assert atoms_key(structure) == atoms_key(bulk("GaAs", "zincblende", 5.65))
         again.release(chunk.claims[0])
         assert again.sweep() == 0
@@ -75,7 +72,7 @@ def test_requests_that_need_a_database_and_bad_values_are_refused(spool: SpoolSt
     with pytest.raises(StoreError, match=r"ESEN_FLOWS_SPOOL is set.*esen-flows db ingest"):
         _ = spool.database
     with pytest.raises(StoreError, match=r"relax\.output\.a is a set"):
-        spool.commit(claimed(spool), document(KEY, output={"a": {1}}))
+        commit(spool, document(KEY, output={"a": {1}}))
     with pytest.raises(InputError, match="unknown fields of a structure"):
         spool.put_structure(bulk("Si"), name="silicon")
 
@@ -83,8 +80,8 @@ def test_requests_that_need_a_database_and_bad_values_are_refused(spool: SpoolSt
 @pytest.mark.mongod
 def test_merging_is_idempotent(spool: SpoolStore, store: Store, tmp_path: Path) -> None:
     fill(spool)
-    spool.commit(claimed(spool, force=True), document(KEY, summary={"forced": 1}))
-    store.commit(claimed(store, key_of("two")), document(key_of("two"), summary={"first": 1}))
+    commit(spool, document(KEY, summary={"forced": 1}), force=True)
+    commit(store, document(key_of("two"), summary={"first": 1}))
     names = ("results", "structures", "claims", "blobs", "blob_chunks")
     for counts in ({"structures": 1, "new": 4, "known": 1}, {"structures": 1, "known": 5}):
         done = ingest(store, tmp_path)
@@ -92,14 +89,10 @@ def test_merging_is_idempotent(spool: SpoolStore, store: Store, tmp_path: Path) 
         found = {name: store.database[name].count_documents({}) for name in names}
         assert found == {"results": 5, "structures": 1, "claims": 0, "blobs": 1, "blob_chunks": 1}
     one, two, pending = (store.get(key_of(name)) for name in ("one", "two", "pending"))
-    assert one is not None
     assert (one.summary, one.attempt) == ({"forced": 1}, 1)
-    assert two is not None
     assert two.summary == {"first": 1}  # the first result is kept
-    assert pending is not None
     assert pending.attempt == 0
     row = store.database["structures"].find_one({})
-    assert row is not None
     assert (row["_id"], row["formula"]) == (atoms_key(bulk("GaAs", "zincblende", 5.65)), "GaAs")
     with pytest.raises(StoreError, match="no database to merge into"):
         ingest(spool, tmp_path)
@@ -130,7 +123,7 @@ def test_a_damaged_array_prevents_only_the_merging_of_its_own_results(
     spool: SpoolStore, store: Store, tmp_path: Path, damage: str, reason: str
 ) -> None:
     fill(spool)
-    spool.commit(claimed(spool, key_of("three")), document(key_of("three"), output={"fc2": large_array(3)}))
+    commit(spool, document(key_of("three"), output={"fc2": large_array(3)}))
     blob = next(tmp_path.glob(f"*/blobs/{array_key(large_array(0))}"))
     data = blob.read_bytes()
     if damage == "remove":
@@ -164,7 +157,7 @@ def test_a_changed_record_is_refused(spool: SpoolStore, store: Store, tmp_path: 
 
 def test_a_full_disk_is_one_message_and_leaves_no_partial_record(spool: SpoolStore, tmp_path: Path) -> None:
     """A limit on the size of files has the effect of a full disk: a partial write, then an error."""
-    spool.commit(claimed(spool), document(KEY))
+    commit(spool, document(KEY))
     (file,) = spool_files(tmp_path)
     before = file.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -173,12 +166,12 @@ def test_a_full_disk_is_one_message_and_leaves_no_partial_record(spool: SpoolSto
     try:
         for output in ({"text": "x" * 5000}, {"fc2": large_array(0)}):
             with pytest.raises(StoreError, match=rf"cannot write result {key_of('two')} .*ESEN_FLOWS_SPOOL_DIR"):
-                spool.commit(claimed(spool, key_of("two")), document(key_of("two"), output=output))
+                commit(spool, document(key_of("two"), output=output))
             assert file.read_bytes() == before
             assert list(tmp_path.glob("*/blobs/*")) == []
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    spool.commit(claimed(spool, key_of("two")), document(key_of("two"), output={"fc2": large_array(0)}))
+    commit(spool, document(key_of("two"), output={"fc2": large_array(0)}))
     assert records(tmp_path) == 2
 
 
@@ -186,7 +179,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     spool = SpoolStore(tmp_path / "file" / "spool")
     with pytest.raises(StoreError, match=r"Not a directory.*ESEN_FLOWS_SPOOL_DIR"):
-        spool.commit(claimed(spool), document(KEY))
+        commit(spool, document(KEY))
 
 
 WRITER = """
@@ -210,7 +203,6 @@ def test_what_was_acknowledged_before_a_kill_is_merged(store: Store, tmp_path: P
     for turn in range(3):
         command = [sys.executable, "-c", WRITER, str(tmp_path), str(turn)]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert writer.stdout is not None
         lines = [writer.stdout.readline() for _ in range(3 + turn)]
         writer.kill()
         lines += writer.communicate()[0].splitlines(keepends=True)
@@ -252,28 +244,6 @@ def test_a_run_that_loses_its_server_waits_and_then_spools(
     assert ingest(running, folder).counts == {"new": 2}
     found = output_of(running, keys[0])
     np.testing.assert_array_equal(found["fc2"], large_array(0))
-    assert running.commit(claimed(running, key_of("back")), document(key_of("back"))).attempt == 0
+    assert commit(running, document(key_of("back"))).attempt == 0
     assert records(folder) == 2
     running.close()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_flow_runs_without_a_server(spool: SpoolStore) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of maggma and its libraries
-        from jobflow import Flow, job, run_locally
-
-        from esen_flows.store.jobflow_store import job_store
-
-    @job(data=["trajectory"])
-    def make(n: int) -> dict[str, object]:
-        return {"n": n, "trajectory": list(range(n))}
-
-    @job
-    def add(a: int, b: list[int]) -> int:
-        return a + sum(b)
-
-    first = make(4)
-    second = add(first.output["n"], first.output["trajectory"])
-    responses = run_locally(Flow([first, second]), log=False, store=job_store(spool), raise_immediately=True)
-    assert responses[second.uuid][1].output == 10

@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from result_documents import document, failed, key_of, large_array
-from whole_store import commit
+from emt_campaigns import empty_database
+from result_documents import commit, document, failed, key_of, large_array
 
 from esen_flows.errors import InputError
 from esen_flows.settings import Settings
-from esen_flows.store.connection import open_store
 from esen_flows.store.queries.query import find_by_prefix, query
 from esen_flows.store.queries.selection import select
 from esen_flows.store.results import Store
@@ -50,21 +49,24 @@ ENERGIES = {"silicon": -5.4, "quartz": -7.9, "arsenide": -4.1, "garnet": -8.3}
 @pytest.fixture(scope="module")
 def filled(embedded_settings: Settings) -> Iterator[Store]:
     """Four relaxations, one of them with a large array, a phonon and a failure."""
-    store = open_store(embedded_settings.model_copy(update={"database": "test_query"}))
-    for day, (name, fields) in enumerate(CRYSTALS.items(), start=1):
-        made = document(
-            key_of(name),
-            **fields,
-            created_at=datetime(2026, 11, day, tzinfo=UTC),
-            summary={"energy_per_atom_ev": ENERGIES[name]},
-            output={"large": large_array(0)} if name == "silicon" else {"n": 1},
-        )
-        commit(store, made)
-    commit(store, document(key_of("phonon"), kind="phonon"))
-    commit(store, failed(key_of("failed"), final=True))
-    yield store
-    store.database.drop()
-    store.close()
+    with empty_database(embedded_settings) as store:
+        for day, (name, fields) in enumerate(CRYSTALS.items(), start=1):
+            made = document(
+                key_of(name),
+                **fields,
+                created_at=datetime(2026, 11, day, tzinfo=UTC),
+                summary={"energy_per_atom_ev": ENERGIES[name]},
+                output={"large": large_array(0)} if name == "silicon" else {"n": 1},
+            )
+            commit(store, made)
+        commit(store, document(key_of("phonon"), kind="phonon"))
+        commit(store, failed(key_of("failed"), final=True))
+        yield store
+
+
+def uses_an_index(cursor: Any) -> bool:
+    plan = str(cursor.explain()["queryPlanner"]["winningPlan"])
+    return "IXSCAN" in plan and "COLLSCAN" not in plan
 
 
 def names(found: list[Any]) -> list[str]:
@@ -160,9 +162,7 @@ def test_prefixes(filled: Store) -> None:
     ],
 )
 def test_queries_use_an_index(filled: Store, kind: Any, filters: dict[str, Any]) -> None:
-    plan = str(select(kind, **filters).cursor(filled, {"_id": 1}).explain()["queryPlanner"]["winningPlan"])
-    assert "IXSCAN" in plan
-    assert "COLLSCAN" not in plan
+    assert uses_an_index(select(kind, **filters).cursor(filled, {"_id": 1}))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,4 @@ def test_queries_use_an_index(filled: Store, kind: Any, filters: dict[str, Any])
     ],
 )
 def test_lookups_by_key_use_an_index(filled: Store, filters: dict[str, Any]) -> None:
-    plan = str(filled.database["results"].find(filters).explain()["queryPlanner"]["winningPlan"])
-    assert "IXSCAN" in plan
-    assert "COLLSCAN" not in plan
+    assert uses_an_index(filled.database["results"].find(filters))

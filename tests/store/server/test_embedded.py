@@ -6,36 +6,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import server_client
 
 from esen_flows.errors import ServerUnavailableError, StoreError
 from esen_flows.settings import Settings
 from esen_flows.store.host import Host
 from esen_flows.store.server import embedded, mongod
-from esen_flows.store.server.embedded import EmbeddedServer
+from esen_flows.store.server.embedded import EmbeddedServer, Lease
 from esen_flows.store.server.layout import Layout, Owner
-
-CONNECT = """
-import sys
-from pathlib import Path
-from esen_flows.store.server.embedded import EmbeddedServer
-from esen_flows.store.server.layout import Layout
-lease = EmbeddedServer(Layout.of(Path(sys.argv[1])), idle_seconds=60).connect()
-print(lease.socket, lease.server.status()["mongod_pid"], flush=True)
-input()
-"""
-
-
-@pytest.fixture
-def server(tmp_path: Path, embedded_settings: Settings) -> Iterator[EmbeddedServer]:
-    """A new server, not started."""
-    server = EmbeddedServer(Layout.of(tmp_path), idle_seconds=60.0, mongod=embedded_settings.mongod)
-    yield server
-    server.stop(force=True)
 
 
 def with_proc(tmp_path: Path, server: EmbeddedServer, **files: str) -> EmbeddedServer:
@@ -74,8 +56,7 @@ def test_start_status_stop(embedded_settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.mark.mongod
-def test_mongod_listens_only_on_its_sockets(server: EmbeddedServer) -> None:
-    lease = server.connect()
+def test_mongod_listens_only_on_its_sockets(server: EmbeddedServer, lease: Lease) -> None:
     pid = server.status()["mongod_pid"]
     links = []
     for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -87,7 +68,6 @@ def test_mongod_listens_only_on_its_sockets(server: EmbeddedServer) -> None:
     assert not [line for line in tcp.splitlines() if line.split()[9] in inodes]
     listening = [line.split() for line in unix.splitlines()[1:] if line.split()[6] in inodes and len(line.split()) > 7]
     assert {Path(fields[7]).parent for fields in listening} == {Path(lease.socket).parent}
-    lease.close()
 
 
 @pytest.mark.mongod
@@ -105,7 +85,10 @@ def test_the_licence_is_named_once(server: EmbeddedServer, caplog: pytest.LogCap
 def test_many_processes_at_once_get_one_server(server: EmbeddedServer, tmp_path: Path) -> None:
     clients = [
         subprocess.Popen(
-            [sys.executable, "-c", CONNECT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, server_client.__file__, str(tmp_path), "60"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
     ]
@@ -117,8 +100,7 @@ def test_many_processes_at_once_get_one_server(server: EmbeddedServer, tmp_path:
 
 
 @pytest.mark.mongod
-def test_a_server_in_use_is_not_stopped(server: EmbeddedServer) -> None:
-    lease = server.connect()
+def test_a_server_in_use_is_not_stopped(server: EmbeddedServer, lease: Lease) -> None:
     with pytest.raises(StoreError, match=r"in use.*--force"):
         server.stop()
     lease.close()

@@ -7,38 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import server_client
 
-from esen_flows.settings import Settings
 from esen_flows.store.host import Host
-from esen_flows.store.server.embedded import EmbeddedServer
+from esen_flows.store.server.embedded import EmbeddedServer, Lease
 from esen_flows.store.server.keeper import answers
 from esen_flows.store.server.layout import Layout, Owner
 
 pytestmark = pytest.mark.mongod
 
-CLIENT = """
-import sys
-from pathlib import Path
-from esen_flows.store.server.embedded import EmbeddedServer
-from esen_flows.store.server.layout import Layout
-lease = EmbeddedServer(Layout.of(Path(sys.argv[1])), float(sys.argv[2])).connect()
-print(1, flush=True)
-input()
-"""
 
-
-@pytest.fixture
-def new_server(tmp_path: Path, embedded_settings: Settings) -> Iterator[Callable[[float], EmbeddedServer]]:
-    """A function that makes a server with an idle time."""
-    server = EmbeddedServer(Layout.of(tmp_path), mongod=embedded_settings.mongod)
-
-    def make(idle_seconds: float) -> EmbeddedServer:
-        return EmbeddedServer(server.layout, idle_seconds, server.mongod)
-
-    yield make
+@pytest.fixture(autouse=True)
+def none_is_left(server: EmbeddedServer) -> Iterator[None]:
+    yield
     server.stop(force=True)
     assert servers_of(server) == []
 
@@ -73,8 +58,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> float:
     return time.monotonic() - began
 
 
-def test_an_idle_server_stops(new_server: Callable[[float], EmbeddedServer]) -> None:
-    server = new_server(1.0)
+def test_an_idle_server_stops(server: EmbeddedServer) -> None:
+    server = replace(server, idle_seconds=1.0)
     lease = server.connect()
     keeper = Host().process(server.status()["keeper_pid"])
     time.sleep(2.5)
@@ -85,8 +70,8 @@ def test_an_idle_server_stops(new_server: Callable[[float], EmbeddedServer]) -> 
     assert servers_of(server) == []
 
 
-def test_short_visits_count_as_use(new_server: Callable[[float], EmbeddedServer]) -> None:
-    server = new_server(1.5)
+def test_short_visits_count_as_use(server: EmbeddedServer) -> None:
+    server = replace(server, idle_seconds=1.5)
     server.connect().close()
     pid = server.status()["mongod_pid"]
     for _ in range(6):
@@ -95,22 +80,17 @@ def test_short_visits_count_as_use(new_server: Callable[[float], EmbeddedServer]
     assert server.status()["mongod_pid"] == pid
 
 
-def test_a_killed_client_does_not_keep_the_server_running(
-    new_server: Callable[[float], EmbeddedServer], tmp_path: Path
-) -> None:
-    server = new_server(1.0)
-    command = [sys.executable, "-c", CLIENT, str(tmp_path), "1.0"]
+def test_a_killed_client_does_not_keep_the_server_running(server: EmbeddedServer, tmp_path: Path) -> None:
+    server = replace(server, idle_seconds=1.0)
+    command = [sys.executable, server_client.__file__, str(tmp_path), "1.0"]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert client.stdout is not None
     client.stdout.readline()
     client.kill()
     client.communicate()
     wait_for(lambda: server.status()["state"] == "stopped")
 
 
-def test_a_killed_mongod_is_started_again(new_server: Callable[[float], EmbeddedServer]) -> None:
-    server = new_server(60.0)
-    lease = server.connect()
+def test_a_killed_mongod_is_started_again(server: EmbeddedServer, lease: Lease) -> None:
     before = server.status()
     os.kill(before["mongod_pid"], signal.SIGKILL)
     wait_for(lambda: server.status().get("mongod_pid", before["mongod_pid"]) != before["mongod_pid"])
@@ -118,26 +98,20 @@ def test_a_killed_mongod_is_started_again(new_server: Callable[[float], Embedded
     after = server.status()
     assert after["keeper_pid"] == before["keeper_pid"]
     assert servers_of(server) == [after["mongod_pid"]]
-    lease.close()
 
 
-def test_mongod_ends_with_its_killed_keeper(new_server: Callable[[float], EmbeddedServer]) -> None:
-    server = new_server(60.0)
-    lease = server.connect()
+def test_mongod_ends_with_its_killed_keeper(server: EmbeddedServer, lease: Lease) -> None:
     before = server.status()
     end(before["keeper_pid"])
     lease.ensure()  # at once: the old mongod may still be about to die
     after = server.status()
     assert after["keeper_pid"] != before["keeper_pid"]
     assert servers_of(server) == [after["mongod_pid"]]
-    lease.close()
 
 
 @pytest.mark.slow
-def test_an_orphaned_mongod_that_ignores_sigterm_is_killed(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_an_orphaned_mongod_that_ignores_sigterm_is_killed(server: EmbeddedServer, lease: Lease) -> None:
     """A stopped process does not react to SIGTERM; a second server beside it would damage the data."""
-    server = new_server(60.0)
-    lease = server.connect()
     before = server.status()
     os.kill(before["mongod_pid"], signal.SIGSTOP)
     end(before["keeper_pid"])
@@ -145,16 +119,12 @@ def test_an_orphaned_mongod_that_ignores_sigterm_is_killed(new_server: Callable[
     lease.ensure()
     assert time.monotonic() - began > 5
     assert servers_of(server) == [server.status()["mongod_pid"]]
-    lease.close()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.3, 0.5])
-def test_killed_while_starting_for_the_first_time(
-    new_server: Callable[[float], EmbeddedServer], tmp_path: Path, delay: float
-) -> None:
+def test_killed_while_starting_for_the_first_time(server: EmbeddedServer, tmp_path: Path, delay: float) -> None:
     """After a first start that was interrupted at any moment, the next one succeeds."""
-    server = new_server(60.0)
-    client = subprocess.Popen([sys.executable, "-c", CLIENT, str(tmp_path), "60.0"], stdin=subprocess.PIPE)
+    client = subprocess.Popen([sys.executable, server_client.__file__, str(tmp_path), "60.0"], stdin=subprocess.PIPE)
     wait_for(server.layout.owner.exists)
     time.sleep(delay)
     client.kill()
@@ -162,15 +132,13 @@ def test_killed_while_starting_for_the_first_time(
     for pid in servers_of(server):
         os.kill(pid, signal.SIGKILL)
     owner = Owner.read(server.layout)
-    assert owner is not None
     end(owner.keeper.pid)
     lease = server.connect()
     assert servers_of(server) == [server.status()["mongod_pid"]]
     lease.close()
 
 
-def test_data_from_which_no_server_ever_answered_are_replaced(new_server: Callable[[float], EmbeddedServer]) -> None:
-    server = new_server(60.0)
+def test_data_from_which_no_server_ever_answered_are_replaced(server: EmbeddedServer) -> None:
     server.layout.data.mkdir(parents=True)
     (server.layout.data / "WiredTiger.turtle").write_text("half")
     lease = server.connect()
@@ -178,16 +146,13 @@ def test_data_from_which_no_server_ever_answered_are_replaced(new_server: Callab
     lease.close()
 
 
-def test_a_removed_runtime_folder_is_made_again(new_server: Callable[[float], EmbeddedServer]) -> None:
+def test_a_removed_runtime_folder_is_made_again(server: EmbeddedServer, lease: Lease) -> None:
     """$XDG_RUNTIME_DIR is removed with the last logout."""
-    server = new_server(60.0)
-    lease = server.connect()
     before = server.status()["mongod_pid"]
     shutil.rmtree(Path(lease.socket).parent)
     wait_for(lambda: server.status().get("mongod_pid", before) != before)
     assert answers(Path(lease.ensure()))
     assert servers_of(server) == [server.status()["mongod_pid"]]
-    lease.close()
 
 
 def test_a_mongod_that_keeps_crashing_is_not_started_again(tmp_path: Path) -> None:

@@ -1,39 +1,30 @@
 """Size, and garbage collection: it removes all garbage, and nothing that a document or a live writer needs."""
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from other_processes import EndedProcess
-from result_documents import document, failed, key_of, large_array
+from result_documents import commit, document, failed, key_of, large_array
 from whole_store import contents, fill
 
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.blobs import BlobStore
-from esen_flows.store.claims import Claim, Claims
+from esen_flows.store.claims import Claims
 from esen_flows.store.results import Store
 from esen_flows.store.upkeep import maintenance as module
 from esen_flows.store.upkeep.maintenance import Garbage, collect_garbage, size
 from esen_flows.store.upkeep.verify import verify
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.mongod
 MEGABYTE = 2**20
 
 
-def claimed(store: Store, name: str) -> Claim:
-    claim = store.get_or_claim(key_of(name))
-    assert isinstance(claim, Claim)
-    return claim
-
-
 def supersede(store: Store, name: str, array: np.ndarray) -> None:
     """A failed attempt that holds an array, then a finished one."""
-    store.commit(claimed(store, name), failed(key_of(name), final=False).model_copy(update={"output": {"a": array}}))
-    store.commit(claimed(store, name), document(key_of(name)))
+    commit(store, failed(key_of(name), final=False).model_copy(update={"output": {"a": array}}))
+    commit(store, document(key_of(name)))
 
 
 def test_size(store: Store) -> None:
@@ -81,16 +72,15 @@ def test_a_dry_run_counts_what_a_real_run_removes(store: Store, monkeypatch: pyt
 
 def test_an_attempt_of_a_key_without_a_current_attempt_is_kept(store: Store) -> None:
     """A writer is between two attempts, or was killed there."""
-    store.commit(claimed(store, "one"), failed(key_of("one"), final=False))
+    commit(store, failed(key_of("one"), final=False))
     store.database["results"].update_one({}, {"$set": {"current": False}})
     assert collect_garbage(store, apply=True).attempts == 0
 
 
 def test_an_attempt_of_a_live_writer_is_kept(store: Store) -> None:
     """A further attempt is inserted before it becomes the current one."""
-    store.commit(claimed(store, "one"), document(key_of("one")))
+    commit(store, document(key_of("one")))
     first = store.database["results"].find_one({})
-    assert first is not None
     claims = Claims(store.database)
     claim = claims.try_claim(key_of("one"))
     assert claim is not None
@@ -105,7 +95,6 @@ def test_arrays_announced_by_live_writers_are_kept_and_those_of_dead_writers_rem
     arrays = {name: large_array(seed) for seed, name in enumerate(("living", "dead"))}
     for name, claims in {"living": Claims(store.database), "dead": Claims(store.database, host=EndedProcess())}.items():
         claim = claims.try_claim(key_of(name))
-        assert claim is not None
         sha = array_key(arrays[name])
         claims.announce_blobs(claim, [sha])
         BlobStore(store.database).put(sha, arrays[name], claim.token)
@@ -119,7 +108,7 @@ def test_arrays_announced_by_live_writers_are_kept_and_those_of_dead_writers_rem
 def test_chunks_of_an_array_under_repair_are_kept(store: Store) -> None:
     array = large_array(0)
     sha = array_key(array)
-    store.commit(claimed(store, "one"), document(key_of("one"), output={"fc2": array}))
+    commit(store, document(key_of("one"), output={"fc2": array}))
     store.database["blobs"].delete_one({"_id": sha})  # as a repair begins
     assert collect_garbage(store, apply=True) == Garbage(0, 0, 0, 0)
     BlobStore(store.database).repair(sha, array)
@@ -139,7 +128,6 @@ def test_the_array_of_a_writer_that_finishes_during_collection_is_kept(
     sha = array_key(array)
     claims = Claims(store.database)
     claim = claims.try_claim(key_of("one"))
-    assert claim is not None
     claims.announce_blobs(claim, [sha])
     blobs = BlobStore(store.database)
     blobs.put(sha, array, claim.token)
@@ -166,15 +154,11 @@ def test_collection_beside_live_writers_loses_nothing(store: Store) -> None:
     def work(thread: int) -> None:
         try:
             for n in range(12):
-                name, output = (
-                    f"{thread} {n}",
-                    {"shared": large_array(n, 0.3), "own": large_array(100 * thread + n, 0.3)},
-                )
-                claim = claimed(store, name)
+                key = key_of(f"{thread} {n}")
+                output = {"shared": large_array(n, 0.3), "own": large_array(100 * thread + n, 0.3)}
                 if n % 3 == 0:
-                    store.commit(claim, failed(key_of(name), final=False).model_copy(update={"output": output}))
-                    claim = claimed(store, name)
-                store.commit(claim, document(key_of(name), output=output))
+                    commit(store, failed(key, final=False).model_copy(update={"output": output}))
+                commit(store, document(key, output=output))
         except BaseException as error:
             faults.append(error)
 
@@ -194,8 +178,7 @@ def test_collection_beside_live_writers_loses_nothing(store: Store) -> None:
     done.set()
     collector.join()
     assert faults == []
-    for found in all_results(store):
-        assert found.output is not None
+    for found in map(store.read, store.database["results"].find()):
         assert found.output["shared"].shape == found.output["own"].shape
     assert store.database["results"].count_documents({"current": True}) == 48
     collect_garbage(store, apply=True)
@@ -203,7 +186,3 @@ def test_collection_beside_live_writers_loses_nothing(store: Store) -> None:
     named = {sha for row in store.database["results"].find() for sha in row["blobs"]}
     assert set(store.database["blobs"].distinct("_id")) == named
     assert store.database["blob_chunks"].count_documents({}) == len(named)
-
-
-def all_results(store: Store) -> "Iterator[Any]":
-    return (store.read(row) for row in store.database["results"].find())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from emt_campaigns import empty_database
 from whole_store import contents, fill
 
 from esen_flows.store.upkeep.verify import verify
@@ -76,10 +77,6 @@ def test_damage_is_reported(whole: "Store", name: str) -> None:
 @pytest.fixture(scope="module")
 def whole(embedded_settings: Any) -> Any:
     """A filled store; a test that damages it has to repair it."""
-    from esen_flows.store.connection import open_store
-
-    store = open_store(embedded_settings.model_copy(update={"database": "test_whole"}))
-    fill(store)
-    yield store
-    store.database.drop()
-    store.close()
+    with empty_database(embedded_settings) as store:
+        fill(store)
+        yield store
