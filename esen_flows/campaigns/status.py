@@ -232,8 +232,7 @@ def _means(rows: Sequence[Row]) -> list[Mean]:
     found = []
     for row in sorted(rows, key=lambda row: row["model_label"]):
         if row["state"] == "finished" and row["measured"]:
-            deviation = row["deviation"]
-            width = QUANTILE_95 * deviation / sqrt(row["measured"]) if deviation is not None else None
+            width = None if row["deviation"] is None else QUANTILE_95 * row["deviation"] / sqrt(row["measured"])
             found.append(Mean(row["model_label"], row["measured"], row["mean"], width))
     return found
 
