@@ -69,20 +69,23 @@ class PropertyMaker(Maker):
     ) -> Job:
         """The job of one step: `body` with the structure, and with the output of the step before as its argument."""
         carried = {"structure": atoms_to_json(atoms), "request": request.model_dump(mode="json")}
-        return keyed(job(body)(**carried, model=self._model_argument(model), **parent), request, self.name + suffix)
+        work = job(body)(**carried, model=self._model_argument(model), **parent)
+        return keyed(work, self.name + suffix, request.kind, request)
 
 
-def keyed(work: Job, request: ResultRequest, name: str) -> Job:
-    """Name a job, and note its result key in its metadata, where workers and people look for it.
+def keyed(work: Job, name: str, kind: str, request: ResultRequest | None) -> Job:
+    """Name a job, and note its kind and result key in its metadata, where workers and people look for them.
 
     Parameters
     ----------
     work
         Job to change.
-    request
-        What it computes.
     name
         Its new name.
+    kind
+        Kind of its result.
+    request
+        What it computes; None: not known before the flow runs.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def keyed(work: Job, request: ResultRequest, name: str) -> Job:
         The same job.
     """
     work.name = name
-    work.update_metadata({"result_key": request.key, "kind": request.kind})
+    work.update_metadata({"kind": kind} | ({} if request is None else {"result_key": request.key}))
     return work
 
 

@@ -277,13 +277,7 @@ def context_of(identity: Mapping[str, Any], model: Json) -> Context:
     Context
         The context of the result.
     """
-    return Context(
-        identity=identity,
-        model_label=model["label"],
-        device=model["device"],
-        material_ids=tuple(model["material_ids"]),
-        tags=tuple(model["tags"]),
-    )
+    return Context(identity, model["label"], model["device"], tuple(model["material_ids"]), tuple(model["tags"]))
 
 
 def reference_to(document: ResultDocument) -> Reference:

@@ -4,7 +4,7 @@ import numpy as np
 
 from esen_flows.makers.compute import Summary
 from esen_flows.physics.symmetry import conventional_lengths
-from esen_flows.schemas.documents import RelaxOutput, StructureData
+from esen_flows.schemas.documents import Document, RelaxOutput, StructureData
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput, TransportResult
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
@@ -34,15 +34,10 @@ def relax_summary(output: RelaxOutput) -> Summary:
     """
     pressure = -float(np.trace(output.stress_ev_per_angstrom3)) / 3.0 * EV_PER_ANGSTROM3_TO_GPA
     return {
-        "energy_per_atom_ev": output.energy_per_atom_ev,
-        "volume_per_atom_angstrom3": output.volume_per_atom_angstrom3,
+        **_fields(output, "energy_per_atom_ev", "volume_per_atom_angstrom3"),
         **_lattice_summary(output.structure),
         "pressure_gpa": pressure if np.isfinite(pressure) else None,
-        "fmax_ev_per_angstrom": output.fmax_ev_per_angstrom,
-        "n_steps": output.n_steps,
-        "converged": output.converged,
-        "space_group_initial": output.space_group_initial,
-        "space_group_final": output.space_group_final,
+        **_fields(output, "fmax_ev_per_angstrom", "n_steps", "converged", "space_group_initial", "space_group_final"),
     }
 
 
@@ -64,8 +59,7 @@ def forces_summary(output: ForcesOutput) -> Summary:
         "atoms_fc2": int(output.forces_fc2.shape[1]),
         "displacements_fc3": None if output.forces_fc3 is None else len(output.forces_fc3),
         "atoms_fc3": None if output.forces_fc3 is None else int(output.forces_fc3.shape[1]),
-        "parity_averaged": output.parity_averaged,
-        "force_constants": output.force_constants,
+        **_fields(output, "parity_averaged", "force_constants"),
     }
 
 
@@ -84,9 +78,7 @@ def phonon_summary(output: PhononOutput) -> Summary:
     """
     nearest = _nearest(output.temperatures_kelvin)
     return {
-        "verdict": output.verdict,
-        "max_frequency_thz": output.max_frequency_thz,
-        "min_frequency_thz": output.min_frequency_thz,
+        **_fields(output, "verdict", "max_frequency_thz", "min_frequency_thz"),
         **_lattice_summary(output.structure),
         "temperature_kelvin": float(output.temperatures_kelvin[nearest]),
         "free_energy_kj_per_mol": float(output.free_energy_kj_per_mol[nearest]),
@@ -115,8 +107,7 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
     return {
         **summary,
         **_lattice_summary(output.structure),
-        "max_frequency_thz": output.max_frequency_thz,
-        "min_frequency_thz": output.min_frequency_thz,
+        **_fields(output, "max_frequency_thz", "min_frequency_thz"),
         "mesh": "x".join(map(str, output.mesh)),
         "phono3py": f"{output.phono3py_version} ({output.backend})",
     }
@@ -157,10 +148,8 @@ def labelling_summary(output: LabellingOutput) -> Summary:
         Key, name and size of the dataset that was made.
     """
     return {
-        "dataset_key": output.dataset_key,
-        "dataset_name": output.dataset_name,
+        **_fields(output, "dataset_key", "dataset_name", "atoms"),
         "structures": output.count,
-        "atoms": output.atoms,
     }
 
 
@@ -205,6 +194,11 @@ def evaluation_summary(dataset_name: str, output: EvaluationOutput) -> Summary:
         Name and size of the dataset, and the errors on all of it.
     """
     return {"dataset_name": dataset_name, "structures": output.structures, **_errors(output.errors)}
+
+
+def _fields(output: Document, *names: str) -> Summary:
+    """Fields of a result that its summary has under the same names."""
+    return {name: getattr(output, name) for name in names}
 
 
 def _errors(errors: ErrorTable) -> Summary:

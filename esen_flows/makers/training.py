@@ -76,7 +76,7 @@ class LabelMaker(PropertyMaker):
         licence = "; ".join(f"{part}: {text}" for part, text in model.card.licence.items()) if model.card else ""
         labeller = self._model_argument(model, licence=licence)
         work = job(labelling_job)(content, request.model_dump(mode="json"), labeller, self.dataset_name)
-        return keyed(work, request, self.name)
+        return keyed(work, self.name, "labelling", request)
 
 
 @dataclass
@@ -152,10 +152,7 @@ class TrainMaker(Maker):
         datasets = [list(pair) for pair in _repeated(data)]
         split = self.split.model_dump(mode="json")
         work = job(training_job)(self._settings(), datasets, split, run, initial, start)
-        work.name = self.name
-        work.update_metadata({"kind": "training"})
-        request = None if start is not None else self.request(data)
-        return work if request is None else keyed(work, request, self.name)
+        return keyed(work, self.name, "training", None if start is not None else self.request(data))
 
     def request(self, data: Datasets, start: ResultRequest | None = None) -> ResultRequest | None:
         """The request of this training, known before anything is computed.
@@ -224,9 +221,7 @@ class EvaluateMaker(PropertyMaker):
         model = self._model_argument(found, **({} if found is None else {"key": found.key}))
         protocol = EvaluationProtocol(held_out=self.held_out).model_dump(mode="json")
         work = job(evaluation_job)(data, protocol, self.numeric.model_dump(mode="json"), model, training)
-        work.name = self.name
-        work.update_metadata({"kind": "evaluation"})
-        return work
+        return keyed(work, self.name, "evaluation", None)
 
 
 @dataclass
@@ -355,7 +350,7 @@ def chained(stages: "Sequence[tuple[TrainMaker, Datasets]]") -> list[Job]:
     for number, (maker, data) in enumerate(stages):
         work = maker.make(data, start=jobs[-1].output if jobs else None)
         request = maker.request(data, request) if number == 0 or request is not None else None
-        jobs.append(work if request is None else keyed(work, request, maker.name))
+        jobs.append(keyed(work, maker.name, "training", request))
     return jobs
 
 

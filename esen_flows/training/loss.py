@@ -4,7 +4,8 @@ Each term is a sum over one part of a batch, divided by the counts of the whole 
 computed one after the other, therefore add up to the mean over the batch.
 """
 
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,24 +36,24 @@ class Counts:
     moved: float
 
     @classmethod
-    def of(cls, batch: LabelledBatch) -> "Counts":
-        """Count one part of a batch.
+    def of(cls, parts: Sequence[LabelledBatch]) -> "Counts":
+        """Count parts of a batch.
 
         Parameters
         ----------
-        batch
-            The part.
+        parts
+            The parts, possibly none.
 
         Returns
         -------
         Counts
-            Its counts.
+            Their counts together.
         """
-        moved = 0 if batch.moved is None else int(batch.moved.sum())
-        return cls(batch.graph.n_systems, len(batch.forces), int(_labelled(batch).sum()), moved)
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        moved = sum(int(part.moved.sum()) for part in parts if part.moved is not None)
+        stresses = sum(int(_labelled(part).sum()) for part in parts)
+        return cls(
+            sum(part.graph.n_systems for part in parts), sum(len(part.forces) for part in parts), stresses, moved
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def training_loss(
     dict[str, Tensor]
         "energy", "forces", "stress" and "denoising", as far as the stage has them.
     """
-    counts = counts or Counts.of(batch)
+    counts = counts or Counts.of([batch])
     errors = _errors_of(prediction, batch, scale_ev)
     if config.loss == "relative":
         return _relative(errors, batch, config, counts)

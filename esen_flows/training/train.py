@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,8 +320,7 @@ def training_step(
     state.optimizer.zero_grad(set_to_none=True)
     # Terms of the loss are means over the whole batch, so its size is known before any part is computed. The request to
     # stop travels with the same message: all processes stop after the same step.
-    local = sum((Counts.of(part) for part in parts), start=Counts(0, 0, 0, 0))
-    *counted, stops = world.sum([local.systems, local.atoms, local.stresses, local.moved, float(stop)])
+    *counted, stops = world.sum([*astuple(Counts.of(parts)), float(stop)])
     sums = dict.fromkeys(TERMS, 0.0)
     for part in parts:
         for name, value in _backward(run, part, Counts(*counted)).items():

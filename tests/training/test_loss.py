@@ -105,7 +105,7 @@ def test_parts_of_a_batch_add_up(changes):
         return terms_of(made, batch, config, 1.3, counts=counts)
 
     whole = terms(frames)
-    counts = Counts.of(frames)
+    counts = Counts.of([frames])
     parts = [terms(part, counts) for part in split(frames, 1, 2)]
     summed = {name: sum(part[name] for part in parts) for name in whole}
     assert summed == pytest.approx(whole, rel=1e-9)
