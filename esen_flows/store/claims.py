@@ -153,8 +153,8 @@ class Claims:
         query = {"tokens": claim.token, "token": claim.token}  # the index is on `tokens`, which contains `token`
         if db.call(lambda: db["claims"].update_one(query, renewal)).matched_count:
             return
-        # Another process considered this one dead and took its claim over. The result will be stored all the same, so its
-        # arrays are protected by a claim under a name of its own.
+        # Another process considered this one dead and took its claim over. The result will be stored all the same, so
+        # its arrays are protected by a claim under a name of its own.
         entry = f"{claim.key}#{claim.token}"
         upsert(db, "claims", [(entry, self._if_expired(entry, claim.token))])
         db.call(lambda: db["claims"].update_one({"_id": entry}, renewal))

@@ -5,6 +5,7 @@ every machine can read it. Of a large one the database has the description and t
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,9 +73,8 @@ def store_dataset(
     known = {"$addToSet": {"names": name}}
     if database.call(lambda: database["datasets"].update_one({"_id": key}, known)).matched_count:
         return key
-    large = not fits_database(dataset, in_database_bytes)
-    place = _checked_folder(key, name, folder) if large else None
-    columns = None if large else columns_of(dataset)
+    small = fits_database(dataset, in_database_bytes)
+    place = None if small else _checked_folder(key, name, folder)
     arrays: dict[str, np.ndarray] = {}
     row = {
         "_id": key,
@@ -87,15 +87,12 @@ def store_dataset(
         "statistics": pack(fit_statistics(dataset).document(), path="statistics"),
         "provenance": pack(dict(dataset.provenance), path="provenance"),
         "folder": place,
-        "columns": pack(columns, arrays, "columns"),
+        "columns": pack(columns_of(dataset), arrays, "columns") if small else None,
         "blobs": sorted(arrays),
         "created_at": datetime.now(UTC),
     }
-    claims = Claims(database)
-    try:
+    with closing(Claims(database)) as claims:
         insert_dataset(database, claims, row, arrays.__getitem__)
-    finally:
-        claims.close()
     return key
 
 
