@@ -48,7 +48,7 @@ sys.path.insert(0, str(ROOT / "tests" / "physics" / "lattice" / "transport"))
 from springs import spring_crystal  # noqa: E402
 
 TEMPERATURES = (300.0, 600.0)
-MOST_TRIPLETS = 60_000
+MOST_TRIPLETS = 20_000
 SHELLS = [(2.4, 8.0, 10.0), (3.4, 1.0, 1.0)]
 
 
