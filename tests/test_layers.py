@@ -1,7 +1,6 @@
 """Who may lean on whom: ARCHITECTURE's import rules, read from the source and tried in fresh interpreters."""
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
@@ -26,8 +25,8 @@ ORDER = (
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
 BARE_OWN = (
-    "esen_flows.errors", "esen_flows.units", "esen_flows.files", "esen_flows.stopping", "esen_flows.schemas.keys",
-    "esen_flows.schemas.checkpoint_header", "esen_flows.schemas.declarations",
+    "esen_flows.errors", "esen_flows.units", "esen_flows.files", "esen_flows.native", "esen_flows.stopping",
+    "esen_flows.schemas.keys", "esen_flows.schemas.checkpoint_header", "esen_flows.schemas.declarations",
 )  # fmt: skip
 # What a bare room may import inside a function, because it is reached only where the package is there.
 LAZY_IN_BARE_ROOMS = {
@@ -232,77 +231,10 @@ def cyclic(imports: list[Import]) -> list[str]:
 RULES = {"upward": upward, "stolen": stolen, "heavy": heavy, "not_bare": not_bare, "cyclic": cyclic}
 
 
-def collections_named(tree: ast.Module, file: str) -> list[str]:
-    """Collections of the database that a file outside store/ names."""
-    if file.startswith("esen_flows/store/"):
-        return []
-    faults = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and node.value in TELLING_COLLECTIONS:
-            faults.append(f"{file}:{node.lineno}: names the collection {node.value!r}; call a function of store/")
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            owner = ast.unparse(node.value).rpartition(".")[2]
-            if owner in ("db", "database", "_database"):
-                faults.append(f"{file}:{node.lineno}: reads {ast.unparse(node)}; call a function of store/")
-    return faults
-
-
-def fireworks_private(tree: ast.Module, file: str) -> list[str]:
-    """Names that FireWorks keeps to itself: its collections, and fields and methods that begin with an underscore."""
-    if file == ADAPTER or not file.startswith(("esen_flows/queue/", "esen_flows/campaigns/")):
-        return []
-    faults = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and "pad" in ast.unparse(node.value).lower().rpartition(".")[2]:
-            name = node.attr
-            if name in ("fireworks", "launches", "workflows", "fw_id_assigner") or name.startswith("_"):
-                faults.append(f"{file}:{node.lineno}: {ast.unparse(node)} belongs into {ADAPTER}")
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            parts = node.value.removeprefix("spec.").split(".")
-            if parts[0] in FIREWORKS_FIELDS:
-                faults.append(f"{file}:{node.lineno}: the field {node.value!r} belongs into {ADAPTER}")
-    return faults
-
-
-# Words that are the names of collections and nothing else.
-TELLING_COLLECTIONS = frozenset(
-    {"blob_chunks", "campaign_members", "campaign_runs", "claims", "fw_id_assigner", "unfinished"}
-)
-FIREWORKS_FIELDS = frozenset({"_category", "_exception_details", "_fworker", "_launch_dir", "_priority", "_tasks"})
-SOURCE_RULES = {"collections": collections_named, "fireworks_private": fireworks_private}
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_source_follows_the_rule(rule: str) -> None:
     faults = RULES[rule](all_imports())
     assert not faults, "\n".join(["see the order of rooms at the top of this file:", *faults])
-
-
-@pytest.mark.parametrize("rule", SOURCE_RULES)
-def test_names_stay_in_their_room(rule: str) -> None:
-    faults = [
-        fault
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for fault in SOURCE_RULES[rule](ast.parse(path.read_text()), path.relative_to(ROOT).as_posix())
-    ]
-    assert not faults, "\n".join(faults)
-
-
-@pytest.mark.parametrize(
-    ("rule", "file", "source", "lines"),
-    [
-        ("collections", "queue/recover.py", "def f(database):\n    return database['results'].find_one()", [2]),
-        ("collections", "campaigns/status.py", "NAME = 'campaign_members'", [1]),
-        ("collections", "store/claims.py", "def f(database):\n    return database['claims']", []),
-        ("fireworks_private", "queue/worker.py", "def f(pad):\n    return pad.launches.find()", [2]),
-        ("fireworks_private", "queue/submit.py", "def f(launchpad):\n    launchpad._refresh_wf(1)", [2]),
-        ("fireworks_private", "queue/recover.py", "QUERY = {\n    'spec._priority': 1}", [2]),
-        ("fireworks_private", "queue/fireworks_adapter.py", "def f(pad):\n    return pad.launches", []),
-    ],
-)
-def test_a_name_out_of_its_room_is_found(rule: str, file: str, source: str, lines: list[int]) -> None:
-    faults = SOURCE_RULES[rule](ast.parse(source), f"esen_flows/{file}")
-    assert [int(fault.split(":")[1]) for fault in faults] == lines
 
 
 def test_a_cycle_of_files_is_found() -> None:
@@ -317,37 +249,6 @@ def test_a_cycle_of_files_is_found() -> None:
     ]
     for_types = Import(two, 7, "esen_flows.data.three", lazy=False, typing=True)
     assert cyclic([there, for_types, round_trip]) == []
-
-
-# Dotted names that stand in users' files and in fireworks, and where the code is now.
-OLD_NAMES = {
-    "esen_flows.store.roomy_store:RoomyStore": "esen_flows.store.large_document_job_store:LargeDocumentJobStore"
-}
-STORED_NAMES = (
-    "esen_flows.makers.jobs:relax_job", "esen_flows.makers.jobs:forces_job", "esen_flows.makers.jobs:phonon_job",
-    "esen_flows.makers.jobs:conductivity_job", "esen_flows.makers.chunks:chunk_job",
-    "esen_flows.makers.relax:RelaxMaker", "esen_flows.makers.phonon:PhononMaker",
-    "esen_flows.makers.conductivity:ConductivityMaker", "esen_flows.makers.training:LabelMaker",
-    "esen_flows.makers.training:TrainMaker", "esen_flows.makers.training:PretrainFinetuneFlow",
-    "esen_flows.makers.training:RecipeFlow", "esen_flows.makers.training:EvaluateMaker",
-    "esen_flows.forcefield.ase_calculator:ForceFieldCalculator",
-)  # fmt: skip
-
-
-def named(dotted: str) -> object:
-    module, _, name = dotted.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-@pytest.mark.parametrize("dotted", STORED_NAMES)
-def test_a_stored_name_is_there(dotted: str) -> None:
-    found = named(dotted)
-    assert f"{found.__module__}:{found.__name__}" == dotted  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("old", OLD_NAMES)
-def test_an_old_name_is_what_it_is_called_now(old: str) -> None:
-    assert named(old) is named(OLD_NAMES[old])
 
 
 @pytest.mark.parametrize(
