@@ -194,7 +194,7 @@ class DatasetDocument(Document):
     folder
         Absolute path of the records, where they are too large for the database; None where `columns` holds them.
     columns
-        The records as arrays, see `store.datasets`.
+        The records as arrays, see `store.dataset_columns`.
     created_at
         Time of storage, UTC.
     """
