@@ -72,12 +72,12 @@ def perovskite() -> Phono3py:
 
 
 def low_symmetry() -> Phono3py:
-    """Ten atoms with one mirror plane, in one cell."""
+    """Ten atoms with one mirror plane; bands are flat along one axis, where phono3py's weights depend on rounding."""
     rng = np.random.default_rng(3)
     half = rng.uniform(0.05, 0.95, (5, 3)) * [1, 0.4, 1]
     places = np.concatenate([half, half * [1, -1, 1]])
-    atoms = Atoms("SiGeCOSi" * 2, scaled_positions=places, cell=[[5.2, 0, 0], [0, 6.1, 0], [1.1, 0, 5.7]], pbc=True)
-    return spring_crystal(atoms, np.diag([2, 1, 2]), [(2.4, 8.0, 10.0), (4.2, 1.0, 1.0)])
+    atoms = Atoms("SiGeCOSi" * 2, scaled_positions=places, cell=[[4.6, 0, 0], [0, 5.6, 0], [1.0, 0, 4.8]], pbc=True)
+    return spring_crystal(atoms, np.diag([2, 1, 2]), [(2.4, 8.0, 10.0), (4.5, 1.0, 1.0)])
 
 
 CRYSTALS: dict[str, tuple[Callable[[], Phono3py], tuple[tuple[int, int, int], ...]]] = {
@@ -162,7 +162,11 @@ def stage() -> dict[str, Any]:
     folder = SHARED / "phono3py" / "Si-PBEsol"
     forces = read_phono3py_forces(folder / "phono3py_disp.yaml", folder / "FORCES_FC3")[0]
     protocol = TransportProtocol(
-        mesh=(19, 19, 19), temperatures_kelvin=(300.0,), isotope_scattering=True, boundary_mfp_micrometre=10.0
+        mesh=(19, 19, 19),
+        temperatures_kelvin=(300.0,),
+        methods=("rta", "wigner"),
+        isotope_scattering=True,
+        boundary_mfp_micrometre=10.0,
     )
     found: dict[str, Any] = {
         "crystal": "Si (DFT)",
