@@ -307,7 +307,7 @@ def plot() -> None:
             change = [max(row["change_of_kappa"], 1e-16) for row in found]
             axes.loglog(noise, change, marker=marker, color=colour, label=f"{crystal}, {label}")
     axes.set(xlabel="noise on the frequencies (THz)", ylabel="relative change of the conductivity")
-    axes.legend(frameon=False, fontsize=8, loc="center right")
+    axes.legend(frameon=False, fontsize=8, loc="center left")
     figure.savefig(ROOT / "docs" / "figures" / "isotope_noise.png", dpi=150)
 
 

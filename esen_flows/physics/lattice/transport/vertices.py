@@ -11,6 +11,7 @@ choices and the equally short vectors of each pair; here they are terms of one s
 summed once.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -217,6 +218,7 @@ class VertexTransform:
 
     def __init__(self, tensor: MergedTensor, grid: Grid, modes: np.ndarray) -> None:
         self._tensor, self._grid, self._modes = tensor, grid, modes
+        self._threads = threading.local()
         self.bands = modes.shape[1]
         # The longest axis first shrinks nothing and is cheapest there; the shortest is left for the kernel.
         self.order: tuple[int, ...] = tuple(sorted(range(3), key=lambda axis: -tensor.box[axis]))
@@ -265,6 +267,13 @@ class VertexTransform:
         product = (self._tensor.values @ columns).T.reshape(2, len(points), len(self._places), *(3 * [self.bands]))
         return [np.ascontiguousarray(product[:, number]) for number in range(len(points))]
 
+    def _buffer(self, name: str, *shape: int) -> torch.Tensor:
+        """Memory that q-points of one thread share: new memory for each left gigabytes of freed blocks."""
+        size, buffers = int(np.prod(shape)), self._threads.__dict__
+        if name not in buffers or buffers[name].numel() < size:
+            buffers[name] = torch.empty(size, dtype=torch.float64)
+        return buffers[name][:size].view(shape)
+
     def to_grid(self, anchored: np.ndarray, point: int, bands: slice) -> torch.Tensor:
         """The tensor of one q0 in its modes and on the first two axes of the grid.
 
@@ -280,19 +289,24 @@ class VertexTransform:
         Returns
         -------
         torch.Tensor
-            (D1, D2, 2, box3, n_modes, n, n) float64, axes in the order of `order`.
+            (D1, D2, 2, box3, n_modes, n, n) float64, axes in the order of `order`; the next call of this thread
+            overwrites it.
         """
         n, mode = self.bands, _as_real(self._modes[point][:, bands].T)
         count = mode.shape[0] // 2
         cartesian = torch.from_numpy(anchored).permute(1, 0, 2, 3, 4).reshape(len(self._places), 2 * n, n * n)
-        in_modes = torch.matmul(torch.from_numpy(mode), cartesian).reshape(len(self._places), 2, count * n * n)
+        places, rest = len(self._places), count * n * n
         b1, b2, b3 = self.box
-        boxed = torch.zeros(2, b1 * b2 * b3, count * n * n, dtype=torch.float64)
-        boxed[:, self._places] = in_modes.transpose(0, 1)
         d1, d2 = self.divisions[:2]
-        once = torch.matmul(self._steps[0], boxed.reshape(2 * b1, -1)).reshape(d1, 2 * b2, -1)
-        twice = torch.matmul(self._steps[1], once)
-        return twice.reshape(d1, d2, 2, b3, count, n, n)
+        in_modes = self._buffer("modes", places, 2 * count, n * n)
+        torch.matmul(torch.from_numpy(mode), cartesian, out=in_modes)
+        boxed = self._buffer("boxed", 2, b1 * b2 * b3, rest).zero_()
+        boxed[:, self._places] = in_modes.view(places, 2, rest).transpose(0, 1)
+        once = self._buffer("once", 2 * d1, b2 * b3 * rest)
+        torch.matmul(self._steps[0], boxed.view(2 * b1, -1), out=once)
+        twice = self._buffer("twice", d1, 2 * d2, b3 * rest)
+        torch.matmul(self._steps[1], once.view(d1, 2 * b2, -1), out=twice)
+        return twice.view(d1, d2, 2, b3, count, n, n)
 
 
 def _rows_by_address(phases: np.ndarray) -> np.ndarray:
