@@ -21,9 +21,9 @@ def rattled(atoms, seed=0):
     return atoms
 
 
-def assert_equal(results, expected, tolerance=1e-12):
+def assert_equal(results, expected, energy_tolerance=1e-12):
     """Energies, forces and stresses are the same, and so are the energies of atoms."""
     for one, other in zip(results, expected, strict=True):
-        assert one.energy == pytest.approx(other.energy, abs=10 * tolerance)
+        assert one.energy == pytest.approx(other.energy, abs=energy_tolerance)
         for name in ("forces", "stress", "energies"):
-            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=tolerance)
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=0, atol=1e-12)

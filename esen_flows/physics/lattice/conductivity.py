@@ -50,7 +50,7 @@ def conductivity(
         None: those of the protocol's `born`, if any.
     backend
         Implementation of the linewidths: "native", this package's own (`transport`), or "Rust", phono3py's. They agree
-        to 1e-12, or to 1e-7 with a non-analytical correction. Isotope scattering differs where phono3py's depends on
+        to 1e-12, or to 2e-7 with a non-analytical correction. Isotope scattering differs where phono3py's depends on
         rounding (`transport.isotopes`). "lbte" is always computed by phono3py.
     known
         Linewidths that an earlier call with equal arguments gave to its `on_points`; the work continues after them.
