@@ -26,7 +26,7 @@ def assert_fresh(cache, atoms):
 
 
 def assert_edges(edges, atoms):
-    """Edges are those of a search, to 1e-12 Angstrom."""
+    """Edges are those of a search, to 1e-13 Angstrom."""
     fresh = neighbor_pairs(atoms, CUTOFF)
     assert np.all(np.diff(edges.target.numpy()) >= 0)
     rows = [
@@ -34,7 +34,7 @@ def assert_edges(edges, atoms):
         for source, target, vectors in ((one.source, one.target, one.vectors.numpy()) for one in (edges, fresh))
     ]
     assert rows[0].shape == rows[1].shape
-    np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-13)
 
 
 def rattled(atoms, seed=0):
