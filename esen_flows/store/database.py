@@ -24,6 +24,9 @@ from esen_flows.store.server.embedded import EmbeddedServer, Lease
 
 T = TypeVar("T")
 Row = dict[str, Any]
+# A member of a replica set refuses an operation with KeyNotFound for a moment after it was initiated or elected: it has
+# not read yet the key that signs the cluster's time.
+KEYS_NOT_YET_READ = 211
 # The order of every list. With the id as last field it is unique, so that pages neither overlap nor leave gaps.
 _NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 
@@ -161,7 +164,9 @@ class Database:
                 self._restart()
                 time.sleep(0.05)
             except OperationFailure as error:
-                raise StoreError(self._refusal(error)) from None
+                if error.code != KEYS_NOT_YET_READ or time.monotonic() > deadline:
+                    raise StoreError(self._refusal(error)) from None
+                time.sleep(0.05)
             except PyMongoError as error:
                 raise StoreError(f"the database operation failed: {self._redacted(str(error))[:500]}") from None
 

@@ -70,6 +70,23 @@ def test_a_server_with_a_uri_is_not_started(embedded_settings: Settings, store: 
     database.close()
 
 
+def test_a_replica_set_that_has_not_read_its_signing_keys_is_asked_again() -> None:
+    database = Database("mongodb://127.0.0.1:9/", "x", 30.0)
+    refusals = [OperationFailure("No keys found for HMAC that is valid for time", 211)] * 2
+
+    def operation() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "stored"
+
+    assert database.call(operation) == "stored"
+    database.timeout_seconds = 0.0
+    refusals.append(OperationFailure("No keys found for HMAC that is valid for time", 211))
+    with pytest.raises(StoreError, match="refuses: No keys found"):
+        database.call(operation)
+    database.close()
+
+
 def test_a_server_that_does_not_answer() -> None:
     database = Database(f"mongodb://ann:{PASSWORD}@127.0.0.1:9/", "x", 0.3)
     with pytest.raises(
