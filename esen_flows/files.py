@@ -1,14 +1,25 @@
-"""Files that are written whole or not at all, and the sha256 of a file.
+"""Files that are written whole or not at all, reading within a limit, the sha256 of a file, and free space.
 
 The standard library alone, so that every room may use it.
 """
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
 import platform
+import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from esen_flows.errors import InputError
+
+_PIECE_BYTES = 2**20
+_XZ_MEMORY_BYTES = 256 * 2**20  # a file chooses how much its decompression needs; xz -9 chooses 65 MB
 
 
 @contextmanager
@@ -101,3 +112,101 @@ def sha256_of_file(path: Path) -> str:
     """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_at_most(path: Path, most_bytes: int) -> bytes:
+    """The content of a file that may be compressed by gzip, bzip2 or xz, found by its first bytes.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    most_bytes
+        Largest size in bytes, after decompression.
+
+    Returns
+    -------
+    bytes
+        The content, decompressed.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, its compression is damaged, or it is larger.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        with path.open("rb") as raw, _decompressing(raw) as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                pieces.append(piece)
+                size += len(piece)
+                if size > most_bytes:
+                    raise InputError(
+                        f"{path} holds more than {most_bytes / 1e6:g} MB, more than is read; give a smaller one"
+                    )
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged or cut off: {error}; fetch or write it again") from None
+    return b"".join(pieces)
+
+
+def _decompressing(raw: IO[bytes]) -> IO[bytes]:
+    begin = raw.read(6)
+    raw.seek(0)
+    if begin.startswith(b"\x1f\x8b"):
+        return gzip.open(raw)  # type: ignore[return-value]
+    if begin.startswith(b"BZh"):
+        return bz2.open(raw)
+    if begin.startswith(b"\xfd7zXZ\0"):
+        return _XzFile(raw)  # type: ignore[return-value]
+    return raw
+
+
+class _XzFile:
+    """Reads xz with a bound on memory, which `lzma.open` does not take."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+
+    def __enter__(self) -> "_XzFile":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+    def read(self, size: int) -> bytes:
+        while not self._decompressor.eof:
+            more = self._raw.read(size) if self._decompressor.needs_input else b""
+            if self._decompressor.needs_input and not more:
+                raise EOFError("it ends before its end mark")
+            if piece := self._decompressor.decompress(more, size):
+                return piece
+        return b""
+
+
+def free_bytes(path: Path) -> int | None:
+    """Space that this user may still fill on the file system of a path.
+
+    Parameters
+    ----------
+    path
+        File or folder, which need not exist yet.
+
+    Returns
+    -------
+    int | None
+        Bytes; None where it cannot be found.
+    """
+    for place in (path.absolute(), *path.absolute().parents):
+        try:
+            return shutil.disk_usage(place).free
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return None
+    return None

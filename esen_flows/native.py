@@ -1,15 +1,18 @@
 """C++ files of this package, compiled once per machine with its compiler, and optional.
 
 Without a compiler the rooms that use one compute the same numbers more slowly. `ESEN_FLOWS_NATIVE=off` switches
-compiled code off. The standard library alone, so that every room may use it.
+compiled code off. A library runs with all rights of its user, so that none is loaded that another user could have
+written. The standard library alone, so that every room may use it.
 """
 
+import _ctypes
 import ctypes
 import hashlib
 import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -37,14 +40,17 @@ class NativeSource:
         replaces the file.
     without
         What happens where it cannot be compiled, as the end of a sentence.
+    functions
+        Names of functions that the library has to have; one that lacks any is compiled again.
     """
 
     name: str
     text: bytes
     without: str
+    functions: tuple[str, ...] = ()
 
     @classmethod
-    def beside(cls, module_file: str, name: str, without: str) -> "NativeSource":
+    def beside(cls, module_file: str, name: str, without: str, functions: tuple[str, ...] = ()) -> "NativeSource":
         """The source in the folder of a module.
 
         Parameters
@@ -55,13 +61,15 @@ class NativeSource:
             Name of the source, without its suffix.
         without
             What happens where it cannot be compiled.
+        functions
+            Names of functions that the library has to have.
 
         Returns
         -------
         NativeSource
             The source, read.
         """
-        return cls(name, Path(module_file).with_name(f"{name}.cpp").read_bytes(), without)
+        return cls(name, Path(module_file).with_name(f"{name}.cpp").read_bytes(), without, functions)
 
 
 @cache
@@ -81,7 +89,7 @@ def load(source: NativeSource) -> ctypes.CDLL | None:
     if _is_off():
         return None
     try:
-        return ctypes.CDLL(str(compiled(source)))
+        return _complete(source) or _complete(source, again=True)
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning(
@@ -115,13 +123,15 @@ def status(source: NativeSource) -> str:
     return str(library) if library.exists() else f"compiled by {compiler} at the first use"
 
 
-def compiled(source: NativeSource) -> Path:
+def compiled(source: NativeSource, *, again: bool = False) -> Path:
     """The shared library for a source, compiler and processor, compiled unless it exists.
 
     Parameters
     ----------
     source
         The source.
+    again
+        Whether to compile it though it exists.
 
     Returns
     -------
@@ -131,7 +141,8 @@ def compiled(source: NativeSource) -> Path:
     Raises
     ------
     OSError
-        There is no compiler ($CXX, g++, clang++), or the cache folder cannot be written or belongs to another user.
+        There is no compiler ($CXX, g++, clang++), or the cache folder cannot be written, belongs to another user, or
+        may be written by others.
     subprocess.SubprocessError
         The compiler failed.
     """
@@ -140,14 +151,45 @@ def compiled(source: NativeSource) -> Path:
         raise FileNotFoundError("no C++ compiler: install g++, or name one in CXX")
     library = _library_path(compiler, source)
     library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if library.parent.stat().st_uid != os.getuid():
-        raise PermissionError(f"{library.parent} belongs to another user, so that no library is loaded from it")
-    if not library.exists():
+    if fault := _distrust(library.parent):
+        raise PermissionError(f"no library is loaded from {library.parent}: {fault}")
+    if again or not library.exists() or _distrust(library):
         with written_whole(library) as made:  # processes that compile at the same time make the same file
             command = [*compiler.split(), *FLAGS, "-x", "c++", "-", "-o", str(made)]
             text = source.text.decode()
             subprocess.run(command, input=text, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+            made.chmod(0o700)  # whatever the umask is
     return library
+
+
+def _complete(source: NativeSource, *, again: bool = False) -> ctypes.CDLL | None:
+    """The library of a source; None if it is damaged or lacks a function, unless it was compiled just now."""
+    path = compiled(source, again=again)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        if again:
+            raise
+        return None
+    missing = [name for name in source.functions if not hasattr(library, name)]
+    if not missing:
+        return library
+    _ctypes.dlclose(library._handle)  # the same name is opened again, which the loader would otherwise answer with this
+    if again:
+        raise OSError(f"the compiled {path} lacks the function {missing[0]}")
+    return None
+
+
+def _distrust(path: Path) -> str | None:
+    """Why code at a path may be that of another user; None if only this one can have written it."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a link"
+    if found.st_uid != os.getuid():
+        return f"it belongs to another user ({found.st_uid})"
+    if found.st_mode & 0o022:
+        return f"others may write it (mode {stat.S_IMODE(found.st_mode):04o}); run: chmod go-w {path}"
+    return None
 
 
 def _is_off() -> bool:
@@ -159,7 +201,8 @@ def _compiler() -> str | None:
 
 
 def _library_path(compiler: str, source: NativeSource) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows"
+    # A folder of its own: the one above may have been made with a umask that lets others write.
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows" / "kernels"
     parts = (source.text, " ".join((compiler, *FLAGS)).encode(), _processor().encode())
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     return folder / f"{source.name}-{digest[:16]}.so"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import ServerUnavailableError
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from esen_flows.forcefield.third_party.any_ase import AseForceField
     from esen_flows.store.results import Store
 
+# The same examples each time, however busy the machine is, and nothing of them in a folder.
+settings.register_profile(
+    "esen_flows",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("esen_flows")
 # Before any test imports numpy or torch: on a busy machine spinning threads make the suite many times slower.
 yield_waiting_threads()
 if "PYTEST_XDIST_WORKER" in os.environ:

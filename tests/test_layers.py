@@ -19,8 +19,8 @@ PACKAGE = ROOT / "esen_flows"
 # Imports point down this list only.
 ORDER = (
     "cli", "campaigns", "queue", "makers", "plots", "store", "physics", "testing", "training", "forcefield", "network",
-    "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "files", "units",
-    "errors", "version",
+    "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "yaml_files", "files",
+    "units", "errors", "version",
 )  # fmt: skip
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
@@ -39,8 +39,8 @@ LAZY_IN_BARE_ROOMS = {
         "esen_flows.settings",
     },
     "esen_flows/network/grid.py": {"e3nn.o3"},
-    "esen_flows/training/config.py": {"yaml"},
-    "esen_flows/data/recipes.py": {"yaml"},
+    "esen_flows/training/config.py": {"esen_flows.yaml_files"},
+    "esen_flows/data/recipes.py": {"esen_flows.yaml_files"},
     "esen_flows/data/sources/ase_databases.py": {"lmdb"},
     "esen_flows/data/sources/spice.py": {"h5py"},
 }

@@ -1,5 +1,7 @@
 """C++ files that are compiled once, or not at all."""
 
+import ctypes
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 from esen_flows import native
 from esen_flows.native import NativeSource
 
-SOURCE = NativeSource("half", b'extern "C" double half(double x) { return x / 2; }', "halving takes twice as long")
+SOURCE = NativeSource(
+    "half", b'extern "C" double half(double x) { return x / 2; }', "halving takes twice as long", functions=("half",)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +52,68 @@ def test_a_library_is_compiled_once() -> None:
     assert library.stat().st_mtime_ns == made
     assert [file.name for file in library.parent.iterdir()] == [library.name]
     assert native.load(SOURCE) is native.load(SOURCE)
+
+
+def _needs_a_compiler() -> None:
+    if native.status(SOURCE).startswith("no C++ compiler"):
+        pytest.skip(native.status(SOURCE))
+
+
+def _halves(library: ctypes.CDLL | None) -> float:
+    assert library is not None
+    library.half.restype = ctypes.c_double
+    return float(library.half(ctypes.c_double(3.0)))
+
+
+def test_a_folder_that_others_may_write_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    _needs_a_compiler()
+    library = native.compiled(SOURCE)
+    library.parent.chmod(0o777)
+    assert native.load(SOURCE) is None
+    assert "others may write it (mode 0777); run: chmod go-w" in caplog.text
+
+
+def test_a_link_is_not_a_folder_for_libraries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _needs_a_compiler()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "esen_flows").mkdir()
+    (tmp_path / "esen_flows" / "kernels").symlink_to(tmp_path / "elsewhere")
+    assert native.load(SOURCE) is None
+    assert "it is a link" in caplog.text
+
+
+def test_a_library_that_others_may_write_is_compiled_again() -> None:
+    _needs_a_compiler()
+    library = native.compiled(SOURCE)
+    library.write_bytes(b"not what was compiled")
+    library.chmod(0o666)
+    assert _halves(native.load(SOURCE)) == 1.5
+    assert library.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF and no more", None])
+def test_a_library_that_is_damaged_or_lacks_a_function_is_compiled_again(content: bytes | None) -> None:
+    _needs_a_compiler()
+    library = native.compiled(SOURCE)
+    if content is None:  # an intact library without the function
+        other = NativeSource("other", b'extern "C" double third(double x) { return x / 3; }', "", ("third",))
+        content = native.compiled(other).read_bytes()
+    library.write_bytes(content)
+    assert _halves(native.load(SOURCE)) == 1.5
+
+
+def test_a_source_without_its_function_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    _needs_a_compiler()
+    source = NativeSource("half", SOURCE.text, "halving takes twice as long", functions=("half", "quarter"))
+    assert native.load(source) is None
+    assert "lacks the function quarter" in caplog.text
+
+
+def test_the_umask_does_not_let_others_write() -> None:
+    _needs_a_compiler()
+    before = os.umask(0o000)
+    try:
+        library = native.compiled(SOURCE)
+    finally:
+        os.umask(before)
+    assert library.stat().st_mode & 0o022 == library.parent.stat().st_mode & 0o022 == 0

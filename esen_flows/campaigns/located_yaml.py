@@ -8,7 +8,10 @@ from typing import Any
 import yaml
 
 from esen_flows.errors import InputError
+from esen_flows.files import read_at_most
+from esen_flows.yaml_files import SCALAR_ERRORS, YamlError, check_yaml
 
+MOST_BYTES, MOST_VALUES = 2_000_000, 20_000  # of a specification, which names files instead of holding data
 Location = tuple[str | int, ...]
 
 
@@ -99,22 +102,25 @@ def read_located(path: Path) -> LocatedYaml:
         The file is unreadable, is not YAML, does not hold a mapping, or has the same field twice; with the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"{path} cannot be read: {reason}; give a YAML file") from error
-    loader = yaml.SafeLoader(text)
+        text = read_at_most(path, MOST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read: it is not UTF-8; give a YAML file") from error
     try:
-        root = loader.get_single_node()
-        value = None if root is None else loader.construct_document(root)
+        check_yaml(text, MOST_VALUES, yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            value = None if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except YamlError as error:
+        raise InputError(f"{path}:{error.line}: (file): not YAML: {error.problem}; correct this line") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else mark.line + 1
         raise InputError(f"{path}:{line}: (file): not YAML: {error.problem}; correct this line") from error
-    except yaml.YAMLError as error:  # characters that YAML does not allow
+    except (yaml.YAMLError, *SCALAR_ERRORS) as error:  # characters or dates that do not exist
         raise InputError(f"{path}:1: (file): not YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
     if not isinstance(root, yaml.MappingNode) or not isinstance(value, dict):
         raise InputError(f"{path}:1: (file): must hold fields such as `name: my_campaign`, got {str(value)[:60]!r}")
     repeated = [

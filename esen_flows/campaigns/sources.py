@@ -11,7 +11,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ase import Atoms
 
 from esen_flows.errors import InputError
@@ -23,6 +22,7 @@ from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.query import stream_structures
 from esen_flows.store.results import Store
 from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, read_structures, split_index
+from esen_flows.yaml_files import plain_value
 
 _NAMES = ("material_id", "mp_id")  # fields of `atoms.info` that may name a structure
 
@@ -209,7 +209,7 @@ def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
     for file in files:
         try:
             with bz2.open(file, "rt", encoding="utf-8") as stream:
-                content = yaml.safe_load("".join(_sections(stream, ("unit_cell:", "supercell_matrix:"))))
+                content = plain_value("".join(_sections(stream, ("unit_cell:", "supercell_matrix:"))))
             cell = content["unit_cell"]
             atoms = Atoms(
                 [point["symbol"] for point in cell["points"]],
@@ -218,7 +218,7 @@ def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
                 pbc=True,
             )
             atoms.info |= {_NAMES[0]: _stem(file), FC2_SUPERCELL: content["supercell_matrix"]}
-        except (OSError, EOFError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} is not a phonopy file of the MDR set ({error}); fetch it again") from error
         yield _planned(atoms, file, 0)
 

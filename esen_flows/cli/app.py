@@ -88,8 +88,14 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{reason}; take a smaller structure or supercell, or a machine with more memory", 1)
     except _Interrupted as stop:
         _fail(stop, 130)
+    except Exception as error:  # whatever is left is our fault; a user gets one line, and we the traceback
+        from esen_flows.cli.crash import report_of
+
+        _fail(report_of(error), 1)
 
 
 def _fail(error: BaseException | str, code: int) -> None:
-    print(f"esen-flows: {error}", file=sys.stderr)
+    # A name of a file may hold bytes that are no text.
+    text = f"esen-flows: {error}".encode("utf-8", "backslashreplace").decode()
+    print(text, file=sys.stderr)
     raise SystemExit(code)

@@ -135,16 +135,12 @@ def read_recipe(path: Path | str) -> Recipe:
     InputError
         There is no such file, it is not YAML, or `recipe_from_dict` refuses its content.
     """
-    import yaml  # not a dependency of a bare GPU machine
+    from esen_flows.yaml_files import read_yaml  # yaml is not a dependency of a bare GPU machine
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no recipe at {path}; give a YAML file with seed and groups")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
-    return recipe_from_dict(content, source=str(path))
+    return recipe_from_dict(read_yaml(path), source=str(path))
 
 
 def recipe_from_dict(content: Any, source: str = "recipe") -> Recipe:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from esen_flows.native import NativeSource, load
 
-SOURCE = NativeSource.beside(__file__, "edge_kernels", "force calls on CPUs take about 1.4 times longer")
 MAX_LMAX = 6  # largest degree for which `with_width` of the source has a case
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -30,6 +29,12 @@ SIGNATURES = {
     "spread_scalars": "iinpppp",
     "spread_scalars_backward": "iinpppppp",
 }
+SOURCE = NativeSource.beside(
+    __file__,
+    "edge_kernels",
+    "force calls on CPUs take about 1.4 times longer",
+    functions=tuple(f"{name}_{suffix}" for name in SIGNATURES for suffix in SUFFIX.values()),
+)
 _TYPES = {"i": ctypes.c_int, "n": ctypes.c_int64, "p": ctypes.c_void_p}
 
 

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ase.data import atomic_numbers
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from esen_flows.schemas.declarations import Dtype, Equivariance
 from esen_flows.schemas.keys import third_party_key
 from esen_flows.schemas.model_card import ModelCard
 from esen_flows.settings import get_settings
+from esen_flows.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,7 @@ def read_card(name: str) -> ModelCard:
     """
     path = card_path(name)
     try:
-        card = ModelCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ModelError(f"{path} is not YAML: {error}") from error
+        card = ModelCard.model_validate(read_yaml(path))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(card)'}: {e['msg']}" for e in error.errors())
         raise ModelError(f"{path}: {faults}") from error

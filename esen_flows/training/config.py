@@ -236,15 +236,12 @@ def read_config(path: str | Path) -> TrainingConfig:
     InputError
         The file is missing, is not a flat mapping in YAML, or has values that `config_from_dict` refuses.
     """
-    import yaml  # a bare GPU machine lacks it and makes a TrainingConfig in Python
+    from esen_flows.yaml_files import read_yaml  # a bare GPU machine lacks yaml and makes a TrainingConfig in Python
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no training file at {path}")
-    try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
+    values: Any = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a flat mapping of names to values, got {type(values).__name__}")
     return config_from_dict(values, str(path))

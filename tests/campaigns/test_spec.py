@@ -83,7 +83,7 @@ def test_no_such_specification(tmp_path: Path) -> None:
         ("name: silicon", "name: [silicon", "spec.yaml:2: (file): not YAML: expected ',' or ']'"),
         ("name: silicon", "name: a/b", "spec.yaml:1: name: 1 to 63 letters, digits, _ . and -"),
         ("name: silicon\n", "", "spec.yaml:1: name: is missing; write name: ..."),
-        ("name: silicon", "name: !!python/name:os.system x", "spec.yaml:1: (file): not YAML: could not determine"),
+        ("name: silicon", "name: !!python/name:os.system x", "spec.yaml:1: (file): not YAML: it names a Python object"),
         ("models:", "model:", "spec.yaml:5: model: no such field; did you mean models? there are name, "),
         ("  file:", "  files:", "spec.yaml:4: structures.files: no such field; did you mean file? there are file, "),
         ("property: phonon", "property: phonons", "spec.yaml:2: property: input should be 'relax', 'phonon' or"),

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from phonopy.file_IO import parse_BORN
-from phonopy.interface.phonopy_yaml import read_phonopy_yaml
 from pydantic import ValidationError
 
 from esen_flows.errors import InputError
@@ -20,6 +19,7 @@ from esen_flows.physics.lattice.adapter import (
     symmetric_born,
 )
 from esen_flows.physics.lattice.datasets import Nac
+from esen_flows.physics.lattice.files import check_text_file, read_phonopy_file
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.born_charges import KEY_DECIMALS, BornCharges
 from esen_flows.schemas.documents import StructureData
@@ -115,14 +115,26 @@ def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
         raise InputError(f"{path} holds no Born charges (nac_params); give a file that does, or a BORN file")
     if unknown := set(found) - {"born", "dielectric", "factor"}:
         raise InputError(f"{path} sets {', '.join(sorted(unknown))}, which is not used here; leave it out of the file")
-    if not all(np.isfinite(np.asarray(value, dtype=float)).all() for value in found.values()):
-        raise InputError(f"{path} holds NaN or infinite numbers; correct the file")
-    return primitive, found
+    shapes = {"born": (len(primitive), 3, 3), "dielectric": (3, 3), "factor": ()}
+    return primitive, {name: _numbers(value, shapes[name], f"{path}: {name}") for name, value in found.items()}
+
+
+def _numbers(value: Any, shape: tuple[int, ...], name: str) -> Any:
+    """Finite numbers of a shape; a plain number for the shape ()."""
+    try:
+        array = np.asarray(value, dtype=float)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} is not made of numbers ({error}); correct the file") from error
+    if array.shape != shape:
+        raise InputError(f"{name} has the shape {array.shape} instead of {shape}; correct the file")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} has NaN or infinite numbers; correct the file")
+    return array if shape else float(array)
 
 
 def _read_yaml(params: Path, symprec: float) -> tuple[Atoms, Nac]:
     """The primitive cell of a yaml file and its `nac_params`; empty where the file has none."""
-    data = read_phonopy_yaml(params)
+    data = read_phonopy_file(params)
     cell = StructureData.from_atoms(ase_atoms(data.unitcell))
     phonon = new_phonopy(cell, np.eye(3, dtype=int), given_primitive_matrix(data), symprec)
     return ase_atoms(phonon.primitive), dict(data.nac_params or {})
@@ -132,6 +144,7 @@ def _read_born(atoms: Atoms, born: Path, symprec: float) -> tuple[Atoms, Nac]:
     """The primitive cell of a unit cell, and the contents of a BORN file spread over its equivalent atoms."""
     primitive = primitive_cell(atoms, symprec)
     cell = phonopy_atoms(StructureData.from_atoms(primitive))
+    check_text_file(born)
     return primitive, dict(parse_BORN(cell, symprec=symprec, filename=born, lang=LATTICE_BACKEND))
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from phono3py.file_IO import parse_FORCES_FC2, parse_FORCES_FC3
-from phono3py.interface.phono3py_yaml import read_phono3py_yaml
 from phonopy.file_IO import parse_BORN, parse_FORCE_SETS
-from phonopy.interface.phonopy_yaml import read_phonopy_yaml
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.adapter import ase_atoms, given_primitive_matrix, new_phonopy
 from esen_flows.physics.lattice.datasets import Dataset, Nac, first_order, is_random, without_forces
+from esen_flows.physics.lattice.files import check_text_file, read_phono3py_file, read_phonopy_file
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
 
@@ -44,18 +43,18 @@ def read_phono3py_forces(
         A file is missing or cannot be read, or forces are missing.
     """
     with _readable(disp_yaml, forces_fc3, forces_fc2):
-        data = read_phono3py_yaml(disp_yaml)
+        data = read_phono3py_file(disp_yaml)
         if data.dataset is not None and forces_fc3 is not None:
             parse_FORCES_FC3(data.dataset, forces_fc3)
         if data.phonon_dataset is not None and forces_fc2 is not None:
             parse_FORCES_FC2(data.phonon_dataset, forces_fc2)
         matrix = data.supercell_matrix if data.phonon_supercell_matrix is None else data.phonon_supercell_matrix
+        if data.dataset is None or data.supercell_matrix is None:
+            raise InputError(f"{disp_yaml} holds no third-order displacements; give a phono3py_disp.yaml")
         harmonic = _harmonic(data, matrix)
-    if data.dataset is None or data.supercell_matrix is None:
-        raise InputError(f"{disp_yaml} holds no third-order displacements; give a phono3py_disp.yaml")
-    fc3 = _split(data.dataset, disp_yaml, "FORCES_FC3")
-    fc2 = first_order(*fc3) if data.phonon_dataset is None else _split(data.phonon_dataset, disp_yaml, "FORCES_FC2")
-    return _document(data, harmonic, matrix, fc2, fc3), _nac(data)
+        fc3 = _split(data.dataset, disp_yaml, "FORCES_FC3")
+        fc2 = first_order(*fc3) if data.phonon_dataset is None else _split(data.phonon_dataset, disp_yaml, "FORCES_FC2")
+        return _document(data, harmonic, matrix, fc2, fc3), _nac(data)
 
 
 def read_phonopy_forces(
@@ -81,15 +80,18 @@ def read_phonopy_forces(
         A file is missing or cannot be read, or forces are missing.
     """
     with _readable(disp_yaml, force_sets, born):
-        data = read_phonopy_yaml(disp_yaml)
+        data = read_phonopy_file(disp_yaml)
+        if data.supercell_matrix is None:
+            raise InputError(f"{disp_yaml} holds no supercell_matrix; give a phonopy_disp.yaml")
         natom = len(data.unitcell) * round(abs(np.linalg.det(data.supercell_matrix)))
         dataset = data.dataset if force_sets is None else parse_FORCE_SETS(force_sets, natom=natom)
         harmonic, nac = _harmonic(data, data.supercell_matrix), _nac(data)
         if born is not None:
             nac = dict(parse_BORN(harmonic.primitive, symprec=SYMPREC_ANGSTROM, filename=born))
-    if dataset is None:
-        raise InputError(f"{disp_yaml} holds no displacements; give its FORCE_SETS too")
-    return _document(data, harmonic, data.supercell_matrix, _split(dataset, disp_yaml, "FORCE_SETS"), None), nac
+        if dataset is None:
+            raise InputError(f"{disp_yaml} holds no displacements; give its FORCE_SETS too")
+        forces = _split(dataset, disp_yaml, "FORCE_SETS")
+        return _document(data, harmonic, data.supercell_matrix, forces, None), nac
 
 
 @contextmanager
@@ -99,7 +101,12 @@ def _readable(*files: Path | None) -> Iterator[None]:
         if file is not None and not Path(file).is_file():
             raise InputError(f"no file {file}; give the path of a file that phonopy or phono3py wrote")
     try:
+        for file in files[1:]:
+            if file is not None:
+                check_text_file(Path(file))
         yield
+    except InputError:
+        raise
     except Exception as error:  # the readers raise errors of every kind
         names = ", ".join(str(file) for file in files if file is not None)
         raise InputError(f"{names} cannot be read as a phonopy or phono3py calculation: {error}") from error

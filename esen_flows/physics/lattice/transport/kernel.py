@@ -19,12 +19,14 @@ from esen_flows.physics.lattice.transport.grid import Grid, Triplets
 from esen_flows.physics.lattice.transport.isotopes import isotope_sum, isotope_weights
 from esen_flows.physics.lattice.transport.vertices import VertexTransform
 
-SOURCE = NativeSource.beside(__file__, "kernel", "linewidths of phonons take as long as with phono3py")
 LANES = 8  # tetrahedra in a vector of the source
 NUMPY_BYTES = 64e6  # of the largest temporary array of the numpy version
 # n: a number, p: an array. Both begin with five sizes and the eight arrays of the phonons.
 _PHONONS = "nnnnn" + "pppppppp"
 SIGNATURES = {"linewidths_of_point": _PHONONS + "nnnnn" + "pppppppp", "isotope_sums_of_point": _PHONONS + "n" + "ppp"}
+SOURCE = NativeSource.beside(
+    __file__, "kernel", "linewidths of phonons take as long as with phono3py", functions=tuple(SIGNATURES)
+)
 
 
 @cache
