@@ -23,6 +23,7 @@ from esen_flows.campaigns.manifest import (
 from esen_flows.campaigns.records import MemberRecord, Origins, member_rows, records, refreshed_campaign
 from esen_flows.errors import InputError, ModelError
 from esen_flows.files import sha256_of_file, written_whole
+from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.campaign import CampaignSpec, base_protocol
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.lattice_versions import lattice_versions
@@ -164,6 +165,7 @@ def _structure_lines(store: Store, name: str) -> Iterator[Row]:
             "pbc": atoms.pbc.tolist(),
             "charge": float(atoms.info.get("charge", 0.0)),
             "spin": float(atoms.info.get("spin", 0.0)),
+            **properties_of(atoms).lists(),
         }
 
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from esen_flows.errors import InputError
 from esen_flows.files import sha256_of_file
+from esen_flows.schemas.atom_properties import AtomProperties
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import atoms_key
@@ -229,6 +230,7 @@ def frozen_structures(folder: Path, manifest: Manifest) -> Iterator[tuple[Atoms,
     for number, row in enumerate(_lines(folder / manifest.structures.file), start=1):
         info = {name: row[name] for name in ("charge", "spin") if row[name]}
         atoms = Atoms(row["numbers"], positions=row["positions"], cell=row["cell"], pbc=row["pbc"], info=info)
+        AtomProperties.of_fields(row).attach(atoms)
         if atoms_key(atoms) != row["key"]:
             raise InputError(
                 f"{manifest.structures.file}: line {number} is structure {atoms_key(atoms)[:16]}..., but says that it "

@@ -10,7 +10,7 @@ from esen_flows.errors import InputError, StructureError, UnknownElementError
 from esen_flows.schemas.campaign import CampaignSpec, member_keys, protocol_for
 from esen_flows.schemas.card import ModelReference
 from esen_flows.schemas.protocols import RelaxProtocol
-from esen_flows.structures.checks import check_cell_relaxation, check_crystal, check_elements, check_structure
+from esen_flows.structures.checks import check_crystal, check_elements, check_relaxation, check_structure
 
 SHOWN = 10  # lines of a list in a message
 
@@ -124,8 +124,8 @@ class PlanChecks:
             check_structure(atoms, structure.label)
             if not isinstance(protocol, RelaxProtocol):
                 check_crystal(atoms, structure.label, self._spec.property)
-            elif protocol.relax_cell:
-                check_cell_relaxation(atoms, structure.label)
+            else:
+                check_relaxation(atoms, structure.label, protocol)
         except StructureError as error:
             self.doubtful.add(str(error))
             self._faulty.add(structure.key)

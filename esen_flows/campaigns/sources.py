@@ -14,6 +14,7 @@ from typing import Any
 from ase import Atoms
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.campaign import CampaignSpec, PublishedSet
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL, own_settings
@@ -238,6 +239,7 @@ def _planned(atoms: Atoms, file: Path, number: int) -> PlannedStructure:
     own = own_settings(atoms.info)
     kept = {key: atoms.info[key] for key in ("charge", "spin") if key in atoms.info}
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=kept)
+    properties_of(atoms).attach(bare)
     ids = () if name is None else (name,)
     return PlannedStructure(bare, atoms_key(bare), name or f"{_stem(file)}@{number}", ids, own)
 

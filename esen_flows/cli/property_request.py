@@ -18,7 +18,7 @@ from esen_flows.schemas.protocols import (
     RelaxProtocol,
 )
 from esen_flows.schemas.requests import ResultRequest, property_requests
-from esen_flows.structures.checks import check_cell_relaxation, check_crystal, check_elements, check_structure
+from esen_flows.structures.checks import check_crystal, check_elements, check_relaxation, check_structure
 from esen_flows.structures.files import read_structure
 
 Property = Literal["relax", "phonon", "conductivity"]
@@ -163,8 +163,8 @@ def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -
 def _check_periodicity(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:
     if not isinstance(protocol, RelaxProtocol):
         check_crystal(atoms, name, kind)
-    elif protocol.relax_cell:
-        check_cell_relaxation(atoms, name)
+    else:
+        check_relaxation(atoms, name, protocol)
 
 
 def _with_born(protocol: AnyProtocol, born: Path, atoms: Atoms) -> AnyProtocol:

@@ -19,6 +19,7 @@ from esen_flows.schemas.protocols import (
     TransportProtocol,
 )
 from esen_flows.schemas.requests import ResultRequest, lattice_requests
+from esen_flows.structures.checks import check_all_free
 from esen_flows.structures.conversion import as_atoms, atoms_to_json
 
 if TYPE_CHECKING:
@@ -131,9 +132,10 @@ def lattice_flow(
     NotDifferentiableError
         Force constants are to be made by autodiff, of a force field without exact second derivatives.
     InputError
-        The protocol's Born charges are those of another crystal.
+        The protocol's Born charges are those of another crystal, or the structure has fixed atoms.
     """
     atoms, model = as_atoms(structure), resolve_model(maker.force_field_name)
+    check_all_free(atoms, atoms.get_chemical_formula(), maker.name)
     model.require_conservative(maker.name)
     relax, forces, last = lattice_requests(atoms_key(atoms), model.key, protocol, maker.numeric)
     if isinstance(forces.protocol, DisplacementProtocol) and forces.protocol.force_constants == "autodiff":

@@ -36,7 +36,9 @@ def relax(
     Parameters
     ----------
     atoms
-        Starting structure. It is not changed, and its constraints and calculator are ignored.
+        Starting structure. It is not changed, and its calculator is ignored. Fixed atoms and components (ASE's
+        FixAtoms, FixCartesian, FixScaled, and FixedPlane and FixedLine along the axes) stay where they are, which is
+        possible with a constant cell and symmetry="free" alone.
     force_field
         Force field.
     protocol
@@ -48,14 +50,14 @@ def relax(
     -------
     RelaxOutput
         The relaxed structure with its energy. `fmax_ev_per_angstrom` is the largest force on an atom or on the cell as
-        the optimiser sees it. `forces_ev_per_angstrom` and `stress_ev_per_angstrom3` (NaN without a cell) are those of
-        the force field.
+        the optimiser sees it, without the forces on fixed coordinates. `forces_ev_per_angstrom` and
+        `stress_ev_per_angstrom3` (NaN without a cell) are those of the force field.
 
     Raises
     ------
     StructureError
-        The structure has no atoms or has NaN, a cell to be relaxed has one or two periodic directions, or the symmetry
-        is not found.
+        The structure has no atoms or has NaN, a cell to be relaxed has one or two periodic directions or fixed atoms,
+        or the symmetry is not found.
     NotConvergedError
         The largest force is still above `fmax_ev_per_angstrom` after `max_steps`.
     SymmetryBrokenError

@@ -40,6 +40,7 @@ def relax_by_ase(
     """
     work = start.atoms.copy()
     work.info.update(start.atoms.info)
+    fixed_atoms = list(work.constraints)  # of slabs and molecules; crystals have none, or no symmetry to keep
     if start.fixed is not None:
         work.set_constraint(start.fixed)
     work.calc = ForceFieldCalculator(force_field)
@@ -65,5 +66,5 @@ def relax_by_ase(
     stress = work.get_stress(voigt=False, apply_constraint=False) if work.cell.rank == 3 else np.full((3, 3), np.nan)
     trajectory.evaluation = Evaluation(trajectory.energies[-1], work.get_forces(apply_constraint=False), stress)
     work.calc = None
-    work.set_constraint()
+    work.set_constraint(fixed_atoms)
     return trajectory

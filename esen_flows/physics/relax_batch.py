@@ -38,6 +38,7 @@ class _Member:
 
     index: int
     lock: SymmetryLock | None
+    free_directions: np.ndarray | None
     trajectory: RelaxationTrajectory
 
     @property
@@ -116,7 +117,8 @@ class BatchRelaxation:
         for index, start in entering:
             atoms = start.atoms.copy()
             atoms.info.update(start.atoms.info)
-            self._members.append(_Member(index, start.lock, RelaxationTrajectory(atoms, start.reference_cell)))
+            trajectory = RelaxationTrajectory(atoms, start.reference_cell)
+            self._members.append(_Member(index, start.lock, start.free_directions, trajectory))
 
     def _keep(self, keep: np.ndarray) -> None:
         """Let the structures leave for which `keep`, (structures,) bool, is False."""
@@ -163,11 +165,13 @@ class BatchRelaxation:
         return EvaluationError(f"{self.force_field.label!r} gives no stress to relax a cell by; set relax_cell=false")
 
     def _forces(self, results: Sequence[Evaluation]) -> np.ndarray:
-        """Generalised forces, (rows, 3), projected on the symmetry where it is locked."""
+        """Generalised forces, (rows, 3), projected on the symmetry where it is locked, and on free directions."""
         forces, stresses = [], []
         for member, result in zip(self._members, results, strict=True):
-            lock = member.lock
-            forces.append(result.forces if lock is None else lock.forces(result.forces))
+            lock, free = member.lock, member.free_directions
+            acting = result.forces if lock is None else lock.forces(result.forces)
+            # Optimisers move along combinations of forces, so that what has no force never moves.
+            forces.append(acting if free is None else np.einsum("aij,aj->ai", free, acting))
             stresses.append(result.stress if lock is None else lock.stress(result.stress))
         return self._variables.forces(np.concatenate(forces), np.array(stresses))
 

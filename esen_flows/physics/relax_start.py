@@ -12,8 +12,10 @@ from esen_flows.forcefield.contract import Evaluation
 from esen_flows.physics.frechet import CellFreedom
 from esen_flows.physics.symmetry import operation_count, space_group_number
 from esen_flows.physics.symmetry_lock import SymmetryLock
+from esen_flows.schemas.atom_properties import AtomProperties, properties_of
 from esen_flows.schemas.documents import RelaxOutput, StructureData
 from esen_flows.schemas.protocols import RelaxProtocol
+from esen_flows.structures.checks import check_relaxation, check_size
 
 # Angles (rad) between the axes of a crystal and those of a mask of strains that still count as parallel.
 FIX_TOLERANCE, LOCK_TOLERANCE = 1e-3, 1e-6
@@ -33,12 +35,15 @@ class RelaxationStart:
         The space group that is kept by projection, or None.
     fixed
         ASE's constraint that keeps the space group, or None.
+    free_directions
+        (atoms, 3, 3) projectors on the directions in which each atom may move, or None without fixed coordinates.
     """
 
     atoms: Atoms
     reference_cell: np.ndarray
     lock: SymmetryLock | None = None
     fixed: FixSymmetry | None = None
+    free_directions: np.ndarray | None = None
 
 
 @dataclass
@@ -136,14 +141,17 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
     Raises
     ------
     StructureError
-        The structure has no atoms or has NaN, a cell to be relaxed has one or two periodic directions or no volume, its
-        symmetry is not found, or the protocol's mask of strains does not respect that symmetry.
+        The structure has no atoms, has NaN or is beyond all bounds, a cell to be relaxed has one or two periodic
+        directions, no volume or fixed atoms, its symmetry is not found, or the protocol's mask of strains does not
+        respect that symmetry.
     """
     _check(atoms, protocol)
     work = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     work.info.update({name: atoms.info[name] for name in ("charge", "spin") if name in atoms.info})
+    properties = properties_of(atoms)
+    properties.attach(work)
     if protocol.symmetry == "free" or not work.pbc.all():  # slabs and molecules have no space group to keep
-        return RelaxationStart(work, work.cell.array)
+        return RelaxationStart(work, work.cell.array, free_directions=free_directions(properties, work.cell.array))
     fix, freedom = protocol.symmetry == "fix", freedom_of(protocol)
     lock = SymmetryLock(work, protocol.symprec_angstrom)
     if freedom is not None:
@@ -160,15 +168,42 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
 def _check(atoms: Atoms, protocol: RelaxProtocol) -> None:
     if len(atoms) == 0:
         raise StructureError("the structure has no atoms; give at least one")
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise StructureError(f"{atoms.get_chemical_formula()} has NaN or infinite positions or cell vectors")
-    if protocol.relax_cell and atoms.pbc.any() and not atoms.pbc.all():
-        raise StructureError(
-            f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions: its cell cannot be "
-            "relaxed in all of them; set relax_cell=false"
-        )
+    check_size(atoms, atoms.get_chemical_formula())
+    check_relaxation(atoms, atoms.get_chemical_formula(), protocol)
     if protocol.relax_cell and atoms.pbc.all() and abs(atoms.cell.volume) < 1e-6:
         raise StructureError(f"{atoms.get_chemical_formula()} has a cell without volume; give its lattice vectors")
+
+
+def free_directions(properties: AtomProperties, cell: np.ndarray) -> np.ndarray | None:
+    """Projectors on the directions in which atoms with fixed coordinates may move.
+
+    An atom with a fixed fractional coordinate moves in the plane of the other two lattice vectors, and so on.
+
+    Parameters
+    ----------
+    properties
+        Fixed coordinates of the atoms.
+    cell
+        (3, 3) lattice vectors in Angstrom, as rows.
+
+    Returns
+    -------
+    np.ndarray | None
+        (atoms, 3, 3) symmetric projectors; None where no coordinate is fixed.
+    """
+    if not properties.is_constrained:
+        return None
+    one, fixed = np.eye(3), (properties.fixed_cartesian, properties.fixed_fractional)
+    count = next(len(mask) for mask in fixed if mask is not None)
+    cartesian, fractional = (np.zeros((count, 3), dtype=bool) if mask is None else mask for mask in fixed)
+    # A fractional coordinate changes along its reciprocal vector alone: the columns of the inverse of the cell.
+    normals = np.linalg.inv(cell) if fractional.any() else one
+    projectors = np.empty((count, 3, 3))
+    for atom in range(count):
+        forbidden = np.hstack([one[:, cartesian[atom]], normals[:, fractional[atom]]])
+        basis = np.linalg.svd(forbidden)[0][:, : np.linalg.matrix_rank(forbidden)] if forbidden.size else forbidden
+        projectors[atom] = one - basis @ basis.T
+    return projectors
 
 
 def freedom_of(protocol: RelaxProtocol) -> CellFreedom | None:

@@ -5,6 +5,7 @@ import spglib
 from ase import Atoms
 
 from esen_flows.errors import StructureError
+from esen_flows.schemas.atom_properties import AtomProperties, properties_of, species_numbers
 from esen_flows.structures.identity import symmetry_dataset
 
 
@@ -73,8 +74,8 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     """The standard conventional cell of a crystal, neither rotated nor idealised.
 
     A primitive cell, a conventional one and a supercell of the same crystal give the same cell (up to the choice among
-    symmetry-equivalent ones), so that numbers of conventional cells do not depend on the cell that was given. Axes are
-    spglib's standard ones; distances and orientation stay those of the input.
+    symmetry-equivalent ones; isotopes count as different atoms), so that numbers of conventional cells do not depend on
+    the cell that was given. Axes are spglib's standard ones; distances and orientation stay those of the input.
 
     Parameters
     ----------
@@ -99,7 +100,9 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
             f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions; phonons and "
             "conductivity need a crystal, with a cell and pbc in all three"
         )
-    crystal = (atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers)
+    masses = properties_of(atoms).masses_u
+    species = species_numbers(atoms.numbers, masses)  # lattice dynamics tells isotopes apart
+    crystal = (atoms.cell.array, atoms.get_scaled_positions(wrap=False), species)
     try:
         standard = spglib.standardize_cell(crystal, no_idealize=True, symprec=symprec_angstrom)
     except spglib.SpglibError:  # newer versions of spglib raise where older ones return None
@@ -109,5 +112,7 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
             f"no symmetry found for {atoms.get_chemical_formula()} with symprec {symprec_angstrom} Angstrom; look for "
             "atoms on top of each other, or change symprec_angstrom"
         )
-    cell, fractions, numbers = standard
-    return Atoms(numbers, scaled_positions=np.asarray(fractions) % 1.0, cell=cell, pbc=True)
+    cell, fractions, kinds = standard
+    first = [int(np.flatnonzero(species == kind)[0]) for kind in kinds]  # an atom of the same element and mass
+    result = Atoms(atoms.numbers[first], scaled_positions=np.asarray(fractions) % 1.0, cell=cell, pbc=True)
+    return AtomProperties(masses_u=None if masses is None else masses[first]).attach(result)

@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from ase import Atoms
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from esen_flows.schemas.atom_properties import AtomProperties, properties_of
 
 Array = Annotated[np.ndarray, BeforeValidator(np.asarray)]
 SCHEMA_VERSION = 1
@@ -35,12 +44,32 @@ class StructureData(Document):
         (3, 3) float64 cell in Angstrom; rows are lattice vectors.
     pbc
         (3,) bool periodicity along the lattice vectors.
+    masses_u
+        (n,) float64 masses in u of the atoms that have one of their own, and 0 for the others; None: all have the
+        mass of the natural element.
+    fixed_cartesian
+        (n, 3) bool: fixed Cartesian components; None: there are none.
+    fixed_fractional
+        (n, 3) bool: fixed components along the lattice vectors; None: there are none.
     """
 
     numbers: Array
     positions_angstrom: Array
     cell_angstrom: Array
     pbc: Array
+    masses_u: Array | None = None
+    fixed_cartesian: Array | None = None
+    fixed_fractional: Array | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out absent masses and fixed coordinates, so that documents are those of earlier versions."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+    @property
+    def properties(self) -> AtomProperties:
+        """Own masses and fixed coordinates."""
+        return AtomProperties(self.masses_u, self.fixed_cartesian, self.fixed_fractional)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> "StructureData":
@@ -55,12 +84,18 @@ class StructureData(Document):
         -------
         StructureData
             Its arrays, with the order of its atoms.
+
+        Raises
+        ------
+        StructureError
+            A constraint does not fix components of single atoms.
         """
         return cls(
             numbers=np.asarray(atoms.numbers, dtype=np.int64),
             positions_angstrom=np.asarray(atoms.positions, dtype=np.float64),
             cell_angstrom=np.asarray(atoms.cell.array, dtype=np.float64),
             pbc=np.asarray(atoms.pbc, dtype=bool),
+            **properties_of(atoms).fields(),
         )
 
     def to_atoms(self) -> Atoms:
@@ -71,7 +106,8 @@ class StructureData(Document):
         Atoms
             A structure without calculator.
         """
-        return Atoms(self.numbers, positions=self.positions_angstrom, cell=self.cell_angstrom, pbc=self.pbc)
+        atoms = Atoms(self.numbers, positions=self.positions_angstrom, cell=self.cell_angstrom, pbc=self.pbc)
+        return self.properties.attach(atoms)
 
 
 class RelaxOutput(Document):

@@ -8,9 +8,12 @@ digits differ between machines.
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from esen_flows.schemas.atom_properties import properties_of
 
 # 1e-8 Angstrom is far below what any relaxation resolves and far above float64 noise from file formats.
 STRUCTURE_DECIMALS = 8
@@ -53,7 +56,16 @@ def _rounded_bytes(values: Any) -> bytes:
     return (np.round(np.asarray(values, dtype=np.float64), STRUCTURE_DECIMALS) + 0.0).astype("<f8").tobytes()
 
 
-def structure_key(numbers: Any, positions: Any, cell: Any, pbc: Any, *, charge: float = 0.0, spin: float = 0.0) -> str:
+def structure_key(
+    numbers: Any,
+    positions: Any,
+    cell: Any,
+    pbc: Any,
+    *,
+    charge: float = 0.0,
+    spin: float = 0.0,
+    properties: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Key of an input structure, in the order given: no sorting, no wrapping.
 
     Parameters
@@ -68,6 +80,8 @@ def structure_key(numbers: Any, positions: Any, cell: Any, pbc: Any, *, charge: 
         (3,) periodicity.
     charge, spin
         Total charge in elementary charges, and spin.
+    properties
+        `AtomProperties.fields`: own masses and fixed coordinates. Without any, they do not enter the key.
 
     Returns
     -------
@@ -80,6 +94,8 @@ def structure_key(numbers: Any, positions: Any, cell: Any, pbc: Any, *, charge: 
     digest.update(_rounded_bytes(cell))
     digest.update(_rounded_bytes(positions))
     digest.update(_rounded_bytes([charge, spin]))
+    for name in sorted(properties):
+        digest.update(name.encode() + _rounded_bytes(properties[name]))
     return digest.hexdigest()
 
 
@@ -89,12 +105,18 @@ def atoms_key(atoms: Any) -> str:
     Parameters
     ----------
     atoms
-        The structure; charge and spin are read from `atoms.info` where they are present.
+        The structure; charge and spin are read from `atoms.info` where they are present, and isotopes and fixed
+        atoms from ASE's masses and constraints.
 
     Returns
     -------
     str
         Hexadecimal sha256.
+
+    Raises
+    ------
+    StructureError
+        A constraint does not fix components of single atoms.
 
     Examples
     --------
@@ -111,6 +133,7 @@ def atoms_key(atoms: Any) -> str:
         atoms.pbc,
         charge=float(atoms.info.get("charge", 0.0)),
         spin=float(atoms.info.get("spin", 0.0)),
+        properties=properties_of(atoms).fields(),
     )
 
 

@@ -5,10 +5,15 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from esen_flows.errors import StructureError, UnknownElementError
+from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.card import ModelReference
+from esen_flows.schemas.protocols import RelaxProtocol
 
 MINIMUM_DISTANCE_ANGSTROM = 0.5  # below any bond (H2: 0.74), above any rounding of a duplicated site
 MOST_ATOMS_IN_PAIRS = 300  # a table of all pairs of more atoms takes longer than a neighbour list
+MOST_ATOMS = 1_000_000  # more than any force field here evaluates; files can claim any number
+LARGEST_ANGSTROM = 1e5  # ten micrometres: cell lists of larger boxes do not fit into memory
+HEAVIEST_U = 500.0  # the heaviest nuclei have 300
 # The layers of van der Waals crystals are closer than this; slabs and molecules in a box have a wider gap.
 VACUUM_ANGSTROM = 8.0
 
@@ -26,13 +31,12 @@ def check_structure(atoms: Atoms, name: str) -> None:
     Raises
     ------
     StructureError
-        There are no atoms, a coordinate is NaN or infinite, a site has no element, the periodic cell is flat, or atoms
-        are closer than 0.5 Angstrom.
+        There are no atoms, a coordinate is NaN, infinite or absurdly large, a site has no element, the periodic cell is
+        flat, or atoms are closer than 0.5 Angstrom.
     """
     if len(atoms) == 0:
         raise StructureError(f"{name} holds no atoms")
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise StructureError(f"{name} has NaN or infinite positions or cell vectors; correct the file")
+    check_size(atoms, name)
     if ((atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols))).any():
         raise StructureError(
             f"{name} has sites without an element (dummy atoms, unknown symbols); correct or remove them"
@@ -42,6 +46,39 @@ def check_structure(atoms: Atoms, name: str) -> None:
     if heights.min() < 0.1:
         raise StructureError(f"{name} has a flat or missing lattice vector: cell {atoms.cell.array.tolist()}")
     _refuse_overlap(atoms, name)
+
+
+def check_size(atoms: Atoms, name: str) -> None:
+    """Refuse a structure of absurd size, for which neighbour lists and symmetry searches would exhaust the memory.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for error messages.
+
+    Raises
+    ------
+    StructureError
+        There are more than a million atoms; a coordinate or lattice vector is NaN, infinite or beyond 10^5 Angstrom; a
+        mass is NaN, not positive or beyond 500 u.
+    """
+    if len(atoms) > MOST_ATOMS:
+        raise StructureError(f"{name} has {len(atoms)} atoms; at most {MOST_ATOMS} can be computed")
+    for what, values in (("positions", atoms.positions), ("cell vectors", atoms.cell.array)):
+        if not np.isfinite(values).all():
+            raise StructureError(f"{name} has NaN or infinite {what}; correct the file")
+        largest = np.abs(values).max(initial=0.0)
+        if largest > LARGEST_ANGSTROM:
+            raise StructureError(
+                f"{name} has {what} of {largest:.3g} Angstrom; at most {LARGEST_ANGSTROM:.0e} can be computed; "
+                "give them in Angstrom"
+            )
+    masses = atoms.arrays.get("masses", np.ones(1))
+    if not ((masses > 0) & (masses < HEAVIEST_U)).all():  # False for NaN
+        wrong = masses[~((masses > 0) & (masses < HEAVIEST_U))][0]
+        raise StructureError(f"{name} has an atom with a mass of {wrong} u; correct the column of masses")
 
 
 def check_elements(atoms: Atoms, model: ModelReference) -> None:
@@ -85,8 +122,9 @@ def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
     Raises
     ------
     StructureError
-        The structure is not periodic in three directions, or has a vacuum of more than 8 Angstrom.
+        The structure is not periodic in three directions, has a vacuum of more than 8 Angstrom, or has fixed atoms.
     """
+    check_all_free(atoms, name, purpose)
     if not atoms.pbc.all():
         count = int(atoms.pbc.sum())
         raise StructureError(f"{purpose} needs a crystal, but {name} is periodic in {count} of 3 directions")
@@ -101,8 +139,8 @@ def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
         )
 
 
-def check_cell_relaxation(atoms: Atoms, name: str) -> None:
-    """Refuse to relax the cell of a wire or a slab.
+def check_all_free(atoms: Atoms, name: str, purpose: str) -> None:
+    """Refuse fixed atoms for a property in which every atom moves.
 
     Parameters
     ----------
@@ -110,17 +148,65 @@ def check_cell_relaxation(atoms: Atoms, name: str) -> None:
         The structure.
     name
         Its name for error messages.
+    purpose
+        Name of the property for error messages.
 
     Raises
     ------
     StructureError
-        The structure is periodic in one or two directions.
+        Atoms or some of their components are fixed.
     """
-    if atoms.pbc.any() and not atoms.pbc.all():
+    if _has_fixed_atoms(atoms, name):
+        raise StructureError(
+            f"{purpose} moves every atom, but {name} has fixed atoms (selective dynamics, move_mask or constraints); "
+            "relax it with relax_cell=false first if they matter, then take them out of the file (of ASE Atoms: "
+            "set_constraint())"
+        )
+
+
+def check_relaxation(atoms: Atoms, name: str, protocol: RelaxProtocol) -> None:
+    """Refuse a relaxation whose cell or symmetry contradicts the structure.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for error messages.
+    protocol
+        Protocol of the relaxation.
+
+    Raises
+    ------
+    StructureError
+        A cell is to be relaxed that is periodic in one or two directions or has fixed atoms, or symmetry is to be kept
+        in a crystal with fixed atoms.
+    """
+    if protocol.relax_cell and atoms.pbc.any() and not atoms.pbc.all():
         raise StructureError(
             f"{name} is periodic in {int(atoms.pbc.sum())} of 3 directions, so its cell cannot be relaxed; "
-            "add --set relax_cell=false"
+            "set relax_cell=false (--set relax_cell=false)"
         )
+    if not (atoms.pbc.any() and _has_fixed_atoms(atoms, name)):
+        return
+    fixed = f"{name} has fixed atoms (selective dynamics, move_mask or constraints)"
+    if protocol.relax_cell:
+        raise StructureError(
+            f"{fixed}, which a changing cell would move; set relax_cell=false (--set relax_cell=false), or "
+            "take them out of the file (of ASE Atoms: set_constraint())"
+        )
+    if protocol.symmetry != "free" and atoms.pbc.all():
+        raise StructureError(
+            f"{fixed}, which symmetry={protocol.symmetry} would move onto their symmetric places; set symmetry=free "
+            "(--set symmetry=free)"
+        )
+
+
+def _has_fixed_atoms(atoms: Atoms, name: str) -> bool:
+    try:
+        return properties_of(atoms).is_constrained
+    except StructureError as error:
+        raise StructureError(f"{name}: {error}") from error
 
 
 def _refuse_overlap(atoms: Atoms, name: str) -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, graphene, molecule
+from ase.constraints import FixAtoms, FixBondLength
 
 from esen_flows.errors import StructureError, UnknownElementError
 from esen_flows.schemas.card import resolve_model
-from esen_flows.structures.checks import check_cell_relaxation, check_crystal, check_elements, check_structure
+from esen_flows.schemas.protocols import RelaxProtocol
+from esen_flows.structures.checks import check_crystal, check_elements, check_relaxation, check_size, check_structure
 
 SILICON = bulk("Si", "diamond", a=5.43, cubic=True)
 
@@ -82,7 +84,57 @@ def test_molecules_and_slabs_are_not_crystals() -> None:
 
 
 def test_the_cell_of_a_slab_is_not_relaxed() -> None:
-    check_cell_relaxation(SILICON, "Si.cif")
-    check_cell_relaxation(molecule("H2O"), "H2O.xyz")  # there is none
+    check_relaxation(SILICON, "Si.cif", RelaxProtocol())
+    check_relaxation(molecule("H2O"), "H2O.xyz", RelaxProtocol())  # there is none
+    slab = fcc111("Al", (1, 1, 3), vacuum=6.0)
+    check_relaxation(slab, "slab.cif", RelaxProtocol(relax_cell=False))
     with pytest.raises(StructureError, match=r"slab\.cif is periodic in 2 of 3 directions"):
-        check_cell_relaxation(fcc111("Al", (1, 1, 3), vacuum=6.0), "slab.cif")
+        check_relaxation(slab, "slab.cif", RelaxProtocol())
+
+
+def fixed(atoms: Atoms) -> Atoms:
+    atoms = atoms.copy()
+    atoms.set_constraint(FixAtoms([0]))
+    return atoms
+
+
+def test_fixed_atoms_need_a_constant_cell_and_free_symmetry() -> None:
+    crystal = fixed(SILICON)
+    check_relaxation(crystal, "Si.vasp", RelaxProtocol(relax_cell=False))
+    check_relaxation(fixed(molecule("H2O")), "H2O.xyz", RelaxProtocol())  # there is no cell to relax
+    with pytest.raises(
+        StructureError, match=r"Si\.vasp has fixed atoms .* changing cell would move; set relax_cell=fal"
+    ):
+        check_relaxation(crystal, "Si.vasp", RelaxProtocol())
+    with pytest.raises(StructureError, match=r"symmetry=lock would move .*; set symmetry=free"):
+        check_relaxation(crystal, "Si.vasp", RelaxProtocol(relax_cell=False, symmetry="lock"))
+
+
+@pytest.mark.parametrize("purpose", ["phonon", "conductivity"])
+def test_properties_in_which_every_atom_moves_refuse_fixed_atoms(purpose: str) -> None:
+    with pytest.raises(StructureError, match=f"{purpose} moves every atom, but Si.vasp has fixed atoms"):
+        check_crystal(fixed(SILICON), "Si.vasp", purpose)
+
+
+def test_other_constraints_are_named() -> None:
+    atoms = SILICON.copy()
+    atoms.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(StructureError, match=r"Si\.json: Si8 has a constraint FixBondLength.*; remove it"):
+        check_relaxation(atoms, "Si.json", RelaxProtocol())
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [(1e300, "cell vectors of 1e.300 Angstrom"), (2e5, "cell vectors of 2e.05"), (np.inf, "infinite cell vectors")],
+)
+def test_cells_of_absurd_size(length: float, words: str) -> None:
+    with pytest.raises(StructureError, match=words):
+        check_structure(Atoms("Si", cell=[length] * 3, pbc=True), "huge.xyz")
+
+
+def test_absurd_places_and_masses() -> None:
+    with pytest.raises(StructureError, match=r"positions of 1e.30 Angstrom"):
+        check_size(Atoms("Si", positions=[[0, 1e30, 0]]), "far.xyz")
+    for mass in (-1.0, 0.0, 1e6):
+        with pytest.raises(StructureError, match=f"a mass of {mass} u"):
+            check_size(Atoms("Si", masses=[mass]), "heavy.xyz")

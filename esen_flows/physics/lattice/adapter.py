@@ -26,17 +26,16 @@ from typing import Any
 import numpy as np
 import phono3py
 from ase import Atoms
-from ase.data import atomic_masses, chemical_symbols
 from phono3py import Phono3py
 from phonopy import Phonopy
 from phonopy.phonon.mesh import MeshSymmetryFallbackWarning
-from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
 from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.datasets import Dataset, DisplacementPlan, DisplacementPlans, is_random, plain
+from esen_flows.physics.lattice.masses import ase_atoms, phonopy_atoms
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
@@ -87,58 +86,6 @@ def symmetric_mesh(mesh: Sequence[int]) -> Iterator[None]:
             f"mesh {tuple(mesh)} breaks the symmetry of the reciprocal lattice; divide equivalent axes of the "
             "primitive cell equally"
         ) from error
-
-
-def ase_atoms(cell: PhonopyAtoms) -> Atoms:
-    """A cell of phonopy as ASE structure.
-
-    Parameters
-    ----------
-    cell
-        The cell.
-
-    Returns
-    -------
-    Atoms
-        The structure, periodic in three directions.
-    """
-    return Atoms(numbers=cell.numbers, positions=cell.positions, cell=cell.cell, pbc=True)
-
-
-def phonopy_atoms(cell: StructureData) -> PhonopyAtoms:
-    """A structure as cell of phonopy.
-
-    Parameters
-    ----------
-    cell
-        The structure.
-
-    Returns
-    -------
-    PhonopyAtoms
-        The cell, with phonopy's masses. Those of some radioactive elements (plutonium for example), which phonopy
-        lacks, are ASE's masses of long-lived isotopes.
-    """
-    table = get_atomic_data().atom_data
-    masses = [table[number][3] or atomic_masses[number] for number in cell.numbers]
-    return PhonopyAtoms(numbers=cell.numbers, positions=cell.positions_angstrom, cell=cell.cell_angstrom, masses=masses)
-
-
-def without_abundances(numbers: np.ndarray) -> list[str]:
-    """Elements without natural isotopes, or without isotopes that phonopy knows.
-
-    Parameters
-    ----------
-    numbers
-        Atomic numbers.
-
-    Returns
-    -------
-    list[str]
-        Symbols of these elements.
-    """
-    symbols = [chemical_symbols[number] for number in np.unique(numbers)]
-    return [symbol for symbol in symbols if not get_atomic_data().isotope_data.get(symbol)]
 
 
 @without_known_warnings()
@@ -264,7 +211,7 @@ def plan_displacements(
     if fc3_matrix is None:
         harmonic = new_phonopy(cell, fc2_matrix, "auto", symprec_angstrom)
         harmonic.generate_displacements(distance=displacement_angstrom)
-        plan = _plan(harmonic.dataset, harmonic.supercell, harmonic.supercells_with_displacements)
+        plan = _plan(harmonic.dataset, harmonic.supercell, harmonic.supercells_with_displacements, cell)
         return DisplacementPlans(np.array(harmonic.primitive_matrix), plan, None)
     separate = not np.array_equal(fc2_matrix, fc3_matrix)
     anharmonic = new_phono3py(cell, fc3_matrix, fc2_matrix if separate else None, "auto", symprec_angstrom)
@@ -272,15 +219,15 @@ def plan_displacements(
     fc2 = None
     if separate:
         displaced = anharmonic.phonon_supercells_with_displacements
-        fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercell, displaced)
-    fc3 = _plan(anharmonic.dataset, anharmonic.supercell, anharmonic.supercells_with_displacements)
+        fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercell, displaced, cell)
+    fc3 = _plan(anharmonic.dataset, anharmonic.supercell, anharmonic.supercells_with_displacements, cell)
     return DisplacementPlans(np.array(anharmonic.primitive_matrix), fc2, fc3)
 
 
-def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any) -> DisplacementPlan:
+def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any, unitcell: StructureData) -> DisplacementPlan:
     # phono3py gives None for a pair beyond the cutoff.
-    displaced = [ase_atoms(cell) for cell in supercells if cell is not None]
-    return DisplacementPlan(plain(dataset), ase_atoms(perfect), displaced)
+    displaced = [ase_atoms(cell, unitcell) for cell in supercells if cell is not None]
+    return DisplacementPlan(plain(dataset), ase_atoms(perfect, unitcell), displaced)
 
 
 def primitive_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
@@ -298,8 +245,9 @@ def primitive_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     Atoms
         The primitive cell.
     """
-    phonon = new_phonopy(StructureData.from_atoms(atoms), np.eye(3, dtype=int), "auto", symprec_angstrom)
-    return ase_atoms(phonon.primitive)
+    cell = StructureData.from_atoms(atoms)
+    phonon = new_phonopy(cell, np.eye(3, dtype=int), "auto", symprec_angstrom)
+    return ase_atoms(phonon.primitive, cell)
 
 
 def primitive_of(forces: ForcesOutput) -> Atoms:
@@ -316,7 +264,8 @@ def primitive_of(forces: ForcesOutput) -> Atoms:
         The primitive cell.
     """
     matrix = forces.supercell_matrix_fc2
-    return ase_atoms(new_phonopy(forces.unitcell, matrix, forces.primitive_matrix, forces.symprec_angstrom).primitive)
+    phonon = new_phonopy(forces.unitcell, matrix, forces.primitive_matrix, forces.symprec_angstrom)
+    return ase_atoms(phonon.primitive, forces.unitcell)
 
 
 def symmetric_born(

@@ -12,8 +12,9 @@ from phonopy.phonon.grid import get_ir_grid_points
 from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice.adapter import ase_atoms, new_phono3py, solver_of, symmetric_mesh
+from esen_flows.physics.lattice.adapter import new_phono3py, solver_of, symmetric_mesh
 from esen_flows.physics.lattice.datasets import Nac, with_forces
+from esen_flows.physics.lattice.masses import ase_atoms, mass_variances
 from esen_flows.physics.lattice.native_transport import NativeLinewidths
 from esen_flows.schemas.lattice_documents import ForcesOutput, TransportResult
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND, TransportBackend
@@ -68,12 +69,12 @@ class AnharmonicLattice:
             ph3.symmetrize_fc2()
         if nac is not None:
             ph3.nac_params = nac
-        self._ph3 = ph3
+        self._ph3, self._unitcell = ph3, forces.unitcell
 
     @property
     def primitive(self) -> Atoms:
         """The primitive cell."""
-        return ase_atoms(self._ph3.primitive)
+        return ase_atoms(self._ph3.primitive, self._unitcell)
 
     @property
     def supercell_vectors(self) -> np.ndarray:
@@ -144,7 +145,9 @@ class AnharmonicLattice:
             Fields of ConductivityOutput: the conductivities, and the modes at irreducible q-points.
         """
         ph3, temperatures, boundary = self._ph3, protocol.temperatures_kelvin, protocol.boundary_mfp_micrometre
-        scattering = {"is_isotope": protocol.isotope_scattering, "boundary_mfp": boundary}
+        scattering: dict[str, Any] = {"is_isotope": protocol.isotope_scattering, "boundary_mfp": boundary}
+        if protocol.isotope_scattering:
+            scattering["mass_variances"] = mass_variances(self.primitive)
         rta = self._calculator("std-rta", temperatures, **scattering)
         self._set_linewidths(rta, protocol, backend, known, on_points)
         rta.run()
@@ -195,7 +198,7 @@ class AnharmonicLattice:
         compute = native.by_phonons if native else partial(self._gamma, protocol.temperatures_kelvin)
         rta.gamma = _in_parts(compute, rta.grid_points, known, on_points)[None]
         if native and protocol.isotope_scattering:
-            rta.gamma_isotope = native.by_isotopes(rta.grid_points)[None]
+            rta.gamma_isotope = native.by_isotopes(rta.grid_points, mass_variances(self.primitive))[None]
 
     def _gamma(self, temperatures: Sequence[float], points: np.ndarray) -> np.ndarray:
         """(n_temperatures, n_points, n_bands) linewidths in THz by phonon-phonon scattering, from phono3py."""

@@ -10,16 +10,15 @@ from pydantic import ValidationError
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.adapter import (
-    ase_atoms,
     given_primitive_matrix,
     new_phonopy,
-    phonopy_atoms,
     primitive_cell,
     primitive_of,
     symmetric_born,
 )
 from esen_flows.physics.lattice.datasets import Nac
 from esen_flows.physics.lattice.files import check_text_file, read_phonopy_file
+from esen_flows.physics.lattice.masses import ase_atoms, phonopy_atoms
 from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.born_charges import KEY_DECIMALS, BornCharges
 from esen_flows.schemas.documents import StructureData
@@ -137,7 +136,7 @@ def _read_yaml(params: Path, symprec: float) -> tuple[Atoms, Nac]:
     data = read_phonopy_file(params)
     cell = StructureData.from_atoms(ase_atoms(data.unitcell))
     phonon = new_phonopy(cell, np.eye(3, dtype=int), given_primitive_matrix(data), symprec)
-    return ase_atoms(phonon.primitive), dict(data.nac_params or {})
+    return ase_atoms(phonon.primitive, cell), dict(data.nac_params or {})
 
 
 def _read_born(atoms: Atoms, born: Path, symprec: float) -> tuple[Atoms, Nac]:

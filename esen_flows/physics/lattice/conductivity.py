@@ -3,8 +3,8 @@
 There are three methods. "rta" is the single-mode relaxation-time solution of the Boltzmann equation. "wigner" adds the
 transport by coherences to that by populations (Simoncelli, Marzari, Mauri, Nat. Phys. 15, 809 (2019)), with the same
 linewidths. "lbte" is the direct solution of the linearised Boltzmann equation, with the full collision matrix.
-Linewidths come from the tetrahedron method. Scattering by isotopes in natural abundance and by a boundary is added
-where the protocol asks for it.
+Linewidths come from the tetrahedron method. Scattering by isotopes in natural abundance (none at an atom with a mass of
+its own) and by a boundary is added where the protocol asks for it.
 """
 
 import time
@@ -12,10 +12,11 @@ import time
 import numpy as np
 
 from esen_flows.errors import ImaginaryModesError, InputError
-from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION, without_abundances
+from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION
 from esen_flows.physics.lattice.anharmonic import AnharmonicLattice, OnPoints
 from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import Nac
+from esen_flows.physics.lattice.masses import without_abundances
 from esen_flows.physics.lattice.stability import stability_verdict
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
@@ -74,7 +75,7 @@ def conductivity(
     start = time.perf_counter()
     if nac is None and protocol.born is not None:
         nac = born_parameters(protocol.born, forces)
-    unknown = without_abundances(forces.unitcell.numbers) if protocol.isotope_scattering else []
+    unknown = without_abundances(forces.unitcell) if protocol.isotope_scattering else []
     if unknown:
         raise InputError(
             f"{', '.join(unknown)} has no natural abundances of isotopes that scatter; set isotope_scattering=false"

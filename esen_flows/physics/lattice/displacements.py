@@ -34,6 +34,7 @@ from esen_flows.physics.symmetry import conventional_cell
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
+from esen_flows.structures.checks import check_all_free, check_size
 
 Progress = Callable[[int, int], None]
 # Called with the forces (n_atoms, 3) in eV/Angstrom of all atoms of the supercells that are done.
@@ -87,7 +88,8 @@ def displaced_forces(
     Raises
     ------
     StructureError
-        The structure is not a crystal (not periodic in three directions), or no symmetry is found.
+        The structure is not a crystal (not periodic in three directions), has fixed atoms, is beyond all bounds, or no
+        symmetry is found.
     NotConservativeError
         The force field does not declare forces that are the gradient of an energy.
     NotDifferentiableError
@@ -97,6 +99,8 @@ def displaced_forces(
     """
     start, calls_before = time.perf_counter(), force_field.force_evaluations
     require_conservative(force_field, "lattice dynamics")
+    check_size(atoms, atoms.get_chemical_formula())
+    check_all_free(atoms, atoms.get_chemical_formula(), "lattice dynamics")
     if protocol.force_constants == "autodiff":
         require_differentiable(force_field, "force_constants=autodiff")
     unitcell = conventional_cell(atoms, protocol.symprec_angstrom)

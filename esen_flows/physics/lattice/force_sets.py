@@ -10,9 +10,10 @@ from phono3py.file_IO import parse_FORCES_FC2, parse_FORCES_FC3
 from phonopy.file_IO import parse_BORN, parse_FORCE_SETS
 
 from esen_flows.errors import InputError
-from esen_flows.physics.lattice.adapter import ase_atoms, given_primitive_matrix, new_phonopy
+from esen_flows.physics.lattice.adapter import given_primitive_matrix, new_phonopy
 from esen_flows.physics.lattice.datasets import Dataset, Nac, first_order, is_random, without_forces
 from esen_flows.physics.lattice.files import check_text_file, read_phono3py_file, read_phonopy_file
+from esen_flows.physics.lattice.masses import ase_atoms
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
 

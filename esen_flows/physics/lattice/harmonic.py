@@ -9,13 +9,13 @@ from phonopy.phonon.grid import BZGrid, get_ir_grid_points
 from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 
 from esen_flows.physics.lattice.adapter import (
-    ase_atoms,
     new_phonopy,
     solver_of,
     symmetric_mesh,
     without_known_warnings,
 )
 from esen_flows.physics.lattice.datasets import DensitiesOfStates, Nac, ThermalProperties, with_forces
+from esen_flows.physics.lattice.masses import ase_atoms
 from esen_flows.physics.lattice.modes import atom_shares
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
@@ -46,12 +46,12 @@ class HarmonicLattice:
             phonon.symmetrize_force_constants(level=3, show_drift=False)  # level 3 is phono3py's default
         if nac is not None:
             phonon.nac_params = nac
-        self._phonon = phonon
+        self._phonon, self._unitcell = phonon, forces.unitcell
 
     @property
     def primitive(self) -> Atoms:
         """The primitive cell."""
-        return ase_atoms(self._phonon.primitive)
+        return ase_atoms(self._phonon.primitive, self._unitcell)
 
     @property
     def supercell_vectors(self) -> np.ndarray:

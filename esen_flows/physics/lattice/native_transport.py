@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from phonopy.phonon.tetrahedron_method import get_tetrahedra_relative_gr_grid_address
-from phonopy.structure.atomic_data import get_atomic_data
 
 from esen_flows.physics.lattice.transport.grid import Grid
 from esen_flows.physics.lattice.transport.linewidths import Linewidths
@@ -37,7 +36,6 @@ class NativeLinewidths:
         unique = np.array(bz_grid.grg2bzg)
         order = unique[np.argsort(self._own_index[unique])]
         frequencies, eigenvectors, _ = ph3.get_phonon_data()
-        self._symbols = ph3.primitive.symbols
         self._linewidths = Linewidths(
             _crystal(ph3),
             self._grid,
@@ -62,44 +60,22 @@ class NativeLinewidths:
         """
         return self._linewidths.by_phonons(self._own_index[grid_points].tolist())
 
-    def by_isotopes(self, grid_points: np.ndarray) -> np.ndarray:
-        """Linewidths by isotopes in natural abundance.
+    def by_isotopes(self, grid_points: np.ndarray, variances: np.ndarray) -> np.ndarray:
+        """Linewidths by isotopes.
 
         Parameters
         ----------
         grid_points
             Indices in phono3py's grid.
+        variances
+            (n_primitive,) relative mass variances of the atoms.
 
         Returns
         -------
         np.ndarray
             (n_points, n_bands) in THz.
         """
-        variances = np.array([mass_variance(symbol) for symbol in self._symbols])
         return self._linewidths.by_isotopes(self._own_index[grid_points].tolist(), variances)
-
-
-def mass_variance(symbol: str) -> float:
-    """Mean squared relative deviation of the masses of an element's isotopes in natural abundance.
-
-    Parameters
-    ----------
-    symbol
-        Chemical symbol.
-
-    Returns
-    -------
-    float
-        Sum over the isotopes of abundance (1 - m / mean)^2, from phonopy's table.
-
-    Examples
-    --------
-    >>> round(mass_variance("Si"), 7)
-    0.0002007
-    """
-    isotopes = get_atomic_data().isotope_data[symbol]
-    mean = sum(mass * abundance for _, mass, abundance in isotopes)
-    return float(sum(abundance * (1.0 - mass / mean) ** 2 for _, mass, abundance in isotopes))
 
 
 def _crystal(ph3: Any) -> Crystal:

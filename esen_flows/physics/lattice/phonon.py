@@ -11,6 +11,7 @@ from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import DensitiesOfStates, Nac, ThermalProperties
 from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.stability import Verdict, stability_verdict
+from esen_flows.schemas.atom_properties import properties_of, species_numbers
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput, Instability, PhononOutput
 from esen_flows.schemas.protocols import HarmonicProtocol
@@ -108,7 +109,8 @@ def band_path(primitive: Atoms, points: int, symprec_angstrom: float) -> BandPat
     BandPath
         The path.
     """
-    cell = (primitive.cell.array, primitive.get_scaled_positions(), primitive.numbers)
+    numbers = species_numbers(primitive.numbers, properties_of(primitive).masses_u)
+    cell = (primitive.cell.array, primitive.get_scaled_positions(), numbers)
     found = seekpath.get_path_orig_cell(cell, symprec=symprec_angstrom)
     ends = [(np.array(found["point_coords"][a]), np.array(found["point_coords"][b])) for a, b in found["path"]]
     return BandPath([np.linspace(a, b, points) for a, b in ends], [(_label(a), _label(b)) for a, b in found["path"]])

@@ -5,7 +5,7 @@ for document, atoms in stream_atoms(store, "conductivity", which="input"): ...
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from ase import Atoms
@@ -17,9 +17,6 @@ from esen_flows.store.bulk import batches
 from esen_flows.store.queries.query import BATCH, WITHOUT_ARRAYS, fetch, read_structure, select_ids
 from esen_flows.store.queries.selection import Filters, select
 from esen_flows.store.results import Store
-
-if TYPE_CHECKING:
-    from pymatgen.core import Molecule, Structure
 
 Which = Literal["computed", "input"]
 # Name of the computed structure in the output of a result.
@@ -74,34 +71,6 @@ def stream_atoms(
         raise InputError(f"{kind} results have no structure of their own; ask for the input structures")
     ids = select_ids(store, selection)
     return _with_input(store, ids) if which == "input" else _with_computed(store, kind, ids)
-
-
-def to_pymatgen(atoms: Atoms) -> "Structure | Molecule":
-    """A structure as a pymatgen object, with its charge.
-
-    Parameters
-    ----------
-    atoms
-        Structure of any periodicity.
-
-    Returns
-    -------
-    Structure or Molecule
-        Atoms in the same order; a Molecule if no direction is periodic.
-
-    Examples
-    --------
-    >>> from ase.build import bulk
-    >>> to_pymatgen(bulk("GaAs", "zincblende", a=5.65)).composition.reduced_formula
-    'GaAs'
-    """
-    from pymatgen.core import Lattice, Molecule, Structure
-
-    symbols, charge = atoms.get_chemical_symbols(), atoms.info.get("charge")
-    if not atoms.pbc.any():
-        return Molecule(symbols, atoms.positions, charge=charge or 0.0)
-    lattice = Lattice(atoms.cell.array, pbc=tuple(atoms.pbc.tolist()))
-    return Structure(lattice, symbols, atoms.positions, coords_are_cartesian=True, charge=charge)
 
 
 def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[ResultDocument, Atoms]]:

@@ -131,7 +131,7 @@ def structure_problems(row: Row) -> Iterator[str]:
         row = upgraded("structures", row)
         data = StructureData(**unpack(row["structure"]))
         arrays = (data.numbers, data.positions_angstrom, data.cell_angstrom, data.pbc)
-        key = structure_key(*arrays, charge=row["charge"], spin=row["spin"])
+        key = structure_key(*arrays, charge=row["charge"], spin=row["spin"], properties=data.properties.fields())
     except _UNREADABLE as error:
         yield f"{name} cannot be read: {_first_line(error)}"
         return

@@ -23,11 +23,12 @@ from esen_flows.schemas.provenance import build_provenance
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.connection import open_store
-from esen_flows.store.queries.crystals import stream_atoms, to_pymatgen
+from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.queries.query import query, query_structures
 from esen_flows.store.queries.tables import to_frame
 from esen_flows.store.results import Store
+from esen_flows.structures.conversion import to_pymatgen
 from esen_flows.structures.identity import identify
 
 pytestmark = pytest.mark.mongod

@@ -10,7 +10,8 @@ from result_documents import document, failed, key_of
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import StructureData
 from esen_flows.store.bulk import insert_results
-from esen_flows.store.queries.crystals import stream_atoms, to_pymatgen
+from esen_flows.store.queries.crystals import stream_atoms
+from esen_flows.structures.conversion import to_pymatgen
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store
