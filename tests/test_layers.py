@@ -297,10 +297,11 @@ def test_every_lazy_exception_is_used() -> None:
     assert not unused, "remove these exceptions"
 
 
-def test_shared_schemas_need_numpy_only() -> None:
-    for name in ("keys", "checkpoint_header"):
+def test_shared_schemas_need_numpy_and_ase_only() -> None:
+    own = {"esen_flows.errors", "esen_flows.schemas.atom_properties"}
+    for name in ("keys", "checkpoint_header", "atom_properties"):
         for found in imports_of(PACKAGE / "schemas" / f"{name}.py", ROOT):
-            known = found.top == "numpy" or found.top in sys.stdlib_module_names or found.module == "esen_flows.errors"
+            known = found.top in {"numpy", "ase"} | sys.stdlib_module_names or found.module in own
             assert known, f"{found.where}: imports {found.module}"
 
 

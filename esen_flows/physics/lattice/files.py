@@ -13,7 +13,7 @@ from phonopy.interface.phonopy_yaml import load_phonopy_yaml
 
 from esen_flows.errors import InputError
 from esen_flows.files import read_at_most
-from esen_flows.physics.lattice.adapter import ase_atoms
+from esen_flows.physics.lattice.masses import ase_atoms
 from esen_flows.structures.checks import check_structure
 from esen_flows.yaml_files import read_yaml
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from alloys import phonopy_cell
 from ase.build import bulk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from phonopy import Phonopy
 
