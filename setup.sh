@@ -7,7 +7,8 @@
 # Environment, all optional:
 #   ESEN_FLOWS_PYTHON       the interpreter to build on; otherwise the first usable of python3.11 to python3.13, python3
 #   ESEN_FLOWS_TORCH        the torch requirement; otherwise the one of constraints.txt
-#   ESEN_FLOWS_TORCH_INDEX  where torch comes from; otherwise PyTorch's CPU wheels; set but empty: pip's own index
+#   ESEN_FLOWS_TORCH_INDEX  where torch comes from; set but empty: pip's own index; otherwise PyTorch's CPU wheels, or pip's
+#                           own index where those cannot be reached
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -62,12 +63,33 @@ make_venv() {
     }
 }
 
+# One look, because pip asks an index that does not answer for minutes. Nothing of the answer is used, so that the look
+# needs no certificates; pip checks them when it installs.
+reachable() {
+    local proxy
+    proxy=$(.venv/bin/python -m pip config get global.proxy 2>/dev/null) || proxy=${PIP_PROXY-}
+    timeout 10 .venv/bin/python - "$1" "$proxy" <<'PYTHON' 2>/dev/null
+import ssl, sys, urllib.request as request
+index, proxy = sys.argv[1:]
+handlers = [request.HTTPSHandler(context=ssl._create_unverified_context())]
+if proxy:
+    handlers.append(request.ProxyHandler({"http": proxy, "https": proxy}))
+question = request.Request(index.rstrip("/") + "/torch/", method="HEAD")
+request.build_opener(*handlers).open(question, timeout=5).close()
+PYTHON
+}
+
 install_torch() {
-    local index=()
-    [ -z "$torch_index" ] || index=(--index-url "$torch_index")
-    echo "setup.sh: installing $torch_requirement from ${torch_index:-the default index of pip}"
-    .venv/bin/python -m pip install -q "${index[@]}" "$torch_requirement" || fail \
-        "could not install $torch_requirement from ${torch_index:-the default index of pip}" \
+    local index=$torch_index options=()
+    # Only the default index is replaced; one that the user names is used or fails.
+    if [ -z "${ESEN_FLOWS_TORCH_INDEX+set}" ] && ! reachable "$index"; then
+        echo "setup.sh: $index cannot be reached; taking torch from pip's own index (on x86 a CUDA build of some GB)"
+        index=
+    fi
+    [ -z "$index" ] || options=(--index-url "$index")
+    echo "setup.sh: installing $torch_requirement from ${index:-the default index of pip}"
+    .venv/bin/python -m pip install -q "${options[@]}" "$torch_requirement" || fail \
+        "could not install $torch_requirement from ${index:-the default index of pip}" \
         "ESEN_FLOWS_TORCH and ESEN_FLOWS_TORCH_INDEX choose another version or index"
 }
 
