@@ -15,11 +15,13 @@ from esen_flows.plots.style import (
     KAPPA_UNIT,
     PALETTE,
     labelled,
+    mesh_text,
     new_figure,
     origin_of,
     output_of,
     save,
     set_title,
+    shared,
 )
 from esen_flows.schemas.documents import ResultDocument
 
@@ -88,7 +90,7 @@ def plot_kappa(document: ResultDocument, path: str | Path, references: Sequence[
         _logarithmic_axes(axes, np.append(temperatures, [point.temperature_kelvin for point in references]))
         axes.set(xlabel="Temperature (K)", ylabel=rf"$\kappa$ {KAPPA_UNIT}")
         axes.legend(loc="best")
-        set_title(axes, document, "mesh " + "×".join(str(n) for n in output["mesh"]))
+        set_title(axes, [document], mesh_text(output))
         return save(figure, path, origin_of(document))
 
 
@@ -187,7 +189,6 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
     documents = [document, *others]
     outputs = [output_of(each, "conductivity") for each in documents]
     first_total = float(np.asarray(outputs[0]["cumulative_kappa_w_per_m_k"])[-1])
-    temperature = outputs[0]["cumulative_temperature_kelvin"]
     with new_figure() as figure:
         axes = figure.subplots()
         for output, label, colour in labelled(documents, outputs):
@@ -206,9 +207,9 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
         axes.set(xlabel="Frequency (THz)", ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
         if first_total > 0:
             share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
-            whose = f"{documents[0].model_label}'s" if others else "the"
-            share.set_ylabel(f"Share of {whose} total (%)")
-        set_title(axes, document, f"RTA, {temperature:g} K")
+            share.set_ylabel(f"Share of the {'first ' if others else ''}total (%)")
+        temperature = shared([f"RTA, {output['cumulative_temperature_kelvin']:g} K" for output in outputs])
+        set_title(axes, documents, temperature, shared([mesh_text(output) for output in outputs]))
         return save(figure, path, origin_of(document))
 
 

@@ -7,9 +7,23 @@ from typing import Any
 import numpy as np
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, KAPPA_UNIT, labelled, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.style import (
+    FAINT,
+    KAPPA_UNIT,
+    labelled,
+    mesh_text,
+    new_figure,
+    origin_of,
+    output_of,
+    save,
+    set_title,
+    shared,
+)
 from esen_flows.schemas.documents import ResultDocument
 
+# Modes with shorter or longer mean free paths than those that carry all but this share of the heat are off the axis:
+# modes at rest have group velocities of 1e-48 m/s instead of zero, which would leave the curve one pixel.
+_OFF_AXIS = 1e-3
 _MICROMETRE_PER_METRE_PS_PER_S = 1e-6  # m/s times ps is 1e-12 m
 
 
@@ -50,7 +64,7 @@ def plot_lifetimes(document: ResultDocument, path: str | Path, others: Sequence[
         axes.plot(sampled, 1 / sampled, color=FAINT, linewidth=0.9, linestyle="--", label="one period")
         axes.set(xlabel="Frequency (THz)", ylabel="Lifetime (ps)", xlim=(0.0, 1.02 * highest), yscale="log")
         axes.legend(loc="best", markerscale=3)
-        set_title(axes, document, _conditions(outputs[0]))
+        set_title(axes, documents, *_conditions(outputs))
         return save(figure, path, origin_of(document))
 
 
@@ -78,18 +92,22 @@ def plot_mean_free_paths(document: ResultDocument, path: str | Path, others: Seq
     outputs = [_with_lifetimes(each) for each in documents]
     with new_figure() as figure:
         axes = figure.subplots()
-        for output, label, colour in labelled(documents, outputs):
-            lengths, cumulative = cumulative_by_mean_free_path(output)
+        curves = [cumulative_by_mean_free_path(output) for output in outputs]
+        shortest, longest = _extent(curves)
+        for (lengths, cumulative), (_, label, colour) in zip(curves, labelled(documents, outputs), strict=True):
             total = float(cumulative[-1]) if len(cumulative) else 0.0
-            axes.step(lengths, cumulative, where="post", color=colour, label=f"{label}: {total:.4g}")
+            # The curve is drawn over the whole axis, at its total beyond its own longest path.
+            drawn = np.append(lengths, longest), np.append(cumulative, total)
+            axes.step(*drawn, where="post", color=colour, label=f"{label}: {total:.4g}")
             if total <= 0:  # no mode of this mesh has a group velocity
                 continue
             half = float(lengths[np.searchsorted(cumulative, 0.5 * total)])
             axes.plot([half, half], [0.0, 0.5 * total], color=colour, linewidth=0.8, linestyle=":")
-        axes.set(xscale="log", ylim=(0.0, None), ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
+        axes.set(xscale="log", ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
+        axes.set(xlim=(shortest, longest), ylim=(0.0, None))
         axes.set_xlabel("Mean free path (µm); dotted: half of the heat")
         axes.legend(loc="best", title=f"total {KAPPA_UNIT}", alignment="left")
-        set_title(axes, document, _conditions(outputs[0]))
+        set_title(axes, documents, *_conditions(outputs))
         return save(figure, path, origin_of(document))
 
 
@@ -115,6 +133,16 @@ def cumulative_by_mean_free_path(output: dict[str, Any]) -> tuple[np.ndarray, np
     return lengths[carries][order], np.cumsum(parts[carries][order])
 
 
+def _extent(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Ends of the axis: the mean free paths between which the heat of all results is carried, with a margin."""
+    ends: list[float] = []
+    for lengths, cumulative in curves:
+        if len(lengths) and cumulative[-1] > 0:
+            first, last = np.searchsorted(cumulative, np.array([_OFF_AXIS, 1.0 - _OFF_AXIS]) * cumulative[-1])
+            ends += [float(lengths[first]), float(lengths[last])]
+    return (min(ends) / 1.5, max(ends) * 1.5) if ends else (1e-3, 1.0)
+
+
 def _with_lifetimes(document: ResultDocument) -> dict[str, Any]:
     output = output_of(document, "conductivity")
     if output.get("lifetimes_ps") is None:
@@ -126,6 +154,7 @@ def _with_lifetimes(document: ResultDocument) -> dict[str, Any]:
     return {**output, **{name: np.asarray(output[name], dtype=float) for name in arrays}}
 
 
-def _conditions(output: dict[str, Any]) -> str:
-    mesh = "×".join(str(n) for n in output["mesh"])
-    return f"RTA, {output['cumulative_temperature_kelvin']:g} K, mesh {mesh}"
+def _conditions(outputs: Sequence[dict[str, Any]]) -> list[str | None]:
+    """Temperature and mesh as far as all results share them."""
+    temperature = shared([f"RTA, {output['cumulative_temperature_kelvin']:g} K" for output in outputs])
+    return [temperature, shared([mesh_text(output) for output in outputs])]

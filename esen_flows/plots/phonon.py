@@ -9,7 +9,18 @@ from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, INK, PALETTE, labelled, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.style import (
+    FAINT,
+    INK,
+    PALETTE,
+    labelled,
+    new_figure,
+    origin_of,
+    output_of,
+    save,
+    set_title,
+    shared,
+)
 from esen_flows.schemas.documents import ResultDocument
 
 _VERDICT = {"stable": "stable", "acoustic_noise": "stable (acoustic noise)", "unstable": "unstable"}
@@ -48,8 +59,9 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
         _finish_bands(bands, outputs)
         dos.set(xlabel="DOS (states/THz/cell)", xlim=(0.0, None))
         if len(documents) > 1:
-            bands.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
-        set_title(bands, document, _VERDICT[outputs[0]["verdict"]])
+            # Below the axes, because bands leave no corner free: the acoustic ones begin in those at the bottom.
+            figure.legend(*bands.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        set_title(bands, documents, shared([_VERDICT[output["verdict"]] for output in outputs]))
         return save(figure, path, origin_of(document))
 
 

@@ -43,5 +43,5 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="Step", ylabel="Energy above the last step (meV/atom)")
         state = "converged" if output["converged"] else "not converged"
-        set_title(axes, document, f"{state}, largest force {output['fmax_ev_per_angstrom']:.1e} eV/Å")
+        set_title(axes, [document], f"{state}, largest force {output['fmax_ev_per_angstrom']:.1e} eV/Å")
         return save(figure, path, origin_of(document))

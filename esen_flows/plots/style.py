@@ -1,7 +1,7 @@
 """One look for every figure: palette, fonts, titles, and files that are written whole or not at all."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,16 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK = "#222222"
 FAINT = "#9A9A9A"
 KAPPA_UNIT = r"(W m$^{-1}$ K$^{-1}$)"
+
+_UNITS = {
+    "ev_per_angstrom": "eV/Å",
+    "angstrom": "Å",
+    "thz": "THz",
+    "kelvin": "K",
+    "micrometre": "µm",
+}
+_MOST_SETTINGS = 3  # in a legend entry
+_MOST_PARTS = 6  # of a list that is written out
 
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -171,23 +181,38 @@ def formula_text(formula: str) -> str:
     return re.sub(r"(\d+)", r"$_{\1}$", formula)
 
 
-def set_title(axes: Axes, document: ResultDocument, *remarks: str) -> None:
-    """Set the title to formula, force field and remarks.
+def field_text(field: str) -> str:
+    """A field's name as the label of an axis or a legend: in words, with its unit in brackets.
 
     Parameters
     ----------
-    axes
-        Axes to change.
-    document
-        Result that is drawn.
-    *remarks
-        Further parts of the title.
+    field
+        Name of a field of a protocol, with or without the names of the protocols that it is nested in.
+
+    Returns
+    -------
+    str
+        Text for matplotlib.
+
+    Examples
+    --------
+    >>> field_text("displacement.displacement_angstrom"), field_text("relax.fmax_ev_per_angstrom"), field_text("mesh")
+    ('Displacement (Å)', 'Relaxation: fmax (eV/Å)', 'Mesh')
     """
-    axes.set_title("  ·  ".join([formula_text(document.formula), document.model_label, *remarks]))
+    words, unit = _words_and_unit(field)
+    words = words if words.startswith("fc") else words[:1].upper() + words[1:]
+    return f"{words} ({unit})" if unit else words
+
+
+def _words_and_unit(field: str) -> tuple[str, str]:
+    outer, _, name = field.rpartition(".")
+    unit = next((unit for unit in _UNITS if name.endswith(f"_{unit}")), "")
+    words = name.removesuffix(f"_{unit}").replace("_", " ")
+    return (f"relaxation: {words}" if outer.startswith("relax") else words), _UNITS.get(unit, "")
 
 
 def labels_of(documents: Sequence[ResultDocument]) -> list[str]:
-    """Legend entries of results: the label of the force field, with the first digits of the key if labels repeat.
+    """Legend entries of results: their force fields, and the settings in which they differ.
 
     Parameters
     ----------
@@ -197,13 +222,103 @@ def labels_of(documents: Sequence[ResultDocument]) -> list[str]:
     Returns
     -------
     list[str]
-        One entry per result.
+        One entry per result. Entries are equal only if nothing that is shown differs, as for two structures; the first
+        digits of the key then tell them apart.
     """
-    labels = [document.model_label for document in documents]
+    facts = [_facts(document) for document in documents]
+    model = shared([document.model_label for document in documents])
+    names = dict.fromkeys(name for each in facts for name in each)
+    differing = [name for name in names if len({each.get(name) for each in facts}) > 1]
+    labels = []
+    for document, each in zip(documents, facts, strict=True):
+        settings = [_setting(name, each.get(name)) for name in differing[:_MOST_SETTINGS]]
+        # The title names a force field that all of them have.
+        labels.append(", ".join(settings if model and settings else [document.model_label, *settings]))
     return [
         f"{label} ({document.key[:8]})" if labels.count(label) > 1 else label
         for label, document in zip(labels, documents, strict=True)
     ]
+
+
+def _setting(field: str, value: str | None) -> str:
+    words, unit = _words_and_unit(field)
+    return f"{words} {value} {unit}".rstrip() if value is not None else f"no {words}"
+
+
+def _facts(document: ResultDocument) -> dict[str, str]:
+    """What a result was computed with, apart from the force field: fields of protocol and precision, as text."""
+    protocol = {**document.protocol, **{name: document.numeric.get(name) for name in ("dtype", "tf32")}}
+    return {name: _value_text(name, value) for name, value in _flat(protocol) if value is not None}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name != "born":
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _value_text(name: str, value: Any) -> str:
+    if name.endswith("born"):
+        return "given"
+    if isinstance(value, list | tuple):
+        if name.endswith("supercell") and all(value[i][j] == 0 for i in range(3) for j in range(3) if i != j):
+            value = [value[i][i] for i in range(3)]
+        parts = [_value_text(name, part) for part in value]
+        if len(parts) > _MOST_PARTS:
+            return f"{parts[0]} to {parts[-1]}"
+        return "×".join(parts) if name.endswith(("mesh", "supercell")) else " ".join(parts)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def mesh_text(output: Mapping[str, Any]) -> str:
+    """The mesh of a conductivity, for a title.
+
+    Parameters
+    ----------
+    output
+        Output of a conductivity.
+
+    Returns
+    -------
+    str
+        Text such as "mesh 11×11×11".
+    """
+    return "mesh " + "×".join(str(n) for n in output["mesh"])
+
+
+def shared(values: Sequence[Any]) -> Any:
+    """The value that all results in a figure have.
+
+    Parameters
+    ----------
+    values
+        One value per result.
+
+    Returns
+    -------
+    Any
+        The value, or None where the results differ.
+    """
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def set_title(axes: Axes, documents: Sequence[ResultDocument], *remarks: str | None) -> None:
+    """Set the title to what all results of a figure share.
+
+    Parameters
+    ----------
+    axes
+        Axes to change.
+    documents
+        Results that are drawn.
+    *remarks
+        Further parts of the title; None for one in which the results differ, which the legend names.
+    """
+    model = shared([document.model_label for document in documents])
+    parts = [formula_text(documents[0].formula), model, *remarks]
+    axes.set_title("  ·  ".join(part for part in parts if part))
 
 
 def labelled(

@@ -50,7 +50,7 @@ def test_others_are_stretched_onto_the_first_path(phonon_document, drawn, tmp_pa
     other = phonon_document(length=1.02, stiffness=8.0, model_label="labeller")
     plot_phonon(phonon_document(), tmp_path / "bands.png", others=[other])
     bands, dos = drawn[0].axes
-    assert [text.get_text() for text in bands.get_legend().get_texts()] == ["chain_model", "labeller"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["chain_model", "labeller"]
     curves = [line for line in bands.lines if len(line.get_xdata()) == 41]
     assert len(curves) == 8
     np.testing.assert_allclose(curves[4].get_xdata(), curves[0].get_xdata(), atol=1e-12)

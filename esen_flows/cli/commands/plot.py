@@ -1,7 +1,7 @@
 """`esen-flows plot KEY KEY ...`: stored results of one kind in one figure, for example of several force fields."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,13 @@ from esen_flows.cli.output.artefacts import plot_functions
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder
 from esen_flows.errors import InputError
+from esen_flows.schemas.documents import ResultDocument
 
+if TYPE_CHECKING:
+    from esen_flows.store.results import Store
+
+# Names, in the protocol of a property, of the protocols of the steps before it.
+_NESTED = {"forces": "displacement", "relax": "relax"}
 _SHOW_SEVERAL = {"phonon.png", "cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"}
 KeysArgument = Annotated[
     list[str], typer.Argument(metavar="KEY...", help="Result keys, or at least their first four digits.")
@@ -34,7 +40,19 @@ def plot(keys: KeysArgument, output: FiguresOption = Path("results/together")) -
         raise InputError(f"these are results of {', '.join(formulas)}; give those of one crystal")
     for document in documents:
         raise_if_failed(document)
+    documents = [_with_parents(store, document) for document in documents]
     check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():
         typer.echo(f"wrote    {draw(documents[0], output / name, documents[1:])}")
+
+
+def _with_parents(store: "Store", document: ResultDocument) -> ResultDocument:
+    """A result with the protocols of the steps before it, so that its figure can name any setting that differs."""
+    protocol, parent = dict(document.protocol), document
+    # The parent of the first step is a structure, which is no result.
+    while (found := store.get(parent.parent_key, load_arrays=False)) is not None:
+        parent = found
+        if parent.kind in _NESTED:
+            protocol[_NESTED[parent.kind]] = parent.protocol
+    return document.model_copy(update={"protocol": protocol})
