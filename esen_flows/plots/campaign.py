@@ -5,9 +5,11 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, INK, PALETTE, new_figure, save
+from esen_flows.plots.style import FAINT, INK, PALETTE, logarithmic, new_figure, save
 
 # Axis labels of the principal numbers of properties, and whether the numbers span decades.
 _AXES = {
@@ -18,6 +20,7 @@ _AXES = {
 _MOST_POINTS = 2000  # per curve; more cannot be seen
 _MOST_VECTORS = 3000  # markers; a larger number would make an SVG file of many MB and is drawn as pixels
 _MOST_BINS = 80
+_FEW = 40  # members up to which every one is drawn; a histogram of so few shows its own edges
 
 
 def plot_progress(finished: np.ndarray, failed: np.ndarray, path: str | Path, name: str) -> Path:
@@ -48,22 +51,29 @@ def plot_progress(finished: np.ndarray, failed: np.ndarray, path: str | Path, na
     longest = done[-1] - done[0]
     scales = (("Hours", 3600.0), ("Minutes", 60.0), ("Seconds", 1.0))
     unit, seconds = next((scale for scale in scales if longest > 2 * scale[1]), scales[-1])
+    until = max(longest, 1.0) / seconds
     with new_figure() as figure:
         axes = figure.subplots()
         for moments, color, label in ((done, PALETTE[0], "done"), (np.sort(failed), PALETTE[1], "of these failed")):
             if len(moments):
                 chosen = np.unique(np.linspace(0, len(moments) - 1, _MOST_POINTS).astype(int))
                 times = (moments[chosen] - done[0]) / seconds
-                until = longest / seconds  # a curve ends where the campaign does, not at its own last member
-                axes.step([*times, until], [*(chosen + 1), len(moments)], where="post", color=color, label=label)
-        axes.set(xlabel=f"{unit} since the first member was done", ylabel="Members", ylim=(0, None))
+                # A curve ends where the campaign does, not at its own last member.
+                steps = [*times, until], [*(chosen + 1), len(moments)]
+                axes.step(*steps, where="post", color=color, label=label)
+                if len(moments) <= _FEW:
+                    axes.plot(times, chosen + 1, "o", color=color, clip_on=False)
+        # Without limits, members that were done at one moment would get an axis from -0.05 to 0.05.
+        axes.set(xlim=(0, until), xlabel=f"{unit} since the first member was done")
+        axes.set(ylim=(0, 1.25 * len(done)), ylabel="Members")  # room for the legend
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 2.5, 5, 10)))
         axes.set_title(f"{name}  ·  {len(done)} members done")
         axes.legend(loc="upper left")
         return save(figure, path, f"campaign {name}, progress")
 
 
 def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | Path, name: str) -> Path:
-    """Distribution of the principal number over the members, by force field.
+    """Distribution of the principal number over the members, by force field: of few members every one, else histograms.
 
     Parameters
     ----------
@@ -90,17 +100,41 @@ def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | 
         everything = everything[everything > 0]
     if len(everything) == 0:
         raise InputError(f"nothing to plot: no finished member of {name} has {field}")
-    edges = _edges(everything, max(map(len, values.values())), decades)
+    most = max(map(len, values.values()))
     with new_figure() as figure:
         axes = figure.subplots()
-        for (model, numbers), color in zip(values.items(), PALETTE * len(values), strict=False):
-            if len(numbers):
-                axes.stairs(np.histogram(numbers, edges)[0], edges, color=color, linewidth=1.4, label=model)
-                axes.axvline(float(np.median(numbers)), color=color, linewidth=0.8, linestyle=":")
-        axes.set(xlabel=label, ylabel="Members per bin", xscale="log" if decades else "linear")
-        axes.set_title(f"{name}  ·  dotted: medians")
-        axes.legend()
+        if most <= _FEW:
+            _draw_members(axes, values, everything)
+            title = f"{name}  ·  line: median"
+        else:
+            _draw_histograms(axes, values, _edges(everything, most, decades))
+            title = f"{name}  ·  dotted: medians"
+        axes.set(xlabel=label, title=title)
+        if decades:
+            logarithmic(axes.xaxis)
         return save(figure, path, f"campaign {name}, distribution of {field}")
+
+
+def _draw_members(axes: Axes, values: Mapping[str, np.ndarray], shown: np.ndarray) -> None:
+    """A row of points for each force field, with a line at the median."""
+    for row, ((_, numbers), color) in enumerate(zip(values.items(), PALETTE * len(values), strict=False)):
+        numbers = numbers[np.isin(numbers, shown)]  # a logarithmic axis has no place for others
+        axes.plot(numbers, np.full(len(numbers), row), "o", color=color, alpha=0.5, markersize=7, markeredgewidth=0)
+        if len(numbers):
+            axes.plot(2 * [np.median(numbers)], [row - 0.25, row + 0.25], color=color, linewidth=1.4)
+    axes.set_yticks(range(len(values)), [f"{model} ({len(numbers)})" for model, numbers in values.items()])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.margins(x=0.05)
+
+
+def _draw_histograms(axes: Axes, values: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
+    for (model, numbers), color in zip(values.items(), PALETTE * len(values), strict=False):
+        if len(numbers):
+            axes.stairs(np.histogram(numbers, edges)[0], edges, color=color, linewidth=1.4, label=model)
+            axes.axvline(float(np.median(numbers)), color=color, linewidth=0.8, linestyle=":")
+    axes.set(ylabel="Members per bin")
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 2.5, 5, 10)))
+    axes.legend()
 
 
 def _edges(values: np.ndarray, most: int, decades: bool) -> np.ndarray:
@@ -134,18 +168,30 @@ def plot_cost(atoms: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]
     """
     if not any(np.any(numbers > 0) for numbers in seconds.values()):
         raise InputError(f"nothing to plot: no member of {name} was computed")
-    many = sum(map(len, seconds.values())) > _MOST_VECTORS
+    total = sum(map(len, seconds.values()))
+    many, few = total > _MOST_VECTORS, total <= _FEW
     with new_figure() as figure:
         axes = figure.subplots()
         for (model, cost), color in zip(seconds.items(), PALETTE * len(seconds), strict=False):
             known = cost > 0  # stored results cost nothing, which has no place on a logarithmic axis
             size, cost = atoms[model][known], cost[known]
-            axes.scatter(size, cost, s=6, color=color, alpha=0.4, linewidths=0, label=model, rasterized=many)
+            axes.scatter(
+                size,
+                cost,
+                s=20 if few else 6,
+                color=color,
+                alpha=0.4,
+                linewidths=0,
+                label=model,
+                rasterized=many,
+            )
             sizes = np.unique(size)
             medians = [np.median(cost[size == each]) for each in sizes]
             axes.plot(sizes, medians, color=INK, linewidth=0.8, zorder=3)
-        axes.set(xlabel="Atoms in the input structure", ylabel="Seconds per member (s)", xscale="log", yscale="log")
+        axes.set(xlabel="Atoms in the input structure", ylabel="Time per member (s)")
+        logarithmic(axes.xaxis)
+        logarithmic(axes.yaxis)
         axes.grid(visible=True, color=FAINT, linewidth=0.3)
         axes.set_title(f"{name}  ·  line: medians")
-        axes.legend(markerscale=2)
+        axes.legend(markerscale=1 if few else 2)
         return save(figure, path, f"campaign {name}, cost")

@@ -8,8 +8,10 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
@@ -29,6 +31,8 @@ _UNITS = {
     "kelvin": "K",
     "micrometre": "µm",
 }
+_LEAST_RATIO = 5.0  # between the ends of a logarithmic axis, so that it has at least two of the marks 1, 2, 5, 10
+_PLAIN_RATIO = 1e4  # above it powers of ten are easier to read
 _MOST_SETTINGS = 3  # in a legend entry
 _MOST_PARTS = 6  # of a list that is written out
 
@@ -77,6 +81,27 @@ def new_figure(width_inch: float = 5.0, height_inch: float = 3.6) -> Iterator[Fi
         figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+
+
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic with plain numbers as labels, and wide enough to have two of them; after drawing.
+
+    Parameters
+    ----------
+    axis
+        Axis to change.
+    """
+    name = axis.axis_name
+    axis.axes.set(**{f"{name}scale": "log"})
+    low, high = axis.get_view_interval()
+    if high / low < _LEAST_RATIO:
+        margin = (_LEAST_RATIO * low / high) ** 0.5
+        low, high = low / margin, high * margin
+    axis.axes.set(**{f"{name}lim": (low, high)})
+    axis.set_minor_formatter(NullFormatter())
+    if high / low <= _PLAIN_RATIO:
+        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def origin_of(document: ResultDocument) -> str:
