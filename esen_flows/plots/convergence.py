@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, PALETTE, new_figure, save
+from esen_flows.plots.style import FAINT, INK, PALETTE, field_text, new_figure, save
 
 _COLUMNS = 3
+_LEAST_WIDTH = 4.2  # inches
+_CHARACTERS_PER_INCH = 18  # of the line below the panels
+_MOST_TICKS = 8  # on the horizontal axis of a panel
 _BAND = 0.01  # half width of the band around the last point, relative
 
 
@@ -36,7 +41,7 @@ class Series:
     chosen: int | None
 
 
-def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: str, path: str | Path) -> Path:
+def plot_convergence(series: Sequence[Series], quantity: str, subject: str, key: str, path: str | Path) -> Path:
     """A panel for each series, all on one vertical axis, with a band of one per cent around the last number.
 
     Parameters
@@ -45,8 +50,8 @@ def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: s
         Choices that were varied.
     quantity
         Name of the numbers, with their unit.
-    label
-        Label of the force field.
+    subject
+        Crystal and force field, for the title.
     key
         Key of the result around which all series vary.
     path
@@ -66,7 +71,8 @@ def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: s
         raise InputError("nothing to plot: no point of the study has a result; see the reasons above")
     columns = 2 if len(series) == 4 else min(_COLUMNS, len(series))
     rows = -(-len(series) // columns)
-    with new_figure(3.2 * columns, 2.8 * rows) as figure:
+    width = max(3.2 * columns, _LEAST_WIDTH)
+    with new_figure(width, 2.8 * rows + 0.4) as figure:
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for panel, one in zip(panels, series, strict=False):
             _draw(panel, one)
@@ -74,8 +80,9 @@ def plot_convergence(series: Sequence[Series], quantity: str, label: str, key: s
             empty.set_visible(False)
         for first in panels[::columns]:
             first.set_ylabel(quantity)
-        title = f"{label}; filled: what the other panels keep; band: 1 % around the last"
-        figure.suptitle(title, fontsize=10, x=0.02, ha="left")
+        figure.suptitle(subject, fontsize=10, x=0.02, ha="left")
+        legend = "filled: kept while another choice varies; band: 1 % around the last value"
+        figure.supxlabel(fill(legend, int(_CHARACTERS_PER_INCH * width)), fontsize=8, x=0.02, ha="left", color=INK)
         return save(figure, path, f"convergence {key}")
 
 
@@ -89,5 +96,6 @@ def _draw(axes: Axes, one: Series) -> None:
     if np.isfinite(numbers[-1]):
         low, high = sorted((numbers[-1] * (1 - _BAND), numbers[-1] * (1 + _BAND)))
         axes.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
-    axes.set_xticks(places, [value.replace("_", "\n") for value in one.values])
-    axes.set(xlim=(-0.5, len(places) - 0.5), xlabel=one.name.rpartition(".")[2])
+    step = ceil(len(places) / _MOST_TICKS)
+    axes.set_xticks(places[::step], [value.replace("_", "\n") for value in one.values[::step]])
+    axes.set(xlim=(-0.5, len(places) - 0.5), xlabel=field_text(one.name))

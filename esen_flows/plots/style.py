@@ -31,6 +31,13 @@ _UNITS = {
     "kelvin": "K",
     "micrometre": "µm",
 }
+# Words for names of fields that are abbreviations.
+_WORDS = {
+    "dtype": "precision",
+    "fmax": "largest force",
+    "fc2 min length": "least length of fc2 supercell",
+    "fc3 min length": "least length of fc3 supercell",
+}
 _LEAST_RATIO = 5.0  # between the ends of a logarithmic axis, so that it has at least two of the marks 1, 2, 5, 10
 _PLAIN_RATIO = 1e4  # above it powers of ten are easier to read
 _MOST_SETTINGS = 3  # in a legend entry
@@ -91,7 +98,7 @@ def logarithmic(axis: Axis) -> None:
     axis
         Axis to change.
     """
-    name = axis.axis_name
+    name = "x" if axis is axis.axes.xaxis else "y"
     axis.axes.set(**{f"{name}scale": "log"})
     low, high = axis.get_view_interval()
     if high / low < _LEAST_RATIO:
@@ -222,10 +229,10 @@ def field_text(field: str) -> str:
     Examples
     --------
     >>> field_text("displacement.displacement_angstrom"), field_text("relax.fmax_ev_per_angstrom"), field_text("mesh")
-    ('Displacement (Å)', 'Relaxation: fmax (eV/Å)', 'Mesh')
+    ('Displacement (Å)', 'Relaxation: largest force (eV/Å)', 'Mesh')
     """
     words, unit = _words_and_unit(field)
-    words = words if words.startswith("fc") else words[:1].upper() + words[1:]
+    words = words[:1].upper() + words[1:]
     return f"{words} ({unit})" if unit else words
 
 
@@ -233,6 +240,7 @@ def _words_and_unit(field: str) -> tuple[str, str]:
     outer, _, name = field.rpartition(".")
     unit = next((unit for unit in _UNITS if name.endswith(f"_{unit}")), "")
     words = name.removesuffix(f"_{unit}").replace("_", " ")
+    words = _WORDS.get(words, words)
     return (f"relaxation: {words}" if outer.startswith("relax") else words), _UNITS.get(unit, "")
 
 

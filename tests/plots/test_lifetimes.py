@@ -39,6 +39,29 @@ def test_mean_free_paths_are_drawn(document: ResultDocument, drawn, tmp_path: Pa
     assert (half.get_xdata()[0], half.get_ydata()[1]) == pytest.approx((0.4, 5.0))
 
 
+def test_modes_at_rest_do_not_set_the_axis(document: ResultDocument, drawn, tmp_path: Path) -> None:
+    # A symmetric mode at the zone boundary has a group velocity that is zero but for rounding.
+    document.output["group_velocities_m_per_s"][0, 0] = 1e-45  # type: ignore[index]
+    document.output["lifetimes_ps"][0, 0] = 10.0  # type: ignore[index]
+    plot_mean_free_paths(document, tmp_path / "mean_free_paths.png")
+    axes = drawn[0].axes[0]
+    assert axes.get_xlim() == pytest.approx((0.02 / 1.5, 0.4 * 1.5))
+    curve = axes.lines[0]
+    assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == pytest.approx((0.6, 10.0))  # to the end of the axis
+
+
+def test_an_overlay_names_what_differs_and_its_title_what_is_shared(
+    document: ResultDocument, drawn, tmp_path: Path
+) -> None:
+    finer = document.model_copy(update={"protocol": {"mesh": [19, 19, 19], "displacement": {"order": 3}}})
+    finer.output = {**document.output, "mesh": (19, 19, 19)}  # type: ignore[dict-item]
+    coarser = document.model_copy(update={"protocol": {"mesh": [11, 11, 11], "displacement": {"order": 3}}})
+    plot_mean_free_paths(coarser, tmp_path / "m.png", others=[finer])
+    axes = drawn[0].axes[0]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["mesh 11×11×11: 10", "mesh 19×19×19: 10"]
+    assert axes.get_title(loc="left") == "NaCl  ·  chain_model  ·  RTA, 300 K"
+
+
 def test_lifetimes_are_drawn_with_the_period(document: ResultDocument, drawn, tmp_path: Path) -> None:
     plot_lifetimes(document, tmp_path / "lifetimes.png")
     axes = drawn[0].axes[0]

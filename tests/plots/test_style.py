@@ -1,6 +1,7 @@
 """Figure files are whole or absent, and their metadata name the result."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -60,6 +61,24 @@ def test_output_of_refuses_another_kind_and_a_failure(relax_document) -> None:
 def test_labels_tell_equal_force_fields_apart_by_key(relax_document) -> None:
     documents = [relax_document(), relax_document(key=64 * "a"), relax_document(model_label="other")]
     assert labels_of(documents) == ["chain_model (c0ffee00)", "chain_model (aaaaaaaa)", "other"]
+
+
+def test_labels_name_the_settings_that_differ(relax_document) -> None:
+    def labels(*documents: dict[str, Any]) -> list[str]:
+        return labels_of([relax_document(**fields) for fields in documents])
+
+    short = {"displacement": {"displacement_angstrom": 0.01, "fc2_supercell": None}}
+    long = {"displacement": {"displacement_angstrom": 0.03, "fc2_supercell": [[2, 0, 0], [0, 2, 0], [0, 0, 4]]}}
+    assert labels({"protocol": short}, {"protocol": long}) == [
+        "displacement 0.01 Å, no fc2 supercell",
+        "displacement 0.03 Å, fc2 supercell 2×2×4",
+    ]
+    # The title names a force field that all share; others stand in the legend.
+    assert labels({"protocol": short}, {"protocol": short, "model_label": "other"}) == ["chain_model", "other"]
+    assert labels({"numeric": {"dtype": "float32"}}, {"numeric": {"dtype": "float64"}, "model_label": "other"}) == [
+        "chain_model, precision float32",
+        "other, precision float64",
+    ]
 
 
 def test_formula_text() -> None:

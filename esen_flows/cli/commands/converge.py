@@ -79,18 +79,29 @@ def converge(
         submit_requests([request for _, points in studies for _, request in points])
         return
     from esen_flows.plots.convergence import plot_convergence
+    from esen_flows.plots.style import formula_text
 
     check_folder(output or Path("results"))
-    field, unit = "max_frequency_thz", "THz"
-    if isinstance(base.protocol, ConductivityProtocol):
-        field, unit = principal_conductivity(base.protocol.methods), "W/m/K"
+    field, quantity = _quantity(base)
     with interruptible():
         series = [_measure(study, field, base) for study in studies if study[1]]
         key = base.steps[-1].key
         folder = output or Path("results") / f"{base.atoms.get_chemical_formula(empirical=True)}-converge-{key[:8]}"
-        _print(series, field, unit)
-        figure = plot_convergence(series, f"{field} ({unit})", base.model.label, key, folder / f"converge_{what}.png")
+        _print(series, quantity)
+        subject = f"{formula_text(base.atoms.get_chemical_formula(empirical=True))}  ·  {base.model.label}"
+        label = quantity.replace("kappa", "κ")
+        figure = plot_convergence(series, label, subject, key, folder / f"converge_{what}.png")
     typer.echo(f"wrote    {figure}")
+
+
+def _quantity(base: PropertyRequest) -> tuple[str, str]:
+    """Field of the summary that is studied, and its name with temperature and unit."""
+    if not isinstance(base.protocol, ConductivityProtocol):
+        return "max_frequency_thz", "Highest frequency (THz)"
+    field = principal_conductivity(base.protocol.methods)
+    method = {"rta": "RTA", "wigner": "Wigner", "lbte": "LBTE"}[field.split("_")[1]]
+    temperature = min(base.protocol.temperatures_kelvin, key=lambda kelvin: abs(kelvin - 300.0))
+    return field, f"kappa by {method}, {temperature:g} K (W/m/K)"
 
 
 def parse_choice(text: str, what: Property) -> Choice:
@@ -182,9 +193,9 @@ def _measure(study: Study, field: str, base: PropertyRequest) -> "Series":
     return Series(name, tuple(value for value, _ in points), tuple(numbers), chosen)
 
 
-def _print(series: "list[Series]", field: str, unit: str) -> None:
+def _print(series: "list[Series]", quantity: str) -> None:
     """One row per point, with its distance from the last point of its series."""
-    table = Table("choice", "value", f"{field} ({unit})", "from the last (%)")
+    table = Table("choice", "value", quantity, "from the last (%)")
     for one in series:
         last = one.numbers[-1]
         for index, (value, number) in enumerate(zip(one.values, one.numbers, strict=True)):
