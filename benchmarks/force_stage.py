@@ -20,7 +20,7 @@ from ase.io import read
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.lattice.adapter import plan_displacements
-from esen_flows.schemas.named_protocols import conductivity_protocol
+from esen_flows.schemas.property_lookup import named_protocol
 
 RESULT = Path(__file__).parent / "results/force_stage.json"
 
@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     structures = read(asked.data / "phononDB-PBE-structures.extxyz", ":")
     atoms = next(one for one in structures if one.info["mp_id"] == asked.material)
-    protocol = conductivity_protocol("phonondb-v1", atoms.info).displacement
+    protocol = named_protocol("conductivity", "phonondb-v1", atoms.info).displacement
     plans = plan_displacements(
         atoms,
         np.array(protocol.fc2_supercell),

@@ -29,7 +29,7 @@ from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.lattice_documents import ConductivityOutput
-from esen_flows.schemas.named_protocols import conductivity_protocol
+from esen_flows.schemas.property_lookup import named_protocol
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.store.connection import open_store
 from esen_flows.store.jobflow_store import job_store
@@ -81,7 +81,7 @@ def measure(model: str, atoms: Atoms, protocol: str, dtype: str) -> dict[str, An
     store = open_store()
     maker = ConductivityMaker(
         force_field_name=model,
-        protocol=conductivity_protocol(protocol, atoms.info),
+        protocol=named_protocol("conductivity", protocol, atoms.info),
         numeric=NumericSettings(dtype=dtype),
         material_ids=(atoms.info["mp_id"],),
     )

@@ -35,7 +35,7 @@ from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StructureD
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, TransportResult
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, NumericSettings
 from esen_flows.schemas.provenance import build_provenance
-from esen_flows.schemas.requests import ResultRequest, lattice_requests
+from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.settings import Settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.jobflow_store import job_store
@@ -173,7 +173,7 @@ def our_way(settings: Settings, atoms: Atoms) -> tuple[dict[str, Any], ForcesOut
     )
     protocol = ConductivityProtocol(displacement=wurtzite, mesh=MESH)
     structure = store.put_structure(atoms)
-    requests = lattice_requests(structure, RandomForces.key, protocol, NumericSettings())
+    requests = property_requests(structure, RandomForces.key, protocol, NumericSettings())
     forces = displaced_forces(atoms, RandomForces(), wurtzite)
     transport = conductivity_output(forces, protocol)
     for request, output in zip(requests, (relax_output(atoms), forces, transport), strict=True):

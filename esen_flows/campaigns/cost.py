@@ -17,7 +17,10 @@ from ase import Atoms
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import ModelReference, checkpoint_path
 from esen_flows.schemas.checkpoint_header import read_header
-from esen_flows.schemas.protocols import AnyProtocol, DisplacementProtocol, Matrix3, RelaxProtocol
+from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.property_entry import Step
+from esen_flows.schemas.property_lookup import entry_of, kind_of
+from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxProtocol
 from esen_flows.store.results import Store
 from esen_flows.store.timings import seconds_per_cost, seconds_per_edge
 
@@ -86,7 +89,7 @@ def cutoff_of(model: ModelReference) -> float:
     return float(architecture.get("cutoff_angstrom", USUAL_CUTOFF_ANGSTROM))
 
 
-def member_cost(atoms: Atoms, protocol: AnyProtocol, model: CostModel) -> float:
+def member_cost(atoms: Atoms, protocol: Frozen, model: CostModel) -> float:
     """Predicted cost of all steps of a member.
 
     Parameters
@@ -113,11 +116,18 @@ def member_cost(atoms: Atoms, protocol: AnyProtocol, model: CostModel) -> float:
     """
     volume = abs(float(np.linalg.det(atoms.cell.array))) if atoms.pbc.all() else 0.0
     edges = edge_count(len(atoms), volume, model.cutoff_angstrom)
-    if isinstance(protocol, RelaxProtocol):
-        return edges * relax_evaluations(protocol) * _times(protocol.parity, model)
-    times = _times(protocol.displacement.parity, model)
-    relaxation = edges * relax_evaluations(protocol.relax)
-    return float(times * (relaxation + _displaced_edges(atoms, protocol.displacement, model.cutoff_angstrom)))
+    return sum(_step_cost(step, atoms, edges, model) for step in entry_of(kind_of(protocol)).steps(protocol))
+
+
+def _step_cost(step: Step, atoms: Atoms, edges: float, model: CostModel) -> float:
+    """Edge evaluations of one step, from the edges of the input structure."""
+    if entry_of(step.kind).category == "cpu":
+        return 0.0
+    protocol = step.protocol
+    times = _times(getattr(protocol, "parity", "as_is"), model)
+    if isinstance(protocol, DisplacementProtocol):
+        return float(times * _displaced_edges(atoms, protocol, model.cutoff_angstrom))
+    return times * edges * (relax_evaluations(protocol) if isinstance(protocol, RelaxProtocol) else 1.0)
 
 
 def edge_count(n_atoms: float, volume_angstrom3: float, cutoff_angstrom: float) -> float:

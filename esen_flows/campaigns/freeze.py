@@ -24,9 +24,10 @@ from esen_flows.campaigns.records import MemberRecord, Origins, member_rows, rec
 from esen_flows.errors import InputError, ModelError
 from esen_flows.files import sha256_of_file, written_whole
 from esen_flows.schemas.atom_properties import properties_of
-from esen_flows.schemas.campaign import CampaignSpec, base_protocol
+from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.lattice_versions import lattice_versions
+from esen_flows.schemas.property_lookup import entry_of, named_protocol
 from esen_flows.schemas.provenance import git_revision
 from esen_flows.schemas.requests import property_requests
 from esen_flows.store.campaign_progress import counts
@@ -97,7 +98,7 @@ def freeze(
 def _manifest(spec: CampaignSpec, **found: Any) -> Manifest:
     """Manifest of what was found, with the versions of this installation and those that the keys depend on."""
     # Steps are the same for all structures, whose own supercells do not matter here.
-    protocol = base_protocol(spec.property, spec.protocol, {})
+    protocol = named_protocol(spec.property, spec.protocol, {})
     steps = property_requests("", "", protocol, spec.numeric)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -109,7 +110,7 @@ def _manifest(spec: CampaignSpec, **found: Any) -> Manifest:
         spec=spec,
         spec_sha256=spec.sha256,
         numerics_revisions={step.kind: step.numerics_revision for step in steps},
-        lattice_versions={} if spec.property == "relax" else lattice_versions(spec.lattice_backend),
+        lattice_versions=lattice_versions(spec.lattice_backend) if entry_of(spec.property).versions else {},
         lock=_installed(),
         **found,
     )

@@ -9,8 +9,7 @@ from esen_flows.campaigns.sources import PlannedStructure
 from esen_flows.errors import InputError, StructureError, UnknownElementError
 from esen_flows.schemas.campaign import CampaignSpec, member_keys, protocol_for
 from esen_flows.schemas.card import ModelReference
-from esen_flows.schemas.protocols import RelaxProtocol
-from esen_flows.structures.checks import check_crystal, check_elements, check_relaxation, check_structure
+from esen_flows.structures.checks import check_elements, check_start, check_structure
 
 SHOWN = 10  # lines of a list in a message
 
@@ -122,10 +121,7 @@ class PlanChecks:
             )
         try:
             check_structure(atoms, structure.label)
-            if not isinstance(protocol, RelaxProtocol):
-                check_crystal(atoms, structure.label, self._spec.property)
-            else:
-                check_relaxation(atoms, structure.label, protocol)
+            check_start(atoms, structure.label, self._spec.property, protocol)
         except StructureError as error:
             self.doubtful.add(str(error))
             self._faulty.add(structure.key)

@@ -20,9 +20,9 @@ from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.campaign_progress import number
 from esen_flows.store.database import Row
-from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store
 
 MEMBERS, SUMMARY, TEXT = "members.csv", "summary.json", "report.md"
@@ -213,7 +213,7 @@ def _text(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> str
 
 def _write_members(out: TextIO, spec: CampaignSpec, found: Iterator[MemberRecord], totals: Totals) -> None:
     """Write the table of all members, which are counted on the way."""
-    summary = tuple(SUMMARIES[spec.property])
+    summary = [field.name for field in entry_of(spec.property).summary]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ("label", "formula", "nsites", "model", "state", "failure", "message", *summary, "seconds", "force_evaluations",

@@ -19,11 +19,11 @@ from esen_flows.campaigns.member_differences import PENDING, Difference, Side, T
 from esen_flows.campaigns.plan import campaign_document
 from esen_flows.campaigns.records import member_rows
 from esen_flows.errors import InputError, ModelError
-from esen_flows.schemas.campaign import CampaignSpec, Property, answer_summary_field, member_keys
+from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_keys
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.lattice_versions import lattice_versions
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.provenance import library_versions
-from esen_flows.schemas.requests import NUMERICS_REVISION
 from esen_flows.store.bulk import batches, put_structures
 from esen_flows.store.campaign_progress import refresh_states
 from esen_flows.store.campaigns import (
@@ -42,20 +42,6 @@ from esen_flows.version import __version__
 # Members that are computed here together. They are cut in the order of their keys, which are random, so that sizes are
 # mixed and a restart after a crash cuts them the same way: deaths are noted by the chunk.
 SLICE = 200
-
-# How far a number may be from the frozen one, and why. Batches are composed differently each time, and the last digits
-# of a force call depend on its batch, on threads and on the device. Measured on two cores, batches of 200 and of 1 to 7
-# members, 1 and 2 threads, EMT and esen_silicon, largest of 1 to 54 members: relaxations 7e-13 eV/atom in float64 and
-# 7e-9 in float32, highest frequency 2e-13 THz in float64, conductivity 1e-14 of it in float64 and 7e-7 in float32. The
-# rest is margin for other devices and versions, which have not been measured.
-TOLERANCES: dict[tuple[Property, str], tuple[Tolerance, str]] = {
-    ("relax", "float64"): (Tolerance(absolute=1e-6), "the last digits of forces move the end of a relaxation a little"),
-    ("relax", "float32"): (Tolerance(absolute=1e-4), "single-precision forces move the end of a relaxation"),
-    ("phonon", "float64"): (Tolerance(absolute=1e-3), "differences of forces are divided by the displacement"),
-    ("phonon", "float32"): (Tolerance(absolute=2e-2), "single-precision forces are divided by the displacement"),
-    ("conductivity", "float64"): (Tolerance(relative=1e-3), "second differences of forces, and modes near zero"),
-    ("conductivity", "float32"): (Tolerance(relative=5e-2), "second differences of single-precision forces"),
-}
 
 
 @dataclass(frozen=True)
@@ -215,7 +201,8 @@ def tolerance_of(manifest: Manifest) -> tuple[Tolerance, str]:
     tuple[Tolerance, str]
         The tolerance, and the reason why numbers differ.
     """
-    return TOLERANCES[manifest.spec.property, manifest.spec.dtype]
+    deviation = entry_of(manifest.spec.property).reproduction[manifest.spec.dtype]
+    return Tolerance(deviation.absolute, deviation.relative), deviation.reason
 
 
 def differences_here(manifest: Manifest) -> tuple[str, ...]:
@@ -286,7 +273,7 @@ def _check_revisions(manifest: Manifest) -> None:
         There is such a step; the message names the version to install.
     """
     for kind, revision in manifest.numerics_revisions.items():
-        found = NUMERICS_REVISION.get(kind)  # type: ignore[call-overload]
+        found = entry_of(kind).numerics_revision
         if found != revision:
             raise InputError(
                 f"this version of esen_flows ({__version__}) computes {kind} with numerics revision {found}, the "

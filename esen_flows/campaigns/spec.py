@@ -11,11 +11,11 @@ from esen_flows.assets import asset_dir
 from esen_flows.campaigns.located_yaml import LocatedYaml, Location, read_located
 from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
-from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, base_protocol, protocol_for
+from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
+from esen_flows.schemas.property_lookup import entry_of, is_exact, named_protocol
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
-from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.structures.files import split_index
 
 FILE_NAME = "spec.yaml"
@@ -92,7 +92,7 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
             wrong.add(str(location[0]) if location else "")
             faults.append((location, message))
     good = {key: value for key, value in file.value.items() if key in CampaignSpec.model_fields and key not in wrong}
-    if good.get("property") == "conductivity":
+    if "property" in good and "lattice_backend" in entry_of(good["property"]).versions:
         good.setdefault("lattice_backend", TRANSPORT_BACKEND)
     spec = _with_absolute_paths(CampaignSpec.model_validate(_PLACEHOLDERS | good), file.path.resolve().parent)
     if "property" in good:
@@ -131,8 +131,7 @@ def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> 
 
 
 def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
-    protocol = with_values(base_protocol(spec.property, spec.protocol, {}), spec.settings.items())
-    exact = not isinstance(protocol, RelaxProtocol) and protocol.displacement.force_constants == "autodiff"
+    exact = is_exact(with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items()))
     for model in models:
         if model.dtype not in (None, spec.dtype):
             yield (
@@ -140,7 +139,7 @@ def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
                 f"{model.label} computes in {model.dtype} only, got {spec.dtype}; write dtype: {model.dtype}",
             )
         try:
-            if spec.property != "relax":
+            if entry_of(spec.property).conservative:
                 model.require_conservative(spec.property)
             elif "conservative" in spec.require:
                 model.require_conservative("`require: conservative`")
@@ -177,7 +176,7 @@ def _faults_of_schema(file: LocatedYaml, error: ValidationError) -> Faults:
 
 def _faults_of_protocol(spec: CampaignSpec) -> Faults:
     try:
-        base = base_protocol(spec.property, spec.protocol, {})
+        base = named_protocol(spec.property, spec.protocol, {})
     except InputError as error:
         yield ("protocol",), str(error)
         return

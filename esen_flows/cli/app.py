@@ -11,12 +11,13 @@ from esen_flows.cli.commands.converge import converge
 from esen_flows.cli.commands.doctor import doctor
 from esen_flows.cli.commands.label import label
 from esen_flows.cli.commands.plot import plot
-from esen_flows.cli.commands.properties import kappa, phonon, relax
+from esen_flows.cli.commands.properties import property_command
 from esen_flows.cli.commands.results import query, show
 from esen_flows.cli.commands.train import train
 from esen_flows.cli.commands.worker import worker
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError
+from esen_flows.schemas.properties import OFFERED
 from esen_flows.version import __version__
 
 
@@ -43,7 +44,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # In the order of `esen-flows --help`.
-for command in (relax, phonon, kappa, converge, show, query, plot, label, train, worker, doctor):
+for kind in OFFERED:
+    app.command()(property_command(kind))
+for command in (converge, show, query, plot, label, train, worker, doctor):
     app.command()(command)
 for name, group in {"models": models, "data": data, "db": db, "campaign": campaign, "launcher": launcher}.items():
     app.add_typer(group.app, name=name)

@@ -9,19 +9,16 @@ from ase import Atoms
 from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.usage import UsageError, check_device
 from esen_flows.schemas.card import ModelReference, resolve_model
+from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.lattice_versions import TransportBackend
-from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
-from esen_flows.schemas.protocols import (
-    AnyProtocol,
-    NumericSettings,
-    RelaxProtocol,
-)
+from esen_flows.schemas.properties import Kind
+from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of, named_protocol, require_settings
+from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
-from esen_flows.structures.checks import check_crystal, check_elements, check_relaxation, check_structure
+from esen_flows.structures.checks import check_elements, check_start, check_structure
 from esen_flows.structures.files import read_structure
 
-Property = Literal["relax", "phonon", "conductivity"]
 Dtype = Literal["float64", "float32"]
 
 
@@ -47,17 +44,17 @@ class PropertyRequest:
         Keyed requests of all steps; the last one is the property.
     """
 
-    kind: Property
+    kind: Kind
     atoms: Atoms
     model: ModelReference
-    protocol: AnyProtocol
+    protocol: Frozen
     numeric: NumericSettings
     device: str
     steps: tuple[ResultRequest, ...]
 
 
 def build_request(
-    kind: Property,
+    kind: Kind,
     file: Path,
     model: str,
     assignments: list[str],
@@ -77,14 +74,14 @@ def build_request(
     kind, file, model
         Property, structure file (FILE@3 takes frame 3), and name of a model card or path of a checkpoint.
     assignments, protocol_name
-        `key=value` texts, and the named protocol that they change; a relaxation has only the general one.
+        `key=value` texts, and the named protocol that they change.
     dtype, compile, tf32, lattice_backend
         Precision (None for that of the force field), torch.compile, factors rounded to 10 bits on GPUs, and
-        implementation of the linewidths of a conductivity (None for the default).
+        implementation of linewidths (None for the default).
     device
         cpu, cuda or cuda:N.
     born
-        phonopy's BORN file of the structure, for phonons and conductivities.
+        phonopy's BORN file of the structure, for properties whose protocol has Born charges.
 
     Returns
     -------
@@ -103,14 +100,14 @@ def build_request(
     atoms = read_structure(file)
     check_structure(atoms, file.name)
     protocol = _protocol(kind, assignments, protocol_name, atoms)
-    _check_periodicity(kind, protocol, atoms, file.name)
+    check_start(atoms, file.name, kind, protocol)
     if born is not None:
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
-    if not isinstance(protocol, RelaxProtocol):
+    if entry_of(kind).conservative:
         reference.require_conservative(kind)
-        if protocol.displacement.force_constants == "autodiff":
-            reference.require_differentiable("force_constants=autodiff")
+    if is_exact(protocol):
+        reference.require_differentiable("force_constants=autodiff")
     dtype = _dtype(reference, dtype)
     numeric = NumericSettings(dtype=dtype, compile=compile, tf32=tf32, lattice_backend=lattice_backend)
     _check_numeric(numeric, reference, device)
@@ -119,7 +116,7 @@ def build_request(
 
 
 def vary_request(
-    request: PropertyRequest, *, protocol: AnyProtocol | None = None, dtype: Dtype | None = None
+    request: PropertyRequest, *, protocol: Frozen | None = None, dtype: Dtype | None = None
 ) -> PropertyRequest:
     """The same property by another protocol or in another precision.
 
@@ -150,26 +147,18 @@ def vary_request(
     return replace(request, protocol=protocol, numeric=numeric, steps=steps)
 
 
-def _protocol(kind: Property, assignments: list[str], name: str, atoms: Atoms) -> AnyProtocol:
-    if kind == "relax":
-        return with_overrides(RelaxProtocol(), assignments)
-    if kind == "phonon":
-        return with_overrides(phonon_protocol(name, atoms.info), assignments)
-    protocol = with_overrides(conductivity_protocol(name, atoms.info), assignments)
-    check_supercells(protocol, name)
+def _protocol(kind: Kind, assignments: list[str], name: str, atoms: Atoms) -> Frozen:
+    protocol = with_overrides(named_protocol(kind, name, atoms.info), assignments)
+    remedy = (
+        "them with --set displacement.fc2_supercell=4,4,4 --set displacement.fc3_supercell=2,2,2 --set mesh=19,19,19"
+    )
+    require_settings(kind, name, protocol, remedy)
     return protocol
 
 
-def _check_periodicity(kind: Property, protocol: AnyProtocol, atoms: Atoms, name: str) -> None:
-    if not isinstance(protocol, RelaxProtocol):
-        check_crystal(atoms, name, kind)
-    else:
-        check_relaxation(atoms, name, protocol)
-
-
-def _with_born(protocol: AnyProtocol, born: Path, atoms: Atoms) -> AnyProtocol:
-    if isinstance(protocol, RelaxProtocol):
-        raise UsageError("--born: a relaxation does not use Born charges")
+def _with_born(protocol: Frozen, born: Path, atoms: Atoms) -> Frozen:
+    if not isinstance(protocol, PhononProtocol | ConductivityProtocol):
+        raise UsageError(f"--born: {kind_of(protocol)} does not use Born charges")
     from esen_flows.physics.lattice.born import read_born  # Imports phonopy, which no other request needs.
 
     return protocol.model_copy(update={"born": read_born(born, atoms, protocol)})

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esen_flows.cli.machine import tune_allocator
-from esen_flows.cli.output.report import TITLES
 from esen_flows.cli.property_request import PropertyRequest
 from esen_flows.cli.store import open_store
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
-from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol
+from esen_flows.schemas.properties import PROPERTIES, Kind
 from esen_flows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -83,12 +82,8 @@ def build_flow(request: PropertyRequest) -> "Flow | Job":
     from esen_flows.makers.phonon import PhononMaker
     from esen_flows.makers.relax import RelaxMaker
 
-    makers: dict[type, Any] = {
-        RelaxProtocol: RelaxMaker,
-        PhononProtocol: PhononMaker,
-        ConductivityProtocol: ConductivityMaker,
-    }
-    maker = makers[type(request.protocol)](
+    makers: dict[Kind, Any] = {"relax": RelaxMaker, "phonon": PhononMaker, "conductivity": ConductivityMaker}
+    maker = makers[request.kind](
         protocol=request.protocol,
         force_field_name=request.model.location,
         numeric=request.numeric,
@@ -119,6 +114,11 @@ def _run(request: PropertyRequest, store: "Store") -> None:
         run_locally(build_flow(request), log=False, store=job_store(store), raise_immediately=True)
 
 
+def _title(kind: str) -> str:
+    """Title of a step; work that is not a step, such as a campaign's, is called as it reports itself."""
+    return next((entry.title for known, entry in PROPERTIES.items() if known == kind), kind)
+
+
 @contextmanager
 def _step_bars() -> Iterator[None]:
     """Show one progress bar per step on stderr, from the moment when the step first reports."""
@@ -137,7 +137,7 @@ def _step_bars() -> Iterator[None]:
         def show(kind: str, done: int, total: int | None, words: str) -> None:
             if kind not in tasks:
                 finish()  # A new step means that the previous one is done, which may not have known its total.
-                tasks[kind] = bars.add_task(TITLES.get(kind, kind), total=total, words=words)
+                tasks[kind] = bars.add_task(_title(kind), total=total, words=words)
             bars.update(tasks[kind], completed=done, total=total, words=words)
 
         with listening(show):

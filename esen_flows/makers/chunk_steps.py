@@ -1,4 +1,4 @@
-"""Phonons and conductivities of a chunk, one member after the other: its displacements fill the device's batches."""
+"""Lattice properties of a chunk, one member after the other: its displacements fill the device's batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from esen_flows.errors import EsenFlowsError, ModelError, StoreError
 from esen_flows.makers.chunk_run import ChunkRun
 from esen_flows.makers.crash_isolation import require_working_gpu
 from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_job
+from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.campaign_progress import settled_members
@@ -19,6 +20,8 @@ from esen_flows.structures.conversion import atoms_to_json
 
 logger = logging.getLogger(__name__)
 
+# Jobs of the steps that make no force call.
+LATTICE_JOBS: dict[Kind, Callable[..., Reference]] = {"phonon": phonon_job, "conductivity": conductivity_job}
 # Computes the steps of a member from its requests and the other arguments of its jobs.
 Body = Callable[[tuple[ResultRequest, ...], dict[str, Any]], Reference]
 
@@ -42,7 +45,7 @@ def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
 
 
 def lattice_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
-    """Compute phonons or conductivities from the stored forces of each member, without a force call.
+    """Compute the property from the stored forces of each member, without a force call.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def lattice_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
     rows
         Members to compute.
     """
-    job = phonon_job if run.spec.property == "phonon" else conductivity_job
+    job = LATTICE_JOBS[run.spec.property]
 
     def step(requests: tuple[ResultRequest, ...], arguments: dict[str, Any]) -> Reference:
         forces = {"kind": "forces", "key": requests[1].key, "summary": {}}

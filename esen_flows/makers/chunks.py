@@ -16,7 +16,7 @@ from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
 from esen_flows.makers.chunk_steps import force_steps, lattice_steps
 from esen_flows.makers.crash_isolation import isolation_groups
 from esen_flows.makers.force_fields import keeping_force_field
-from esen_flows.schemas.campaign import Property
+from esen_flows.schemas.properties import OFFERED, PROPERTIES, Kind
 from esen_flows.stopping import is_stopping
 from esen_flows.store.campaign_progress import settled_steps
 from esen_flows.store.campaigns import campaign_of, update_members
@@ -27,10 +27,8 @@ from esen_flows.store.database import Row
 Stage = Literal["relax", "forces", "lattice"]
 CATEGORIES: dict[Stage, str] = {"relax": "gpu", "forces": "gpu", "lattice": "cpu"}
 # Stages of a chunk by property, one after the other.
-STAGES: dict[Property, tuple[Stage, ...]] = {
-    "relax": ("relax",),
-    "phonon": ("forces", "lattice"),
-    "conductivity": ("forces", "lattice"),
+STAGES: dict[Kind, tuple[Stage, ...]] = {
+    kind: ("relax",) if PROPERTIES[kind].category == "gpu" else ("forces", "lattice") for kind in OFFERED
 }
 # How long to wait for members that other processes are computing, before they are handed back.
 WAIT_SECONDS = 60.0

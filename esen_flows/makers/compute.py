@@ -231,6 +231,7 @@ def result_document(
         kind=request.kind,
         key=request.key,
         parent_key=request.parent_key,
+        parents=request.parents,
         structure_key=request.structure_key,
         model_key=request.model_key,
         model_label=context.model_label,

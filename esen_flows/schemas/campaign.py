@@ -10,29 +10,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from esen_flows.errors import InputError
 from esen_flows.schemas.declarations import Dtype
-from esen_flows.schemas.frozen import Closed
+from esen_flows.schemas.frozen import Closed, Frozen
 from esen_flows.schemas.keys import canonical_json, result_key, sha256_of
 from esen_flows.schemas.lattice_versions import TransportBackend
-from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
+from esen_flows.schemas.properties import OFFERED, Kind
+from esen_flows.schemas.property_entry import Step
+from esen_flows.schemas.property_lookup import GENERAL, named_protocol, offered_entry, require_settings
 from esen_flows.schemas.protocol_fields import with_values
-from esen_flows.schemas.protocols import (
-    AnyProtocol,
-    ConductivityProtocol,
-    NumericSettings,
-    RelaxProtocol,
-    one_or_more,
-    principal_conductivity,
-)
-from esen_flows.schemas.requests import ResultRequest, property_requests
+from esen_flows.schemas.protocols import NumericSettings, one_or_more
+from esen_flows.schemas.requests import ResultRequest, parents_key, property_requests
 
-Property = Literal["relax", "phonon", "conductivity"]
 # A force field declares conservative, differentiable and o3; covers_elements: it was trained on all elements of all
 # structures.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
-GENERAL = "general"
+
+
+def _offered(value: Kind) -> Kind:
+    if value not in OFFERED:
+        raise ValueError(f"choose from {', '.join(OFFERED)}, got {value!r}")
+    return value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
@@ -167,7 +165,7 @@ class CampaignSpec(Closed):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
     description: str = ""
-    property: Property
+    property: Annotated[Kind, BeforeValidator(_offered)]
     structures: StructureSource
     models: Names = Field(min_length=1)
     protocol: str | None = None
@@ -200,7 +198,7 @@ class CampaignSpec(Closed):
     @cached_property
     def numeric(self) -> NumericSettings:
         """Numeric settings of all members."""
-        backend = self.lattice_backend if self.property == "conductivity" else None
+        backend = self.lattice_backend if "lattice_backend" in offered_entry(self.property).versions else None
         return NumericSettings(dtype=self.dtype, lattice_backend=backend)
 
     @cached_property
@@ -214,13 +212,14 @@ class CampaignSpec(Closed):
         return self.protocol not in (None, GENERAL)
 
     @cached_property
-    def _members(self) -> "dict[str, tuple[AnyProtocol, tuple[StepKey, ...]]]":
+    def _members(self) -> "dict[str, tuple[Frozen, tuple[StepKey, ...]]]":
         """Protocols and keys of steps by the structures' own settings; most campaigns have one entry."""
         return {}
 
 
-# Key of a step from the key of its parent and that of the force field.
-StepKey = Callable[[str, str], str]
+# Roles and numbers of the earlier steps on which a step builds, and its key from that of its parents and that of the
+# force field.
+StepKey = tuple[tuple[tuple[str, int], ...], Callable[[str, str], str]]
 
 
 def answer_summary_field(spec: CampaignSpec) -> str:
@@ -234,47 +233,14 @@ def answer_summary_field(spec: CampaignSpec) -> str:
     Returns
     -------
     str
-        Name of the field. The conductivity is the one nearest to 300 K, in the relaxation-time approximation if that is
-        among the methods.
+        Name of the field.
     """
-    if spec.property != "conductivity":
-        return {"relax": "energy_per_atom_ev", "phonon": "max_frequency_thz"}[spec.property]
-    given = [item for item in spec.settings.items() if item[0] == "methods"]
-    return principal_conductivity(with_values(ConductivityProtocol(), given).methods)
+    # The protocol without a structure's own settings, on which no choice of a field depends.
+    protocol = with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items())
+    return offered_entry(spec.property).principal(protocol)
 
 
-def base_protocol(property: Property, name: str | None, info: Mapping[str, Any]) -> AnyProtocol:
-    """A protocol by its name, before any settings.
-
-    Parameters
-    ----------
-    property
-        The property.
-    name
-        Name of the protocol; None for "general".
-    info
-        Supercells and mesh of the structure (`own_settings`).
-
-    Returns
-    -------
-    AnyProtocol
-        The protocol.
-
-    Raises
-    ------
-    InputError
-        The property has no protocol of that name.
-    """
-    if property == "conductivity":
-        return conductivity_protocol(name or GENERAL, info)
-    if property == "phonon":
-        return phonon_protocol(name or GENERAL, info)
-    if name not in (None, GENERAL):
-        raise InputError(f"no protocol {name!r} of a relaxation; there is {GENERAL}, and `settings`")
-    return RelaxProtocol()
-
-
-def protocol_for(spec: CampaignSpec, info: Mapping[str, Any]) -> AnyProtocol:
+def protocol_for(spec: CampaignSpec, info: Mapping[str, Any]) -> Frozen:
     """The protocol of a member.
 
     Parameters
@@ -286,7 +252,7 @@ def protocol_for(spec: CampaignSpec, info: Mapping[str, Any]) -> AnyProtocol:
 
     Returns
     -------
-    AnyProtocol
+    Frozen
         The protocol with the settings of the campaign.
 
     Raises
@@ -350,34 +316,32 @@ def member_keys(spec: CampaignSpec, structure_key: str, model_key: str, info: Ma
     InputError
         As for `protocol_for`.
     """
-    keys = [structure_key]
-    for step_key in _member(spec, info)[1]:
-        keys.append(step_key(keys[-1], model_key))
-    return tuple(keys[1:])
+    keys: list[str] = []
+    for parents, step_key in _member(spec, info)[1]:
+        parent_key = parents_key({role: keys[number] for role, number in parents}) if parents else structure_key
+        keys.append(step_key(parent_key, model_key))
+    return tuple(keys)
 
 
-def _member(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[AnyProtocol, tuple[StepKey, ...]]:
+def _member(spec: CampaignSpec, info: Mapping[str, Any]) -> tuple[Frozen, tuple[StepKey, ...]]:
     """Protocol and keys of the steps, made once for all members with the same settings of their structures."""
     name = canonical_json(dict(info)) if spec.takes_own_settings else ""
     if name not in spec._members:
         protocol = _protocol(spec, info)
-        steps = tuple(
-            partial(
-                result_key,
-                request.kind,
-                request.protocol.hash(),
-                numeric=request.numeric.key_fields(),
-                numerics_revision=request.numerics_revision,
-            )
-            for request in property_requests("", "", protocol, spec.numeric)
-        )
-        spec._members[name] = protocol, steps
+        steps = offered_entry(spec.property).steps(protocol)
+        requests = property_requests("", "", protocol, spec.numeric)
+        spec._members[name] = protocol, tuple(map(_step_key, steps, requests))
     return spec._members[name]
 
 
-def _protocol(spec: CampaignSpec, info: Mapping[str, Any]) -> AnyProtocol:
-    protocol = with_values(base_protocol(spec.property, spec.protocol, info), spec.settings.items())
-    if isinstance(protocol, ConductivityProtocol):
-        remedy = "them to all by settings: displacement.fc2_supercell, displacement.fc3_supercell, mesh"
-        check_supercells(protocol, spec.protocol or GENERAL, remedy)
+def _step_key(step: Step, request: ResultRequest) -> StepKey:
+    numeric, revision = request.numeric.key_fields(), request.numerics_revision
+    key = partial(result_key, step.kind, step.protocol.hash(), numeric=numeric, numerics_revision=revision)
+    return step.parents, key
+
+
+def _protocol(spec: CampaignSpec, info: Mapping[str, Any]) -> Frozen:
+    protocol = with_values(named_protocol(spec.property, spec.protocol, info), spec.settings.items())
+    remedy = "them to all by settings: displacement.fc2_supercell, displacement.fc3_supercell, mesh"
+    require_settings(spec.property, spec.protocol, protocol, remedy)
     return protocol

@@ -5,30 +5,15 @@ Arrays are numpy arrays here; the store packs them.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from esen_flows.schemas.atom_properties import AtomProperties, properties_of
-
-Array = Annotated[np.ndarray, BeforeValidator(np.asarray)]
-SCHEMA_VERSION = 1
-Kind = Literal["relax", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"]
-
-
-class Document(BaseModel):
-    """Base of all documents: arrays allowed, unknown fields refused."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+from esen_flows.schemas.document_base import SCHEMA_VERSION, Array, Document
+from esen_flows.schemas.properties import Kind
 
 
 class StructureData(Document):
@@ -233,7 +218,9 @@ class ResultDocument(Document):
     key
         Result key, a hash of everything below that decides the numbers.
     parent_key
-        Key of the structure, dataset or result from which the step starts.
+        Key of the structure, dataset or result from which the step starts; `requests.parents_key` of several.
+    parents
+        Keys of several results on which the step builds, by their roles; empty for a single one.
     structure_key
         Key of the input structure, or the dataset, at the root of the chain.
     model_key
@@ -247,7 +234,7 @@ class ResultDocument(Document):
     numeric
         Numeric settings of the step.
     numerics_revision
-        Revision of the step's numerics, see `requests.NUMERICS_REVISION`.
+        Revision of the step's numerics, see `property_entry.Property`.
     attempt
         Number of the computation of this key, counted from 0; forced recomputations count up.
     current
@@ -286,6 +273,7 @@ class ResultDocument(Document):
     kind: Kind
     key: str
     parent_key: str
+    parents: dict[str, str] = Field(default_factory=dict)
     structure_key: str
     model_key: str
     model_label: str

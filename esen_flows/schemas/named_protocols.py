@@ -5,20 +5,14 @@ Published tables were made with the others, so that numbers can be compared with
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from esen_flows.errors import InputError
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, PhononProtocol, RelaxProtocol
 
-ConductivityProtocolName = Literal["general", "phonondb-v1", "phonondb-v1-two-stage"]
-PhononProtocolName = Literal["general", "mdr"]
 # Entries of each structure in the extended XYZ file of PhononDB's 103 crystals; published protocols use them.
 FC2_SUPERCELL, FC3_SUPERCELL, MESH = OWN_SETTINGS = ("fc2_supercell", "fc3_supercell", "q_mesh")
-_SET_SUPERCELLS = (
-    "them with --set displacement.fc2_supercell=4,4,4 --set displacement.fc3_supercell=2,2,2 --set mesh=19,19,19"
-)
 
 
 def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,38 +31,27 @@ def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
 
 
-def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityProtocol:
-    """A protocol of a conductivity by name, for a structure that may give its own supercells and mesh.
+def phonondb_protocol(info: Mapping[str, Any], *, two_stage: bool = False) -> ConductivityProtocol:
+    """The protocol of the 103 conductivities of Matbench Discovery as eSEN's entry ran it.
 
-    "phonondb-v1" is the protocol of the 103 conductivities of Matbench Discovery as eSEN's entry ran it: one relaxation
-    with FixSymmetry and without tilts, by FIRE to 1e-4 eV/Angstrom in at most 300 steps, whose result is kept even if
-    it is not converged; displacements of 0.03 Angstrom; forces as the force field gives them; 300 K, isotopes in
-    natural abundance, a boundary at 1 m; no negative frequencies except those below 0.01 THz of acoustic branches at
-    Gamma. "phonondb-v1-two-stage" is that of Pota, Ahlawat, Csanyi, Simoncelli, arXiv 2408.00755: a second, free
-    relaxation follows, which is discarded where it changes the space group.
+    One relaxation with FixSymmetry and without tilts, by FIRE to 1e-4 eV/Angstrom in at most 300 steps, whose result is
+    kept even if it is not converged; displacements of 0.03 Angstrom; forces as the force field gives them; 300 K,
+    isotopes in natural abundance, a boundary at 1 m; no negative frequencies except those below 0.01 THz of acoustic
+    branches at Gamma.
 
     Parameters
     ----------
-    name
-        Name of the protocol.
     info
         Supercells and mesh of the structure, from `atoms.info`.
+    two_stage
+        Whether a second, free relaxation follows, which is discarded where it changes the space group: the protocol of
+        Pota, Ahlawat, Csanyi, Simoncelli, arXiv 2408.00755.
 
     Returns
     -------
     ConductivityProtocol
         The protocol.
-
-    Raises
-    ------
-    InputError
-        There is no protocol of that name.
     """
-    if name not in get_args(ConductivityProtocolName):
-        known = ", ".join(get_args(ConductivityProtocolName))
-        raise InputError(f"no protocol {name!r} of a conductivity; there are {known}")
-    if name == "general":
-        return ConductivityProtocol()
     own = own_settings(info)
     relax = RelaxProtocol(
         fmax_ev_per_angstrom=1e-4,
@@ -76,7 +59,7 @@ def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityPro
         cell_mask=(True, True, True, False, False, False),
         symmetry="fix",
         symprec_angstrom=0.01,
-        then_free=name == "phonondb-v1-two-stage",
+        then_free=two_stage,
         keep_unconverged=True,
     )
     return ConductivityProtocol(
@@ -98,18 +81,15 @@ def conductivity_protocol(name: str, info: Mapping[str, Any]) -> ConductivityPro
     )
 
 
-def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
-    """A protocol of phonons by name, for a structure that may give its own supercell.
+def mdr_protocol(info: Mapping[str, Any]) -> PhononProtocol:
+    """The protocol of the MDR benchmark (A. Loew et al., npj Comput. Mater. 2025) as eSEN's authors ran it.
 
-    "mdr" is the protocol of the MDR benchmark (A. Loew et al., npj Comput. Mater. 2025) as eSEN's authors ran it: a
-    free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces as the force field
-    gives them, a mesh of 20 x 20 x 20, 0 to 600 K in steps of 75 K. Unlike theirs, it relaxes the unit cell instead of
-    the primitive one, and symmetrises force constants.
+    A free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces as the force
+    field gives them, a mesh of 20 x 20 x 20, 0 to 600 K in steps of 75 K. Unlike theirs, it relaxes the unit cell
+    instead of the primitive one, and symmetrises force constants.
 
     Parameters
     ----------
-    name
-        Name of the protocol.
     info
         Supercell of the structure, from `atoms.info`.
 
@@ -117,16 +97,7 @@ def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
     -------
     PhononProtocol
         The protocol.
-
-    Raises
-    ------
-    InputError
-        There is no protocol of that name.
     """
-    if name not in get_args(PhononProtocolName):
-        raise InputError(f"no protocol {name!r} of a phonon; there are {', '.join(get_args(PhononProtocolName))}")
-    if name == "general":
-        return PhononProtocol()
     return PhononProtocol(
         relax=RelaxProtocol(fmax_ev_per_angstrom=0.005, max_steps=500, keep_unconverged=True),
         displacement=DisplacementProtocol(
@@ -139,28 +110,3 @@ def phonon_protocol(name: str, info: Mapping[str, Any]) -> PhononProtocol:
         mesh=(20, 20, 20),
         temperatures_kelvin=tuple(float(t) for t in range(0, 601, 75)),
     )
-
-
-def check_supercells(protocol: ConductivityProtocol, name: str, remedy: str = _SET_SUPERCELLS) -> None:
-    """Refuse a published protocol without supercells.
-
-    Parameters
-    ----------
-    protocol
-        The protocol for a structure.
-    name
-        Its name.
-    remedy
-        End of the message, which says how the supercells can be given.
-
-    Raises
-    ------
-    InputError
-        The structure gives no supercells, and none are set.
-    """
-    displacement = protocol.displacement
-    if name != "general" and (displacement.fc2_supercell is None or displacement.fc3_supercell is None):
-        raise InputError(
-            f"the protocol {name} takes each structure's own supercells and mesh ({FC2_SUPERCELL}, {FC3_SUPERCELL} and "
-            f"{MESH} in an extended XYZ file), and this one has none; give {remedy}"
-        )

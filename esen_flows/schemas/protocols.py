@@ -214,16 +214,11 @@ class DisplacementProtocol(Frozen):
     force_constants: ForceConstants = "finite_displacement"
 
 
-class PhononProtocol(Frozen):
-    """Harmonic phonons: relaxation, forces of displaced supercells, bands, density of states, thermal properties.
+class HarmonicProtocol(Frozen):
+    """The part of a PhononProtocol that needs no force call; it is part of the key of a phonon result.
 
     Attributes
     ----------
-    relax
-        Relaxation before the displacements. By default it is ten times tighter than a plain one, because remaining
-        forces shift frequencies, and keeps the space group, on which the number of displacements depends.
-    displacement
-        Displaced supercells; by default 0.01 Angstrom, phonopy's own.
     mesh
         Mesh of q-points for density of states and thermal properties; the default is that of the MDR benchmark.
     band_points
@@ -239,8 +234,6 @@ class PhononProtocol(Frozen):
 
     added_later: ClassVar[frozenset[str]] = frozenset({"born"})
 
-    relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
-    displacement: DisplacementProtocol = DisplacementProtocol(order=2, displacement_angstrom=0.01)
     mesh: tuple[PositiveInt, PositiveInt, PositiveInt] = (20, 20, 20)
     band_points: PositiveInt = 51
     temperatures_kelvin: TemperaturesFromZero = tuple(float(t) for t in range(0, 1001, 50))
@@ -248,15 +241,27 @@ class PhononProtocol(Frozen):
     born: BornCharges | None = None
 
 
-class ConductivityProtocol(Frozen):
-    """Lattice thermal conductivity from second- and third-order force constants.
+class PhononProtocol(HarmonicProtocol):
+    """Harmonic phonons: relaxation, forces of displaced supercells, and what a HarmonicProtocol makes of them.
 
     Attributes
     ----------
     relax
-        Relaxation before the displacements, the same as for phonons, so that a crystal is relaxed once for both.
+        Relaxation before the displacements. By default it is ten times tighter than a plain one, because remaining
+        forces shift frequencies, and keeps the space group, on which the number of displacements depends.
     displacement
-        Displaced supercells, of order 3; by default 0.03 Angstrom, as in PhononDB.
+        Displaced supercells; by default 0.01 Angstrom, phonopy's own.
+    """
+
+    relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
+    displacement: DisplacementProtocol = DisplacementProtocol(order=2, displacement_angstrom=0.01)
+
+
+class TransportProtocol(Frozen):
+    """The part of a ConductivityProtocol that needs no force call; it is part of the key of a conductivity.
+
+    Attributes
+    ----------
     mesh
         Mesh of q-points; the default is that of phono3py's example of Si.
     temperatures_kelvin
@@ -280,8 +285,6 @@ class ConductivityProtocol(Frozen):
 
     added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test", "born"})
 
-    relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
-    displacement: DisplacementProtocol = DisplacementProtocol(order=3, displacement_angstrom=0.03)
     mesh: tuple[PositiveInt, PositiveInt, PositiveInt] = (11, 11, 11)
     temperatures_kelvin: Temperatures = (
         100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0,
@@ -293,14 +296,26 @@ class ConductivityProtocol(Frozen):
     imaginary_test: ImaginaryTest = "near_gamma"
     born: BornCharges | None = None
 
+
+class ConductivityProtocol(TransportProtocol):
+    """Lattice thermal conductivity from second- and third-order force constants.
+
+    Attributes
+    ----------
+    relax
+        Relaxation before the displacements, the same as for phonons, so that a crystal is relaxed once for both.
+    displacement
+        Displaced supercells, of order 3; by default 0.03 Angstrom, as in PhononDB.
+    """
+
+    relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
+    displacement: DisplacementProtocol = DisplacementProtocol(order=3, displacement_angstrom=0.03)
+
     @model_validator(mode="after")
     def _of_third_order(self) -> "ConductivityProtocol":
         if self.displacement.order != 3:
             raise ValueError("displacement.order: a conductivity needs third-order force constants, so it is 3")
         return self
-
-
-AnyProtocol = RelaxProtocol | PhononProtocol | ConductivityProtocol
 
 
 def principal_conductivity(methods: Sequence[Method]) -> str:
@@ -317,64 +332,3 @@ def principal_conductivity(methods: Sequence[Method]) -> str:
         The field of the relaxation-time approximation if it is among the methods, else that of the first method.
     """
     return f"kappa_{'rta' if 'rta' in methods else methods[0]}_w_per_m_k"
-
-
-class TransportProtocol(Frozen):
-    """The part of a ConductivityProtocol that needs no force call; it is part of the key of a conductivity.
-
-    Attributes
-    ----------
-    mesh
-        Mesh of q-points.
-    temperatures_kelvin
-        Temperatures in Kelvin, ascending.
-    methods
-        Methods: "rta", "wigner", "lbte".
-    isotope_scattering
-        Whether phonons scatter at isotopes in natural abundance.
-    boundary_mfp_micrometre
-        Mean free path in micrometres between scatterings at boundaries; None for an infinite crystal.
-    imaginary_tolerance_thz
-        Frequency in THz below which a negative one may be noise.
-    imaginary_test
-        Where a negative frequency may be noise.
-    born
-        Born charges and dielectric tensor; None for no non-analytical correction.
-    """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test", "born"})
-
-    mesh: tuple[PositiveInt, PositiveInt, PositiveInt]
-    temperatures_kelvin: tuple[PositiveFloat, ...]
-    methods: tuple[Method, ...]
-    isotope_scattering: bool
-    boundary_mfp_micrometre: PositiveFloat | None
-    imaginary_tolerance_thz: PositiveFloat = Field(default=0.05)
-    imaginary_test: ImaginaryTest = "near_gamma"
-    born: BornCharges | None = None
-
-
-class HarmonicProtocol(Frozen):
-    """The part of a PhononProtocol that needs no force call; it is part of the key of a phonon result.
-
-    Attributes
-    ----------
-    mesh
-        Mesh of q-points for density of states and thermal properties.
-    band_points
-        Number of q-points on each segment of the band path.
-    temperatures_kelvin
-        Temperatures of the thermal properties in Kelvin, ascending.
-    imaginary_tolerance_thz
-        Frequency in THz below which a negative one near Gamma is acoustic noise.
-    born
-        Born charges and dielectric tensor; None for no non-analytical correction.
-    """
-
-    added_later: ClassVar[frozenset[str]] = frozenset({"born"})
-
-    mesh: tuple[PositiveInt, PositiveInt, PositiveInt]
-    band_points: PositiveInt
-    temperatures_kelvin: tuple[float, ...]
-    imaginary_tolerance_thz: PositiveFloat
-    born: BornCharges | None = None

@@ -1,48 +1,24 @@
-"""Requests of results as chains of keyed steps, known before anything is computed, without torch or a database.
+"""Requests of results as keyed steps, known before anything is computed, without torch or a database.
 
-A property is a chain of steps. The key of each step contains that of its parent, so that the key of the last step is
-known at once and tells whether there is anything to do. Force calls (relax, forces) and the steps that follow from them
-(phonon, conductivity) are separate steps: another mesh or temperature uses the same forces.
+A property is a chain of steps, or a graph of them where a step builds on several others. The key of each step contains
+those of its parents, so that the key of the last step is known at once and tells whether there is anything to do. Force
+calls (relax, forces) and the steps that follow from them (phonon, conductivity) are separate steps: another mesh or
+temperature uses the same forces.
 """
 
 from collections.abc import Mapping
-from functools import cached_property, partial
-from typing import Any, get_args
+from functools import cached_property
+from typing import Any, cast
 
-from pydantic import model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.frozen import Closed, Frozen
-from esen_flows.schemas.keys import result_key
+from esen_flows.schemas.keys import result_key, sha256_of
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND, lattice_versions
-from esen_flows.schemas.protocols import (
-    AnyProtocol,
-    ConductivityProtocol,
-    DisplacementProtocol,
-    HarmonicProtocol,
-    NumericSettings,
-    PhononProtocol,
-    RelaxProtocol,
-    TransportProtocol,
-)
+from esen_flows.schemas.properties import Kind
+from esen_flows.schemas.property_lookup import entry_of, kind_of
+from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationProtocol, LabellingProtocol, TrainingProtocol
-
-# Raised by hand when the numbers of a step change for the same input. Old results then keep their old keys.
-NUMERICS_REVISION: dict[Kind, int] = {
-    "relax": 1, "forces": 1, "phonon": 1, "conductivity": 1, "labelling": 1, "training": 1, "evaluation": 1,
-}  # fmt: skip
-
-# Protocols of the steps, in the order of `Kind`.
-Protocol = (
-    RelaxProtocol
-    | DisplacementProtocol
-    | HarmonicProtocol
-    | TransportProtocol
-    | LabellingProtocol
-    | TrainingProtocol
-    | EvaluationProtocol
-)
-STEP_PROTOCOLS: dict[str, type[Frozen]] = dict(zip(get_args(Kind), get_args(Protocol), strict=True))
 
 
 class ResultRequest(Closed):
@@ -57,7 +33,7 @@ class ResultRequest(Closed):
     protocol
         Protocol of the step.
     parent_key
-        Key of the input structure or dataset, or of the result, from which the step starts.
+        Key of the input structure or dataset, or of the result, from which the step starts; `parents_key` of several.
     structure_key
         Key of the input structure, or the dataset, at the root of the chain.
     model_key
@@ -66,25 +42,36 @@ class ResultRequest(Closed):
         Numeric settings of the step.
     numerics_revision
         Revision of the step's numerics.
+    parents
+        Keys of several results on which the step builds, by their roles; empty for a single one.
     """
 
     kind: Kind
-    protocol: Protocol
+    protocol: SerializeAsAny[Frozen]
     parent_key: str
     structure_key: str
     model_key: str
     numeric: NumericSettings
     numerics_revision: int
+    parents: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _protocol_of_kind(cls, values: Any) -> Any:
         """Read a plain dictionary as the protocol of its kind, never as another protocol with the same fields."""
         if isinstance(values, Mapping) and isinstance(values.get("protocol"), Mapping):
-            step = STEP_PROTOCOLS.get(values["kind"])
-            if step is not None:
-                return {**values, "protocol": step.model_validate(values["protocol"])}
+            step = entry_of(values["kind"]).step_protocol
+            return {**values, "protocol": step.model_validate(values["protocol"])}
         return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ResultRequest":
+        step = entry_of(self.kind).step_protocol
+        if type(self.protocol) is not step:
+            raise ValueError(f"{self.kind} has a {step.__name__}, got a {type(self.protocol).__name__}")
+        if self.parents and self.parent_key != parents_key(self.parents):
+            raise ValueError("parent_key is not the key of `parents`")
+        return self
 
     @cached_property
     def key(self) -> str:
@@ -93,6 +80,62 @@ class ResultRequest(Closed):
         return result_key(
             self.kind, self.protocol.hash(), self.parent_key, self.model_key, numeric, self.numerics_revision
         )
+
+
+def parents_key(parents: Mapping[str, str]) -> str:
+    """Key of several parents, over the pairs of role and key sorted by role.
+
+    Parameters
+    ----------
+    parents
+        Keys of results by their roles.
+
+    Returns
+    -------
+    str
+        The key of a single parent without a role; otherwise a hexadecimal sha256.
+    """
+    if list(parents) == [""]:
+        return parents[""]
+    return sha256_of([[role, key] for role, key in sorted(parents.items())])
+
+
+def property_requests(
+    structure_key: str, model_key: str, protocol: Frozen, numeric: NumericSettings
+) -> tuple[ResultRequest, ...]:
+    """Requests of the steps to the property of a protocol; the last one is the answer.
+
+    Parameters
+    ----------
+    structure_key
+        Key of the structure.
+    model_key
+        Key of the force field.
+    protocol
+        Protocol of the property.
+    numeric
+        Numeric settings.
+
+    Returns
+    -------
+    tuple[ResultRequest, ...]
+        One request for each step.
+
+    Raises
+    ------
+    InputError
+        It is not the protocol of a property that can be asked for.
+    """
+    requests: list[ResultRequest] = []
+    for step in entry_of(kind_of(protocol)).steps(protocol):
+        parents = {role: requests[number].key for role, number in step.parents}
+        parent_key = parents_key(parents) if parents else structure_key
+        several = {} if list(parents) == [""] else parents
+        requests.append(_request(step.kind, step.protocol, parent_key, structure_key, model_key, numeric, several))
+    return tuple(requests)
+
+
+lattice_requests = property_requests  # until the Makers ask for properties by their kind
 
 
 def relax_request(
@@ -116,69 +159,7 @@ def relax_request(
     ResultRequest
         The request.
     """
-    return _request("relax", protocol, structure_key, structure_key, model_key, numeric)
-
-
-def lattice_requests(
-    structure_key: str, model_key: str, protocol: PhononProtocol | ConductivityProtocol, numeric: NumericSettings
-) -> tuple[ResultRequest, ResultRequest, ResultRequest]:
-    """Requests of the steps to harmonic phonons or to lattice thermal conductivity.
-
-    Parameters
-    ----------
-    structure_key
-        Key of the structure.
-    model_key
-        Key of the force field.
-    protocol
-        Protocol of the phonons or of the conductivity.
-    numeric
-        Numeric settings.
-
-    Returns
-    -------
-    tuple[ResultRequest, ResultRequest, ResultRequest]
-        Relaxation, forces, and phonons or conductivity.
-    """
-    displacement = protocol.displacement
-    # With the parity of the displacements, so that all force calls of a flow see one energy surface.
-    relaxation = protocol.relax.model_copy(update={"parity": displacement.parity})
-    relax = relax_request(structure_key, model_key, relaxation, numeric)
-    forces = _request("forces", displacement, relax.key, structure_key, model_key, numeric)
-    versions = lattice_versions(numeric.lattice_backend or TRANSPORT_BACKEND)
-    last = partial(_request, parent_key=forces.key, structure_key=structure_key, model_key=model_key)
-    if isinstance(protocol, PhononProtocol):
-        # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
-        numeric = numeric.model_copy(update={"phonopy": versions["phonopy"], "lattice_backend": None})
-        return relax, forces, last("phonon", HarmonicProtocol.of(protocol), numeric=numeric)
-    numeric = numeric.model_copy(update=versions)
-    return relax, forces, last("conductivity", TransportProtocol.of(protocol), numeric=numeric)
-
-
-def property_requests(
-    structure_key: str, model_key: str, protocol: AnyProtocol, numeric: NumericSettings
-) -> tuple[ResultRequest, ...]:
-    """Requests of the steps to the property of a protocol; the last one is the answer.
-
-    Parameters
-    ----------
-    structure_key
-        Key of the structure.
-    model_key
-        Key of the force field.
-    protocol
-        Protocol of the property.
-    numeric
-        Numeric settings.
-
-    Returns
-    -------
-    tuple[ResultRequest, ...]
-        One request for each step.
-    """
-    if isinstance(protocol, RelaxProtocol):
-        return (relax_request(structure_key, model_key, protocol, numeric),)
-    return lattice_requests(structure_key, model_key, protocol, numeric)
+    return property_requests(structure_key, model_key, protocol, numeric)[0]
 
 
 def labelling_request(
@@ -255,17 +236,27 @@ def evaluation_request(
 
 
 def _request(
-    kind: Kind, protocol: Protocol, parent_key: str, structure_key: str, model_key: str, numeric: NumericSettings
+    kind: str,
+    protocol: Frozen,
+    parent_key: str,
+    structure_key: str,
+    model_key: str,
+    numeric: NumericSettings,
+    parents: Mapping[str, str] | None = None,
 ) -> ResultRequest:
-    if kind not in ("phonon", "conductivity"):
-        # Other steps do not use phonopy, so that its next version must not change their keys.
-        numeric = numeric.model_copy(update={"phonopy": None, "phono3py": None, "lattice_backend": None})
+    entry = entry_of(kind)
+    # The next version of phonopy must change no key of a step that does not use it.
+    versions: dict[str, str | None] = dict.fromkeys(("phonopy", "phono3py", "lattice_backend"))
+    if entry.versions:
+        here = lattice_versions(numeric.lattice_backend or TRANSPORT_BACKEND)
+        versions |= {name: here[name] for name in entry.versions}
     return ResultRequest(
-        kind=kind,
+        kind=cast(Kind, kind),
         protocol=protocol,
         parent_key=parent_key,
         structure_key=structure_key,
         model_key=model_key,
-        numeric=numeric,
-        numerics_revision=NUMERICS_REVISION[kind],
+        numeric=numeric.model_copy(update=versions),
+        numerics_revision=entry.numerics_revision,
+        parents=dict(parents or {}),
     )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from esen_flows.schemas.documents import SCHEMA_VERSION, Array, Document
+from esen_flows.schemas.document_base import SCHEMA_VERSION, Array, Document
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import sha256_of
 

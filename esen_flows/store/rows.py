@@ -219,3 +219,19 @@ def _milliseconds(moment: datetime) -> datetime:
     """UTC with the resolution of MongoDB, so that `commit` returns the same time as `get`."""
     moment = moment.astimezone(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def parents_of(row: Row) -> list[str]:
+    """The structure, dataset or results on which a stored result builds.
+
+    Parameters
+    ----------
+    row
+        Document of the `results` collection.
+
+    Returns
+    -------
+    list[str]
+        Their keys.
+    """
+    return list(row.get("parents", {}).values()) or [row["parent_key"]]

@@ -7,6 +7,8 @@ from ase.data import chemical_symbols
 from esen_flows.errors import StructureError, UnknownElementError
 from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.card import ModelReference
+from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import RelaxProtocol
 
 MINIMUM_DISTANCE_ANGSTROM = 0.5  # below any bond (H2: 0.74), above any rounding of a duplicated site
@@ -137,6 +139,31 @@ def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:
             f"{purpose} needs a crystal, but {name} has {gaps[widest] * heights[widest]:.1f} Angstrom of vacuum along "
             f"{'abc'[widest]}: it looks like a slab or a molecule in a box"
         )
+
+
+def check_start(atoms: Atoms, name: str, kind: str, protocol: Frozen) -> None:
+    """Refuse a structure whose periodicity, fixed atoms or symmetry do not fit a property.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for error messages.
+    kind
+        The property.
+    protocol
+        Its protocol.
+
+    Raises
+    ------
+    StructureError
+        Only crystals without fixed atoms have the property, or a relaxation contradicts the structure.
+    """
+    if entry_of(kind).crystal:
+        check_crystal(atoms, name, kind)
+    elif isinstance(protocol, RelaxProtocol):
+        check_relaxation(atoms, name, protocol)
 
 
 def check_all_free(atoms: Atoms, name: str, purpose: str) -> None:

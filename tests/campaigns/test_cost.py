@@ -10,7 +10,7 @@ from ase.neighborlist import neighbor_list
 
 from esen_flows.campaigns.cost import CostModel, cutoff_of, edge_count, member_cost, relax_evaluations, seconds_per_unit
 from esen_flows.schemas.card import ModelReference, read_card, resolve_model
-from esen_flows.schemas.named_protocols import conductivity_protocol
+from esen_flows.schemas.property_lookup import named_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, PhononProtocol, RelaxProtocol
 from esen_flows.store.campaign_progress import Outcome, record_outcomes
 from esen_flows.store.campaign_runs import begin_run
@@ -65,7 +65,7 @@ def test_displacements_of_phonondb(atoms: Atoms, cells_fc2: list[int], cells_fc3
     # Third-order displacements of RbH, and of zincblende and wurtzite crystals of PhononDB, as phono3py generates them.
     crystal = atoms.copy()
     crystal.info |= {"fc2_supercell": np.diag(cells_fc2), "fc3_supercell": np.diag(cells_fc3)}
-    protocol = conductivity_protocol("phonondb-v1", crystal.info)
+    protocol = named_protocol("conductivity", "phonondb-v1", crystal.info)
     third = member_cost(crystal, protocol, SIX) - member_cost(crystal, _harmonic(protocol), SIX)
     edges = edge_count(len(crystal), crystal.get_volume(), 6.0) * np.prod(cells_fc3)
     assert published / 2 < third / edges < published * 2

@@ -11,9 +11,9 @@ import pytest
 
 from esen_flows.campaigns.report import write_report
 from esen_flows.campaigns.status import Share
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.settings import Settings
 from esen_flows.store.campaign_progress import Outcome, record_outcomes
-from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
@@ -40,7 +40,7 @@ def folder(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_member_has_a_row_with_its_numbers(finished: Store, folder: Path) -> None:
     rows = list(csv.DictReader((folder / "members.csv").open()))
     assert [row["label"] for row in rows] == sorted(f"m{i}" for i in range(COUNT))
-    assert set(SUMMARIES["relax"]) < set(rows[0])
+    assert {value.name for value in entry_of("relax").summary} < set(rows[0])
     for row in rows:
         stored = finished.get(row["key"])
         assert (row["state"], row["model"]) == (stored.state, "emt")

@@ -20,7 +20,7 @@ from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import RelaxOutput, StructureData
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
-from esen_flows.schemas.requests import relax_request
+from esen_flows.schemas.requests import property_requests
 from esen_flows.settings import get_settings
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.results import Store
@@ -114,7 +114,7 @@ def relaxed(store: Store) -> Atoms:
         space_group_final=227,
         energies_ev=np.zeros(4),
     )
-    request = relax_request(atoms_key(SILICON), "bb" * 32, RelaxProtocol(), NumericSettings())
+    (request,) = property_requests(atoms_key(SILICON), "bb" * 32, RelaxProtocol(), NumericSettings())
     context = Context(identity=identify(SILICON), model_label="someone", material_ids=("mp-149",))
     said = {"output": output, "summary": relax_summary(output), "seconds": 1.0, "evaluations": 4}
     insert_results(store, [result_document(request, context, **said)])  # type: ignore[arg-type]

@@ -5,10 +5,11 @@ from ase.build import bulk
 from ase.io import write
 
 from esen_flows.cli.app import main
-from esen_flows.cli.property_request import AnyProtocol, build_request, vary_request
+from esen_flows.cli.property_request import build_request, vary_request
 from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError, NotDifferentiableError
-from esen_flows.schemas.named_protocols import phonon_protocol
+from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.named_protocols import mdr_protocol
 from esen_flows.schemas.protocols import PhononProtocol
 
 AUTODIFF = ["displacement.force_constants=autodiff"]
@@ -38,14 +39,14 @@ def test_autodiff_by_a_foreign_force_field_is_refused_at_once(silicon: Path, mon
 
 
 def test_a_protocol_by_name_is_that_of_its_property(silicon: Path, header_only_checkpoint: Path) -> None:
-    def named_protocol(kind: str, name: str) -> AnyProtocol:
+    def named_protocol(kind: str, name: str) -> Frozen:
         return build_request(kind, silicon, str(header_only_checkpoint), [], None, "cpu", protocol_name=name).protocol
 
     assert named_protocol("phonon", "general") == PhononProtocol()
-    assert named_protocol("phonon", "mdr") == phonon_protocol("mdr", {})
-    with pytest.raises(InputError, match="no protocol 'phonondb-v1' of a phonon; there are general, mdr"):
+    assert named_protocol("phonon", "mdr") == mdr_protocol({})
+    with pytest.raises(InputError, match="no protocol 'phonondb-v1' of the property phonon; there are general, mdr"):
         named_protocol("phonon", "phonondb-v1")
-    with pytest.raises(InputError, match="no protocol 'mdr' of a conductivity"):
+    with pytest.raises(InputError, match="no protocol 'mdr' of the property conductivity"):
         named_protocol("conductivity", "mdr")
 
 
@@ -63,7 +64,7 @@ def test_born_charges_change_the_result_key_and_not_that_of_the_forces(
     assert [step.key for step in plain.steps[:-1]] == [step.key for step in charged.steps[:-1]]
     assert plain.steps[-1].key != charged.steps[-1].key
     assert vary_request(charged, dtype="float32").protocol.born == charged.protocol.born
-    with pytest.raises(UsageError, match="a relaxation does not use Born charges"):
+    with pytest.raises(UsageError, match="relax does not use Born charges"):
         build_request("relax", silicon, str(header_only_checkpoint), [], None, "cpu", born=born)
 
 

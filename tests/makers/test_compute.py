@@ -9,13 +9,13 @@ from esen_flows.makers.compute import Context, Meter, Summary, compute_once, rai
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import Document
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
-from esen_flows.schemas.requests import ResultRequest, relax_request
+from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.stopping import Stopped
 from esen_flows.store.claims import Claim
 
 pytestmark = pytest.mark.mongod
 
-REQUEST = relax_request("aa" * 32, "cc" * 32, RelaxProtocol(), NumericSettings())
+(REQUEST,) = property_requests("aa" * 32, "cc" * 32, RelaxProtocol(), NumericSettings())
 CONTEXT = Context(
     identity={
         "formula": "Cu",
@@ -120,7 +120,7 @@ def test_another_process_is_waited_for_and_the_wait_is_reported(copper: Any) -> 
     with listening(listen):
         assert compute_once(copper.store, REQUEST, CONTEXT, Work()).state == "finished"
     assert heard == ["another process is computing this; waiting for it"]
-    other = relax_request("ab" * 32, "cc" * 32, RelaxProtocol(), NumericSettings())
+    (other,) = property_requests("ab" * 32, "cc" * 32, RelaxProtocol(), NumericSettings())
     claim_of(copper.store, other)
     with pytest.raises(ClaimedElsewhereError):
         compute_once(copper.store, other, CONTEXT, Work(), wait_seconds=0.2)

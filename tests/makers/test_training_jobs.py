@@ -28,6 +28,7 @@ from esen_flows.makers.training import (
 )
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationOutput, Split, TrainingOutput
 from esen_flows.settings import get_settings
@@ -36,7 +37,6 @@ from esen_flows.store.jobflow_files import write_jobflow_files
 from esen_flows.store.jobflow_store import job_store
 from esen_flows.store.models import stored_model
 from esen_flows.store.queries.crystals import stream_atoms
-from esen_flows.store.queries.fields import SUMMARIES
 from esen_flows.store.queries.query import query
 from esen_flows.store.trained_models import trained_model_path
 from esen_flows.store.upkeep.verify import verify
@@ -147,7 +147,7 @@ def test_a_training_is_stored_once_with_its_force_field(lab: Any, monkeypatch: p
     assert (result.training_structures, result.validation_structures) == (9, 3)
     assert result.record["config"]["epochs"] == 3
     assert result.record["provenance"]["result_key"] == output["key"]
-    assert set(stored.summary) == set(SUMMARIES["training"])
+    assert set(stored.summary) == {value.name for value in entry_of("training").summary}
     assert not (get_settings().data_dir / "training" / output["key"]).exists()
     found = stored_model(lab.store.database, result.model_key)
     assert found is not None
@@ -276,7 +276,7 @@ def test_the_errors_of_a_force_field_on_its_own_labels_are_zero(lab: Any) -> Non
     data = labelled(lab, dataset_name="copper")
     output = run(EvaluateMaker(force_field_name=str(lab.checkpoint)).make(data), lab)
     stored = lab.store.get(output["key"])
-    assert set(stored.summary) == set(SUMMARIES["evaluation"])
+    assert set(stored.summary) == {value.name for value in entry_of("evaluation").summary}
     assert stored.summary["structures"] == 12
     assert stored.summary["dataset_name"] == "copper"
     # What extended XYZ keeps: 1e-8 eV/Angstrom.

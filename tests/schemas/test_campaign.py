@@ -14,10 +14,10 @@ from esen_flows.schemas.campaign import (
     member_requests,
     protocol_for,
 )
-from esen_flows.schemas.named_protocols import conductivity_protocol, own_settings
+from esen_flows.schemas.named_protocols import own_settings
+from esen_flows.schemas.property_lookup import entry_of, named_protocol
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
-from esen_flows.schemas.requests import lattice_requests, relax_request
-from esen_flows.store.queries.fields import SUMMARIES
+from esen_flows.schemas.requests import property_requests
 
 STRUCTURE, MODEL = "aa" * 32, "bb" * 32
 LEAD_TELLURIDE = {
@@ -56,11 +56,11 @@ def test_a_number_that_yaml_takes_for_a_text() -> None:
 
 def test_members_have_the_requests_of_a_command() -> None:
     spec = spec_of(property="conductivity", protocol="phonondb-v1", dtype="float32", lattice_backend="native")
-    protocol = conductivity_protocol("phonondb-v1", LEAD_TELLURIDE)
-    expected = lattice_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
+    protocol = named_protocol("conductivity", "phonondb-v1", LEAD_TELLURIDE)
+    expected = property_requests(STRUCTURE, MODEL, protocol, NumericSettings(dtype="float32"))
     assert member_requests(spec, STRUCTURE, MODEL, LEAD_TELLURIDE) == expected
-    relax = relax_request(STRUCTURE, MODEL, RelaxProtocol(), NumericSettings())
-    assert member_requests(spec_of(), STRUCTURE, MODEL, {}) == (relax,)
+    relax = property_requests(STRUCTURE, MODEL, RelaxProtocol(), NumericSettings())
+    assert member_requests(spec_of(), STRUCTURE, MODEL, {}) == relax
 
 
 def test_a_field_of_later_versions_keeps_the_identity_of_stored_campaigns() -> None:
@@ -139,9 +139,9 @@ def test_contradictory_specifications_are_refused(fields: dict[str, Any], words:
         spec_of(**fields)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("relax", "a relaxation; there is"), ("phonon", "a phonon; there are")])
+@pytest.mark.parametrize(("kind", "words"), [("relax", "relax; there are"), ("phonon", "phonon; there are")])
 def test_protocols_of_other_properties(kind: str, words: str) -> None:
-    with pytest.raises(InputError, match=f"no protocol 'phonondb-v1' of {words} general"):
+    with pytest.raises(InputError, match=f"no protocol 'phonondb-v1' of the property {words} general"):
         protocol_for(spec_of(property=kind, protocol="phonondb-v1"), {})
 
 
@@ -152,7 +152,7 @@ def test_a_conductivity_needs_third_order() -> None:
 
 def test_the_answer_is_a_number_of_the_summary() -> None:
     for kind in ("relax", "phonon", "conductivity"):
-        assert SUMMARIES[kind][answer_summary_field(spec_of(property=kind))] == "number"
+        assert entry_of(kind).field(answer_summary_field(spec_of(property=kind))).type == "number"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_the_answer_is_a_number_of_the_summary() -> None:
 def test_a_conductivity_by_other_methods_has_their_number(methods: Any, field: str) -> None:
     spec = spec_of(property="conductivity", settings={"methods": methods})
     assert answer_summary_field(spec) == field
-    assert SUMMARIES["conductivity"][field] == "number"
+    assert entry_of("conductivity").field(field).type == "number"
 
 
 def test_the_same_campaign() -> None:

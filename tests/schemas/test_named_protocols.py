@@ -4,7 +4,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.named_protocols import check_supercells, conductivity_protocol, phonon_protocol
+from esen_flows.schemas.named_protocols import mdr_protocol, phonondb_protocol
+from esen_flows.schemas.property_lookup import named_protocol, require_settings
 from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol
 
 
@@ -18,7 +19,7 @@ def wurtzite() -> Atoms:
 
 def test_phonondb_v1_is_what_was_published(wurtzite: Atoms) -> None:
     """Protocol of eSEN's entry in Matbench Discovery: one stage, FixSymmetry, no tilts, 1e-4 in 300 steps, 0.03 A."""
-    protocol = conductivity_protocol("phonondb-v1", wurtzite.info)
+    protocol = phonondb_protocol(wurtzite.info)
     relax, displacement = protocol.relax, protocol.displacement
     assert (relax.fmax_ev_per_angstrom, relax.max_steps, relax.symmetry, relax.then_free) == (1e-4, 300, "fix", False)
     assert relax.cell_mask == (True, True, True, False, False, False)
@@ -27,33 +28,35 @@ def test_phonondb_v1_is_what_was_published(wurtzite: Atoms) -> None:
     assert (displacement.displacement_angstrom, displacement.parity) == (0.03, "as_is")
     assert (protocol.mesh, protocol.temperatures_kelvin) == ((19, 19, 15), (300.0,))
     assert (protocol.isotope_scattering, protocol.boundary_mfp_micrometre) == (True, 1e6)
-    check_supercells(protocol, "phonondb-v1")
+    require_settings("conductivity", "phonondb-v1", protocol, "them")
 
 
 def test_two_stages_differ_in_the_relaxation_alone(wurtzite: Atoms) -> None:
-    one, two = (conductivity_protocol(name, wurtzite.info) for name in ("phonondb-v1", "phonondb-v1-two-stage"))
+    one, two = (
+        named_protocol("conductivity", name, wurtzite.info) for name in ("phonondb-v1", "phonondb-v1-two-stage")
+    )
     assert two.relax.then_free
     assert two.model_copy(update={"relax": one.relax}) == one
 
 
 def test_general_is_the_default(wurtzite: Atoms) -> None:
-    assert conductivity_protocol("general", wurtzite.info) == ConductivityProtocol()
+    assert named_protocol("conductivity", "general", wurtzite.info) == ConductivityProtocol()
 
 
 def test_missing_supercells_are_refused() -> None:
-    protocol = conductivity_protocol("phonondb-v1", {})
-    with pytest.raises(InputError, match=r"this one has none; give them with --set displacement.fc2_supercell"):
-        check_supercells(protocol, "phonondb-v1")
+    protocol = phonondb_protocol({})
+    with pytest.raises(InputError, match=r"this one has none; give them so"):
+        require_settings("conductivity", "phonondb-v1", protocol, "them so")
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"phonondb-v2.*there are general, phonondb-v1, phonondb-v1-two-stage"):
-        conductivity_protocol("phonondb-v2", {})
+        named_protocol("conductivity", "phonondb-v2", {})
 
 
 def test_mdr_is_what_esens_authors_ran() -> None:
     """0.005 eV/Angstrom in 500 free steps, 0.01 Angstrom, symprec 1e-4, raw forces, 20^3, the 300 K of their tables."""
-    protocol = phonon_protocol("mdr", {"fc2_supercell": [[2, 0, 0], [0, 2, 0], [0, 0, 2]]})
+    protocol = mdr_protocol({"fc2_supercell": [[2, 0, 0], [0, 2, 0], [0, 0, 2]]})
     relax, displacement = protocol.relax, protocol.displacement
     assert (relax.fmax_ev_per_angstrom, relax.max_steps, relax.symmetry) == (0.005, 500, "free")
     assert displacement.fc2_supercell == ((2, 0, 0), (0, 2, 0), (0, 0, 2))
@@ -61,6 +64,6 @@ def test_mdr_is_what_esens_authors_ran() -> None:
     assert displacement.parity == "as_is"
     assert protocol.mesh == (20, 20, 20)
     assert protocol.temperatures_kelvin[4] == 300.0
-    assert phonon_protocol("general", {}) == PhononProtocol()
-    with pytest.raises(InputError, match="no protocol 'md' of a phonon; there are general, mdr"):
-        phonon_protocol("md", {})
+    assert named_protocol("phonon", "general", {}) == PhononProtocol()
+    with pytest.raises(InputError, match="no protocol 'md' of the property phonon; there are general, mdr"):
+        named_protocol("phonon", "md", {})

@@ -18,7 +18,7 @@ from esen_flows.cli.property_request import Dtype, PropertyRequest, build_reques
 from esen_flows.cli.run_or_load import interruptible, run_or_load
 from esen_flows.cli.usage import UsageError, check_folder, refuse_ignored
 from esen_flows.errors import EsenFlowsError, ModelError, NotDifferentiableError
-from esen_flows.schemas.protocols import ConductivityProtocol, principal_conductivity
+from esen_flows.schemas.property_lookup import entry_of, kind_named
 
 if TYPE_CHECKING:
     from esen_flows.plots.convergence import Series
@@ -68,7 +68,7 @@ def converge(
     born: options.BornOption = None,
 ) -> None:
     """Vary one choice of a protocol at a time; store, print and plot every point."""
-    kind: Literal["phonon", "conductivity"] = "phonon" if what == "phonon" else "conductivity"
+    kind = kind_named(what)
     base = build_request(kind, file, model, set_ or [], dtype, device, protocol_name=protocol, born=born)
     choices = [parse_choice(text, what) for text in vary] if vary else CHOICES[what]
     studies = [(name, _points(base, name, values, by_default=not vary)) for name, values in choices]
@@ -89,19 +89,19 @@ def converge(
         folder = output or Path("results") / f"{base.atoms.get_chemical_formula(empirical=True)}-converge-{key[:8]}"
         _print(series, quantity)
         subject = f"{formula_text(base.atoms.get_chemical_formula(empirical=True))}  ·  {base.model.label}"
-        label = quantity.replace("kappa", "κ")
+        label = f"κ{quantity[5:]}" if quantity.startswith("kappa") else quantity[:1].upper() + quantity[1:]
         figure = plot_convergence(series, label, subject, key, folder / f"converge_{what}.png")
     typer.echo(f"wrote    {figure}")
 
 
 def _quantity(base: PropertyRequest) -> tuple[str, str]:
     """Field of the summary that is studied, and its name with temperature and unit."""
-    if not isinstance(base.protocol, ConductivityProtocol):
-        return "max_frequency_thz", "Highest frequency (THz)"
-    field = principal_conductivity(base.protocol.methods)
-    method = {"rta": "RTA", "wigner": "Wigner", "lbte": "LBTE"}[field.split("_")[1]]
-    temperature = min(base.protocol.temperatures_kelvin, key=lambda kelvin: abs(kelvin - 300.0))
-    return field, f"kappa by {method}, {temperature:g} K (W/m/K)"
+    entry = entry_of(base.kind)
+    field = entry.principal(base.protocol)
+    value = entry.field(field)
+    temperatures = getattr(base.protocol, "temperatures_kelvin", (300.0,))
+    nearest = min(temperatures, key=lambda kelvin: abs(kelvin - 300.0))
+    return field, f"{value.label.format(temperature_kelvin=nearest)} ({value.unit})"
 
 
 def parse_choice(text: str, what: Property) -> Choice:

@@ -11,13 +11,13 @@ from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.property_lookup import entry_of
 
 if TYPE_CHECKING:
     from esen_flows.store.results import Store
 
 # Names, in the protocol of a property, of the protocols of the steps before it.
 _NESTED = {"forces": "displacement", "relax": "relax"}
-_SHOW_SEVERAL = {"phonon.png", "cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"}
 KeysArgument = Annotated[
     list[str], typer.Argument(metavar="KEY...", help="Result keys, or at least their first four digits.")
 ]
@@ -32,7 +32,8 @@ def plot(keys: KeysArgument, output: FiguresOption = Path("results/together")) -
     documents = [one_result(store, key, load_arrays=True) for key in dict.fromkeys(keys)]
     kinds = sorted({document.kind for document in documents})
     functions = plot_functions(kinds[0]) if len(kinds) == 1 else {}
-    figures = {name: draw for name, draw in functions.items() if name in _SHOW_SEVERAL}
+    several = {file.name for kind in kinds for file in entry_of(kind).files if file.shows_several}
+    figures = {name: draw for name, draw in functions.items() if name in several}
     if not figures:
         raise InputError(f"these are results of kind {', '.join(kinds)}; give phonons alone, or conductivities alone")
     formulas = sorted({document.formula for document in documents})

@@ -1,4 +1,4 @@
-"""`esen-flows relax | phonon | kappa FILE`: the stored result if there is one, else compute it.
+"""The commands that compute properties, such as `esen-flows relax FILE`: the stored result if there is one.
 
 Reading a stored result needs neither torch nor jobflow nor phonopy: the key of the last step follows from the file, the
 model card and the protocol.
@@ -11,27 +11,41 @@ from pathlib import Path
 from esen_flows.cli import options
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
 from esen_flows.cli.output.report import print_report
-from esen_flows.cli.property_request import Property, PropertyRequest, build_request
+from esen_flows.cli.property_request import PropertyRequest, build_request
 from esen_flows.cli.run_or_load import build_flow, interruptible, run_or_load
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder, refuse_ignored
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
+from esen_flows.schemas.properties import PROPERTIES, Kind
 
 DRAWN_LATER = "the same command without --submit draws the results once they are stored"
 
 
-# A relaxation has one protocol and uses no Born charges; only a conductivity has linewidths.
-NOT_OFFERED: dict[Property, tuple[str, ...]] = {
-    "relax": ("protocol", "born", "lattice_backend"),
-    "phonon": ("lattice_backend",),
-    "conductivity": (),
-}
+def _offered(kind: Kind) -> dict[str, bool]:
+    """Whether the options that not all properties have are offered for one."""
+    entry = PROPERTIES[kind]
+    return {
+        "protocol": bool(entry.published),
+        "born": "born" in entry.protocol.model_fields,
+        "lattice_backend": "lattice_backend" in entry.versions,
+    }
 
 
-def _property_command(name: str, kind: Property, summary: str) -> Callable[..., None]:
-    """The command that computes a property; typer reads its options from the signature that all properties share."""
+def property_command(kind: Kind) -> Callable[..., None]:
+    """The command that computes a property; typer reads its options from the signature that all properties share.
+
+    Parameters
+    ----------
+    kind
+        The property.
+
+    Returns
+    -------
+    Callable[..., None]
+        The command.
+    """
 
     def command(
         file: options.FileArgument,
@@ -61,21 +75,12 @@ def _property_command(name: str, kind: Property, summary: str) -> Callable[..., 
             with interruptible():
                 _report(request, output)
 
-    command.__name__, command.__doc__ = name, summary
+    command.__name__, command.__doc__ = PROPERTIES[kind].command, PROPERTIES[kind].help
     # Options that have no effect on this property are not offered.
-    signature = inspect.signature(command)
-    offered = [option for option in signature.parameters.values() if option.name not in NOT_OFFERED[kind]]
+    signature, special = inspect.signature(command), _offered(kind)
+    offered = [option for option in signature.parameters.values() if special.get(option.name, True)]
     command.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
-
-
-relax = _property_command("relax", "relax", "Relax positions and cell.")
-phonon = _property_command(
-    "phonon", "phonon", "Harmonic phonons: bands, density of states, thermal properties, stability."
-)
-kappa = _property_command(
-    "kappa", "conductivity", "Lattice thermal conductivity: relaxation-time approximation and Wigner transport."
-)
 
 
 def _report(request: PropertyRequest, output: Path | None) -> None:

@@ -14,6 +14,8 @@ from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError, split_names
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.properties import PROPERTIES
+from esen_flows.schemas.property_lookup import COMMANDS, kind_named
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from esen_flows.store.queries.tables import Found
     from esen_flows.store.results import Store
 
-Queried = Literal[
-    "relax", "static", "forces", "phonon", "conductivity", "kappa", "stability", "md", "labelling", "training",
-    "evaluation", "structures",
-]  # fmt: skip
+    Queried = str
+else:
+    Queried = Literal[tuple(dict.fromkeys((*PROPERTIES, *COMMANDS, "structures")))]
+
 TABLE_ROWS = 50
 WhereOption = Annotated[
     str | None, typer.Option(help="Condition: \"kappa_300K > 10 and not (nsites > 8 or formula == 'GaAs')\".")
@@ -99,7 +101,7 @@ def one_result(store: "Store", key: str, load_arrays: bool = False) -> ResultDoc
 
 
 def query(
-    kind: Annotated[Queried, typer.Argument(help="Kind of result; kappa is short for conductivity.")],
+    kind: Annotated[Queried, typer.Argument(help="Kind of result, or the command that computes it.")],
     chemsys: options.ChemsysOption = None,
     formula: options.FormulaOption = None,
     elements: options.ElementsOption = None,
@@ -116,7 +118,7 @@ def query(
     structure: StructureOption = "computed",
 ) -> None:
     """List stored results, newest first, or write them or their structures to files."""
-    stored_kind = "conductivity" if kind == "kappa" else kind
+    stored_kind = kind if kind == "structures" else kind_named(kind)
     filters: dict[str, Any] = {
         "chemsys": chemsys,
         "formula": formula,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,18 +13,17 @@ from esen_flows.cli import options
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import split_names
 from esen_flows.errors import InputError, StoreError
+from esen_flows.schemas.properties import PROPERTIES, Kind
+from esen_flows.schemas.property_lookup import kind_named
 
 if TYPE_CHECKING:
-    from esen_flows.schemas.documents import Kind
     from esen_flows.store.queries.selection import Filters
     from esen_flows.store.results import Store
 
 _MEGA = 1e6
 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Make the changes; otherwise they are only counted.")]
-KindOption = Annotated[
-    str | None, typer.Option(help="Only results of this kind: relax, forces, phonon, conductivity (or kappa), ...")
-]
+KindOption = Annotated[str | None, typer.Option(help=f"Only results of this kind: {', '.join(PROPERTIES)}.")]
 
 
 def init(folder: Annotated[Path, typer.Argument(help="Folder to write to; it is made if needed.")]) -> None:
@@ -129,10 +128,10 @@ def export(
         "where": where,
     }
     if kind is None and where is not None:
-        raise InputError("say which results --where is about: --kind relax, --kind conductivity, ...")
+        raise InputError("say which results --where is about: --kind relax, --kind phonon, ...")
     store = open_store()
     selects = kind is not None or any(value is not None for value in filters.values())
-    keys = _keys(store, "conductivity" if kind == "kappa" else kind, filters) if selects else None
+    keys = _keys(store, None if kind is None else kind_named(kind), filters) if selects else None
     done = export_archive(store, file, keys)
     typer.echo(f"{done.results} results, {done.structures} structures, {done.arrays} large arrays in {file}")
 
@@ -174,10 +173,9 @@ def _first(lines: Sequence[str], most: int, indent: str = "") -> str:
     return "\n".join([*lines[:most], *more])
 
 
-def _keys(store: "Store", kind: str | None, filters: "Filters") -> Iterator[str]:
-    from esen_flows.store.queries.fields import KINDS
+def _keys(store: "Store", kind: Kind | None, filters: "Filters") -> Iterator[str]:
     from esen_flows.store.queries.query import stream
 
-    kinds = KINDS if kind is None else (kind,)
-    found = [stream(store, cast("Kind", name), **filters) for name in kinds]
+    kinds = PROPERTIES if kind is None else (kind,)
+    found = [stream(store, name, **filters) for name in kinds]
     return (document.key for document in chain.from_iterable(found))

@@ -4,18 +4,14 @@ import glob
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 
 from esen_flows.cli.output.report import references_of
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument
-
-_FILES = {
-    "relax": ("relaxed.extxyz", "trajectory.extxyz", "relaxation.png"),
-    "phonon": ("phonon.png",),
-    "conductivity": ("kappa.png", "cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"),
-}
+from esen_flows.schemas.property_lookup import entry_of
 
 
 def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
@@ -33,12 +29,16 @@ def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
     list[Path]
         Paths of the files, whether they exist or not; none for a failed result.
     """
-    output, missing = document.output or {}, set()
-    if "rta" not in (output.get("mode_kappa_w_per_m_k") or {}):  # nor in results of earlier versions
-        missing = {"lifetimes.png", "mean_free_paths.png"}
-    if output.get("positions_path_angstrom") is None:
-        missing.add("trajectory.extxyz")
-    return [folder / name for name in _FILES.get(document.kind, ()) if output and name not in missing]
+    if not document.output:
+        return []
+    return [folder / file.name for file in entry_of(document.kind).files if _has(document.output, file.needs)]
+
+
+def _has(output: Any, path: str) -> bool:
+    """Whether an output holds a field; an empty path means the output itself."""
+    for part in filter(None, path.split(".")):
+        output = (output or {}).get(part)
+    return output is not None
 
 
 def write_artefacts(document: ResultDocument, folder: Path) -> None:
@@ -86,25 +86,21 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         By file name, functions of a document and a path; those of figures that can show several results take the other
         documents as their third argument.
     """
-    if kind == "relax":
-        from esen_flows.plots.relaxation import plot_relaxation
+    from esen_flows.plots.conductivity import plot_cumulative
+    from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
+    from esen_flows.plots.phonon import plot_phonon
+    from esen_flows.plots.relaxation import plot_relaxation
 
-        return {"relaxation.png": plot_relaxation}
-    if kind == "phonon":
-        from esen_flows.plots.phonon import plot_phonon
-
-        return {"phonon.png": plot_phonon}
-    if kind == "conductivity":
-        from esen_flows.plots.conductivity import plot_cumulative
-        from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
-
-        return {
-            "kappa.png": _plot_kappa,
-            "cumulative_kappa.png": plot_cumulative,
-            "lifetimes.png": plot_lifetimes,
-            "mean_free_paths.png": plot_mean_free_paths,
-        }
-    return {}
+    functions: dict[str, Callable[..., Path]] = {
+        "relaxation.png": plot_relaxation,
+        "phonon.png": plot_phonon,
+        "kappa.png": _plot_kappa,
+        "cumulative_kappa.png": plot_cumulative,
+        "lifetimes.png": plot_lifetimes,
+        "mean_free_paths.png": plot_mean_free_paths,
+    }
+    figures = (file.name for file in entry_of(kind).files if file.name.endswith(".png"))
+    return {name: functions[name] for name in figures}
 
 
 def _plot_kappa(document: ResultDocument, path: Path) -> Path:

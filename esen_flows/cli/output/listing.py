@@ -18,21 +18,10 @@ from rich.table import Table
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import ResultDocument
-from esen_flows.store.queries.fields import SUMMARIES
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.queries.query import StructureRecord
 from esen_flows.store.queries.tables import RESULT_COLUMNS, STRUCTURE_COLUMNS, Found, columns_of, row_of
 
-# Summary fields that a table has room for; CSV and JSON give all of them.
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "relax": ("energy_per_atom_ev", "volume_per_atom_angstrom3", "a_angstrom", "n_steps"),
-    "forces": ("displacements_fc2", "displacements_fc3", "parity_averaged"),
-    "phonon": ("verdict", "max_frequency_thz", "min_frequency_thz"),
-    "conductivity": ("kappa_rta_w_per_m_k", "kappa_wigner_w_per_m_k", "temperature_kelvin", "mesh"),
-    "labelling": ("dataset_name", "structures", "atoms"),
-    "training": ("name", "structures", "steps", "energy_mae_mev_per_atom", "force_mae_mev_per_angstrom"),
-    "evaluation": ("dataset_name", "structures", "energy_mae_mev_per_atom", "force_mae_mev_per_angstrom"),
-    "structures": ("nsites", "chemsys", "material_ids"),
-}
 _FAILURE = ("error", "message")
 
 
@@ -52,6 +41,13 @@ def plain(found: Found) -> dict[str, Any]:
     if isinstance(found, ResultDocument):
         return found.model_dump(mode="json", exclude={"output", "schema_version"})
     return {"key": found.key, **{name: _jsonable(value) for name, value in found.fields.items()}}
+
+
+def _columns(kind: str) -> tuple[str, ...]:
+    """Summary fields that a table has room for; CSV and JSON give all of them."""
+    if kind == "structures":
+        return ("nsites", "chemsys", "material_ids")
+    return tuple(field.name for field in entry_of(kind).summary if field.column)
 
 
 def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None, failed: bool, limit: int) -> None:
@@ -77,11 +73,11 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
     """
     rows = list(islice(found, limit + 1))
     heading = () if columns else ("key", "formula", "spacegroup", *(() if kind == "structures" else ("model",)))
-    names = columns or (*heading, *(_FAILURE if failed else COLUMNS.get(kind, ())), "created")
+    names = columns or (*heading, *(_FAILURE if failed else _columns(kind)), "created")
     fields = columns_of(kind, names)
     caption = None
     if not rows:
-        caption = "nothing found" if kind in COLUMNS else f"nothing found: this version computes no {kind} results"
+        caption = "nothing found"
     elif len(rows) > limit:
         caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
     headings = ["space group" if name == "spacegroup" and heading else name for name in names]
@@ -116,7 +112,9 @@ def write_rows(out: TextIO, form: str, kind: str, found: Iterable[Found], column
         A column does not exist.
     """
     if form == "csv":
-        fixed = STRUCTURE_COLUMNS if kind == "structures" else (*RESULT_COLUMNS, *sorted(SUMMARIES.get(kind, ())))
+        fixed: tuple[str, ...] = STRUCTURE_COLUMNS
+        if kind != "structures":
+            fixed = (*RESULT_COLUMNS, *sorted(field.name for field in entry_of(kind).summary))
         fields = columns_of(kind, columns or fixed)
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(fields)

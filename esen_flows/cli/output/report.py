@@ -11,76 +11,7 @@ from esen_flows.errors import ModelError
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.model_card import Measured, ModelCard
-
-TITLES = {
-    "relax": "relaxation",
-    "forces": "displaced supercells",
-    "phonon": "phonons",
-    "conductivity": "thermal conductivity",
-    "labelling": "labelled dataset",
-    "training": "training",
-    "evaluation": "errors on a dataset",
-}
-
-_ERRORS = (
-    ("energy_mae_mev_per_atom", "energy, mean absolute error", "meV/atom", ".2f"),
-    ("energy_rmse_mev_per_atom", "energy, root mean square error", "meV/atom", ".2f"),
-    ("force_mae_mev_per_angstrom", "forces, mean absolute error", "meV/A", ".2f"),
-    ("force_rmse_mev_per_angstrom", "forces, root mean square error", "meV/A", ".2f"),
-    ("stress_mae_mev_per_angstrom3", "stress, mean absolute error", "meV/A^3", ".3f"),
-)
-
-# Summary field, label, unit, format; fields that a document lacks are left out.
-ROWS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
-    "relax": (
-        ("energy_per_atom_ev", "energy", "eV/atom", ".6f"),
-        ("volume_per_atom_angstrom3", "volume", "A^3/atom", ".4f"),
-        ("pressure_gpa", "pressure", "GPa", ".2e"),
-        ("fmax_ev_per_angstrom", "largest force", "eV/A", ".2e"),
-        ("n_steps", "steps", "", "d"),
-    ),
-    "forces": (
-        ("displacements_fc2", "displacements, second order", "", "d"),
-        ("atoms_fc2", "atoms, second order", "", "d"),
-        ("displacements_fc3", "displacements, third order", "", "d"),
-        ("atoms_fc3", "atoms, third order", "", "d"),
-        ("parity_averaged", "inversion-averaged", "", ""),
-        ("force_constants", "force constants by", "", ""),
-    ),
-    "phonon": (
-        ("verdict", "verdict", "", ""),
-        ("max_frequency_thz", "highest frequency", "THz", ".3f"),
-        ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
-        ("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
-        ("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
-        ("nac", "non-analytical correction", "", ""),
-    ),
-    "conductivity": (
-        ("kappa_rta_w_per_m_k", "kappa RTA, {temperature_kelvin:g} K", "W/m/K", ".2f"),
-        ("kappa_wigner_w_per_m_k", "kappa Wigner, {temperature_kelvin:g} K", "W/m/K", ".2f"),
-        ("kappa_lbte_w_per_m_k", "kappa LBTE, {temperature_kelvin:g} K", "W/m/K", ".2f"),
-        ("max_frequency_thz", "highest frequency", "THz", ".3f"),
-        ("min_frequency_thz", "lowest frequency", "THz", ".3f"),
-        ("mesh", "mesh", "", ""),
-        ("nac", "non-analytical correction", "", ""),
-        ("phono3py", "phono3py", "", ""),
-    ),
-    "labelling": (
-        ("dataset_name", "dataset", "", ""),
-        ("structures", "structures", "", "d"),
-        ("atoms", "atoms", "", "d"),
-        ("dataset_key", "dataset key", "", ""),
-    ),
-    "training": (
-        ("name", "name", "", ""),
-        ("structures", "structures trained on", "", "d"),
-        ("steps", "steps", "", "d"),
-        ("training_seconds", "time of the steps", "s", ".0f"),
-        *_ERRORS,
-        ("model_key", "model key", "", ""),
-    ),
-    "evaluation": (("dataset_name", "dataset", "", ""), ("structures", "structures", "", "d"), *_ERRORS),
-}
+from esen_flows.schemas.property_lookup import entry_of
 
 
 def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()) -> None:
@@ -102,7 +33,7 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         "unit",
         *(["for comparison"] if measured else []),
     ]
-    title = f"{result.formula}: {TITLES[result.kind]} by {result.model_label}"
+    title = f"{result.formula}: {entry_of(result.kind).title} by {result.model_label}"
     table = Table(*columns, title=title, title_justify="left")
     for quantity, value, unit, field in _rows(result):
         table.add_row(quantity, value, unit, *([_comparison(result, field)] if measured else []))
@@ -118,9 +49,9 @@ def _rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
     """Quantity, value, unit and summary field of every row."""
     summary = document.summary
     rows = [
-        (label.format_map(summary), _number(summary[field], form), unit, field)
-        for field, label, unit, form in ROWS[document.kind]
-        if summary.get(field) is not None
+        (field.label.format_map(summary), _number(summary[field.name], field.format), field.unit, field.name)
+        for field in entry_of(document.kind).summary
+        if field.label and summary.get(field.name) is not None
     ]
     return rows + _lattice_rows(summary)
 

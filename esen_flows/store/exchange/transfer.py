@@ -20,6 +20,7 @@ from esen_flows.store.exchange.archive import Archive, ArchiveWriter
 from esen_flows.store.models import add_models, model_problems
 from esen_flows.store.reading import distinct, find_all, in_batches
 from esen_flows.store.results import Store
+from esen_flows.store.rows import parents_of
 from esen_flows.store.upkeep.verify import references, result_problems, structure_problems
 from esen_flows.store.writing import duplicates_of, upsert
 
@@ -165,7 +166,7 @@ def _with_ancestors(database: Database, keys: Iterable[str]) -> Iterator[Row]:
         seen.update(wanted)
         parents: set[str] = set()
         for row in _found(database, "results", "key", wanted, current=True):
-            parents.add(row["parent_key"])
+            parents.update(parents_of(row))
             yield row
         wanted = sorted(parents - seen)  # a structure may be a parent too, but its key finds no result
 

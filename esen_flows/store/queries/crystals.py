@@ -1,7 +1,7 @@
 """Structures of results for ASE and pymatgen: the computed ones, or the ones that the computations started from.
 
 for document, atoms in stream_atoms(store, "relax", chemsys="Ga-As"): ...
-for document, atoms in stream_atoms(store, "conductivity", which="input"): ...
+for document, atoms in stream_atoms(store, "phonon", which="input"): ...
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.bulk import batches
 from esen_flows.store.queries.query import BATCH, WITHOUT_ARRAYS, fetch, read_structure, select_ids
 from esen_flows.store.queries.selection import Filters, select
 from esen_flows.store.results import Store
 
 Which = Literal["computed", "input"]
-# Name of the computed structure in the output of a result.
-_COMPUTED: dict[Kind, str] = {
-    "relax": "structure",
-    "forces": "unitcell",
-    "phonon": "structure",
-    "conductivity": "structure",
-}
-OF_DATASETS: tuple[Kind, ...] = ("labelling", "training", "evaluation")
 _RELAXED = ("energy_ev", "forces_ev_per_angstrom", "stress_ev_per_angstrom3")
 
 
@@ -43,7 +36,7 @@ def stream_atoms(
         Kind of result.
     which
         "computed" gives the relaxed structure with its energy, forces and stress as results of a calculator, the
-        primitive cell of a phonon or conductivity result, or the unit cell of a forces result. "input" gives the
+        primitive cell of a lattice result, or the unit cell of a forces result. "input" gives the
         structure that the chain of results started from.
     filters
         Filters and order as in `query`; without a limit all results.
@@ -64,17 +57,18 @@ def stream_atoms(
         raise InputError(f"which must be 'computed' or 'input', got {which!r}")
     if which == "computed" and filters.get("failed"):
         raise InputError("failed results have no computed structure; ask for the input structures")
-    if kind in OF_DATASETS:
-        raise InputError(f"{kind} results are about datasets; store.datasets.fetch_dataset gives their structures")
     selection = select(kind, **filters)
-    if which == "computed" and kind not in _COMPUTED:
+    entry = entry_of(kind)
+    if entry.subject == "dataset":
+        raise InputError(f"{kind} results are about datasets; store.datasets.fetch_dataset gives their structures")
+    if which == "computed" and not entry.structure:
         raise InputError(f"{kind} results have no structure of their own; ask for the input structures")
     ids = select_ids(store, selection)
     return _with_input(store, ids) if which == "input" else _with_computed(store, kind, ids)
 
 
 def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[ResultDocument, Atoms]]:
-    name = _COMPUTED[kind]
+    name = entry_of(kind).structure
     names = (name, *_RELAXED) if kind == "relax" else (name,)
     # A projection that includes parts of the output has to include all other fields by name.
     wanted = dict.fromkeys((*ResultDocument.model_fields, *(f"output.{name}" for name in names)), 1)

@@ -9,15 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.documents import Kind
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.structures.identity import canonical_chemsys, canonical_formula
 
 FieldType = Literal["number", "text", "boolean", "date", "list"]
-# Kinds that can be asked for. Other versions may have stored results of those that are no `Kind` yet.
-KINDS = tuple(dict.fromkeys((*get_args(Kind), "static", "stability", "md", "training")))
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,6 @@ class Field:
         return found if self.true_text is None or found is None else found == self.true_text
 
 
-def _numbers(*names: str) -> dict[str, FieldType]:
-    return dict.fromkeys(names, "number")
-
-
 _OF_BOTH = {
     "formula": Field("formula", canonical=canonical_formula),
     "chemsys": Field("chemsys", canonical=canonical_chemsys),
@@ -97,48 +91,6 @@ _OF_RESULTS = {
     # A lattice result that starts from a relaxation which did not converge has failed.
     "converged": Field("state", "boolean", true_text="finished"),
 }
-_LATTICE = {**_numbers("a_angstrom", "b_angstrom", "c_angstrom"), "space_group": "text"}
-_FREQUENCIES = _numbers("max_frequency_thz", "min_frequency_thz")
-_ERRORS = _numbers(
-    "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom",
-    "stress_mae_mev_per_angstrom3",
-)  # fmt: skip
-# The values that esen_flows.makers.summaries writes; a test compares the two.
-SUMMARIES: dict[str, dict[str, FieldType]] = {
-    "relax": {
-        **_numbers("energy_per_atom_ev", "volume_per_atom_angstrom3"),
-        **_LATTICE,
-        **_numbers("pressure_gpa", "fmax_ev_per_angstrom", "n_steps"),
-        "converged": "boolean",
-        **_numbers("space_group_initial", "space_group_final"),
-    },
-    "forces": {
-        **_numbers("displacements_fc2", "atoms_fc2", "displacements_fc3", "atoms_fc3"),
-        "parity_averaged": "boolean",
-        "force_constants": "text",
-    },
-    "phonon": {
-        "verdict": "text",
-        **_FREQUENCIES,
-        **_LATTICE,
-        **_numbers("temperature_kelvin", "free_energy_kj_per_mol", "entropy_j_per_k_mol", "heat_capacity_j_per_k_mol"),
-    },
-    "conductivity": {
-        **_numbers("temperature_kelvin", "kappa_rta_w_per_m_k", "kappa_wigner_w_per_m_k", "kappa_lbte_w_per_m_k"),
-        **_LATTICE,
-        **_FREQUENCIES,
-        "mesh": "text",
-        "phono3py": "text",
-    },
-    "labelling": {"dataset_key": "text", "dataset_name": "text", **_numbers("structures", "atoms")},
-    "training": {
-        "name": "text",
-        "model_key": "text",
-        **_numbers("structures", "steps", "training_seconds"),
-        **_ERRORS,
-    },
-    "evaluation": {"dataset_name": "text", **_numbers("structures"), **_ERRORS},
-}
 _UNITS = (
     "_mev_per_atom", "_mev_per_angstrom3", "_mev_per_angstrom", "_ev_per_angstrom", "_kj_per_mol", "_j_per_k_mol",
     "_w_per_m_k", "_angstrom3", "_angstrom", "_kelvin", "_gpa", "_thz", "_ev",
@@ -164,20 +116,18 @@ def fields_of(kind: str) -> dict[str, Field]:
     if kind == "structures":
         return dict(_OF_STRUCTURES)
     fields = dict(_OF_RESULTS)
-    for name, value_type in SUMMARIES.get(kind, {}).items():
-        fields[name] = Field(f"summary.{name}", value_type)
+    for value in entry_of(kind).summary:
+        name = value.name
+        fields[name] = Field(f"summary.{name}", value.type)
+        for text in value.conditions:
+            fields[text] = Field(f"summary.{name}", "boolean", true_text=text)
         unit = next((unit for unit in _UNITS if name.endswith(unit)), None)
         if unit is None:
             continue
-        short = name.removesuffix(unit)
-        fields[short] = fields[name]
-        if unit in _WITH_TEMPERATURE:
-            fields[f"{short}_300K"] = Field(f"summary.{name}", value_type, only_if=_ROOM_TEMPERATURE)
-    if kind == "phonon":
-        fields["stable"] = Field("summary.verdict", "boolean", true_text="stable")
-        fields["unstable"] = Field("summary.verdict", "boolean", true_text="unstable")
-    if kind == "conductivity":
-        fields["kappa"], fields["kappa_300K"] = fields["kappa_rta"], fields["kappa_rta_300K"]
+        for short in filter(None, (name.removesuffix(unit), value.alias)):
+            fields[short] = fields[name]
+            if unit in _WITH_TEMPERATURE:
+                fields[f"{short}_300K"] = Field(f"summary.{name}", value.type, only_if=_ROOM_TEMPERATURE)
     return fields
 
 

@@ -1,6 +1,6 @@
 """Results and structures that fit the filters of a query.
 
-query(store, "conductivity", elements=["Ga"], where="kappa_300K > 10")    list of results
+query(store, "phonon", elements=["Ga"], where="stable")                   list of results
 stream(store, "relax")                                                    one result after the other, any number
 query_structures(store, chemsys="Ga-As"), stream_structures(store)        input structures
 """

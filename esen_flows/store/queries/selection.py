@@ -13,8 +13,9 @@ from typing import Any, Literal, TypedDict
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import Kind
+from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.store.database import Row
-from esen_flows.store.queries.fields import KINDS, find_field
+from esen_flows.store.queries.fields import find_field
 from esen_flows.store.queries.where import where_filter
 from esen_flows.store.results import Store
 from esen_flows.structures.identity import canonical_chemsys, canonical_formula
@@ -149,8 +150,8 @@ def select(
     >>> select("structures", chemsys="Ga-As", sort="nsites", limit=5)
     Selection(collection='structures', filters={'chemsys': 'As-Ga'}, order=[('nsites', 1)], limit=5)
     """
-    if kind not in (*KINDS, "structures"):
-        raise InputError(f"unknown kind of result {kind!r}; choose from {', '.join((*KINDS, 'structures'))}")
+    if kind not in (*PROPERTIES, "structures"):
+        raise InputError(f"unknown kind of result {kind!r}; choose from {', '.join((*PROPERTIES, 'structures'))}")
     if kind == "structures" and (failed or model is not None):
         raise InputError("structures have no force field and do not fail; ask for a kind of result")
     filters: Row = {}

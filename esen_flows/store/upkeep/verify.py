@@ -9,15 +9,17 @@ from pydantic import ValidationError
 from esen_flows.errors import EsenFlowsError
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.keys import result_key, structure_key
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import NumericSettings
+from esen_flows.schemas.requests import parents_key
 from esen_flows.store.blobs import BlobReference, BlobStore, unpack
 from esen_flows.store.database import Database, Row
 from esen_flows.store.datasets import dataset_problems, keys_of_datasets
 from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import model_problems
-from esen_flows.store.queries.crystals import OF_DATASETS
 from esen_flows.store.reading import distinct, find_all, in_batches
 from esen_flows.store.results import Store
+from esen_flows.store.rows import parents_of
 
 _BATCH = 100  # whole results, which may have megabytes of inline arrays
 _UNREADABLE = (EsenFlowsError, ValueError, KeyError, TypeError)  # what reading a damaged document raises
@@ -107,6 +109,8 @@ def result_problems(store: Store, row: Row) -> Iterator[str]:
         yield f"{name} cannot be read: {_first_line(error)}"
         return
     request = (document.protocol_hash, document.parent_key, document.model_key, numeric, document.numerics_revision)
+    if document.parents and parents_key(document.parents) != document.parent_key:
+        yield f"{name} does not have the parent key that follows from its parents"
     if result_key(document.kind, *request) != document.key:
         yield f"{name} does not have the key that follows from its protocol, parent, model and numeric settings"
     if sorted({reference.sha for reference in references(document.output)}) != listed:
@@ -161,7 +165,7 @@ def references(value: object) -> Iterator[BlobReference]:
 
 def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
     """References of readable results to structures, results, datasets and arrays that the store does not have."""
-    keys = {"$in": sorted({key for row in rows for key in (row["parent_key"], row["structure_key"])})}
+    keys = {"$in": sorted({key for row in rows for key in (*parents_of(row), row["structure_key"])})}
     named = {"$in": sorted({key for row in rows for key in keys_of_datasets(row)})}
     datasets = distinct(database, "datasets", "_id", {"_id": named})
     structures = datasets | distinct(database, "structures", "_id", {"_id": keys})
@@ -171,10 +175,11 @@ def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
     arrays = {header["_id"]: (header["dtype"], tuple(header["shape"])) for header in headers}
     for row in rows:
         name = f"result {row['key']}"
-        if row["kind"] not in OF_DATASETS and row["structure_key"] not in structures:
+        if entry_of(row["kind"]).subject == "structure" and row["structure_key"] not in structures:
             yield f"{name}: its structure {row['structure_key']} is not stored"
-        if row["kind"] != "labelling" and row["parent_key"] not in structures | results:
-            yield f"{name}: its parent {row['parent_key']} is not stored"
+        if row["kind"] != "labelling":
+            lost = [key for key in parents_of(row) if key not in structures | results]
+            yield from (f"{name}: its parent {key} is not stored" for key in lost)
         for key in sorted(keys_of_datasets(row) - datasets):
             yield f"{name}: its dataset {key} is not stored"
         for reference in references(unpack(row["output"])):

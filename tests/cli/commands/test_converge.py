@@ -27,7 +27,7 @@ def study(copper: Any, *vary: str, options: tuple[str, ...] = ("-o", "study")) -
 def test_meshes_share_forces_and_a_second_study_computes_nothing(copper: Any, folder: Path, capsys) -> None:
     assert study(copper, "mesh=3:5") == 0
     table = capsys.readouterr().out
-    assert "kappa by RTA, 300 K (W/m/K)" in table
+    assert "kappa RTA, 300 K (W/m/K)" in table
     assert "5 (base)" in table
     assert (folder / "study" / "converge_kappa.png").exists()
     calls = copper.force_field.force_evaluations
@@ -40,7 +40,7 @@ def test_meshes_share_forces_and_a_second_study_computes_nothing(copper: Any, fo
 
 def test_a_study_without_relaxation_times_looks_at_its_own_method(copper: Any, folder: Path, capsys) -> None:
     assert study(copper, "mesh=3:5", options=("--set", "methods=wigner", "-o", "study")) == 0
-    assert "kappa by Wigner, 300 K (W/m/K)" in capsys.readouterr().out
+    assert "kappa Wigner, 300 K (W/m/K)" in capsys.readouterr().out
     calls = copper.force_field.force_evaluations
     assert run("kappa", *BASE, "--model", copper.checkpoint, "--set", "methods=wigner", "-o", "one") == 0
     assert copper.force_field.force_evaluations == calls

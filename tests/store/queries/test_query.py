@@ -150,7 +150,7 @@ def test_prefixes(filled: Store) -> None:
         ("relax", {"failed": True}),
         ("relax", {"campaign": "oxides"}),
         ("structures", {"campaign": "oxides"}),
-        ("stability", {"where": "nsites < 10"}),
+        ("forces", {"where": "nsites < 10"}),
         ("relax", {"where": "energy_per_atom < -5 and converged"}),
         ("relax", {"sort": "energy_per_atom"}),
         ("relax", {"where": "nsites < 10", "sort": "-nsites"}),

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from esen_flows.errors import InputError
-from esen_flows.store.queries.fields import SUMMARIES, fields_of
+from esen_flows.schemas.properties import PROPERTIES
+from esen_flows.store.queries.fields import fields_of
 from esen_flows.store.queries.where import where_filter
 
 KAPPA, ENERGY, A = "summary.kappa_rta_w_per_m_k", "summary.energy_per_atom_ev", "summary.a_angstrom"
@@ -195,7 +196,8 @@ def test_the_deepest_condition_is_parsed_deep_in_a_call_stack() -> None:
 
 
 def test_keywords_of_python_are_plain_names() -> None:
-    assert not [name for kind in SUMMARIES for name in fields_of(kind) if name in ("and", "or", "not", "true", "false")]
+    keywords = {"and", "or", "not", "true", "false"}
+    assert not [name for kind in PROPERTIES for name in fields_of(kind) if name in keywords]
     with pytest.raises(InputError, match="position 1: relax has no value 'lambda'"):
         where_filter("relax", "lambda < 3")
 

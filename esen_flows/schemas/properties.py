@@ -1,0 +1,218 @@
+"""The table of all kinds of results: one entry each, written by hand.
+
+Requests, specifications of campaigns, queries, listings, reports, manifests, submission and the commands read this
+table, and nothing else lists the kinds. A kind that is not in the table is an error everywhere.
+"""
+
+from functools import partial
+from typing import Literal
+
+from esen_flows.schemas.named_protocols import mdr_protocol, phonondb_protocol
+from esen_flows.schemas.property_entry import Deviation, Property, ResultFile
+from esen_flows.schemas.property_entry import SummaryField as Value
+from esen_flows.schemas.protocols import (
+    ConductivityProtocol,
+    DisplacementProtocol,
+    HarmonicProtocol,
+    PhononProtocol,
+    RelaxProtocol,
+    TransportProtocol,
+)
+from esen_flows.schemas.steps import phonon_steps, relax_steps, transport_steps
+from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
+
+Kind = Literal["relax", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"]
+
+# Reports print lattice constants and the space group by themselves, after the other values.
+_LATTICE = (Value("a_angstrom"), Value("b_angstrom"), Value("c_angstrom"), Value("space_group", type="text"))
+_RELAX_LATTICE = (Value("a_angstrom", column=True), *_LATTICE[1:])
+_ERRORS = (
+    Value("energy_mae_mev_per_atom", "energy, mean absolute error", "meV/atom", ".2f", column=True),
+    Value("energy_rmse_mev_per_atom", "energy, root mean square error", "meV/atom", ".2f"),
+    Value("force_mae_mev_per_angstrom", "forces, mean absolute error", "meV/A", ".2f", column=True),
+    Value("force_rmse_mev_per_angstrom", "forces, root mean square error", "meV/A", ".2f"),
+    Value("stress_mae_mev_per_angstrom3", "stress, mean absolute error", "meV/A^3", ".3f"),
+)
+_DATASET_NAME = Value("dataset_name", "dataset", type="text", column=True)
+_STRUCTURES = Value("structures", "structures", format="d", column=True)
+_NAC = Value("nac", "non-analytical correction", type="boolean")
+
+
+def principal_conductivity(protocol: TransportProtocol) -> str:
+    """Field of the summary of a conductivity that tables show.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the conductivity.
+
+    Returns
+    -------
+    str
+        The field of the relaxation-time approximation if it is among the methods, else that of the first method.
+    """
+    return f"kappa_{'rta' if 'rta' in protocol.methods else protocol.methods[0]}_w_per_m_k"
+
+
+# Reproduction: batches are composed differently each time, and the last digits of a force call depend on its batch, on
+# threads and on the device. Measured on two cores, batches of 200 and of 1 to 7 members, 1 and 2 threads, EMT and
+# esen_silicon, largest of 1 to 54 members: relaxations 7e-13 eV/atom in float64 and 7e-9 in float32, highest frequency
+# 2e-13 THz in float64, conductivity 1e-14 of it in float64 and 7e-7 in float32. The rest of each deviation is margin
+# for other devices and versions, which have not been measured.
+PROPERTIES: dict[Kind, Property] = {
+    "relax": Property(
+        title="relaxation",
+        protocol=RelaxProtocol,
+        category="gpu",
+        summary=(
+            Value("energy_per_atom_ev", "energy", "eV/atom", ".6f", column=True),
+            Value("volume_per_atom_angstrom3", "volume", "A^3/atom", ".4f", column=True),
+            *_RELAX_LATTICE,
+            Value("pressure_gpa", "pressure", "GPa", ".2e"),
+            Value("fmax_ev_per_angstrom", "largest force", "eV/A", ".2e"),
+            Value("n_steps", "steps", "", "d", column=True),
+            Value("converged", type="boolean"),
+            Value("space_group_initial"),
+            Value("space_group_final"),
+        ),
+        structure="structure",
+        files=(
+            ResultFile("relaxed.extxyz"),
+            ResultFile("trajectory.extxyz", needs="positions_path_angstrom"),
+            ResultFile("relaxation.png"),
+        ),
+        command="relax",
+        help="Relax positions and cell.",
+        steps=relax_steps,
+        principal=lambda protocol: "energy_per_atom_ev",
+        reproduction={
+            "float64": Deviation("the last digits of forces move the end of a relaxation a little", absolute=1e-6),
+            "float32": Deviation("single-precision forces move the end of a relaxation", absolute=1e-4),
+        },
+    ),
+    "forces": Property(
+        title="displaced supercells",
+        protocol=DisplacementProtocol,
+        category="gpu",
+        summary=(
+            Value("displacements_fc2", "displacements, second order", "", "d", column=True),
+            Value("atoms_fc2", "atoms, second order", "", "d"),
+            Value("displacements_fc3", "displacements, third order", "", "d", column=True),
+            Value("atoms_fc3", "atoms, third order", "", "d"),
+            Value("parity_averaged", "inversion-averaged", type="boolean", column=True),
+            Value("force_constants", "force constants by", type="text"),
+        ),
+        structure="unitcell",
+    ),
+    "phonon": Property(
+        title="phonons",
+        protocol=PhononProtocol,
+        part=HarmonicProtocol,
+        category="cpu",
+        summary=(
+            Value("verdict", "verdict", type="text", column=True, conditions=("stable", "unstable")),
+            Value("max_frequency_thz", "highest frequency", "THz", ".3f", column=True),
+            Value("min_frequency_thz", "lowest frequency", "THz", ".3f", column=True),
+            *_LATTICE,
+            Value("temperature_kelvin"),
+            Value("free_energy_kj_per_mol"),
+            Value("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
+            Value("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
+            _NAC,
+        ),
+        # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
+        versions=("phonopy",),
+        structure="structure",
+        files=(ResultFile("phonon.png", shows_several=True),),
+        command="phonon",
+        help="Harmonic phonons: bands, density of states, thermal properties, stability.",
+        published={"mdr": mdr_protocol},
+        steps=phonon_steps,
+        principal=lambda protocol: "max_frequency_thz",
+        crystal=True,
+        conservative=True,
+        reproduction={
+            "float64": Deviation("differences of forces are divided by the displacement", absolute=1e-3),
+            "float32": Deviation("single-precision forces are divided by the displacement", absolute=2e-2),
+        },
+    ),
+    "conductivity": Property(
+        title="thermal conductivity",
+        protocol=ConductivityProtocol,
+        part=TransportProtocol,
+        category="cpu",
+        summary=(
+            Value("temperature_kelvin", column=True),
+            Value(
+                "kappa_rta_w_per_m_k", "kappa RTA, {temperature_kelvin:g} K", "W/m/K", ".2f", column=True, alias="kappa"
+            ),
+            Value("kappa_wigner_w_per_m_k", "kappa Wigner, {temperature_kelvin:g} K", "W/m/K", ".2f", column=True),
+            Value("kappa_lbte_w_per_m_k", "kappa LBTE, {temperature_kelvin:g} K", "W/m/K", ".2f"),
+            *_LATTICE,
+            Value("max_frequency_thz", "highest frequency", "THz", ".3f"),
+            Value("min_frequency_thz", "lowest frequency", "THz", ".3f"),
+            Value("mesh", "mesh", type="text", column=True),
+            _NAC,
+            Value("phono3py", "phono3py", type="text"),
+        ),
+        versions=("phonopy", "phono3py", "lattice_backend"),
+        structure="structure",
+        files=(
+            ResultFile("kappa.png"),
+            ResultFile("cumulative_kappa.png", shows_several=True),
+            # Results of earlier versions have no modes.
+            ResultFile("lifetimes.png", needs="mode_kappa_w_per_m_k.rta", shows_several=True),
+            ResultFile("mean_free_paths.png", needs="mode_kappa_w_per_m_k.rta", shows_several=True),
+        ),
+        command="kappa",
+        help="Lattice thermal conductivity: relaxation-time approximation and Wigner transport.",
+        published={
+            "phonondb-v1": phonondb_protocol,
+            "phonondb-v1-two-stage": partial(phonondb_protocol, two_stage=True),
+        },
+        settings_of_structures=("displacement.fc2_supercell", "displacement.fc3_supercell"),
+        steps=transport_steps,
+        principal=principal_conductivity,
+        crystal=True,
+        conservative=True,
+        reproduction={
+            "float64": Deviation("second differences of forces, and modes near zero", relative=1e-3),
+            "float32": Deviation("second differences of single-precision forces", relative=5e-2),
+        },
+    ),
+    "labelling": Property(
+        title="labelled dataset",
+        protocol=LabellingProtocol,
+        category="gpu",
+        summary=(
+            _DATASET_NAME,
+            _STRUCTURES,
+            Value("atoms", "atoms", format="d", column=True),
+            Value("dataset_key", "dataset key", type="text"),
+        ),
+        subject="dataset",
+    ),
+    "training": Property(
+        title="training",
+        protocol=TrainingProtocol,
+        category="gpu",
+        summary=(
+            Value("name", "name", type="text", column=True),
+            Value("structures", "structures trained on", format="d", column=True),
+            Value("steps", "steps", format="d", column=True),
+            Value("training_seconds", "time of the steps", "s", ".0f"),
+            *_ERRORS,
+            Value("model_key", "model key", type="text"),
+        ),
+        subject="dataset",
+    ),
+    "evaluation": Property(
+        title="errors on a dataset",
+        protocol=EvaluationProtocol,
+        category="gpu",
+        summary=(_DATASET_NAME, _STRUCTURES, *_ERRORS),
+        subject="dataset",
+    ),
+}
+# Kinds that users ask for, in the order of commands.
+OFFERED: tuple[Kind, ...] = tuple(kind for kind, entry in PROPERTIES.items() if entry.command)
