@@ -18,9 +18,9 @@ PACKAGE = ROOT / "esen_flows"
 
 # Imports point down this list only.
 ORDER = (
-    "cli", "campaigns", "queue", "makers", "plots", "store", "physics", "testing", "training", "forcefield", "network",
-    "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "yaml_files", "files",
-    "units", "errors", "version",
+    "cli", "campaigns", "queue", "makers", "metrics", "plots", "store", "physics", "testing", "training", "forcefield",
+    "network", "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "yaml_files",
+    "files", "units", "errors", "version",
 )  # fmt: skip
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
@@ -56,7 +56,7 @@ ONLY_IMPORTER = {
     "fireworks": ADAPTER,
 }
 HEAVY = ("torch", "atomate2")
-NEVER_HEAVY = ("schemas", "store", "plots")
+NEVER_HEAVY = ("schemas", "store", "plots", "metrics")
 PUBLIC_MODULES = ("esen_flows.forcefield.load", "esen_flows.queue.submit")
 NOT_HEAVY_AT_IMPORT = ("cli", "__init__")
 
