@@ -27,7 +27,7 @@ class Graph:
     vectors
         (edges, 3) float64 vectors from target to source in Angstrom.
     volume
-        Volume in Angstrom^3; NaN without a cell of three vectors, so that the stress is NaN and not a made-up zero.
+        Volume in Angstrom^3; NaN for a structure that is not periodic along three vectors, so that its stress is NaN.
     charge
         Total charge in elementary charges.
     spin
@@ -100,7 +100,7 @@ class Graph:
         StructureError
             Charge or spin is not an integer.
         """
-        volume = abs(determinant(atoms.cell.array)) or float("nan")
+        volume = (abs(determinant(atoms.cell.array)) if atoms.pbc.all() else 0.0) or float("nan")
         numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
         charge, spin = (_integer(atoms, name) if charge_and_spin else 0 for name in ("charge", "spin"))
         return cls(numbers, edges.source, edges.target, edges.vectors, volume, charge, spin)
@@ -132,7 +132,7 @@ class GraphBatch:
     edge_system
         (edges,) int64 structure of each edge.
     volume
-        (systems,) volume in Angstrom^3.
+        (systems,) volume in Angstrom^3; NaN for a structure that is not periodic along three vectors.
     charge
         (systems,) int64 total charge in elementary charges.
     spin

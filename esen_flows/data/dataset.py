@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from esen_flows.data.edge_counts import count_edges, known_edges
-from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure, without_meaningless_stress
 from esen_flows.data.screening import ANY_FORCE, BadRecord, fault
 from esen_flows.data.tables import Rows, Tables, TableWriter, key_of, species_of, structure_at
 from esen_flows.errors import InputError
@@ -283,7 +283,7 @@ def from_structures(structures: Iterable[LabelledStructure], provenance: dict[st
         broken = fault(item, ANY_FORCE)
         if broken is not None:
             raise InputError(f"structure {writer.count}: {BadRecord(item.atoms.get_chemical_formula(), *broken)}")
-        writer.append(item)
+        writer.append(without_meaningless_stress(item))
     if not writer.count:
         raise InputError("no structures; a dataset needs at least one")
     return Dataset.of_tables(Tables(**writer.close(), **writer.names, provenance=provenance or {}))

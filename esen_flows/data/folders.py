@@ -62,7 +62,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     Returns
     -------
     dict[str, Any]
-        Key, numbers of records and atoms, groups, statistics, rejected records and provenance.
+        Key, numbers of records and atoms, groups, statistics, rejected records, remarks and provenance.
 
     Raises
     ------
@@ -202,6 +202,7 @@ def _index(dataset: Dataset, rejected: Rejected) -> dict[str, Any]:
         "materials": len(dataset.material_names),
         "statistics": fit_statistics(dataset).document(),
         "rejected": rejected.document(),
+        "remarks": dict(rejected.remarks),
         "provenance": dataset.provenance,
     }
 

@@ -116,5 +116,6 @@ def read_dataset(path: Path | str, *, limits: Limits | None = None) -> Dataset:
     path = Path(path)
     if is_dataset_folder(path):
         return open_dataset(path)
-    records = screened(read_source(path), str(path), limits)
-    return from_structures(Rejected("fail").keep(records), source_provenance(path))
+    provenance, rejected = source_provenance(path), Rejected("fail")
+    items = list(rejected.keep(screened(read_source(path), str(path), limits)))
+    return from_structures(items, {**provenance, **({"remarks": dict(rejected.remarks)} if rejected.remarks else {})})

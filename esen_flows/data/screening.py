@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure, without_meaningless_stress
 from esen_flows.data.sources.vocabulary import OnBad
 from esen_flows.errors import InputError
 
@@ -86,7 +86,11 @@ def screened(records: Iterable[ReadRecord], name: str, limits: Limits | None = N
             continue
         broken = fault(item, limits)
         material = f" ({item.material})" if item.material else ""
-        yield item if broken is None else BadRecord(f"record {index}{material} of {name}", *broken)
+        yield (
+            without_meaningless_stress(item)
+            if broken is None
+            else BadRecord(f"record {index}{material} of {name}", *broken)
+        )
 
 
 def fault(item: LabelledStructure, limits: Limits) -> tuple[str, str] | None:
@@ -162,11 +166,14 @@ class Rejected:
         Number of bad records by reason.
     listed
         The first bad records.
+    remarks
+        Number of good records by what was noticed or left out when they were read.
     """
 
     on_bad: OnBad = "skip"
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[BadRecord] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
 
     def keep(self, records: Iterable[ReadRecord]) -> Iterator[LabelledStructure]:
         """The good records; the bad ones are counted.
@@ -190,6 +197,7 @@ class Rejected:
         for item in records:
             if not isinstance(item, BadRecord):
                 good += 1
+                self.remarks.update(item.remarks)
                 yield item
                 continue
             if self.on_bad == "fail":

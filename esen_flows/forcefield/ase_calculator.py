@@ -103,7 +103,8 @@ class ForceFieldCalculator(Calculator):
         Raises
         ------
         PropertyNotImplementedError
-            The cell has no volume, so that there is no stress, or the force field has no energies of atoms.
+            The structure is not periodic along three lattice vectors, so that there is no stress, or the force field
+            has no energies of atoms.
         StructureError, UnknownElementError, EvaluationError
             The force field cannot evaluate the structure.
         """

@@ -30,7 +30,8 @@ class Evaluation:
     forces
         (n, 3) in eV/Angstrom.
     stress
-        (3, 3) in eV/Angstrom^3, with ASE's sign (dE/dstrain / volume); NaN where the cell has no volume.
+        (3, 3) in eV/Angstrom^3, with ASE's sign (dE/dstrain / volume); NaN where the structure is not
+        periodic along three lattice vectors.
     energies
         (n,) energies of the atoms in eV, or None.
     """

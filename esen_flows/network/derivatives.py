@@ -29,8 +29,8 @@ class EnergyForcesStress:
     forces
         (atoms, 3), -dE/dx or the output of the direct head.
     stress
-        (systems, 3, 3), dE/dstrain / volume or the output of the direct head. NaN for systems without a volume, and for
-        all systems where a direct-force model has no stress head.
+        (systems, 3, 3), dE/dstrain / volume or the output of the direct head. NaN for systems that are not
+        periodic along three vectors, and for all systems where a direct-force model has no stress head.
     embedding
         (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
     noise

@@ -1,5 +1,6 @@
 """Unit and sign of stresses and forces, found by finite strain."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -42,13 +43,15 @@ def silicon() -> list[LabelledStructure]:
 
 
 def test_labels_of_a_conservative_model_are_right(silicon):
-    forces, stress = check_labels_by_strain(from_structures(silicon))
-    assert stress.slope == pytest.approx(1.0, abs=0.01)
-    assert stress.standard_error < 0.01
-    assert stress.pairs > 50
-    assert stress.verdict == "right"
+    forces, *stresses = check_labels_by_strain(from_structures(silicon))
+    assert [stress.quantity for stress in stresses] == ["normal stress", "shear stress"]
+    for stress in stresses:
+        assert stress.slope == pytest.approx(1.0, abs=0.02)
+        assert stress.standard_error < 0.02
+        assert stress.pairs > 50
+        assert stress.verdict == "right"
     assert (forces.slope, forces.pairs, forces.verdict) == (None, 0, "not known")  # no two have the same cell
-    require_right((forces, stress))
+    require_right((forces, *stresses))
 
 
 @pytest.mark.parametrize(
@@ -66,9 +69,49 @@ def test_a_wrong_sign_or_unit_is_found_and_named(silicon, factor, likely):
     wrong = from_structures([replace(item, stress=item.stress * factor) for item in silicon])
     slopes = check_labels_by_strain(wrong)
     # Stresses a thousand times too large make every pair look uncertain; the sign and the size are found all the same.
-    assert slopes[1].slope == pytest.approx(1 / factor, rel=0.1)
+    assert [slope.slope for slope in slopes[1:]] == pytest.approx([1 / factor] * 2, rel=0.1)
     with pytest.raises(InputError, match=likely):
         require_right(slopes)
+
+
+# Six numbers xx, yy, zz, yz, xz, xy that are read as xx, yy, zz, xy, yz, zx, and the other way round.
+@pytest.mark.parametrize(
+    ("read", "advice"),
+    [([0, 1, 2, 5, 3, 4], "--stress-order vasp"), ([0, 1, 2, 4, 5, 3], "--stress-order voigt")],
+)
+@pytest.mark.parametrize("element", ["Cu", "Al"])
+def test_another_order_of_six_numbers_is_found_and_named(element, read, advice):
+    force_field = load_force_field("emt")
+    structures = strained(bulk(element, cubic=True), 16, 0.01, 0.02, seed=3)
+    right, wrong = [], []
+    for atoms, result in zip(structures, force_field.evaluate(structures), strict=True):
+        six = result.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        right.append(LabelledStructure(atoms, result.energy, result.forces, result.stress))
+        wrong.append(replace(right[-1], stress=six[read][[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]))
+    assert [slope.verdict for slope in check_labels_by_strain(from_structures(right))[1:]] == ["right", "right"]
+    slopes = check_labels_by_strain(from_structures(wrong))
+    assert [slope.verdict for slope in slopes] == ["not known", "right", "wrong"]
+    with pytest.raises(InputError, match=rf"\(shear stress: slope .* pairs, wrong; as they are read, .*{advice}"):
+        require_right(slopes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_that_do_no_work_are_not_judged(silicon):
+    still = [replace(item, forces=np.zeros((8, 3)), stress=np.zeros((3, 3))) for item in silicon]
+    normal = check_labels_by_strain(from_structures(still))[1]
+    assert normal.slope is None
+    assert re.fullmatch(r"normal stress: not checked, the labels do no work between \d+ pairs of .*", normal.words())
+    one_cell = [replace(item, atoms=item.atoms.copy()) for item in still]
+    for item in one_cell:
+        item.atoms.set_cell(silicon[0].atoms.cell, scale_atoms=True)
+    forces = check_labels_by_strain(from_structures(one_cell))[0]
+    assert forces.words().startswith("forces: not checked, the labels do no work between")
+    scan = [bulk("Cu", a=a) for a in np.linspace(3.5, 3.7, 6)]  # the stress does work, and its shear part does none
+    results = load_force_field("emt").evaluate(scan)
+    labelled = [LabelledStructure(a, r.energy, r.forces, r.stress) for a, r in zip(scan, results, strict=True)]
+    _, normal, shear = check_labels_by_strain(from_structures(labelled))
+    assert normal.slope == pytest.approx(1.0, abs=0.05)
+    assert shear.slope is None
 
 
 def test_forces_are_judged_at_a_fixed_cell():
@@ -81,7 +124,7 @@ def test_forces_are_judged_at_a_fixed_cell():
         atoms.calc = EMT()
         labels = (atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False))
         items.append(LabelledStructure(atoms.copy(), *labels))
-    forces, stress = check_labels_by_strain(from_structures(items))
+    forces, stress, _ = check_labels_by_strain(from_structures(items))
     assert forces.slope == pytest.approx(1.0, abs=0.05)
     assert forces.verdict == "right"
     assert stress.slope is None
@@ -105,7 +148,7 @@ def test_pairs_are_of_one_material_and_group(silicon):
 
 def test_records_without_stress_and_molecules_have_no_slope(silicon):
     none = from_structures([replace(item, stress=np.full((3, 3), np.nan)) for item in silicon])
-    assert check_labels_by_strain(none)[1] == Slope("stress", None, None, 0)
+    assert check_labels_by_strain(none)[1] == Slope("normal stress", None, None, 0)
     assert check_labels_by_strain(from_structures(silicon[:1]))[1].pairs == 0
 
 

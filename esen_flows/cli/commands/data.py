@@ -10,7 +10,7 @@ from rich.table import Table
 
 from esen_flows.cli.output.progress import progress_bars
 from esen_flows.cli.store import open_store
-from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressUnit
+from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressOrder, StressUnit
 
 app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
 
@@ -26,7 +26,9 @@ def import_(
     cutoff: Annotated[float | None, typer.Option(help="Count edges within this many Angstrom now, not later.")] = None,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies in the source.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces in the source.")] = None,
-    stress_key: Annotated[str | None, typer.Option(help="Name of the stresses in the source.")] = None,
+    stress_key: Annotated[
+        str | None, typer.Option(help="Name of the stresses in the source; none: leave them out.")
+    ] = None,
     group_key: Annotated[str | None, typer.Option(help="Name of the field with the subset. Default: group.")] = None,
     material_key: Annotated[str | None, typer.Option(help="Name of the field with the material, never split.")] = None,
     group: Annotated[str, typer.Option(help="Subset of the records that name none.")] = "",
@@ -34,6 +36,13 @@ def import_(
     stress_unit: Annotated[
         StressUnit | None, typer.Option(help="Unit of stresses; with -: positive in compression.")
     ] = None,
+    stress_order: Annotated[
+        StressOrder | None,
+        typer.Option(help="Six stresses: voigt is xx yy zz yz xz xy, vasp is xx yy zz xy yz zx. Default: voigt."),
+    ] = None,
+    keep_unconverged: Annotated[
+        bool, typer.Option("--keep-unconverged", help="Keep VASP's steps whose electronic loop did not converge.")
+    ] = False,
     max_force: Annotated[float, typer.Option(help="Largest force of a good record, eV/Angstrom.")] = 50.0,
     require_stress: Annotated[bool, typer.Option(help="Treat a crystal without a stress as a bad record.")] = False,
     on_bad: Annotated[OnBad, typer.Option(help="Leave bad records out and list them, or stop.")] = "skip",
@@ -46,8 +55,9 @@ def import_(
     from esen_flows.data.sources.options import SourceOptions
 
     options = SourceOptions(
-        energy_key, forces_key, stress_key, group_key, material_key, group, energy_unit, stress_unit
-    )
+        energy_key, forces_key, stress_key, group_key, material_key, group, energy_unit, stress_unit, stress_order,
+        keep_unconverged,
+    )  # fmt: skip
     with _progress() as bar:
         reading = bar.add_task("reading", total=None)
         counting = bar.add_task("counting edges", total=None, visible=False)
@@ -129,6 +139,8 @@ def _progress() -> Progress:
 
 
 def _show(index: dict[str, Any], folder: Path) -> None:
+    from esen_flows.data.stress_check import Slope
+
     numbers = index["statistics"]
     lines = [
         f"{folder}: {index['records']:,} records, {index['atoms']:,} atoms, {index['materials']:,} materials",
@@ -144,12 +156,8 @@ def _show(index: dict[str, Any], folder: Path) -> None:
         for name, count in zip(index["group_names"], index["group_records"], strict=True)
     ]
     for found in index.get("check_by_strain", ()):
-        if found["slope"] is None:
-            words = "not checked, no two records are similar enough"
-        else:
-            slope = f"slope {found['slope']:.3g} +- {found['standard_error']:.2g}"
-            words = f"{slope}, {found['pairs']} pairs, {found['verdict']}"
-        lines.append(f"by strain    {found['quantity']}: {words}")
+        slope = Slope(**{name: value for name, value in found.items() if name != "verdict"})
+        lines.append(f"by strain    {slope.words()}")
     sources = index["provenance"].get("sources", ())
     for source in sources[:SHOWN]:
         size = sum(file["bytes"] for file in source["files"])
@@ -157,6 +165,7 @@ def _show(index: dict[str, Any], folder: Path) -> None:
         lines.append(f"source       {source['name']} ({source['format']}{many}), {size:,} bytes")
     if len(sources) > SHOWN:
         lines.append(f"             and {len(sources) - SHOWN} more, see index.json")
+    lines += [f"noticed      {count:,}: {what}" for what, count in index.get("remarks", {}).items()]
     lines.append(f"left out     {index['rejected']['records']:,} bad records")
     lines += [f"             {count:,}: {reason}" for reason, count in index["rejected"]["counts"].items()]
     first = index["rejected"]["listed"][:SHOWN]

@@ -6,9 +6,9 @@ from typing import Any, get_args
 import numpy as np
 from ase import Atoms, units
 
-from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.labelled import STRESS_LEFT_OUT, LabelledStructure, can_have_stress
 from esen_flows.data.screening import BadRecord, ReadRecord
-from esen_flows.data.sources.vocabulary import EnergyUnit, LengthUnit, StressUnit
+from esen_flows.data.sources.vocabulary import EnergyUnit, LengthUnit, StressOrder, StressUnit
 from esen_flows.errors import InputError
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
@@ -35,18 +35,22 @@ class Convention:
         Whether the labels are derivatives of the energy, which are forces with the opposite sign.
     stress
         Unit of stresses with their sign; None where the source has no stresses.
+    stress_order
+        Order of stresses of six numbers.
     """
 
     energy: EnergyUnit = "eV"
     length: LengthUnit = "Angstrom"
     gradients: bool = False
     stress: StressUnit | None = "eV/Angstrom^3"
+    stress_order: StressOrder = "voigt"
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("energy unit", self.energy, get_args(EnergyUnit)),
             ("length unit", self.length, get_args(LengthUnit)),
             ("stress unit", self.stress, (None, *get_args(StressUnit))),
+            ("stress order", self.stress_order, get_args(StressOrder)),
         ):
             if value not in known:
                 raise InputError(f"unknown {name} {value!r}; known: {', '.join(map(str, known))}")
@@ -57,10 +61,11 @@ class Convention:
         Returns
         -------
         dict[str, str]
-            Units of energy, positions, forces and stress.
+            Units of energy, positions, forces and stress, and the order of its components where it is not Voigt's.
         """
         force = f"{'gradient' if self.gradients else 'force'} in {self.energy}/{self.length}"
-        return {"energy": self.energy, "positions": self.length, "forces": force, "stress": self.stress or "none"}
+        words = {"energy": self.energy, "positions": self.length, "forces": force, "stress": self.stress or "none"}
+        return words if self.stress_order == "voigt" else {**words, "stress_order": self.stress_order}
 
 
 CONVENTIONS = {
@@ -68,6 +73,8 @@ CONVENTIONS = {
     **dict.fromkeys(("extxyz", "ase-db", "ase-lmdb", "ase"), Convention()),
     # From the description of the data: energies in eV, forces in eV/A, stress in kBar as VASP prints it.
     "mptrj": Convention(stress="-kBar"),
+    # From the description of the data: eV, eV/A, and six stresses in kBar with VASP's sign and in VASP's order.
+    "matpes": Convention(stress="-kBar", stress_order="vasp"),
     # Atomic units; the files hold gradients of the energy.
     "spice": Convention(energy="hartree", length="bohr", gradients=True, stress=None),
 }
@@ -88,7 +95,7 @@ class Labels:
     forces
         (n, 3) forces, or gradients.
     stress
-        (3, 3), nine or six numbers (xx, yy, zz, yz, xz, xy).
+        (3, 3), nine numbers, or six in the order that the convention gives.
     cell
         (3, 3) rows are lattice vectors.
     pbc
@@ -138,7 +145,7 @@ def labelled(where: str, labels: Labels, convention: Convention) -> ReadRecord:
             return BadRecord(where, f"no {name}")
     try:
         return _converted(labels, convention)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         return BadRecord(where, "unreadable", str(error))
 
 
@@ -152,8 +159,12 @@ def _converted(labels: Labels, convention: Convention) -> LabelledStructure:
             atoms.info[name] = getattr(labels, name)
     sign = -1.0 if convention.gradients else 1.0
     stress = np.full((3, 3), np.nan)
+    remarks: tuple[str, ...] = ()
     if labels.stress is not None and convention.stress is not None:
-        stress = _full_stress(labels.stress) * _stress_factor(convention.stress, atoms)
+        if can_have_stress(atoms):
+            stress = _full_stress(labels.stress, convention.stress_order) * _stress_factor(convention.stress, atoms)
+        else:
+            remarks = (STRESS_LEFT_OUT,)
     return LabelledStructure(
         atoms=atoms,
         energy=float(labels.energy) * energy,
@@ -161,6 +172,7 @@ def _converted(labels: Labels, convention: Convention) -> LabelledStructure:
         stress=stress,
         group=labels.group,
         material=labels.material,
+        remarks=remarks,
     )
 
 
@@ -170,7 +182,11 @@ def _stress_factor(unit: StressUnit, atoms: Atoms) -> float:
     return (-1.0 if unit.startswith("-") else 1.0) * STRESS_EV_PER_ANGSTROM3[unit.removeprefix("-")]
 
 
-def _full_stress(stress: Any) -> np.ndarray:
-    """(3, 3) from nine numbers, or from six in the order xx, yy, zz, yz, xz, xy."""
+# Places of the nine components xx, xy, xz, yx, ... among six numbers.
+_PLACES = {"voigt": [0, 5, 4, 5, 1, 3, 4, 3, 2], "vasp": [0, 3, 5, 3, 1, 4, 5, 4, 2]}
+
+
+def _full_stress(stress: Any, order: StressOrder) -> np.ndarray:
+    """(3, 3) from nine numbers, or from six in an order."""
     values = np.asarray(stress, dtype=np.float64).ravel()
-    return values[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if values.size == 6 else values.reshape(3, 3)
+    return values[_PLACES[order]].reshape(3, 3) if values.size == 6 else values.reshape(3, 3)

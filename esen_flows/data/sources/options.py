@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from esen_flows.data.sources.conventions import CONVENTIONS, Convention
-from esen_flows.data.sources.vocabulary import EnergyUnit, StressUnit
+from esen_flows.data.sources.vocabulary import EnergyUnit, StressOrder, StressUnit
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SourceOptions:
     forces_key
         Name of the forces.
     stress_key
-        Name of the stress.
+        Name of the stress; "none" leaves out the stresses of the source.
     group_key
         Name of the entry that gives the subset.
     material_key
@@ -32,6 +32,10 @@ class SourceOptions:
         Unit of energies; forces are in this unit over the format's unit of length.
     stress_unit
         Unit of stresses with their sign.
+    stress_order
+        Order of stresses of six numbers.
+    keep_unconverged
+        Whether steps whose electronic loop did not converge are kept, and only counted.
     """
 
     energy_key: str | None = None
@@ -42,6 +46,8 @@ class SourceOptions:
     group: str = ""
     energy_unit: EnergyUnit | None = None
     stress_unit: StressUnit | None = None
+    stress_order: StressOrder | None = None
+    keep_unconverged: bool = False
 
     def convention(self, source_format: str) -> Convention:
         """Units and signs of a source.
@@ -56,7 +62,9 @@ class SourceOptions:
         Convention
             Convention of the format, with the units that these options give.
         """
-        given: dict[str, Any] = {"energy": self.energy_unit, "stress": self.stress_unit}
+        given: dict[str, Any] = {
+            "energy": self.energy_unit, "stress": self.stress_unit, "stress_order": self.stress_order,
+        }  # fmt: skip
         return replace(CONVENTIONS[source_format], **{name: unit for name, unit in given.items() if unit is not None})
 
     def names(self, found: Mapping[str, Any]) -> tuple[str, str]:
@@ -82,6 +90,6 @@ class SourceOptions:
         Returns
         -------
         dict[str, Any]
-            Values by name, without those that are None or "".
+            Values by name, without those that are None, "" or false.
         """
         return {name: value for name, value in asdict(self).items() if value}

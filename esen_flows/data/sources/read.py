@@ -6,10 +6,12 @@ from typing import Any, get_args
 
 from esen_flows.data.extxyz import read_provenance, sidecar_path
 from esen_flows.data.folders import INDEX_NAME, is_dataset_folder, open_dataset, read_index
-from esen_flows.data.screening import ReadRecord
+from esen_flows.data.screening import BadRecord, ReadRecord
 from esen_flows.data.sources.ase_databases import read_ase_db, read_ase_lmdb
 from esen_flows.data.sources.ase_files import read_extxyz, read_with_ase
+from esen_flows.data.sources.bounded_files import BROKEN_STREAM, TruncatedFileError, open_text
 from esen_flows.data.sources.conventions import Convention
+from esen_flows.data.sources.matpes import read_matpes
 from esen_flows.data.sources.mptrj import read_mptrj
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.spice import read_spice
@@ -25,6 +27,7 @@ _FORMATS: dict[str, tuple[Reader, tuple[str, ...]]] = {
     "ase-db": (read_ase_db, (".db",)),
     "ase-lmdb": (read_ase_lmdb, (".aselmdb", ".lmdb")),
     "mptrj": (read_mptrj, (".json",)),
+    "matpes": (read_matpes, ()),  # JSON as well: an array, and not an object
     "spice": (read_spice, (".hdf5", ".h5")),
     "ase": (read_with_ase, (".traj", ".xml", ".outcar")),
 }
@@ -64,10 +67,22 @@ def detect_format(path: Path) -> SourceFormat:
 
 
 def _format_by_name(path: Path) -> Any:
-    name = path.name.lower().removesuffix(".gz")
+    name = path.name.lower()
+    for suffix in (".gz", ".bz2", ".xz"):
+        name = name.removesuffix(suffix)
     if name.startswith(_PREFIXES):
         return "ase"
+    if name.endswith(".json") and _begins_with_bracket(path):
+        return "matpes"
     return next((known for known, (_, suffixes) in _FORMATS.items() if Path(name).suffix in suffixes), None)
+
+
+def _begins_with_bracket(path: Path) -> bool:
+    try:
+        with open_text(path, errors="replace") as stream:
+            return stream.read(64).lstrip().startswith("[")
+    except (OSError, *BROKEN_STREAM):  # the reader says so
+        return False
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -112,7 +127,7 @@ def read_source(
     Yields
     ------
     LabelledStructure | BadRecord
-        One entry for each record.
+        One entry for each record, and a bad record for a file that ends in the middle.
 
     Raises
     ------
@@ -131,7 +146,10 @@ def read_source(
     if not path.exists():
         raise InputError(f"nothing at {path}; check the path")
     for file in source_files(path, known):
-        yield from _FORMATS[known][0](file, options, options.convention(known))
+        try:
+            yield from _FORMATS[known][0](file, options, options.convention(known))
+        except (TruncatedFileError, *BROKEN_STREAM) as error:
+            yield BadRecord(str(file), "the file ends in the middle or is damaged", str(error))
 
 
 def source_provenance(

@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
+from esen_flows.data.labelled import can_have_stress
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 
@@ -42,7 +43,7 @@ class AseForceField(ForceField):
         Returns
         -------
         list[Evaluation]
-            Results; the stress is NaN where the cell has no volume or the calculator has no stress.
+            Results; the stress is NaN where the structure or the calculator has none.
 
         Raises
         ------
@@ -68,7 +69,7 @@ class AseForceField(ForceField):
 
     def _stress(self, work: Atoms) -> np.ndarray:
         missing = np.full((3, 3), np.nan)
-        if work.cell.rank < 3 or "stress" not in self.calculator.implemented_properties:
+        if not can_have_stress(work) or "stress" not in self.calculator.implemented_properties:
             return missing
         try:
             stress = np.array(work.get_stress(voigt=False, apply_constraint=False), dtype=np.float64)

@@ -42,7 +42,7 @@ def test_import_info_check(copper_file, tmp_path, capsys):
     assert "source       cu.xyz (extxyz)" in first
     assert "left out     1 bad records" in first
     assert "record 9 of " in first
-    assert re.search(r"by strain    stress: slope (1|0\.9|1\.0)\S* \+- \S+, \d+ pairs, right", first)
+    assert re.search(r"by strain    normal stress: slope (1|0\.9|1\.0)\S* \+- \S+, \d+ pairs, right", first)
     assert (folder / "edges_4.0.npy").is_file()
     assert not run("data", "info", folder)
     assert capsys.readouterr().out == first

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from esen_flows.data.screening import BadRecord
-from esen_flows.data.sources import mptrj
+from esen_flows.data.sources import json_stream, mptrj
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.read import read_source
 from esen_flows.errors import InputError
@@ -74,7 +74,7 @@ def test_bad_frames_are_named(tmp_path):
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1000, 1 << 22])
 def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch, piece):
-    monkeypatch.setattr(mptrj, "_PIECE", piece)
+    monkeypatch.setattr(json_stream, "_PIECE", piece)
     materials = {f"mp-{m}": {f"t-{f}": entry(-m - f / 8) for f in range(m)} for m in range(4)}
     (tmp_path / "m.json").write_text(json.dumps(materials, indent=2))
     read = [(item.material, item.energy) for item in read_source(tmp_path / "m.json")]
@@ -82,11 +82,11 @@ def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch, piece):
 
 
 def test_memory_is_that_of_a_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(mptrj, "_PIECE", 1 << 12)
+    monkeypatch.setattr(json_stream, "_PIECE", 1 << 12)
     write(tmp_path / "m.json", **{f"mp-{m}": {"t": entry(-1.0)} for m in range(200)})
     longest = 0
 
-    class Watched(mptrj.JsonStream):
+    class Watched(json_stream.JsonStream):
         def value(self):
             nonlocal longest
             longest = max(longest, len(self._text))
@@ -100,11 +100,12 @@ def test_memory_is_that_of_a_piece(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", r"expected one of '{', got '\[' at character 0"),
-        ('{"mp-1": {"t": {"structure"', "Expecting ':' delimiter at character 15"),
+        ("[1, 2]", "expected a string, an array or an object at character 1"),
+        ('[{"energy": 1}]', "entry 0 has no 'structure'; this is not MatPES' JSON"),
+        ('{"mp-1": ' + "[" * 100_000, "expected one of '{', got '\\[' at character 9"),
+        ('{"mp-1": {"t": ' + "[" * 100_000, "nested too deeply at character 15"),
         ('{"mp-1": {"t": 5}}', "expected a string, an array or an object at character 15"),
         ('{"mp-1": {"t": {"energy": 1}}}', "the entry mp-1/t has no 'structure'; .* give --format ase-db"),
-        ('{"mp-1": {}', "expected one of ',}', got 'the end'"),
     ],
 )
 def test_other_json_is_refused(tmp_path, text, message):
@@ -113,9 +114,22 @@ def test_other_json_is_refused(tmp_path, text, message):
         list(read_source(tmp_path / "m.json"))
 
 
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [('"sites"', "Expecting property name"), ("}}}", "expected one of ',}', got 'the end' at character")],
+)
+def test_frames_before_the_end_of_a_cut_file_are_kept(tmp_path, cut, message):
+    text = json.dumps({"mp-1": {"a": entry(-1.0), "b": entry(-2.0)}})
+    (tmp_path / "m.json").write_text(text[: text.rindex(cut) + (1 if cut == "}}}" else 0)])
+    *whole, bad = read_source(tmp_path / "m.json")
+    assert [item.energy for item in whole] == ([-1.0] if cut == '"sites"' else [-1.0, -2.0])
+    assert bad.reason == "the file ends in the middle or is damaged"
+    assert message in bad.found
+
+
 def test_the_rest_is_not_read_after_a_broken_frame(tmp_path, monkeypatch):
-    monkeypatch.setattr(mptrj, "_PIECE", 100)
-    monkeypatch.setattr(mptrj, "_LONGEST", 1000)
+    monkeypatch.setattr(json_stream, "_PIECE", 100)
+    monkeypatch.setattr(json_stream, "_LONGEST", 1000)
     good = json.dumps({"mp-1": {"t": entry(-1.0)}})
     (tmp_path / "m.json").write_text(good.replace('"sites": [', '"sites": ?[') + " " * 100_000)
     with pytest.raises(InputError, match="download it again"):

@@ -1,0 +1,129 @@
+"""Files of labels that may be compressed: opened without letting a few bytes become more than memory holds."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from esen_flows.errors import InputError
+
+LONGEST_LINE = 1 << 26  # characters; the second line of a frame holds all that is said of the whole structure
+# Text of numbers is compressed to a third of its size. gzip reaches 1,000 for a file of zeros, and others far more.
+MOST_EXPANSION = 200
+ALWAYS_ALLOWED = 1 << 28  # bytes that any file may become
+BROKEN_STREAM = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, UnicodeDecodeError)
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PIECE = 1 << 22
+
+
+class TruncatedFileError(InputError):
+    """A file of labels ends in the middle; what is whole in it was read."""
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that refuses to become much larger than its file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stream = path, _OPENERS[path.suffix](path, "rb")
+        self._left = largest_size(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._stream.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise InputError(
+                f"{self._path} becomes more than {MOST_EXPANSION} times its size when it is decompressed, which labels "
+                "do not; decompress it yourself if you trust it"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def largest_size(path: Path) -> int:
+    """Largest number of bytes that a compressed file of labels may become.
+
+    Parameters
+    ----------
+    path
+        The compressed file.
+
+    Returns
+    -------
+    int
+        Number of bytes.
+    """
+    return max(ALWAYS_ALLOWED, MOST_EXPANSION * path.stat().st_size)
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file, which is decompressed if its name ends in .gz, .bz2 or .xz.
+
+    Parameters
+    ----------
+    path
+        File to read.
+
+    Returns
+    -------
+    IO[bytes]
+        The open file. Reading raises InputError where a compressed file becomes more than 200 times its size, and one
+        of the errors of BROKEN_STREAM where it ends in the middle.
+    """
+    return io.BufferedReader(_Bounded(path), _PIECE) if path.suffix in _OPENERS else path.open("rb")
+
+
+def open_text(path: Path, errors: str = "strict") -> IO[str]:
+    """Open a text file as `open_binary` does.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    errors
+        As for `open`: "replace" reads what is not UTF-8 as well.
+
+    Returns
+    -------
+    IO[str]
+        The open file.
+    """
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8", errors=errors)
+
+
+def lines_of(stream: IO[str], path: Path) -> Iterator[str]:
+    """Lines of a text file, none of which is longer than 64 million characters.
+
+    Parameters
+    ----------
+    stream
+        The open file.
+    path
+        Its name for error messages.
+
+    Yields
+    ------
+    str
+        One line.
+
+    Raises
+    ------
+    InputError
+        A line is longer.
+    """
+    number = 0
+    while line := stream.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE:
+            raise InputError(f"{path}, line {number} has more than {LONGEST_LINE} characters; is it a text file?")
+        yield line
