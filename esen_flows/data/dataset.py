@@ -138,6 +138,23 @@ class Dataset:
             raise IndexError(f"record {index} of a dataset of {len(self)}")
         return structure_at(self._tables[self._table[index]], int(self._row[index]))
 
+    def place(self, index: int) -> str:
+        """Where a record is stored, for messages.
+
+        Parameters
+        ----------
+        index
+            Index of the record in this dataset or view.
+
+        Returns
+        -------
+        str
+            Number of the record in the folder or file that holds it.
+        """
+        tables = self._tables[self._table[index]]
+        source = tables.folder or tables.provenance.get("name")
+        return f"record {self._row[index]}" + (f" of {source}" if source else "")
+
     def __iter__(self) -> Iterator[LabelledStructure]:
         return (self[index] for index in range(len(self)))
 

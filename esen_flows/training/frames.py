@@ -114,7 +114,9 @@ def make_frame(
         atoms.positions += noise.displacement_angstrom
     state = network.charge_spin_embedding != "none"
     graph = Graph.from_atoms(atoms, network.cutoff_angstrom, network.max_neighbors, charge_and_spin=state)
-    return Frame(graph, above, np.asarray(item.forces), np.asarray(item.stress), noise)
+    # Datasets that were written before such labels were left out may give a stress to a structure without a volume.
+    stress = np.asarray(item.stress) if np.isfinite(graph.volume) else np.full((3, 3), np.nan)
+    return Frame(graph, above, np.asarray(item.forces), stress, noise)
 
 
 def collate(

@@ -38,6 +38,7 @@ from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetc
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.denoising import draw_noise, is_noised
 from esen_flows.training.distributed import ALONE, World
+from esen_flows.training.divergence import TrainingDivergedError, blamed
 from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.frames import Frame, LabelledBatch, collate, make_frame
 from esen_flows.training.initial import prepared, starting_point
@@ -51,12 +52,6 @@ SAVE_EVERY_SECONDS = 60.0
 LOG_EVERY_STEPS = 10
 TERMS = ("energy", "forces", "stress", "denoising")
 Progress = Callable[[dict[str, float]], None]
-
-
-class TrainingDivergedError(EsenFlowsError):
-    """The loss became NaN or infinite."""
-
-    final = True
 
 
 class TrainingInterrupted(EsenFlowsError):
@@ -269,6 +264,12 @@ def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[L
     list[LabelledBatch]
         Parts of at most `edges_per_pass` edges, to be computed one after the other.
     """
+    mine = share_of(plan.batch(number), run.world.rank, run.world.size)
+    return [_collated(run, part, epoch, number) for part in passes(mine, run.config.edges_per_pass)]
+
+
+def _collated(run: TrainingRun, picks: Sequence[Pick], epoch: int, number: int) -> LabelledBatch:
+    """Structures of a batch, with their noise, as tensors."""
     config = run.config
     noised = is_noised(config, epoch, number)
 
@@ -278,11 +279,7 @@ def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[L
         made = make_frame(item, config.network, run.state.references_ev, noise)
         return made.inverted() if pick.mirrored else made
 
-    mine = share_of(plan.batch(number), run.world.rank, run.world.size)
-    return [
-        collate([frame(pick) for pick in part], getattr(torch, config.dtype), run.world.device)
-        for part in passes(mine, config.edges_per_pass)
-    ]
+    return collate([frame(pick) for pick in picks], getattr(torch, config.dtype), run.world.device)
 
 
 def training_step(
@@ -312,7 +309,7 @@ def training_step(
     Raises
     ------
     TrainingDivergedError
-        The loss is NaN or infinite.
+        The loss or its gradient is NaN or infinite; the message names the records for which it is.
     """
     state, config, world = run.state, run.config, run.world
     for group in state.optimizer.param_groups:
@@ -327,13 +324,15 @@ def training_step(
             sums[name] += value
     values = dict(zip(TERMS, world.sum(list(sums.values())), strict=True))
     if not all(map(math.isfinite, values.values())):
-        raise TrainingDivergedError(_diverged_message(run, values, rate, picks))
+        raise _diverged(run, f"the loss is not finite ({values})", rate, picks)
     trained = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
     for parameter in trained:
         if parameter.grad is None:  # a process without a part still sends a message of the size that the others expect
             parameter.grad = torch.zeros_like(parameter)
     world.sum_tensors([parameter.grad for parameter in trained if parameter.grad is not None])
     norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip_norm))
+    if not math.isfinite(norm):  # before it makes all weights NaN, and the next batch looks like the reason
+        raise _diverged(run, "the gradient of the loss is not finite", rate, picks)
     state.optimizer.step()
     state.average.update(state.network.parameters())
     return values, norm, stops > 0
@@ -349,14 +348,20 @@ def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _diverged_message(run: TrainingRun, values: Mapping[str, float], rate: float, picks: Sequence[Pick]) -> str:
-    """Where the loss is not finite, and which structures may be the reason."""
-    forces = [(float(abs(run.training[pick.index].forces).max()), pick.index) for pick in picks]
-    worst = ", ".join(f"{index} ({force:.3g} eV/Angstrom)" for force, index in sorted(forces, reverse=True)[:3])
-    return (
-        f"the loss is not finite at step {run.state.step} (epoch {run.state.epoch}, batch {run.state.batch}): "
-        f"{values}; learning rate {rate:.2g}, {len(picks)} structures, largest forces in structures {worst} of the "
-        "training data. Look at their labels, or lower learning_rate or clip_norm; the saved state is from before"
+def _diverged(run: TrainingRun, what: str, rate: float, picks: Sequence[Pick]) -> TrainingDivergedError:
+    """Where the loss is not finite, and for which records."""
+    state = run.state
+
+    def is_finite(pick: Pick) -> bool:
+        state.optimizer.zero_grad(set_to_none=True)
+        part = _collated(run, [pick], state.epoch, state.batch)
+        terms = _backward(run, part, Counts.of([part]))
+        gradients = [p.grad for p in state.network.parameters() if p.grad is not None]
+        return all(map(math.isfinite, terms.values())) and all(bool(g.isfinite().all()) for g in gradients)
+
+    return TrainingDivergedError(
+        f"{what} at step {state.step} (epoch {state.epoch}, batch {state.batch}, learning rate {rate:.2g}); "
+        f"{blamed(run.training, picks, is_finite, state.scale_ev)}. The saved state is from before"
     )
 
 

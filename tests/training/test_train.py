@@ -1,6 +1,8 @@
 """Training: it learns, resumes to the same bits, and refuses impossible inputs."""
 
+import re
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from stages import DENS, DIRECT, argon_data, stage
 
 from esen_flows.data.dataset import from_structures
+from esen_flows.data.folders import open_dataset, write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import load
@@ -79,9 +82,45 @@ def test_a_folder_of_another_training_is_refused(data, tmp_path):
         train(stage(epochs=1), data[1], data[1], tmp_path)
 
 
-def test_the_message_of_a_loss_that_is_not_finite_names_step_and_structures(data, tmp_path):
-    with pytest.raises(TrainingDivergedError, match=r"not finite at step [12] .*structures \d+ \("):
+def test_a_loss_that_is_not_finite_for_any_record_blames_the_weights(data, tmp_path):
+    with pytest.raises(
+        TrainingDivergedError, match=r"not finite .*at step [12] .*: the weights, or the scale of .* eV, are the reason"
+    ):
         train(stage(learning_rate=1e30, warmup_steps=0), *data, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    return load(train(stage(epochs=1), *data, tmp_path_factory.mktemp("trained")))
+
+
+@pytest.mark.parametrize("loss", ["absolute", "relative"])
+@pytest.mark.parametrize("size", [1e60, 1e30])  # infinite in float32, and infinite when it is squared
+def test_a_loss_that_is_not_finite_names_its_records(data, tmp_path, trained, loss, size):
+    items = [data[0][index] for index in range(12)]
+    for index in (3, 7):
+        items[index] = replace(items[index], forces=np.full((4, 3), size), group="broken", material=f"Ar-{index}")
+    write_dataset(tmp_path / "d", items)
+    config = stage(loss=loss, edges_per_batch=10**6)
+    with pytest.raises(TrainingDivergedError) as caught:
+        train(config, open_dataset(tmp_path / "d"), data[1], tmp_path / "run", initial=trained)
+    message = str(caught.value)
+    named = re.findall(r"record (\d+) of \S+/d \(Ar4, '(Ar-\d)', 'broken': ", message)
+    assert sorted(named) == [("3", "Ar-3"), ("7", "Ar-7")], message
+
+
+@pytest.mark.parametrize("kind", ["slab", "box"])
+def test_a_stored_stress_without_a_volume_is_not_trained_on(data, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("esen_flows.data.dataset.without_meaningless_stress", lambda item: item)  # as datasets were
+    atoms = data[0][0].atoms.copy()
+    atoms.pbc = [True, True, False] if kind == "slab" else False
+    if kind == "slab":
+        atoms.cell[2] = 0.0
+    old = LabelledStructure(atoms, -0.1, np.zeros((4, 3)), np.full((3, 3), 0.01))
+    mixed = from_structures([data[0][index] for index in range(4)] + [old])
+    assert np.isfinite(mixed[4].stress).all()
+    train(stage(epochs=1), mixed, data[1], tmp_path)
+    assert all(np.isfinite(row["loss"]) for row in read_rows(tmp_path / "steps.csv"))
 
 
 def test_accumulated_passes_give_the_same_training(data, tmp_path):

@@ -35,7 +35,7 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._stream.read(len(buffer))
+        data = self._stream.read1(len(buffer))  # what comes before a broken place is given before it is met
         self._left -= len(data)
         if self._left < 0:
             raise InputError(
@@ -81,6 +81,34 @@ def open_binary(path: Path) -> IO[bytes]:
         of the errors of BROKEN_STREAM where it ends in the middle.
     """
     return io.BufferedReader(_Bounded(path), _PIECE) if path.suffix in _OPENERS else path.open("rb")
+
+
+def read_bytes(path: Path) -> tuple[bytes, bool]:
+    """The content of a file, decompressed as by `open_binary`, as far as it can be read.
+
+    Parameters
+    ----------
+    path
+        File to read.
+
+    Returns
+    -------
+    tuple[bytes, bool]
+        The content, and whether it is whole: a compressed file may end in the middle.
+
+    Raises
+    ------
+    InputError
+        A compressed file becomes more than 200 times its size.
+    """
+    pieces = []
+    with open_binary(path) as stream:
+        try:
+            while piece := stream.read1(_PIECE):  # type: ignore[attr-defined]
+                pieces.append(piece)
+        except BROKEN_STREAM:
+            return b"".join(pieces), False
+    return b"".join(pieces), True
 
 
 def open_text(path: Path, errors: str = "strict") -> IO[str]:

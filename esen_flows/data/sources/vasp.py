@@ -12,7 +12,7 @@ from pathlib import Path
 import ase.io
 from ase import Atoms
 
-from esen_flows.data.sources.bounded_files import TruncatedFileError, open_binary, open_text
+from esen_flows.data.sources.bounded_files import TruncatedFileError, open_text, read_bytes
 
 _MOST_STEPS = re.compile(rb'name="NELM">\s*(\d+)')
 _OF_OUTCAR = re.compile(r"^ *NELM *= *(\d+)|Iteration +(\d+)\( *(\d+)\)")
@@ -37,8 +37,7 @@ def read_vasprun(path: Path) -> Iterator[tuple[Atoms, bool]]:
     TruncatedFileError
         The file ends in the middle; the steps whose labels are complete were given before.
     """
-    with open_binary(path) as stream:
-        text = stream.read()
+    text, _ = read_bytes(path)
     head, *steps = text.split(b"<calculation>")
     is_whole = _END in text[-1000:]
     if not is_whole:
