@@ -137,7 +137,7 @@ def read_at_most(path: Path, most_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        with path.open("rb") as raw, _decompressing(raw) as stream:
+        with path.open("rb") as raw, decompressing(raw) as stream:
             while piece := stream.read(_PIECE_BYTES):
                 pieces.append(piece)
                 size += len(piece)
@@ -154,7 +154,20 @@ def read_at_most(path: Path, most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _decompressing(raw: IO[bytes]) -> IO[bytes]:
+def decompressing(raw: IO[bytes]) -> IO[bytes]:
+    """A file that may be compressed by gzip, bzip2 or xz, found by its first bytes, as a stream of its content.
+
+    Parameters
+    ----------
+    raw
+        The open file, at its begin.
+
+    Returns
+    -------
+    IO[bytes]
+        A stream with `read` and `read1`, or the file itself if it is not compressed. A stream for xz refuses files
+        whose decompression needs an unusual amount of memory.
+    """
     begin = raw.read(6)
     raw.seek(0)
     if begin.startswith(b"\x1f\x8b"):
@@ -179,6 +192,9 @@ class _XzFile:
     def __exit__(self, *details: object) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def read(self, size: int) -> bytes:
         while not self._decompressor.eof:
             more = self._raw.read(size) if self._decompressor.needs_input else b""
@@ -187,6 +203,8 @@ class _XzFile:
             if piece := self._decompressor.decompress(more, size):
                 return piece
         return b""
+
+    read1 = read
 
 
 def free_bytes(path: Path) -> int | None:

@@ -27,7 +27,7 @@ def can_have_stress(atoms: Atoms) -> bool:
     >>> can_have_stress(Atoms("H", cell=[5, 5, 5], pbc=True)), can_have_stress(Atoms("H", cell=[5, 5, 5]))
     (True, False)
     """
-    return bool(atoms.pbc.all()) and atoms.cell.volume > 0.0
+    return bool(atoms.pbc.all() and atoms.cell.volume > 0.0)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,21 @@
 """Files of labels that may be compressed: opened without letting a few bytes become more than memory holds."""
 
-import bz2
-import gzip
 import io
 import lzma
 import zlib
 from collections.abc import Iterator
+from gzip import BadGzipFile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from esen_flows.errors import InputError
+from esen_flows.files import decompressing
 
 LONGEST_LINE = 1 << 26  # characters; the second line of a frame holds all that is said of the whole structure
 # Text of numbers is compressed to a third of its size. gzip reaches 1,000 for a file of zeros, and others far more.
 MOST_EXPANSION = 200
 ALWAYS_ALLOWED = 1 << 28  # bytes that any file may become
-BROKEN_STREAM = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, UnicodeDecodeError)
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+BROKEN_STREAM = (EOFError, zlib.error, BadGzipFile, lzma.LZMAError, UnicodeDecodeError)
 _PIECE = 1 << 22
 
 
@@ -27,15 +26,16 @@ class TruncatedFileError(InputError):
 class _Bounded(io.RawIOBase):
     """A decompressed stream that refuses to become much larger than its file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._stream = path, _OPENERS[path.suffix](path, "rb")
+    def __init__(self, path: Path, raw: IO[bytes], stream: IO[bytes]) -> None:
+        self._path, self._raw, self._stream = path, raw, stream
         self._left = largest_size(path)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._stream.read1(len(buffer))  # what comes before a broken place is given before it is met
+        # Not `read`, which would lose what comes before a broken place.
+        data = self._stream.read1(len(buffer))  # type: ignore[attr-defined]
         self._left -= len(data)
         if self._left < 0:
             raise InputError(
@@ -47,6 +47,7 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._stream.close()
+        self._raw.close()
         super().close()
 
 
@@ -67,7 +68,7 @@ def largest_size(path: Path) -> int:
 
 
 def open_binary(path: Path) -> IO[bytes]:
-    """Open a file, which is decompressed if its name ends in .gz, .bz2 or .xz.
+    """Open a file, which is decompressed if it is compressed by gzip, bzip2 or xz.
 
     Parameters
     ----------
@@ -80,7 +81,9 @@ def open_binary(path: Path) -> IO[bytes]:
         The open file. Reading raises InputError where a compressed file becomes more than 200 times its size, and one
         of the errors of BROKEN_STREAM where it ends in the middle.
     """
-    return io.BufferedReader(_Bounded(path), _PIECE) if path.suffix in _OPENERS else path.open("rb")
+    raw = path.open("rb")
+    stream = decompressing(raw)
+    return raw if stream is raw else io.BufferedReader(_Bounded(path, raw, stream), _PIECE)
 
 
 def read_bytes(path: Path) -> tuple[bytes, bool]:
