@@ -25,10 +25,10 @@ from ase.build import bulk
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.data.neighbor_cache import NeighborCache
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.network.config import PUBLISHED
-from esen_flows.network.esen import ESEN
+from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.network.esen.config import PUBLISHED
+from esen_flows.network.esen.esen import ESEN
 
 MODEL = "esen_silicon"
 # Cells of 2 to 20 atoms, as multiples of the primitive one.
@@ -93,7 +93,7 @@ def rattled(atoms: Atoms, seed: int) -> Atoms:
     return copy
 
 
-def n_edges(force_field: EsenForceField, structures: list[Atoms]) -> int:
+def n_edges(force_field: NetworkForceField, structures: list[Atoms]) -> int:
     """Of all of them together."""
     cache = NeighborCache(force_field.network.config.cutoff_angstrom)
     return sum(len(edges.source) for edges in cache.edges(structures))
@@ -101,7 +101,7 @@ def n_edges(force_field: EsenForceField, structures: list[Atoms]) -> int:
 
 def small_structures(dtype: Any, repeats: int) -> dict[str, Any]:
     """64 small cells in one batch, one by one, and one large cell with about as many edges."""
-    force_field = cast(EsenForceField, load_force_field(MODEL, dtype=dtype))
+    force_field = cast(NetworkForceField, load_force_field(MODEL, dtype=dtype))
     primitive = bulk("Si", "diamond", a=5.43)
     cells = [rattled(primitive * MULTIPLES[seed % len(MULTIPLES)], seed) for seed in range(64)]
     large = rattled(bulk("Si", "diamond", a=5.43, cubic=True) * (5, 4, 4), 0)
@@ -145,7 +145,7 @@ def neighbor_lists(atoms: int, repeats: int) -> dict[str, Any]:
     """A force call, a search, and a list from kept pairs as in the next step of a trajectory."""
     torch.manual_seed(0)
     network = ESEN(PUBLISHED["esen_3.2m"])
-    force_field = EsenForceField(Checkpoint(network, 1.0, {}, (14,), model_key="0" * 64), dtype="float32")
+    force_field = NetworkForceField(Checkpoint(network, 1.0, {}, (14,), model_key="0" * 64), dtype="float32")
     n = round((atoms / 8) ** (1 / 3))
     cell = rattled(bulk("Si", "diamond", a=5.43, cubic=True) * (n, n, n), 0)
     kept, moved = NeighborCache(6.0), rattled(cell, 1)

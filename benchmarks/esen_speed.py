@@ -37,9 +37,9 @@ from esen_speed_plot import plot
 from esen_flows.data.neighbors import neighbor_pairs, pair_table
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.forcefield.contract import Evaluation
-from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.network.config import PUBLISHED, ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.network.esen.config import PUBLISHED, ESENConfig
+from esen_flows.network.esen.esen import ESEN
 
 HERE = Path(__file__).parent
 OURS = "esen_flows"
@@ -225,7 +225,7 @@ def run(
 
 def exact_result(folder: Path, atoms: Atoms) -> Evaluation:
     """Of the same weights in float64, by this package."""
-    return EsenForceField(load(folder / "native.safetensors"), dtype="float64").evaluate([atoms])[0]
+    return NetworkForceField(load(folder / "native.safetensors"), dtype="float64").evaluate([atoms])[0]
 
 
 def errors(folder: Path, implementation: str, exact: Evaluation, case: Case) -> dict[str, float]:

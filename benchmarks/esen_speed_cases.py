@@ -17,7 +17,7 @@ class Case:
     Attributes
     ----------
     model
-        a name of `esen_flows.network.config.PUBLISHED`.
+        a name of `esen_flows.network.esen.config.PUBLISHED`.
     structure, atoms
         which crystal or liquid, and how much of it.
     dtype

@@ -59,10 +59,10 @@ def our_call(folder: Path, task: dict[str, Any], system: Result) -> Call:
     from ase import Atoms
 
     from esen_flows.forcefield.checkpoint import load
-    from esen_flows.forcefield.esen import EsenForceField
+    from esen_flows.forcefield.network import NetworkForceField
 
     memory = {} if task["memory_bytes"] is None else {"memory_bytes": task["memory_bytes"]}
-    field = EsenForceField(load(folder / "native.safetensors"), device=task["device"], dtype=task["dtype"], **memory)
+    field = NetworkForceField(load(folder / "native.safetensors"), device=task["device"], dtype=task["dtype"], **memory)
     atoms = Atoms(system["numbers"], positions=system["positions"], cell=system["cell"], pbc=True)
 
     def call(positions: np.ndarray) -> Result:

@@ -25,10 +25,10 @@ from ase.build import bulk
 
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.network.config import PUBLISHED
-from esen_flows.network.esen import ESEN
+from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.network.esen.config import PUBLISHED
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.schemas.protocols import DisplacementProtocol
@@ -43,11 +43,11 @@ def supercell(repeats: int) -> Atoms:
     return bulk("Si", "diamond", a=LATTICE_ANGSTROM, cubic=True).repeat(repeats)
 
 
-def published_size(device: str, dtype: Any) -> EsenForceField:
+def published_size(device: str, dtype: Any) -> NetworkForceField:
     """The 3.2M network with random weights."""
     torch.manual_seed(0)
     network = ESEN(PUBLISHED["esen_3.2m"])
-    return EsenForceField(Checkpoint(network, 1.0, {}, (14,), model_key="random"), device=device, dtype=dtype)
+    return NetworkForceField(Checkpoint(network, 1.0, {}, (14,), model_key="random"), device=device, dtype=dtype)
 
 
 def timed(work: Callable[[], Any], repetitions: int = REPETITIONS) -> Timing:
@@ -62,7 +62,7 @@ def timed(work: Callable[[], Any], repetitions: int = REPETITIONS) -> Timing:
     return {"seconds": median(wall), "cpu_seconds": median(processor)}
 
 
-def costs(force_field: EsenForceField, atoms: Atoms) -> dict[str, Any]:
+def costs(force_field: NetworkForceField, atoms: Atoms) -> dict[str, Any]:
     """Force call, products and compact Hessian of one supercell."""
     directions = np.random.default_rng(0).normal(size=(1 + FURTHER, len(atoms), 3))
     force = timed(lambda: force_field.evaluate([atoms]))

@@ -22,10 +22,10 @@ import torch
 from ase.build import bulk
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.forcefield.memory import bytes_per_edge
-from esen_flows.network.config import PUBLISHED
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import PUBLISHED
+from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.memory import bytes_per_edge
 
 CELLS = {"esen_3.2m": (4, 16), "esen_30m_mp": (1, 4)}
 ALLOCATORS = {"default": {}, "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}}
@@ -60,7 +60,7 @@ def main() -> None:
 def row(model: str, dtype: str, compiled: bool) -> dict[str, Any]:
     """Kilobytes per edge of one configuration."""
     found: dict[str, Any] = {"model": model, "dtype": dtype, "compiled": compiled}
-    estimate = bytes_per_edge(PUBLISHED[model], getattr(torch, dtype), compiled=compiled)
+    estimate = bytes_per_edge(PUBLISHED[model], getattr(torch, dtype), frozen=compiled)
     found["estimated_kb"] = estimate / 1e3
     for allocator, variables in ALLOCATORS.items():
         few, many = (_run(model, dtype, compiled, cells, variables) for cells in CELLS[model])

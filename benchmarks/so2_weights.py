@@ -17,9 +17,9 @@ import torch
 from ase.build import bulk
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.network.config import ESENConfig
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 
 SIZES = {
     "esen_silicon": {"sphere_channels": 32, "hidden_channels": 32, "edge_channels": 32, "cutoff_angstrom": 5.0},

@@ -20,7 +20,7 @@ from esen_speed import HERE, OURS, REFERENCES, run, write_weights
 from esen_speed_cases import Case, structure
 
 from esen_flows.data.neighbors import pair_table
-from esen_flows.network.config import PUBLISHED
+from esen_flows.network.esen.config import PUBLISHED
 
 WORKER = "training_step_worker.py"
 CASES = [Case("esen_3.2m", "Si", 64), Case("esen_3.2m", "Si", 216)]

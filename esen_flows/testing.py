@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from esen_flows.errors import ModelError, NotDifferentiableError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.forcefield.published import build
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.symmetrized import inverted
+from esen_flows.network.esen.published import build
 from esen_flows.schemas.declarations import Dtype
 
 # Names of the checks that compare with finite differences.
@@ -29,7 +29,7 @@ _DERIVATIVES = (_FORCES, _STRESS, _HESSIAN)
 _STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
 
 
-def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> EsenForceField:
+def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> NetworkForceField:
     """Load a force field in network units (no normaliser, no element references) from numerical fixtures.
 
     Parameters
@@ -43,7 +43,7 @@ def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> Ese
 
     Returns
     -------
-    EsenForceField
+    NetworkForceField
         Force field whose energies and forces are those of the bare network.
 
     Raises
@@ -59,7 +59,7 @@ def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> Ese
     network = build(load_file(folder / f"{name}.weights.safetensors"), options)
     elements = tuple(range(1, network.config.max_num_elements))
     checkpoint = Checkpoint(network, 1.0, {}, elements, model_key=f"fixture {name}")
-    return EsenForceField(checkpoint, label=name, dtype=dtype)
+    return NetworkForceField(checkpoint, label=name, dtype=dtype)
 
 
 def check_force_field(

@@ -4,9 +4,9 @@ from collections import OrderedDict
 
 import torch
 
-from esen_flows.forcefield.published import expected_constant
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.published import expected_constant
 
 SMALL = {
     "sphere_channels": 6,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from esen_flows.errors import ModelError
 from esen_flows.files import written_whole
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.forcefield.families import DEFAULT_FAMILY, family_of, make_config, make_network
+from esen_flows.network.interface import Network
 from esen_flows.schemas.checkpoint_header import FORMAT_VERSION, METADATA_NAME, read_header
 from esen_flows.schemas.keys import canonical_json
 
@@ -43,7 +43,7 @@ class Checkpoint:
         Energy added once to each structure: the mean that some published normalisers subtract.
     """
 
-    network: ESEN
+    network: Network
     scale_ev: float
     references_ev: dict[int, float]
     elements: tuple[int, ...]
@@ -77,7 +77,7 @@ def model_key(tensors: Mapping[str, Tensor], identity: Mapping[str, Any]) -> str
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "family": "esen",
+        "family": family_of(checkpoint.network.config),
         "architecture": checkpoint.network.config.to_dict(),
         "scale_ev": checkpoint.scale_ev,
         "references_ev": {str(z): e for z, e in sorted(checkpoint.references_ev.items())},
@@ -114,9 +114,9 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
         **identity,
         "format_version": FORMAT_VERSION,
         "declaration": {
-            "conservative": not config.direct_forces,
+            "conservative": config.conservative,
             "equivariance": config.equivariance,
-            "differentiable": not config.direct_forces,
+            "differentiable": config.differentiable,
         },
         "training": checkpoint.training,
         "model_key": key,
@@ -149,8 +149,7 @@ def load(path: str | Path) -> Checkpoint:
     """
     header = read_header(path)
     try:
-        config = ESENConfig(**header["architecture"])
-        network = ESEN(config)
+        network = make_network(make_config(header.get("family", DEFAULT_FAMILY), header["architecture"]))
         tensors = load_file(path)
         network.load_state_dict(tensors)
         checkpoint = Checkpoint(
@@ -164,7 +163,7 @@ def load(path: str | Path) -> Checkpoint:
         )
     except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{path} cannot be loaded: {error}; the file is corrupted or not an eSEN, fetch it again"
+            f"{path} cannot be loaded: {error}; the file is corrupted or of another release, fetch it again"
         ) from error
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise ModelError(f"{path} holds NaN or infinite weights; the training that wrote it failed")

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.published import build, is_constant, strip_prefixes
 from esen_flows.forcefield.safe_checkpoint import Record, plain, read_torch_file
+from esen_flows.network.esen.published import build, is_constant, strip_prefixes
 
 _TARGETS = {"target": "energy", "grad_target": "forces"}  # names of the two targets in older files
 RELATIVE_TOLERANCE = 1e-6  # between scales that have to be the same number
@@ -96,7 +96,7 @@ def read_published(
             if given.setdefault(name, value) != value:
                 raise ModelError(f"the file says {name} = {given[name]!r}, you say {value!r}")
         network = build(published.state, given)
-        scale, offset = _one_scale(published.normalizers, network.config.direct_forces)
+        scale, offset = _one_scale(published.normalizers, not network.config.conservative)
         references = _known_references(published.references_ev or {}, elements, network.config.max_num_elements)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.network.esen import ESEN
+from esen_flows.network.interface import Network
 
 # Copies of a small structure are computed together up to about this many edges. On a CPU (measured: 8 atoms of silicon)
 # 1,000 to 2,000 edges cost 0.7 of one copy at a time, and more do not fit into the caches. A GPU needs more work.
@@ -16,7 +16,7 @@ MEMORY_OF_FORCE_CALLS = 3
 
 
 def hessian_vector_products(
-    network: ESEN,
+    network: Network,
     graph: Graph,
     directions: np.ndarray,
     *,

@@ -8,7 +8,7 @@ import torch
 from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.contract import ForceField
-from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.third_party.chgnet import chgnet
 from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.forcefield.third_party.sevennet import sevennet
@@ -37,8 +37,8 @@ def load_force_field(
     dtype
         Precision of the arithmetic. A third-party force field whose card names a precision keeps that one.
     compile
-        Whether an eSEN runs through `torch.compile`: a minute or more at the first call, then faster on GPUs. On CPUs
-        the package's own compiled kernels, which are used without this option, are faster.
+        Whether a network of this package runs through `torch.compile`: a minute or more at the first call, then faster
+        on GPUs. On CPUs the package's own compiled kernels, which are used without this option, are faster.
     tf32
         Whether float32 products on a GPU may be rounded to 10 bits: faster, and for screening only.
 
@@ -76,7 +76,7 @@ def load_force_field(
                 )
             return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
         checkpoint, label = load(checkpoint_path(card)), card.name
-    return EsenForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
+    return NetworkForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
 
 
 def _check_options(device: str, dtype: str, tf32: bool) -> None:

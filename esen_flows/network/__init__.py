@@ -1,1 +1,1 @@
-"""The eSEN as torch modules and compiled CPU kernels; of structures it knows only the GraphBatch."""
+"""Network families as torch modules: what a family gives (`interface`), the families, and how they sum over edges."""

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from esen_flows.data.batch import GraphBatch
-from esen_flows.network.column_products import gradients_without_parameters
-from esen_flows.network.esen import ESEN, NetworkOutput
-from esen_flows.network.heads import stress_tensor
+from esen_flows.network.gradients import gradients_without_parameters
+from esen_flows.network.interface import Network, NetworkOutput
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class EnergyForcesStress:
         (systems, 3, 3), dE/dstrain / volume or the output of the direct head. NaN for systems that are not
         periodic along three vectors, and for all systems where a direct-force model has no stress head.
     embedding
-        (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
+        (atoms, ...) features of the atoms after the last layer.
     noise
         (atoms, 3) output of the denoising head in units of the noise's standard deviation, or None.
     """
@@ -46,7 +45,7 @@ class EnergyForcesStress:
 
 
 def energy_forces_stress(
-    network: ESEN, graph: GraphBatch, *, create_graph: bool = False, noised_forces: Tensor | None = None
+    network: Network, graph: GraphBatch, *, create_graph: bool = False, noised_forces: Tensor | None = None
 ) -> EnergyForcesStress:
     """Energy, forces and stress of a batch.
 
@@ -59,14 +58,14 @@ def energy_forces_stress(
     create_graph
         Whether the results stay differentiable, for training.
     noised_forces
-        (atoms, 3) inputs of direct denoising networks, as in `ESEN.forward`.
+        (atoms, 3) inputs of direct denoising networks, as in `Network.forward`.
 
     Returns
     -------
     EnergyForcesStress
         The results, detached unless `create_graph` is set.
     """
-    if network.config.direct_forces:
+    if not network.config.conservative:
         with torch.set_grad_enabled(create_graph):
             return _from_direct_heads(network(graph, noised_forces=noised_forces), graph)
     with torch.enable_grad():
@@ -97,11 +96,10 @@ def _over_volume(virial: Tensor, graph: GraphBatch) -> Tensor:
 
 def _from_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesStress:
     assert output.forces is not None
-    if output.isotropic_stress is None or output.anisotropic_stress is None:
+    if output.stress is None:
         stress = output.forces.new_full((graph.n_systems, 3, 3), float("nan"))
     else:
-        stress = stress_tensor(output.isotropic_stress, output.anisotropic_stress)
-        stress = torch.where(torch.isfinite(graph.volume).view(-1, 1, 1), stress, float("nan"))
+        stress = torch.where(torch.isfinite(graph.volume).view(-1, 1, 1), output.stress, float("nan"))
     return EnergyForcesStress(
         output.energy, output.node_energy, output.forces, stress, output.node_embedding, output.noise
     )

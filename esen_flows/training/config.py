@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from esen_flows.errors import InputError
-from esen_flows.network.config import SIZES, ESENConfig
+from esen_flows.errors import InputError, ModelError
+from esen_flows.forcefield.families import DEFAULT_FAMILY, family_named, family_of
+from esen_flows.network.interface import NetworkConfig
 
 Refit = Literal["keep", "refit"]
 
@@ -18,7 +19,8 @@ class TrainingConfig:
     Parameters
     ----------
     network
-        Sizes and options of the network. In a file its fields stand beside those of the stage, with all sizes.
+        Sizes and options of the network. In a file its fields stand beside those of the stage, with all sizes, and
+        `family` names the family of the network, where it is not eSEN.
     epochs
         Passes over the data.
     edges_per_batch
@@ -85,7 +87,7 @@ class TrainingConfig:
         Precision of parameters and arithmetic.
     """
 
-    network: ESENConfig
+    network: NetworkConfig
     epochs: int
     edges_per_batch: int
     learning_rate: float
@@ -144,7 +146,7 @@ class TrainingConfig:
         self._check_network()
 
     def _check_network(self) -> None:
-        direct, head = self.network.direct_forces, self.network.direct_stress != "none"
+        direct, head = not self.network.conservative, self.network.gives_stress
         if self.autocast != "none" and not direct:
             raise InputError(
                 "autocast is for direct-force stages: forces that are derivatives of an energy in bfloat16 are noise; "
@@ -155,7 +157,7 @@ class TrainingConfig:
                 f"stress_weight is {self.stress_weight}, but a direct-force network without a stress head has no "
                 "stress; set direct_stress, or stress_weight: 0"
             )
-        if self.loss == "relative" and (direct or self.network.denoising):
+        if self.loss == "relative" and (direct or self.network.denoises):
             raise InputError("loss: relative is for conservative stages; set loss: absolute")
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,7 +169,9 @@ class TrainingConfig:
             Values by name, of the network and of the stage; `config_from_dict` restores the stage.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
-        return {**asdict(self.network), **values}
+        family = family_of(self.network)
+        named = {} if family == DEFAULT_FAMILY else {"family": family}
+        return {**named, **asdict(self.network), **values}  # type: ignore[call-overload]
 
 
 _HINTS = get_type_hints(TrainingConfig)
@@ -203,14 +207,19 @@ def config_from_dict(values: Mapping[str, Any], source: str = "training stage") 
     ...
     esen_flows.errors.InputError: stage.yaml: unknown keys ['speed']; known are [...]
     """
-    network_names = {field.name for field in fields(ESENConfig)}
+    try:
+        kind = family_named(str(values.get("family", DEFAULT_FAMILY))).CONFIG
+    except ModelError as error:
+        raise InputError(f"{source}: {error}") from error
+    values = {name: value for name, value in values.items() if name != "family"}
+    network_names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     stage_names = {field.name for field in fields(TrainingConfig)} - {"network"}
     if unknown := sorted(set(values) - network_names - stage_names):
         raise InputError(f"{source}: unknown keys {unknown}; known are {sorted(network_names | stage_names)}")
-    if missing := sorted(set(SIZES) - {"max_num_elements"} - set(values)):
+    if missing := sorted(set(kind.SIZES) - {"max_num_elements"} - set(values)):
         raise InputError(f"{source}: missing {missing}: the sizes of the network are written out")
     try:
-        network = ESENConfig(**{name: value for name, value in values.items() if name in network_names})
+        network = kind(**{name: value for name, value in values.items() if name in network_names})
         stage = {name: value for name, value in values.items() if name in stage_names}
         stage |= {name: tuple(stage[name]) for name in _TUPLES if name in stage}
         return TrainingConfig(network=network, **stage)

@@ -44,7 +44,7 @@ def is_noised(config: TrainingConfig, epoch: int, batch: int) -> bool:
     bool
         Always false for networks without `denoising`.
     """
-    if not config.network.denoising:
+    if not config.network.denoises:
         return False
     random = np.random.default_rng([config.seed, epoch, batch, _COIN])
     return bool(random.random() < config.denoising_probability)

@@ -11,7 +11,8 @@ from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.forcefield.checkpoint import Checkpoint, load
-from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.families import family_of
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
@@ -29,8 +30,6 @@ DEFAULTS: dict[str, Any] = {
     "force_weight": 1.0, "stress_weight": 0.5, "references": "refit", "scale": "refit", "random_inversion": True,
     "seed": 0,
 }  # fmt: skip
-# Data with few elements would pull their species embeddings away from those of all other elements.
-FROZEN = ("sphere_embedding", "source_embedding", "target_embedding")
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,12 @@ def finetune_config(parent: Checkpoint, training: Dataset, changes: Mapping[str,
         The parent predicts forces directly, or `config_from_dict` refuses the changes.
     """
     network = parent.network.config
-    if network.direct_forces:
+    if not network.conservative:
         raise InputError("the parent predicts forces directly; fine-tune it by a stage file with direct_forces: false")
-    values = {**network.to_dict(), **DEFAULTS, "epochs": 1, "validate_every_epochs": 1}
+    values = {"family": family_of(network), **network.to_dict(), **DEFAULTS, "epochs": 1, "validate_every_epochs": 1}
     if training.elements <= set(parent.references_ev):
-        values["freeze"] = FROZEN
+        # Data with few elements would pull their species embeddings away from those of all other elements.
+        values["freeze"] = network.SPECIES_TABLES
     values |= dict(changes or {})
     if "epochs" not in (changes or {}):
         edges = int(training.edge_counts(network.cutoff_angstrom).sum())
@@ -157,7 +157,7 @@ def _forgetting(parent: Checkpoint, child: Checkpoint, data: Dataset, device: st
 
 
 def _errors(checkpoint: Checkpoint, data: Dataset, device: str) -> dict[str, dict[str, float]]:
-    return evaluate_dataset(EsenForceField(checkpoint, device=device), data)
+    return evaluate_dataset(NetworkForceField(checkpoint, device=device), data)
 
 
 def _translated(data: Dataset, parent: Checkpoint, start: Checkpoint) -> Dataset:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.network.config import ESENConfig
+from esen_flows.network.interface import NetworkConfig
 from esen_flows.training.denoising import Noise
 
 
@@ -87,7 +87,7 @@ class LabelledBatch:
 
 
 def make_frame(
-    item: LabelledStructure, network: ESENConfig, references_ev: Mapping[int, float], noise: Noise | None = None
+    item: LabelledStructure, network: NetworkConfig, references_ev: Mapping[int, float], noise: Noise | None = None
 ) -> Frame:
     """Make the graph and the labels of a structure.
 
@@ -112,8 +112,8 @@ def make_frame(
     if noise is not None:
         atoms = atoms.copy()
         atoms.positions += noise.displacement_angstrom
-    state = network.charge_spin_embedding != "none"
-    graph = Graph.from_atoms(atoms, network.cutoff_angstrom, network.max_neighbors, charge_and_spin=state)
+    state = network.charge_and_spin_limits is not None
+    graph = Graph.from_atoms(atoms, network.cutoff_angstrom, network.neighbor_limit, charge_and_spin=state)
     # Datasets that were written before such labels were left out may give a stress to a structure without a volume.
     stress = np.asarray(item.stress) if np.isfinite(graph.volume) else np.full((3, 3), np.nan)
     return Frame(graph, above, np.asarray(item.forces), stress, noise)

@@ -1,6 +1,6 @@
 """The network that a stage starts from: random weights and fitted references, or another stage's network."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -9,16 +9,11 @@ from esen_flows.data.dataset import Dataset
 from esen_flows.data.references import fit_references, force_scale
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.network.esen import ESEN
+from esen_flows.forcefield.families import family_of, make_network
+from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.network.interface import Network
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.evaluate import evaluated
-
-# Parts that a conservative network does not have. `_take_over` keeps the mean effect of `force_embedding` (DeNS).
-_DIRECT_PARTS = ("force_head.", "stress_head.", "force_embedding.")
-_ENERGY_HEAD = "energy_block."
-# Options that may differ between two stages of one network: they change heads or the graph, but no shared weight.
-_MAY_DIFFER = ("direct_forces", "direct_stress", "denoising", "max_neighbors")
 
 
 def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoint | None) -> Checkpoint:
@@ -44,21 +39,21 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
         `initial` is another network, or has no reference energy of an element of the data.
     """
     torch.manual_seed(config.seed)
-    network = ESEN(config.network)
+    network = make_network(config.network)
     with torch.no_grad():
-        network.get_parameter("energy_block.4.weight").mul_(config.initial_head_factor)
+        network.energy_head[-1].get_parameter("weight").mul_(config.initial_head_factor)
     if initial is None:
         references = fit_references(training)
         start = Checkpoint(network, force_scale(training), references, tuple(references))
     else:
         _check_initial(initial, config, training)
-        _take_over(network, initial.network, energy_head=config.initial_energy_head)
+        network.take_over(initial.network, energy_head=config.initial_energy_head)
         start = Checkpoint(network, initial.scale_ev, initial.references_ev, tuple(initial.references_ev))
         start = refitted(start, training, scale=config.scale == "refit", references=config.references == "refit")
     return replace(start, network=prepared(network, config))
 
 
-def prepared(network: ESEN, config: TrainingConfig) -> ESEN:
+def prepared(network: Network, config: TrainingConfig) -> Network:
     """Put a network into the stage's precision, and make the parameters that the stage freezes constants.
 
     Parameters
@@ -70,7 +65,7 @@ def prepared(network: ESEN, config: TrainingConfig) -> ESEN:
 
     Returns
     -------
-    ESEN
+    Network
         The same network.
 
     Raises
@@ -88,7 +83,12 @@ def prepared(network: ESEN, config: TrainingConfig) -> ESEN:
 
 def _check_initial(initial: Checkpoint, config: TrainingConfig, training: Dataset) -> None:
     had, wanted = initial.network.config, config.network
-    names = [name for name in had.__dataclass_fields__ if name not in _MAY_DIFFER]
+    if type(had) is not type(wanted):
+        raise InputError(
+            f"the initial checkpoint is a network of family {family_of(had)!r}, the stage says {family_of(wanted)!r}; "
+            "give the same"
+        )
+    names = [field.name for field in fields(had) if field.name not in had.MAY_DIFFER]  # type: ignore[arg-type]
     if changed := [name for name in names if getattr(had, name) != getattr(wanted, name)]:
         differences = ", ".join(
             f"{name}={getattr(wanted, name)!r} instead of {getattr(had, name)!r}" for name in changed
@@ -104,23 +104,6 @@ def _check_initial(initial: Checkpoint, config: TrainingConfig, training: Datase
             f"the initial checkpoint has no reference energy for atomic numbers {sorted(unknown)}; "
             "set references: refit"
         )
-
-
-def _take_over(network: ESEN, source: ESEN, *, energy_head: bool) -> None:
-    """Copy weights by name. Heads that only the source has are dropped; heads that it lacks stay random."""
-    theirs = dict(source.state_dict())
-    if source.force_embedding is not None and network.force_embedding is None:
-        # In the source, a structure that was not noised still got the bias of the force encoding on its scalars.
-        bias = source.force_embedding.bias.detach()
-        theirs["sphere_embedding.weight"] = theirs["sphere_embedding.weight"] + bias
-    own = network.state_dict()
-    taken = {
-        name: value
-        for name, value in theirs.items()
-        if (energy_head or not name.startswith(_ENERGY_HEAD))
-        and not (name.startswith(_DIRECT_PARTS) and name not in own)
-    }
-    network.load_state_dict({**own, **taken})
 
 
 def refitted(checkpoint: Checkpoint, data: Dataset, *, scale: bool = False, references: bool = True) -> Checkpoint:
@@ -147,7 +130,7 @@ def refitted(checkpoint: Checkpoint, data: Dataset, *, scale: bool = False, refe
         return checkpoint
     elements = sorted(data.elements)
     known = {z: checkpoint.references_ev.get(z, 0.0) for z in elements}
-    force_field = EsenForceField(replace(checkpoint, references_ev=known, elements=tuple(elements)))
+    force_field = NetworkForceField(replace(checkpoint, references_ev=known, elements=tuple(elements)))
     rows, labels, products, squares = [], [], 0.0, 0.0
     for _, item, result in evaluated(force_field, data, range(len(data))):
         products += float((item.forces * result.forces).sum())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from esen_flows.network.derivatives import EnergyForcesStress
-from esen_flows.network.heads import stress_components
+from esen_flows.network.symmetric_tensors import stress_components
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.frames import LabelledBatch
 
@@ -153,7 +153,7 @@ def _force_term(errors: Tensor, batch: LabelledBatch, config: TrainingConfig, co
 def _stress_term(errors: Tensor, config: TrainingConfig, counts: Counts) -> Tensor:
     """Mean absolute error of nine components, or of a direct head's isotropic one plus that of its five others."""
     stresses = max(1.0, counts.stresses)
-    if not config.network.direct_forces:
+    if config.network.conservative:
         return errors.abs().sum() / (9 * stresses)
     isotropic, anisotropic = stress_components(errors)
     return isotropic.abs().sum() / stresses + anisotropic.abs().sum() / (5 * stresses)

@@ -11,7 +11,7 @@ import torch
 from esen_flows.errors import InputError
 from esen_flows.files import sha256_of_file, written_whole
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.network.esen import ESEN
+from esen_flows.network.interface import Network
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.schedule import MovingAverage, make_optimizer
 
@@ -38,7 +38,7 @@ class TrainingState:
         Wall time of these steps, and CPU time of this process, in seconds.
     """
 
-    network: ESEN
+    network: Network
     optimizer: torch.optim.Optimizer
     average: MovingAverage
     scale_ev: float

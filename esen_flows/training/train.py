@@ -29,10 +29,10 @@ import torch
 from esen_flows.data.dataset import Dataset
 from esen_flows.errors import EsenFlowsError
 from esen_flows.forcefield.checkpoint import Checkpoint, save
-from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.load import check_device
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
 from esen_flows.stopping import SIGNALS, Allocation, handling
 from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetched, share_of
 from esen_flows.training.config import TrainingConfig
@@ -202,7 +202,9 @@ def _state(
     if saved is None:
         start = starting_point(config, training, initial)
     else:  # the file has what was fitted to the data
-        start = Checkpoint(prepared(ESEN(config.network), config), saved["scale_ev"], saved["references_ev"], ())
+        start = Checkpoint(
+            prepared(make_network(config.network), config), saved["scale_ev"], saved["references_ev"], ()
+        )
     start.network.to(world.device)
     world.share(list(start.network.state_dict().values()))
     state = TrainingState.fresh(start, config)
@@ -370,11 +372,11 @@ def _validate(
 ) -> None:
     """Write the averaged weights' errors on held-out structures into the history, and the weights as a checkpoint."""
     state, config = run.state, run.config
-    averaged = ESEN(config.network).to(getattr(torch, config.dtype))
+    averaged = make_network(config.network).to(getattr(torch, config.dtype))
     averaged.load_state_dict(state.network.state_dict())  # what is not averaged, such as buffers
     state.average.copy_to(averaged.parameters())
     checkpoint = Checkpoint(averaged.float(), state.scale_ev, state.references_ev, tuple(sorted(state.references_ev)))
-    force_field = EsenForceField(checkpoint, device=str(run.world.device), dtype=config.dtype)
+    force_field = NetworkForceField(checkpoint, device=str(run.world.device), dtype=config.dtype)
     errors = evaluate_dataset(force_field, validation, world=run.world)
     if metrics is None:
         return

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.data.neighbors import neighbor_pairs
-from esen_flows.network.config import PUBLISHED, ESENConfig
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import PUBLISHED, ESENConfig
+from esen_flows.network.esen.esen import ESEN
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 if not BENCHMARKS.is_dir():

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 
 
 def small_checkpoint(seed=0, elements=(1, 6, 8, 14), **options):

@@ -12,7 +12,7 @@ from small_force_field import small_checkpoint
 
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import load, save
-from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.schemas.checkpoint_header import read_header
 
 
@@ -27,8 +27,8 @@ def test_round_trip_gives_the_same_numbers_and_key(written):
     path, key, checkpoint = written
     loaded = load(path)
     assert loaded.model_key == key == read_header(path)["model_key"]
-    before = EsenForceField(checkpoint).evaluate([bulk("Si")])[0]
-    after = EsenForceField(loaded).evaluate([bulk("Si")])[0]
+    before = NetworkForceField(checkpoint).evaluate([bulk("Si")])[0]
+    after = NetworkForceField(loaded).evaluate([bulk("Si")])[0]
     assert before.energy == after.energy
     assert np.array_equal(before.forces, after.forces)
     assert not list(path.parent.glob("*.partial*"))

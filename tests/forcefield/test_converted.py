@@ -15,7 +15,7 @@ from published_files import backbone_options, first_generation, published_state,
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.forcefield.converted import read_published
-from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.network import NetworkForceField
 
 REFERENCES = {14: -5.4, 8: -2.0}
 
@@ -28,11 +28,11 @@ def quartz():
 
 def expected(network, **changes):
     values = {"scale_ev": 1.7, "references_ev": REFERENCES, "elements": (8, 14)} | changes
-    return EsenForceField(Checkpoint(network, **values)).evaluate([quartz()])[0]
+    return NetworkForceField(Checkpoint(network, **values)).evaluate([quartz()])[0]
 
 
 def evaluate(path, **arguments):
-    return EsenForceField(read_published(path, **arguments)).evaluate([quartz()])[0]
+    return NetworkForceField(read_published(path, **arguments)).evaluate([quartz()])[0]
 
 
 def same(a, b):
@@ -102,7 +102,7 @@ def test_a_published_file_converts_to_a_native_file(tmp_path):
     assert again.network.config.max_neighbors == 300
     assert again.elements == (8, 14)
     assert again.training["converted_from"]["weights"] == "model"
-    same(EsenForceField(again).evaluate([quartz()])[0], expected(network))
+    same(NetworkForceField(again).evaluate([quartz()])[0], expected(network))
 
 
 def test_the_mean_of_an_energy_normaliser_is_kept(tmp_path):
@@ -114,7 +114,7 @@ def test_the_mean_of_an_energy_normaliser_is_kept(tmp_path):
     assert found.energy == pytest.approx(plain.energy - 0.25, abs=1e-12)
     assert found.energies.sum() == pytest.approx(found.energy, abs=1e-12)
     save(tmp_path / "esen.safetensors", read_published(tmp_path / "esen.pt"))
-    assert EsenForceField(load(tmp_path / "esen.safetensors")).evaluate([quartz()])[0].energy == found.energy
+    assert NetworkForceField(load(tmp_path / "esen.safetensors")).evaluate([quartz()])[0].energy == found.energy
 
 
 def test_without_configuration_missing_options_are_asked_for(tmp_path):
@@ -182,7 +182,7 @@ def test_second_generation_files_evaluate_to_the_same_numbers(tmp_path, charged)
 
 def test_charge_and_spin_change_the_energy(tmp_path):
     network = small_network(charge_spin_embedding="rand_emb")
-    force_field = EsenForceField(Checkpoint(network, 1.7, REFERENCES, (8, 14)))
+    force_field = NetworkForceField(Checkpoint(network, 1.7, REFERENCES, (8, 14)))
     states = [quartz() for _ in range(3)]
     states[1].info["charge"] = -1
     states[2].info["spin"] = 3
@@ -194,7 +194,7 @@ def test_charge_and_spin_change_the_energy(tmp_path):
     states[1].info["charge"] = 101
     with pytest.raises(ValueError, match="structure 1 has charge 101"):
         force_field.evaluate(states)
-    blind = EsenForceField(Checkpoint(small_network(), 1.7, REFERENCES, (8, 14)))
+    blind = NetworkForceField(Checkpoint(small_network(), 1.7, REFERENCES, (8, 14)))
     assert (
         len({result.energy for result in blind.evaluate(states)}) == 1
     )  # a network that does not read charges accepts any

@@ -10,13 +10,13 @@ from small_force_field import rattled, small_checkpoint
 from esen_flows.errors import EvaluationError, NotDifferentiableError, UnknownElementError
 from esen_flows.forcefield import hessian
 from esen_flows.forcefield.contract import require_differentiable
-from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.hessian import hessian_vector_products
+from esen_flows.forcefield.network import NetworkForceField
 
 
 def small_force_field(dtype="float64", memory_bytes=None, **options):
     checkpoint = small_checkpoint(elements=(8, 12, 14), **options)
-    return EsenForceField(checkpoint, dtype=dtype, memory_bytes=memory_bytes)
+    return NetworkForceField(checkpoint, dtype=dtype, memory_bytes=memory_bytes)
 
 
 @pytest.fixture(scope="module", name="force_field")
@@ -131,7 +131,7 @@ def test_out_of_memory_makes_smaller_chunks(force_field, crystal, monkeypatch):
             raise torch.OutOfMemoryError("as PyTorch says it")
         return hessian_vector_products(*arguments, max_edges=max_edges, **options)
 
-    monkeypatch.setattr("esen_flows.forcefield.esen.hessian_vector_products", sometimes)
+    monkeypatch.setattr("esen_flows.forcefield.network.hessian_vector_products", sometimes)
     expected = force_field.hessian_vector_products(crystal, directions)
     np.testing.assert_allclose(short.hessian_vector_products(crystal, directions), expected, atol=1e-13)
     assert asked[0] > asked[1] > asked[2]

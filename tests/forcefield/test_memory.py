@@ -5,10 +5,11 @@ import torch
 from ase.build import bulk
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.forcefield.memory import available_bytes, bytes_per_edge, edges_that_fit
-from esen_flows.network.config import PUBLISHED, ESENConfig
+from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import PUBLISHED, ESENConfig
+from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.memory import bytes_per_edge
 
 
 def peak_bytes(network, cells):
@@ -40,24 +41,24 @@ def peak_bytes(network, cells):
 def test_the_estimate_is_what_is_allocated(sizes, compiled, monkeypatch):
     config = ESENConfig(**sizes)
     # Temporary memory of a step of edges must not grow with these small batches.
-    monkeypatch.setattr("esen_flows.network.edge_chunks.CHUNK_SIZE", 64 * config.sphere_channels)
+    monkeypatch.setattr("esen_flows.network.backends.cpu.edge_chunks.CHUNK_SIZE", 64 * config.sphere_channels)
     network = ESEN(config).eval()
     network.requires_grad_(False)
     if compiled:
         network.freeze()
-        if network.fused is None:
+        if network.frozen is None:
             pytest.skip("no compiled kernels on this machine")
     else:
-        monkeypatch.setattr("esen_flows.network.layers.sum_by_kernels", lambda *arguments: None)
+        monkeypatch.setattr("esen_flows.network.backends.cpu.training.sum_by_kernels", lambda *arguments: None)
     energy_forces_stress(network, GraphBatch.collate([Graph.from_atoms(bulk("Si"), 6.0)], dtype=torch.float32))
     (few, edges_of_few), (many, edges_of_many) = (peak_bytes(network, cells) for cells in (3, 9))
     measured = (many - few) / (edges_of_many - edges_of_few)
-    assert bytes_per_edge(config, torch.float32, compiled=compiled) == pytest.approx(measured, rel=0.2)
+    assert bytes_per_edge(config, torch.float32, frozen=compiled) == pytest.approx(measured, rel=0.2)
 
 
 def test_published_sizes():
     kilobytes = {
-        (name, dtype, compiled): bytes_per_edge(PUBLISHED[name], dtype, compiled=compiled) / 1e3
+        (name, dtype, compiled): bytes_per_edge(PUBLISHED[name], dtype, frozen=compiled) / 1e3
         for name in ("esen_3.2m", "esen_30m_mp")
         for dtype in (torch.float32, torch.float64)
         for compiled in (False, True)
@@ -73,7 +74,7 @@ def test_published_sizes():
 
 def test_edges_follow_the_memory():
     config = PUBLISHED["esen_3.2m"]
-    fits = [edges_that_fit(config, torch.float32, memory, compiled=True) for memory in (0.0, 1e9, 2e9)]
+    fits = [edges_that_fit(bytes_per_edge(config, torch.float32, frozen=True), memory) for memory in (0.0, 1e9, 2e9)]
     assert fits[0] == 64
     assert fits[2] == pytest.approx(2 * fits[1], abs=1)
     assert fits[1] > 9646  # 216 atoms of silicon need no second computation within 1 GB

@@ -10,11 +10,11 @@ from small_force_field import assert_equal
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.load import load_force_field
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.precision import tensor_float_32
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.testing import check_force_field
 
 TINY = ESENConfig(num_layers=1, lmax=1, mmax=1, sphere_channels=4, hidden_channels=4, edge_channels=4)
@@ -29,16 +29,16 @@ def checkpoint(config: ESENConfig = TINY) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def traced() -> Iterator[EsenForceField]:
+def traced() -> Iterator[NetworkForceField]:
     """Force field through all of `torch.compile` except the generation of machine code, which takes long."""
     torch.compiler.reset()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
-        yield EsenForceField(checkpoint(), compile=True)
+        yield NetworkForceField(checkpoint(), compile=True)
 
 
-def test_a_compiled_network_gives_the_same_numbers(traced: EsenForceField) -> None:
-    expected = EsenForceField(checkpoint()).evaluate(SILICON)
+def test_a_compiled_network_gives_the_same_numbers(traced: NetworkForceField) -> None:
+    expected = NetworkForceField(checkpoint()).evaluate(SILICON)
     assert_equal(traced.evaluate(SILICON), expected)
     assert_equal([traced.evaluate([atoms])[0] for atoms in SILICON], expected)
     with torch.compiler.set_stance("fail_on_recompile"):  # other structures make no new code
@@ -47,20 +47,20 @@ def test_a_compiled_network_gives_the_same_numbers(traced: EsenForceField) -> No
             traced.evaluate([atoms, *SILICON])
 
 
-def test_the_contract_holds_for_a_compiled_network(traced: EsenForceField) -> None:
+def test_the_contract_holds_for_a_compiled_network(traced: NetworkForceField) -> None:
     check_force_field(traced, SILICON)  # second derivatives too
 
 
 @pytest.mark.slow
 def test_machine_code_gives_the_same_numbers() -> None:
     torch.compiler.reset()
-    expected = EsenForceField(checkpoint()).evaluate(SILICON)
-    assert_equal(EsenForceField(checkpoint(), compile=True).evaluate(SILICON), expected)
+    expected = NetworkForceField(checkpoint()).evaluate(SILICON)
+    assert_equal(NetworkForceField(checkpoint(), compile=True).evaluate(SILICON), expected)
 
 
 def test_networks_with_grids_are_not_compiled() -> None:
     with pytest.raises(InputError, match="grids"):
-        EsenForceField(checkpoint(ESENConfig(**TINY.to_dict(), act_type="s2")), compile=True)
+        NetworkForceField(checkpoint(ESENConfig(**TINY.to_dict(), act_type="s2")), compile=True)
 
 
 def test_tf32_is_set_inside_the_context_and_restored() -> None:
@@ -76,7 +76,7 @@ def test_tf32_is_set_inside_the_context_and_restored() -> None:
 
 
 def test_without_tf32_the_setting_of_the_host_program_has_no_effect(monkeypatch) -> None:
-    force_field = EsenForceField(checkpoint())
+    force_field = NetworkForceField(checkpoint())
     seen = []
     inner = force_field._evaluate_batch
 

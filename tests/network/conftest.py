@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from esen_flows.native import status
-from esen_flows.network.native import SOURCE, kernels
+from esen_flows.network.backends.cpu.native import SOURCE, kernels
 
 
 @pytest.fixture(scope="module")

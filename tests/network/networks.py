@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 
 T = TypeVar("T")
 SMALL = ESENConfig(sphere_channels=8, hidden_channels=6, edge_channels=5, max_num_elements=20, cutoff_angstrom=4.0)
@@ -72,5 +72,5 @@ def results_by_threads(compute: Callable[[], T]) -> list[T]:
 @contextmanager
 def plain_modules() -> Iterator[None]:
     """Networks that are not frozen are evaluated without kernels."""
-    with patch("esen_flows.network.layers.sum_by_kernels", lambda *arguments: None):
+    with patch("esen_flows.network.backends.cpu.training.sum_by_kernels", lambda *arguments: None):
         yield

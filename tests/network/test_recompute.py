@@ -7,8 +7,8 @@ from ase.build import bulk
 from torch import nn
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.network.recompute import recomputed
 
 

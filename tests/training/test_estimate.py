@@ -4,7 +4,7 @@ import pytest
 from stages import argon, stage
 
 from esen_flows.data.dataset import from_structures
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.training.estimate import estimate
 
 

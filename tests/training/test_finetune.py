@@ -12,7 +12,7 @@ from esen_flows.data.dataset import from_structures
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import load
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.training.finetune import Parent, finetune, finetune_config
 from esen_flows.training.train import train
 

@@ -9,8 +9,8 @@ from esen_flows.data.dataset import from_structures
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint, load
-from esen_flows.forcefield.esen import EsenForceField
-from esen_flows.network.esen import ESEN
+from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.initial import refitted, starting_point
 from esen_flows.training.train import train
@@ -44,9 +44,9 @@ def test_a_second_stage_starts_from_the_first(data, tmp_path):
 def test_a_conservative_stage_takes_the_energy_of_a_direct_one(data, kind):
     initial = checkpoint_of(stage(**kind))
     start = starting_point(stage(), data[0], initial)
-    conservative = EsenForceField(start)
+    conservative = NetworkForceField(start)
     structure = data[0][0].atoms
-    before, after = (field.evaluate([structure])[0] for field in (EsenForceField(initial), conservative))
+    before, after = (field.evaluate([structure])[0] for field in (NetworkForceField(initial), conservative))
     # Without the bias of the force encoding, folded into the element table, energies of a DeNS model would differ.
     assert after.energy == pytest.approx(before.energy, abs=1e-6)
     assert conservative.declaration.conservative
@@ -66,7 +66,7 @@ def test_references_are_refitted_to_another_level_of_theory(data):
     assert kept.references_ev == initial.references_ev
 
     def mean_error(start):
-        field = EsenForceField(start)
+        field = NetworkForceField(start)
         return evaluate_dataset(field, shifted)["all"]["energy_mae_mev_per_atom"]
 
     assert mean_error(kept) > 1000
@@ -105,12 +105,12 @@ def test_one_factor_corrects_softness(data):
         LabelledStructure(
             atoms, 1.3 * (r.energy + 0.05 * len(atoms)) + 2.0 * len(atoms), 1.3 * r.forces, 1.3 * r.stress
         )
-        for atoms, r in zip(structures, EsenForceField(initial).evaluate(structures), strict=True)
+        for atoms, r in zip(structures, NetworkForceField(initial).evaluate(structures), strict=True)
     )
     start = starting_point(stage(references="refit", scale="refit"), stiff, initial)
     assert start.scale_ev == pytest.approx(1.3 * initial.scale_ev, rel=1e-5)
     assert start.references_ev[18] == pytest.approx(2.0, abs=1e-4)
-    assert evaluate_dataset(EsenForceField(start), stiff)["all"]["energy_mae_mev_per_atom"] < 1e-2
+    assert evaluate_dataset(NetworkForceField(start), stiff)["all"]["energy_mae_mev_per_atom"] < 1e-2
     moved = refitted(initial, stiff)
     assert moved.scale_ev == initial.scale_ev
     assert moved.references_ev[18] != initial.references_ev[18]

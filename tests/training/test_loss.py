@@ -10,9 +10,9 @@ from ase.build import bulk
 from stages import DENS, DIRECT, stage
 
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.network.config import ESENConfig
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.testing import load_fixture
 from esen_flows.training.denoising import Noise
 from esen_flows.training.frames import collate, make_frame

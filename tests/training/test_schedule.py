@@ -3,7 +3,7 @@
 import pytest
 from stages import stage
 
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.training.schedule import learning_rate_factor, make_optimizer
 
 

@@ -6,7 +6,7 @@ from stages import stage
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.training.state import TrainingState, newest_state, saved_states
 
 IDENTITY = {"config": {"seed": 0}, "training": "a", "initial": None}

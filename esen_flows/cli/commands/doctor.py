@@ -78,7 +78,7 @@ def _compute() -> Iterator[tuple[str, str, bool]]:
     devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
     yield "devices", ", ".join(devices), True
     from esen_flows.native import status
-    from esen_flows.network.native import SOURCE as FORCE_CALLS
+    from esen_flows.network.backends.cpu.native import SOURCE as FORCE_CALLS
     from esen_flows.physics.lattice.transport.kernel import SOURCE as TRANSPORT
 
     yield "kernels", status(FORCE_CALLS), True

@@ -11,11 +11,11 @@ from ase.build import bulk
 from esen_flows.errors import NotDifferentiableError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import ForceField
-from esen_flows.forcefield.esen import EsenForceField
 from esen_flows.forcefield.load import load_force_field
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.symmetrized import with_parity
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
 from esen_flows.physics.lattice.anharmonic import AnharmonicLattice
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.harmonic import HarmonicLattice
@@ -39,7 +39,7 @@ def mgo() -> Case:
     torch.manual_seed(0)
     config = ESENConfig(sphere_channels=8, hidden_channels=10, edge_channels=6, cutoff_angstrom=4.0)
     checkpoint = Checkpoint(ESEN(config), 1.3, {}, (8, 12), model_key="random")
-    return EsenForceField(checkpoint), bulk("MgO", "rocksalt", a=4.2)
+    return NetworkForceField(checkpoint), bulk("MgO", "rocksalt", a=4.2)
 
 
 @pytest.fixture(params=["silicon", "mgo"])

@@ -4,61 +4,32 @@ Parameter names are those of the published checkpoints without their `backbone.`
 name by name.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from esen_flows.data.batch import GraphBatch
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.edge_chunks import ChunkedEdges
-from esen_flows.network.edges import EdgeGeometry, MessageSum, sum_messages
-from esen_flows.network.frozen_kernels import FrozenKernels, frozen_kernels
-from esen_flows.network.heads import ForceEncoding, StressHead, VectorHead
-from esen_flows.network.layers import EdgeDegreeEmbedding, Layer, add_to_scalars
-from esen_flows.network.norms import NORMS
-from esen_flows.network.radial import BesselBasis, GaussianBasis, envelope
-from esen_flows.network.so3 import EdgeRotation, edge_frames
+from esen_flows.errors import InputError
+from esen_flows.network.backends.edge_sums import EdgePart, FrozenSums, edge_sums, frozen_sums
+from esen_flows.network.esen.config import MAX_CHARGE, MAX_SPIN, ESENConfig
+from esen_flows.network.esen.edges import EdgeGeometry
+from esen_flows.network.esen.heads import ForceEncoding, StressHead, VectorHead
+from esen_flows.network.esen.layers import EdgeDegreeEmbedding, Layer, add_to_scalars
+from esen_flows.network.esen.memory import bytes_per_edge
+from esen_flows.network.esen.norms import NORMS
+from esen_flows.network.esen.radial import BesselBasis, GaussianBasis, envelope
+from esen_flows.network.esen.so3 import EdgeRotation, edge_frames
+from esen_flows.network.interface import Network, NetworkConfig, NetworkOutput
 
-# Sizes of the published tables: charges from -100 to 100, multiplicities from 0 to 100.
-MAX_CHARGE, MAX_SPIN = 100, 100
-
-
-@dataclass(frozen=True)
-class NetworkOutput:
-    """Outputs of the network, in network units.
-
-    Attributes
-    ----------
-    energy
-        (systems,) float64.
-    node_energy
-        (atoms,) contributions to the energy.
-    node_embedding
-        (atoms, (lmax + 1)^2, sphere_channels) node features after the final norm.
-    forces
-        (atoms, 3) output of the direct head, or None.
-    noise
-        (atoms, 3) output of the denoising head, or None.
-    isotropic_stress
-        (systems,) output of the direct head, or None.
-    anisotropic_stress
-        (systems, 5) output of the direct head, or None.
-    """
-
-    energy: Tensor
-    node_energy: Tensor
-    node_embedding: Tensor
-    forces: Tensor | None = None
-    noise: Tensor | None = None
-    isotropic_stress: Tensor | None = None
-    anisotropic_stress: Tensor | None = None
+# Parts that a conservative network does not have. `take_over` keeps the mean effect of `force_embedding` (DeNS).
+_DIRECT_PARTS = ("force_head.", "stress_head.", "force_embedding.")
+_ENERGY_HEAD = "energy_block."
 
 
-class ESEN(nn.Module):
+class ESEN(Network):
     """Equivariant smooth energy network: a graph batch in, energies in network units out.
 
     Parameters
@@ -68,18 +39,22 @@ class ESEN(nn.Module):
 
     Attributes
     ----------
+    config
+        Sizes and options.
     edges_per_chunk
         Bounds the memory of a large structure: messages are computed for this many edges at a time, and once more for
         the gradient. None: all edges at once. Results do not depend on it beyond rounding.
-    fused
-        The compiled kernels of a frozen network, or None.
+    frozen
+        Code for constant parameters (see `freeze`), or None.
     """
 
+    CONFIG: ClassVar[type[NetworkConfig]] = ESENConfig
+    config: ESENConfig
+
     def __init__(self, config: ESENConfig) -> None:
-        super().__init__()
-        self.edges_per_chunk: int | None = None
-        self.fused: FrozenKernels | None = None
-        self.config = c = config
+        super().__init__(config)
+        self.frozen: FrozenSums | None = None
+        c = config
         self.n_coefficients = (c.lmax + 1) ** 2
         self.sphere_embedding = nn.Embedding(c.max_num_elements, c.sphere_channels)
         if c.charge_spin_embedding == "rand_emb":
@@ -133,41 +108,105 @@ class ESEN(nn.Module):
         if self.force_embedding is not None:
             forces = vectors.new_zeros(x.shape[0], 3) if noised_forces is None else noised_forces
             x = x + self.force_embedding(forces)
-        first, *others = self._edge_sums(edges)
+        first, *others = edge_sums(self._edge_parts(), edges, self.edges_per_chunk, self.frozen)
         x = x + first(x)
         for layer, edge_sum in zip(self.blocks, others, strict=True):
             x = layer(x, edge_sum, edges.charge_spin)
         return self.norm(x)
 
-    def _edge_sums(self, edges: EdgeGeometry) -> list[Callable[[Tensor], Tensor]]:
-        """Functions of node features that sum messages: those of the first embedding, then those of each layer."""
-        if self.fused is not None and self.fused.supports(edges):
-            chunked = ChunkedEdges(edges, self.config.sphere_channels, self.edges_per_chunk)
-            return [partial(self.fused.sum, part, chunked) for part in self.fused.parts]
-        chunks = edges.chunks(self.edges_per_chunk)
-        layers = cast(Iterable[Layer], self.blocks)
-        sums: list[MessageSum] = [self.edge_degree_embedding.message_sum, *(layer.message_sum for layer in layers)]
-        modules = [self.edge_degree_embedding, *(layer.edge_wise for layer in layers)]
-        return [
-            partial(sum_messages, message_sum, chunks=chunks, parameters=list(module.parameters()))
-            for message_sum, module in zip(sums, modules, strict=True)
-        ]
+    def _edge_parts(self) -> list[EdgePart]:
+        return [self.edge_degree_embedding, *cast(Sequence[Layer], self.blocks)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "fused": self.fused is not None}
+        return {**self.__dict__, "frozen": self.frozen is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "fused": None})
-        if state["fused"]:  # compiled kernels belong to a machine: a copy loads those of its own
+        super().__setstate__({**state, "frozen": None})
+        if state["frozen"]:  # compiled code belongs to a machine: a copy loads that of its own
             self.freeze()
 
     def freeze(self) -> None:
         """Make the parameters constants, with their present values and on their present device, for faster evaluation.
 
-        Parameters that change afterwards have no effect on a network that uses compiled kernels.
+        Parameters that change afterwards have no effect where there is code for constant parameters.
         """
-        self.requires_grad_(False)
-        self.fused = frozen_kernels(self)
+        super().freeze()
+        self.frozen = frozen_sums(self._edge_parts())
+
+    @property
+    def energy_head(self) -> nn.Sequential:
+        """Layers that turn the scalars of an atom into its energy."""
+        return self.energy_block
+
+    def bytes_per_edge(self, *, differentiated: bool = False) -> float:
+        """Peak memory of a call for energy, forces and stress, in the present state and precision of the network.
+
+        Parameters
+        ----------
+        differentiated
+            Whether the call goes through the modules, as second derivatives do, instead of code for constant
+            parameters.
+
+        Returns
+        -------
+        float
+            Bytes per edge, where nothing is computed twice (see `memory.bytes_per_edge`).
+        """
+        return bytes_per_edge(self.config, self.dtype, frozen=self.frozen is not None and not differentiated)
+
+    def compiled(self) -> Self:
+        """A copy with the embedding of the atoms compiled by `torch.compile`.
+
+        Sums over systems are not compiled, because PyTorch 2.13 cannot compile them for CPUs where there is one system
+        (pytorch issue 160391).
+
+        Returns
+        -------
+        ESEN
+            Network that shares its parameters with this one.
+
+        Raises
+        ------
+        InputError
+            The network has grids. Only the paper's ablation uses these, and no model that is in use.
+        """
+        if self.config.uses_grid:
+            raise InputError("networks with grids (act_type s2, mlp_type grid) cannot be compiled; leave `compile` out")
+        result = copy.copy(self)
+        result.frozen = None
+        weight = result.sphere_embedding.weight
+        result.edge_rotation.constants(
+            weight.dtype, weight.device
+        )  # made here, they are constants of the compiled code
+        result.embed = torch.compile(result.embed, dynamic=True)  # type: ignore[method-assign]
+        return result
+
+    def take_over(self, source: Self, *, energy_head: bool = True) -> None:
+        """Copy the weights of another stage's network. Heads that only the source has are dropped.
+
+        Heads that the source lacks stay as they are.
+
+        Parameters
+        ----------
+        source
+            Network that differs at most in its heads and its limit of neighbours.
+        energy_head
+            Whether to copy the energy head too.
+        """
+        theirs = dict(source.state_dict())
+        if source.force_embedding is not None and self.force_embedding is None:
+            # In the source, a structure that was not noised still got the bias of the force encoding on its scalars.
+            bias = source.force_embedding.bias.detach()
+            theirs["sphere_embedding.weight"] = theirs["sphere_embedding.weight"] + bias
+        own = self.state_dict()
+        self.copy_weights(
+            {
+                name: value
+                for name, value in theirs.items()
+                if (energy_head or not name.startswith(_ENERGY_HEAD))
+                and not (name.startswith(_DIRECT_PARTS) and name not in own)
+            }
+        )
 
     def _geometry(self, graph: GraphBatch, vectors: Tensor, frames: Tensor | None) -> EdgeGeometry:
         distance = torch.linalg.vector_norm(vectors, dim=1)
@@ -242,5 +281,5 @@ class ESEN(nn.Module):
         total = node_energy.new_zeros(graph.n_systems, dtype=torch.float64)
         energy = total.index_add(0, graph.system, node_energy.double())
         forces, noise = self.force_head(embedding) if self.force_head is not None else (None, None)
-        stress = self.stress_head(embedding, graph, vectors) if self.stress_head is not None else (None, None)
-        return NetworkOutput(energy, node_energy, embedding, forces, noise, *stress)
+        stress = self.stress_head(embedding, graph, vectors) if self.stress_head is not None else None
+        return NetworkOutput(energy, node_energy, embedding, forces, noise, stress)

@@ -12,11 +12,10 @@ import torch
 from networks import SMALL, VARIANTS, batch, difference, network, plain_modules, results_by_threads
 
 from esen_flows import native
-from esen_flows.network import native as network_native
+from esen_flows.network.backends.cpu import native as network_native
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.edge_chunks import ChunkedEdges
-from esen_flows.network.edges import EdgeGeometry
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.edges import EdgeGeometry
+from esen_flows.network.esen.esen import ESEN
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -24,13 +23,13 @@ pytestmark = pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("limit", [None, 40, 0], ids=["kept", "kept in part", "recomputed"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_energy_forces_stress_equal_the_plain_modules(monkeypatch, name: str, limit: int | None) -> None:
-    monkeypatch.setattr("esen_flows.network.edge_chunks.CHUNK_SIZE", 16 * VARIANTS[name].sphere_channels)
+    monkeypatch.setattr("esen_flows.network.backends.cpu.edge_chunks.CHUNK_SIZE", 16 * VARIANTS[name].sphere_channels)
     plain = network(VARIANTS[name])
     graph = batch(plain.config)
     with plain_modules():
         expected = energy_forces_stress(plain, graph)
     plain.freeze()
-    assert plain.fused is not None
+    assert plain.frozen is not None
     plain.edges_per_chunk = limit
     found = energy_forces_stress(plain, graph)
     for part in ("energy", "forces", "stress", "embedding"):
@@ -65,7 +64,7 @@ def edge_inputs(made: ESEN, n_edges: int) -> tuple[EdgeGeometry, list[torch.Tens
 def test_gradients_and_gradients_of_gradients(part: int) -> None:
     made = network(replace(SMALL, lmax=2, mmax=1, sphere_channels=3, hidden_channels=2, edge_channels=2))
     made.freeze()
-    assert made.fused is not None
+    assert made.frozen is not None
     geometry, (x, rotation, envelope, basis) = edge_inputs(made, 4)
     x = x[:3].requires_grad_(True)
     geometry = replace(geometry, source=geometry.source % 3, target=(geometry.target % 3).sort().values)
@@ -73,8 +72,8 @@ def test_gradients_and_gradients_of_gradients(part: int) -> None:
     blocks = (rotation != 0).double()
 
     def total(x: torch.Tensor, rotation: torch.Tensor, envelope: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-        edges = ChunkedEdges(replace(geometry, rotation=rotation * blocks, envelope=envelope, basis=basis), 3, None)
-        return made.fused.sum(made.fused.parts[part], edges, x)
+        edges = replace(geometry, rotation=rotation * blocks, envelope=envelope, basis=basis)
+        return made.frozen.sums(edges, None)[part](x)
 
     inputs = (x, *(value.requires_grad_(True) for value in (rotation, envelope, basis)))
     assert torch.autograd.gradcheck(total, inputs, fast_mode=True)
@@ -138,11 +137,11 @@ def test_unsorted_edges_are_summed_too() -> None:
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
 def test_copies_have_kernels_of_their_own(copied) -> None:
     made = network(SMALL)
-    assert copied(made).fused is None
+    assert copied(made).frozen is None
     made.freeze()
     twin = copied(made)
-    assert twin.fused is not None
-    assert twin.fused is not made.fused
+    assert twin.frozen is not None
+    assert twin.frozen is not made.frozen
     assert difference(twin(batch(SMALL)).energy, made(batch(SMALL)).energy) < 1e-14
 
 
@@ -172,7 +171,7 @@ def test_without_a_working_compiler_the_plain_modules_are_used(fresh, monkeypatc
     made = network(SMALL)
     with caplog.at_level(logging.WARNING):
         made.freeze()
-    assert made.fused is None
+    assert made.frozen is None
     assert "without its compiled edge_kernels" in caplog.text
     assert torch.isfinite(energy_forces_stress(made, batch(SMALL)).forces).all()
     assert not list(fresh.glob("**/*.so"))

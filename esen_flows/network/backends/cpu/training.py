@@ -1,23 +1,45 @@
 """Messages of networks in training on CPUs: the results of `Layer.messages`, by differentiable compiled kernels."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from esen_flows.network.column_products import multiply_columns
-from esen_flows.network.differentiable_kernels import EdgeList, gate, gather_rotate, rotate_back
-from esen_flows.network.edges import EdgeGeometry
-from esen_flows.network.native import MAX_LMAX, Kernels, kernels
-from esen_flows.network.so2 import Columns, GateActivation
+from esen_flows.network.backends import plain
+from esen_flows.network.backends.cpu.column_products import multiply_columns
+from esen_flows.network.backends.cpu.differentiable import EdgeList, gate, gather_rotate, rotate_back
+from esen_flows.network.backends.cpu.native import MAX_LMAX, Kernels, kernels
+from esen_flows.network.backends.plain import EdgePart
+from esen_flows.network.esen.edges import EdgeGeometry
+from esen_flows.network.esen.layers import Layer
+from esen_flows.network.esen.so2 import Columns, EdgeBlock, GateActivation
 
-if TYPE_CHECKING:
-    from esen_flows.network.so2 import EdgeBlock
+
+def message_sum(part: EdgePart, x: Tensor, edges: EdgeGeometry, first_atom: int, n_atoms: int) -> Tensor:
+    """Sums of the messages of one part at their targets, by compiled kernels where these apply.
+
+    Parameters
+    ----------
+    part
+        Part of the network.
+    x
+        (atoms, coefficients, channels) normed node features.
+    edges
+        The edges.
+    first_atom, n_atoms
+        Range of atoms that contains all targets.
+
+    Returns
+    -------
+    Tensor
+        (n_atoms, coefficients, channels).
+    """
+    if isinstance(part, Layer):
+        total = sum_by_kernels(part.edge_wise, x, edges, first_atom, n_atoms)
+        if total is not None:
+            return total
+    return plain.message_sum(part, x, edges, first_atom, n_atoms)
 
 
-def sum_by_kernels(
-    block: "EdgeBlock", x: Tensor, geometry: EdgeGeometry, first_atom: int, n_atoms: int
-) -> Tensor | None:
+def sum_by_kernels(block: EdgeBlock, x: Tensor, geometry: EdgeGeometry, first_atom: int, n_atoms: int) -> Tensor | None:
     """Sums of the messages of one layer at their targets, by compiled kernels.
 
     Parameters
@@ -50,7 +72,7 @@ def sum_by_kernels(
     return rotate_back(edges, values, geometry.weighted_rotation)
 
 
-def _kernels(block: "EdgeBlock", x: Tensor, geometry: EdgeGeometry) -> Kernels | None:
+def _kernels(block: EdgeBlock, x: Tensor, geometry: EdgeGeometry) -> Kernels | None:
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
     if block.so2_conv_1.lmax > MAX_LMAX or not isinstance(block.activation, GateActivation):

@@ -16,8 +16,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from esen_flows.network.harmonics import reduced_order
-from esen_flows.network.native import Kernels
+from esen_flows.network.backends.cpu.native import Kernels
+from esen_flows.network.esen.harmonics import reduced_order
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ coefficients share a root mean square.
 import torch
 from torch import Tensor, nn
 
-from esen_flows.network.config import NormType
+from esen_flows.network.esen.config import NormType
 
 EPS = 1e-5  # of the published models
 

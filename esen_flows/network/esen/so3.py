@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from esen_flows.network.harmonics import assembly_matrix, raising_matrix, raising_product, reduced_order
-from esen_flows.network.norms import degree_index
+from esen_flows.network.esen.harmonics import assembly_matrix, raising_matrix, raising_product, reduced_order
+from esen_flows.network.esen.norms import degree_index
 
 
 @cache

@@ -1,6 +1,6 @@
 // What an eSEN computes per edge outside its matrix products: gather and rotate, gate, rotate back and sum, and the
 // gradients of these. Plain C interface, called through ctypes by native.py. The order of the calls is that of
-// frozen_kernels.py; differentiable_kernels.py calls them one by one.
+// frozen.py; differentiable.py calls them one by one.
 //
 // Memory layout. All arrays are contiguous and row-major, channels last: the inner loops run over channels, which are
 // consecutive in memory, so that they vectorise, and the elements of a rotation are scalars in them.

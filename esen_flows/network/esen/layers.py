@@ -5,14 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.edges import EdgeGeometry, sum_at_targets
-from esen_flows.network.grid import GridNodeBlock
-from esen_flows.network.norms import NORMS
-from esen_flows.network.radial import RadialMLP
-from esen_flows.network.so2 import EdgeBlock
-from esen_flows.network.so3 import NodeBlock
-from esen_flows.network.training_kernels import sum_by_kernels
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.edges import EdgeGeometry
+from esen_flows.network.esen.grid import GridNodeBlock
+from esen_flows.network.esen.norms import NORMS
+from esen_flows.network.esen.radial import RadialMLP
+from esen_flows.network.esen.so2 import EdgeBlock
+from esen_flows.network.esen.so3 import NodeBlock
 
 EDGE_DEGREE_RESCALE = 5.0  # a constant of the published model
 
@@ -31,30 +30,23 @@ class EdgeDegreeEmbedding(nn.Module):
         self.rows, self.channels = config.lmax + 1, config.sphere_channels
         self.rad_func = RadialMLP(config.num_distance_basis, config.edge_channels, self.rows * self.channels)
 
-    def message_sum(self, x: Tensor, edges: EdgeGeometry, first_atom: int, n_atoms: int) -> Tensor:
-        """Sums of the messages at their targets.
-
-        Parameters
-        ----------
-        x
-            (atoms, coefficients, channels), of which only shape and dtype are read.
-        edges
-            The edges.
-        first_atom, n_atoms
-            Range of atoms that contains all targets.
+    def edge_parameters(self) -> list[nn.Parameter]:
+        """Parameters on which the messages depend.
 
         Returns
         -------
-        Tensor
-            (n_atoms, coefficients, channels).
+        list[nn.Parameter]
+            The parameters.
         """
-        return sum_at_targets(self(edges), x, edges, first_atom, n_atoms)
+        return list(self.parameters())
 
-    def forward(self, edges: EdgeGeometry) -> Tensor:
+    def messages(self, features: Tensor, edges: EdgeGeometry) -> Tensor:
         """Messages of the edges.
 
         Parameters
         ----------
+        features
+            (atoms, coefficients, channels), which are not read: these messages depend on the edges alone.
         edges
             The edges.
 
@@ -141,27 +133,15 @@ class Layer(nn.Module):
         x = x + edge_sum(add_to_scalars(self.norm_1(x), charge_spin))
         return x + self.atom_wise(self.norm_2(x))
 
-    def message_sum(self, features: Tensor, edges: EdgeGeometry, first_atom: int, n_atoms: int) -> Tensor:
-        """Sums of the messages at their targets, by compiled kernels where these apply.
-
-        Parameters
-        ----------
-        features
-            (atoms, coefficients, channels) normed node features.
-        edges
-            The edges.
-        first_atom, n_atoms
-            Range of atoms that contains all targets.
+    def edge_parameters(self) -> list[nn.Parameter]:
+        """Parameters on which the messages depend.
 
         Returns
         -------
-        Tensor
-            (n_atoms, coefficients, channels).
+        list[nn.Parameter]
+            The parameters.
         """
-        total = sum_by_kernels(self.edge_wise, features, edges, first_atom, n_atoms)
-        if total is not None:
-            return total
-        return sum_at_targets(self.messages(features, edges), features, edges, first_atom, n_atoms)
+        return list(self.edge_wise.parameters())
 
     def messages(self, features: Tensor, edges: EdgeGeometry) -> Tensor:
         """Messages of the edges: into the edge frame, through the edge block, and back.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from esen_flows.network.edges import EdgeGeometry
+from esen_flows.network.esen.edges import EdgeGeometry
 
 # Edges x channels of a chunk, per thread. Small chunks stay in the caches, large ones wake the threads less often.
 # Measured with two threads, seconds a call: 216 Si, 128 channels, 128, 256, 512, 1024 edges a chunk and thread 0.93,

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from esen_flows.errors import ModelError
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.esen import ESEN, MAX_CHARGE, MAX_SPIN
-from esen_flows.network.harmonics import spherical_harmonics
-from esen_flows.network.norms import degree_index
+from esen_flows.network.esen.config import MAX_CHARGE, MAX_SPIN, ESENConfig
+from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.harmonics import spherical_harmonics
+from esen_flows.network.esen.norms import degree_index
 
 # Published names of options that have another name here.
 _OPTIONS = {"cutoff": "cutoff_angstrom", "chg_spin_emb_type": "charge_spin_embedding"}

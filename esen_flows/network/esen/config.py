@@ -1,7 +1,10 @@
 """Sizes and options of an eSEN, under the names of the published configurations."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from esen_flows.network.interface import NetworkConfig
+from esen_flows.schemas.declarations import Equivariance
 
 NormType = Literal["rms_norm_sh", "layer_norm_sh", "layer_norm"]
 RadialBasis = Literal["gaussian", "bessel"]
@@ -10,10 +13,23 @@ NodeBlockType = Literal["spectral", "grid"]
 SO2Weights = Literal["complex", "real"]
 DirectStress = Literal["none", "target", "source_target"]
 ChargeSpinEmbedding = Literal["none", "rand_emb"]
+MAX_CHARGE, MAX_SPIN = 100, 100  # of the published tables
+# Sizes are always written out: otherwise a changed default would change what an old file means.
+SIZES = (
+    "num_layers",
+    "lmax",
+    "mmax",
+    "sphere_channels",
+    "hidden_channels",
+    "edge_channels",
+    "num_distance_basis",
+    "cutoff_angstrom",
+    "max_num_elements",
+)
 
 
 @dataclass(frozen=True)
-class ESENConfig:
+class ESENConfig(NetworkConfig):
     """Sizes and options of an eSEN; the defaults are those of eSEN-3.2M on MPtrj.
 
     Attributes
@@ -72,6 +88,9 @@ class ESENConfig:
         learned vector each.
     """
 
+    SIZES: ClassVar[tuple[str, ...]] = SIZES
+    MAY_DIFFER: ClassVar[tuple[str, ...]] = ("direct_forces", "direct_stress", "denoising", "max_neighbors")
+    SPECIES_TABLES: ClassVar[tuple[str, ...]] = ("sphere_embedding", "source_embedding", "target_embedding")
     num_layers: int = 2
     lmax: int = 2
     mmax: int = 2
@@ -131,7 +150,7 @@ class ESENConfig:
         return self.act_type == "s2" or self.mlp_type == "grid"
 
     @property
-    def equivariance(self) -> Literal["O3", "SO3", "approximate"]:
+    def equivariance(self) -> Equivariance:
         """Symmetry under which energy, forces and stress are equivariant."""
         if self.uses_grid or self.direct_stress != "none":
             return "approximate"
@@ -142,35 +161,36 @@ class ESENConfig:
         """Whether the energy has two continuous derivatives along every trajectory of the atoms."""
         return self.use_envelope and self.act_type == "gate" and self.max_neighbors is None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Sizes, and the options that are not at their default, so that new options do not change old keys.
+    @property
+    def conservative(self) -> bool:
+        """Whether forces and stress are derivatives of the energy."""
+        return not self.direct_forces
 
-        Returns
-        -------
-        dict[str, Any]
-            Values by field name, in the order of the fields.
-        """
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
-        return {name: value for name, (value, default) in values.items() if name in SIZES or value != default}
+    @property
+    def gives_stress(self) -> bool:
+        """Whether there is a stress."""
+        return not self.direct_forces or self.direct_stress != "none"
+
+    @property
+    def denoises(self) -> bool:
+        """Whether true forces of noised atoms are an input, and the noise an output (DeNS)."""
+        return self.denoising
+
+    @property
+    def neighbor_limit(self) -> int | None:
+        """The option `max_neighbors`."""
+        return self.max_neighbors
+
+    @property
+    def charge_and_spin_limits(self) -> tuple[int, int] | None:
+        """Sizes of the published tables: charges from -100 to 100, multiplicities from 0 to 100."""
+        return None if self.charge_spin_embedding == "none" else (MAX_CHARGE, MAX_SPIN)
 
 
-_HINTS = get_type_hints(ESENConfig)
+_HINTS = {name: hint for name, hint in get_type_hints(ESENConfig).items() if get_origin(hint) is not ClassVar}
 _CHOICES = {name: get_args(hint) for name, hint in _HINTS.items() if get_origin(hint) is Literal}
 _KINDS: dict[Any, Any] = {bool: bool, int: int, float: int | float}  # other hints are optional integers
 _KIND_NAMES = {bool: "true or false", int: "an integer", int | float: "a number"}
-# Sizes are always written out: otherwise a changed default would change what an old file means.
-SIZES = (
-    "num_layers",
-    "lmax",
-    "mmax",
-    "sphere_channels",
-    "hidden_channels",
-    "edge_channels",
-    "num_distance_basis",
-    "cutoff_angstrom",
-    "max_num_elements",
-)
-
 # Configurations whose parameter counts are the published ones; names are those of the model cards.
 PUBLISHED: dict[str, ESENConfig] = {
     "esen_3.2m": ESENConfig(),  # 3,199,745; MPtrj at 6 Angstrom, SPICE at 5

@@ -8,23 +8,23 @@ matrix product of each m reads and writes consecutive columns. The layouts are d
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from esen_flows.network.edge_chunks import ChunkedEdges, EdgeChunk, EdgeTensors, SpeciesTables
-from esen_flows.network.edges import EdgeGeometry, sum_messages
-from esen_flows.network.harmonics import reduced_order
-from esen_flows.network.layers import EDGE_DEGREE_RESCALE, EdgeDegreeEmbedding, Layer
-from esen_flows.network.native import MAX_LMAX, Kernels, kernels
-from esen_flows.network.norms import degree_index
-from esen_flows.network.radial import RadialMLP
-from esen_flows.network.so2 import Columns
-from esen_flows.network.so3 import by_rows
-
-if TYPE_CHECKING:
-    from esen_flows.network.esen import ESEN
+from esen_flows.network.backends.cpu.edge_chunks import ChunkedEdges, EdgeChunk, EdgeTensors, SpeciesTables
+from esen_flows.network.backends.cpu.native import MAX_LMAX, Kernels, kernels
+from esen_flows.network.backends.cpu.training import message_sum
+from esen_flows.network.backends.plain import EdgePart, sum_in_chunks
+from esen_flows.network.esen.edges import EdgeGeometry
+from esen_flows.network.esen.harmonics import reduced_order
+from esen_flows.network.esen.layers import EDGE_DEGREE_RESCALE, EdgeDegreeEmbedding, Layer
+from esen_flows.network.esen.norms import degree_index
+from esen_flows.network.esen.radial import RadialMLP
+from esen_flows.network.esen.so2 import Columns, GateActivation
+from esen_flows.network.esen.so3 import by_rows
 
 # Forward values of one chunk that its backward pass needs; None where it recomputes them.
 _Saved = tuple[Tensor, ...] | None
@@ -72,11 +72,11 @@ class _Radial:
 class _LayerMessages:
     """The edge part of one layer."""
 
-    def __init__(self, kernel: Kernels, layer: Layer, lmax: int, mmax: int) -> None:
-        self.kernel, self.differentiable = kernel, layer.message_sum
+    def __init__(self, kernel: Kernels, layer: Layer) -> None:
+        self.kernel, self.differentiable = kernel, partial(message_sum, layer)
         one, two = layer.edge_wise.so2_conv_1, layer.edge_wise.so2_conv_2
-        self.sizes = (lmax, mmax)
-        self.rows = len(reduced_order(lmax, mmax))
+        self.sizes = (one.lmax, one.mmax)
+        self.rows = len(reduced_order(*self.sizes))
         self.channels, self.hidden, self.extra = one.in_channels // 2, one.out_channels, one.extra_outputs
         self.radial = _Radial(kernel, one.rad_func)
         self.columns = (Columns.of(one), Columns.of(two))
@@ -165,7 +165,7 @@ class _DegreeMessages:
     """
 
     def __init__(self, kernel: Kernels, module: EdgeDegreeEmbedding) -> None:
-        self.kernel, self.differentiable = kernel, module.message_sum
+        self.kernel, self.differentiable = kernel, partial(message_sum, module)
         self.radial = _Radial(kernel, module.rad_func)
         self.degrees = torch.tensor(degree_index(module.rows - 1))
         self.sizes = [2 * degree + 1 for degree in range(module.rows)]
@@ -247,7 +247,7 @@ def _differentiable_gradients(
     needed = [value for value in views if value.requires_grad]
     x, rotation, envelope, basis = views
     chunks = edges.replaced((rotation, envelope, basis)).chunks(edges.limit)
-    total = sum_messages(part.differentiable, x, chunks=chunks)
+    total = sum_in_chunks(part.differentiable, x, chunks=chunks)
     found = iter(torch.autograd.grad(total, needed, grad, create_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in inputs]
 
@@ -259,17 +259,16 @@ class FrozenKernels:
     ----------
     kernel
         Kernels for the dtype of the network.
-    network
-        Network whose present parameters are used.
+    first
+        First messages of the network; the present parameters are used.
+    layers
+        Its layers, likewise.
     """
 
-    def __init__(self, kernel: Kernels, network: "ESEN") -> None:
-        config = network.config
-        self.dtype = network.sphere_embedding.weight.dtype
-        layers = cast(Sequence[Layer], network.blocks)
+    def __init__(self, kernel: Kernels, first: EdgeDegreeEmbedding, layers: Sequence[Layer]) -> None:
+        self.dtype, self.channels = next(first.parameters()).dtype, first.channels
         self.parts: list[_LayerMessages | _DegreeMessages]
-        self.parts = [_DegreeMessages(kernel, network.edge_degree_embedding)]
-        self.parts += [_LayerMessages(kernel, layer, config.lmax, config.mmax) for layer in layers]
+        self.parts = [_DegreeMessages(kernel, first), *(_LayerMessages(kernel, layer) for layer in layers)]
 
     def supports(self, edges: EdgeGeometry) -> bool:
         """Whether these edges can be summed here.
@@ -286,44 +285,49 @@ class FrozenKernels:
         """
         return edges.basis.dtype == self.dtype and edges.sorted_by_target
 
-    def sum(self, part: _LayerMessages | _DegreeMessages, edges: ChunkedEdges, x: Tensor) -> Tensor:
-        """Sums of the messages of one part of the network, differentiable to any order.
+    def sums(self, edges: EdgeGeometry, edges_per_chunk: int | None) -> list[Callable[[Tensor], Tensor]]:
+        """One function per part: normed node features to sums of messages, both (atoms, coefficients, channels).
 
         Parameters
         ----------
-        part
-            One of `parts`: the first messages, then those of each layer.
         edges
             All edges of a batch.
-        x
-            (atoms, coefficients, channels) normed node features.
+        edges_per_chunk
+            Forward values of this many edges are kept for the backward pass; None: of all edges.
 
         Returns
         -------
-        Tensor
-            (atoms, coefficients, channels).
+        list[Callable[[Tensor], Tensor]]
+            The functions, differentiable to any order.
         """
-        geometry = edges.geometry
-        inputs = (x, geometry.rotation, geometry.envelope, geometry.basis)
-        return cast(Tensor, _EdgeSum.apply(part, edges, *(value.contiguous() for value in inputs)))
+        chunked = ChunkedEdges(edges, self.channels, edges_per_chunk)
+        return [partial(_sum, part, chunked) for part in self.parts]
 
 
-def frozen_kernels(network: "ESEN") -> FrozenKernels | None:
-    """The compiled kernels for a network with its present parameters.
+def _sum(part: _LayerMessages | _DegreeMessages, edges: ChunkedEdges, x: Tensor) -> Tensor:
+    geometry = edges.geometry
+    inputs = (x, geometry.rotation, geometry.envelope, geometry.basis)
+    return cast(Tensor, _EdgeSum.apply(part, edges, *(value.contiguous() for value in inputs)))
+
+
+def frozen_kernels(parts: Sequence[EdgePart]) -> FrozenKernels | None:
+    """The compiled kernels for the parts of a network with their present parameters.
 
     Parameters
     ----------
-    network
-        Network whose parameters will not change.
+    parts
+        First messages and layers of a network whose parameters will not change.
 
     Returns
     -------
     FrozenKernels | None
-        None where the kernels do not apply: they are for CPUs, gate activations and lmax up to `native.MAX_LMAX`, in
-        float32 and float64, and need a C++ compiler (see `native`).
+        None where the kernels do not apply: they are for gate activations and lmax up to `native.MAX_LMAX`, in float32
+        and float64, and need a C++ compiler (see `native`).
     """
-    config, weight = network.config, network.sphere_embedding.weight
-    if config.act_type != "gate" or config.lmax > MAX_LMAX or weight.device.type != "cpu":
+    first, *layers = parts
+    assert isinstance(first, EdgeDegreeEmbedding)
+    blocks = [layer.edge_wise for layer in layers if isinstance(layer, Layer)]
+    if not all(isinstance(block.activation, GateActivation) and block.so2_conv_1.lmax <= MAX_LMAX for block in blocks):
         return None
-    kernel = kernels(weight.dtype)
-    return None if kernel is None else FrozenKernels(kernel, network)
+    kernel = kernels(next(first.parameters()).dtype)
+    return None if kernel is None else FrozenKernels(kernel, first, cast(Sequence[Layer], layers))

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from esen_flows.data.batch import GraphBatch
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.norms import NORMS
-from esen_flows.network.so3 import SO3Linear, solid_harmonics
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.norms import NORMS
+from esen_flows.network.esen.so3 import SO3Linear, solid_harmonics
+from esen_flows.network.symmetric_tensors import stress_tensor
 
 
 class VectorHead(nn.Module):
@@ -106,8 +107,8 @@ class StressHead(nn.Module):
         self.xedge_layer_norm = nn.LayerNorm(channels)
         self.block = _DecomposedMLPs(channels)
 
-    def forward(self, embedding: Tensor, graph: GraphBatch, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Stress components in network units.
+    def forward(self, embedding: Tensor, graph: GraphBatch, vectors: Tensor) -> Tensor:
+        """Stress in network units.
 
         Parameters
         ----------
@@ -120,9 +121,8 @@ class StressHead(nn.Module):
 
         Returns
         -------
-        tuple[Tensor, Tensor]
-            Isotropic (systems,), the coefficient of the unit trace, and anisotropic (systems, 5) in the order xz, xy,
-            2yy - xx - zz, yz, zz - xx.
+        Tensor
+            (systems, 3, 3) symmetric.
         """
         # e3nn's "integral" normalisation (orthonormal on the sphere), of vectors with their length, without gradient.
         harmonics = [
@@ -142,7 +142,7 @@ class StressHead(nn.Module):
         tensor = outer.new_zeros(n_atoms, *outer.shape[1:]).index_add(0, graph.target, outer)
         isotropic = self.block.scalar_MLP(scalar / neighbors.unsqueeze(1)).squeeze(1)
         anisotropic = self.block.irrep2_MLP(tensor / neighbors.view(-1, 1, 1)).squeeze(2)
-        return _mean_over_atoms(isotropic, graph), _mean_over_atoms(anisotropic, graph)
+        return stress_tensor(_mean_over_atoms(isotropic, graph), _mean_over_atoms(anisotropic, graph))
 
 
 def _mean_over_atoms(values: Tensor, graph: GraphBatch) -> Tensor:
@@ -150,56 +150,3 @@ def _mean_over_atoms(values: Tensor, graph: GraphBatch) -> Tensor:
     total = values.new_zeros(graph.n_systems, *values.shape[1:]).index_add(0, graph.system, values)
     count = torch.bincount(graph.system, minlength=graph.n_systems).to(values.dtype)
     return total / count.view(-1, *[1] * (values.dim() - 1))
-
-
-def stress_tensor(isotropic: Tensor, anisotropic: Tensor) -> Tensor:
-    """Symmetric tensors from their orthonormal components.
-
-    Parameters
-    ----------
-    isotropic
-        (systems,) coefficient of the unit trace.
-    anisotropic
-        (systems, 5) coefficients in the order of `StressHead.forward`.
-
-    Returns
-    -------
-    Tensor
-        (systems, 3, 3).
-    """
-    trace, others = _stress_basis(isotropic)
-    return isotropic.view(-1, 1, 1) * trace + torch.einsum("sk,kij->sij", anisotropic, others)
-
-
-def stress_components(stress: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal components of symmetric tensors, the inverse of `stress_tensor`.
-
-    Parameters
-    ----------
-    stress
-        (systems, 3, 3).
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        Isotropic (systems,) and anisotropic (systems, 5) components.
-    """
-    trace, others = _stress_basis(stress)
-    return torch.einsum("sij,ij->s", stress, trace), torch.einsum("sij,kij->sk", stress, others)
-
-
-def _stress_basis(like: Tensor) -> tuple[Tensor, Tensor]:
-    """The unit trace (3, 3), and five symmetric traceless tensors (5, 3, 3) of unit norm, orthogonal to each other."""
-    x, y, z = (torch.nn.functional.one_hot(torch.tensor(i), 3).to(like.device, like.dtype) for i in range(3))
-
-    def symmetric(a: Tensor, b: Tensor) -> Tensor:
-        return (torch.outer(a, b) + torch.outer(b, a)) / 2
-
-    others = (
-        2**0.5 * symmetric(x, z),
-        2**0.5 * symmetric(x, y),
-        (2 * torch.outer(y, y) - torch.outer(x, x) - torch.outer(z, z)) / 6**0.5,
-        2**0.5 * symmetric(y, z),
-        (torch.outer(z, z) - torch.outer(x, x)) / 2**0.5,
-    )
-    return torch.eye(3, device=like.device, dtype=like.dtype) / 3**0.5, torch.stack(others)

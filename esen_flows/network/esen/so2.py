@@ -11,9 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from esen_flows.network.config import ESENConfig, SO2Weights
-from esen_flows.network.grid import SphereGrid
-from esen_flows.network.radial import RadialMLP
+from esen_flows.network.esen.config import ESENConfig, SO2Weights
+from esen_flows.network.esen.grid import SphereGrid
+from esen_flows.network.esen.radial import RadialMLP
 
 
 def part_sizes(lmax: int, mmax: int) -> list[int]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from esen_flows.network.harmonics import raising_isometry, reduced_order, spherical_harmonics
-from esen_flows.network.norms import LayerNormPerDegree, LayerNormSH, RMSNormSH
-from esen_flows.network.so3 import EdgeRotation, NodeBlock, edge_frames, solid_harmonics
+from esen_flows.network.esen.harmonics import raising_isometry, reduced_order, spherical_harmonics
+from esen_flows.network.esen.norms import LayerNormPerDegree, LayerNormSH, RMSNormSH
+from esen_flows.network.esen.so3 import EdgeRotation, NodeBlock, edge_frames, solid_harmonics
 
 
 def unit_vectors(n=50, seed=0):

@@ -13,10 +13,10 @@ from small_force_field import assert_equal, rattled, small_checkpoint
 from esen_flows.data.batch import Graph
 from esen_flows.data.neighbor_cache import NeighborCache
 from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownElementError
-from esen_flows.forcefield import esen
+from esen_flows.forcefield import network as network_module
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
-from esen_flows.forcefield.esen import EsenForceField
+from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.symmetrized import InversionAveraged
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.testing import check_force_field
@@ -27,7 +27,7 @@ ENERGY = 1e-11
 
 @pytest.fixture(scope="module")
 def force_field():
-    return EsenForceField(small_checkpoint())
+    return NetworkForceField(small_checkpoint())
 
 
 def mixed_structures():
@@ -44,7 +44,7 @@ def mixed_structures():
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_contract(dtype):
-    deviations = check_force_field(EsenForceField(small_checkpoint(), dtype=dtype), mixed_structures())
+    deviations = check_force_field(NetworkForceField(small_checkpoint(), dtype=dtype), mixed_structures())
     assert set(deviations) >= {"translation", "permutation", "periodic images", "rotation", "inversion", "batch"}
     if dtype == "float64":
         assert deviations["forces are the gradient"] < 1e-8
@@ -69,7 +69,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_every_variant_passes_the_contract(options):
-    force_field = EsenForceField(small_checkpoint(**options))
+    force_field = NetworkForceField(small_checkpoint(**options))
     deviations = check_force_field(force_field, mixed_structures())
     declared = force_field.declaration
     assert declared.conservative == ("direct_forces" not in options)
@@ -88,14 +88,14 @@ def test_every_variant_passes_the_contract(options):
 
 def test_averaging_over_inversion_makes_rotation_exact_variants_o3():
     for options in ({}, {"so2_weights": "real"}, {"norm_type": "layer_norm_sh"}):
-        averaged = InversionAveraged(EsenForceField(small_checkpoint(**options)))
+        averaged = InversionAveraged(NetworkForceField(small_checkpoint(**options)))
         assert averaged.declaration.equivariance == "O3"
         assert check_force_field(averaged, mixed_structures())["inversion"] < 1e-12
 
 
 def test_finer_grids_are_more_nearly_equivariant():
     deviations = [
-        check_force_field(EsenForceField(small_checkpoint(mlp_type="grid", grid_resolution=n)), mixed_structures())
+        check_force_field(NetworkForceField(small_checkpoint(mlp_type="grid", grid_resolution=n)), mixed_structures())
         for n in (6, 10, 14)
     ]
     rotations = [d["rotation"] for d in deviations]
@@ -112,7 +112,7 @@ def test_a_limit_of_neighbours_keeps_the_nearest_and_ties():
 
 def test_memory_bounded_batches_equal_single_evaluations(force_field):
     structures = mixed_structures()
-    tight = EsenForceField(small_checkpoint(), memory_bytes=1.0)
+    tight = NetworkForceField(small_checkpoint(), memory_bytes=1.0)
     assert tight.max_edges == MINIMUM_EDGES
     singles = [force_field.evaluate([atoms])[0] for atoms in structures]
     for batches in (force_field, tight):
@@ -123,7 +123,7 @@ def test_memory_bounded_batches_equal_single_evaluations(force_field):
 
 def test_long_lists_are_computed_in_windows_and_returned_in_order(force_field, monkeypatch):
     for name, value in (("EDGES_AHEAD", 1), ("BATCHES_AHEAD", 0), ("ATOMS_AT_ONCE", 4)):
-        monkeypatch.setattr(esen, name, value)
+        monkeypatch.setattr(network_module, name, value)
     structures = mixed_structures() + mixed_structures()[::-1]
     assert len(list(force_field._windows(structures))) > 4
     assert_equal(force_field.evaluate(structures), [force_field.evaluate([atoms])[0] for atoms in structures], ENERGY)
@@ -132,7 +132,7 @@ def test_long_lists_are_computed_in_windows_and_returned_in_order(force_field, m
 def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch):
     structures = mixed_structures()
     expected = force_field.evaluate(structures)
-    scarce = EsenForceField(small_checkpoint())
+    scarce = NetworkForceField(small_checkpoint())
     limit, sizes = 100, []
 
     def scarce_memory(network, batch):
@@ -141,7 +141,7 @@ def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return energy_forces_stress(network, batch)
 
-    monkeypatch.setattr(esen, "energy_forces_stress", scarce_memory)
+    monkeypatch.setattr(network_module, "energy_forces_stress", scarce_memory)
     assert_equal(scarce.evaluate(structures), expected, ENERGY)
     assert max(sizes) > limit
     sizes.clear()
@@ -154,7 +154,7 @@ def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch
 
 def assert_same_without_skin(steps, moving):
     """Compare steps (atoms, evaluation) of a force field that keeps pairs with one that searches at every step."""
-    fresh = EsenForceField(small_checkpoint())
+    fresh = NetworkForceField(small_checkpoint())
     for atoms, evaluation in steps:
         fresh.neighbors = NeighborCache(4.0)
         assert_equal([evaluation], fresh.evaluate([atoms]), ENERGY)
@@ -163,7 +163,7 @@ def assert_same_without_skin(steps, moving):
 
 
 def test_molecular_dynamics_costs_one_search_and_the_same_numbers():
-    atoms, moving, steps = bulk("Si", cubic=True) * (2, 2, 1), EsenForceField(small_checkpoint()), []
+    atoms, moving, steps = bulk("Si", cubic=True) * (2, 2, 1), NetworkForceField(small_checkpoint()), []
     atoms.calc = ForceFieldCalculator(moving)
     velocity = np.sqrt(300 * units.kB / atoms.get_masses())[:, None]
     atoms.set_velocities(velocity * np.random.default_rng(0).normal(size=(32, 3)) + [0.5, 0, 0])  # drifting
@@ -181,7 +181,7 @@ def test_molecular_dynamics_costs_one_search_and_the_same_numbers():
 
 
 def test_a_relaxation_with_its_cell_costs_one_search_and_the_same_numbers():
-    atoms, moving, steps = rattled(bulk("Si", cubic=True) * (2, 2, 1)), EsenForceField(small_checkpoint()), []
+    atoms, moving, steps = rattled(bulk("Si", cubic=True) * (2, 2, 1)), NetworkForceField(small_checkpoint()), []
     atoms.calc = ForceFieldCalculator(moving)
     optimizer = FIRE(UnitCellFilter(atoms, scalar_pressure=0.5), maxstep=0.05, logfile=None)
     optimizer.attach(lambda: steps.append((atoms.copy(), moving.evaluate([atoms])[0])))
@@ -192,7 +192,7 @@ def test_a_relaxation_with_its_cell_costs_one_search_and_the_same_numbers():
 
 
 def test_scale_and_references_enter_the_energy(force_field):
-    plain = EsenForceField(small_checkpoint())
+    plain = NetworkForceField(small_checkpoint())
     plain.references_ev = np.zeros_like(plain.references_ev)
     plain.scale_ev = 1.0
     atoms = rattled(bulk("Si", cubic=True))

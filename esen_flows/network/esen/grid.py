@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from esen_flows.errors import ModelError
-from esen_flows.network.harmonics import reduced_order
+from esen_flows.network.esen.harmonics import reduced_order
 
 
 @cache

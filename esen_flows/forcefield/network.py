@@ -1,4 +1,4 @@
-"""eSEN networks behind the contract of force fields."""
+"""Networks of any family behind the contract of force fields."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -16,9 +16,8 @@ from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, 
 from esen_flows.forcefield.cuda_graphs import CudaGraphRunner, padded_size
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
-from esen_flows.forcefield.precision import compiled, tensor_float_32
+from esen_flows.forcefield.precision import tensor_float_32
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
-from esen_flows.network.esen import MAX_CHARGE, MAX_SPIN
 from esen_flows.schemas.declarations import Dtype
 
 # Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
@@ -26,8 +25,8 @@ EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
 ATOMS_AT_ONCE = 2_000
 
 
-class EsenForceField(ForceField):
-    """Force field of an eSEN, which computes in batches bounded by memory.
+class NetworkForceField(ForceField):
+    """Force field of a network, which computes in batches bounded by memory.
 
     Parameters
     ----------
@@ -51,14 +50,14 @@ class EsenForceField(ForceField):
     Raises
     ------
     InputError
-        `compile` is given for a network with grids.
+        `compile` is given for a network that cannot be compiled.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         *,
-        label: str = "esen",
+        label: str = "network",
         device: str = "cpu",
         dtype: Dtype = "float64",
         memory_bytes: float | None = None,
@@ -71,33 +70,31 @@ class EsenForceField(ForceField):
         self.network = checkpoint.network.to(device=self.device, dtype=self.torch_dtype).eval()
         self.network.freeze()
         # Second derivatives are always those of the network itself, because compiled code has none.
-        self._evaluator = compiled(self.network) if compile else self.network
+        self._evaluator = self.network.compiled() if compile else self.network
         config = self.network.config
-        # Padded edges are without effect only with an envelope.
-        uses_cuda_graphs = compile and self.device.type == "cuda" and config.use_envelope and not config.direct_forces
+        # Padded edges are without effect only in a smooth network.
+        uses_cuda_graphs = compile and self.device.type == "cuda" and config.smooth and config.conservative
         self._cuda_graphs = CudaGraphRunner(self._compute, config.cutoff_angstrom) if uses_cuda_graphs else None
         self._tf32 = tf32
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         self.references_ev = np.zeros(config.max_num_elements)
         self.references_ev[list(checkpoint.references_ev)] = list(checkpoint.references_ev.values())
-        has_stress = not config.direct_forces or config.direct_stress != "none"
         self.declaration = Declaration(
-            conservative=not config.direct_forces,
+            conservative=config.conservative,
             equivariance=config.equivariance,
-            differentiable=not config.direct_forces,
+            differentiable=config.differentiable,
             smooth=config.smooth,
             elements=frozenset(checkpoint.elements),
             dtype=dtype,
-            outputs=("energy", "forces", *(("stress",) if has_stress else ()), "energies"),
+            outputs=("energy", "forces", *(("stress",) if config.gives_stress else ()), "energies"),
             cutoff_angstrom=config.cutoff_angstrom,
         )
         self.neighbors = NeighborCache(config.cutoff_angstrom, device=self.device)
         self._is_known = np.isin(np.arange(config.max_num_elements), sorted(checkpoint.elements))
         memory = available_bytes(self.device) if memory_bytes is None else memory_bytes
-        fused = self._evaluator.fused is not None
-        self._budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=fused))
-        # Second derivatives have no compiled kernels, and the modules keep more numbers of an edge.
-        self._hessian_budget = EdgeBudget(edges_that_fit(config, self.torch_dtype, memory, compiled=False))
+        self._budget = EdgeBudget(edges_that_fit(self._evaluator.bytes_per_edge(), memory))
+        differentiated = self.network.bytes_per_edge(differentiated=True)
+        self._hessian_budget = EdgeBudget(edges_that_fit(differentiated, memory))
 
     def _compute(self, batch: GraphBatch) -> EnergyForcesStress:
         return energy_forces_stress(self._evaluator, batch)
@@ -179,8 +176,9 @@ class EsenForceField(ForceField):
     def embeddings(self, structures: Sequence[Atoms]) -> list[np.ndarray]:
         """Node features after the last layer, for analysis.
 
-        The first coefficient (l = 0) of an atom does not change under rotation. The others turn with the structure as
-        real spherical harmonics do (y is the polar axis, l = 1 is x, y, z).
+        Those of an eSEN are (atoms, (lmax + 1)^2, sphere_channels). The first coefficient (l = 0) of an atom does not
+        change under rotation. The others turn with the structure as real spherical harmonics do (y is the polar axis,
+        l = 1 is x, y, z).
 
         Parameters
         ----------
@@ -190,7 +188,7 @@ class EsenForceField(ForceField):
         Returns
         -------
         list[np.ndarray]
-            (atoms, (lmax + 1)^2, sphere_channels) for each structure.
+            (atoms, ...) for each structure.
 
         Raises
         ------
@@ -226,13 +224,13 @@ class EsenForceField(ForceField):
     def _graphs(self, structures: Sequence[Atoms], first: int = 0) -> list[Graph]:
         """Graphs of structures whose elements were checked; `first` is the number of the first one, for messages."""
         config = self.network.config
-        state = config.charge_spin_embedding != "none"
-        if config.max_neighbors is None:
+        state = config.charge_and_spin_limits is not None
+        if config.neighbor_limit is None:
             edges = self.neighbors.edges(structures)
             pairs = zip(structures, edges, strict=True)
             graphs = [Graph.from_edges(atoms, one, charge_and_spin=state) for atoms, one in pairs]
         else:
-            cutoff, limit = config.cutoff_angstrom, config.max_neighbors
+            cutoff, limit = config.cutoff_angstrom, config.neighbor_limit
             graphs = [Graph.from_atoms(atoms, cutoff, limit, charge_and_spin=state) for atoms in structures]
         self._check_charges(graphs, first)
         return graphs
@@ -252,11 +250,15 @@ class EsenForceField(ForceField):
             )
 
     def _check_charges(self, graphs: Sequence[Graph], first: int) -> None:
+        limits = self.network.config.charge_and_spin_limits
+        if limits is None:
+            return
+        charge, spin = limits
         for index, graph in enumerate(graphs, start=first):
-            if abs(graph.charge) > MAX_CHARGE or not 0 <= graph.spin <= MAX_SPIN:
+            if abs(graph.charge) > charge or not 0 <= graph.spin <= spin:
                 raise StructureError(
                     f"structure {index} has charge {graph.charge} and spin multiplicity {graph.spin}; charges from "
-                    f"-{MAX_CHARGE} to {MAX_CHARGE} and multiplicities from 0 to {MAX_SPIN} are possible"
+                    f"-{charge} to {charge} and multiplicities from 0 to {spin} are possible"
                 )
 
     def _collate(self, graphs: list[Graph]) -> GraphBatch:

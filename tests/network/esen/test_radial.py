@@ -2,7 +2,7 @@
 
 import torch
 
-from esen_flows.network.radial import GaussianBasis, envelope
+from esen_flows.network.esen.radial import GaussianBasis, envelope
 
 
 def test_envelope_and_two_derivatives_vanish_at_the_cutoff():

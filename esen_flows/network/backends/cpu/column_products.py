@@ -1,35 +1,13 @@
 """The matrix products of an SO(2) convolution on columns of one array per edge, differentiable to any order."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from esen_flows.network.so2 import Columns
-
-_WITHOUT_PARAMETERS: ContextVar[bool] = ContextVar("_WITHOUT_PARAMETERS", default=False)
-
-
-@contextmanager
-def gradients_without_parameters() -> Iterator[None]:
-    """A context in which gradients are computed for inputs alone, and not for weights.
-
-    Torch cannot know that nobody reads the gradients of weights when forces are computed. Only for
-    `torch.autograd.grad`: with `backward`, weights would silently get no gradient.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
-    token = _WITHOUT_PARAMETERS.set(True)
-    try:
-        yield
-    finally:
-        _WITHOUT_PARAMETERS.reset(token)
+from esen_flows.network.esen.so2 import Columns
+from esen_flows.network.gradients import leaves_out_parameters
 
 
 def multiply_columns(columns: Columns, values: Tensor, bias: Tensor | None, weights: Sequence[Tensor]) -> Tensor:
@@ -70,7 +48,7 @@ class _Products(torch.autograd.Function):
         columns, (values, *weights), (grad,) = ctx.columns, ctx.saved_tensors, grads
         _, for_values, for_bias, *for_weights = ctx.needs_input_grad
         grad_values = _ProductsBackward.apply(columns, grad, *weights) if for_values else None
-        if _WITHOUT_PARAMETERS.get():
+        if leaves_out_parameters():
             return None, grad_values, None, *(None for _ in weights)
         grad_bias = grad[:, columns.scalars_out].sum(dim=0) if for_bias else None
         return None, grad_values, grad_bias, *_weight_gradients(columns, values, grad, for_weights)
@@ -93,7 +71,7 @@ class _ProductsBackward(torch.autograd.Function):
         columns, (grad, *weights), (u,) = ctx.columns, ctx.saved_tensors, grads
         _, for_grad, *for_weights = ctx.needs_input_grad
         grad_grad = _Products.apply(columns, u, None, *weights) if for_grad else None
-        if _WITHOUT_PARAMETERS.get():
+        if leaves_out_parameters():
             return None, grad_grad, *(None for _ in weights)
         return None, grad_grad, *_weight_gradients(columns, u, grad, for_weights)
 

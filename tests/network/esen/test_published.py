@@ -5,9 +5,9 @@ import torch
 from published_files import backbone_options, published_state, small_network
 
 from esen_flows.errors import ModelError
-from esen_flows.forcefield.published import build, expected_constant, infer_config
-from esen_flows.network.config import CANDIDATES, PUBLISHED, ESENConfig
-from esen_flows.network.esen import ESEN
+from esen_flows.network.esen.config import CANDIDATES, PUBLISHED, ESENConfig
+from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.published import build, expected_constant, infer_config
 
 TWO_LAYERS = {"num_layers": 2, "lmax": 2, "mmax": 2}
 TABLES = {

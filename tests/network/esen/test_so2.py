@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from esen_flows.network.config import ESENConfig
-from esen_flows.network.harmonics import reduced_order
-from esen_flows.network.so2 import EdgeBlock, SO2Convolution, part_sizes
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.harmonics import reduced_order
+from esen_flows.network.esen.so2 import EdgeBlock, SO2Convolution, part_sizes
 
 LMAX, MMAX = 3, 2
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from networks import SMALL, VARIANTS, batch, difference, network, plain_modules, results_by_threads
 
-from esen_flows.network import native, training_kernels
-from esen_flows.network.column_products import multiply_columns
-from esen_flows.network.config import ESENConfig
+from esen_flows.network.backends.cpu import native, training
+from esen_flows.network.backends.cpu.column_products import multiply_columns
+from esen_flows.network.backends.cpu.differentiable import EdgeList, gate, gather_rotate, plain_gate, rotate_back
 from esen_flows.network.derivatives import energy_forces_stress
-from esen_flows.network.differentiable_kernels import EdgeList, gate, gather_rotate, plain_gate, rotate_back
-from esen_flows.network.esen import ESEN
-from esen_flows.network.so2 import Columns
+from esen_flows.network.esen.config import ESENConfig
+from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.so2 import Columns
 
 GATED = {name: config for name, config in VARIANTS.items() if config.act_type == "gate"}
 
@@ -127,7 +127,7 @@ def test_autocast_uses_the_plain_modules(monkeypatch) -> None:
     made = network(SMALL, torch.float32).requires_grad_(True)
     graph = batch(SMALL, torch.float32)
     calls: list[object] = []
-    monkeypatch.setattr(training_kernels, "gather_rotate", lambda *inputs: calls.append(1) or gather_rotate(*inputs))
+    monkeypatch.setattr(training, "gather_rotate", lambda *inputs: calls.append(1) or gather_rotate(*inputs))
     with torch.autocast("cpu", torch.bfloat16):
         made(graph)
     assert not calls

@@ -1,0 +1,1 @@
+"""How sums over edges are computed: `edge_sums` is the one module that a network imports."""

@@ -1,0 +1,1 @@
+"""The eSEN family; of structures it knows only the GraphBatch."""
