@@ -5,6 +5,13 @@ succeed: a final failure is stored as the result, and any other leaves the work 
 """
 
 
+class StructureWarning(UserWarning):
+    """Something was decided where a structure file leaves it open, such as the element of a label.
+
+    The command line prints the message without a traceback. Check that the structure is the one that was meant.
+    """
+
+
 class EsenFlowsError(Exception):
     """Base of all errors that this package raises on purpose.
 

@@ -1,17 +1,36 @@
 """Structure files: each is read, or refused with one clear message."""
 
-import warnings
-from collections.abc import Iterator
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import IO
 
 from ase import Atoms
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError, filetype
 
-from esen_flows.data.sources.ase_files import UNREADABLE_FRAME, extxyz_blocks, first_frame, open_text
+from esen_flows.data.sources.ase_files import UNREADABLE_FRAME, extxyz_blocks, first_frame
+from esen_flows.data.sources.bounded_files import BROKEN_STREAM, TruncatedFileError, open_text
 from esen_flows.errors import InputError, StructureError
+from esen_flows.files import read_at_most
+from esen_flows.schemas.atom_properties import HYDROGEN_ISOTOPES
+from esen_flows.structures.cif import crystal_of_block, has_crystal
+from esen_flows.structures.cif_text import cif_blocks
 from esen_flows.structures.conversion import as_atoms
+from esen_flows.structures.numbers import with_exponents
+from esen_flows.structures.poscar import read_poscar
+from esen_flows.structures.reader_warnings import reader_warnings, say
+from esen_flows.structures.special_positions import with_exact_thirds
+from esen_flows.structures.symbols import with_isotopes
 
 EXTENDED_XYZ = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+MOST_BYTES = 200_000_000  # of a CIF or POSCAR: more than a million atoms
+# Formats of ASE with fractional coordinates, which people round.
+_FRACTIONAL = ("cif", "vasp", "castep-cell", "res")
+_ISOTOPE_LINE = re.compile(r"^[ \t]*[DT][ \t]", re.MULTILINE)
+_SPECIES_FIRST = re.compile(r"\A.*\n(?:.*Properties=\"?species:S:1|(?!.*Properties=))")
 _FORMATS = "a CIF, POSCAR or extended XYZ file"
 
 
@@ -101,13 +120,37 @@ def extxyz_frames(stream: IO[str], path: Path) -> Iterator[Atoms]:
     InputError
         A frame cannot be read; the message gives its index.
     """
-    for number, block in enumerate(extxyz_blocks(stream, path)):
+    blocks = extxyz_blocks(stream, path)
+    for number in count():
         try:
-            yield first_frame(block)
-        except UNREADABLE_FRAME as error:
-            raise InputError(
-                f"{path}@{number} cannot be read: {' '.join(str(error).split()) or type(error).__name__}; correct it"
-            ) from error
+            block = next(blocks, None)
+            if block is None:
+                return
+            with reader_warnings(path):
+                atoms = _extxyz_frame(block)
+        except TruncatedFileError:
+            raise InputError(f"{path}@{number} cannot be read: the file ends in it; correct it") from None
+        except InputError:
+            raise
+        except (*UNREADABLE_FRAME, *BROKEN_STREAM, OSError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{path}@{number} cannot be read: {reason}; correct it") from error
+        yield atoms
+
+
+def _extxyz_frame(block: str) -> Atoms:
+    """The structure of the lines of one frame, which may hold deuterium, tritium and Fortran exponents."""
+    masses: list[float] = []
+    if _ISOTOPE_LINE.search(block) and _SPECIES_FIRST.search(block):
+        head, comment, *rows = block.split("\n")
+        symbols = [row.split(maxsplit=1)[0] if row.strip() else "" for row in rows[: int(head)]]
+        masses = [HYDROGEN_ISOTOPES.get(symbol, 0.0) for symbol in symbols]
+        block = "\n".join([head, comment, *(_ISOTOPE_LINE.sub("H ", row) for row in rows)])
+    try:
+        atoms = first_frame(block)
+    except ValueError:
+        atoms = first_frame(with_exponents(block))
+    return with_isotopes(atoms, masses)
 
 
 def split_index(path: Path) -> tuple[Path, int | None]:
@@ -138,26 +181,73 @@ def _refuse_absent(file: Path) -> None:
 
 
 def _read_frames(file: Path, index: int | None) -> list[Atoms]:
-    from ase.io import read
+    """The structures of a file, or the one of an index, with the atoms that their symbols and numbers mean."""
+    kind = _format_of(file)
+    notes: list[str] = []
+    if kind in ("cif", "vasp"):
+        frames = _chosen(file, _crystals(file, kind, notes), index)
+    elif kind in ("extxyz", "xyz"):
+        with open_text(file) as stream:
+            return _chosen(file, extxyz_frames(stream, file), index)
+    else:
+        frames = _read_with_ase(file, kind, index)
+    if kind in _FRACTIONAL:
+        frames = [with_exact_thirds(atoms, notes) for atoms in frames]
+    say(file, notes)
+    return frames
 
-    if index is not None and index < 0:  # for an index before the first frame, ASE gives the first one of extended XYZ
-        _refuse_absent_index(file, index)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # readers warn of guesses; what matters is checked afterwards
+
+def _format_of(file: Path) -> str | None:
+    """ASE's name of the format; None where it knows none."""
+    if file.name.endswith(EXTENDED_XYZ):
+        return "extxyz"
+    if file.suffix == ".mcif":  # of a magnetic crystal
+        return "cif"
+    try:
+        return str(filetype(str(file)))
+    except (UnknownFileTypeError, OSError, ValueError, UnicodeError):
+        return None
+
+
+def _crystals(file: Path, kind: str, notes: list[str]) -> list[Atoms]:
+    """The structures of a CIF or POSCAR."""
+    text = read_at_most(file, MOST_BYTES).decode("utf-8", errors="replace")
+    try:
+        if kind == "vasp":
+            return [read_poscar(text)]
+        blocks = [block for block in cif_blocks(text) if has_crystal(block)]
+        return [crystal_of_block(block, notes) for block in blocks]
+    except InputError as error:
+        raise type(error)(f"{file} cannot be read as a structure: {error}") from error
+
+
+def _chosen(file: Path, frames: Iterable[Atoms], index: int | None) -> list[Atoms]:
+    """All structures, or the one of an index, counted from the start or (negative) from the end."""
+    if index is None:
+        return list(frames)
+    last: deque[Atoms] = deque(maxlen=max(1, -index))
+    number = 0
+    for atoms in frames:
+        last.append(atoms)
+        number += 1
+        if number == index + 1:
+            return [atoms]
+    if number < -index or index >= 0:
+        raise InputError(f"{file} holds {number} structures, the first is {file}@0; there is no {file}@{index}")
+    return [last[0]]
+
+
+def _read_with_ase(file: Path, kind: str | None, index: int | None) -> list[Atoms]:
+    """The structures of a file in another format, by ASE or else by pymatgen."""
+    with reader_warnings(file):
         try:
-            frames = read(file, index=":" if index is None else index, do_not_split_by_at_sign=True)
+            if kind is None:
+                raise UnknownFileTypeError("its contents are not in the format that its name says")
+            return _chosen(file, iread(file, index=":", format=kind, do_not_split_by_at_sign=True), index)
+        except InputError:
+            raise
         except Exception as error:  # ASE's readers raise errors of any type
-            if index is not None:
-                _refuse_absent_index(file, index)
-            return [_read_with_pymatgen(file, error)]
-    return frames if isinstance(frames, list) else [frames]
-
-
-def _refuse_absent_index(file: Path, index: int) -> None:
-    """Refuse an index, counted from the start or (negative) from the end, that a readable file does not have."""
-    count = len(_read_frames(file, None))
-    if not -count <= index < count:
-        raise InputError(f"{file} holds {count} structures, the first is {file}@0; there is no {file}@{index}")
+            return _chosen(file, [_read_with_pymatgen(file, error)], index)
 
 
 def _read_with_pymatgen(file: Path, ase_error: Exception) -> Atoms:
