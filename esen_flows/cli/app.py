@@ -1,6 +1,9 @@
 """The commands of `esen-flows`, and `main`, which turns every error into one message and an exit status."""
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +19,7 @@ from esen_flows.cli.commands.results import query, show
 from esen_flows.cli.commands.train import train
 from esen_flows.cli.commands.worker import worker
 from esen_flows.cli.machine import yield_waiting_threads
-from esen_flows.errors import EsenFlowsError
+from esen_flows.errors import EsenFlowsError, StructureWarning
 from esen_flows.schemas.properties import OFFERED
 from esen_flows.version import __version__
 
@@ -83,7 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     yield_waiting_threads()
     try:
-        app(args=arguments, prog_name="esen-flows")
+        with _structure_warnings():
+            app(args=arguments, prog_name="esen-flows")
     except (EsenFlowsError, OSError) as error:
         _fail(error, getattr(error, "exit_code", 1))
     except MemoryError as error:
@@ -97,8 +101,28 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(report_of(error), 1)
 
 
+@contextmanager
+def _structure_warnings() -> Iterator[None]:
+    """A context in which warnings about structures are lines on stderr, each once, like errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", StructureWarning)
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, StructureWarning):
+                _say(f"warning: {message}")
+            else:
+                show_others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 def _fail(error: BaseException | str, code: int) -> None:
-    # A name of a file may hold bytes that are no text.
-    text = f"esen-flows: {error}".encode("utf-8", "backslashreplace").decode()
-    print(text, file=sys.stderr)
+    _say(error)
     raise SystemExit(code)
+
+
+def _say(text: BaseException | str) -> None:
+    # A name of a file may hold bytes that are no text.
+    print(f"esen-flows: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)

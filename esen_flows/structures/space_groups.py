@@ -5,9 +5,12 @@ cell decides what it can; what stays open is refused, with the names of the sett
 """
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -61,9 +64,7 @@ class Setting:
     @property
     def name(self) -> str:
         """Symbol for messages, with the choice where there is one."""
-        import spglib
-
-        full = str(spglib.get_spacegroup_type(self.hall_number).international).partition("=")
+        full = str(_kind(self.hall_number).international).partition("=")
         symbol = (full[2] or full[0]).strip().replace("_", "")
         suffix = self.origin or (self.choice if self.choice in ("H", "R") else "")
         return f"{symbol} :{suffix}" if suffix else symbol
@@ -78,7 +79,8 @@ class Setting:
         """
         import spglib
 
-        found = spglib.get_symmetry_from_database(self.hall_number)
+        with _without_announcements():
+            found: Any = spglib.get_symmetry_from_database(self.hall_number)
         return np.array(found["rotations"]), np.array(found["translations"])
 
     def fits(self, cell: np.ndarray) -> bool:
@@ -127,12 +129,10 @@ def all_settings() -> tuple[Setting, ...]:
     tuple[Setting, ...]
         530 settings.
     """
-    import spglib
-
     settings: list[Setting] = []
     axes: dict[int, list[str]] = {number: [] for number in _OLD_NAMES}
     for hall_number in range(1, 531):
-        kind = spglib.get_spacegroup_type(hall_number)
+        kind = _kind(hall_number)
         full = _bare(kind.international_full)
         names = {full, *(_bare(part) for part in kind.international.split("="))}
         if 3 <= kind.number <= 15:
@@ -240,6 +240,22 @@ def _split(symbol: str) -> tuple[str, str | None]:
     suffix = match["colon"] or match["tail"]
     suffix = suffix.upper() if suffix.upper() in "12HRSZ" else suffix
     return match["base"], _CHOICE_OF_SUFFIX.get(suffix, suffix)
+
+
+@contextmanager
+def _without_announcements() -> Iterator[None]:
+    """A context without spglib's warnings that it will raise where it returns None today."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _kind(hall_number: int) -> Any:
+    """Names of a setting in spglib."""
+    import spglib
+
+    with _without_announcements():
+        return spglib.get_spacegroup_type(hall_number)
 
 
 def _bare(symbol: str) -> str:

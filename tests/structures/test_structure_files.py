@@ -67,8 +67,8 @@ def test_one_frame_of_several(tmp_path: Path) -> None:
     [
         ("empty.cif", "", "is empty"),
         ("broken.cif", "data_x\nloop_\n_atom_site_label\n", "cannot be read as a structure|holds no structure"),
-        ("noise.cif", "not a structure\n", r"cannot be read as a structure \(its contents are not in the format"),
-        ("noise.xyz", "not a structure at all", "cannot be read as a structure"),
+        ("noise.cif", "not a structure\n", r"cannot be read as a structure: line 1: expected data_NAME"),
+        ("noise.xyz", "not a structure at all", "line 1: expected a number of atoms"),
         ("POSCAR", "Si\n1.0\n5 0 0\n0 5 0\n", "cannot be read as a structure"),
         ("letter.txt", "Dear all,\n", "cannot be read as a structure"),
     ],
