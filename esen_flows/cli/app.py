@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from esen_flows.cli.commands import campaign, data, db, launcher, models
+from esen_flows.cli.commands import campaign, data, db, launcher, leaderboard, models
 from esen_flows.cli.commands.converge import converge
 from esen_flows.cli.commands.doctor import doctor
 from esen_flows.cli.commands.label import label
@@ -51,7 +51,9 @@ for kind in OFFERED:
     app.command()(property_command(kind))
 for command in (converge, show, query, plot, label, train, worker, doctor):
     app.command()(command)
-for name, group in {"models": models, "data": data, "db": db, "campaign": campaign, "launcher": launcher}.items():
+for name, group in {
+    "models": models, "data": data, "db": db, "campaign": campaign, "leaderboard": leaderboard, "launcher": launcher,
+}.items():  # fmt: skip
     app.add_typer(group.app, name=name)
 
 

@@ -1,0 +1,66 @@
+"""Make the table of published results that `esen-flows leaderboard` shows, from the leaderboard's model cards.
+
+    python benchmarks/published_board.py FOLDER_OF_CARDS
+
+The cards are Matbench Discovery's (MIT), of July 2026: https://github.com/janosh/matbench-discovery. Written to
+esen_flows/metrics/published_2026_07.csv, one row for each card with metrics.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from esen_flows.metrics.published import COLUMNS, PUBLISHED_FILE
+
+
+def row_of(card: dict[str, Any]) -> dict[str, Any] | None:
+    """The row of one card; None for a card without metrics."""
+    metrics = card.get("metrics")
+    if not metrics:
+        return None
+    found: dict[str, Any] = {
+        "model_key": card["model_key"],
+        "model_name": card["model_name"],
+        "n_parameters": card["model_params"],
+        "training_sets": "|".join(card["training_sets"]),
+        "targets": card["targets"],
+        "added": str(card["dates"]["benchmark_added"]),
+        "lifecycle": card["lifecycle"],
+    }
+    discovery = part(metrics, "discovery")
+    for subset, prefix in (("unique_prototypes", "unique"), ("full_test_set", "full"), ("most_stable_10k", "top")):
+        found |= {f"{prefix}_{name}": value for name, value in part(discovery, subset).items()}
+    geometry = part(metrics, "geo_opt")
+    for tolerance in ("1e-2", "1e-5"):
+        found |= {f"{name}_{tolerance}": value for name, value in part(geometry, f"symprec={tolerance}").items()}
+    found |= part(part(metrics, "phonons"), "kappa_103")
+    for task in ("diatomics", "md"):
+        values = part(metrics, task)
+        found |= {f"{task}_{name}": value for name, value in values.items()}
+        if values:
+            found[f"{task}_excluded"] = len(values.get("excluded_formula_reasons") or ())
+    return {name: found.get(name) for name in COLUMNS}
+
+
+def part(metrics: dict[str, Any], name: str) -> dict[str, Any]:
+    """Metrics of one task; empty where the card says in a word why there are none."""
+    value = metrics.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def main() -> None:
+    """Write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cards", type=Path)
+    rows = [row_of(yaml.safe_load(card.read_text())) for card in sorted(parser.parse_args().cards.glob("*.yml"))]
+    with PUBLISHED_FILE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in rows if row is not None)
+
+
+if __name__ == "__main__":
+    main()

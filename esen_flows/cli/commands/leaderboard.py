@@ -1,0 +1,165 @@
+"""`esen-flows leaderboard [correlation]`: published results of force fields, and what they depend on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked
+from esen_flows.metrics.statistics import Correlation, correlation
+
+app = typer.Typer(
+    help="Published results of force fields (Matbench Discovery, July 2026).", invoke_without_command=True
+)
+# Column, title, format.
+_COLUMNS = (
+    ("CPS", "CPS", ".3f"),
+    ("unique_F1", "F1", ".3f"),
+    ("unique_DAF", "DAF", ".2f"),
+    ("unique_MAE", "MAE", ".3f"),
+    ("κ_SRME", "κ SRME", ".3f"),
+    ("rmsd_1e-2", "RMSD", ".3f"),
+    ("CDS", "CDS", ".3f"),
+    ("CMDS", "CMDS", ".3f"),
+)
+_QUANTITIES = {"κ_SRME": "κ SRME", "unique_F1": "F1", "rmsd_1e-2": "RMSD"}
+CompliantOption = Annotated[
+    bool, typer.Option("--compliant", help="Only models trained on the Materials Project of 2022 (MPtrj) alone.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON with all metrics instead of a table.")]
+
+
+@app.callback()
+def leaderboard(
+    context: typer.Context,
+    sort: Annotated[str, typer.Option(help="Metric that orders the table, e.g. κ_SRME or unique_F1.")] = "CPS",
+    rows: Annotated[int, typer.Option(min=1, help="Number of models to show.")] = 25,
+    compliant: CompliantOption = False,
+    superseded: Annotated[bool, typer.Option("--superseded", help="Show superseded and aborted models too.")] = False,
+    as_json: JsonOption = False,
+    figure: Annotated[Path | None, typer.Option(help="Also draw F1 against κ SRME into this PNG file.")] = None,
+) -> None:
+    """Show published results, the best first.
+
+    F1, DAF and MAE (eV/atom) are those of unique prototypes; the RMSD is in units of (volume per atom)^(1/3).
+    """
+    if context.invoked_subcommand is not None:
+        return
+    chosen = [
+        row for row in published_rows() if (row.compliant or not compliant) and (superseded or not row.superseded)
+    ]
+    best = ranked(chosen, sort)
+    if figure is not None:
+        print(_draw(best, figure))
+    if as_json:
+        print(json.dumps([_plain(row) for row in best[:rows]], indent=1, ensure_ascii=False))
+        return
+    print_rows(best[:rows], sort)
+    if len(best) > rows:
+        print(f"{len(best) - rows} more models; show them with --rows {len(best)}")
+
+
+def _plain(row: LeaderboardRow) -> dict[str, object]:
+    return {
+        "model": row.key,
+        "name": row.name,
+        "compliant": row.compliant,
+        "conservative": row.conservative,
+        "source": row.source,
+        "metrics": row.values,
+    }
+
+
+def print_rows(rows: Sequence[LeaderboardRow], sort: str) -> None:
+    """Print rows of the leaderboard as a table that fits 80 columns.
+
+    Parameters
+    ----------
+    rows
+        Rows in the order to print.
+    sort
+        Metric that orders them; it gets a column of its own unless it has one.
+    """
+    columns = list(_COLUMNS)
+    if sort not in {name for name, _, _ in columns}:
+        columns.insert(0, (sort, sort, ".4g"))
+    # Without borders, so that eight numbers and a name fit 80 columns.
+    table = Table("model", *(title for _, title, _ in columns), box=None, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    table.columns[0].no_wrap = True
+    for row in rows:
+        cells = []
+        for name, _, form in columns:
+            value = row.values.get(name)
+            cells.append("" if value is None else format(value, form) + _mark(row, name))
+        table.add_row(row.key + ("" if row.compliant else " +"), *cells)
+    Console().print(table)
+    remarks = []
+    if any(not row.compliant for row in rows):
+        remarks.append("+ trained on more than the Materials Project of 2022")
+    if any(_mark(row, name) for row in rows for name in ("CPS", "rmsd_1e-2")):
+        remarks.append("* RMSD on an older, smaller scale, which also raises CPS")
+    for remark in remarks:
+        print(remark)
+
+
+def _mark(row: LeaderboardRow, name: str) -> str:
+    return "*" if row.key in OLD_RMSD_SCALE and name in ("CPS", "rmsd_1e-2") else ""
+
+
+def _draw(rows: Sequence[LeaderboardRow], path: Path) -> Path:
+    from esen_flows.plots.leaderboard import ModelPoint, plot_models
+
+    points = [
+        ModelPoint(row.key, row.values["κ_SRME"], row.values["unique_F1"], row.conservative)
+        for row in rows
+        if "κ_SRME" in row.values and "unique_F1" in row.values
+    ]
+    return plot_models(points, "κ SRME (lower is better)", "F1 of unique prototypes", path)
+
+
+@app.command(name="correlation")
+def correlate(
+    error: Annotated[
+        str, typer.Option(help="Test error, e.g. unique_MAE, unique_RMSE or md_force_rmse.")
+    ] = "unique_MAE",
+    compliant: CompliantOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how strongly a test error goes with the quality of physical properties, over the published models.
+
+    The eSEN paper (arXiv 2502.12147) finds that the error tells the quality only among models that conserve energy.
+    """
+    # A metric that no model has is refused with the names of those that exist.
+    rows = [row for row in ranked(published_rows(), error) if row.compliant or not compliant]
+    groups = {
+        "all with forces": [row for row in rows if row.conservative is not None],
+        "conservative": [row for row in rows if row.conservative],
+    }
+    found: dict[str, dict[str, Correlation]] = {}
+    for group, members in groups.items():
+        for name in _QUANTITIES:
+            if name in ("rmsd_1e-2",):
+                members = [row for row in members if row.key not in OLD_RMSD_SCALE]
+            values = np.array([[row.values.get(error, np.nan), row.values.get(name, np.nan)] for row in members])
+            found.setdefault(group, {})[name] = correlation(values[:, 0], values[:, 1])
+    if as_json:
+        print(json.dumps({g: {n: vars(c) for n, c in each.items()} for g, each in found.items()}, ensure_ascii=False))
+        return
+    table = Table("models", f"{error} with", "n", "Pearson", "95 %", "Spearman", "95 %", box=None, padding=(0, 1, 0, 0))
+    for group, each in found.items():
+        for name, one in each.items():
+            low, high = one.pearson_interval
+            rank_low, rank_high = one.spearman_interval
+            table.add_row(
+                group, _QUANTITIES[name], str(one.n), f"{one.pearson:.2f}", f"{low:.2f}..{high:.2f}",
+                f"{one.spearman:.2f}", f"{rank_low:.2f}..{rank_high:.2f}",
+            )  # fmt: skip
+    Console().print(table)
+    print("Conservativeness is what the cards declare; no audit has measured it.")

@@ -1,0 +1,55 @@
+"""`esen-flows leaderboard`: the published table and its correlations."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from esen_flows.cli.app import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["leaderboard", *arguments])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_a_table_that_fits_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(capsys, "--rows", "60", "--superseded")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert lines["esen-30m-mp"] == ["0.797", "0.831", "5.26", "0.033", "0.340", "0.075", "0.417", "0.593"]
+    assert "0.019*" in lines["sevennet-0"]
+    assert "2 more models; show them with --rows 62" in out
+
+
+def test_compliant_models_in_another_order(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--compliant", "--sort", "κ_SRME", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert all(row["compliant"] for row in rows)
+    srme = [row["metrics"]["κ_SRME"] for row in rows if "κ_SRME" in row["metrics"]]
+    assert srme == sorted(srme)
+    code, _, err = run(capsys, "--sort", "f1")
+    assert code == 1
+    assert "no model has the metric 'f1'" in err
+
+
+def test_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "--figure", str(tmp_path / "board.png"), "--rows", "1")
+    assert (code, (tmp_path / "board.png").is_file(), "board.png" in out) == (0, True, True)
+
+
+def test_errors_tell_of_physics_among_conservative_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """The claim of the eSEN paper, from the cards: the correlation with kappa is stronger without direct forces."""
+    code, out, _ = run(capsys, "correlation", "--json")
+    assert code == 0
+    found = json.loads(out)
+    every, conservative = found["all with forces"]["κ_SRME"], found["conservative"]["κ_SRME"]
+    assert conservative["pearson"] > every["pearson"] + 0.1
+    assert conservative["n"] < every["n"]
+    code, out, _ = run(capsys, "correlation")
+    assert (code, "conservative" in out) == (0, True)
