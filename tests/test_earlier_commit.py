@@ -65,6 +65,7 @@ def test_asking_for_a_stored_conductivity_computes_nothing(imported: Store, tmp_
     bulk("Cu").write(tmp_path / "Cu.extxyz")
     cube = "[[2,0,0],[0,2,0],[0,0,2]]"
     settings = [f"displacement.fc2_supercell={cube}", f"displacement.fc3_supercell={cube}", "mesh=5,5,5"]
+    settings.append("displacement.setting=as_given")  # the only setting that there was
     options = [part for setting in settings for part in ("--set", setting)]
     done = run(
         "kappa", tmp_path / "Cu.extxyz", "--model", "emt", "--output", tmp_path, "--lattice-backend", "Rust", *options

@@ -7,8 +7,7 @@ from typing import Any
 from esen_flows.campaigns.member_differences import EXACT, Difference, Side, Tolerance, compare_members
 from esen_flows.campaigns.records import member_rows, refreshed_campaign
 from esen_flows.errors import InputError
-from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
-from esen_flows.schemas.property_lookup import named_protocol
+from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
@@ -94,7 +93,7 @@ def compare_campaigns(
 
 def _settings(spec: CampaignSpec, campaign: Row) -> dict[str, Any]:
     """All that numbers depend on, by dotted names; with settings at their defaults, which may be written or not."""
-    protocol = with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items())
+    protocol = with_values(base_protocol(spec, {}), spec.settings.items())
     found = dict(_flat(spec.model_dump(mode="json", exclude=set(_LEFT_OUT))))
     found["protocol"] = spec.protocol or "general"
     found |= dict(_flat(protocol.model_dump(mode="json"), "settings."))

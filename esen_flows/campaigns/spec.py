@@ -11,10 +11,10 @@ from esen_flows.assets import asset_dir
 from esen_flows.campaigns.located_yaml import LocatedYaml, Location, read_located
 from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
-from esen_flows.schemas.campaign import CampaignSpec, StructureQuery, StructureSource, protocol_for
+from esen_flows.schemas.campaign import SETTING, CampaignSpec, StructureQuery, StructureSource, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
-from esen_flows.schemas.property_lookup import entry_of, is_exact, named_protocol
+from esen_flows.schemas.property_lookup import GENERAL, entry_of, is_exact, named_protocol
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
 from esen_flows.structures.files import split_index
 
@@ -94,6 +94,8 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
     good = {key: value for key, value in file.value.items() if key in CampaignSpec.model_fields and key not in wrong}
     if "property" in good and "lattice_backend" in entry_of(good["property"]).versions:
         good.setdefault("lattice_backend", TRANSPORT_BACKEND)
+    if "property" in good and "settings" not in wrong and good.get("protocol") in (None, GENERAL):
+        good["settings"] = _setting_of(good["property"]) | good.get("settings", {})
     spec = _with_absolute_paths(CampaignSpec.model_validate(_PLACEHOLDERS | good), file.path.resolve().parent)
     if "property" in good:
         faults += _faults_of_protocol(spec)
@@ -106,6 +108,12 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
         faults.sort(key=lambda fault: file.line(fault[0]))
         raise InputError("\n".join(file.fault(location, message) for location, message in faults))
     return spec
+
+
+def _setting_of(kind: str) -> dict[str, str]:
+    """The setting of the general protocol, as `settings` of a specification; empty without displaced supercells."""
+    general = named_protocol(kind, GENERAL, {})
+    return {SETTING: general.displacement.setting} if SETTING in field_names(general) else {}
 
 
 def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> None:

@@ -116,3 +116,53 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     first = [int(np.flatnonzero(species == kind)[0]) for kind in kinds]  # an atom of the same element and mass
     result = Atoms(atoms.numbers[first], scaled_positions=np.asarray(fractions) % 1.0, cell=cell, pbc=True)
     return AtomProperties(masses_u=None if masses is None else masses[first]).attach(result)
+
+
+def centring(cell: Atoms, symprec_angstrom: float) -> str:
+    """The centring of a standard conventional cell, by which phonopy knows its primitive cell.
+
+    Parameters
+    ----------
+    cell
+        Conventional cell.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    str
+        P, A, C, I, F or R.
+    """
+    dataset = symmetry_dataset(cell, symprec_angstrom)
+    assert dataset is not None  # the cell was found by its symmetry
+    return str(dataset.international[0])
+
+
+def atoms_in_primitive(given: Atoms, primitive: Atoms) -> np.ndarray:
+    """The atom of the primitive cell of which each atom of a structure is a translation.
+
+    Parameters
+    ----------
+    given
+        A crystal in any cell.
+    primitive
+        Its primitive cell in the same orientation, with any origin and order.
+
+    Returns
+    -------
+    np.ndarray
+        (n_given,) indices.
+    """
+    inverse = np.linalg.inv(primitive.cell.array)
+    fractions, own = given.positions @ inverse, primitive.positions @ inverse
+    numbers, counts = np.unique(primitive.numbers, return_counts=True)
+    rarest = numbers[counts.argmin()]
+    first = fractions[given.numbers == rarest][0]
+    other = given.numbers[:, None] != primitive.numbers[None]
+    found = []
+    for start in own[primitive.numbers == rarest]:
+        apart = (fractions - first + start)[:, None] - own[None]
+        distances = np.linalg.norm((apart - np.rint(apart)) @ primitive.cell.array, axis=2)
+        distances[other] = np.inf
+        found.append((float(distances.min(axis=1).max()), distances.argmin(axis=1)))
+    return min(found, key=lambda match: match[0])[1]

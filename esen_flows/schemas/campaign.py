@@ -17,7 +17,7 @@ from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.properties import OFFERED, Kind
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.property_lookup import GENERAL, named_protocol, offered_entry, require_settings
-from esen_flows.schemas.protocol_fields import with_values
+from esen_flows.schemas.protocol_fields import field_names, with_values
 from esen_flows.schemas.protocols import NumericSettings, one_or_more
 from esen_flows.schemas.requests import ResultRequest, parents_key, property_requests
 
@@ -25,6 +25,8 @@ from esen_flows.schemas.requests import ResultRequest, parents_key, property_req
 # structures.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
+# Field of protocols with displaced supercells that earlier versions did not have.
+SETTING = "displacement.setting"
 
 
 def _offered(value: Kind) -> Kind:
@@ -147,7 +149,9 @@ class CampaignSpec(Closed):
     protocol
         Name of a published protocol; None, the default, is "general", this package's own.
     settings
-        Fields of the protocol by their dotted names, as a command's `--set`.
+        Fields of the protocol by their dotted names, as a command's `--set`. Specifications that were stored before
+        there was a choice displace cells as they were given; `read_spec` writes the setting of the general protocol
+        into those of a file that says nothing.
     dtype
         Floating-point type of the force fields; float64 as for a single command.
     tags
@@ -236,8 +240,35 @@ def answer_summary_field(spec: CampaignSpec) -> str:
         Name of the field.
     """
     # The protocol without a structure's own settings, on which no choice of a field depends.
-    protocol = with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items())
+    protocol = with_values(base_protocol(spec, {}), spec.settings.items())
     return offered_entry(spec.property).principal(protocol)
+
+
+def base_protocol(spec: CampaignSpec, info: Mapping[str, Any]) -> Frozen:
+    """The protocol of a campaign before its settings.
+
+    Displacements are those of cells as they are given: another setting is in the settings of the campaign, so that
+    specifications of earlier versions keep their meaning.
+
+    Parameters
+    ----------
+    spec
+        The campaign.
+    info
+        Supercells and mesh of the structure (`own_settings`).
+
+    Returns
+    -------
+    Frozen
+        The protocol, of the class that belongs to the property.
+
+    Raises
+    ------
+    InputError
+        The property has no protocol of that name.
+    """
+    protocol = named_protocol(spec.property, spec.protocol, info)
+    return with_values(protocol, [(SETTING, "as_given")]) if SETTING in field_names(protocol) else protocol
 
 
 def protocol_for(spec: CampaignSpec, info: Mapping[str, Any]) -> Frozen:
@@ -341,7 +372,7 @@ def _step_key(step: Step, request: ResultRequest) -> StepKey:
 
 
 def _protocol(spec: CampaignSpec, info: Mapping[str, Any]) -> Frozen:
-    protocol = with_values(named_protocol(spec.property, spec.protocol, info), spec.settings.items())
+    protocol = with_values(base_protocol(spec, info), spec.settings.items())
     remedy = "them to all by settings: displacement.fc2_supercell, displacement.fc3_supercell, mesh"
     require_settings(spec.property, spec.protocol, protocol, remedy)
     return protocol

@@ -44,6 +44,9 @@ class ForcesOutput(Document):
         Number of structures that the process evaluated that finished; those of an interrupted one are not counted.
     seconds
         Wall time of the same process.
+    given_to_primitive
+        (n_given,) index in the primitive cell of each atom of the relaxed structure, in the order in which it was
+        given; None in documents of earlier versions and of published force sets.
     """
 
     unitcell: StructureData
@@ -61,6 +64,7 @@ class ForcesOutput(Document):
     forces_fc2: Array
     n_evaluations: int
     seconds: float
+    given_to_primitive: Array | None = None
 
 
 class Instability(Document):
@@ -85,6 +89,9 @@ class Instability(Document):
 
 class PhononOutput(Document):
     """Harmonic phonons.
+
+    Cartesian axes are those of the given structure. Atoms are those of the primitive cell `structure`, and q-points
+    refer to its reciprocal lattice vectors.
 
     Attributes
     ----------
@@ -122,6 +129,9 @@ class PhononOutput(Document):
         Heat capacity at constant volume in J/K per mole of primitive cells.
     force_constants_ev_per_angstrom2
         (n_primitive, n_supercell, 3, 3) force constants in eV/Angstrom^2: the first index runs over the primitive cell.
+    given_to_primitive
+        (n_given,) index in the primitive cell of each atom of the relaxed structure, in the order in which it was
+        given; None in documents of earlier versions.
     """
 
     structure: StructureData
@@ -141,6 +151,7 @@ class PhononOutput(Document):
     entropy_j_per_k_mol: Array
     heat_capacity_j_per_k_mol: Array
     force_constants_ev_per_angstrom2: Array
+    given_to_primitive: Array | None = None
 
 
 class TransportResult(Document):
@@ -163,6 +174,9 @@ class TransportResult(Document):
 
 class ConductivityOutput(Document):
     """Lattice thermal conductivity.
+
+    Cartesian axes, along which the tensors are, are those of the given structure. Atoms are those of the primitive cell
+    `structure`, q-points refer to its reciprocal lattice vectors.
 
     The fields from `mode_kappa_w_per_m_k` on are missing in documents of earlier versions.
 
@@ -216,6 +230,9 @@ class ConductivityOutput(Document):
         (n_q, n_bands) lifetimes in ps by all scattering of the relaxation-time approximation, at the same temperature.
     seconds_forces
         Wall time of the forces from which this result was made.
+    given_to_primitive
+        (n_given,) index in the primitive cell of each atom of the relaxed structure, in the order in which it was
+        given.
     """
 
     structure: StructureData
@@ -241,3 +258,4 @@ class ConductivityOutput(Document):
     mode_kappa_w_per_m_k: dict[str, Array] | None = None
     lifetimes_ps: Array | None = None
     seconds_forces: float | None = None
+    given_to_primitive: Array | None = None

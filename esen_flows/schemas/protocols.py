@@ -22,6 +22,8 @@ Method = Literal["rta", "wigner", "lbte"]
 # Where a negative frequency may be noise: within the reach of the supercell, or at Gamma alone as for PhononDB's 103.
 ImaginaryTest = Literal["near_gamma", "gamma"]
 ForceConstants = Literal["finite_displacement", "autodiff"]
+# The conventional cell that is displaced: with canonical axes, origin and order of atoms, or with those of the input.
+Setting = Literal["canonical", "as_given"]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
@@ -198,9 +200,14 @@ class DisplacementProtocol(Frozen):
     force_constants
         "finite_displacement", the default, for every force field, or "autodiff": forces in the limit of small
         displacements from exact Hessians. The displacement is then only the step between Hessians, for the third order.
+    setting
+        "canonical": displacements start from one choice among the equivalent axes, origins and orders of atoms of the
+        conventional cell, so that one crystal has one result however it is written; the general protocols of phonons
+        and conductivities set it. "as_given": the choice depends on the structure as it was given; the default, as in
+        published protocols and in results of earlier versions.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"force_constants", "fc3_pair_cutoff_angstrom"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"force_constants", "fc3_pair_cutoff_angstrom", "setting"})
 
     order: Literal[2, 3] = 2
     displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
@@ -212,6 +219,7 @@ class DisplacementProtocol(Frozen):
     symprec_angstrom: PositiveFloat = 1e-5
     parity: Parity = "average"
     force_constants: ForceConstants = "finite_displacement"
+    setting: Setting = "as_given"
 
 
 class HarmonicProtocol(Frozen):
@@ -250,11 +258,11 @@ class PhononProtocol(HarmonicProtocol):
         Relaxation before the displacements. By default it is ten times tighter than a plain one, because remaining
         forces shift frequencies, and keeps the space group, on which the number of displacements depends.
     displacement
-        Displaced supercells; by default 0.01 Angstrom, phonopy's own.
+        Displaced supercells; by default 0.01 Angstrom, phonopy's own, in the canonical setting.
     """
 
     relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
-    displacement: DisplacementProtocol = DisplacementProtocol(order=2, displacement_angstrom=0.01)
+    displacement: DisplacementProtocol = DisplacementProtocol(order=2, displacement_angstrom=0.01, setting="canonical")
 
 
 class TransportProtocol(Frozen):
@@ -305,11 +313,11 @@ class ConductivityProtocol(TransportProtocol):
     relax
         Relaxation before the displacements, the same as for phonons, so that a crystal is relaxed once for both.
     displacement
-        Displaced supercells, of order 3; by default 0.03 Angstrom, as in PhononDB.
+        Displaced supercells, of order 3; by default 0.03 Angstrom, as in PhononDB, in the canonical setting.
     """
 
     relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
-    displacement: DisplacementProtocol = DisplacementProtocol(order=3, displacement_angstrom=0.03)
+    displacement: DisplacementProtocol = DisplacementProtocol(order=3, displacement_angstrom=0.03, setting="canonical")
 
     @model_validator(mode="after")
     def _of_third_order(self) -> "ConductivityProtocol":

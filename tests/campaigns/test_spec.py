@@ -69,7 +69,7 @@ def test_paths_are_relative_to_the_file(folder: Path, header_only_checkpoint: Pa
     spec = read_spec(folder)
     assert spec.structures.file == (str(folder / "Si.cif"),)
     assert spec.models == (str(folder / header_only_checkpoint.name),)
-    assert spec.settings == {"relax.fmax_ev_per_angstrom": "1e-3"}
+    assert spec.settings == {"displacement.setting": "canonical", "relax.fmax_ev_per_angstrom": "1e-3"}
 
 
 def test_no_such_specification(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.campaign import (
+    SETTING,
     CampaignSpec,
     answer_summary_field,
     member_keys,
@@ -35,9 +36,18 @@ def spec_of(**fields: Any) -> CampaignSpec:
 
 def test_defaults_are_those_of_the_commands() -> None:
     assert protocol_for(spec_of(), {}) == RelaxProtocol()
-    assert protocol_for(spec_of(property="phonon"), {}) == PhononProtocol()
-    assert protocol_for(spec_of(property="conductivity"), {}) == ConductivityProtocol()
-    assert protocol_for(spec_of(property="conductivity", protocol="general"), {}) == ConductivityProtocol()
+    for general in ({}, {"protocol": "general"}):
+        phonon = spec_of(property="phonon", settings={SETTING: "canonical"}, **general)
+        assert protocol_for(phonon, {}) == PhononProtocol()
+        conductivity = spec_of(property="conductivity", settings={SETTING: "canonical"}, **general)
+        assert protocol_for(conductivity, {}) == ConductivityProtocol()
+
+
+@pytest.mark.parametrize("kind", ["phonon", "conductivity"])
+def test_stored_campaigns_displace_cells_as_they_were_given(kind: str) -> None:
+    protocol = protocol_for(spec_of(property=kind), {})
+    assert isinstance(protocol, PhononProtocol | ConductivityProtocol)
+    assert protocol.displacement.setting == "as_given"
 
 
 def test_settings_are_fields_of_the_protocol() -> None:

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from esen_flows.schemas import born_charges, protocols
 from esen_flows.schemas.born_charges import BornCharges
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.property_lookup import named_protocol
+from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
     DisplacementProtocol,
@@ -30,6 +32,7 @@ SALT: dict[str, Any] = {
     "dielectric": [[2.4 * x for x in row] for row in IDENTITY],
 }
 BORN = BornCharges(**SALT)
+AS_GIVEN = [("displacement.setting", "as_given")]
 PROTOCOLS: dict[str, Frozen] = {
     "numeric default": NumericSettings(),
     "numeric float32": NumericSettings(dtype="float32"),
@@ -45,6 +48,11 @@ PROTOCOLS: dict[str, Frozen] = {
     ),
     "transport default": TransportProtocol.of(ConductivityProtocol()),
     "born rocksalt": BORN,
+    "phonon as given": with_values(PhononProtocol(), AS_GIVEN),  # the default until there was a canonical setting
+    "conductivity as given": with_values(ConductivityProtocol(), AS_GIVEN),
+    "phonondb-v1": named_protocol("conductivity", "phonondb-v1", {}),
+    "phonondb-v1-two-stage": named_protocol("conductivity", "phonondb-v1-two-stage", {}),
+    "mdr": named_protocol("phonon", "mdr", {}),
 }
 
 

@@ -38,7 +38,13 @@ def test_golden_chain() -> None:
         "conductivity": "5acadb5ee1667aa829434c5826394a2954c3267f7af920cec9bab5ad84a51a2d",
     }
     without_tilts = PhononProtocol().relax.model_copy(update={"cell_mask": (True, True, True, False, False, False)})
-    assert {request.kind: request.key for request in conductivity(relax=without_tilts)} == golden
+    canonical = ConductivityProtocol().displacement
+    as_given = canonical.model_copy(update={"setting": "as_given"})
+    found = conductivity(relax=without_tilts, displacement=as_given)
+    assert {request.kind: request.key for request in found} == golden
+    relax, *others = conductivity(relax=without_tilts, displacement=canonical)
+    assert relax.key == golden["relax"]
+    assert not {request.key for request in others} & set(golden.values())
 
 
 def test_phonons_and_conductivities_share_their_relaxation() -> None:

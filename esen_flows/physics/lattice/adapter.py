@@ -186,6 +186,7 @@ def plan_displacements(
     displacement_angstrom: float,
     symprec_angstrom: float,
     pair_cutoff_angstrom: float | None = None,
+    primitive_matrix: str = "auto",
 ) -> DisplacementPlans:
     """Symmetry-reduced displacements of the second order, and of the third order if `fc3_matrix` is given.
 
@@ -201,6 +202,8 @@ def plan_displacements(
         Distance tolerance of the symmetry in Angstrom.
     pair_cutoff_angstrom
         Largest distance of two atoms that are displaced together, in Angstrom; None: no limit.
+    primitive_matrix
+        Centring of the unit cell, such as "F"; "auto", the default, lets phonopy find it.
 
     Returns
     -------
@@ -209,19 +212,19 @@ def plan_displacements(
     """
     cell = StructureData.from_atoms(unitcell)
     if fc3_matrix is None:
-        harmonic = new_phonopy(cell, fc2_matrix, "auto", symprec_angstrom)
+        harmonic = new_phonopy(cell, fc2_matrix, primitive_matrix, symprec_angstrom)
         harmonic.generate_displacements(distance=displacement_angstrom)
         plan = _plan(harmonic.dataset, harmonic.supercell, harmonic.supercells_with_displacements, cell)
-        return DisplacementPlans(np.array(harmonic.primitive_matrix), plan, None)
+        return DisplacementPlans(np.array(harmonic.primitive_matrix), ase_atoms(harmonic.primitive), plan, None)
     separate = not np.array_equal(fc2_matrix, fc3_matrix)
-    anharmonic = new_phono3py(cell, fc3_matrix, fc2_matrix if separate else None, "auto", symprec_angstrom)
+    anharmonic = new_phono3py(cell, fc3_matrix, fc2_matrix if separate else None, primitive_matrix, symprec_angstrom)
     anharmonic.generate_displacements(distance=displacement_angstrom, cutoff_pair_distance=pair_cutoff_angstrom)
     fc2 = None
     if separate:
         displaced = anharmonic.phonon_supercells_with_displacements
         fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercell, displaced, cell)
     fc3 = _plan(anharmonic.dataset, anharmonic.supercell, anharmonic.supercells_with_displacements, cell)
-    return DisplacementPlans(np.array(anharmonic.primitive_matrix), fc2, fc3)
+    return DisplacementPlans(np.array(anharmonic.primitive_matrix), ase_atoms(anharmonic.primitive), fc2, fc3)
 
 
 def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any, unitcell: StructureData) -> DisplacementPlan:

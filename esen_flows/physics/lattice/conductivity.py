@@ -100,6 +100,7 @@ def conductivity(
         seconds_force_constants=built - start,
         seconds_transport=done - built,
         seconds_forces=forces.seconds,
+        given_to_primitive=forces.given_to_primitive,
         phono3py_version=PHONO3PY_VERSION,
         backend=backend,
         **transport,

@@ -42,6 +42,8 @@ class DisplacementPlans:
     ----------
     primitive_matrix
         (3, 3) primitive cell in units of the unit cell.
+    primitive
+        The primitive cell.
     fc2
         The second order; None where the third order contains it, because both have the same supercell.
     fc3
@@ -49,6 +51,7 @@ class DisplacementPlans:
     """
 
     primitive_matrix: np.ndarray
+    primitive: Atoms
     fc2: DisplacementPlan | None
     fc3: DisplacementPlan | None
 

@@ -89,6 +89,7 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
         entropy_j_per_k_mol=thermal.entropy,
         heat_capacity_j_per_k_mol=thermal.heat_capacity,
         force_constants_ev_per_angstrom2=lattice.force_constants,
+        given_to_primitive=forces.given_to_primitive,
     )
 
 
