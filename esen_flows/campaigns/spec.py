@@ -113,7 +113,7 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
 def _setting_of(kind: str) -> dict[str, str]:
     """The setting of the general protocol, as `settings` of a specification; empty without displaced supercells."""
     general = named_protocol(kind, GENERAL, {})
-    return {SETTING: general.displacement.setting} if SETTING in field_names(general) else {}
+    return {SETTING: general.model_dump()["displacement"]["setting"]} if SETTING in field_names(general) else {}
 
 
 def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> None:
