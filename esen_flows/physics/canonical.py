@@ -17,10 +17,9 @@ Distances and orientation stay those of the input: tensors along Cartesian axes 
 from itertools import product
 
 import numpy as np
-import spglib
 from ase import Atoms
 
-from esen_flows.physics.symmetry import conventional_cell
+from esen_flows.physics.symmetry import conventional_cell, isotope_symmetry, numbered_species
 
 # Components of wave vectors in units of the reciprocal lattice vectors. Extinctions hide differences at small ones: in
 # the space group F-43c, origins that are not equivalent first differ at (1, 3, 5).
@@ -57,12 +56,12 @@ def canonical_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
         The structure is not periodic in three directions, or spglib finds no cell.
     """
     cell = conventional_cell(atoms, symprec_angstrom)
-    fractions, kinds = cell.get_scaled_positions(wrap=False), _kinds(cell)
-    symmetry = spglib.get_symmetry((cell.cell.array, fractions, kinds), symprec=symprec_angstrom)
+    fractions, (kinds,) = cell.get_scaled_positions(wrap=False), numbered_species(cell)
+    symmetry = isotope_symmetry(cell, symprec_angstrom)
     assert symmetry is not None  # conventional_cell has found one
-    rotations, translations = symmetry["rotations"].astype(int), symmetry["translations"]
+    rotations = symmetry.rotations.astype(int)
     proper = int((np.linalg.det(rotations) > 0).sum())
-    axes = _equivalent_axes(cell.cell.array, rotations, translations, symprec_angstrom)
+    axes = _equivalent_axes(cell.cell.array, rotations, symmetry.translations, symprec_angstrom)
     origin, chosen = _choice(fractions, kinds, axes, proper)
     moved = (fractions - fractions[origin]) @ np.linalg.inv(chosen)
     # A coordinate that noise moves below 0 stays there, instead of moving to the other side of the cell.
@@ -72,12 +71,6 @@ def canonical_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     result.set_cell(chosen @ cell.cell.array)
     result.set_scaled_positions(moved[order])
     return result
-
-
-def _kinds(atoms: Atoms) -> np.ndarray:
-    """Species (n,), numbered in the order of atomic numbers and masses."""
-    pairs = np.column_stack([atoms.numbers, atoms.get_masses()])
-    return np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
 
 
 def _equivalent_axes(cell: np.ndarray, rotations: np.ndarray, translations: np.ndarray, symprec: float) -> np.ndarray:

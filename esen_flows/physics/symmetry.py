@@ -1,5 +1,7 @@
 """Space groups and standard cells by spglib, in the structure's own orientation."""
 
+from typing import Any
+
 import numpy as np
 import spglib
 from ase import Atoms
@@ -118,6 +120,25 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     return AtomProperties(masses_u=None if masses is None else masses[first]).attach(result)
 
 
+def isotope_symmetry(atoms: Atoms, symprec_angstrom: float) -> Any:
+    """Symmetry dataset of a crystal in which atoms of one element with different masses are different.
+
+    Parameters
+    ----------
+    atoms
+        A crystal.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    Any
+        The dataset; None for a structure that is not a crystal, or for which spglib finds no symmetry.
+    """
+    species = species_numbers(atoms.numbers, properties_of(atoms).masses_u)
+    return symmetry_dataset(Atoms(species, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc), symprec_angstrom)
+
+
 def centring(cell: Atoms, symprec_angstrom: float) -> str:
     """The centring of a standard conventional cell, by which phonopy knows its primitive cell.
 
@@ -133,9 +154,27 @@ def centring(cell: Atoms, symprec_angstrom: float) -> str:
     str
         P, A, C, I, F or R.
     """
-    dataset = symmetry_dataset(cell, symprec_angstrom)
+    dataset = isotope_symmetry(cell, symprec_angstrom)
     assert dataset is not None  # the cell was found by its symmetry
     return str(dataset.international[0])
+
+
+def numbered_species(*structures: Atoms) -> list[np.ndarray]:
+    """Species of the atoms of structures, numbered from 0 in the order of atomic numbers and masses.
+
+    Parameters
+    ----------
+    *structures
+        The structures, which are numbered together.
+
+    Returns
+    -------
+    list[np.ndarray]
+        (n,) species of each.
+    """
+    pairs = [np.column_stack([atoms.numbers, atoms.get_masses().round(6)]) for atoms in structures]
+    species = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)[1].ravel()
+    return np.split(species, np.cumsum([len(atoms) for atoms in structures])[:-1])
 
 
 def atoms_in_primitive(given: Atoms, primitive: Atoms) -> np.ndarray:
@@ -155,12 +194,12 @@ def atoms_in_primitive(given: Atoms, primitive: Atoms) -> np.ndarray:
     """
     inverse = np.linalg.inv(primitive.cell.array)
     fractions, own = given.positions @ inverse, primitive.positions @ inverse
-    numbers, counts = np.unique(primitive.numbers, return_counts=True)
-    rarest = numbers[counts.argmin()]
-    first = fractions[given.numbers == rarest][0]
-    other = given.numbers[:, None] != primitive.numbers[None]
+    species, own_species = numbered_species(given, primitive)
+    rarest = np.bincount(own_species).argmin()
+    first = fractions[species == rarest][0]
+    other = species[:, None] != own_species[None]
     found = []
-    for start in own[primitive.numbers == rarest]:
+    for start in own[own_species == rarest]:
         apart = (fractions - first + start)[:, None] - own[None]
         distances = np.linalg.norm((apart - np.rint(apart)) @ primitive.cell.array, axis=2)
         distances[other] = np.inf

@@ -215,7 +215,7 @@ def plan_displacements(
         harmonic = new_phonopy(cell, fc2_matrix, primitive_matrix, symprec_angstrom)
         harmonic.generate_displacements(distance=displacement_angstrom)
         plan = _plan(harmonic.dataset, harmonic.supercell, harmonic.supercells_with_displacements, cell)
-        return DisplacementPlans(np.array(harmonic.primitive_matrix), ase_atoms(harmonic.primitive), plan, None)
+        return DisplacementPlans(np.array(harmonic.primitive_matrix), ase_atoms(harmonic.primitive, cell), plan, None)
     separate = not np.array_equal(fc2_matrix, fc3_matrix)
     anharmonic = new_phono3py(cell, fc3_matrix, fc2_matrix if separate else None, primitive_matrix, symprec_angstrom)
     anharmonic.generate_displacements(distance=displacement_angstrom, cutoff_pair_distance=pair_cutoff_angstrom)
@@ -224,7 +224,7 @@ def plan_displacements(
         displaced = anharmonic.phonon_supercells_with_displacements
         fc2 = _plan(anharmonic.phonon_dataset, anharmonic.phonon_supercell, displaced, cell)
     fc3 = _plan(anharmonic.dataset, anharmonic.supercell, anharmonic.supercells_with_displacements, cell)
-    return DisplacementPlans(np.array(anharmonic.primitive_matrix), ase_atoms(anharmonic.primitive), fc2, fc3)
+    return DisplacementPlans(np.array(anharmonic.primitive_matrix), ase_atoms(anharmonic.primitive, cell), fc2, fc3)
 
 
 def _plan(dataset: Any, perfect: PhonopyAtoms, supercells: Any, unitcell: StructureData) -> DisplacementPlan:
