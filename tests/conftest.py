@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ settings.register_profile(
 settings.load_profile("esen_flows")
 # Before any test imports numpy or torch: on a busy machine spinning threads make the suite many times slower.
 yield_waiting_threads()
+# Tests leave nothing in the user's cache.
+os.environ.setdefault("ESEN_FLOWS_CACHE_DIR", str(Path(tempfile.gettempdir(), f"esen_flows_tests_{os.getuid()}")))
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a worker: `pytest -n` has taken the cores already
 
@@ -68,17 +71,23 @@ def silicon_dft_frames(shared_dir: Path) -> "list[Atoms]":
     return frames
 
 
-def write_header_only(path: Path, model_key: str, elements: list[int]) -> Path:
-    """Write a checkpoint without tensors: enough to be named and keyed, not enough to be loaded."""
+def write_header_only(path: Path, model_key: str, elements: list[int], conservative: bool = True) -> Path:
+    """Write a checkpoint without tensors: enough to be named and keyed, not enough to be loaded.
+
+    Its key, which nothing was made of, counts as verified until the file is changed.
+    """
+    from esen_flows.schemas.verified_checkpoints import remember
+
     ours = {
         "format_version": 1,
         "family": "esen",
         "model_key": model_key,
         "elements": elements,
-        "declaration": {"conservative": True, "equivariance": "SO3", "differentiable": True},
+        "declaration": {"conservative": conservative, "equivariance": "SO3", "differentiable": True},
     }
     header = json.dumps({"__metadata__": {"esen_flows": json.dumps(ours)}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
+    remember(path, model_key)
     return path
 
 
@@ -86,6 +95,12 @@ def write_header_only(path: Path, model_key: str, elements: list[int]) -> Path:
 def header_only_checkpoint(tmp_path: Path) -> Path:
     """A checkpoint of a silicon force field without tensors."""
     return write_header_only(tmp_path / "silicon.safetensors", "5e" * 32, [14])
+
+
+@pytest.fixture
+def direct_checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of a silicon force field without tensors, whose forces are not conservative."""
+    return write_header_only(tmp_path / "direct.safetensors", "d1" * 32, [14], conservative=False)
 
 
 @pytest.hookimpl(wrapper=True)

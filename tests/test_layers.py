@@ -298,7 +298,7 @@ def test_every_lazy_exception_is_used() -> None:
 
 
 def test_shared_schemas_need_numpy_and_ase_only() -> None:
-    own = {"esen_flows.errors", "esen_flows.schemas.atom_properties"}
+    own = {"esen_flows.errors", "esen_flows.schemas.atom_properties", "esen_flows.schemas.declarations"}
     for name in ("keys", "checkpoint_header", "atom_properties"):
         for found in imports_of(PACKAGE / "schemas" / f"{name}.py", ROOT):
             known = found.top in {"numpy", "ase"} | sys.stdlib_module_names or found.module in own

@@ -23,7 +23,6 @@ from esen_flows.makers.labelling_jobs import NOT_STORED
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
 from esen_flows.schemas.card import checkpoint_path, resolve_model
-from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.requests import ResultRequest, evaluation_request, training_request
@@ -35,6 +34,7 @@ from esen_flows.schemas.training import (
     TrainingProtocol,
     errors_as_rows,
 )
+from esen_flows.schemas.verified_checkpoints import verified_header
 from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.datasets import dataset_document, dataset_folder, fetch_dataset
@@ -175,7 +175,7 @@ def _training_output(path: Path, folder: Path, parent: str | None) -> TrainingOu
     """The result of a training from its checkpoint and its table of errors."""
     from esen_flows.training.metrics import HISTORY_NAME, read_rows
 
-    header = read_header(path)
+    header = verified_header(path)
     record = dict(header["training"])
     return TrainingOutput(
         model_key=header["model_key"],

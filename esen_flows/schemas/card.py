@@ -17,10 +17,10 @@ from esen_flows.assets import asset_dir
 from esen_flows.errors import ModelError
 from esen_flows.files import sha256_of_file
 from esen_flows.schemas import declarations
-from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.declarations import Dtype, Equivariance
 from esen_flows.schemas.keys import third_party_key
 from esen_flows.schemas.model_card import ModelCard
+from esen_flows.schemas.verified_checkpoints import verified_header
 from esen_flows.settings import get_settings
 from esen_flows.yaml_files import read_yaml
 
@@ -276,7 +276,7 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
 
 
 def _resolve_file(path: Path) -> ModelReference:
-    header = read_header(path)
+    header = verified_header(path)
     return ModelReference(
         label=path.stem,
         key=header["model_key"],
@@ -291,7 +291,7 @@ def _resolve_file(path: Path) -> ModelReference:
 def _checkpoint_header(card: ModelCard) -> dict[str, Any]:
     """The header of the checkpoint of a card, with its model key verified."""
     path = checkpoint_path(card)
-    header = read_header(path)
+    header = verified_header(path)
     if card.checkpoint is not None and header["model_key"] != card.checkpoint.model_key:
         raise ModelError(
             f"{path} has model key {header['model_key'][:16]}..., its card names "

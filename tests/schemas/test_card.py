@@ -12,6 +12,7 @@ from esen_flows.errors import ModelError, NotConservativeError, NotDifferentiabl
 from esen_flows.schemas import card as module
 from esen_flows.schemas.card import list_cards, read_card, resolve_model
 from esen_flows.schemas.keys import third_party_key
+from esen_flows.schemas.verified_checkpoints import remember
 
 CARD = {
     "family": "esen",
@@ -38,6 +39,7 @@ def silicon(models_dir: Path, header_only_checkpoint: Path) -> dict[str, Any]:
     (models_dir / "silicon").mkdir()
     content = header_only_checkpoint.read_bytes()
     (models_dir / "silicon" / "silicon.safetensors").write_bytes(content)
+    remember(models_dir / "silicon" / "silicon.safetensors", "5e" * 32)
     card = CARD | {
         "name": "silicon",
         "checkpoint": {
