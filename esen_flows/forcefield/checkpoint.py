@@ -16,8 +16,14 @@ from torch import Tensor
 from esen_flows.errors import ModelError
 from esen_flows.files import written_whole
 from esen_flows.forcefield.families import DEFAULT_FAMILY, family_of, make_config, make_network
-from esen_flows.network.interface import Network
-from esen_flows.schemas.checkpoint_header import FORMAT_VERSION, METADATA_NAME, read_header
+from esen_flows.network.interface import Network, NetworkConfig
+from esen_flows.schemas.checkpoint_header import (
+    FORMAT_VERSION,
+    METADATA_NAME,
+    TensorPlace,
+    read_header,
+    read_tensors,
+)
 from esen_flows.schemas.keys import canonical_json
 
 
@@ -50,6 +56,10 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     model_key: str = ""
     energy_offset_ev: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.scale_ev < float("inf"):
+            raise ModelError(f"the scale of a force field must be a positive number, got {self.scale_ev!r} eV")
 
 
 def model_key(tensors: Mapping[str, Tensor], identity: Mapping[str, Any]) -> str:
@@ -149,7 +159,9 @@ def load(path: str | Path) -> Checkpoint:
     """
     header = read_header(path)
     try:
-        network = make_network(make_config(header.get("family", DEFAULT_FAMILY), header["architecture"]))
+        config = make_config(header.get("family", DEFAULT_FAMILY), header["architecture"])
+        _check_sizes(config, read_tensors(path), header)
+        network = make_network(config)
         tensors = load_file(path)
         network.load_state_dict(tensors)
         checkpoint = Checkpoint(
@@ -161,6 +173,8 @@ def load(path: str | Path) -> Checkpoint:
             header["model_key"],
             float(header.get("energy_offset_ev", 0.0)),
         )
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be loaded: {error}") from error
     except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
             f"{path} cannot be loaded: {error}; the file is corrupted or of another release, fetch it again"
@@ -174,3 +188,13 @@ def load(path: str | Path) -> Checkpoint:
             "the file is corrupted, fetch it again"
         )
     return checkpoint
+
+
+def _check_sizes(config: NetworkConfig, tensors: Mapping[str, TensorPlace], header: Mapping[str, Any]) -> None:
+    """Compare the sizes that a header gives with the shapes of tensors, before memory is taken for a network."""
+    for name, shape in config.telling_shapes.items():
+        found = tensors[name].shape if name in tensors else None
+        if found != shape:
+            raise ValueError(f"its header describes a tensor {name} of shape {shape}, it has {found}")
+    if max(map(int, (*header["references_ev"], *header["elements"]))) >= config.max_num_elements:
+        raise ValueError(f"its elements go beyond the {config.max_num_elements} rows of its tables")

@@ -96,6 +96,14 @@ class NetworkConfig:
         """What the trainer does with the structures of a batch to teach a symmetry that is not built in."""
         return "none"
 
+    @property
+    def telling_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of some tensors by name, from which the memory of the network follows.
+
+        A checkpoint with other shapes is refused before memory is taken for its network.
+        """
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         """Sizes, and the options that are not at their default, so that new options do not change old keys.
 

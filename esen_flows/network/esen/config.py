@@ -120,8 +120,8 @@ class ESENConfig(NetworkConfig):
         if self.distance_function == "gaussian" and self.num_distance_basis < 2:
             raise ValueError(f"the Gaussian basis needs at least 2 functions, got {self.num_distance_basis}")
         for name in SIZES:
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+            if not 0 < getattr(self, name) <= LARGEST[name]:
+                raise ValueError(f"{name} must be positive and at most {LARGEST[name]}, got {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -182,6 +182,16 @@ class ESENConfig(NetworkConfig):
         return self.max_neighbors
 
     @property
+    def telling_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of tensors with every size except lmax and mmax, which are small."""
+        radial = (self.edge_channels, self.num_distance_basis + 2 * self.edge_channels)
+        return {
+            "sphere_embedding.weight": (self.max_num_elements, self.sphere_channels),
+            "energy_block.0.weight": (self.hidden_channels, self.sphere_channels),
+            f"blocks.{self.num_layers - 1}.edge_wise.so2_conv_1.rad_func.net.0.weight": radial,
+        }
+
+    @property
     def charge_and_spin_limits(self) -> tuple[int, int] | None:
         """Sizes of the published tables: charges from -100 to 100, multiplicities from 0 to 100."""
         return None if self.charge_spin_embedding == "none" else (MAX_CHARGE, MAX_SPIN)
@@ -191,6 +201,11 @@ _HINTS = {name: hint for name, hint in get_type_hints(ESENConfig).items() if get
 _CHOICES = {name: get_args(hint) for name, hint in _HINTS.items() if get_origin(hint) is Literal}
 _KINDS: dict[Any, Any] = {bool: bool, int: int, float: int | float}  # other hints are optional integers
 _KIND_NAMES = {bool: "true or false", int: "an integer", int | float: "a number"}
+# Larger than anything that was published, and small enough to be tried: a wrong digit is not met as a full memory.
+LARGEST = {
+    "num_layers": 100, "lmax": 16, "mmax": 16, "sphere_channels": 10_000, "hidden_channels": 10_000,
+    "edge_channels": 10_000, "num_distance_basis": 10_000, "cutoff_angstrom": 30.0, "max_num_elements": 1000,
+}  # fmt: skip
 # Configurations whose parameter counts are the published ones; names are those of the model cards.
 PUBLISHED: dict[str, ESENConfig] = {
     "esen_3.2m": ESENConfig(),  # 3,199,745; MPtrj at 6 Angstrom, SPICE at 5
