@@ -134,7 +134,7 @@ def _deviations(
     shorter = 1.0 if declared.smooth else 0.01
     for atoms, result in zip(structures, force_field.evaluate(structures), strict=True):
         _check_shapes(atoms, result)
-        (alone,) = force_field.evaluate([atoms])
+        (alone,) = force_field.evaluate(atoms)  # not in a list
         yield "batch", _difference(result, alone)
         for name, changed, order, turn in _symmetric_images(atoms, random):
             (image,) = force_field.evaluate([changed])

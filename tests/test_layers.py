@@ -27,6 +27,7 @@ BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
 BARE_OWN = (
     "esen_flows.errors", "esen_flows.units", "esen_flows.files", "esen_flows.native", "esen_flows.stopping",
     "esen_flows.schemas.keys", "esen_flows.schemas.checkpoint_header", "esen_flows.schemas.declarations",
+    "esen_flows.structures.inputs",
 )  # fmt: skip
 # What a bare room may import inside a function, because it is reached only where the package is there.
 LAZY_IN_BARE_ROOMS = {
@@ -303,6 +304,14 @@ def test_shared_schemas_need_numpy_and_ase_only() -> None:
         for found in imports_of(PACKAGE / "schemas" / f"{name}.py", ROOT):
             known = found.top in {"numpy", "ase"} | sys.stdlib_module_names or found.module in own
             assert known, f"{found.where}: imports {found.module}"
+
+
+def test_structures_given_to_force_fields_need_ase_only() -> None:
+    own = {"esen_flows.errors", "esen_flows.structures.conversion"}
+    for name in ("inputs", "conversion"):
+        for found in imports_of(PACKAGE / "structures" / f"{name}.py", ROOT):
+            known = found.top in BARE_PACKAGES or found.top in sys.stdlib_module_names or found.module in own
+            assert known or found.lazy or found.typing, f"{found.where}: imports {found.module}"
 
 
 def modules_in(room: str) -> list[str]:

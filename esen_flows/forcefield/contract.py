@@ -13,6 +13,7 @@ from ase import Atoms
 from esen_flows.errors import NotDifferentiableError
 from esen_flows.schemas import declarations
 from esen_flows.schemas.declarations import Dtype, Equivariance
+from esen_flows.structures.inputs import AnyStructures
 
 # Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
 # (three products a row).
@@ -100,18 +101,19 @@ class ForceField(ABC):
     force_evaluations: int = 0
 
     @abstractmethod
-    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+    def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Energies, forces and stresses of structures, in their order.
 
         Parameters
         ----------
         structures
-            Structures of any number and size.
+            ASE Atoms, a pymatgen Structure or Molecule, the path of a structure file, or any number of these
+            (`esen_flows.structures.inputs.as_structures` makes a list of ASE Atoms of them).
 
         Returns
         -------
         list[Evaluation]
-            One result per structure.
+            One result per structure, also for one structure.
 
         Raises
         ------
@@ -124,7 +126,7 @@ class ForceField(ABC):
         --------
         >>> from ase.build import bulk
         >>> from esen_flows import load_force_field
-        >>> (result,) = load_force_field("emt").evaluate([bulk("Cu", cubic=True)])
+        >>> (result,) = load_force_field("emt").evaluate(bulk("Cu", cubic=True))
         >>> result.forces.shape, result.stress.shape
         ((4, 3), (3, 3))
         >>> print(f"{result.energy / 4:.4f} eV per atom")

@@ -19,6 +19,7 @@ from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.forcefield.precision import tensor_float_32
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
 from esen_flows.schemas.declarations import Dtype
+from esen_flows.structures.inputs import AnyStructures, as_structures
 
 # Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
 EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
@@ -104,7 +105,7 @@ class NetworkForceField(ForceField):
         """Largest number of edges of a batch, and of a chunk of a structure that is larger."""
         return self._budget.max_edges
 
-    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+    def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Energies, forces and stresses of structures, in their order.
 
         Parameters
@@ -128,7 +129,7 @@ class NetworkForceField(ForceField):
         EvaluationError
             A result is NaN or infinite.
         """
-        results = self._in_batches(structures, self._evaluate_batch)
+        results = self._in_batches(as_structures(structures), self._evaluate_batch)
         self.force_evaluations += len(results)
         return results
 

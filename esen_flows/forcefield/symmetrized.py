@@ -1,6 +1,5 @@
 """Inversion averaging, which makes a force field that is exact under rotations exact under mirror images too."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +8,7 @@ from ase import Atoms
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.schemas.declarations import Equivariance, Parity
 from esen_flows.schemas.keys import sha256_of
+from esen_flows.structures.inputs import AnyStructures, as_structures
 
 
 def inverted(atoms: Atoms) -> Atoms:
@@ -55,7 +55,7 @@ class InversionAveraged(ForceField):
         equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
         self.declaration = replace(inner.declaration, equivariance=equivariance)
 
-    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+    def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Averaged energies, forces and stresses of structures, in their order; each counts as two evaluations.
 
         Parameters
@@ -68,7 +68,7 @@ class InversionAveraged(ForceField):
         list[Evaluation]
             One result per structure.
         """
-        batch = [image for atoms in structures for image in (atoms, inverted(atoms))]
+        batch = [image for atoms in as_structures(structures) for image in (atoms, inverted(atoms))]
         results = self.inner.evaluate(batch)
         self.force_evaluations += len(batch)
         return [_averaged(*pair) for pair in zip(results[0::2], results[1::2], strict=True)]

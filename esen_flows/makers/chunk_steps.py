@@ -8,7 +8,7 @@ from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, ModelError, StoreError
 from esen_flows.makers.chunk_run import ChunkRun
 from esen_flows.makers.crash_isolation import require_working_gpu
-from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_job
+from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_reference
 from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
@@ -38,7 +38,7 @@ def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
     """
 
     def steps(requests: tuple[ResultRequest, ...], arguments: dict[str, Any]) -> Reference:
-        relaxed = relax_job(request=requests[0].model_dump(mode="json"), **arguments)
+        relaxed = relax_reference(request=requests[0].model_dump(mode="json"), **arguments)
         return forces_job(request=requests[1].model_dump(mode="json"), relaxed=relaxed, **arguments)
 
     _each(run, rows, steps, last=False)

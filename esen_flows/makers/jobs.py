@@ -17,6 +17,7 @@ from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.makers.outputs import atomate2_fields
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
@@ -51,9 +52,30 @@ def relax_job(structure: Json, request: Json, model: Json, force: bool = False) 
     Returns
     -------
     Reference
+        kind, key and summary of the stored result, and the relaxed structure as `atomate2_fields` has it.
+    """
+    document = _stored_once(_relax, structure, request, model, force)
+    output = RelaxOutput.model_validate(document.output)
+    relaxed = output.structure.to_atoms()
+    relaxed.info |= structure["info"]  # charge and spin, which a relaxation leaves as they are
+    fields = atomate2_fields(relaxed, output.energy_ev, output.forces_ev_per_angstrom, output.stress_ev_per_angstrom3)
+    return reference_to(document) | fields
+
+
+def relax_reference(structure: Json, request: Json, model: Json, force: bool = False) -> Reference:
+    """Relax a structure for a step that reads the result from the store.
+
+    Parameters
+    ----------
+    structure, request, model, force
+        As in `relax_job`.
+
+    Returns
+    -------
+    Reference
         kind, key and summary of the stored result.
     """
-    return _stored_once(_relax, structure, request, model, force)
+    return reference_to(_stored_once(_relax, structure, request, model, force))
 
 
 def forces_job(structure: Json, request: Json, model: Json, relaxed: Reference, force: bool = False) -> Reference:
@@ -71,7 +93,7 @@ def forces_job(structure: Json, request: Json, model: Json, relaxed: Reference, 
     Reference
         kind, key and summary of the stored result.
     """
-    return _stored_once(_forces, structure, request, model, force, relaxed)
+    return reference_to(_stored_once(_forces, structure, request, model, force, relaxed))
 
 
 def phonon_job(structure: Json, request: Json, model: Json, forces: Reference, force: bool = False) -> Reference:
@@ -89,7 +111,7 @@ def phonon_job(structure: Json, request: Json, model: Json, forces: Reference, f
     Reference
         kind, key and summary of the stored result.
     """
-    return _stored_once(_phonon, structure, request, model, force, forces)
+    return reference_to(_stored_once(_phonon, structure, request, model, force, forces))
 
 
 def conductivity_job(structure: Json, request: Json, model: Json, forces: Reference, force: bool = False) -> Reference:
@@ -107,7 +129,7 @@ def conductivity_job(structure: Json, request: Json, model: Json, forces: Refere
     Reference
         kind, key and summary of the stored result.
     """
-    return _stored_once(_conductivity, structure, request, model, force, forces)
+    return reference_to(_stored_once(_conductivity, structure, request, model, force, forces))
 
 
 @dataclass(frozen=True)
@@ -138,19 +160,18 @@ def _stored_once(
     model: Json,
     force: bool,
     parent: Reference | None = None,
-) -> Reference:
-    """The frame of all job bodies: open the store, claim the key, compute, commit, and refer to the result."""
+) -> ResultDocument:
+    """The frame of all job bodies: open the store, claim the key, compute, and commit the result."""
     requested, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
     if parent is None:
         store.put_structure(atoms)  # the later steps find it there
-    document = compute_once(
+    return compute_once(
         store,
         requested,
         context_of(identify(atoms), model),
         lambda meter: compute(_Step(store, requested, atoms, model, meter, parent)),
         force=force,
     )
-    return reference_to(document)
 
 
 def _relax(step: _Step) -> tuple[Document, Summary]:

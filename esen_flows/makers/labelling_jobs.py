@@ -22,8 +22,9 @@ from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.datasets import fits_database, store_dataset
 from esen_flows.store.results import Store
-from esen_flows.structures.conversion import as_atoms, atoms_from_json, atoms_to_json
+from esen_flows.structures.conversion import atoms_from_json, atoms_to_json
 from esen_flows.structures.identity import identify_dataset
+from esen_flows.structures.inputs import as_structures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,8 +105,7 @@ def carried_structures(structures: "Mapping[str, Any] | Sequence[Atoms | Structu
     if isinstance(structures, Mapping):
         return {"recipe": dict(structures)}
     items = []
-    for structure in structures:
-        atoms = as_atoms(structure)
+    for atoms in as_structures(structures):
         names = {name: str(atoms.info.get(name, "")) for name in ("group", "material")}
         items.append({**atoms_to_json(atoms), **names})
     if not items:

@@ -1,21 +1,20 @@
 """Harmonic phonons as a jobflow flow."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from ase import Atoms
 from jobflow import Flow
 
-from esen_flows.makers.core import PropertyMaker, lattice_flow
+from esen_flows.makers.core import StructureMaker, lattice_flow
 from esen_flows.makers.jobs import phonon_job
+from esen_flows.schemas.card import ModelReference
+from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.protocols import PhononProtocol
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 
 @dataclass
-class PhononMaker(PropertyMaker):
+class PhononMaker(StructureMaker):
     """Relax, evaluate displaced supercells, compute phonons.
 
     Parameters
@@ -23,7 +22,7 @@ class PhononMaker(PropertyMaker):
     name
         Name of the flow.
     force_field_name
-        Name of a model card, or path of a checkpoint.
+        Name of a model card, path of a checkpoint, or the output of a TrainMaker's job.
     numeric
         Precision and other settings that decide the last digits; part of every key.
     device
@@ -44,15 +43,17 @@ class PhononMaker(PropertyMaker):
     name: str = "phonon"
     protocol: PhononProtocol = field(default_factory=PhononProtocol)
 
-    def make(self, structure: "Atoms | Structure", prev_dir: str | None = None) -> Flow:
-        """Make the flow for a structure. Nothing is computed before it runs.
+    kind: ClassVar[Kind] = "phonon"
+
+    def make_one(self, atoms: Atoms, model: ModelReference) -> Flow:
+        """Make the flow of one structure.
 
         Parameters
         ----------
-        structure
-            The input structure.
-        prev_dir
-            Accepted as in atomate2, and unused: nothing is handed over in folders.
+        atoms
+            The structure.
+        model
+            The force field.
 
         Returns
         -------
@@ -66,4 +67,4 @@ class PhononMaker(PropertyMaker):
         InputError
             The protocol's Born charges are those of another crystal.
         """
-        return lattice_flow(self, structure, self.protocol, phonon_job)
+        return lattice_flow(self, atoms, model, self.protocol, phonon_job)

@@ -1,25 +1,22 @@
 """Relaxation as a jobflow job."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from ase import Atoms
 from jobflow import Job
 
-from esen_flows.makers.core import PropertyMaker
+from esen_flows.makers.core import StructureMaker
 from esen_flows.makers.jobs import relax_job
-from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.card import ModelReference
+from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.requests import relax_request
-from esen_flows.structures.conversion import as_atoms
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 
 @dataclass
-class RelaxMaker(PropertyMaker):
+class RelaxMaker(StructureMaker):
     """Relax a structure.
 
     Parameters
@@ -27,7 +24,7 @@ class RelaxMaker(PropertyMaker):
     name
         Name of the job.
     force_field_name
-        Name of a model card, or path of a checkpoint.
+        Name of a model card, path of a checkpoint, or the output of a TrainMaker's job.
     numeric
         Precision and other settings that decide the last digits; part of the key.
     device
@@ -47,21 +44,23 @@ class RelaxMaker(PropertyMaker):
     name: str = "relax"
     protocol: RelaxProtocol = field(default_factory=RelaxProtocol)
 
-    def make(self, structure: "Atoms | Structure", prev_dir: str | None = None) -> Job:
-        """Make the job for a structure. Nothing is computed before it runs.
+    kind: ClassVar[Kind] = "relax"
+
+    def make_one(self, atoms: Atoms, model: ModelReference) -> Job:
+        """Make the job of one structure.
 
         Parameters
         ----------
-        structure
-            The input structure.
-        prev_dir
-            Accepted as in atomate2, and unused: nothing is handed over in folders.
+        atoms
+            The structure.
+        model
+            The force field.
 
         Returns
         -------
         Job
-            Its output is {kind, key, summary} of the stored result.
+            Its output is {kind, key, summary} of the stored result with the relaxed structure, its energy (eV), forces
+            (eV/Angstrom) and stress under atomate2's names; see `jobs.relax_job`.
         """
-        atoms, model = as_atoms(structure), resolve_model(self.force_field_name)
         request = relax_request(atoms_key(atoms), model.key, self.protocol, self.numeric)
         return self._step(relax_job, atoms, model, request)

@@ -2,7 +2,7 @@
 
 A dataset is given by its key in the store (from `store.datasets.store_dataset`) or by the output of a LabelMaker's job;
 a training by its result key or by the output of a TrainMaker's job. Other Makers use the force field of a training
-like any other: `RelaxMaker(force_field_name=trained_force_field(key))`.
+like any other: `RelaxMaker(force_field_name=train.output)` in the same flow, `trained_force_field(key)` afterwards.
 """
 
 import json
@@ -14,14 +14,15 @@ from ase import Atoms
 from jobflow import Flow, Job, Maker, OutputReference, job
 
 from esen_flows.errors import InputError
-from esen_flows.makers.core import PropertyMaker, keyed
+from esen_flows.makers.core import PropertyMaker
+from esen_flows.makers.keyed import keyed_job, noted
 from esen_flows.makers.labelling_jobs import carried_structures, labelling_job, structures_key
-from esen_flows.makers.training_jobs import evaluation_job, finished_training, training_job
+from esen_flows.makers.references import carried, delivered, in_place_of_this_job, is_reference
+from esen_flows.makers.training_jobs import evaluation_job, training_job
+from esen_flows.makers.trainings import trained_force_field as trained_force_field
 from esen_flows.schemas.card import card_path, read_card, resolve_model
 from esen_flows.schemas.requests import ResultRequest, labelling_request, training_request
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, Split, TrainingProtocol
-from esen_flows.store.connection import open_store
-from esen_flows.store.trained_models import trained_model
 from esen_flows.training.config import TrainingConfig, config_from_dict, read_config
 
 if TYPE_CHECKING:
@@ -70,13 +71,38 @@ class LabelMaker(PropertyMaker):
         InputError
             There are no structures, or more than a job can carry.
         """
+        if is_reference(structures) or is_reference(self.force_field_name):
+            training = self.force_field_name if is_reference(self.force_field_name) else None
+            given = structures if isinstance(structures, Mapping) else carried(structures)
+            return noted(self.make_when_known(given, training), self.name, "labelling", None)
         content, model = carried_structures(structures), resolve_model(self.force_field_name)
         protocol = LabellingProtocol(average_inversion=self.average_inversion)
         request = labelling_request(structures_key(content), model.key, protocol, self.numeric)
         licence = "; ".join(f"{part}: {text}" for part, text in model.card.licence.items()) if model.card else ""
         labeller = self._model_argument(model, licence=licence)
-        work = job(labelling_job)(content, request.model_dump(mode="json"), labeller, self.dataset_name)
-        return keyed(work, self.name, "labelling", request)
+        arguments = {
+            "structures": content, "request": request.model_dump(mode="json"), "model": labeller,
+            "dataset_name": self.dataset_name,
+        }  # fmt: skip
+        return keyed_job(self, labelling_job, arguments, name=self.name, kind="labelling", request=request)
+
+    @job
+    def make_when_known(self, structures: Any, training: Any = None) -> Any:
+        """Make the labelling job, in the place of the job that this is, once references have values.
+
+        Parameters
+        ----------
+        structures
+            A recipe, or `references.carried` structures.
+        training
+            Output of the training whose force field labels; None: `force_field_name` says it.
+
+        Returns
+        -------
+        Any
+            The labelling job.
+        """
+        return in_place_of_this_job(self._with_force_field(training).make(delivered(structures)))
 
 
 @dataclass
@@ -151,8 +177,12 @@ class TrainMaker(Maker):
         }  # fmt: skip
         datasets = [list(pair) for pair in _repeated(data)]
         split = self.split.model_dump(mode="json")
-        work = job(training_job)(self._settings(), datasets, split, run, initial, start)
-        return keyed(work, self.name, "training", None if start is not None else self.request(data))
+        arguments = {
+            "config": self._settings(), "datasets": datasets, "split": split, "run": run, "initial": initial,
+            "parent": start,
+        }  # fmt: skip
+        request = None if start is not None else self.request(data)
+        return keyed_job(self, training_job, arguments, name=self.name, kind="training", request=request)
 
     def request(self, data: Datasets, start: ResultRequest | None = None) -> ResultRequest | None:
         """The request of this training, known before anything is computed.
@@ -217,11 +247,15 @@ class EvaluateMaker(PropertyMaker):
         Job
             Its output refers to the errors.
         """
+        if training is None and is_reference(self.force_field_name):
+            training = self.force_field_name
         found = None if training is not None else resolve_model(self.force_field_name)
         model = self._model_argument(found, **({} if found is None else {"key": found.key}))
-        protocol = EvaluationProtocol(held_out=self.held_out).model_dump(mode="json")
-        work = job(evaluation_job)(data, protocol, self.numeric.model_dump(mode="json"), model, training)
-        return keyed(work, self.name, "evaluation", None)
+        arguments = {
+            "dataset": data, "protocol": EvaluationProtocol(held_out=self.held_out).model_dump(mode="json"),
+            "numeric": self.numeric.model_dump(mode="json"), "model": model, "training": training,
+        }  # fmt: skip
+        return keyed_job(self, evaluation_job, arguments, name=self.name, kind="evaluation", request=None)
 
 
 @dataclass
@@ -350,32 +384,8 @@ def chained(stages: "Sequence[tuple[TrainMaker, Datasets]]") -> list[Job]:
     for number, (maker, data) in enumerate(stages):
         work = maker.make(data, start=jobs[-1].output if jobs else None)
         request = maker.request(data, request) if number == 0 or request is not None else None
-        jobs.append(keyed(work, maker.name, "training", request))
+        jobs.append(noted(work, maker.name, "training", request))
     return jobs
-
-
-def trained_force_field(training: str) -> str:
-    """The force field of a stored training, as the other Makers' `force_field_name`.
-
-    Parameters
-    ----------
-    training
-        Result key of the training.
-
-    Returns
-    -------
-    str
-        Path of its checkpoint on this machine.
-
-    Raises
-    ------
-    InputError
-        There is no such training.
-    EsenFlowsError
-        The training failed.
-    """
-    store = open_store()
-    return str(trained_model(store, str(finished_training(store, training).summary["model_key"])))
 
 
 def _evaluated(jobs: list[Job], evaluate: EvaluateMaker | None, split: Split, data: Datasets, name: str) -> Flow:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobflow import Response, job
+from jobflow import CURRENT_JOB, Job, Response, job
 
 from esen_flows import progress
-from esen_flows.errors import EsenFlowsError, InputError, ModelError
-from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
+from esen_flows.errors import EsenFlowsError, ModelError
+from esen_flows.makers.compute import Context, Meter, Summary, compute_once
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.makers.jobs import Json, Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.labelling_jobs import NOT_STORED
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
+from esen_flows.makers.trainings import finished_training
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.protocols import NumericSettings
@@ -97,12 +98,20 @@ def training_job(
 
         if not isinstance(error, TrainingInterrupted) or run["max_seconds"] is None:
             raise
-        again = job(training_job)(config, datasets, split, run, initial, parent)
-        again.name = run["name"]
-        return Response(replace=again)
+        return Response(replace=_again(config, datasets, split, run, initial, parent))
     store.note_models([(str(document.summary["model_key"]), run["name"])])
     shutil.rmtree(folder, ignore_errors=True)
     return reference_to(document)
+
+
+def _again(*arguments: Any) -> Job:
+    """The same job once more; a job of an earlier version has no Maker."""
+    current = CURRENT_JOB.job
+    body = training_job if current is None or current.maker is None else current.maker.make
+    names = ("config", "datasets", "split", "run", "initial", "parent")
+    work = job(body)(**dict(zip(names, arguments, strict=True)))
+    work.name = arguments[3]["name"]
+    return work
 
 
 @dataclass(frozen=True)
@@ -261,33 +270,3 @@ def _resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
             "give both machines the same checkpoint"
         )
     return Path(model.location) if model.card is None else checkpoint_path(model.card)
-
-
-def finished_training(store: Store, training: Reference | str) -> ResultDocument:
-    """The stored result of a training, without its arrays.
-
-    Parameters
-    ----------
-    store
-        Where results are.
-    training
-        Its result key, or the output of its job.
-
-    Returns
-    -------
-    ResultDocument
-        The finished training.
-
-    Raises
-    ------
-    InputError
-        There is no such training in the store.
-    EsenFlowsError
-        The training failed; raised as its own type.
-    """
-    key = training if isinstance(training, str) else str(training["key"])
-    document = store.get(key, load_arrays=False)
-    if document is None or document.kind != "training":
-        raise InputError(f"{key[:12]} is not a training in the store; run it first")
-    raise_if_failed(document)
-    return document

@@ -16,6 +16,7 @@ from fireworks.utilities.fw_utilities import get_my_host
 from jobflow import Job
 
 from esen_flows.errors import ServerUnavailableError
+from esen_flows.makers.references import CATEGORY_OF_KIND
 from esen_flows.stopping import Stopped, is_stopping
 from esen_flows.store.database import Database, Row
 from esen_flows.store.jobflow_files import launchpad_spec
@@ -249,6 +250,7 @@ def set_category(job: Job, category: str) -> None:
     """Have a job run by workers of a category, unless the job names a category itself.
 
     The category is noted in the job and not only in its firework, so that a job that takes its place inherits it.
+    Jobs of other kinds that take its place get the category of their own kind.
 
     Parameters
     ----------
@@ -257,7 +259,8 @@ def set_category(job: Job, category: str) -> None:
     category
         Category of workers.
     """
-    job.config.manager_config = {"_category": category, **job.config.manager_config}
+    if "_category" not in job.config.manager_config:
+        job.config.manager_config |= {"_category": category, CATEGORY_OF_KIND: True}
 
 
 def is_of_this_host(launch: Row) -> bool:

@@ -16,6 +16,7 @@ from jobflow.managers.fireworks import flow_to_workflow
 
 from esen_flows.errors import InputError
 from esen_flows.makers.compute import raise_if_failed
+from esen_flows.makers.keyed import CATEGORIES
 from esen_flows.queue.fireworks_adapter import open_launchpad, set_category
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.store.connection import open_store
@@ -24,12 +25,6 @@ from esen_flows.store.jobflow_files import document_bytes
 from esen_flows.store.launchpad import pending_fireworks, prepare_launchpad, remove_fireworks
 from esen_flows.store.results import Store
 
-# Where a job of a kind belongs: a worker whose my_fworker.yaml says `category: gpu` takes those alone, one with
-# `category: ''` takes all. A job that has a `_category` in its manager_config keeps it.
-CATEGORIES = {
-    **dict.fromkeys(("relax", "forces", "labelling", "training", "evaluation"), "gpu"),
-    **dict.fromkeys(("phonon", "conductivity"), "cpu"),
-}
 # A firework is one document of at most 16 MB, and its launches are written into it.
 MOST_FIREWORK_BYTES = 12_000_000
 _SHORTEST_SECRET = 8  # a shorter password may occur as an ordinary word

@@ -1,6 +1,6 @@
 """Conversion of structures: to ASE Atoms, and to the small dictionaries of plain numbers that jobs carry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,29 +14,49 @@ if TYPE_CHECKING:
     from pymatgen.core import Molecule, Structure
 
 
-def as_atoms(structure: "Atoms | Structure") -> Atoms:
+def is_pymatgen(value: Any) -> bool:
+    """Whether a value is a pymatgen Structure or Molecule, without an import of pymatgen.
+
+    Parameters
+    ----------
+    value
+        Any value.
+
+    Returns
+    -------
+    bool
+        True if it has sites with Cartesian coordinates as pymatgen's structures have them.
+    """
+    return hasattr(value, "cart_coords") and hasattr(value, "is_ordered")
+
+
+def as_atoms(structure: "Atoms | Structure | Molecule") -> Atoms:
     """ASE Atoms of an ASE or pymatgen structure, with its order of atoms.
 
     Parameters
     ----------
     structure
-        ASE Atoms, which are returned as they are, or a pymatgen Structure.
+        ASE Atoms, which are returned as they are, or a pymatgen Structure or Molecule.
 
     Returns
     -------
     Atoms
         The structure; `info["charge"]` is the total charge where a pymatgen structure has one. Its isotopes D and T and
         its site properties "selective_dynamics", "fixed_cartesian" and "masses_u" are masses and constraints of ASE.
+        A Molecule has no cell.
 
     Raises
     ------
     StructureError
-        The value is neither of the two, or a pymatgen structure has partially occupied sites or dummy atoms.
+        The value is none of these, or a pymatgen structure has partially occupied sites or dummy atoms.
     """
     if isinstance(structure, Atoms):
         return structure
-    if not hasattr(structure, "lattice") or not hasattr(structure, "cart_coords"):
-        raise StructureError(f"a structure must be ASE Atoms or a pymatgen Structure, got {type(structure).__name__}")
+    if not is_pymatgen(structure):
+        raise StructureError(
+            f"a structure must be ASE Atoms, a pymatgen Structure or the path of a structure file, got "
+            f"{type(structure).__name__}{_hint(structure)}"
+        )
     if not structure.is_ordered:
         raise StructureError(f"{structure.formula} has partially occupied sites; give an ordered structure")
     # The name of an isotope is D or T, its symbol H.
@@ -44,9 +64,10 @@ def as_atoms(structure: "Atoms | Structure") -> Atoms:
     dummies = sorted(set(symbols) - set(chemical_symbols[1:]) - HYDROGEN_ISOTOPES.keys())
     if dummies:
         raise StructureError(f"{structure.formula} has sites that are not elements ({', '.join(dummies)}); remove them")
-    lattice = structure.lattice
+    lattice = getattr(structure, "lattice", None)
     numbers = [atomic_numbers["H" if symbol in HYDROGEN_ISOTOPES else symbol] for symbol in symbols]
-    atoms = Atoms(numbers, positions=structure.cart_coords, cell=lattice.matrix, pbc=lattice.pbc)
+    periodic = {} if lattice is None else {"cell": lattice.matrix, "pbc": lattice.pbc}
+    atoms = Atoms(numbers, positions=structure.cart_coords, **periodic)
     _site_properties(structure, symbols).attach(atoms)
     charge = structure.as_dict()["charge"]  # as given; `.charge` would sum guessed oxidation states
     if charge:
@@ -172,3 +193,10 @@ def atoms_from_json(data: dict[str, Any]) -> Atoms:
         info=dict(data["info"]),
     )
     return AtomProperties.of_fields(data).attach(atoms)
+
+
+def _hint(value: Any) -> str:
+    """What to give instead of the whole output of a job."""
+    if hasattr(value, "structure") or (isinstance(value, Mapping) and "structure" in value):
+        return "; of a job's output, give its structure: job.output.structure"
+    return ""

@@ -177,7 +177,7 @@ def test_flows_survive_serialisation(header_only_checkpoint: Any) -> None:
     flow = PhononMaker(force_field_name=str(header_only_checkpoint)).make(bulk("Si"))
     restored = MontyDecoder().decode(json.dumps(flow, cls=MontyEncoder))
     assert [job.metadata for job in restored.jobs] == [job.metadata for job in flow.jobs]
-    assert [job.function for job in restored.jobs] == [job.function for job in flow.jobs]
+    assert [job.maker for job in restored.jobs] == [job.maker for job in flow.jobs]
     assert restored.jobs[0].function_kwargs["structure"] == flow.jobs[0].function_kwargs["structure"]
 
 

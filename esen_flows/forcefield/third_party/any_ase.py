@@ -9,6 +9,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from esen_flows.data.labelled import can_have_stress
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.structures.inputs import AnyStructures, as_structures
 
 
 class AseForceField(ForceField):
@@ -32,7 +33,7 @@ class AseForceField(ForceField):
         self.label = label
         self.declaration = declaration
 
-    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+    def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Energies, forces and stresses of structures, in their order.
 
         Parameters
@@ -52,6 +53,7 @@ class AseForceField(ForceField):
         EvaluationError
             A result is NaN or infinite.
         """
+        structures = as_structures(structures)
         check_structures(structures, self.declaration.elements, self.label)
         return [self._evaluate_one(index, atoms) for index, atoms in enumerate(structures)]
 

@@ -17,6 +17,7 @@ from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.forcefield.third_party.any_ase import check_structures, not_finite
 from esen_flows.schemas.declarations import Dtype
 from esen_flows.schemas.keys import third_party_key
+from esen_flows.structures.inputs import AnyStructures, as_structures
 
 # MPtrj, on which it was trained, has all elements up to Pu except Po, At, Rn, Fr and Ra.
 ELEMENTS = frozenset(range(1, 95)) - frozenset(range(84, 89))
@@ -59,7 +60,7 @@ class ChgnetForceField(ForceField):
         if dtype == "float64":
             self._network.composition_model.fc.register_forward_pre_hook(lambda _, arguments: (arguments[0].double(),))
 
-    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+    def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Energies, forces and stresses of structures, in their order.
 
         Parameters
@@ -79,6 +80,7 @@ class ChgnetForceField(ForceField):
         EvaluationError
             A result is NaN or infinite.
         """
+        structures = as_structures(structures)
         check_structures(structures, self.declaration.elements, self.label)
         for index, atoms in enumerate(structures):
             if not atoms.pbc.all() or atoms.cell.rank < 3:
