@@ -4,6 +4,7 @@ This is the only file that imports fireworks and knows its private names. Docume
 repaired by `esen_flows.store.launchpad` and `esen_flows.store.launchpad_repair`.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket import Rocket
 from fireworks.utilities.fw_utilities import get_my_host
 from jobflow import Job
+from jobflow.managers.fireworks import JobFiretask
 
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.makers.references import CATEGORY_OF_KIND
@@ -27,6 +29,18 @@ from esen_flows.store.server_outages import is_outage, retry_until_available
 # In the environment that a launch notes of its worker. Such a launch holds a claim from before its start to its end.
 WORKER_MARK = "esen_flows_worker"
 T = TypeVar("T")
+# Fireworks all of whose tasks are jobs of jobflow or tasks of this package. Background tasks and duplicate finders
+# name classes that FireWorks loads and calls as well.
+KNOWN_TASKS: dict[str, Any] = {
+    "spec._tasks": {
+        "$type": "array",
+        "$not": {
+            "$elemMatch": {"_fw_name": {"$not": {"$in": [JobFiretask._fw_name, re.compile(r"^\{\{esen_flows\.")]}}}
+        },
+    },
+    "spec._background_tasks": {"$exists": False},
+    "spec._dupefinder": {"$exists": False},
+}
 MOST_OUTAGES = 10  # how often one firework may lose a server before that counts as its failure
 READY_AGAIN = "READY again"
 
@@ -225,8 +239,8 @@ def open_launchpad(database: Database) -> Iterator[LaunchPad]:
         yield launchpad
 
 
-def worker_query(name: str, category: str, query: Mapping[str, Any]) -> dict[str, Any]:
-    """Conditions on the fireworks that a worker takes, as FireWorks' own workers make them.
+def worker_query(name: str, category: str, query: Mapping[str, Any], *, any_task: bool = False) -> dict[str, Any]:
+    """Conditions on the fireworks that a worker takes: those of FireWorks' own workers, and that it knows the tasks.
 
     Parameters
     ----------
@@ -236,6 +250,8 @@ def worker_query(name: str, category: str, query: Mapping[str, Any]) -> dict[str
         Category of the fireworks; "" for all.
     query
         Further conditions.
+    any_task
+        Whether fireworks with tasks of other packages are taken, such as ScriptTask, which runs a shell command.
 
     Returns
     -------
@@ -243,7 +259,7 @@ def worker_query(name: str, category: str, query: Mapping[str, Any]) -> dict[str
         Conditions for `esen_flows.store.launchpad.find_ready`.
     """
     found: dict[str, Any] = FWorker(name, category, dict(query)).query
-    return found
+    return found if any_task else {"$and": [found, KNOWN_TASKS]}
 
 
 def set_category(job: Job, category: str) -> None:

@@ -25,7 +25,7 @@ from esen_flows.settings import get_settings
 from esen_flows.stopping import handling
 from esen_flows.store.claims import Claims
 from esen_flows.store.host import ProcessId
-from esen_flows.store.launchpad import find_ready
+from esen_flows.store.launchpad import find_ready, ready_tasks
 from esen_flows.store.results import Store
 from esen_flows.store.workers import WorkerFacts, WorkerRecord
 
@@ -62,6 +62,7 @@ class Worker:
         self._children: list[ChildProcess] = []
         self._selector = selectors.DefaultSelector()
         self._done = WorkDone()
+        self._foreign: set[str] = set()  # tasks of other packages that the user was told of
         self._deaths = ChildDeaths(self._pad, self._claims, self._done)
         self._end_requested_by: str | None = None
         self._kill_at: float | None = None
@@ -88,6 +89,7 @@ class Worker:
             ending.callback(self._end_children)
             # Conditions that the database refuses are reported once, not by every process.
             self._database.call(lambda: self._has_work(math.inf))
+            self._tell_of_foreign_tasks()
             self._record.begin()
             for number, device in enumerate(self._settings.devices):
                 self._start(number, device)
@@ -95,6 +97,7 @@ class Worker:
                 self._step()
             self._done.reason = self._done.reason or "its processes were asked to end"
             self._done.work_left = self._has_work(math.inf)
+            self._tell_of_foreign_tasks()
         return self._done
 
     def _step(self) -> None:
@@ -223,9 +226,25 @@ class Worker:
 
     def _has_work(self, seconds_left: float) -> bool:
         """Whether something is READY for a worker like this one that has `seconds_left` before its end."""
-        settings = self._settings
-        query = worker_query(settings.name, settings.category, settings.query)
+        query = self._query(self._settings.any_task)
         return bool(self._pad.retrying(lambda: find_ready(self._database, query, seconds_left, 1)))
+
+    def _query(self, any_task: bool) -> dict[str, Any]:
+        settings = self._settings
+        return worker_query(settings.name, settings.category, settings.query, any_task=any_task)
+
+    def _tell_of_foreign_tasks(self) -> None:
+        """Name the tasks of other packages whose fireworks are left alone, once for each."""
+        if self._settings.any_task:
+            return
+        known, every = self._query(False), self._query(True)
+        found = self._pad.retrying(lambda: ready_tasks(self._database, {"$and": [every, {"$nor": [known]}]}))
+        if new := sorted(set(found) - self._foreign):
+            self._foreign.update(new)
+            self._tell(
+                f"left alone: READY fireworks with {', '.join(new)}, which are not jobs of jobflow; whoever wrote them "
+                "chose what they run. --any-task runs them too"
+            )
 
     def _recover_lost(self) -> None:
         self._next_recovery = time.monotonic() + _BEAT_SECONDS

@@ -57,7 +57,7 @@ class Child:
         self._database = open_store().database
         self._pad = Pad(self._database, get_settings().spool_after_seconds)
         self._claims = Claims(self._database)
-        self._query = worker_query(settings.name, settings.category, settings.query)
+        self._query = worker_query(settings.name, settings.category, settings.query, any_task=settings.any_task)
 
     def work(self) -> int:
         """Run what is READY until this process is asked to end; the supervisor knows when nothing is left to wait for.

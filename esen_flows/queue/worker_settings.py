@@ -22,6 +22,8 @@ class WorkerSettings:
         Folder where fireworks run and the output of children goes.
     query
         Further conditions on fireworks, as FireWorks' FWorker takes them.
+    any_task
+        Whether fireworks with tasks of other packages are taken; they run code that whoever wrote them chose.
     threads
         Number of threads of a child.
     end
@@ -41,6 +43,7 @@ class WorkerSettings:
     devices: tuple[str | None, ...]
     folder: Path
     query: Mapping[str, Any] = field(default_factory=dict)
+    any_task: bool = False
     threads: int = 1
     end: float | None = None
     margin_seconds: float = 60.0

@@ -102,6 +102,31 @@ def find_ready(database: Database, query: Mapping[str, Any], seconds_left: float
     return [row for row in rows if row["fw_id"] in nodes]
 
 
+def ready_tasks(database: Database, query: Mapping[str, Any]) -> list[str]:
+    """Names of what READY fireworks would run.
+
+    Parameters
+    ----------
+    database
+        Database of the launchpad.
+    query
+        Conditions on fireworks.
+
+    Returns
+    -------
+    list[str]
+        FireWorks' names of their tasks, background tasks and duplicate finders.
+    """
+    wanted = {**query, "state": "READY"}
+    fields = ("spec._tasks._fw_name", "spec._background_tasks.tasks._fw_name", "spec._dupefinder._fw_name")
+    found = {
+        str(name)
+        for field in fields
+        for name in database.call(lambda: database["fireworks"].distinct(field, wanted))  # noqa: B023
+    }
+    return sorted(found)
+
+
 def begun_fireworks(database: Database) -> list[Row]:
     """Fireworks that some process runs or is about to run.
 

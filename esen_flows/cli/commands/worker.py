@@ -13,6 +13,7 @@ import typer
 
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
+from esen_flows.settings import get_settings
 
 if TYPE_CHECKING:
     from esen_flows.queue.worker_settings import WorkerSettings
@@ -34,21 +35,27 @@ def worker(
         str | None, typer.Option(help="CUDA devices, e.g. 0,1: one process each. Default: all visible.")
     ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes without devices of their own.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads per process. Default: share all cores.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads per process. Default: a share of the cores, at most ESEN_FLOWS_THREADS."),
+    ] = None,
     idle: Annotated[float, typer.Option(min=0.0, help="Seconds without work after which the worker ends.")] = 60.0,
     margin: Annotated[float, typer.Option(min=0.0, help="Seconds before the end to hand work back.")] = 60.0,
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds for handing work back after a signal.")] = 25.0,
     name: Annotated[str | None, typer.Option(help="Name noted in fireworks. Default: the machine's.")] = None,
     folder: Annotated[Path, typer.Option(help="Folder for output; it is made if needed.")] = Path(),
     query: QueryOption = None,
+    any_task: Annotated[
+        bool, typer.Option("--any-task", help="Also run tasks of other packages, such as shell commands (ScriptTask).")
+    ] = False,
 ) -> None:
     """Run submitted work, one process per GPU, until no work is left or the time is up.
 
     No jobflow.yaml or my_launchpad.yaml is needed: the launchpad is in the database of the settings. On SIGTERM or
     SIGUSR1 the worker hands back its unfinished work. The exit status is 0 if no work is left and 75 if the worker was
-    stopped before.
+    stopped before. Jobs of jobflow run any Python function: whoever may write the database runs code as this user.
     """
-    from esen_flows.queue.allocation import processors, queue_job, seconds_until_end
+    from esen_flows.queue.allocation import queue_job, seconds_until_end
     from esen_flows.queue.worker import Worker
     from esen_flows.queue.worker_settings import WorkerSettings
 
@@ -65,7 +72,8 @@ def worker(
         devices=device_of_each,
         folder=folder.resolve(),
         query=conditions,
-        threads=threads or max(1, processors(os.environ) // len(device_of_each)),
+        any_task=any_task,
+        threads=threads or _threads(len(device_of_each)),
         idle_seconds=idle,
         margin_seconds=margin,
         grace_seconds=grace,
@@ -77,6 +85,14 @@ def worker(
     _print(f"worker {settings.name}: {done}")
     if done.work_left:
         raise typer.Exit(_STOPPED)
+
+
+def _threads(processes: int) -> int:
+    """Threads of each process: its share of the cores, and not more than ESEN_FLOWS_THREADS."""
+    from esen_flows.queue.allocation import processors
+
+    share, bound = max(1, processors(os.environ) // processes), get_settings().threads
+    return share if bound is None else max(1, min(share, bound))
 
 
 def _devices(category: str, devices: str | None, processes: int | None) -> tuple[str | None, ...]:

@@ -98,6 +98,33 @@ def test_a_process_for_each_device(
     assert recorded.settings.end is None
 
 
+@pytest.mark.parametrize(
+    ("bound", "options", "threads"),
+    [
+        (None, ("--processes", "2"), 4),
+        ("3", ("--processes", "2"), 3),
+        ("6", ("--processes", "2"), 4),  # a share of the cores is less
+        ("3", ("--threads", "5"), 5),  # an option of the command says more than the environment
+    ],
+)
+def test_threads_of_each_process_are_bounded_by_the_environment(
+    recorded: type[Recorded],
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str | None,
+    options: tuple[str, ...],
+    threads: int,
+) -> None:
+    monkeypatch.setattr("esen_flows.queue.allocation.processors", lambda environ: 8)
+    monkeypatch.delenv("ESEN_FLOWS_THREADS", raising=False)
+    if bound is not None:
+        monkeypatch.setenv("ESEN_FLOWS_THREADS", bound)
+    get_settings.cache_clear()
+    assert run(*options) == 0
+    get_settings.cache_clear()
+    assert recorded.settings.threads == threads
+    assert not recorded.settings.any_task
+
+
 def test_a_worker_stopped_with_work_left_exits_with_75(
     recorded: type[Recorded], capsys: pytest.CaptureFixture[str]
 ) -> None:
