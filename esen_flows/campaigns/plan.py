@@ -24,6 +24,7 @@ from esen_flows.store.campaigns import (
     exclusive_lock,
     forget_members,
     insert_members,
+    note_warnings,
     set_campaign_state,
 )
 from esen_flows.store.database import Row
@@ -60,6 +61,10 @@ class Planned:
         The first structures that will probably fail, and why.
     doubtful_count
         Number of structures that will probably fail.
+    bad
+        The first structures that were left out because they cannot be used, and why.
+    bad_count
+        Number of structures that were left out.
     """
 
     name: str
@@ -72,6 +77,8 @@ class Planned:
     pending_hours: Mapping[str, float]
     doubtful: tuple[str, ...]
     doubtful_count: int
+    bad: tuple[str, ...] = ()
+    bad_count: int = 0
 
     def __str__(self) -> str:
         states = ", ".join(f"{number} {state}" for state, number in self.members.items())
@@ -83,12 +90,28 @@ class Planned:
         hours = " or ".join(f"{hours:.2g} {kind} hours" for kind, hours in self.pending_hours.items())
         if self.members.get("pending"):
             lines.append(f"pending: {self.pending_cost:.3g} edge evaluations, {hours or 'not measured yet'}")
-        if self.doubtful_count:
-            lines += [f"{self.doubtful_count} will probably fail:", *(f"  {text}" for text in self.doubtful)]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.warnings])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines on structures that will probably fail, and on those that were left out."""
+        lists = (("will probably fail", self.doubtful_count, self.doubtful), ("left out", self.bad_count, self.bad))
+        lines = []
+        for words, count, first in lists:
+            if count:
+                more = [f"  and {count - len(first)} more"] if count > len(first) else []
+                lines += [f"{count} {words}:", *(f"  {text}" for text in first), *more]
+        return lines
 
 
-def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable[[int], None] | None = None) -> Planned:
+def plan(
+    store: Store,
+    spec: CampaignSpec,
+    spec_text: str,
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    skip_bad: bool = False,
+) -> Planned:
     """Store the structures of a campaign and its members; if it is repeated, only new structures are added.
 
     Parameters
@@ -101,6 +124,8 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
         Text that the specification was read from, which is kept for people.
     on_progress
         Called with the number of structures so far.
+    skip_bad
+        Whether structures that cannot be read or have no meaning are left out instead of refused.
 
     Returns
     -------
@@ -110,9 +135,9 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
     Raises
     ------
     InputError
-        A force field does not fit, another campaign has this name, or structures cannot be read, are repeated
-        (`duplicates: refuse`) or have unknown elements (`require: covers_elements`). No campaign and no new member is
-        left behind, but structures stay.
+        A force field does not fit, another campaign has this name, or structures cannot be read (all are named), are
+        repeated (`duplicates: refuse`) or have unknown elements (`require: covers_elements`). No campaign and no new
+        member is left behind, but structures stay.
     ModelError
         A force field is not on this machine.
     ClaimedElsewhereError
@@ -128,7 +153,7 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
         unfinished = campaign_of(store, spec.name)["state"] == "planning"
         try:
             planning.add_all(on_progress or (lambda done: None))
-            planning.checks.require_sound()
+            planning.checks.require_sound(skip_bad=skip_bad)
         except BaseException:
             if unfinished:
                 delete_campaign(store, spec.name)
@@ -137,9 +162,11 @@ def plan(store: Store, spec: CampaignSpec, spec_text: str, on_progress: Callable
             raise
         add_tags(store, (key.hex() for key in planning.keys), spec.all_tags)
         refresh_states(store, spec.name, answer_summary_field(spec))
+        found = planning.result()
+        note_warnings(store, spec.name, found.warnings)
         if unfinished:
             set_campaign_state(store, spec.name, "planned")
-        return planning.result()
+        return found
 
 
 def campaign_document(spec: CampaignSpec, spec_text: str, models: list[Row]) -> Row:
@@ -208,8 +235,9 @@ class _Planning:
             on_progress(self._structures)
 
         with Identifier() as identifier:
-            for structures in batches(planned_structures(self._spec, self._store)):
-                new = [one for one in structures if self.checks.is_new(one, self._models[0][0])]
+            for structures in batches(planned_structures(self._spec, self._store, self.checks.bad.add)):
+                usable = [one for one in structures if self.checks.is_usable(one)]
+                new = [one for one in usable if self.checks.is_new(one, self._models[0][0])]
                 waiting.append(self._look_up(new, identifier))
                 if len(waiting) > _AHEAD:
                     add_oldest()
@@ -221,7 +249,7 @@ class _Planning:
         known = {one.key: one.known for one in structures if one.known is not None}
         stored = stored_identities(self._store, [one.key for one in structures if one.key not in known]) | known
         new = [one for one in structures if one.key not in stored]
-        for one in new:
+        for one in structures:  # also those that are stored: a campaign that is planned again has the same warnings
             self.checks.note_faults(one)
         self._stored += len(structures) - len(new)
         return _Batch(structures, stored, new, identifier.begin([one.atoms for one in new]))
@@ -294,4 +322,6 @@ class _Planning:
             pending_hours=hours,
             doubtful=tuple(self.checks.doubtful.first),
             doubtful_count=self.checks.doubtful.count,
+            bad=tuple(self.checks.bad.first),
+            bad_count=self.checks.bad.count,
         )

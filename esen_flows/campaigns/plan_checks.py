@@ -62,14 +62,40 @@ class PlanChecks:
         Elements that a force field was not trained on, if `require` asks for all.
     doubtful
         Structures that will probably fail, and why.
+    bad
+        Structures that cannot be read or have no meaning, and why.
     """
 
     def __init__(self, spec: CampaignSpec) -> None:
-        self.repeated, self.foreign, self.doubtful = ShortList(), ShortList(), ShortList()
+        self.repeated, self.foreign, self.doubtful, self.bad = ShortList(), ShortList(), ShortList(), ShortList()
         self._spec = spec
         self._labels: dict[bytes, str] = {}  # label of the first structure with a member key
         self._faulty: set[str] = set()  # keys of structures that will probably fail with any force field
         self._has_sound_member = False  # whether at least one member has no known fault
+
+    def is_usable(self, structure: PlannedStructure) -> bool:
+        """Whether a structure has a meaning: atoms, finite numbers, and the supercells that the protocol needs.
+
+        Parameters
+        ----------
+        structure
+            Structure.
+
+        Returns
+        -------
+        bool
+            False if the structure is bad, which is noted.
+        """
+        atoms = structure.atoms
+        if len(atoms) == 0 or not np.isfinite(atoms.positions.sum() + atoms.cell.array.sum()):
+            self.bad.add(f"{structure.label}: it has no atoms, or NaN positions or cell vectors")
+            return False
+        try:
+            protocol_for(self._spec, structure.own)
+        except InputError as error:
+            self.bad.add(f"{structure.label}: {error}")
+            return False
+        return True
 
     def is_new(self, structure: PlannedStructure, model: ModelReference) -> bool:
         """Whether no earlier structure leads to the same members.
@@ -85,16 +111,8 @@ class PlanChecks:
         -------
         bool
             False if the structure repeats an earlier one.
-
-        Raises
-        ------
-        InputError
-            The structure does not say the supercells that the protocol needs.
         """
-        try:
-            key = bytes.fromhex(member_keys(self._spec, structure.key, model.key, structure.own)[-1])
-        except InputError as error:
-            raise InputError(f"{structure.label}: {error}") from error
+        key = bytes.fromhex(member_keys(self._spec, structure.key, model.key, structure.own)[-1])
         if key in self._labels:
             self.repeated.add(f"{structure.label} is the same as {self._labels[key]}")
             return False
@@ -102,23 +120,14 @@ class PlanChecks:
         return True
 
     def note_faults(self, structure: PlannedStructure) -> None:
-        """Check a structure that is new to the store.
+        """Check whether a structure will probably fail with any force field.
 
         Parameters
         ----------
         structure
             Structure.
-
-        Raises
-        ------
-        InputError
-            The structure has no atoms, or positions or cell vectors that are not finite.
         """
         atoms, protocol = structure.atoms, protocol_for(self._spec, structure.own)
-        if len(atoms) == 0 or not np.isfinite(atoms.positions.sum() + atoms.cell.array.sum()):
-            raise InputError(
-                f"{structure.label} has no atoms, or NaN positions or cell vectors; correct it or take it out"
-            )
         try:
             check_structure(atoms, structure.label)
             check_start(atoms, structure.label, self._spec.property, protocol)
@@ -146,17 +155,27 @@ class PlanChecks:
         else:
             self._has_sound_member = self._has_sound_member or structure.key not in self._faulty
 
-    def require_sound(self) -> None:
+    def require_sound(self, *, skip_bad: bool = False) -> None:
         """Refuse a campaign with faults that only show when all structures were seen.
+
+        Parameters
+        ----------
+        skip_bad
+            Whether bad structures are left out instead of refused.
 
         Raises
         ------
         InputError
-            There are no structures, repeated ones, elements that a force field does not know, or no structure that can
-            be computed; the message lists the first ten of each.
+            There are no structures, bad ones, repeated ones, elements that a force field does not know, or no
+            structure that can be computed; the message lists the first ten of each.
         """
         faults = []
-        if not self._labels:
+        if self.bad.count and not skip_bad:
+            faults.append(
+                f"{self.bad.count} structures cannot be used; correct them, or leave them out by --skip-bad:\n"
+                f"{self.bad}"
+            )
+        elif not self._labels:
             faults.append("its source holds no structures; check `structures`")
         if self.repeated.count and self._spec.duplicates == "refuse":
             faults.append(

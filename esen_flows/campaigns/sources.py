@@ -5,7 +5,7 @@ Nothing here downloads published sets: the user does, and thereby accepts their 
 
 import bz2
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
@@ -22,7 +22,7 @@ from esen_flows.settings import get_settings
 from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.query import stream_structures
 from esen_flows.store.results import Store
-from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, read_structures, split_index
+from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, numbered_structures, split_index
 from esen_flows.yaml_files import plain_value
 
 _NAMES = ("material_id", "mp_id")  # fields of `atoms.info` that may name a structure
@@ -100,7 +100,7 @@ PUBLISHED: dict[PublishedSet, StructureSet] = {
 }
 
 
-def planned_structures(spec: CampaignSpec, store: Store) -> Iterator[PlannedStructure]:
+def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
     """The structures of a campaign, in the order of their source.
 
     Parameters
@@ -109,6 +109,8 @@ def planned_structures(spec: CampaignSpec, store: Store) -> Iterator[PlannedStru
         Specification of the campaign.
     store
         Store that a query of the specification is sent to.
+    on_bad
+        Called with the name and fault of each structure that cannot be read; it is left out.
 
     Returns
     -------
@@ -118,18 +120,18 @@ def planned_structures(spec: CampaignSpec, store: Store) -> Iterator[PlannedStru
     Raises
     ------
     InputError
-        A file is missing or cannot be read, or a query has no meaning.
+        A file is missing, or a query has no meaning.
     """
     source = spec.structures
     if source.query is not None:
         filters = source.query.filters()
         return _of_store(store, filters) if source.query.of == "structures" else _relaxed(store, filters)
     if source.published == "mdr":
-        return _of_mdr(published_files("mdr", source.folder))
+        return _of_mdr(published_files("mdr", source.folder), on_bad)
     files = source.file
     if source.published is not None:
         files = tuple(map(str, published_files(source.published, source.folder)))
-    return (structure for name in files for structure in _of_file(Path(name)))
+    return (structure for name in files for structure in _of_file(Path(name), on_bad))
 
 
 def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
@@ -178,16 +180,16 @@ def _relaxed(store: Store, filters: dict[str, Any]) -> Iterator[PlannedStructure
         yield PlannedStructure(atoms, atoms_key(atoms), label, ids)
 
 
-def _of_file(path: Path) -> Iterator[PlannedStructure]:
-    file, index = split_index(path)
+def _of_file(path: Path, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
+    file, _ = split_index(path)
     if file.suffix == ".zip":
-        yield from _of_archive(file)
+        yield from _of_archive(file, on_bad)
         return
-    for number, atoms in enumerate(read_structures(path), start=index or 0):
+    for number, atoms in numbered_structures(path, on_bad):
         yield _planned(atoms, file, number)
 
 
-def _of_archive(file: Path) -> Iterator[PlannedStructure]:
+def _of_archive(file: Path, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
     """Structures of the extended XYZ files in a zip archive."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -196,8 +198,8 @@ def _of_archive(file: Path) -> Iterator[PlannedStructure]:
                 raise InputError(f"{file} holds no extended XYZ file")
             for name in members:
                 with archive.open(name) as stream:
-                    frames = extxyz_frames(TextIOWrapper(stream, "utf-8"), Path(name))
-                    for number, atoms in enumerate(frames):
+                    frames = extxyz_frames(TextIOWrapper(stream, "utf-8"), Path(name), on_bad)
+                    for number, atoms in frames:
                         if len(members) > 1:  # one file for each material, with its name
                             atoms.info.setdefault(_NAMES[0], _stem(Path(name)))
                         yield _planned(atoms, Path(name), number)
@@ -205,7 +207,7 @@ def _of_archive(file: Path) -> Iterator[PlannedStructure]:
         raise InputError(f"{file} is not a zip archive or is broken off ({error}); fetch it again") from error
 
 
-def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
+def _of_mdr(files: list[Path], on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
     """Unit cells in phonopy's files, with the supercells for which the files give forces."""
     for file in files:
         try:
@@ -220,8 +222,9 @@ def _of_mdr(files: list[Path]) -> Iterator[PlannedStructure]:
             )
             atoms.info |= {_NAMES[0]: _stem(file), FC2_SUPERCELL: content["supercell_matrix"]}
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file} is not a phonopy file of the MDR set ({error}); fetch it again") from error
-        yield _planned(atoms, file, 0)
+            on_bad(f"{file} is not a phonopy file of the MDR set ({error}); fetch it again")
+        else:
+            yield _planned(atoms, file, 0)
 
 
 def _sections(stream: Iterable[str], wanted: tuple[str, ...]) -> Iterator[str]:

@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import sqrt
 
+from esen_flows.errors import StoreError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
-from esen_flows.store.campaign_progress import counts
+from esen_flows.store.campaign_progress import counts, refresh_states
 from esen_flows.store.campaign_runs import runs
 from esen_flows.store.campaigns import campaign_of
 from esen_flows.store.claims import holders
 from esen_flows.store.database import Row
-from esen_flows.store.launchpad import campaign_firework_states
+from esen_flows.store.launchpad import LIVE_CHUNK, campaign_firework_states
 from esen_flows.store.results import Store
 
 # Normal quantile of a two-sided interval of 95 %.
@@ -126,7 +128,7 @@ class CampaignStatus:
     name
         Name of the campaign.
     state
-        State of the campaign: planned, submitted, paused or cancelled.
+        State of the campaign: planned, submitted, paused or cancelled; done if no member is pending.
     property
         Property that is computed.
     members
@@ -194,7 +196,13 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
     """
     campaign = campaign_of(store, name)
     spec = CampaignSpec.model_validate(campaign["spec"])
+    answer, fireworks = answer_summary_field(spec), campaign_firework_states(store.database, name)
     rows = counts(store, name)
+    if campaign["state"] != "planned" and _pending(rows) and not set(LIVE_CHUNK) & set(fireworks):
+        # Nothing works on it: its results may have come from a spool, another campaign or a command.
+        with suppress(StoreError):  # of a database that is only read
+            refresh_states(store, name, answer)
+            rows = counts(store, name)
     states: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     for row in rows:
@@ -205,7 +213,7 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
     working = _at_work(store, [run for run in all_runs if run["state"] == "running"])
     return CampaignStatus(
         name=name,
-        state=campaign["state"],
+        state="done" if campaign["state"] != "planning" and rows and not _pending(rows) else campaign["state"],
         property=spec.property,
         members=states.total(),
         finished=states["finished"],
@@ -213,13 +221,17 @@ def campaign_status(store: Store, name: str) -> CampaignStatus:
         pending=states["pending"],
         failures=dict(failures.most_common()),
         failed_share=Share.of(states["failed"], states["failed"] + states["finished"]),
-        answer=answer_summary_field(spec),
+        answer=answer,
         means=tuple(_means(rows)),
         rates=tuple(_rate(run) for run in working),
         lost_runs=sum(run["state"] == "died" for run in all_runs),
-        fireworks=campaign_firework_states(store.database, name),
+        fireworks=fireworks,
         seconds_left=_seconds_left(rows, working),
     )
+
+
+def _pending(rows: Sequence[Row]) -> int:
+    return sum(row["members"] for row in rows if row["state"] == "pending")
 
 
 def _at_work(store: Store, begun: Sequence[Row]) -> list[Row]:

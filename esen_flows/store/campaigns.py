@@ -120,6 +120,22 @@ def set_campaign_state(store: Store, name: str, state: CampaignState) -> None:
     db.call(lambda: db["campaigns"].update_one({"_id": name}, {"$set": {"state": state}}))
 
 
+def note_warnings(store: Store, name: str, warnings: Sequence[str]) -> None:
+    """Keep what the plan of a campaign warned of, so that a later submission can say it again.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    name
+        Name of the campaign.
+    warnings
+        Lines for people.
+    """
+    db = store.database
+    db.call(lambda: db["campaigns"].update_one({"_id": name}, {"$set": {"warnings": list(warnings)}}))
+
+
 def delete_campaign(store: Store, name: str) -> None:
     """Delete a campaign; its results and structures stay.
 

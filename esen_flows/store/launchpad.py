@@ -18,7 +18,7 @@ _CLAIM_PREFIX = "firework:"
 _WILL_RUN = ("WAITING", "READY", "RESERVED", "RUNNING", "PAUSED")
 _WORKFLOW_ENDED = ("FIZZLED", "DEFUSED", "ARCHIVED")
 # A chunk in one of these states has a firework that brings what is missing. WAITING fireworks wait for one of these.
-_LIVE_CHUNK = ("READY", "RESERVED", "RUNNING", "PAUSED")
+LIVE_CHUNK = ("READY", "RESERVED", "RUNNING", "PAUSED")
 
 
 def prepare_launchpad(database: Database) -> bool:
@@ -291,7 +291,7 @@ def live_chunks(database: Database, campaign: str) -> set[str]:
     set[str]
         Names of the chunks.
     """
-    query = {"spec.campaign": campaign, "state": {"$in": list(_LIVE_CHUNK)}}
+    query = {"spec.campaign": campaign, "state": {"$in": list(LIVE_CHUNK)}}
     return set(database.call(lambda: database["fireworks"].distinct("spec.chunk", query)))
 
 

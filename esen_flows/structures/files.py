@@ -2,10 +2,10 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from ase import Atoms
 from ase.io import iread
@@ -31,6 +31,7 @@ MOST_BYTES = 200_000_000  # of a CIF or POSCAR: more than a million atoms
 _FRACTIONAL = ("cif", "vasp", "castep-cell", "res")
 _ISOTOPE_LINE = re.compile(r"^[ \t]*[DT][ \t]", re.MULTILINE)
 _SPECIES_FIRST = re.compile(r"\A.*\n(?:.*Properties=\"?species:S:1|(?!.*Properties=))")
+_SHOWN = 10  # structures in a message
 _FORMATS = "a CIF, POSCAR or extended XYZ file"
 
 
@@ -87,55 +88,104 @@ def read_structures(path: Path) -> Iterator[Atoms]:
     Raises
     ------
     InputError
-        The file is missing, a folder, empty or unreadable, or has partially occupied sites.
+        The file is missing, a folder, empty or unreadable, or some of its structures are; raised after the others, with
+        the indices and reasons of all.
+    """
+    bad: list[str] = []
+    for _, atoms in numbered_structures(path, bad.append):
+        yield atoms
+    if len(bad) == 1:
+        raise InputError(bad[0])
+    if bad:
+        more = "" if len(bad) <= _SHOWN else f"\n  and {len(bad) - _SHOWN} more"
+        shown = "".join(f"\n  {line}" for line in bad[:_SHOWN])
+        raise InputError(f"{len(bad)} structures cannot be read; correct them or take them out:{shown}{more}")
+
+
+def numbered_structures(path: Path, on_bad: Callable[[str], None]) -> Iterator[tuple[int, Atoms]]:
+    """The structures of a file with their indices, except those that cannot be read.
+
+    Parameters
+    ----------
+    path
+        As for `read_structures`.
+    on_bad
+        Called with the index and fault of each structure that cannot be read.
+
+    Yields
+    ------
+    tuple[int, Atoms]
+        Index and structure.
+
+    Raises
+    ------
+    InputError
+        The file is missing, a folder or empty.
     """
     file, index = split_index(path)
     _refuse_absent(file)
     if index is None and file.name.endswith(EXTENDED_XYZ):
         with open_text(file) as stream:
-            yield from extxyz_frames(stream, file)
+            yield from extxyz_frames(stream, file, on_bad)
         return
-    for atoms in _read_frames(file, index):
-        _refuse_disorder(file, atoms)
-        yield atoms
+    try:
+        frames = _read_frames(file, index)
+    except InputError as error:
+        on_bad(str(error))
+        return
+    for number, atoms in enumerate(frames, start=index or 0):
+        try:
+            _refuse_disorder(file, atoms)
+        except StructureError as error:
+            on_bad(str(error) if len(frames) == 1 else f"{file}@{number}: {error}")
+        else:
+            yield number, atoms
 
 
-def extxyz_frames(stream: IO[str], path: Path) -> Iterator[Atoms]:
-    """The structures of an open extended XYZ file, one after the other.
+def extxyz_frames(stream: IO[str], path: Path, on_bad: Callable[[str], None]) -> Iterator[tuple[int, Atoms]]:
+    """The structures of an open extended XYZ file with their indices, one after the other.
 
     Parameters
     ----------
     stream
         The open file.
     path
-        Its name for error messages.
+        Its name for messages.
+    on_bad
+        Called with the index and fault of each frame that cannot be read. After a line that should be a number of atoms
+        and is not, the rest of the file is one such frame.
 
     Yields
     ------
-    Atoms
-        One structure.
-
-    Raises
-    ------
-    InputError
-        A frame cannot be read; the message gives its index.
+    tuple[int, Atoms]
+        Index and structure.
     """
     blocks = extxyz_blocks(stream, path)
     for number in count():
+        what = f"{path}@{number} cannot be read"
         try:
             block = next(blocks, None)
-            if block is None:
-                return
+        except TruncatedFileError:
+            return on_bad(f"{what}: the file ends in it; correct it")
+        except InputError as error:
+            return on_bad(f"{what}, nor what follows: {error}")
+        except (*BROKEN_STREAM, OSError) as error:
+            return on_bad(f"{what}, nor what follows: {_reason(error)}; correct it")
+        if block is None:
+            return None
+        try:
             with reader_warnings(path):
                 atoms = _extxyz_frame(block)
-        except TruncatedFileError:
-            raise InputError(f"{path}@{number} cannot be read: the file ends in it; correct it") from None
-        except InputError:
-            raise
-        except (*UNREADABLE_FRAME, *BROKEN_STREAM, OSError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{path}@{number} cannot be read: {reason}; correct it") from error
-        yield atoms
+        except InputError as error:
+            on_bad(f"{what}: {error}")
+        except UNREADABLE_FRAME as error:
+            on_bad(f"{what}: {_reason(error)}; correct it")
+        else:
+            yield number, atoms
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _extxyz_frame(block: str) -> Atoms:
@@ -188,7 +238,7 @@ def _read_frames(file: Path, index: int | None) -> list[Atoms]:
         frames = _chosen(file, _crystals(file, kind, notes), index)
     elif kind in ("extxyz", "xyz"):
         with open_text(file) as stream:
-            return _chosen(file, extxyz_frames(stream, file), index)
+            return _chosen(file, (atoms for _, atoms in extxyz_frames(stream, file, _refuse)), index)
     else:
         frames = _read_with_ase(file, kind, index)
     if kind in _FRACTIONAL:
@@ -259,6 +309,10 @@ def _read_with_pymatgen(file: Path, ase_error: Exception) -> Atoms:
         reason = " ".join(str(ase_error).split()) or "its contents are not in the format that its name says"
         raise InputError(f"{file} cannot be read as a structure ({reason[:200]}); give {_FORMATS}") from ase_error
     return as_atoms(structure)
+
+
+def _refuse(fault: str) -> NoReturn:
+    raise InputError(fault)
 
 
 def _refuse_disorder(file: Path, atoms: Atoms) -> None:

@@ -60,7 +60,7 @@ def test_plain_fireworks_run_it_and_nothing_is_added_twice(here: Store, monkeypa
     assert not any("mongodb" in json.dumps(spec, default=str) for spec in specs)
     launch(here)
     found = campaign_status(here, "c")
-    assert (found.finished, found.failed, found.pending, found.state) == (18, 2, 0, "submitted")  # two are iron
+    assert (found.finished, found.failed, found.pending, found.state) == (18, 2, 0, "done")  # two are iron
     assert found.fireworks == {"COMPLETED": 3}
     assert found.seconds_left == 0.0
     assert found.means[0].members == 18
@@ -119,6 +119,20 @@ def test_cancelled_work_is_gone_and_can_come_back(here: Store) -> None:
     assert control.resume(here, "c").members == 3
     launch(here)
     assert campaign_status(here, "c").finished == 3
+
+
+def test_a_campaign_whose_results_came_from_elsewhere_is_done(here: Store) -> None:
+    planned(here, 3)
+    control.submit_campaign(here, "c")
+    assert (campaign_status(here, "c").state, campaign_status(here, "c").pending) == ("submitted", 3)
+    control.cancel(here, "c")
+    assert (campaign_status(here, "c").state, campaign_status(here, "c").pending) == ("cancelled", 3)
+    planned(here, 3, "d")
+    control.submit_campaign(here, "d")
+    launch(here)
+    for name in ("c", "d"):
+        found = campaign_status(here, name)
+        assert (found.state, found.finished, found.pending) == ("done", 3, 0)
 
 
 def test_fireworks_that_fizzled_are_replaced(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,8 +186,44 @@ def test_structures_that_will_fail_are_reported(store: Store, crystals: Path) ->
     broken = bulk("Cu")
     broken.cell[0, 0] = np.nan
     write(crystals, [broken], format="extxyz")
-    with pytest.raises(InputError, match="metals@0 has no atoms, or NaN"):
+    with pytest.raises(InputError, match="metals@0: it has no atoms, or NaN"):
         planned(store, spec_of(crystals, name="broken"))
+
+
+def test_a_campaign_that_is_planned_again_has_the_same_warnings(store: Store, crystals: Path) -> None:
+    slab = fcc111("Cu", (1, 1, 3), vacuum=6.0)
+    write(crystals, [bulk("Cu"), slab, bulk("Fe")], format="extxyz")
+    first = planned(store, spec_of(crystals))
+    assert first.doubtful_count == 2
+    again = planned(store, spec_of(crystals))
+    assert (again.stored, again.new) == (3, 0)  # nothing is new, and still
+    assert again.warnings == first.warnings
+    assert again.warnings[0] == "2 will probably fail:"
+    assert campaign_of(store, "metals")["warnings"] == first.warnings  # for `submit metals`
+    other = planned(store, spec_of(crystals, name="other"))  # of structures that another campaign has stored
+    assert other.warnings == first.warnings
+
+
+def test_bad_structures_are_all_named_or_left_out(store: Store, crystals: Path) -> None:
+    empty, broken = Atoms(cell=[3, 3, 3], pbc=True), bulk("Ag")
+    broken.positions[0, 0] = np.inf
+    write(crystals, [bulk("Cu"), empty, bulk("Ag"), broken, bulk("Au")], format="extxyz")
+    lines = crystals.read_text().splitlines()
+    lines[-1] = "Au 0.0 zero 0.0"
+    crystals.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError) as caught:
+        planned(store, spec_of(crystals))
+    first, *named = str(caught.value).splitlines()
+    assert first == "campaign metals: 3 structures cannot be used; correct them, or leave them out by --skip-bad:"
+    assert sorted(line.partition("@")[2].partition(":")[0] for line in named) == ["1", "3", "4"]
+    assert campaign_names(store) == []
+    found = plan(store, spec_of(crystals), "text", skip_bad=True)
+    assert (found.structures, found.bad_count, found.members["pending"]) == (2, 3, 2)
+    assert {row["label"] for row in members(store, "metals")} == {"metals@0", "metals@2"}
+    assert "3 left out:" in str(found)
+    with pytest.raises(InputError, match="3 structures cannot be used"):
+        planned(store, spec_of(crystals))
+    assert len(list(members(store, "metals"))) == 2  # of a campaign that was planned before, all stay
 
 
 def test_several_force_fields(store: Store, crystals: Path, header_only_checkpoint: Path) -> None:

@@ -24,6 +24,7 @@ from esen_flows.schemas.requests import property_requests
 from esen_flows.settings import get_settings
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.results import Store
+from esen_flows.structures.files import read_structures
 from esen_flows.structures.identity import identify
 
 SILICON, COPPER = bulk("Si"), bulk("Cu")
@@ -57,7 +58,10 @@ def spec_of(**source: Any) -> CampaignSpec:
 
 
 def found_in(store: Any, **source: Any) -> list[PlannedStructure]:
-    return list(planned_structures(spec_of(**source), store))
+    bad: list[str] = []
+    found = list(planned_structures(spec_of(**source), store, bad.append))
+    assert bad == []
+    return found
 
 
 def named(structures: list[PlannedStructure]) -> dict[str, str]:
@@ -89,10 +93,33 @@ def test_only_one_frame_is_read_at_a_time(tmp_path: Path) -> None:
     write(tmp_path / "many.xyz", [SILICON] * 3, format="extxyz")
     with (tmp_path / "many.xyz").open("a") as stream:
         stream.write("3\nbroken\n")
-    structures = planned_structures(spec_of(file=str(tmp_path / "many.xyz")), None)  # type: ignore[arg-type]
+    bad: list[str] = []
+    source = spec_of(file=str(tmp_path / "many.xyz"))
+    structures = planned_structures(source, None, bad.append)  # type: ignore[arg-type]
     assert [next(structures).label for _ in range(3)] == ["many@0", "many@1", "many@2"]
-    with pytest.raises(InputError, match=r"many\.xyz@3 cannot be read: "):
-        next(structures)
+    assert bad == []
+    assert list(structures) == []
+    assert [line.partition(" ")[0] for line in bad] == [f"{tmp_path}/many.xyz@3"]
+
+
+def test_every_bad_structure_is_named_and_the_others_keep_their_indices(tmp_path: Path) -> None:
+    for name in ("a.xyz", "b.xyz"):
+        write(tmp_path / name, [SILICON, COPPER, SILICON, COPPER], format="extxyz")
+        lines = (tmp_path / name).read_text().splitlines()
+        lines[3] = "Si one two three"  # in the first frame, of a number, a comment and two atoms
+        lines[9] = "Si 1.0 2.0"  # in the third frame
+        (tmp_path / name).write_text("\n".join(lines) + ("\nnot a number\n" if name == "b.xyz" else "\n"))
+    (tmp_path / "c.cif").write_text("not a crystal\n")
+    bad: list[str] = []
+    files = [str(tmp_path / name) for name in ("a.xyz", "c.cif", "b.xyz")]
+    found = list(planned_structures(spec_of(file=files), None, bad.append))  # type: ignore[arg-type]
+    assert [one.label for one in found] == ["a@1", "a@3", "b@1", "b@3"]
+    places = ["a.xyz@0", "a.xyz@2", "c.cif cannot be read", "b.xyz@0", "b.xyz@2", "b.xyz@4 cannot be read, nor what follows"]
+    assert len(bad) == len(places)
+    for line, place in zip(bad, places, strict=True):
+        assert place in line
+    with pytest.raises(InputError, match=r"(?s)3 structures cannot be read; .*@0: .*@2: .*@4 cannot be read, nor what follows: "):
+        list(read_structures(tmp_path / "b.xyz"))
 
 
 @pytest.fixture
@@ -171,8 +198,12 @@ def test_mdr_is_a_folder_of_phonopy_files(tmp_path: Path) -> None:
     assert str(found.atoms.symbols) == "CsCl"
     np.testing.assert_allclose(found.atoms.positions[1], 2.1)
     (tmp_path / "mp-1.yaml.bz2").write_bytes(bz2.compress(b"nothing: 1"))
-    with pytest.raises(InputError, match=r"mp-1\.yaml\.bz2 is not a phonopy file of the MDR set"):
-        found_in(None, published="mdr", folder=str(tmp_path))
+    bad: list[str] = []
+    source = spec_of(published="mdr", folder=str(tmp_path))
+    others = list(planned_structures(source, None, bad.append))  # type: ignore[arg-type]
+    assert "mp-1.yaml.bz2 is not a phonopy file of the MDR set" in "".join(bad)
+    assert len(bad) == 1
+    assert "mp-1" not in [one.label for one in others]
 
 
 @pytest.mark.shared

@@ -52,5 +52,5 @@ def test_other_types_and_partial_occupancies_are_refused() -> None:
     alloy = Structure(Lattice.cubic(4.0), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
     with pytest.raises(StructureError, match="partially occupied"):
         as_atoms(alloy)
-    with pytest.raises(StructureError, match="must be ASE Atoms or a pymatgen Structure, got str"):
+    with pytest.raises(StructureError, match="a pymatgen Structure or the path of a structure file, got str"):
         as_atoms("Si.cif")  # type: ignore[arg-type]

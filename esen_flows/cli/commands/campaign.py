@@ -14,6 +14,7 @@ from rich.table import Table
 from esen_flows.cli.commands import campaign_results
 from esen_flows.cli.options import CampaignArgument
 from esen_flows.cli.store import open_store
+from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,18 +49,23 @@ WorkersOption = Annotated[
 ]
 
 
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out structures that cannot be read, instead of refusing the file.")
+]
+
+
 @app.command()
-def plan(spec: SpecArgument) -> None:
+def plan(spec: SpecArgument, skip_bad: SkipBadOption = False) -> None:
     """Check a specification, store its structures, and count what is stored already and what is pending."""
-    typer.echo(_plan(spec))
-    typer.echo(f"next: esen-flows campaign submit {spec}")
+    typer.echo(_plan(spec, skip_bad))
+    typer.echo(f"next: esen-flows campaign submit {spec}{' --skip-bad' if skip_bad else ''}")
 
 
 @app.command()
-def submit(spec: SpecOrNameArgument, device: WorkersOption = "cpu") -> None:
+def submit(spec: SpecOrNameArgument, device: WorkersOption = "cpu", skip_bad: SkipBadOption = False) -> None:
     """Pack pending members into fireworks for workers; members that fireworks hold already are not added again."""
     from esen_flows.campaigns.spec import find_spec
-    from esen_flows.store.campaigns import campaign_names
+    from esen_flows.store.campaigns import campaign_names, campaign_of
 
     name = spec
     try:
@@ -67,8 +73,14 @@ def submit(spec: SpecOrNameArgument, device: WorkersOption = "cpu") -> None:
     except InputError:
         if spec not in campaign_names(open_store()):
             raise
+        if skip_bad:
+            raise UsageError(
+                f"--skip-bad is for a specification; the campaign {spec!r} has its members already"
+            ) from None
+        for line in campaign_of(open_store(), name).get("warnings", ()):
+            typer.echo(line)
     else:
-        planned = _plan(spec)
+        planned = _plan(spec, skip_bad)
         typer.echo(planned)
         name = planned.name
     _submit(name, device)
@@ -184,14 +196,16 @@ for command in (campaign_results.report, campaign_results.diff, campaign_results
     app.command()(command)
 
 
-def _plan(spec: str) -> "Planned":
+def _plan(spec: str, skip_bad: bool) -> "Planned":
     from esen_flows.campaigns.plan import plan as plan_campaign
     from esen_flows.campaigns.spec import find_spec, read_spec
 
     path = find_spec(spec)
     with Console(stderr=True).status("reading structures") as line:
         text = Path(path).read_text(encoding="utf-8")
-        return plan_campaign(open_store(), read_spec(path), text, lambda done: line.update(f"{done} structures"))
+        return plan_campaign(
+            open_store(), read_spec(path), text, lambda done: line.update(f"{done} structures"), skip_bad=skip_bad
+        )
 
 
 def _submit(name: str, device: str) -> None:
