@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ase import Atoms
 from jobflow import Flow, Job, Maker, OutputReference, job
+from monty.json import jsanitize
 
 from esen_flows.errors import InputError
 from esen_flows.makers.jobs import Reference, forces_job, relax_job
@@ -61,6 +62,17 @@ class PropertyMaker(Maker):
     device: str = "cpu"
     material_ids: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The Maker as plain values: FireWorks would write protocols inside the Maker of a job as text.
+
+        Returns
+        -------
+        dict[str, Any]
+            Argument of `from_dict`.
+        """
+        plain: dict[str, Any] = jsanitize(super().as_dict(), strict=True, enum_values=True)
+        return plain
 
     def _model_argument(self, model: ModelReference | None, **more: Any) -> dict[str, Any]:
         """The argument `model` of a job; without a force field the job finds its location and label itself."""

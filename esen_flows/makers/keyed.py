@@ -1,4 +1,4 @@
-"""Jobs whose result keys are fixed when they are made, and the category of worker that a kind of job belongs to."""
+"""Jobs whose result keys are fixed when they are made."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,6 @@ from jobflow import Job, Maker, job
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.requests import ResultRequest
-
-# Where a job of a kind belongs: a worker whose my_fworker.yaml says `category: gpu` takes those alone, one with
-# `category: ''` takes all. A job that has a `_category` in its manager_config keeps it.
-CATEGORIES = {
-    **dict.fromkeys(("relax", "forces", "labelling", "training", "evaluation"), "gpu"),
-    **dict.fromkeys(("phonon", "conductivity"), "cpu"),
-}
 
 
 @dataclass

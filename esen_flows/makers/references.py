@@ -11,7 +11,7 @@ from typing import Any
 from jobflow import CURRENT_JOB, Flow, Job, OutputReference, Response
 from jobflow.core.job import store_inputs
 
-from esen_flows.makers.keyed import CATEGORIES
+from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.structures.conversion import atoms_from_json, atoms_to_json
 from esen_flows.structures.inputs import given_structures
 
@@ -126,8 +126,9 @@ def _hand_on_config(current: Job, flow: Flow) -> None:
         flow.update_config(**update, dynamic=True)
     for each, _ in flow.iterflow():
         kind = each.metadata.get("kind")
-        if by_kind and kind in CATEGORIES:
-            each.config.manager_config.setdefault("_category", CATEGORIES[kind])
+        if by_kind and kind in PROPERTIES:
+            # Not in place: jobs share the dictionary of an update.
+            each.config.manager_config = {"_category": PROPERTIES[kind].category, **each.config.manager_config}
     # jobflow would do it once more, with one category for all.
     current.config_updates, own.response_manager_config, own.pass_manager_config = [], {}, False
 

@@ -276,7 +276,8 @@ def set_category(job: Job, category: str) -> None:
         Category of workers.
     """
     if "_category" not in job.config.manager_config:
-        job.config.manager_config |= {"_category": category, CATEGORY_OF_KIND: True}
+        # Not in place: jobflow shares this dictionary with the update that it hands on.
+        job.config.manager_config = {**job.config.manager_config, "_category": category, CATEGORY_OF_KIND: True}
 
 
 def is_of_this_host(launch: Row) -> bool:

@@ -16,9 +16,9 @@ from jobflow.managers.fireworks import flow_to_workflow
 
 from esen_flows.errors import InputError
 from esen_flows.makers.compute import raise_if_failed
-from esen_flows.makers.keyed import CATEGORIES
 from esen_flows.queue.fireworks_adapter import open_launchpad, set_category
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Database
 from esen_flows.store.jobflow_files import document_bytes
@@ -66,7 +66,9 @@ def submit(work: Flow | Job, *, store: Store | None = None) -> Submission:
     Parameters
     ----------
     work
-        Flow or job of any Maker, ours or another package's. Its jobs get the category of their kind (`CATEGORIES`).
+        Flow or job of any Maker, ours or another package's. Its jobs get the category of their kind
+        (`schemas.properties`): a worker whose my_fworker.yaml says `category: gpu` takes those alone, one with
+        `category: ''` takes all. A job that has a `_category` in its manager_config keeps it.
     store
         Store of the results, in whose database the launchpad is; None: the store of the settings.
 
@@ -154,7 +156,7 @@ def add_flow(database: Database, flow: Flow) -> tuple[int, ...]:
     database
         Database of the launchpad.
     flow
-        Flow whose jobs get the category of their kind (`CATEGORIES`).
+        Flow whose jobs get the category of their kind, as in `submit`.
 
     Returns
     -------
@@ -167,9 +169,9 @@ def add_flow(database: Database, flow: Flow) -> tuple[int, ...]:
         A job is too large for a firework, or carries the database's password.
     """
     for job, _ in flow.iterflow():
-        category = CATEGORIES.get(job.metadata.get("kind", ""))
-        if category is not None:
-            set_category(job, category)
+        kind = job.metadata.get("kind")
+        if kind in PROPERTIES:
+            set_category(job, PROPERTIES[kind].category)
     attempt: list[Any] = []  # fireworks, which have ids below zero until they are added
 
     def add() -> tuple[int, ...]:

@@ -26,8 +26,8 @@ from esen_flows.cli.app import main
 from esen_flows.errors import InputError, NotConvergedError, StoreError
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.relax import RelaxMaker
-from esen_flows.queue.submit import CATEGORIES, submit
-from esen_flows.schemas.documents import Kind, ResultDocument
+from esen_flows.queue.submit import submit
+from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.lattice_documents import ConductivityOutput
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, RelaxProtocol
 from esen_flows.settings import Settings
@@ -95,10 +95,6 @@ def test_force_calls_are_for_gpu_workers_and_transport_for_others(
         stored.append([copper.store.get(key) is not None for key in keys])
     launchpad.connection.close()
     assert stored == [[False, False, False], [True, True, False], [True, True, True]]
-
-
-def test_every_kind_of_result_has_a_category() -> None:
-    assert set(CATEGORIES) == set(Kind.__args__)
 
 
 def test_pending_work_is_not_added_again(copper: Any) -> None:
