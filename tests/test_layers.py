@@ -307,7 +307,7 @@ def test_shared_schemas_need_numpy_and_ase_only() -> None:
 
 
 def test_structures_given_to_force_fields_need_ase_only() -> None:
-    own = {"esen_flows.errors", "esen_flows.structures.conversion"}
+    own = {"esen_flows.errors", "esen_flows.schemas.atom_properties", "esen_flows.structures.conversion"}
     for name in ("inputs", "conversion"):
         for found in imports_of(PACKAGE / "structures" / f"{name}.py", ROOT):
             known = found.top in BARE_PACKAGES or found.top in sys.stdlib_module_names or found.module in own

@@ -215,7 +215,7 @@ def test_bad_structures_are_all_named_or_left_out(store: Store, crystals: Path) 
         planned(store, spec_of(crystals))
     first, *named = str(caught.value).splitlines()
     assert first == "campaign metals: 3 structures cannot be used; correct them, or leave them out by --skip-bad:"
-    assert sorted(line.partition("@")[2].partition(":")[0] for line in named) == ["1", "3", "4"]
+    assert sorted(line.partition("@")[2][:1] for line in named) == ["1", "3", "4"]
     assert campaign_names(store) == []
     found = plan(store, spec_of(crystals), "text", skip_bad=True)
     assert (found.structures, found.bad_count, found.members["pending"]) == (2, 3, 2)

@@ -114,11 +114,20 @@ def test_every_bad_structure_is_named_and_the_others_keep_their_indices(tmp_path
     files = [str(tmp_path / name) for name in ("a.xyz", "c.cif", "b.xyz")]
     found = list(planned_structures(spec_of(file=files), None, bad.append))  # type: ignore[arg-type]
     assert [one.label for one in found] == ["a@1", "a@3", "b@1", "b@3"]
-    places = ["a.xyz@0", "a.xyz@2", "c.cif cannot be read", "b.xyz@0", "b.xyz@2", "b.xyz@4 cannot be read, nor what follows"]
+    places = [
+        "a.xyz@0",
+        "a.xyz@2",
+        "c.cif cannot be read",
+        "b.xyz@0",
+        "b.xyz@2",
+        "b.xyz@4 cannot be read, nor what follows",
+    ]
     assert len(bad) == len(places)
     for line, place in zip(bad, places, strict=True):
         assert place in line
-    with pytest.raises(InputError, match=r"(?s)3 structures cannot be read; .*@0: .*@2: .*@4 cannot be read, nor what follows: "):
+    with pytest.raises(
+        InputError, match=r"(?s)3 structures cannot be read; .*@0 .*@2 .*@4 cannot be read, nor what follows: "
+    ):
         list(read_structures(tmp_path / "b.xyz"))
 
 
