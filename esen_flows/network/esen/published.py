@@ -17,7 +17,7 @@ from esen_flows.errors import ModelError
 from esen_flows.network.esen.config import MAX_CHARGE, MAX_SPIN, ESENConfig
 from esen_flows.network.esen.esen import ESEN
 from esen_flows.network.esen.harmonics import spherical_harmonics
-from esen_flows.network.esen.norms import degree_index
+from esen_flows.network.esen.norms import BALANCE, degree_index
 
 # Published names of options that have another name here.
 _OPTIONS = {"cutoff": "cutoff_angstrom", "chg_spin_emb_type": "charge_spin_embedding"}
@@ -79,6 +79,15 @@ def build(state: Mapping[str, Tensor], options: Mapping[str, Any] | None = None)
     if bad:
         raise ModelError(f"NaN or infinite weights: {', '.join(bad[:5])}; the file is damaged or its training failed")
     network = ESEN(config)
+    own = dict(network.named_buffers())
+    for name, value in state.items():
+        # Weights of degrees that were rounded otherwise than ours are a part of the model.
+        if name.endswith(BALANCE):
+            native = _native_name(name)
+            if native not in own:
+                raise ModelError(f"weights without a place: {name}")
+            if not torch.equal(own[native], value.float()):
+                tensors[native] = value
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     return network
 
@@ -223,7 +232,7 @@ def is_constant(name: str) -> bool:
         True for rotation constants, index tables and balance weights.
     """
     last = name.split(".")[-1]
-    return last.startswith("Jd_") or last in ("expand_index", "balance_degree_weight")
+    return last.startswith("Jd_") or last in ("expand_index", BALANCE)
 
 
 def _native_name(name: str) -> str:
@@ -288,7 +297,7 @@ def expected_constant(name: str, config: ESENConfig) -> np.ndarray:
             raise ModelError(f"the constant {name} is of a degree that lmax {config.lmax} has no use for")
         return _swap_representation(degree)
     degrees = degree_index(1 if parts[-2] in ("linear", "denoising_linear") else config.lmax)
-    if parts[-1] == "balance_degree_weight":
+    if parts[-1] == BALANCE:
         first = 1 if config.norm_type == "layer_norm_sh" else 0
         count = config.lmax + 1 - first
         return np.array([[1 / ((2 * degree + 1) * count)] for degree in degrees if degree >= first])

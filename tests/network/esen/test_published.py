@@ -1,12 +1,15 @@
 """Published names, shapes and sizes against listings of the published models; configurations inferred from shapes."""
 
+import numpy as np
 import pytest
 import torch
 from published_files import backbone_options, published_state, small_network
 
 from esen_flows.errors import ModelError
+from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.network.esen.config import CANDIDATES, PUBLISHED, ESENConfig
 from esen_flows.network.esen.esen import ESEN
+from esen_flows.network.esen.norms import BALANCE, NORMS
 from esen_flows.network.esen.published import build, expected_constant, infer_config
 
 TWO_LAYERS = {"num_layers": 2, "lmax": 2, "mmax": 2}
@@ -88,6 +91,34 @@ def test_configurations_are_inferred_and_weights_kept(variant):
     assert found.config == config
     for name, value in network.state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("lmax", range(1, 8))
+@pytest.mark.parametrize("norm_type", ["rms_norm_sh", "layer_norm_sh"])
+def test_degree_weights_are_rounded_after_each_of_two_divisions(lmax, norm_type):
+    first = 1 if norm_type == "layer_norm_sh" else 0
+    degrees = [degree for degree in range(first, lmax + 1) for _ in range(2 * degree + 1)]
+    expected = [np.float32(1) / np.float32(2 * degree + 1) / np.float32(lmax + 1 - first) for degree in degrees]
+    norm = NORMS[norm_type](lmax, 4)
+    assert norm.get_buffer(BALANCE).flatten().tolist() == [float(weight) for weight in expected]
+
+
+def test_stored_degree_weights_are_used_and_saved(tmp_path):
+    """Weights that a file rounded otherwise belong to its model; those that we would compute are left out."""
+    network = small_network(lmax=4)
+    state, options = published_state(network), backbone_options(network.config)
+    rounded_once = state["backbone.norm.balance_degree_weight"]  # 1 / 35 is rounded differently by two divisions
+    assert not torch.equal(rounded_once, network.norm.get_buffer(BALANCE))
+    found = build(state, options)
+    assert torch.equal(found.norm.get_buffer(BALANCE), rounded_once)
+    checkpoint = Checkpoint(found, 1.0, {6: -1.0}, (6,))
+    save(tmp_path / "stored.safetensors", checkpoint)
+    again = load(tmp_path / "stored.safetensors").network
+    assert torch.equal(again.norm.get_buffer(BALANCE), rounded_once)
+    assert torch.equal(again.double().norm.get_buffer(BALANCE), rounded_once.double())
+    ours = {name: value.clone() for name, value in network.named_buffers() if name.endswith(BALANCE)}
+    same = build(state | {f"backbone.{name}": value for name, value in ours.items()}, options)
+    assert set(same.state_dict()) == set(network.state_dict())
 
 
 @pytest.mark.parametrize("missing", ["use_envelope", "max_neighbors", "grid_resolution", "cutoff"])
