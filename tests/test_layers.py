@@ -238,6 +238,37 @@ def test_source_follows_the_rule(rule: str) -> None:
     assert not faults, "\n".join(["see the order of rooms at the top of this file:", *faults])
 
 
+def named(names: set[str], path: Path) -> list[str]:
+    """Lines of a file on which Python code, not text, has one of these names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute | ast.alias)]
+    label = {ast.Name: "id", ast.Attribute: "attr", ast.alias: "name"}
+    lines = [node.lineno for node in found if getattr(node, label[type(node)]) in names]
+    return [f"{path.relative_to(ROOT).as_posix()}:{line}" for line in lines]
+
+
+def test_a_network_family_is_named_in_its_folder_and_in_the_table_of_families_alone() -> None:
+    own, table = PACKAGE / "network" / "esen", PACKAGE / "forcefield" / "families.py"
+    names = {"ESEN", "ESENConfig"}
+    assert named(names, table)
+    others = [path for path in sorted(PACKAGE.rglob("*.py")) if own not in path.parents and path != table]
+    assert [line for path in others for line in named(names, path)] == []
+
+
+def test_backends_are_known_by_their_seam_alone() -> None:
+    backends, seam = "esen_flows.network.backends", "esen_flows.network.backends.edge_sums"
+    doctor = ("esen_flows/cli/commands/doctor.py", "esen_flows.network.backends.cpu.native")
+    faults = [
+        f"{found.where}: imports {found.module}"
+        for found in all_imports()
+        if found.module.startswith(backends)
+        and not found.file.startswith("esen_flows/network/backends/")
+        and found.module != seam
+        and (found.file, found.module) != doctor
+    ]
+    assert faults == []
+
+
 def test_a_cycle_of_files_is_found() -> None:
     one, two, three = (f"esen_flows/data/{name}.py" for name in ("one", "two", "three"))
     there = Import(one, 1, "esen_flows.data.two", lazy=False, typing=False)

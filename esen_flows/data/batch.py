@@ -32,6 +32,8 @@ class Graph:
         Total charge in elementary charges.
     spin
         Spin multiplicity; 0 where it is not known.
+    reverse
+        (edges,) int64 index of the reverse edge of every edge; None unless the network reads it.
     """
 
     numbers: Tensor
@@ -41,10 +43,17 @@ class Graph:
     volume: float
     charge: int = 0
     spin: int = 0
+    reverse: Tensor | None = None
 
     @classmethod
     def from_atoms(
-        cls, atoms: Atoms, cutoff_angstrom: float, max_neighbors: int | None = None, *, charge_and_spin: bool = False
+        cls,
+        atoms: Atoms,
+        cutoff_angstrom: float,
+        max_neighbors: int | None = None,
+        *,
+        charge_and_spin: bool = False,
+        reverse: bool = False,
     ) -> "Graph":
         """The graph of a structure.
 
@@ -59,6 +68,8 @@ class Graph:
         charge_and_spin
             Whether total charge and spin multiplicity are read from `atoms.info["charge"]` and `atoms.info["spin"]`.
             They are 0 where these are missing.
+        reverse
+            Whether the graph keeps the index of the reverse edge of every edge, which needs `max_neighbors` None.
 
         Returns
         -------
@@ -69,10 +80,14 @@ class Graph:
         ------
         StructureError
             There are no atoms, `neighbor_pairs` refuses the structure, or charge or spin is not an integer.
+        ValueError
+            `reverse` was asked for together with `max_neighbors`, which leaves edges without their reverse.
         """
+        if reverse and max_neighbors is not None:
+            raise ValueError("with max_neighbors, edges lack their reverse edges; leave one of the two out")
         if len(atoms) == 0:
             raise StructureError("a structure has no atoms; leave it out")
-        pairs = neighbor_pairs(atoms, cutoff_angstrom)
+        pairs = neighbor_pairs(atoms, cutoff_angstrom, reverse=reverse)
         if max_neighbors is not None:
             pairs = nearest(pairs, max_neighbors)
         return cls.from_edges(atoms, pairs, charge_and_spin=charge_and_spin)
@@ -103,7 +118,7 @@ class Graph:
         volume = (abs(determinant(atoms.cell.array)) if atoms.pbc.all() else 0.0) or float("nan")
         numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
         charge, spin = (_integer(atoms, name) if charge_and_spin else 0 for name in ("charge", "spin"))
-        return cls(numbers, edges.source, edges.target, edges.vectors, volume, charge, spin)
+        return cls(numbers, edges.source, edges.target, edges.vectors, volume, charge, spin, edges.reverse)
 
 
 def _integer(atoms: Atoms, name: str) -> int:
@@ -139,6 +154,9 @@ class GraphBatch:
         (systems,) int64 spin multiplicity, 0 where it is not known.
     n_systems
         Number of structures.
+    reverse
+        (edges,) int64 index of the reverse edge of every edge, counted over the whole batch; None unless all graphs
+        have it.
     """
 
     numbers: Tensor
@@ -151,6 +169,7 @@ class GraphBatch:
     charge: Tensor
     spin: Tensor
     n_systems: int
+    reverse: Tensor | None = None
 
     @property
     def n_edges(self) -> int:
@@ -194,6 +213,11 @@ class GraphBatch:
             "spin": np.array([graph.spin for graph in graphs]),
         }
         first = torch.from_numpy(np.repeat(np.cumsum(atoms) - atoms, edges)).to(device)
+        reverses = [graph.reverse for graph in graphs if graph.reverse is not None]
+        reverse = None
+        if reverses and len(reverses) == len(graphs):
+            first_edge = torch.from_numpy(np.repeat(np.cumsum(edges) - edges, edges)).to(device)
+            reverse = torch.cat(reverses).to(device) + first_edge
         volume = torch.tensor([graph.volume for graph in graphs], dtype=torch.float64)
         return cls(
             **{name: torch.from_numpy(value).to(device) for name, value in small.items()},
@@ -203,4 +227,5 @@ class GraphBatch:
             vectors=torch.cat([graph.vectors for graph in graphs]).to(device=device, dtype=dtype),
             volume=volume.to(device=device, dtype=dtype),
             n_systems=len(graphs),
+            reverse=reverse,
         )

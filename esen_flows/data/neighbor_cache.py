@@ -110,6 +110,8 @@ class NeighborCache:
         Distance in Angstrom by which pairs are searched beyond the cutoff.
     device
         Device on which pairs are kept and distances computed; the search itself is done on the CPU.
+    reverse
+        Whether the index of the reverse of each edge is given too.
 
     Attributes
     ----------
@@ -118,10 +120,15 @@ class NeighborCache:
     """
 
     def __init__(
-        self, cutoff_angstrom: float, *, skin_angstrom: float = SKIN_ANGSTROM, device: torch.device | str = "cpu"
+        self,
+        cutoff_angstrom: float,
+        *,
+        skin_angstrom: float = SKIN_ANGSTROM,
+        device: torch.device | str = "cpu",
+        reverse: bool = False,
     ) -> None:
         self.cutoff, self.skin, self.device = cutoff_angstrom, skin_angstrom, device
-        self.searches = 0
+        self.reverse, self.searches = reverse, 0
         self._references: tuple[Reference, ...] = ()  # the last used one first
 
     def edges(self, structures: Sequence[Atoms]) -> list[EdgeVectors]:
@@ -144,7 +151,7 @@ class NeighborCache:
         """
         found: list[EdgeVectors] = []
         for group in self._groups(structures):
-            found += edges_within(group, self.cutoff)
+            found += edges_within(group, self.cutoff, reverse=self.reverse)
         return found
 
     def _groups(self, structures: Sequence[Atoms]) -> Iterator[list[Candidates]]:

@@ -1,7 +1,8 @@
 """Neighbour pairs within a cutoff: any number of them, any cell, any mix of periodic directions, at linear cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,6 +33,21 @@ class PairTable:
     source: Tensor
     target: Tensor
     shifts: Tensor
+
+    @cached_property
+    def reverse(self) -> Tensor:
+        """(pairs,) int64 index of the reverse of each pair: source and target exchanged, the other shift.
+
+        It is found by whole numbers, so that no rounding can make a mistake, and made when it is first read.
+        """
+        columns = (self.source.cpu().numpy(), self.target.cpu().numpy(), self.shifts.cpu().numpy())
+        n_atoms = int(max(columns[0].max(initial=0), columns[1].max(initial=0))) + 1
+        rank = _rank(*columns, n_atoms)  # ascending, because the table is sorted
+        wanted = _rank(columns[1], columns[0], -columns[2], n_atoms)
+        reverse = np.searchsorted(rank, wanted)
+        if len(rank) and not np.array_equal(rank.take(reverse, mode="clip"), wanted):
+            raise RuntimeError("a neighbour list without the reverse of every pair; the library promises a full list")
+        return torch.from_numpy(reverse).to(self.source.device)
 
 
 @dataclass(frozen=True)
@@ -65,11 +81,14 @@ class EdgeVectors:
         (pairs,) int64 index of the atom that receives the message.
     vectors
         (pairs, 3) float64 vectors from target to source in Angstrom.
+    reverse
+        (pairs,) int64 index of the reverse of each pair; None unless asked for.
     """
 
     source: Tensor
     target: Tensor
     vectors: Tensor
+    reverse: Tensor | None = None
 
 
 def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str = "cpu") -> PairTable:
@@ -153,7 +172,9 @@ def determinant(cell: np.ndarray) -> float:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> list[EdgeVectors]:
+def edges_within(
+    candidates: Sequence[Candidates], cutoff_angstrom: float, *, reverse: bool = False
+) -> list[EdgeVectors]:
     """The pairs within the cutoff of each structure, computed for all structures at once on the device of the tables.
 
     Parameters
@@ -162,6 +183,8 @@ def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> li
         Structures with tables that contain their pairs.
     cutoff_angstrom
         Largest distance in Angstrom.
+    reverse
+        Whether the index of the reverse of each pair is given too.
 
     Returns
     -------
@@ -175,12 +198,28 @@ def edges_within(candidates: Sequence[Candidates], cutoff_angstrom: float) -> li
     """
     source, target = (_joined([getattr(one.table, name) for one in candidates]) for name in ("source", "target"))
     vectors = _vectors(candidates, source, target)
-    kept, counts = _within(candidates, vectors, cutoff_angstrom)
+    reverses = _joined_reverses(candidates) if reverse else None
+    kept, counts = _within(candidates, vectors, cutoff_angstrom, reverses)
     columns = (source, target, vectors)
     if kept is not None:
         columns = (source.index_select(0, kept), target.index_select(0, kept), vectors.index_select(0, kept))
-    parts = zip(*(column.split(counts) for column in columns), strict=True)
-    return [EdgeVectors(*part) for part in parts]
+    found = [EdgeVectors(*part) for part in zip(*(column.split(counts) for column in columns), strict=True)]
+    if reverses is None:
+        return found
+    if kept is not None:
+        places = torch.empty_like(reverses)
+        places[kept] = torch.arange(len(kept), device=kept.device)
+        reverses = places[reverses.index_select(0, kept)]
+    firsts = np.cumsum([0, *counts[:-1]]).tolist()
+    parts = zip(found, reverses.split(counts), firsts, strict=True)
+    return [replace(one, reverse=part - first) for one, part, first in parts]
+
+
+def _joined_reverses(candidates: Sequence[Candidates]) -> Tensor:
+    """Index of the reverse of each pair, counted over the pairs of all structures."""
+    sizes = [len(one.table.source) for one in candidates]
+    firsts = np.cumsum([0, *sizes[:-1]]).tolist()
+    return _joined([one.table.reverse + first for one, first in zip(candidates, firsts, strict=True)])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -201,13 +240,18 @@ def _vectors(candidates: Sequence[Candidates], source: Tensor, target: Tensor) -
 
 
 def _within(
-    candidates: Sequence[Candidates], vectors: Tensor, cutoff_angstrom: float
+    candidates: Sequence[Candidates], vectors: Tensor, cutoff_angstrom: float, reverses: Tensor | None = None
 ) -> tuple[Tensor | None, list[int]]:
-    """Rows within the cutoff (None for all rows), and their number for each structure."""
+    """Rows within the cutoff (None for all rows), and their number for each structure.
+
+    With `reverses` a pair is kept exactly if its reverse is, whatever rounding does to their distances at the cutoff.
+    """
     sizes = [len(one.table.source) for one in candidates]
     distance = torch.linalg.vector_norm(vectors, dim=1)
     if len(distance) and float(distance.min()) < MINIMUM_DISTANCE_ANGSTROM:
         raise _coincidence(candidates, sizes, distance)
+    if reverses is not None:
+        distance = torch.minimum(distance, distance.index_select(0, reverses))
     kept = (distance <= cutoff_angstrom).nonzero().squeeze(1)
     if len(kept) == len(distance):
         return None, sizes
@@ -228,7 +272,7 @@ def _coincidence(candidates: Sequence[Candidates], sizes: Sequence[int], distanc
     )
 
 
-def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> EdgeVectors:
+def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float, *, reverse: bool = False) -> EdgeVectors:
     """All pairs with 0 < distance <= cutoff, pairs of an atom with its own images included.
 
     Parameters
@@ -237,6 +281,8 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> EdgeVectors:
         The structure.
     cutoff_angstrom
         Largest distance in Angstrom.
+    reverse
+        Whether the index of the reverse of each pair is given too.
 
     Returns
     -------
@@ -255,7 +301,7 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float) -> EdgeVectors:
     12
     """
     candidates = Candidates(atoms, atoms.positions, pair_table(atoms, cutoff_angstrom))
-    return edges_within([candidates], cutoff_angstrom)[0]
+    return edges_within([candidates], cutoff_angstrom, reverse=reverse)[0]
 
 
 # Neighbours that are this much farther (squared distance, Angstrom^2) than the last one are kept too, so that

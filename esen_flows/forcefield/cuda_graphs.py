@@ -123,17 +123,20 @@ def padded(batch: GraphBatch, size: int, cutoff_angstrom: float) -> GraphBatch:
 
     vectors = batch.vectors.new_zeros(missing, 3)
     vectors[:, 1] = 2 * cutoff_angstrom
+    own = torch.arange(batch.n_edges, size, device=batch.source.device)  # an added edge is its own reverse
     return replace(
         batch,
         source=filled(batch.source, last),
         target=filled(batch.target, last),
         vectors=torch.cat((batch.vectors, vectors)),
         edge_system=filled(batch.edge_system, batch.n_systems - 1),
+        reverse=None if batch.reverse is None else torch.cat((batch.reverse, own)),
     )
 
 
 def _tensors(batch: GraphBatch) -> dict[str, Any]:
-    return {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "n_systems"}
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _cuda_graph(call: Callable[[], EnergyForcesStress]) -> tuple[Replay, EnergyForcesStress]:

@@ -90,7 +90,7 @@ class NetworkForceField(ForceField):
             outputs=("energy", "forces", *(("stress",) if config.gives_stress else ()), "energies"),
             cutoff_angstrom=config.cutoff_angstrom,
         )
-        self.neighbors = NeighborCache(config.cutoff_angstrom, device=self.device)
+        self.neighbors = NeighborCache(config.cutoff_angstrom, device=self.device, reverse=config.reads_reverse_edges)
         self._is_known = np.isin(np.arange(config.max_num_elements), sorted(checkpoint.elements))
         memory = available_bytes(self.device) if memory_bytes is None else memory_bytes
         self._budget = EdgeBudget(edges_that_fit(self._evaluator.bytes_per_edge(), memory))

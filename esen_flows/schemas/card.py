@@ -47,6 +47,8 @@ class ModelReference:
         Declared equivariance.
     dtype
         Only precision that the force field computes in; None: both.
+    differentiable
+        Whether exact second derivatives of the energy are declared; only networks of this package have them.
     """
 
     label: str
@@ -57,6 +59,7 @@ class ModelReference:
     conservative: bool
     equivariance: Equivariance
     dtype: Dtype | None = None
+    differentiable: bool = False
 
     def require_conservative(self, purpose: str) -> None:
         """Refuse a force field without conservative forces, before it is loaded.
@@ -88,8 +91,7 @@ class ModelReference:
         NotDifferentiableError
             The force field is of another package, or has no energy.
         """
-        ours = self.card is None or self.card.family == "esen"
-        declarations.require_differentiable(ours and self.conservative, self.label, purpose)
+        declarations.require_differentiable(self.differentiable, self.label, purpose)
 
 
 def list_cards() -> list[str]:
@@ -257,10 +259,11 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         return _resolve_file(Path(text))
     card = read_card(text)
     if card.family == "third_party":
-        key, elements = _third_party_key(card), None
+        key, elements, differentiable = _third_party_key(card), None, False
     else:
         header = _checkpoint_header(card)
         key, elements = header["model_key"], frozenset(header["elements"])
+        differentiable = _differentiable(header)
     if card.elements is not None:
         elements = frozenset(atomic_numbers[symbol] for symbol in card.elements)
     return ModelReference(
@@ -272,6 +275,7 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         conservative=card.conservative,
         equivariance=card.equivariance,
         dtype=card.dtype,
+        differentiable=differentiable,
     )
 
 
@@ -285,7 +289,14 @@ def _resolve_file(path: Path) -> ModelReference:
         card=None,
         conservative=header["declaration"]["conservative"],
         equivariance=header["declaration"]["equivariance"],
+        differentiable=_differentiable(header),
     )
+
+
+def _differentiable(header: dict[str, Any]) -> bool:
+    """The declaration of a checkpoint; those that make none are of networks that differ in nothing else."""
+    declaration = header["declaration"]
+    return bool(declaration.get("differentiable", declaration["conservative"]))
 
 
 def _checkpoint_header(card: ModelCard) -> dict[str, Any]:

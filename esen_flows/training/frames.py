@@ -37,6 +37,24 @@ class Frame:
     stress: np.ndarray
     noise: Noise | None = None
 
+    def turned(self, matrix: np.ndarray) -> "Frame":
+        """The structure after a rotation, proper or improper, with its labels.
+
+        Parameters
+        ----------
+        matrix
+            (3, 3) orthogonal matrix R, applied to column vectors.
+
+        Returns
+        -------
+        Frame
+            A new frame.
+        """
+        noise = self.noise and replace(self.noise, displacement_angstrom=self.noise.displacement_angstrom @ matrix.T)
+        graph = replace(self.graph, vectors=self.graph.vectors @ torch.from_numpy(matrix.T.copy()))
+        stress = matrix @ self.stress @ matrix.T
+        return replace(self, graph=graph, forces=self.forces @ matrix.T, stress=stress, noise=noise)
+
     def inverted(self) -> "Frame":
         """The mirror image x -> -x: vectors and forces change sign, energy and stress do not.
 
@@ -113,7 +131,13 @@ def make_frame(
         atoms = atoms.copy()
         atoms.positions += noise.displacement_angstrom
     state = network.charge_and_spin_limits is not None
-    graph = Graph.from_atoms(atoms, network.cutoff_angstrom, network.neighbor_limit, charge_and_spin=state)
+    graph = Graph.from_atoms(
+        atoms,
+        network.cutoff_angstrom,
+        network.neighbor_limit,
+        charge_and_spin=state,
+        reverse=network.reads_reverse_edges,
+    )
     # Datasets that were written before such labels were left out may give a stress to a structure without a volume.
     stress = np.asarray(item.stress) if np.isfinite(graph.volume) else np.full((3, 3), np.nan)
     return Frame(graph, above, np.asarray(item.forces), stress, noise)

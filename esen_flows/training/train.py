@@ -34,6 +34,7 @@ from esen_flows.forcefield.load import check_device
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.stopping import SIGNALS, Allocation, handling
+from esen_flows.training.augmentation import random_orthogonal
 from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetched, share_of
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.denoising import draw_noise, is_noised
@@ -279,6 +280,8 @@ def _collated(run: TrainingRun, picks: Sequence[Pick], epoch: int, number: int) 
         item = run.training[pick.index]
         noise = draw_noise(config, epoch, number, pick.place, len(item.atoms)) if noised else None
         made = make_frame(item, config.network, run.state.references_ev, noise)
+        if config.network.augmentation == "O3":
+            made = made.turned(random_orthogonal(config.seed, epoch, number, pick.place))
         return made.inverted() if pick.mirrored else made
 
     return collate([frame(pick) for pick in picks], getattr(torch, config.dtype), run.world.device)
