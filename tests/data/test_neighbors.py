@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.neighborlist import primitive_neighbor_list
@@ -53,3 +54,19 @@ def test_pairs_are_sorted_by_target():
 def test_impossible_structures_are_refused(atoms, words):
     with pytest.raises(StructureError, match=words):
         neighbor_pairs(atoms, 5.0)
+
+
+@pytest.mark.parametrize(
+    "cell", [bulk("Cu"), bulk("Si", cubic=True) * (2, 1, 1), Atoms("OH", positions=[[0, 0, 0], [0, 0, 1]])]
+)
+def test_the_reverse_of_every_pair_is_known(cell: Atoms) -> None:
+    """At every distance of a neighbour as the cutoff: rounding may put a pair inside and its reverse outside of it."""
+    atoms = cell.copy()
+    atoms.set_cell(atoms.cell.array @ np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0], scale_atoms=True)
+    lengths = np.unique(np.linalg.norm(neighbor_pairs(atoms, 5.0).vectors.numpy(), axis=1))
+    for cutoff in lengths:
+        found = neighbor_pairs(atoms, float(cutoff), reverse=True)
+        assert torch.equal(found.source[found.reverse], found.target)
+        assert torch.equal(found.target[found.reverse], found.source)
+        torch.testing.assert_close(found.vectors[found.reverse], -found.vectors, rtol=0, atol=1e-12)
+    assert neighbor_pairs(atoms, 5.0).reverse is None
