@@ -7,31 +7,28 @@
 Equal databases give equal structures and members, byte for byte.
 """
 
-import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from ase import Atoms
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from esen_flows.campaigns.frozen_lines import FrozenMember, FrozenStructure, read_lines
 from esen_flows.errors import InputError
-from esen_flows.files import sha256_of_file
-from esen_flows.schemas.atom_properties import AtomProperties
+from esen_flows.files import read_at_most, sha256_of_file
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.database import Row
 
 FORMAT_VERSION = 1
+_MOST_BYTES = 50_000_000  # of a manifest
 MANIFEST, STRUCTURES, MEMBERS = "manifest.json", "structures.jsonl.gz", "members.jsonl.gz"
-# Fields of a member's row that do not depend on who computed it and when.
-MEMBER_FIELDS = (
-    "label", "formula", "nsites", "structure_key", "model_key", "model_label", "info", "cost", "key", "steps", "state",
-    "failure", "value",
-)  # fmt: skip
+MEMBER_FIELDS = tuple(FrozenMember.model_fields)  # of a member's row: they do not depend on who computed it and when
 
 
 class FrozenModel(Closed):
@@ -82,7 +79,7 @@ class DataFile(Closed):
 
     file: Literal["structures.jsonl.gz", "members.jsonl.gz"]
     sha256: str
-    count: int
+    count: int = Field(ge=0)
 
 
 class Manifest(Closed):
@@ -170,9 +167,11 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"no frozen campaign: there is no {path}; make one with: esen-flows campaign freeze NAME")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(read_at_most(path, _MOST_BYTES))
         found = content.get("format_version")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged ({error}); restore it from its source") from None
     if found != FORMAT_VERSION:
         raise InputError(f"{path} has format version {found}, this release reads {FORMAT_VERSION}; upgrade esen_flows")
@@ -184,9 +183,54 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{path} is damaged: {where}: {fault['msg']}; restore it from its source") from None
     if manifest.spec.sha256 != manifest.spec_sha256:
         raise InputError(f"{path} is damaged: its specification is not that of sha256 {manifest.spec_sha256[:16]}...")
-    for file in (manifest.structures, manifest.members):
+    if sum(manifest.states.values()) != manifest.members.count or manifest.members.count == 0:
+        raise InputError(
+            f"{path} is damaged: it names {manifest.members.count} members, but the states of "
+            f"{sum(manifest.states.values())}; restore it from its source"
+        )
+    for name, file in ((STRUCTURES, manifest.structures), (MEMBERS, manifest.members)):
+        if file.file != name:
+            raise InputError(f"{path} is damaged: it names {file.file} for {name}; restore it from its source")
         _check_file(folder / file.file, file.sha256)
     return manifest
+
+
+def check_lines(folder: Path, manifest: Manifest) -> None:
+    """Read all lines of a frozen campaign once, before anything is made of them.
+
+    Parameters
+    ----------
+    folder
+        Folder of the manifest.
+    manifest
+        The manifest.
+
+    Raises
+    ------
+    InputError
+        A line is damaged, occurs twice, or names a structure or a force field that is not there, or the states of the
+        members are not those that the manifest counts.
+    """
+    structures: set[str] = set()
+    for atoms, _ in frozen_structures(folder, manifest):
+        structures.add(atoms_key(atoms))
+    models = {model.key for model in manifest.models}
+    keys: set[str] = set()
+    states: Counter[str] = Counter()
+    for row in frozen_members(folder, manifest):
+        name = f"{manifest.members.file}: {row['label']} ({row['formula']})"
+        if row["key"] in keys or row["key"] != row["steps"][-1]:
+            raise InputError(f"{name} is there twice, or does not have the key of its last step; restore the file")
+        if row["structure_key"] not in structures or row["model_key"] not in models:
+            raise InputError(f"{name} names a structure or a force field that is not in the manifest; restore the file")
+        keys.add(row["key"])
+        states[row["state"]] += 1
+    if len(structures) != manifest.structures.count:
+        raise InputError(f"{manifest.structures.file} holds a structure twice; restore it from its source")
+    if states != Counter(manifest.states):
+        raise InputError(
+            f"{manifest.members.file} has {dict(states)}, the manifest names {manifest.states}; restore both files"
+        )
 
 
 def frozen_members(folder: Path, manifest: Manifest) -> Iterator[Row]:
@@ -199,12 +243,18 @@ def frozen_members(folder: Path, manifest: Manifest) -> Iterator[Row]:
     manifest
         The manifest.
 
-    Returns
-    -------
-    Iterator[Row]
-        The fields `MEMBER_FIELDS` of each member.
+    Yields
+    ------
+    Row
+        The fields `MEMBER_FIELDS` of a member.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or has another number of members than the manifest names.
     """
-    return _lines(folder / manifest.members.file)
+    for line in read_lines(folder / manifest.members.file, manifest.members.count, FrozenMember):
+        yield line.model_dump()
 
 
 def frozen_structures(folder: Path, manifest: Manifest) -> Iterator[tuple[Atoms, dict[str, Any]]]:
@@ -225,24 +275,15 @@ def frozen_structures(folder: Path, manifest: Manifest) -> Iterator[tuple[Atoms,
     Raises
     ------
     InputError
-        The key of a structure is not that of its numbers.
+        The file is damaged, or the key of a structure is not that of its numbers.
     """
-    for number, row in enumerate(_lines(folder / manifest.structures.file), start=1):
-        info = {name: row[name] for name in ("charge", "spin") if row[name]}
-        atoms = Atoms(row["numbers"], positions=row["positions"], cell=row["cell"], pbc=row["pbc"], info=info)
-        AtomProperties.of_fields(row).attach(atoms)
-        if atoms_key(atoms) != row["key"]:
-            raise InputError(
-                f"{manifest.structures.file}: line {number} is structure {atoms_key(atoms)[:16]}..., but says that it "
-                f"is {row['key'][:16]}...; it was changed after it was frozen, restore it"
-            )
-        yield atoms, {"material_ids": row["material_ids"]}
-
-
-def _lines(path: Path) -> Iterator[Row]:
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            yield json.loads(line)
+    path = folder / manifest.structures.file
+    for number, line in enumerate(read_lines(path, manifest.structures.count, FrozenStructure), start=1):
+        try:
+            atoms = line.atoms()
+        except ValueError as error:
+            raise InputError(f"{manifest.structures.file}: line {number} {error}") from None
+        yield atoms, {"material_ids": line.material_ids}
 
 
 def _check_file(path: Path, expected: str) -> None:

@@ -1,7 +1,7 @@
 """A frozen campaign computed anew from its folder alone, on the database and the machine that are here."""
 
 import platform
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from esen_flows.campaigns.manifest import (
     FrozenModel,
     Manifest,
+    check_lines,
     frozen_members,
     frozen_structures,
     read_manifest,
@@ -101,8 +102,8 @@ def plan_reproduction(store: Store, folder: Path, name: str | None = None) -> Re
         for frozen in manifest.models
     ]
     _check_revisions(manifest)
+    check_lines(folder, manifest)
     other_keys = _check_keys(manifest, spec, folder)
-    deque(frozen_structures(folder, manifest), maxlen=0)  # each is compared with its key as it is read
     create_campaign(store, campaign_document(spec, manifest.spec_text, models))
     found = frozen_structures(folder, manifest)
     put_structures(store, ((atoms, {**names, "tags": spec.all_tags}) for atoms, names in found))

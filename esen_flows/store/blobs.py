@@ -5,6 +5,8 @@ the document that names the array, so that a reader never finds a reference to a
 chunks of its own (field `write`), so that removing what a dead writer left cannot damage the array of a living one.
 """
 
+import math
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ CHUNK_BYTES = 8 * 2**20  # MongoDB accepts documents of up to 16 MB
 NAMING = ("results", "datasets")  # collections whose documents list in `blobs` the arrays that they refer to
 PENDING_DELETE = "doomed"  # field of a header that is about to be removed; stores of earlier versions have this name
 _DTYPE_KINDS = "biufcUS"
+_SHA = re.compile("[0-9a-f]{64}")
+_MOST_DIMENSIONS = 32
 _INLINE, _BLOB = "__array__", "__blob__"
 # Most values of a document are stored as they are. Testing for these types first halves the time of an import.
 _PLAIN = frozenset((bool, float, str, bytes, datetime, type(None)))
@@ -126,9 +130,12 @@ def unpack(value: Any, load: Callable[[BlobReference], Any] | None = None) -> An
     if not isinstance(value, dict):
         return value
     if _INLINE in value:
-        return _from_bytes(value["data"], value["dtype"], value["shape"])
+        return _from_bytes(value.get("data"), *_described(value))
     if _BLOB in value:
-        reference = BlobReference(value[_BLOB], value["dtype"], tuple(value["shape"]))
+        sha = value[_BLOB]
+        if not isinstance(sha, str) or not _SHA.fullmatch(sha):
+            raise StoreError(f"a document names the array {str(sha)[:80]!r}, which is no key; the store is damaged")
+        reference = BlobReference(sha, *_described(value))
         return reference if load is None else load(reference)
     return {name: unpack(item, load) for name, item in value.items()}
 
@@ -370,8 +377,27 @@ def _bytes(array: np.ndarray) -> bytes:
     return _little_endian(array).tobytes(order="C")
 
 
-def _from_bytes(data: bytes, dtype: str, shape: Iterable[int]) -> np.ndarray:
+def _described(value: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """Type and shape of a stored array, checked before anything of this size is made."""
+    dtype, shape = value.get("dtype"), value.get("shape")
+    try:
+        known = isinstance(dtype, str) and np.dtype(dtype).kind in _DTYPE_KINDS and "," not in dtype
+    except (TypeError, ValueError, SyntaxError):
+        known = False
+    if not known:
+        raise StoreError(f"a stored array claims the type {str(dtype)[:80]!r}; the store is damaged")
+    sizes = all(isinstance(size, int) and size >= 0 for size in shape) if isinstance(shape, list | tuple) else False
+    if not sizes or len(shape) > _MOST_DIMENSIONS:  # type: ignore[arg-type]
+        raise StoreError(f"a stored array claims the shape {str(shape)[:80]}; the store is damaged")
+    return str(dtype), tuple(shape)  # type: ignore[arg-type]
+
+
+def _from_bytes(data: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     kind = np.dtype(dtype)
-    if kind.kind not in _DTYPE_KINDS:
-        raise StoreError(f"a stored array claims the type {dtype!r}; the store is damaged")
-    return np.frombuffer(data, dtype=kind).reshape(tuple(shape)).copy()  # a copy can be written to
+    if not isinstance(data, bytes) or len(data) != kind.itemsize * math.prod(shape):
+        raise StoreError(
+            f"a stored array of {shape} {dtype} does not have the bytes of its shape; the store is damaged"
+        )
+    if kind.itemsize == 0:  # of empty texts
+        return np.zeros(shape, dtype=kind)
+    return np.frombuffer(data, dtype=kind).reshape(shape).copy()  # a copy can be written to

@@ -295,8 +295,8 @@ def dataset_problems(row: Row) -> Iterator[str]:
     try:
         document = _document_of(row)
         listed = sorted(row["blobs"])
-    except (StoreError, ValueError, KeyError, TypeError) as error:
-        yield f"{name} cannot be read: {str(error).splitlines()[0][:300]}"
+    except (StoreError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"{name} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0][:300]}"
         return
     columns = document.columns or {}
     if sorted({c.sha for c in columns.values() if isinstance(c, BlobReference)}) != listed:

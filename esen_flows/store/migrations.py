@@ -74,7 +74,10 @@ def upgraded(collection: str, row: Row) -> Row:
     StoreError
         The document is of a newer version of this package, or of one that this package can no longer read.
     """
-    version = int(row.get("schema_version", FIRST_VERSION))
+    version = row.get("schema_version", FIRST_VERSION)
+    if not isinstance(version, int) or version < FIRST_VERSION:
+        name = f"{collection.removesuffix('s')} {row.get('key', row.get('_id'))}"
+        raise StoreError(f"{name} has schema version {version!r}, which no version of esen_flows wrote; it is damaged")
     if version > SCHEMA_VERSION:
         name = f"{collection.removesuffix('s')} {row.get('key', row.get('_id'))}"
         raise StoreError(f"{name} has schema version {version}, newer than {SCHEMA_VERSION}; upgrade esen_flows")

@@ -94,6 +94,7 @@ def model_problems(row: Row) -> list[str]:
     named = isinstance(key, str) and isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     described = card is None or isinstance(card, dict)
     complete = set(row) == {"_id", "labels", "card", "schema_version", "created_at"}
+    complete = complete and type(row["schema_version"]) is int and isinstance(row["created_at"], datetime)
     return [] if named and described and complete else [f"model {key} is not as this package writes it"]
 
 

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import bson
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from bson import ObjectId
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.documents import SCHEMA_VERSION, Document, ResultDocument, StructureData
@@ -24,9 +25,48 @@ _FEW_BYTES = 2000  # limit of inline arrays in a document of very many short arr
 _STORE_FIELDS = ("_id", "blobs")  # fields of a stored result that ResultDocument does not have
 D = TypeVar("D", bound=Document)
 
-IDENTITY_FIELDS = frozenset(
-    ("formula", "chemsys", "elements", "nsites", "space_group_number", "space_group_symbol", "material_ids", "tags")
-)
+
+class Identity(BaseModel):
+    """Fields of identity of a structure: what is known of it, and its names.
+
+    Attributes
+    ----------
+    formula
+        Reduced formula.
+    chemsys
+        Element symbols in alphabetical order with hyphens between them.
+    elements
+        Element symbols in alphabetical order.
+    nsites
+        Number of atoms.
+    space_group_number
+        International number of the space group; None for a structure that is not a crystal.
+    space_group_symbol
+        Its international symbol.
+    material_ids
+        Ids of the material in other databases.
+    tags
+        Tags of the user, and names of campaigns.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    formula: str = ""
+    chemsys: str = ""
+    elements: list[str] = Field(default_factory=list)
+    nsites: int = 0
+    space_group_number: int | None = None
+    space_group_symbol: str | None = None
+    material_ids: list[str] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list)
+
+
+# Kind of numpy type and shape of the arrays of a structure; 0 for the number of atoms.
+_ARRAYS = {
+    "numbers": ("i", 0), "positions_angstrom": ("f", 0, 3), "cell_angstrom": ("f", 3, 3), "pbc": ("b", 3),
+    "masses_u": ("f", 0), "fixed_cartesian": ("b", 0, 3), "fixed_fractional": ("b", 0, 3),
+}  # fmt: skip
+IDENTITY_FIELDS = frozenset(Identity.model_fields)
 
 
 def packed(claim: Claim, document: ResultDocument) -> tuple[Row, dict[str, np.ndarray]]:
@@ -197,6 +237,39 @@ def structure_update(atoms: Atoms, identity: Mapping[str, Any]) -> tuple[str, Ro
     return atoms_key(atoms), {"$setOnInsert": document, "$addToSet": labels}
 
 
+def structure_of(packed_fields: Any) -> StructureData:
+    """The structure in stored fields, with arrays of the shapes that a structure has.
+
+    Parameters
+    ----------
+    packed_fields
+        `structure` of a document or of a record of a spool.
+
+    Returns
+    -------
+    StructureData
+        The structure.
+
+    Raises
+    ------
+    StoreError
+        The fields are not those of a structure.
+    """
+    if not isinstance(packed_fields, dict):
+        raise StoreError(f"a structure is a {type(packed_fields).__name__} instead of its arrays; the store is damaged")
+    data = validated(StructureData, "a structure", unpack(packed_fields))
+    count = len(data.numbers) if data.numbers.ndim == 1 else 0
+    for name, (kind, *shape) in _ARRAYS.items():
+        array, expected = getattr(data, name), tuple(size or count for size in shape)
+        if array is not None and (array.dtype.kind != kind or array.shape != expected):
+            raise StoreError(f"{name} of a structure is {array.dtype} {array.shape}, not {expected}; it is damaged")
+    if count == 0 or not ((data.numbers >= 0) & (data.numbers < len(chemical_symbols))).all():
+        raise StoreError("a structure has no atoms, or atomic numbers that no element has; the store is damaged")
+    if not (np.isfinite(data.positions_angstrom).all() and np.isfinite(data.cell_angstrom).all()):
+        raise StoreError("a structure has NaN or infinite positions or cell vectors; the store is damaged")
+    return data
+
+
 def atoms_of_row(row: Row) -> Atoms:
     """The structure in a document of the `structures` collection.
 
@@ -210,7 +283,7 @@ def atoms_of_row(row: Row) -> Atoms:
     Atoms
         The structure, with charge and spin in `info` where they are not 0.
     """
-    atoms = StructureData(**unpack(row["structure"])).to_atoms()
+    atoms = structure_of(row["structure"]).to_atoms()
     atoms.info.update({name: row[name] for name in ("charge", "spin") if row.get(name)})
     return atoms
 

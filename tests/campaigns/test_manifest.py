@@ -5,14 +5,18 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import emt_campaigns
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from esen_flows.campaigns import reproduce
 from esen_flows.campaigns.freeze import freeze
+from esen_flows.campaigns.frozen_lines import FrozenMember, FrozenStructure, read_lines
 from esen_flows.campaigns.manifest import MANIFEST, MEMBERS, STRUCTURES, frozen_structures, read_manifest
 from esen_flows.campaigns.reproduce import (
     compare_with_frozen,
@@ -29,6 +33,7 @@ from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
 COUNT = 50
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +253,69 @@ def test_only_another_phonopy_may_change_the_keys_of_answers(named_store: Store,
     planned = plan_reproduction(named_store, tmp_path, "new")
     assert planned.other_keys
     assert [row["key"] for row in campaigns.members(named_store, "new", {"label": "m1"})] != ["a" * 64]
+
+
+def test_an_emptied_list_of_members_does_not_reproduce(copy: Path, store: Store) -> None:
+    """With a sha256 that fits, "0 members, nothing differs" would be a lie."""
+    before = json.loads((copy / MANIFEST).read_text())["members"]["count"]
+    rewrite(copy, MEMBERS, [])
+    with pytest.raises(InputError, match="it names 0 members, but the states of 50"):
+        plan_reproduction(store, copy)
+    change(copy, states={})
+    with pytest.raises(InputError, match="it names 0 members"):
+        plan_reproduction(store, copy)
+    members = json.loads((copy / MANIFEST).read_text())["members"]
+    change(copy, members={**members, "count": before}, states={"finished": before})
+    with pytest.raises(InputError, match="has 0 lines, but the manifest names 50"):
+        plan_reproduction(store, copy)
+    assert store.database["campaigns"].count_documents({}) == 0
+
+
+WRONG_MEMBERS = {
+    "one less": (lambda rows: rows[1:], "it names 49 members, but the states of 50"),
+    "one twice": (lambda rows: [*rows[1:], rows[1]], "is there twice"),
+    "no structure": (lambda rows: [{**rows[0], "structure_key": "0" * 64}, *rows[1:]], "names a structure"),
+    "another state": (lambda rows: [{**rows[0], "state": "pending"}, *rows[1:]], "the manifest names"),
+    "no list": (lambda rows: [1, *rows[1:]], r"members.jsonl.gz: line 1: \(line\): Input should be"),
+    "a key that is none": (lambda rows: [{**rows[0], "key": "x"}, *rows[1:]], "line 1: key: String should match"),
+    "an endless cost": (lambda rows: [{**rows[0], "cost": 1e999}, *rows[1:]], "line 1: cost: Input should be a finite"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_MEMBERS)
+def test_members_that_are_none(copy: Path, store: Store, case: str) -> None:
+    edit, words = WRONG_MEMBERS[case]
+    rewrite(copy, MEMBERS, edit(lines(copy / MEMBERS)))
+    with pytest.raises(InputError, match=words):
+        plan_reproduction(store, copy)
+    assert store.database["campaigns"].count_documents({}) == 0
+
+
+@given(data=st.data())
+def test_any_change_of_a_line_is_read_or_refused(frozen: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Values of every type in the place of every field, at every depth."""
+    file, line_class = data.draw(st.sampled_from([(STRUCTURES, FrozenStructure), (MEMBERS, FrozenMember)]))
+    row = lines(frozen / file)[0]
+    name = data.draw(st.sampled_from(sorted(row)))
+    value = data.draw(st.recursive(ODD, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner)))
+    (tmp_path / file).write_bytes(gzip.compress(json.dumps({**row, name: value}).encode()))
+    with suppress(InputError, ValueError):
+        for line in read_lines(tmp_path / file, 1, line_class):
+            if isinstance(line, FrozenStructure):
+                assert len(line.atoms()) == len(row["numbers"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", gzip.compress(b"{}")[:-5], gzip.compress(b"{}\n" * 3), b"\x1f\x8b" + b"\0" * 40]
+)
+def test_files_that_are_no_lines(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MEMBERS).write_bytes(content)
+    with pytest.raises(InputError, match=MEMBERS):
+        list(read_lines(tmp_path / MEMBERS, 2, FrozenMember))
+
+
+def test_a_line_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esen_flows.campaigns.frozen_lines.MOST_LINE_BYTES", 1000)
+    (tmp_path / MEMBERS).write_bytes(gzip.compress(b" " * 10**7))
+    with pytest.raises(InputError, match="line 1 is no JSON"):
+        list(read_lines(tmp_path / MEMBERS, 2, FrozenMember))

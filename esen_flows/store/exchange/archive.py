@@ -29,6 +29,7 @@ from bson import json_util
 from esen_flows.errors import InputError
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.database import Row
+from esen_flows.store.exchange.extended_json import DocumentError, parsed
 from esen_flows.version import __version__
 
 FORMAT, FORMAT_VERSION = "esen_flows archive", 1
@@ -219,7 +220,7 @@ class Archive:
         data = self._read(name)
         try:
             array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
             raise self._damaged(f"{name}: {error}") from None
         if array_key(array) != sha:
             raise self._damaged(f"{name} is not the array of its name")
@@ -276,12 +277,9 @@ class Archive:
 
     def _parsed(self, name: str, text: bytes) -> dict[str, Any]:
         try:
-            value = json_util.loads(text.decode(), json_options=json_util.CANONICAL_JSON_OPTIONS)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            return parsed(text)
+        except DocumentError as error:
             raise self._damaged(f"{name}: {error}") from None
-        if not isinstance(value, dict):
-            raise self._damaged(f"{name} holds a value that is not a document")
-        return value
 
     def _damaged(self, what: str) -> InputError:
         return InputError(f"{self.path} is damaged: {what}; nothing was imported, export it again")

@@ -2,18 +2,22 @@
 
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from esen_flows.errors import InputError, StoreError
+from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import unpack
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
 from esen_flows.store.exchange.spool import load_blob, read_records, spool_files
 from esen_flows.store.exchange.spool_store import SpoolStore, atoms_of
 from esen_flows.store.results import Store
-from esen_flows.store.rows import document_of
+from esen_flows.store.rows import check_identity, document_of, row_of_document
+from esen_flows.store.upkeep.verify import result_problems
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def ingest(store: Store, folder: Path) -> Ingested:
             if record.content is None and record.truncated:
                 truncated.append(record.place)
             elif record.content is None:
-                damaged.append(f"{record.place}: it does not match its checksum")
+                damaged.append(f"{record.place}: {record.fault}")
             else:
                 try:
                     counts[_merge(store, record.file.parent, record.content)] += 1
@@ -85,18 +89,34 @@ class _DamagedError(Exception):
 def _merge(store: Store, folder: Path, content: Row) -> str:
     """Merge a record of the spool in `folder`; the name under which it is counted."""
     if content["type"] == "structure":
-        store.put_structure(atoms_of(content), **unpack(content["identity"]))
+        with _damage():
+            atoms = atoms_of(content)
+            identity = unpack(content["identity"])
+            check_identity(identity)
+        if atoms_key(atoms) != content["key"]:
+            raise _DamagedError("it is not the structure of its key")
+        store.put_structure(atoms, **identity)
         return "structures"
     row = content["row"]
+    for problem in result_problems(store, row):
+        raise _DamagedError(problem)
     if _is_known(store, content):
         return "known"
-    try:
+    with _damage():
         document = document_of(row, partial(load_blob, folder))
-    except StoreError as error:
-        raise _DamagedError(str(error)) from error
+        row_of_document(document)  # what cannot be stored is not even tried
     claim = Claim(row["key"], uuid.uuid4().hex, forced=content["forced"])
     stored = store.commit(claim, document, document_id=row["_id"])
     return "new" if stored.created_at == document.created_at else "known"
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """A context that reads a record: what is wrong with it ends the merging of this record alone."""
+    try:
+        yield
+    except (StoreError, InputError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise _DamagedError(" ".join(str(error).split())[:300] or type(error).__name__) from error
 
 
 def _is_known(store: Store, content: Row) -> bool:

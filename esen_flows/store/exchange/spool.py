@@ -14,20 +14,61 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from bson import json_util
+from bson import ObjectId, json_util
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from esen_flows.errors import InputError, StoreError
 from esen_flows.files import sync_folder, written_whole
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.blobs import BlobReference
 from esen_flows.store.database import Row
+from esen_flows.store.exchange.extended_json import DocumentError, parsed
+from esen_flows.store.rows import Identity
 
 RECORDS, BLOBS = "records.jsonl", "blobs"
+MOST_LINE_BYTES = 100_000_000  # a document has at most 12 MB, and half as much again as text
 _LINE = re.compile(rb'\{"sha256":"([0-9a-f]{64})","record":(.*)\}\n', re.DOTALL)
+_BEGIN = b'{"sha256":"'
 _SHA = re.compile(r"[0-9a-f]{64}")
+
+
+_Key = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    """Fields of a record that are read without the whole document; merging reads the others."""
+
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True, extra="ignore")
+
+
+class _Failure(_Part):
+    final: bool
+
+
+class _Row(_Part):
+    id: ObjectId = Field(alias="_id")
+    key: _Key
+    failure: _Failure | None
+
+
+class _Result(_Part):
+    type: Literal["result"]
+    row: _Row
+    forced: bool
+
+
+class _Structure(_Part):
+    type: Literal["structure"]
+    key: _Key
+    structure: dict[str, Any]
+    info: dict[Literal["charge", "spin"], float]
+    identity: Identity
+
+
+_CONTENT: TypeAdapter[Any] = TypeAdapter(Annotated[_Result | _Structure, Field(discriminator="type")])
 
 
 @dataclass(frozen=True)
@@ -41,15 +82,18 @@ class SpoolRecord:
     offset
         Position of the line in the file, in bytes.
     content
-        `type` ("result" or "structure") and the fields of this type; None for a line that does not match its checksum.
+        `type` ("result" or "structure") and the fields of this type; None for a line that is not a record.
     truncated
         Whether the line has no end: its writer was killed before `keep` or `append` returned.
+    fault
+        Why the line is not a record; empty for a record.
     """
 
     file: Path
     offset: int
     content: Row | None
     truncated: bool = False
+    fault: str = ""
 
     @property
     def place(self) -> str:
@@ -214,8 +258,12 @@ def read_records(file: Path) -> Iterator[SpoolRecord]:
     try:
         with file.open("rb") as lines:
             offset = 0
-            for line in lines:
-                yield SpoolRecord(file, offset, _content(line), truncated=not line.endswith(b"\n"))
+            while line := lines.readline(MOST_LINE_BYTES):
+                try:
+                    yield SpoolRecord(file, offset, _content(line))
+                except _RecordError as error:
+                    cut = line.startswith(_BEGIN[: len(line)]) and not line.endswith(b"\n")
+                    yield SpoolRecord(file, offset, None, truncated=cut, fault=str(error))
                 offset += len(line)
     except OSError as error:
         raise InputError(f"cannot read the spool {file}: {error.strerror}") from error
@@ -243,10 +291,10 @@ def read_record(file: Path, offset: int) -> Row:
     """
     with file.open("rb") as lines:
         lines.seek(offset)
-        content = _content(lines.readline())
-    if content is None:
-        raise StoreError(f"the record in {file} at byte {offset} does not match its checksum; the spool is damaged")
-    return content
+        try:
+            return _content(lines.readline(MOST_LINE_BYTES))
+        except _RecordError as error:
+            raise StoreError(f"the record in {file} at byte {offset}: {error}; the spool is damaged") from None
 
 
 def load_blob(folder: Path, reference: BlobReference) -> np.ndarray:
@@ -271,7 +319,7 @@ def load_blob(folder: Path, reference: BlobReference) -> np.ndarray:
     """
     name = reference.sha if _SHA.fullmatch(reference.sha) else "?"  # a damaged record must not choose the path
     file = folder / BLOBS / name
-    kind = np.dtype(reference.dtype)
+    kind = np.dtype(reference.dtype)  # `unpack` has checked type and shape
     expected = kind.itemsize * int(np.prod(reference.shape, dtype=np.int64))
     try:
         data = file.read_bytes()
@@ -285,9 +333,21 @@ def load_blob(folder: Path, reference: BlobReference) -> np.ndarray:
     return array
 
 
-def _content(line: bytes) -> Row | None:
+class _RecordError(Exception):
+    """A line of a spool is not a record."""
+
+
+def _content(line: bytes) -> Row:
     match = _LINE.fullmatch(line)
     if match is None or hashlib.sha256(match[2]).hexdigest().encode() != match[1]:
-        return None
-    content: Row = json_util.loads(match[2], json_options=json_util.JSONOptions(tz_aware=True))
+        raise _RecordError("it does not match its checksum")
+    try:
+        content = parsed(match[2])
+        _CONTENT.validate_python(content)
+    except DocumentError as error:
+        raise _RecordError(str(error)) from None
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"][1:]) or "type"
+        raise _RecordError(f"it is no record of this package ({where}: {fault['msg'][:200]})") from None
     return content

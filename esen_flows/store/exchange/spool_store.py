@@ -13,12 +13,12 @@ from esen_flows.errors import StoreError
 from esen_flows.schemas.documents import ResultDocument, StructureData
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.attempts import is_settled
-from esen_flows.store.blobs import pack, unpack
+from esen_flows.store.blobs import pack
 from esen_flows.store.claims import Claim, ClaimOutcome
 from esen_flows.store.database import Database
 from esen_flows.store.exchange.spool import SpoolRecord, SpoolWriter, load_blob, read_record, read_records, spool_files
 from esen_flows.store.results import Store
-from esen_flows.store.rows import check_identity, document_of, packed
+from esen_flows.store.rows import check_identity, document_of, packed, structure_of
 
 
 class _Place(NamedTuple):
@@ -247,6 +247,6 @@ def atoms_of(content: dict[str, Any]) -> Atoms:
     Atoms
         The structure, with charge and spin in `info`.
     """
-    atoms = StructureData(**unpack(content["structure"])).to_atoms()
+    atoms = structure_of(content["structure"]).to_atoms()
     atoms.info.update(content["info"])
     return atoms

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import ValidationError
 
-from esen_flows.errors import EsenFlowsError
-from esen_flows.schemas.documents import StructureData
+from esen_flows.errors import EsenFlowsError, StoreError
 from esen_flows.schemas.keys import result_key, structure_key
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import NumericSettings
@@ -19,10 +19,17 @@ from esen_flows.store.migrations import upgraded
 from esen_flows.store.models import model_problems
 from esen_flows.store.reading import distinct, find_all, in_batches
 from esen_flows.store.results import Store
-from esen_flows.store.rows import parents_of
+from esen_flows.store.rows import Identity, parents_of, structure_of
 
 _BATCH = 100  # whole results, which may have megabytes of inline arrays
-_UNREADABLE = (EsenFlowsError, ValueError, KeyError, TypeError)  # what reading a damaged document raises
+_UNREADABLE = (
+    EsenFlowsError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+)  # what reading a damaged document raises
 
 
 @dataclass
@@ -133,9 +140,13 @@ def structure_problems(row: Row) -> Iterator[str]:
     name = f"structure {row.get('_id')}"
     try:
         row = upgraded("structures", row)
-        data = StructureData(**unpack(row["structure"]))
+        data = structure_of(row["structure"])
         arrays = (data.numbers, data.positions_angstrom, data.cell_angstrom, data.pbc)
-        key = structure_key(*arrays, charge=row["charge"], spin=row["spin"], properties=data.properties.fields())
+        charge, spin = float(row["charge"]), float(row["spin"])
+        key = structure_key(*arrays, charge=charge, spin=spin, properties=data.properties.fields())
+        Identity.model_validate({field: row[field] for field in Identity.model_fields if field in row})
+        if not isinstance(row["created_at"], datetime):
+            raise StoreError(f"created_at is {row['created_at']!r}")
     except _UNREADABLE as error:
         yield f"{name} cannot be read: {_first_line(error)}"
         return

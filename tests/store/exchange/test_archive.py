@@ -123,7 +123,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "an operator": (
         members(replace_in("results/000000.jsonl", b'"formula": "Si"', b'"$where": "1", "formula": "Si"')),
-        "cannot be read",
+        "cannot be read|has a field",
     ),
     "a text that is no JSON": (
         members(replace_in("results/000000.jsonl", b'"formula": "Si"', b'"formula": Si')),

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import result_documents
 from ase.build import bulk
-from result_documents import KEY, claimed, commit, document, failed, key_of, large_array, output_of
+from result_documents import claimed, commit, large_array, output_of
+from whole_store import fields_of
 
 from esen_flows.errors import InputError, StoreError
-from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.documents import Failure, ResultDocument
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.settings import Settings
 from esen_flows.store.blobs import BlobReference
@@ -24,6 +27,29 @@ from esen_flows.store.exchange.ingest import ingest
 from esen_flows.store.exchange.spool import read_records, spool_files
 from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.results import Store
+
+NAMES = ("one", "two", "three", "back", "final", "pending", "new")
+SILICON = result_documents.key_of("silicon")
+
+
+def key_of(name: str) -> str:
+    """Key of an invented relaxation, which follows from its fields."""
+    return str(fields_of("relax", SILICON, SILICON, name)["key"])
+
+
+KEY = key_of("one")
+
+
+def document(key: str, **changes: Any) -> ResultDocument:
+    """The relaxation of this key."""
+    (name,) = [name for name in NAMES if key_of(name) == key]
+    return result_documents.document(**fields_of("relax", SILICON, SILICON, name), **changes)
+
+
+def failed(key: str, *, final: bool) -> ResultDocument:
+    """The same, failed."""
+    failure = Failure(error="NotConvergedError" if final else "MemoryError", message="no", final=final)
+    return document(key, state="failed", failure=failure, output=None)
 
 
 @pytest.fixture
@@ -188,10 +214,12 @@ import warnings
 from pathlib import Path
 from esen_flows.store.exchange.spool_store import SpoolStore
 from result_documents import document, key_of, large_array
+from whole_store import fields_of
 spool = SpoolStore(Path(sys.argv[1]))
 for n in range(10**6):
-    key = key_of(f"{sys.argv[2]} {n}")
-    spool.commit(spool.get_or_claim(key), document(key, output={"fc2": large_array(n, 0.3)}))
+    fields = fields_of("relax", key_of("silicon"), key_of("silicon"), f"{sys.argv[2]} {n}")
+    key = fields["key"]
+    spool.commit(spool.get_or_claim(key), document(**fields, output={"fc2": large_array(n, 0.3)}))
     print(key, flush=True)
 """
 

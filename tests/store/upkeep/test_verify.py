@@ -35,7 +35,7 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a truncated piece": (change("blob_chunks", data=b"short"), "5 of 1048576 bytes"),
     "a changed piece": (change("blob_chunks", data=bytes(2**20)), "does not match its checksum"),
     "a changed header": (change("blobs", shape=[2, 65536]), "does not match its checksum"),
-    "an impossible header": (change("blobs", shape=[7]), "cannot reshape"),
+    "an impossible header": (change("blobs", shape=[7]), "does not have the bytes of its shape"),
     "a lost structure": (
         lambda database: database["structures"].delete_many({}),
         "its (structure|parent) .* is not stored",
