@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, plain_metrics, write_material_errors
 from esen_flows.campaigns.records import MemberRecord, Origins, records, refreshed_campaign
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
@@ -25,7 +26,7 @@ from esen_flows.store.campaign_progress import number
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 
-MEMBERS, SUMMARY, TEXT = "members.csv", "summary.json", "report.md"
+MEMBERS, SUMMARY, TEXT, MATERIALS = "members.csv", "summary.json", "report.md", "benchmark.csv"
 SLOWEST, EXAMPLES = 10, 3
 _STATES = ("finished", "failed", "pending")
 _LONGEST_MESSAGE = 300  # characters, in the text; the table has whole messages
@@ -140,12 +141,41 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
     with written_whole(folder / MEMBERS) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         _write_members(out, spec, records(store, name, on_member), totals)
     summary = _summarise(spec, campaign, totals)
+    judged = _judge(store, spec, summary, folder)
     with written_whole(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     figures = _draw(name, answer_summary_field(spec), totals, folder)
     with written_whole(folder / TEXT) as temporary:
         temporary.write_text(_text(summary, totals, [figure.name for figure in figures]), encoding="utf-8")
-    return [folder / MEMBERS, folder / SUMMARY, folder / TEXT, *figures]
+    return [folder / MEMBERS, folder / SUMMARY, folder / TEXT, *judged, *figures]
+
+
+def _judge(store: Store, spec: CampaignSpec, summary: dict[str, Any], folder: Path) -> list[Path]:
+    """Add the metrics of the campaign's benchmark to the summary, and write the errors of each material."""
+    benchmark = benchmark_of(spec)
+    if benchmark is None:
+        return []
+    try:
+        found = campaign_metrics(store, spec.name)
+    except InputError as error:  # the reference is not on this machine; the rest of the report does not need it
+        summary["benchmark"] = {"name": benchmark, "missing": str(error)}
+        return []
+    summary["benchmark"] = {"name": benchmark, "models": plain_metrics(found)}
+    return [write_material_errors(found, folder / MATERIALS)]
+
+
+def _benchmark_text(benchmark: Mapping[str, Any]) -> str:
+    heading = f"## Benchmark {benchmark['name']}\n\n"
+    if "missing" in benchmark:
+        return heading + f"Not judged: {benchmark['missing']}"
+    rows = []
+    for model in benchmark["models"]:
+        for kind, metrics in (("done", model["done"]), ("missing count as failed", model["with_missing_as_failed"])):
+            if metrics is not None:
+                n = model["n_done"] if kind == "done" else model["n_materials"]
+                rows.append((model["model"], f"{kind} ({n})", *(_short(value) for value in metrics.values())))
+    names = benchmark["models"][0]["with_missing_as_failed"]
+    return heading + _table(("force field", "materials", *names), rows)
 
 
 def _summarise(spec: CampaignSpec, campaign: Row, totals: Totals) -> dict[str, Any]:
@@ -190,6 +220,8 @@ def _text(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> str
     models = [_model_row(model) for model in summary["models"]]
     heading = ("force field", "finished", "failed", "pending", f"mean {summary['field']}", "95 % interval", "deviation")
     parts.append("## Force fields\n\n" + _table(heading, models))
+    if "benchmark" in summary:
+        parts.append(_benchmark_text(summary["benchmark"]))
     if totals.failures:
         rows = [(name, share["members"], _percent(share)) for name, share in summary["failures"].items()]
         parts.append(

@@ -5,7 +5,7 @@ Nothing here downloads published sets: the user does, and thereby accepts their 
 
 import bz2
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,7 +15,7 @@ from ase import Atoms
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.atom_properties import properties_of
-from esen_flows.schemas.campaign import CampaignSpec, PublishedSet
+from esen_flows.schemas.campaign import Benchmark, CampaignSpec, PublishedSet
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL, own_settings
 from esen_flows.settings import get_settings
@@ -99,6 +99,16 @@ PUBLISHED: dict[PublishedSet, StructureSet] = {
     ),
 }
 
+# Results by DFT that a benchmark compares with.
+REFERENCES: dict[Benchmark, StructureSet] = {
+    "kappa-103": StructureSet(
+        "*kappas*PBE*noNAC*.json.gz",
+        "2024-11-09-kappas-phononDB-PBE-noNAC.json.gz",
+        "https://figshare.com/files/59988539",
+        "PhononDB, CC-BY-4.0, as Matbench Discovery packs it",
+    ),
+}
+
 
 def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
     """The structures of a campaign, in the order of their source.
@@ -134,7 +144,7 @@ def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str],
     return (structure for name in files for structure in _of_file(Path(name), on_bad))
 
 
-def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
+def published_files(name: str, folder: str | None, sets: Mapping[Any, StructureSet] = PUBLISHED) -> list[Path]:
     """The files of a published set.
 
     Parameters
@@ -143,6 +153,8 @@ def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
         Name of the set.
     folder
         Folder of the files; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
+    sets
+        Sets by name: those of structures, or `REFERENCES`.
 
     Returns
     -------
@@ -154,7 +166,7 @@ def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
     InputError
         The files are not there; the message says what to download from where.
     """
-    published = PUBLISHED[name]
+    published = sets[name]
     place = get_settings().cache_dir / "published" / name if folder is None else Path(folder)
     found = sorted(place.glob(published.pattern)) if place.is_dir() else []
     if not found:

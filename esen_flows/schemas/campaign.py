@@ -25,6 +25,7 @@ from esen_flows.schemas.requests import ResultRequest, parents_key, property_req
 # structures.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
+Benchmark = Literal["kappa-103"]
 # Field of protocols with displaced supercells that earlier versions did not have.
 SETTING = "displacement.setting"
 
@@ -126,7 +127,7 @@ class StructureSource(Closed):
 
 
 # Fields that commit e87b9cb did not have.
-ADDED_LATER = frozenset({"lattice_backend"})
+ADDED_LATER = frozenset({"benchmark", "lattice_backend"})
 
 
 class CampaignSpec(Closed):
@@ -160,6 +161,8 @@ class CampaignSpec(Closed):
         Properties that every force field must have.
     duplicates
         Whether a structure that occurs twice is refused, the default because it is usually a mistake, or merged.
+    benchmark
+        Benchmark that judges the results: the metrics of `campaign metrics` and `campaign report`.
     lattice_backend
         Implementation of the linewidths of conductivities. Specifications that were stored before there was a choice
         mean "Rust"; a file that says nothing means "native".
@@ -178,6 +181,7 @@ class CampaignSpec(Closed):
     tags: Names = ()
     require: Annotated[tuple[Requirement, ...], BeforeValidator(one_or_more)] = ()
     duplicates: Literal["refuse", "merge"] = "refuse"
+    benchmark: Benchmark | None = None
     lattice_backend: TransportBackend = "Rust"
     target_minutes: PositiveFloat = 30.0
 

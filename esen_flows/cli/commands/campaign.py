@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from esen_flows.cli.commands import campaign_results
+from esen_flows.cli.commands import campaign_metrics, campaign_results
 from esen_flows.cli.options import CampaignArgument
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
@@ -103,6 +103,7 @@ def status(
         return
     if not watch:
         Console().print(_status_tables(found))
+        campaign_metrics.print_benchmark(store, name)
         return
     with Live(_status_tables(found), refresh_per_second=2) as live:
         while found.pending:
@@ -192,7 +193,13 @@ def recover() -> None:
     typer.echo(recover_lost_runs(open_store()))
 
 
-for command in (campaign_results.report, campaign_results.diff, campaign_results.freeze, campaign_results.reproduce):
+for command in (
+    campaign_metrics.metrics,
+    campaign_results.report,
+    campaign_results.diff,
+    campaign_results.freeze,
+    campaign_results.reproduce,
+):
     app.command()(command)
 
 
