@@ -15,8 +15,9 @@ from ase.data import atomic_masses, atomic_masses_legacy, chemical_symbols
 
 from esen_flows.errors import StructureError
 
-# Masses in u of the isotopes that have symbols of their own: Wang et al., Chinese Phys. C 45, 030003 (2021), AME2020.
-HYDROGEN_ISOTOPES = {"D": 2.014101778, "T": 3.016049281}
+# Masses in u of the isotopes that have symbols of their own, to the digits that extended XYZ keeps. AME2020: Wang et al.,
+# Chinese Phys. C 45, 030003 (2021).
+HYDROGEN_ISOTOPES = {"D": 2.01410178, "T": 3.01604928}
 # Standard atomic weights of other years, which phonopy and pymatgen use and other programs write.
 _OTHER_STANDARD_WEIGHTS = {
     "C": 12.0107, "S": 32.065, "Cl": 35.453, "Zn": 65.409, "Ge": 72.64, "Mo": 95.96, "Cd": 112.411, "Tl": 204.3833,

@@ -19,6 +19,7 @@ from esen_flows.schemas.atom_properties import HYDROGEN_ISOTOPES
 from esen_flows.structures.cif import crystal_of_block, has_crystal
 from esen_flows.structures.cif_text import cif_blocks
 from esen_flows.structures.conversion import as_atoms
+from esen_flows.structures.export import with_fixed_columns
 from esen_flows.structures.numbers import with_exponents
 from esen_flows.structures.poscar import read_poscar
 from esen_flows.structures.reader_warnings import reader_warnings, say
@@ -200,7 +201,7 @@ def _extxyz_frame(block: str) -> Atoms:
         atoms = first_frame(block)
     except ValueError:
         atoms = first_frame(with_exponents(block))
-    return with_isotopes(atoms, masses)
+    return with_fixed_columns(with_isotopes(atoms, masses))
 
 
 def split_index(path: Path) -> tuple[Path, int | None]:

@@ -234,7 +234,7 @@ def test_two_atoms_of_one_element_on_one_place_are_said(read) -> None:
 def test_charges_isotopes_and_capitals_in_type_symbols(read) -> None:
     found = read(["Li1 LI1+ 0 0 0", "D1 D 0.5 0.5 0.5"], (4.08,) * 3 + (90,) * 3, symbol("F m -3 m"))
     assert Counter(found.get_chemical_symbols()) == {"Li": 4, "H": 4}
-    assert properties_of(found).masses_u.tolist() == [0.0] * 4 + [2.014101778] * 4  # type: ignore[union-attr]
+    assert properties_of(found).masses_u.tolist() == [0.0] * 4 + [2.01410178] * 4  # type: ignore[union-attr]
     heavy = read(["Li1 Li 0 0 0", "T1 T 0.5 0.5 0.5"], (4.08,) * 3 + (90,) * 3, symbol("F m -3 m"))
     plain = read(["Li1 Li 0 0 0", "H1 H- 0.5 0.5 0.5"], (4.08,) * 3 + (90,) * 3, symbol("F m -3 m"))
     assert len({atoms_key(atoms) for atoms in (found, heavy, plain)}) == 3

@@ -56,7 +56,7 @@ def write_artefacts(document: ResultDocument, folder: Path) -> None:
     OSError
         The folder cannot be made or written to, or the disk is full.
     """
-    from ase.io import write
+    from esen_flows.structures.export import write_frames
 
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
@@ -67,7 +67,7 @@ def write_artefacts(document: ResultDocument, folder: Path) -> None:
             plot_functions(document.kind)[path.name](document, path)
         else:
             with written_whole(path) as temporary:
-                write(temporary, _frames(document, path.name), format="extxyz")
+                write_frames(temporary, _frames(document, path.name))
 
 
 def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:

@@ -153,7 +153,7 @@ def write_extxyz(out: TextIO, pairs: Iterable[tuple[Found, Atoms]], fields: Sequ
     InputError
         A field does not exist.
     """
-    from ase.io.extxyz import write_extxyz as write
+    from esen_flows.structures.export import write_frames
 
     count = 0
     for found, atoms in pairs:
@@ -161,7 +161,7 @@ def write_extxyz(out: TextIO, pairs: Iterable[tuple[Found, Atoms]], fields: Sequ
         values = row_of(found, columns_of(kind, fields))
         # An empty value would make readers take the next name for it.
         atoms.info |= {name: _cell(value) for name, value in values.items() if value not in (None, "", [])}
-        write(out, [atoms])
+        write_frames(out, [atoms])
         count += 1
     return count
 
@@ -186,15 +186,16 @@ def write_cifs(folder: Path, pairs: Iterable[tuple[Found, Atoms]]) -> int:
     InputError
         `folder` is a file.
     """
-    from ase.io import write
+    from esen_flows.structures.export import write_crystal
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a CIF export needs a folder: --output FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for found, atoms in pairs:
-        with written_whole(folder / f"{_file_formula(found)}-{found.key[:16]}.cif") as temporary:
-            write(temporary, atoms, format="cif")
+        path = folder / f"{_file_formula(found)}-{found.key[:16]}.cif"
+        with written_whole(path) as temporary:
+            write_crystal(temporary, atoms, "cif", str(path))
         count += 1
     return count
 
