@@ -15,8 +15,8 @@ from ase.data import atomic_masses, atomic_masses_legacy, chemical_symbols
 
 from esen_flows.errors import StructureError
 
-# Masses in u of the isotopes that have symbols of their own, to the digits that extended XYZ keeps. AME2020: Wang et al.,
-# Chinese Phys. C 45, 030003 (2021).
+# Masses in u of the isotopes that have symbols of their own, to the digits that extended XYZ keeps. AME2020: Wang et
+# al., Chinese Phys. C 45, 030003 (2021).
 HYDROGEN_ISOTOPES = {"D": 2.01410178, "T": 3.01604928}
 # Standard atomic weights of other years, which phonopy and pymatgen use and other programs write.
 _OTHER_STANDARD_WEIGHTS = {
