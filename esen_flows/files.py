@@ -4,6 +4,7 @@ The standard library alone, so that every room may use it.
 """
 
 import bz2
+import errno
 import gzip
 import hashlib
 import lzma
@@ -205,6 +206,22 @@ class _XzFile:
         return b""
 
     read1 = read
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error says that a disk, or the share of it that this user may fill, is full.
+
+    Parameters
+    ----------
+    error
+        Any error, or None.
+
+    Returns
+    -------
+    bool
+        Whether it is such an error.
+    """
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def free_bytes(path: Path) -> int | None:

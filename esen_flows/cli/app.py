@@ -20,6 +20,7 @@ from esen_flows.cli.commands.train import train
 from esen_flows.cli.commands.worker import worker
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError, StructureWarning
+from esen_flows.files import is_full_disk
 from esen_flows.schemas.properties import OFFERED
 from esen_flows.version import __version__
 
@@ -91,6 +92,10 @@ def main(arguments: list[str] | None = None) -> None:
         with _structure_warnings():
             app(args=arguments, prog_name="esen-flows")
     except (EsenFlowsError, OSError) as error:
+        if is_full_disk(error):
+            name = getattr(error, "filename", None)
+            place = f" of {name}" if name else ""
+            _fail(f"the disk{place} is full; free space there, or choose another folder, and run this again", 1)
         _fail(error, getattr(error, "exit_code", 1))
     except MemoryError as error:
         reason = str(error) or "no memory is left"

@@ -1,6 +1,8 @@
 """Opening the store."""
 
 import os
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from esen_flows.errors import InputError, ServerUnavailableError
@@ -11,6 +13,7 @@ from esen_flows.store.exchange.spool_store import SpoolStore
 from esen_flows.store.read_only import ReadOnlyDatabase
 from esen_flows.store.results import Store
 
+SPOOL_HERE = "esen_flows_spool"  # folder of spools that do not fit on the disk of the data folder
 _opened: dict[tuple[Any, ...], Store] = {}
 
 
@@ -76,7 +79,10 @@ def _open(settings: Settings) -> Store:
         except ServerUnavailableError as error:
             # Nothing is computed yet, so the user may still choose to do without a server.
             raise ServerUnavailableError(f"{error}; or compute without a server: ESEN_FLOWS_SPOOL=1") from None
-        store = Store(database, spool_fallback=SpoolWriter(settings.spool_folder, settings.spool_after_seconds))
+        # Where no folder was chosen, the spool is on the disk of the server, whose being full may be why it is lost.
+        elsewhere = [] if settings.spool_dir else [Path(SPOOL_HERE).absolute(), Path(gettempdir()) / SPOOL_HERE]
+        spool = SpoolWriter(settings.spool_folder, settings.spool_after_seconds, elsewhere)
+        store = Store(database, spool_fallback=spool)
         store.sweep()
     except BaseException:
         database.close()

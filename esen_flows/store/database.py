@@ -27,6 +27,7 @@ Row = dict[str, Any]
 # A member of a replica set refuses an operation with KeyNotFound for a moment after it was initiated or elected: it has
 # not read yet the key that signs the cluster's time.
 KEYS_NOT_YET_READ = 211
+OUT_OF_DISK_SPACE = 14031
 # The order of every list. With the id as last field it is unique, so that pages neither overlap nor leave gaps.
 _NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 
@@ -164,6 +165,11 @@ class Database:
                 self._restart()
                 time.sleep(0.05)
             except OperationFailure as error:
+                if error.code == OUT_OF_DISK_SPACE:
+                    raise ServerUnavailableError(
+                        "the disk of the database server is full; free space there, or compute without a server: "
+                        "ESEN_FLOWS_SPOOL=1, with ESEN_FLOWS_SPOOL_DIR on another disk"
+                    ) from None
                 if error.code != KEYS_NOT_YET_READ or time.monotonic() > deadline:
                     raise StoreError(self._refusal(error)) from None
                 time.sleep(0.05)

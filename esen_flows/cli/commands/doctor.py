@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esen_flows.errors import EsenFlowsError
+from esen_flows.files import free_bytes
 from esen_flows.settings import get_settings
 from esen_flows.version import __version__
 
@@ -51,6 +52,7 @@ def _database() -> Iterator[tuple[str, str, bool]]:
         return
     from esen_flows.store.host import Host
     from esen_flows.store.server.embedded import status
+    from esen_flows.store.server.layout import Layout, full_disk
     from esen_flows.store.server.mongod import find_mongod
 
     try:
@@ -63,6 +65,13 @@ def _database() -> Iterator[tuple[str, str, bool]]:
     network = Host().network_file_system(settings.data_dir)
     note = f" is on a network file system ({network[0]}); set ESEN_FLOWS_DATA_DIR to a local disk" if network else ""
     yield "data", f"{settings.data_dir}{note}", not network
+    lack = full_disk(Layout.of(settings.data_dir))
+    free = free_bytes(settings.data_dir)
+    yield (
+        "free space",
+        lack or ("unknown" if free is None else f"{free / 1e9:.1f} GB for the data folder"),
+        lack is None,
+    )
     yield "server", "running" if status(settings)["running"] else "not running; starts when it is needed", True
 
 

@@ -7,11 +7,13 @@ before `keep` returns. A record that cannot be written completely is removed.
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import re
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +23,7 @@ from bson import ObjectId, json_util
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from esen_flows.errors import InputError, StoreError
-from esen_flows.files import sync_folder, written_whole
+from esen_flows.files import is_full_disk, sync_folder, written_whole
 from esen_flows.schemas.keys import array_key
 from esen_flows.store.blobs import BlobReference
 from esen_flows.store.database import Row
@@ -30,6 +32,7 @@ from esen_flows.store.rows import Identity
 
 RECORDS, BLOBS = "records.jsonl", "blobs"
 MOST_LINE_BYTES = 100_000_000  # a document has at most 12 MB, and half as much again as text
+logger = logging.getLogger(__name__)
 _LINE = re.compile(rb'\{"sha256":"([0-9a-f]{64})","record":(.*)\}\n', re.DOTALL)
 _BEGIN = b'{"sha256":"'
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -110,12 +113,15 @@ class SpoolWriter:
         Folder of spools.
     patience_seconds
         How long a store with a server waits for a lost server before it writes here.
+    elsewhere
+        Folders of spools on other disks, for records that do not fit on that of `folder`.
     """
 
-    def __init__(self, folder: Path, patience_seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, patience_seconds: float = 0.0, elsewhere: Sequence[Path] = ()) -> None:
         self.patience_seconds = patience_seconds
-        self.folder = folder / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._elsewhere = list(elsewhere)
         self._descriptor = -1
+        self.folder = self._new(folder)
 
     def keep(self, row: Row, large: dict[str, np.ndarray], forced: bool) -> SpoolRecord:
         """Write a packed result and its arrays.
@@ -139,12 +145,7 @@ class SpoolWriter:
         StoreError
             The disk is full or cannot be written to; no part of the result was kept.
         """
-        what = f"result {row['key']}"
-        with self._reporting(what):
-            self._open()
-            for sha, array in large.items():
-                self._write_blob(sha, array)
-        return self.append({"type": "result", "row": row, "forced": forced}, what)
+        return self._written({"type": "result", "row": row, "forced": forced}, large, f"result {row['key']}")
 
     def append(self, content: Mapping[str, Any], what: str) -> SpoolRecord:
         """Write one record.
@@ -166,28 +167,45 @@ class SpoolWriter:
         StoreError
             The disk is full or cannot be written to; no part of the record was kept.
         """
+        return self._written(content, {}, what)
+
+    def _written(self, content: Mapping[str, Any], large: dict[str, np.ndarray], what: str) -> SpoolRecord:
         text = json_util.dumps(content, json_options=json_util.CANONICAL_JSON_OPTIONS).encode()
-        digest = hashlib.sha256(text).hexdigest().encode()
-        with self._reporting(what):
-            self._open()
-            offset = self._append(b'{"sha256":"%s","record":%s}\n' % (digest, text))
-        return SpoolRecord(self.folder / RECORDS, offset, dict(content))
+        line = b'{"sha256":"%s","record":%s}\n' % (hashlib.sha256(text).hexdigest().encode(), text)
+        while True:
+            try:
+                self._open()
+                for sha, array in large.items():
+                    self._write_blob(sha, array)
+                return SpoolRecord(self.folder / RECORDS, self._append(line), dict(content))
+            except OSError as error:
+                if is_full_disk(error) and self._elsewhere:
+                    self._move(self._elsewhere.pop(0))
+                    continue
+                raise StoreError(
+                    f"cannot write {what} into the spool {self.folder} ({error.strerror}); no part of it was kept. "
+                    "Free space there or set ESEN_FLOWS_SPOOL_DIR to another folder, and run it again"
+                ) from error
+
+    def _move(self, folder: Path) -> None:
+        """Go on in another folder, and leave no empty files in the former one."""
+        full = self.folder
+        self.close()
+        with contextlib.suppress(OSError):
+            if (full / RECORDS).stat().st_size == 0:
+                shutil.rmtree(full)
+        self.folder = self._new(folder)
+        logger.warning("the disk of %s is full; results go into %s from now on", full, self.folder)
+
+    @staticmethod
+    def _new(folder: Path) -> Path:
+        return folder / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def close(self) -> None:
         """Close the file of records."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    @contextlib.contextmanager
-    def _reporting(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {what} into the spool {self.folder} ({error.strerror}); no part of it was kept. Free "
-                "space there or set ESEN_FLOWS_SPOOL_DIR to another folder, and run it again"
-            ) from error
 
     def _open(self) -> None:
         if self._descriptor < 0:

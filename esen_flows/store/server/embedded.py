@@ -19,10 +19,11 @@ from typing import Any
 from urllib.parse import quote
 
 from esen_flows.errors import ServerUnavailableError, StoreError
+from esen_flows.files import written_whole
 from esen_flows.settings import Settings, get_settings
 from esen_flows.store.host import Host
 from esen_flows.store.server.keeper import READY_SECONDS, STOP_SECONDS, answers
-from esen_flows.store.server.layout import Layout, Owner, check_socket_path, make_private
+from esen_flows.store.server.layout import Layout, Owner, check_socket_path, full_disk, make_private
 from esen_flows.store.server.locks import FileLock
 from esen_flows.store.server.mongod import LICENCE_NOTICE, Mongod, find_mongod
 
@@ -168,10 +169,13 @@ class EmbeddedServer:
                 f"{root} is on a network file system ({network[0]}, mounted at {network[1]}), where a database loses "
                 "data; set ESEN_FLOWS_DATA_DIR to a local folder, or use a server through ESEN_FLOWS_MONGO_URI"
             )
+        owner = Owner.read(self.layout)
+        runs = owner is not None and owner.is_running(self.host)  # a running server says by itself what it lacks
+        if not runs and (lack := full_disk(self.layout)) is not None:
+            raise ServerUnavailableError(lack)
         make_private(root, parents=True)
         if not os.access(root, os.W_OK | os.X_OK):
             raise ServerUnavailableError(f"{root} is not writable; set ESEN_FLOWS_DATA_DIR to a folder of your own")
-        owner = Owner.read(self.layout)
         if owner is not None and owner.is_foreign(self.host):
             raise ServerUnavailableError(
                 f"{root} is in use by a server on {owner.keeper.host} (since {owner.started}); run this there, or stop "
@@ -222,11 +226,11 @@ class EmbeddedServer:
     def _name_licence(self, mongod: Mongod) -> None:
         """Tell the licence of the server once, at its first start."""
         notice = LICENCE_NOTICE.format(version=mongod.version, binary=mongod.binary)
-        try:
-            with (self.layout.root / "LICENCE-NOTICE.txt").open("x") as file:
-                file.write(notice + "\n")
-        except FileExistsError:
+        path = self.layout.root / "LICENCE-NOTICE.txt"
+        if path.exists() and path.stat().st_size:
             return
+        with written_whole(path) as temporary:
+            temporary.write_text(notice + "\n")
         logger.warning("%s; its data will be in %s", notice, self.layout.data)
 
 

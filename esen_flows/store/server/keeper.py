@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from esen_flows.errors import ServerUnavailableError
-from esen_flows.files import written_whole
+from esen_flows.files import is_full_disk, written_whole
 from esen_flows.store.host import Host
-from esen_flows.store.server.layout import Layout, Owner, make_private
+from esen_flows.store.server.layout import Layout, Owner, full_disk, make_private
 from esen_flows.store.server.locks import FileLock
 from esen_flows.store.server.mongod import command_line, log_reason
 
@@ -139,6 +139,8 @@ class Keeper:
     def _start(self) -> None:
         """Start mongod and wait until it answers."""
         self._end_orphan()
+        if (lack := full_disk(self.layout)) is not None:
+            raise ServerUnavailableError(lack)
         if self.layout.data.exists() and not self.layout.initialised.exists():
             # Killed before it ever answered: no client can have stored anything, and mongod may fail on partial files.
             shutil.rmtree(self.layout.data)
@@ -180,7 +182,14 @@ class Keeper:
 
     def _write(self, **changes: object) -> None:
         self.owner = replace(self.owner, **changes)  # type: ignore[arg-type]
-        self.owner.write(self.layout)
+        try:
+            self.owner.write(self.layout)
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            # A record of another state would make clients wait for this one; without any they start a keeper.
+            self.layout.owner.unlink(missing_ok=True)
+            _log(f"the record {self.layout.owner} cannot be written: the disk is full")
 
     def _is_idle(self) -> bool:
         """Whether the idle time is over; if so, the lock that clients need stays taken until this process ends."""
@@ -268,7 +277,7 @@ def main() -> None:
         keeper.run(announce=lambda: _report({"socket": socket_path}))
     except _StopRequestedError:
         keeper.stop()
-    except ServerUnavailableError as error:
+    except (ServerUnavailableError, OSError) as error:
         keeper.fail(str(error))
         _log(str(error))
         _report({"error": str(error)})

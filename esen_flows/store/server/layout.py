@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esen_flows.errors import ServerUnavailableError
-from esen_flows.files import written_whole
+from esen_flows.files import free_bytes, written_whole
 from esen_flows.store.host import Host, ProcessId
 
 # sun_path holds 108 bytes with its terminator.
@@ -19,6 +19,8 @@ ServerState = Literal["starting", "ready", "stopping", "failed", "stopped"]
 
 
 _ALIVE = ("starting", "ready", "stopping")
+# mongod makes files of 300 MB before it answers for the first time, and ends when it cannot write its journal.
+NEW_SERVER_BYTES, SERVER_BYTES = 400_000_000, 100_000_000
 
 
 @dataclass
@@ -144,6 +146,30 @@ def make_private(directory: Path, *, parents: bool = False) -> None:
         )
     if found.st_mode & 0o077:
         directory.chmod(0o700)
+
+
+def full_disk(layout: Layout) -> str | None:
+    """Why the disk of a server is too full to run it; nothing is changed.
+
+    Parameters
+    ----------
+    layout
+        Paths of the server.
+
+    Returns
+    -------
+    str | None
+        Free and needed space, with the remedy; None where there is enough of it, or where it cannot be found.
+    """
+    free = free_bytes(layout.root)
+    needed = SERVER_BYTES if layout.initialised.exists() else NEW_SERVER_BYTES
+    if free is None or free >= needed:
+        return None
+    return (
+        f"the disk of {layout.root} is full: {free / 1e6:.0f} MB are free, the database server needs "
+        f"{needed / 1e6:.0f} MB; free space there, set ESEN_FLOWS_DATA_DIR to a folder on another disk, or compute "
+        "without a server: ESEN_FLOWS_SPOOL=1, with ESEN_FLOWS_SPOOL_DIR on another disk"
+    )
 
 
 @dataclass(frozen=True)
