@@ -16,10 +16,12 @@ from esen_flows.data.screening import ANY_FORCE, ReadRecord, Rejected, screened
 from esen_flows.data.sources.vocabulary import OnBad
 from esen_flows.data.tables import COLUMNS, Tables, TableWriter, digest_of, rows_of
 from esen_flows.errors import InputError
-from esen_flows.files import written_whole
+from esen_flows.files import read_at_most, written_whole
 
 FORMAT = "esen_flows dataset"
 FORMAT_VERSION = 1
+MOST_RECORDS = 2**32  # a record's row is a uint32
+MOST_JSON_BYTES = 1 << 30
 INDEX_NAME = "index.json"
 MATERIALS_NAME = "material_names.json"
 # Written into the index of every folder, so that the files can be understood without this package.
@@ -67,34 +69,64 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        There is no such folder, it holds no dataset, or the dataset has a newer format.
+        There is no such folder, it holds no dataset, the index is damaged, or the dataset has a newer format.
     """
     path = Path(folder) / INDEX_NAME
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"no dataset at {folder}; make one with `esen-flows data import`") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; import the dataset again") from error
+    if not path.is_file():
+        raise InputError(f"no dataset at {folder}; make one with `esen-flows data import`")
+    index = _read_json(path)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise InputError(f"{path} is not the index of a dataset; it should say format {FORMAT!r}")
-    if index["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has format version {index['format_version']}, known here is {FORMAT_VERSION}; update esen_flows"
-        )
+    version = index.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(f"{folder} has format version {version}, known here is {FORMAT_VERSION}; update esen_flows")
+    rules = {
+        "format_version": version == FORMAT_VERSION,
+        "key": isinstance(index.get("key"), str),
+        "records": _is_count(index.get("records"), 1, MOST_RECORDS),
+        "group_names": _are_texts(index.get("group_names"), np.iinfo(COLUMNS["groups"][0]).max + 1),
+        "provenance": isinstance(index.get("provenance"), dict),
+    }
+    for name, holds in rules.items():
+        if not holds:
+            value = f"got {index[name]!r:.80}" if name in index else "it is missing"
+            raise InputError(f"{path}: {name} is not what an index says, {value}; import the dataset again")
     return index
+
+
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _are_texts(value: Any, most: int) -> bool:
+    return isinstance(value, list) and len(value) <= most and all(isinstance(one, str) for one in value)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_at_most(path, MOST_JSON_BYTES))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}; import the dataset again") from error
 
 
 def _read_tables(
     folder: Path, count: int, group_names: tuple[str, ...], material_names: tuple[str, ...], provenance: dict[str, Any]
 ) -> Tables:
     """Tables of `count` structures from the files of a folder; the large files are opened, not read."""
-    n_atoms = int(_rows(folder, "n_atoms", count)[:].sum(dtype=np.int64))
+    sizes = _rows(folder, "n_atoms", count)[:]
+    if sizes.min() < 1:
+        raise InputError(f"{folder / 'n_atoms.npy'} has a structure without atoms; import the dataset again")
+    n_atoms = int(sizes.sum(dtype=np.int64))
     lengths = {"numbers": n_atoms, "atoms": n_atoms}
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         rows = _rows(folder, name, lengths.get(name, count))
         columns[name] = rows if name in _FROM_FILE else rows[:]
+    for name, least, names in (("groups", 0, group_names), ("materials", -1, material_names)):
+        if columns[name].min() < least or columns[name].max() >= len(names):
+            raise InputError(f"{folder / f'{name}.npy'} gives a number without a name; import the dataset again")
     return Tables(
         **columns, group_names=group_names, material_names=material_names, provenance=provenance, folder=folder
     )
@@ -124,11 +156,10 @@ def open_dataset(folder: Path | str) -> Dataset:
     """
     folder = Path(folder)
     index = read_index(folder)
-    try:
-        names = tuple(json.loads((folder / MATERIALS_NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / MATERIALS_NAME} cannot be read: {error}; import the dataset again") from error
-    tables = _read_tables(folder, index["records"], tuple(index["group_names"]), names, index["provenance"])
+    names = _read_json(folder / MATERIALS_NAME)
+    if not _are_texts(names, index["records"]):
+        raise InputError(f"{folder / MATERIALS_NAME} is not a list of names of materials; import the dataset again")
+    tables = _read_tables(folder, index["records"], tuple(index["group_names"]), tuple(names), index["provenance"])
     return Dataset.of_tables(tables)
 
 

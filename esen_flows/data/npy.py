@@ -47,7 +47,7 @@ class FileRows:
                 self._start = stream.tell()
                 size = os.fstat(stream.fileno()).st_size
                 self._descriptor = os.dup(stream.fileno())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
             raise InputError(f"{path} is not a readable .npy file: {error}; import the dataset again") from error
         weakref.finalize(self, os.close, self._descriptor)
         self._bytes = dtype.itemsize * math.prod(row)

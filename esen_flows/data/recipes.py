@@ -1,11 +1,11 @@
 """Recipes of training structures: flat YAML files, read and checked."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
 from ase.data import atomic_numbers
 
 from esen_flows.data.prototypes import PROTOTYPES, Crystal, perfect
@@ -13,6 +13,10 @@ from esen_flows.errors import InputError
 
 _OF_A_CRYSTAL = ("prototype", "species", "lattice_angstrom", "c_over_a", "u")
 _NUMBERS = ("c_over_a", "u", "pair_cutoff_angstrom", "warm_up_femtoseconds", "interval_femtoseconds")
+# Larger recipes are refused before any structure is made.
+MOST_GROUPS, MOST_STRUCTURES, MOST_ATOMS, MOST_REPEATS = 10_000, 1_000_000, 50_000_000, 100
+_LARGEST_CELL = 8  # atoms of a prototype's cell
+_LARGEST_NUMBER = 1e6  # of any unit: lengths, Kelvin, femtoseconds, strains
 _RANGES = ("lattice_angstrom", "volume_strain", "shear", "rattle_angstrom", "temperature_kelvin")
 
 
@@ -174,14 +178,14 @@ def recipe_from_dict(content: Any, source: str = "recipe") -> Recipe:
         raise InputError(f"{source}: expected a mapping with seed and groups, got {type(content).__name__}")
     _check_keys(source, content, Recipe.__annotations__)
     seed, raw_groups = content.get("seed"), content.get("groups")
-    if not _is_integer(seed, 0):
-        raise InputError(f"{source}: seed must be a non-negative integer, got {seed!r}")
-    if not isinstance(raw_groups, Sequence) or isinstance(raw_groups, str) or not raw_groups:
-        raise InputError(f"{source}: groups must be a list of at least one group, got {raw_groups!r}")
+    if not _is_integer(seed, 0) or seed >= 2**63:
+        raise InputError(f"{source}: seed must be a non-negative integer, got {seed!r:.80}")
+    if not isinstance(raw_groups, list | tuple) or not 0 < len(raw_groups) <= MOST_GROUPS:
+        raise InputError(f"{source}: groups must be a list of 1 to {MOST_GROUPS} groups, got {raw_groups!r:.200}")
     groups = tuple(_group_from_dict(f"{source}, group {i}", raw) for i, raw in enumerate(raw_groups))
     raw_crystals = content.get("crystals", {})
-    if not isinstance(raw_crystals, Mapping):
-        raise InputError(f"{source}: crystals must map names to their geometry, got {raw_crystals!r}")
+    if not isinstance(raw_crystals, Mapping) or len(raw_crystals) > MOST_GROUPS:
+        raise InputError(f"{source}: crystals must map names to their geometry, got {raw_crystals!r:.200}")
     crystals = tuple(_crystal_from_dict(f"{source}, crystal {name!r}", name, raw) for name, raw in raw_crystals.items())
     names = [group.name for group in groups]
     if len(set(names)) != len(names):
@@ -193,11 +197,28 @@ def recipe_from_dict(content: Any, source: str = "recipe") -> Recipe:
         name: _number(f"{source}: {name}", content.get(name, 0.0))
         for name in ("minimum_distance_angstrom", "minimum_distance_fraction")
     }
-    return Recipe(seed=seed, groups=groups, crystals=crystals, **minimum)
+    recipe = Recipe(seed=seed, groups=groups, crystals=crystals, **minimum)
+    _check_size(source, recipe)
+    return recipe
+
+
+def _check_size(source: str, recipe: Recipe) -> None:
+    """Refuse a recipe of more structures or atoms than anybody labels."""
+    structures = atoms = 0
+    for group in recipe.groups:
+        crystals = sum(c.prototype in group.crystals_of for c in recipe.crystals) if group.crystals_of else 1
+        made = group.count * crystals * max(1, group.snapshots)
+        structures += made
+        atoms += made * _LARGEST_CELL * math.prod(group.repeat)
+    if structures > MOST_STRUCTURES or atoms > MOST_ATOMS:
+        raise InputError(
+            f"{source}: it makes {structures:.3g} structures of up to {atoms:.3g} atoms together, at most "
+            f"{MOST_STRUCTURES:.3g} and {MOST_ATOMS:.3g} are made; lower count, snapshots or repeat"
+        )
 
 
 def _check_keys(where: str, content: Mapping[str, Any], known: Collection[str], required: Sequence[str] = ()) -> None:
-    unknown = sorted(content.keys() - set(known))
+    unknown = sorted(content.keys() - set(known), key=repr)
     if unknown:
         raise InputError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
     for name in required:
@@ -211,9 +232,9 @@ def _is_integer(value: Any, minimum: int) -> TypeGuard[int]:
 
 def _pair(where: str, value: Any) -> tuple[float, float]:
     values = list(value) if isinstance(value, list | tuple) else [value, value]
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in values)
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _LARGEST_NUMBER for v in values)
     if len(values) != 2 or not numeric or values[0] > values[1]:
-        raise InputError(f"{where} must be a number or [low, high], got {value!r}")
+        raise InputError(f"{where} must be a number or [low, high], of at most {_LARGEST_NUMBER:g}, got {value!r:.200}")
     return float(values[0]), float(values[1])
 
 
@@ -223,14 +244,19 @@ def _number(where: str, value: Any) -> float:
 
 def _symbols(where: str, value: Any) -> tuple[str, ...]:
     symbols = (value,) if isinstance(value, str) else value
-    if not isinstance(symbols, list | tuple) or not symbols or any(symbol not in atomic_numbers for symbol in symbols):
-        raise InputError(f"{where}: species must be chemical symbols (quoted in YAML: No is a word), got {value!r}")
+    are_text = isinstance(symbols, list | tuple) and symbols and all(isinstance(symbol, str) for symbol in symbols)
+    if not are_text or any(atomic_numbers.get(symbol, 0) < 1 for symbol in symbols):
+        raise InputError(
+            f"{where}: species must be chemical symbols (quoted in YAML: No is a word), got {value!r:.200}"
+        )
     return tuple(symbols)
 
 
 def _crystal_from_dict(where: str, name: Any, raw: Any) -> Crystal:
     if not isinstance(name, str) or not isinstance(raw, Mapping):
-        raise InputError(f"{where}: expected a name and a mapping, got {raw!r}")
+        raise InputError(f"{where}: expected a name and a mapping, got {raw!r:.200}")
+    if not isinstance(raw.get("prototype", ""), str):
+        raise InputError(f"{where}: prototype must be text, got {raw['prototype']!r:.200}")
     _check_keys(where, raw, _OF_A_CRYSTAL, required=("prototype", "species", "lattice_angstrom"))
     numbers = {key: _number(f"{where}: {key}", raw[key]) for key in ("lattice_angstrom", "c_over_a", "u") if key in raw}
     crystal = Crystal(name=name, prototype=raw["prototype"], species=_symbols(where, raw["species"]), **numbers)
@@ -240,9 +266,9 @@ def _crystal_from_dict(where: str, name: Any, raw: Any) -> Crystal:
 
 def _group_from_dict(where: str, raw: Any) -> Group:
     if not isinstance(raw, Mapping):
-        raise InputError(f"{where}: expected a mapping, got {raw!r}")
+        raise InputError(f"{where}: expected a mapping, got {raw!r:.200}")
     _check_keys(where, raw, Group.__annotations__, required=("name", "count"))
-    where = f"{where} ({raw['name']!r})"
+    where = f"{where} ({raw['name']!r:.80})"
     if ("prototype" in raw) == ("crystals_of" in raw):
         raise InputError(f"{where}: give either prototype or crystals_of")
     if "crystals_of" in raw and any(name in raw for name in _OF_A_CRYSTAL):
@@ -270,27 +296,36 @@ def _group_value(where: str, name: str, value: Any) -> Any:
 
 def _check_group(where: str, group: Group) -> None:
     low_rattle, high_rattle = group.rattle_angstrom
-    prototypes = isinstance(group.crystals_of, tuple) and all(name in PROTOTYPES for name in group.crystals_of)
-    triple = isinstance(group.repeat, tuple) and len(group.repeat) == 3 and all(_is_integer(n, 1) for n in group.repeat)
+    prototypes = isinstance(group.crystals_of, tuple) and all(
+        isinstance(name, str) and name in PROTOTYPES for name in group.crystals_of
+    )
+    triple = (
+        isinstance(group.repeat, tuple)
+        and len(group.repeat) == 3
+        and all(_is_integer(n, 1) and n <= MOST_REPEATS for n in group.repeat)
+    )
     displaced, lengths = bool(group.displaced_atoms), bool(group.displacement_angstrom)
     warm = group.temperature_kelvin[0] > 0.0
     rules = [
-        ("count", _is_integer(group.count, 1), "must be a positive integer"),
+        ("count", _is_integer(group.count, 1) and group.count <= 10**9, "must be a positive integer"),
         ("crystals_of", prototypes, f"must be a list from {list(PROTOTYPES)}"),
-        ("repeat", triple, "must be three positive integers"),
+        ("repeat", triple, f"must be three positive integers of at most {MOST_REPEATS}"),
         ("cubic", isinstance(group.cubic, bool), "must be true or false"),
         ("volume_scan", isinstance(group.volume_scan, bool), "must be true or false"),
         ("volume_strain", group.volume_strain[0] > -1.0, "must stay above -1"),
         ("shear", group.shear[0] >= 0.0, "must not be negative"),
         ("rattle_angstrom", low_rattle >= 0.0, "must not be negative"),
         ("rattle_angstrom", low_rattle > 0.0 or high_rattle == 0.0, "is log-uniform: its low end must be above zero"),
-        ("displaced_atoms", group.displaced_atoms in (0, 1, 2), "must be 0, 1 or 2"),
+        ("displaced_atoms", _is_integer(group.displaced_atoms, 0) and group.displaced_atoms < 3, "must be 0, 1 or 2"),
+        ("c_over_a", group.c_over_a is None or group.c_over_a > 0.0, "must be positive"),
+        ("volume_strain", group.volume_strain[1] <= 10.0, "must be at most 10"),
+        ("shear", group.shear[1] <= 1.0, "must be at most 1"),
         ("displacement_angstrom", displaced == lengths, "and displaced_atoms go together"),
-        ("snapshots", _is_integer(group.snapshots, 0), "must be a non-negative integer"),
+        ("snapshots", _is_integer(group.snapshots, 0) and group.snapshots <= 10**9, "must be a non-negative integer"),
         ("snapshots", bool(group.snapshots) == warm, "and a positive temperature_kelvin go together"),
         ("warm_up_femtoseconds", group.warm_up_femtoseconds >= 0.0, "must not be negative"),
         ("interval_femtoseconds", group.interval_femtoseconds > 0.0, "must be positive"),
     ]
     for name, kept, rule in rules:
         if not kept:
-            raise InputError(f"{where}: {name} {rule}, got {getattr(group, name)!r}")
+            raise InputError(f"{where}: {name} {rule}, got {getattr(group, name)!r:.200}")

@@ -202,6 +202,14 @@ def read_split(path: Path | str) -> Split:
         for name in ("validation", "validation_materials"):
             content[name] = tuple(content[name])
         content["records_by_group"] = {name: tuple(counts) for name, counts in content["records_by_group"].items()}
-        return Split(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        split = Split(**content)
+        rows = split.validation
+        if not (type(split.records) is int and 0 < len(rows) < split.records and all(type(row) is int for row in rows)):
+            raise ValueError("it does not hold out some of its records")
+        if min(rows) < 0 or max(rows) >= split.records or len(set(rows)) < len(rows):
+            raise ValueError(f"it holds out records that are none of {split.records}, or one of them twice")
+        if not (isinstance(split.fraction, float) and type(split.seed) is int and isinstance(split.dataset_key, str)):
+            raise ValueError("its fraction, seed or dataset_key has another type")
+        return split
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a split of a dataset: {error}; make one anew") from error

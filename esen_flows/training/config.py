@@ -1,8 +1,9 @@
 """The settings of a training stage: one flat file says what ran, without includes or defaults hidden elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from esen_flows.errors import InputError, ModelError
@@ -125,22 +126,18 @@ class TrainingConfig:
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in _POSITIVE:
+        for name, hint in _HINTS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise InputError(f"{name} must be a positive number, got {value!r}")
-        for name in ("structures_per_batch", "edges_per_pass", "edges_per_chunk"):
+            is_whole = name in _WHOLE and isinstance(value, float) and value.is_integer()  # 2e5 on a command line
+            if name != "network" and not is_whole and not _fits(value, hint):
+                raise InputError(f"{name} must be {_rule(name, hint)}, got {value!r:.200}")
+        for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} must be a positive integer or null, got {value!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
-        for name in ("denoising_probability", "denoising_atoms"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+            if value is not None and not all(low <= one <= high for one in _numbers(value)):
+                raise InputError(f"{name} must be {_rule(name, _HINTS[name])}, got {value!r:.200}")
+        for name in ("ema_decay", "betas"):
+            if not all(0 <= one < 1 for one in _numbers(getattr(self, name))):
+                raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if (self.warmup_steps is None) == (self.warmup_epochs is None):
             raise InputError("give one of warmup_steps and warmup_epochs; 0 for no warm-up")
         self._check_network()
@@ -175,8 +172,67 @@ class TrainingConfig:
 
 
 _HINTS = get_type_hints(TrainingConfig)
-_CHOICES = {name: get_args(hint) for name, hint in _HINTS.items() if get_origin(hint) is Literal}
-_POSITIVE = ("epochs", "edges_per_batch", "learning_rate", "clip_norm", "validate_every_epochs")
+# Smallest and largest values; a wrong digit is refused before memory or years are taken.
+_POSITIVE, _ANY, _SHARE = (1e-300, 1e300), (0.0, 1e300), (0.0, 1.0)
+_COUNT = (1, 10**9)
+_LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("learning_rate", "clip_norm", "denoising_std_angstrom", "initial_head_factor"), _POSITIVE),
+    **dict.fromkeys(("weight_decay", "energy_weight", "force_weight", "stress_weight", "denoising_weight"), _ANY),
+    **dict.fromkeys(("denoising_probability", "denoising_atoms", "warmup_factor", "final_factor"), _SHARE),
+    **dict.fromkeys(("edges_per_batch", "structures_per_batch", "edges_per_pass", "edges_per_chunk"), _COUNT),
+    **{"epochs": (1, 10**6), "validate_every_epochs": (1, 10**6), "warmup_steps": (0, 10**9), "warmup_epochs": _ANY},
+    **{"seed": (0, 2**63 - 1), "relative_floors": _ANY, "group_share": _SHARE},
+}
+_WHOLE = ("epochs", "edges_per_batch", "validate_every_epochs")
+_KINDS_ALONE = {"true or false": "true or false", "integer": "an integer"}
+_KINDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; options come from files and command lines, where "false" would be true."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is UnionType:
+        return any(_fits(value, one) for one in arguments)
+    if origin is tuple:
+        hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis and isinstance(value, tuple) else arguments
+        return isinstance(value, tuple) and len(value) == len(hints) and all(map(_fits, value, hints))
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items()
+        )
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300  # not NaN either
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _numbers(value: Any) -> Sequence[float]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+
+
+def _rule(name: str, hint: Any) -> str:
+    """What a value must be, in words."""
+    null = " or null" if get_origin(hint) is UnionType else ""
+    hint = get_args(hint)[0] if null else hint
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    kind = _KINDS[hint if hint in _KINDS else get_args(hint)[-1 if get_origin(hint) is dict else 0]]
+    several = {tuple: f"a list: each {kind} of it", dict: "a mapping of names to numbers: each number of it"}
+    words = several.get(get_origin(hint), _KINDS_ALONE.get(kind, f"a {kind}"))
+    if (limits := _LIMITS.get(name)) is None:
+        return words + null
+    if limits == _SHARE:
+        return f"in [0, 1]{null}" if get_origin(hint) is None else f"{words} in [0, 1]"
+    if limits[0] > 0:
+        return (
+            f"a positive {words.split(maxsplit=1)[1]}"
+            + (f" of at most {limits[1]:,.0f}" if limits[1] < 1e300 else "")
+            + null
+        )
+    return f"{words} of at least 0{null}"
+
+
 _TUPLES = ("betas", "relative_floors", "freeze")
 
 
@@ -214,14 +270,14 @@ def config_from_dict(values: Mapping[str, Any], source: str = "training stage") 
     values = {name: value for name, value in values.items() if name != "family"}
     network_names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     stage_names = {field.name for field in fields(TrainingConfig)} - {"network"}
-    if unknown := sorted(set(values) - network_names - stage_names):
+    if unknown := sorted(set(values) - network_names - stage_names, key=repr):
         raise InputError(f"{source}: unknown keys {unknown}; known are {sorted(network_names | stage_names)}")
     if missing := sorted(set(kind.SIZES) - {"max_num_elements"} - set(values)):
         raise InputError(f"{source}: missing {missing}: the sizes of the network are written out")
     try:
         network = kind(**{name: value for name, value in values.items() if name in network_names})
         stage = {name: value for name, value in values.items() if name in stage_names}
-        stage |= {name: tuple(stage[name]) for name in _TUPLES if name in stage}
+        stage |= {name: tuple(stage[name]) for name in _TUPLES if isinstance(stage.get(name), list)}
         return TrainingConfig(network=network, **stage)
     except (TypeError, ValueError, InputError) as error:
         raise InputError(f"{source}: {error}") from error

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
+from hypothesis import given
+from hypothesis import strategies as st
 from recipe_of import SILICON, recipe_of, recipe_of_crystals
 
 from esen_flows.assets import asset_dir
@@ -22,7 +24,7 @@ CRYSTAL = {"prototype": "diamond", "species": "Ge", "lattice_angstrom": 5.7}
         ({"species": ["Xx"]}, r"chemical symbols.*got \['Xx'\]"),
         ({"species": [False]}, r"chemical symbols.*got \[False\]"),
         ({"repeat": [2, 2]}, "three positive integers"),
-        ({"repeat": 2}, "three positive integers, got 2"),
+        ({"repeat": 2}, "three positive integers of at most 100, got 2"),
         ({"prototype": False}, "prototype must be text, got False"),
         ({"crystals_of": ["diamond"]}, "either prototype or crystals_of"),
         ({"cubic": "yes"}, "cubic must be true or false, got 'yes'"),
@@ -33,6 +35,19 @@ CRYSTAL = {"prototype": "diamond", "species": "Ge", "lattice_angstrom": 5.7}
         ({"rattle_angstrom": "much"}, "got 'much'"),
         ({"displaced_atoms": 2}, "go together"),
         ({"displaced_atoms": 3, "displacement_angstrom": 0.1}, "must be 0, 1 or 2, got 3"),
+        ({"count": 10**400}, "count must be a positive integer, got 1000"),
+        ({"count": 10**9}, r"it makes 1e\+09 structures of up to .* lower count, snapshots or repeat"),
+        ({"count": 1000, "snapshots": 10**6, "temperature_kelvin": 300}, r"it makes 1e\+09 structures"),
+        ({"count": 2000, "repeat": [50, 50, 50]}, r"of up to 2e\+09 atoms together, at most 1e\+06 and 5e\+07"),
+        ({"repeat": [10**6, 1, 1]}, "three positive integers of at most 100"),
+        ({"lattice_angstrom": 1e300}, r"\[low, high\], of at most 1e\+06, got 1e\+300"),
+        ({"lattice_angstrom": float("nan")}, "lattice_angstrom must be a number"),
+        ({"lattice_angstrom": 10**400}, "lattice_angstrom must be a number"),
+        ({"species": [["Si"]]}, "chemical symbols"),
+        ({"species": ["X"]}, "chemical symbols"),
+        ({"displaced_atoms": True, "displacement_angstrom": 0.1}, "must be 0, 1 or 2, got True"),
+        ({"shear": 5.0}, "shear must be at most 1"),
+        ({"c_over_a": -1.0}, "c_over_a must be positive"),
         ({"snapshots": -1}, "non-negative integer, got -1"),
         ({"snapshots": 2}, "positive temperature_kelvin go together"),
         ({"temperature_kelvin": 300}, "positive temperature_kelvin go together"),
@@ -75,6 +90,8 @@ def test_errors_of_a_recipe(tmp_path):
             {"crystals_of": ["rocksalt"]},
             r"ask for crystals of \['rocksalt'\], but the recipe lists none",
         ),
+        ({"Ge": {**CRYSTAL, "prototype": ["diamond"]}}, {}, r"prototype must be text, got \['diamond'\]"),
+        ({"Ge": CRYSTAL}, {"crystals_of": [["diamond"]]}, "crystals_of must be a list"),
         ({"Ge": CRYSTAL}, {"crystals_of": "diamond"}, "crystals_of must be a list"),
         ({"Ge": CRYSTAL}, {"lattice_angstrom": 5.0}, "from the crystals; leave them out"),
     ],
@@ -107,3 +124,33 @@ def test_the_nano_recipe_names_the_crystals_of_its_card():
         assert any(group.snapshots for group in groups)
         assert any(group.displaced_atoms == 2 and np.prod(group.repeat) >= 8 for group in groups)
         assert {-0.1, 0.1} <= {strain for group in groups for strain in group.volume_strain}
+
+
+def test_aliases_that_multiply_are_refused(tmp_path):
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefg", "bcdefgh", strict=True)]
+    (tmp_path / "bomb.yaml").write_text("\n".join([*lines, "seed: 1", "groups: *h"]))
+    with pytest.raises(InputError, match="more than 1000000 values"):
+        read_recipe(tmp_path / "bomb.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["Si", "diamond", "", "No"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "count", "u"]), inner),
+    max_leaves=6,
+)
+GROUP = {"name": "g", "count": 2, "prototype": "diamond", "species": ["Si"], "lattice_angstrom": 5.4}
+FIELDS = [*GROUP, "crystals_of", "repeat", "shear", "volume_strain", "snapshots", "displaced_atoms", "u", "colour"]
+
+
+@given(changes=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3), outer=st.dictionaries(
+    st.sampled_from(["seed", "groups", "crystals", "minimum_distance_angstrom"]), VALUES, max_size=1
+))  # fmt: skip
+def test_any_values_give_a_recipe_or_one_message(changes, outer):
+    content = {"seed": 1, "groups": [{**GROUP, **changes}], **outer}
+    try:
+        recipe = recipe_from_dict(content, "recipe.yaml")
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert recipe.groups
