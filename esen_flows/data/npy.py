@@ -9,10 +9,14 @@ import math
 import os
 import weakref
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
 from esen_flows.errors import InputError
+
+# Errors by which numpy refuses the header of a file, which is a Python literal.
+BROKEN_HEADER = (ValueError, TypeError, KeyError, SyntaxError, TokenError, RecursionError, MemoryError)
 
 
 class FileRows:
@@ -47,7 +51,7 @@ class FileRows:
                 self._start = stream.tell()
                 size = os.fstat(stream.fileno()).st_size
                 self._descriptor = os.dup(stream.fileno())
-        except (OSError, ValueError, RecursionError, MemoryError) as error:
+        except (OSError, *BROKEN_HEADER) as error:
             raise InputError(f"{path} is not a readable .npy file: {error}; import the dataset again") from error
         weakref.finalize(self, os.close, self._descriptor)
         self._bytes = dtype.itemsize * math.prod(row)

@@ -1,7 +1,7 @@
 """`esen-flows data import | info | check | store | stored`: labelled structures from any source as a dataset."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.table import Table
 from esen_flows.cli.output.progress import progress_bars
 from esen_flows.cli.store import open_store
 from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressOrder, StressUnit
+
+if TYPE_CHECKING:
+    from esen_flows.schemas.dataset_index import IndexStatistics
 
 app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
 
@@ -138,51 +141,48 @@ def _progress() -> Progress:
     return progress_bars(TimeRemainingColumn(), transient=True)
 
 
-def _show(index: dict[str, Any], folder: Path) -> None:
+def _show(content: dict[str, Any], folder: Path) -> None:
     from esen_flows.data.stress_check import Slope
+    from esen_flows.schemas.dataset_index import checked_index
 
-    numbers = index["statistics"]
+    index = checked_index(content, str(folder))
+    numbers, rejected = index.statistics, index.rejected
     lines = [
-        f"{folder}: {index['records']:,} records, {index['atoms']:,} atoms, {index['materials']:,} materials",
-        f"key          {index['key']}",
-        f"elements     {_symbols(numbers['references_ev'])}",
-        f"energy       {1e3 * numbers['energy_rms_ev_per_atom']:.4g} meV/atom rms beside element references",
-        f"forces       {numbers['force_rms_ev_per_angstrom']:.4g} eV/Angstrom rms, "
-        f"largest {numbers['force_max_ev_per_angstrom']:.4g}",
-        f"stress       {_stress(numbers, index['records'])}",
+        f"{folder}: {index.records:,} records, {index.atoms:,} atoms, {index.materials:,} materials",
+        f"key          {index.key}",
+        f"elements     {_symbols(numbers.references_ev)}",
+        f"energy       {1e3 * numbers.energy_rms_ev_per_atom:.4g} meV/atom rms beside element references",
+        f"forces       {numbers.force_rms_ev_per_angstrom:.4g} eV/Angstrom rms, "
+        f"largest {numbers.force_max_ev_per_angstrom:.4g}",
+        f"stress       {_stress(numbers, index.records)}",
     ]
     lines += [
         f"group        {name or '(none)'}: {count:,} records"
-        for name, count in zip(index["group_names"], index["group_records"], strict=True)
+        for name, count in zip(index.group_names, index.group_records, strict=False)
     ]
-    for found in index.get("check_by_strain", ()):
-        slope = Slope(**{name: value for name, value in found.items() if name != "verdict"})
-        lines.append(f"by strain    {slope.words()}")
-    sources = index["provenance"].get("sources", ())
+    lines += [f"by strain    {Slope(**found.model_dump()).words()}" for found in index.check_by_strain]
+    sources = index.provenance.sources
     for source in sources[:SHOWN]:
-        size = sum(file["bytes"] for file in source["files"])
-        many = f", {len(source['files'])} files" if len(source["files"]) > 1 else ""
-        lines.append(f"source       {source['name']} ({source['format']}{many}), {size:,} bytes")
+        size = sum(file.bytes for file in source.files)
+        many = f", {len(source.files)} files" if len(source.files) > 1 else ""
+        lines.append(f"source       {source.name} ({source.format}{many}), {size:,} bytes")
     if len(sources) > SHOWN:
         lines.append(f"             and {len(sources) - SHOWN} more, see index.json")
-    lines += [f"noticed      {count:,}: {what}" for what, count in index.get("remarks", {}).items()]
-    lines.append(f"left out     {index['rejected']['records']:,} bad records")
-    lines += [f"             {count:,}: {reason}" for reason, count in index["rejected"]["counts"].items()]
-    first = index["rejected"]["listed"][:SHOWN]
-    lines += [f"             {bad['where']}: {bad['reason']} {bad['found']}".rstrip() for bad in first]
+    lines += [f"noticed      {count:,}: {what}" for what, count in index.remarks.items()]
+    lines.append(f"left out     {rejected.records:,} bad records")
+    lines += [f"             {count:,}: {reason}" for reason, count in rejected.counts.items()]
+    lines += [f"             {bad.where}: {bad.reason} {bad.found}".rstrip() for bad in rejected.listed[:SHOWN]]
     typer.echo("\n".join(lines))
 
 
-def _symbols(references: dict[str, float]) -> str:
+def _symbols(references: dict[int, float]) -> str:
     from ase.data import chemical_symbols
 
-    symbols = [chemical_symbols[int(z)] for z in references]
+    symbols = [chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"number {z}" for z in references]
     return " ".join(symbols) if len(symbols) <= 20 else f"{len(symbols)}: {' '.join(symbols[:10])} ..."
 
 
-def _stress(numbers: dict[str, Any], records: int) -> str:
-    if not numbers["stress_records"]:
+def _stress(numbers: "IndexStatistics", records: int) -> str:
+    if numbers.stress_rms_ev_per_angstrom3 is None:
         return "none"
-    return (
-        f"{numbers['stress_rms_ev_per_angstrom3']:.4g} eV/Angstrom^3 rms, {numbers['stress_records']:,} of {records:,}"
-    )
+    return f"{numbers.stress_rms_ev_per_angstrom3:.4g} eV/Angstrom^3 rms, {numbers.stress_records:,} of {records:,}"
