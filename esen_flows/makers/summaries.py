@@ -1,6 +1,7 @@
 """Summaries: the few numbers of a result that tables show and queries filter by. Units are in the names."""
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from esen_flows.makers.compute import Summary
 from esen_flows.physics.symmetry import conventional_lengths
@@ -38,6 +39,7 @@ def relax_summary(output: RelaxOutput) -> Summary:
         **_lattice_summary(output.structure),
         "pressure_gpa": pressure if np.isfinite(pressure) else None,
         **_fields(output, "fmax_ev_per_angstrom", "n_steps", "converged", "space_group_initial", "space_group_final"),
+        **_fixed_atoms(output.structure),
     }
 
 
@@ -212,10 +214,24 @@ def _lattice_summary(structure: StructureData) -> Summary:
     atoms, names = structure.to_atoms(), ("a_angstrom", "b_angstrom", "c_angstrom")
     lengths = conventional_lengths(atoms, SYMPREC_ANGSTROM)
     if lengths is None:
-        return dict.fromkeys((*names, "space_group"))
+        return {**dict.fromkeys((*names, "space_group")), **_isotopes(structure)}
     identity = identify(atoms, SYMPREC_ANGSTROM)
     space_group = f"{identity['space_group_symbol']} ({identity['space_group_number']})"
-    return {**dict(zip(names, lengths.tolist(), strict=True)), "space_group": space_group}
+    return {**dict(zip(names, lengths.tolist(), strict=True)), "space_group": space_group, **_isotopes(structure)}
+
+
+def _isotopes(structure: StructureData) -> Summary:
+    """Elements and masses (u) of atoms with masses of their own; empty without any, as in earlier documents."""
+    if structure.masses_u is None:
+        return {}
+    pairs = sorted(set(zip(structure.numbers.tolist(), structure.masses_u.tolist(), strict=True)))
+    return {"isotopes": ", ".join(f"{chemical_symbols[number]} {mass:.6g} u" for number, mass in pairs if mass)}
+
+
+def _fixed_atoms(structure: StructureData) -> Summary:
+    """Number of atoms with a fixed coordinate; empty without any, as in earlier documents."""
+    masks = [mask for mask in (structure.fixed_cartesian, structure.fixed_fractional) if mask is not None]
+    return {"fixed_atoms": int(np.any(masks, axis=(0, 2)).sum())} if masks else {}
 
 
 def _nearest(temperatures: np.ndarray) -> int:

@@ -36,6 +36,7 @@ _ERRORS = (
 _DATASET_NAME = Value("dataset_name", "dataset", type="text", column=True)
 _STRUCTURES = Value("structures", "structures", format="d", column=True)
 _NAC = Value("nac", "non-analytical correction", type="boolean")
+_ISOTOPES = Value("isotopes", "isotopes", type="text")  # of structures that have masses of their own
 
 
 def principal_conductivity(protocol: TransportProtocol) -> str:
@@ -72,6 +73,8 @@ PROPERTIES: dict[Kind, Property] = {
             Value("fmax_ev_per_angstrom", "largest force", "eV/A", ".2e"),
             Value("n_steps", "steps", "", "d", column=True),
             Value("converged", type="boolean"),
+            _ISOTOPES,
+            Value("fixed_atoms", "fixed atoms", "", "d"),
             Value("space_group_initial"),
             Value("space_group_final"),
         ),
@@ -119,6 +122,7 @@ PROPERTIES: dict[Kind, Property] = {
             Value("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
             Value("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
             _NAC,
+            _ISOTOPES,
         ),
         # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
         versions=("phonopy",),
@@ -153,6 +157,7 @@ PROPERTIES: dict[Kind, Property] = {
             Value("min_frequency_thz", "lowest frequency", "THz", ".3f"),
             Value("mesh", "mesh", type="text", column=True),
             _NAC,
+            _ISOTOPES,
             Value("phono3py", "phono3py", type="text"),
         ),
         versions=("phonopy", "phono3py", "lattice_backend"),

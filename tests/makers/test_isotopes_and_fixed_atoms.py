@@ -86,6 +86,8 @@ def test_hydride_and_deuteride_in_one_database(copper: Any, hydride: Path, tmp_p
     assert light.formula == heavy.formula == "LiH"
     output = PhononOutput.model_validate(heavy.output)
     assert sorted(output.structure.masses_u) == [0.0, 2.01410178]  # type: ignore[arg-type]
+    assert heavy.summary["isotopes"] == "H 2.0141 u"
+    assert "isotopes" not in light.summary
     # The highest mode is hydrogen's, nearly alone: the ratio is near the root of the ratio of masses.
     ratio = light.summary["max_frequency_thz"] / heavy.summary["max_frequency_thz"]
     assert np.sqrt(2.014 / 1.008) * 0.85 < ratio < np.sqrt(2.014 / 1.008)
@@ -107,9 +109,11 @@ def test_a_slab_with_and_without_fixed_atoms(copper: Any, tmp_path: Path) -> Non
     for name, atoms in (("free", slab), ("fixed", fixed)):
         write(tmp_path / f"{name}.vasp", atoms, format="vasp")
         read = read_structure(tmp_path / f"{name}.vasp")
-        output = RelaxOutput.model_validate(copper.store.get(run(maker.make(read), copper)["key"]).output)
+        document = copper.store.get(run(maker.make(read), copper)["key"])
+        output, output_summary = RelaxOutput.model_validate(document.output), document.summary
         energies[name] = output.energy_ev
         if name == "fixed":
+            assert output_summary["fixed_atoms"] == 2
             np.testing.assert_array_equal(output.structure.positions_angstrom[:2], read.positions[:2])
             assert output.structure.fixed_cartesian.tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
     assert energies["fixed"] > energies["free"] + 1e-3
