@@ -1,5 +1,6 @@
 """Protocols: frozen, closed values that decide how a property is computed. They are part of every result's key."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,6 +28,13 @@ Setting = Literal["canonical", "as_given"]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
+# Beyond these bounds work is refused before anything is allocated for it.
+MOST_CELLS, MOST_MESH_POINTS, MOST_TEMPERATURES, HIGHEST_KELVIN = 20_000, 10_000_000, 10_000, 1e5
+Tolerance = Annotated[PositiveFloat, Field(le=1.0)]  # of symmetry searches; atoms are farther apart
+Length = Annotated[PositiveFloat, Field(le=1000.0)]
+Steps = Annotated[PositiveInt, Field(le=10_000_000)]
+
+
 def _diagonal(value: Any) -> Any:
     """Three integers as a diagonal supercell."""
     if isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int) for v in value):
@@ -36,15 +44,29 @@ def _diagonal(value: Any) -> Any:
 
 def _right_handed(value: Matrix3) -> Matrix3:
     (a, b, c), (d, e, f), (g, h, i) = value
-    if a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) <= 0:
+    n_cells = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    if n_cells <= 0:
         raise ValueError("a supercell needs a positive determinant, such as 2,2,2")
+    if n_cells > MOST_CELLS or max(map(abs, (a, b, c, d, e, f, g, h, i))) > MOST_CELLS:
+        raise ValueError(
+            f"a supercell of {n_cells} cells, or with such entries, is too large; at most {MOST_CELLS} cells"
+        )
+    return value
+
+
+def _within_reach(value: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Refuse a mesh whose arrays no machine holds."""
+    if math.prod(value) > MOST_MESH_POINTS:
+        raise ValueError(f"a mesh of {math.prod(value)} q-points is too large; at most {MOST_MESH_POINTS}")
     return value
 
 
 def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     """Refuse temperatures in another order than that in which results list them and figures draw them."""
     if not value or list(value) != sorted(set(value)):
-        raise ValueError(f"temperatures_kelvin must be ascending and not empty, got {value}")
+        raise ValueError(f"temperatures_kelvin must be ascending and not empty, got {str(value)[:200]}")
+    if len(value) > MOST_TEMPERATURES or value[-1] > HIGHEST_KELVIN:
+        raise ValueError(f"at most {MOST_TEMPERATURES} temperatures up to {HIGHEST_KELVIN:g} K, got {len(value)}")
     return value
 
 
@@ -65,6 +87,7 @@ def one_or_more(value: Any) -> Any:
 
 
 Supercell = Annotated[Matrix3, BeforeValidator(_diagonal), AfterValidator(_right_handed)]
+Mesh = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], AfterValidator(_within_reach)]
 Temperatures = Annotated[tuple[PositiveFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
 TemperaturesFromZero = Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
 Methods = Annotated[tuple[Method, ...], BeforeValidator(one_or_more), Field(min_length=1)]
@@ -146,11 +169,11 @@ class RelaxProtocol(Frozen):
     )
 
     fmax_ev_per_angstrom: PositiveFloat = 1e-3
-    max_steps: PositiveInt = 500
+    max_steps: Steps = 500
     relax_cell: bool = True
     cell_mask: tuple[bool, bool, bool, bool, bool, bool] = (True,) * 6
     symmetry: Literal["free", "fix", "lock"] = "free"
-    symprec_angstrom: PositiveFloat = 0.01
+    symprec_angstrom: Tolerance = 0.01
     parity: Parity = "as_is"
     optimizer: Literal["fire", "lbfgs"] = "fire"
     hydrostatic: bool = False
@@ -213,10 +236,10 @@ class DisplacementProtocol(Frozen):
     displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
     fc2_supercell: Supercell | None = None
     fc3_supercell: Supercell | None = None
-    fc2_min_length_angstrom: PositiveFloat = 15.0
-    fc3_min_length_angstrom: PositiveFloat = 10.0
-    fc3_pair_cutoff_angstrom: PositiveFloat | None = None
-    symprec_angstrom: PositiveFloat = 1e-5
+    fc2_min_length_angstrom: Length = 15.0
+    fc3_min_length_angstrom: Length = 10.0
+    fc3_pair_cutoff_angstrom: Length | None = None
+    symprec_angstrom: Tolerance = 1e-5
     parity: Parity = "average"
     force_constants: ForceConstants = "finite_displacement"
     setting: Setting = "as_given"
@@ -242,8 +265,8 @@ class HarmonicProtocol(Frozen):
 
     added_later: ClassVar[frozenset[str]] = frozenset({"born"})
 
-    mesh: tuple[PositiveInt, PositiveInt, PositiveInt] = (20, 20, 20)
-    band_points: PositiveInt = 51
+    mesh: Mesh = (20, 20, 20)
+    band_points: int = Field(default=51, ge=1, le=100_000)
     temperatures_kelvin: TemperaturesFromZero = tuple(float(t) for t in range(0, 1001, 50))
     imaginary_tolerance_thz: PositiveFloat = 0.05
     born: BornCharges | None = None
@@ -293,7 +316,7 @@ class TransportProtocol(Frozen):
 
     added_later: ClassVar[frozenset[str]] = frozenset({"imaginary_test", "born"})
 
-    mesh: tuple[PositiveInt, PositiveInt, PositiveInt] = (11, 11, 11)
+    mesh: Mesh = (11, 11, 11)
     temperatures_kelvin: Temperatures = (
         100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0, 500.0, 600.0, 700.0, 800.0, 900.0, 1000.0,
     )  # fmt: skip

@@ -190,3 +190,24 @@ def test_charges_are_part_of_the_keys_and_survive_json() -> None:
 def test_charges_of_a_wrong_shape_or_sign_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         BornCharges(**{**SALT, **change})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "field", "value", "words"),
+    [
+        (PhononProtocol, "mesh", (10**6,) * 3, "too large; at most 10000000"),
+        (ConductivityProtocol, "mesh", (2**62, 1, 1), "too large; at most 10000000"),
+        (PhononProtocol, "band_points", 2**64, "less than or equal to 100000"),
+        (PhononProtocol, "temperatures_kelvin", (300.0, 1e300), "up to 100000 K"),
+        (ConductivityProtocol, "temperatures_kelvin", tuple(range(1, 20_000)), "at most 10000 temperatures"),
+        (RelaxProtocol, "max_steps", 2**64, "less than or equal to"),
+        (RelaxProtocol, "symprec_angstrom", 1e300, "less than or equal to 1"),
+        (DisplacementProtocol, "fc2_supercell", (10**6,) * 3, "too large; at most 20000"),
+        (DisplacementProtocol, "fc3_supercell", ((1, 10**6, 0), (0, 1, 0), (0, 0, 1)), "too large; at most 20000"),
+        (DisplacementProtocol, "fc2_min_length_angstrom", 1e300, "less than or equal to 1000"),
+        (DisplacementProtocol, "fc3_pair_cutoff_angstrom", 1e300, "less than or equal to 1000"),
+    ],
+)
+def test_work_is_bounded_before_it_begins(protocol: type, field: str, value: object, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        protocol(**{field: value})

@@ -209,9 +209,10 @@ def _plan(spec: str, skip_bad: bool) -> "Planned":
 
     path = find_spec(spec)
     with Console(stderr=True).status("reading structures") as line:
+        checked = read_spec(path)
         text = Path(path).read_text(encoding="utf-8")
         return plan_campaign(
-            open_store(), read_spec(path), text, lambda done: line.update(f"{done} structures"), skip_bad=skip_bad
+            open_store(), checked, text, lambda done: line.update(f"{done} structures"), skip_bad=skip_bad
         )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from esen_flows.cli.output.progress import progress_bars
 from esen_flows.cli.store import open_store
+from esen_flows.cli.usage import UsageError
 from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressOrder, StressUnit
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
 
 FolderArgument = Annotated[Path, typer.Argument(help="A dataset folder.")]
+MOST_CUTOFF_ANGSTROM = 100.0
 SHOWN = 3  # sources and bad records; the others are in the index
 
 
@@ -57,6 +59,10 @@ def import_(
     from esen_flows.data.screening import Limits
     from esen_flows.data.sources.options import SourceOptions
 
+    if cutoff is not None and not 0 < cutoff <= MOST_CUTOFF_ANGSTROM:
+        raise UsageError(
+            f"--cutoff is {cutoff:g}; give a distance in Angstrom up to {MOST_CUTOFF_ANGSTROM:g}, such as 6"
+        )
     options = SourceOptions(
         energy_key, forces_key, stress_key, group_key, material_key, group, energy_unit, stress_unit, stress_order,
         keep_unconverged,

@@ -23,6 +23,7 @@ from functools import partial
 import numpy as np
 from ase import Atoms
 
+from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import ForceField, require_conservative, require_differentiable
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.canonical import canonical_cell
@@ -51,6 +52,7 @@ _Forces = Callable[..., np.ndarray]
 ATOMS_PER_BATCH = 2048
 # Lattice parameters are known to about this precision: a vector that is shorter by less counts as long enough.
 LENGTH_TOLERANCE_ANGSTROM = 1e-3
+MOST_SUPERCELL_ATOMS = 100_000  # force constants of more atoms exceed the memory of any machine
 
 
 def displaced_forces(
@@ -167,6 +169,11 @@ def supercell_matrices(unitcell: Atoms, protocol: DisplacementProtocol) -> tuple
     -------
     tuple[np.ndarray, np.ndarray | None]
         Matrices (3, 3) of the second and of the third order; None where there is no third order.
+
+    Raises
+    ------
+    InputError
+        A supercell has more atoms than can be computed.
     """
     fc2 = _matrix(unitcell, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
     if protocol.order == 2:
@@ -175,10 +182,16 @@ def supercell_matrices(unitcell: Atoms, protocol: DisplacementProtocol) -> tuple
 
 
 def _matrix(unitcell: Atoms, given: Matrix3 | None, min_length: float) -> np.ndarray:
-    if given is None:
-        lengths = unitcell.cell.lengths() + LENGTH_TOLERANCE_ANGSTROM
-        return np.diag(np.ceil(min_length / lengths).astype(np.int64))
-    return np.array(given, dtype=np.int64)
+    lengths = unitcell.cell.lengths() + LENGTH_TOLERANCE_ANGSTROM
+    diagonal = np.diag(np.ceil(min_length / lengths).astype(np.int64))
+    matrix = diagonal if given is None else np.array(given, dtype=np.int64)
+    n_atoms = len(unitcell) * abs(round(float(np.linalg.det(matrix))))
+    if n_atoms > MOST_SUPERCELL_ATOMS:
+        raise InputError(
+            f"the supercell {matrix.tolist()} of {unitcell.get_chemical_formula()} has {n_atoms} atoms, more than the "
+            f"{MOST_SUPERCELL_ATOMS} that are computed; lower the supercell or its minimal length"
+        )
+    return matrix
 
 
 def _both_orders(

@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, make_supercell, molecule
 
-from esen_flows.errors import NotConservativeError, StructureError
+from esen_flows.errors import InputError, NotConservativeError, StructureError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.lattice.anharmonic import AnharmonicLattice
@@ -158,3 +158,11 @@ def test_pairs_beyond_the_cutoff_are_not_evaluated(silicon_small, force_constant
     assert fc3 == pytest.approx(all_fc3, abs=0.1 * np.abs(all_fc3).max())
     wide = protocol.model_copy(update={"fc3_pair_cutoff_angstrom": 50.0})
     assert displaced_forces(atoms, force_field, wide).forces_fc3 == pytest.approx(everything.forces_fc3, abs=1e-12)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_a_supercell_beyond_all_memory_is_refused_before_it_is_built(order: int) -> None:
+    vast = DisplacementProtocol(order=order, fc2_supercell=(20, 20, 20), fc3_min_length_angstrom=1000.0)
+    cell = bulk("Si", cubic=True) * (2, 2, 2)
+    with pytest.raises(InputError, match=r"has 512000 atoms, more than the 100000 that are computed"):
+        supercell_matrices(cell, vast)
