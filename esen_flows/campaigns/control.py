@@ -15,7 +15,7 @@ from esen_flows.campaigns.cost import seconds_per_unit
 from esen_flows.campaigns.pack import pack
 from esen_flows.errors import InputError
 from esen_flows.makers.chunk_run import CAUTION
-from esen_flows.makers.chunks import STAGES, ChunkWork
+from esen_flows.makers.chunks import ChunkWork, stages_of
 from esen_flows.queue.fireworks_adapter import open_launchpad
 from esen_flows.queue.submit import add_flow, make_launchpad
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
@@ -228,7 +228,7 @@ def _add(store: Store, spec: CampaignSpec, chunk: Sequence[Row], rate: float | N
     # Later stages make no force calls, to which the rate belongs.
     seconds = (None, None) if rate is None else (rate * sum(costs), CAUTION * rate * min(costs))
     jobs: list[Job] = []
-    for stage in STAGES[spec.property]:
+    for stage in stages_of(spec.property):
         work = ChunkWork(spec.name, name, stage, keys, *((None, None) if jobs else seconds))
         jobs.append(work.job(after=jobs[-1].output if jobs else None))
     return add_flow(store.database, Flow(jobs, output=jobs[-1].output, name=f"{spec.name} {name[:8]}"))

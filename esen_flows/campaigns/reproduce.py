@@ -134,7 +134,7 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
     ClaimedElsewhereError
         Another process does the same with this campaign.
     """
-    from esen_flows.makers.chunks import STAGES, chunk_job
+    from esen_flows.makers.chunks import chunk_job, stages_of
     from esen_flows.makers.force_fields import keeping_force_field
     from esen_flows.progress import listening
 
@@ -151,7 +151,7 @@ def compute_here(store: Store, name: str, on_progress: Callable[[int], None] | N
     complaint = f"another process is computing the campaign {name!r} with --here; wait for it, or start workers instead"
     with exclusive_lock(store, f"campaign {name} here", complaint), keeping_force_field():
         for chunk, keys in _slices(store, name):
-            for stage in STAGES[campaign["spec"]["property"]]:
+            for stage in stages_of(campaign["spec"]["property"]):
                 if any(row["state"] == "pending" for row in members_of(store, name, keys)):
                     with listening(listen):
                         chunk_job(name, chunk, stage, keys)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,7 +18,7 @@ from esen_flows.cli.property_request import PropertyRequest
 from esen_flows.cli.store import open_store
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
-from esen_flows.schemas.properties import PROPERTIES, Kind
+from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -78,12 +78,10 @@ def build_flow(request: PropertyRequest) -> "Flow | Job":
     Flow | Job
         Jobs of all steps; jobs whose results are stored read them.
     """
-    from esen_flows.makers.conductivity import ConductivityMaker
-    from esen_flows.makers.phonon import PhononMaker
-    from esen_flows.makers.relax import RelaxMaker
+    from esen_flows.makers.core import StructureMaker
 
-    makers: dict[Kind, Any] = {"relax": RelaxMaker, "phonon": PhononMaker, "conductivity": ConductivityMaker}
-    maker = makers[request.kind](
+    maker = StructureMaker(
+        name=request.kind,
         protocol=request.protocol,
         force_field_name=request.model.location,
         numeric=request.numeric,

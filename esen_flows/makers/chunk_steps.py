@@ -2,17 +2,21 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from esen_flows import progress
 from esen_flows.errors import EsenFlowsError, ModelError, StoreError
 from esen_flows.makers.chunk_run import ChunkRun
 from esen_flows.makers.crash_isolation import require_working_gpu
-from esen_flows.makers.jobs import Reference, conductivity_job, forces_job, phonon_job, relax_reference
-from esen_flows.schemas.properties import Kind
+from esen_flows.makers.steps import compute_step
+from esen_flows.schemas.campaign import protocol_for
+from esen_flows.schemas.property_entry import Step
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.campaign_progress import settled_members
+from esen_flows.store.campaigns import members_of
 from esen_flows.store.database import Row
 from esen_flows.store.queries.query import read_structure
 from esen_flows.store.structures import structure_row
@@ -20,14 +24,31 @@ from esen_flows.structures.conversion import atoms_to_json
 
 logger = logging.getLogger(__name__)
 
-# Jobs of the steps that make no force call.
-LATTICE_JOBS: dict[Kind, Callable[..., Reference]] = {"phonon": phonon_job, "conductivity": conductivity_job}
 # Computes the steps of a member from its requests and the other arguments of its jobs.
-Body = Callable[[tuple[ResultRequest, ...], dict[str, Any]], Reference]
+Body = Callable[[tuple[ResultRequest, ...], dict[str, Any]], None]
+
+
+def force_steps_needed(run: ChunkRun) -> list[int]:
+    """The steps with force calls whose results the steps after them read; the same ones for all members.
+
+    Parameters
+    ----------
+    run
+        The work on the chunk.
+
+    Returns
+    -------
+    list[int]
+        Their numbers among the steps of a member.
+    """
+    row = members_of(run.store, run.campaign, run.keys[:1])[0]
+    steps = entry_of(run.spec.property).steps(protocol_for(run.spec, row["info"]))
+    read = {number for step in steps if not _calls_forces(step) for _, number in step.parents}
+    return sorted(number for number in read if _calls_forces(steps[number]))
 
 
 def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
-    """Relax each member and evaluate its displaced supercells; a member is settled here only if that fails.
+    """Compute the steps of each member that make force calls; a member is settled here only if one of them fails.
 
     Parameters
     ----------
@@ -36,16 +57,11 @@ def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
     rows
         Members to compute.
     """
-
-    def steps(requests: tuple[ResultRequest, ...], arguments: dict[str, Any]) -> Reference:
-        relaxed = relax_reference(request=requests[0].model_dump(mode="json"), **arguments)
-        return forces_job(request=requests[1].model_dump(mode="json"), relaxed=relaxed, **arguments)
-
-    _each(run, rows, steps, last=False)
+    _each(run, rows, partial(_compute, force_calls=True), last=False)
 
 
 def lattice_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
-    """Compute the property from the stored forces of each member, without a force call.
+    """Compute the steps of each member that make no force call, from the stored results of those that do.
 
     Parameters
     ----------
@@ -54,14 +70,18 @@ def lattice_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
     rows
         Members to compute.
     """
-    job = LATTICE_JOBS[run.spec.property]
-
-    def step(requests: tuple[ResultRequest, ...], arguments: dict[str, Any]) -> Reference:
-        forces = {"kind": "forces", "key": requests[1].key, "summary": {}}
-        return job(request=requests[2].model_dump(mode="json"), forces=forces, **arguments)
-
     # Predicted costs are those of force calls. The time of this step says nothing about the time of force calls.
-    _each(run, [{**row, "cost": 0.0} for row in rows], step, last=True)
+    _each(run, [{**row, "cost": 0.0} for row in rows], partial(_compute, force_calls=False), last=True)
+
+
+def _calls_forces(step: Step | ResultRequest) -> bool:
+    return entry_of(step.kind).category == "gpu"
+
+
+def _compute(requests: tuple[ResultRequest, ...], arguments: dict[str, Any], *, force_calls: bool) -> None:
+    for request in requests:
+        if _calls_forces(request) == force_calls:
+            compute_step(request=request.model_dump(mode="json"), **arguments)
 
 
 def _each(run: ChunkRun, rows: Sequence[Row], body: Body, *, last: bool) -> None:

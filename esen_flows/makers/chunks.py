@@ -7,29 +7,27 @@ time, finds what is there. What it cannot finish in its time it hands back as an
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jobflow import Flow, Job, Response, job
 
-from esen_flows.makers.chunk_relax import relax_group
+from esen_flows.errors import InputError
+from esen_flows.makers.chunk_batch import batch_group
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
-from esen_flows.makers.chunk_steps import force_steps, lattice_steps
+from esen_flows.makers.chunk_steps import force_steps, force_steps_needed, lattice_steps
 from esen_flows.makers.crash_isolation import isolation_groups
 from esen_flows.makers.force_fields import keeping_force_field
-from esen_flows.schemas.properties import OFFERED, PROPERTIES, Kind
+from esen_flows.schemas.property_lookup import offered_entry
 from esen_flows.stopping import is_stopping
 from esen_flows.store.campaign_progress import settled_steps
 from esen_flows.store.campaigns import campaign_of, update_members
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Row
 
-# relax: the only stage of relaxations. forces: relaxations and forces of displacements. lattice: the steps after them.
-Stage = Literal["relax", "forces", "lattice"]
-CATEGORIES: dict[Stage, str] = {"relax": "gpu", "forces": "gpu", "lattice": "cpu"}
-# Stages of a chunk by property, one after the other.
-STAGES: dict[Kind, tuple[Stage, ...]] = {
-    kind: ("relax",) if PROPERTIES[kind].category == "gpu" else ("forces", "lattice") for kind in OFFERED
-}
+# A property of one step has one stage, called as its kind: its members are computed in batches. Other properties have
+# two: forces, all steps with force calls, and lattice, the steps after them.
+Stage = str
+FORCES, LATTICE = "forces", "lattice"
 # How long to wait for members that other processes are computing, before they are handed back.
 WAIT_SECONDS = 60.0
 # A prediction may be wrong: none keeps a chunk from workers that have this much time left.
@@ -75,7 +73,7 @@ class ChunkWork:
         made = job(chunk_job)(self.campaign, self.chunk, self.stage, list(self.keys), after=after)
         made.name = f"{self.campaign} {self.stage} {self.chunk[:8]}"
         made.config.manager_config = {
-            "_category": CATEGORIES[self.stage],
+            "_category": "cpu" if self.stage == LATTICE else "gpu",
             "campaign": self.campaign,
             "chunk": self.chunk,
             "stage": self.stage,
@@ -84,6 +82,27 @@ class ChunkWork:
             "least_seconds": min(self.least_seconds or 0.0, MOST_LEAST_SECONDS),
         }
         return made
+
+
+def stages_of(kind: str) -> tuple[Stage, ...]:
+    """The stages of a chunk, one after the other.
+
+    Parameters
+    ----------
+    kind
+        Property of the campaign.
+
+    Returns
+    -------
+    tuple[Stage, ...]
+        Their names.
+
+    Raises
+    ------
+    InputError
+        There is no such property.
+    """
+    return (kind,) if offered_entry(kind).category == "gpu" else (FORCES, LATTICE)
 
 
 def chunk_job(campaign: str, chunk: str, stage: Stage, keys: list[str], after: Any = None) -> Response:
@@ -119,16 +138,18 @@ def chunk_job(campaign: str, chunk: str, stage: Stage, keys: list[str], after: A
 
 def _compute(run: ChunkRun, stage: Stage) -> list[Row]:
     """Compute the stage, and return the members that other processes are computing."""
+    if stage not in stages_of(run.spec.property):
+        raise InputError(f"{run.spec.property} has no stage {stage!r}; there are {stages_of(run.spec.property)}")
     leftovers: list[Row] = []
     for group in isolation_groups(run, _members(run, stage)):
         if run.ends:
             break
-        if stage == "relax":
-            leftovers += relax_group(run, group)
-        elif stage == "forces":
+        if stage == FORCES:
             force_steps(run, group)
-        else:
+        elif stage == LATTICE:
             lattice_steps(run, group)
+        else:
+            leftovers += batch_group(run, group)
     return leftovers
 
 
@@ -138,7 +159,7 @@ def _wait_for_others(run: ChunkRun, rows: Sequence[Row]) -> None:
     left = list(rows)
     while left and time.monotonic() < until and not is_stopping():
         pending = {row["key"] for row in run.pending()}
-        left = relax_group(run, [row for row in left if row["key"] in pending])
+        left = batch_group(run, [row for row in left if row["key"] in pending])
         if left:
             time.sleep(1.0)
 
@@ -146,12 +167,14 @@ def _wait_for_others(run: ChunkRun, rows: Sequence[Row]) -> None:
 def _members(run: ChunkRun, stage: Stage) -> list[Row]:
     """Members that have something to compute at this stage."""
     rows = run.pending()
-    if stage == "relax":
+    if stage not in (FORCES, LATTICE):
         return rows
-    known = settled_steps(run.store, {row["steps"][-2] for row in rows}, run.value_field)
+    needed = force_steps_needed(run)
+    keys = {row["key"]: {row["steps"][number] for number in needed} for row in rows}
+    known = settled_steps(run.store, set().union(*keys.values()), run.value_field)
     finished = {key for key, step in known.items() if step.state == "finished"}
     # After a pause some members have no forces yet: these come with another chunk.
-    return [row for row in rows if (row["steps"][-2] in finished) == (stage == "lattice")]
+    return [row for row in rows if (keys[row["key"]] <= finished) == (stage == LATTICE)]
 
 
 def _freed(run: ChunkRun, rows: Sequence[Row]) -> bool:
@@ -179,7 +202,7 @@ def _rest(run: ChunkRun, stage: Stage, rows: Sequence[Row]) -> ChunkWork:
 
 def _device(stage: Stage) -> str:
     """Where force calls run: on the GPU that this process sees, if it sees one."""
-    if stage == "lattice":
+    if stage == LATTICE:
         return "cpu"
     import torch
 

@@ -1,15 +1,8 @@
 """Lattice thermal conductivity as a jobflow flow."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from ase import Atoms
-from jobflow import Flow
-
-from esen_flows.makers.core import StructureMaker, lattice_flow
-from esen_flows.makers.jobs import conductivity_job
-from esen_flows.schemas.card import ModelReference
-from esen_flows.schemas.documents import Kind
+from esen_flows.makers.core import StructureMaker
 from esen_flows.schemas.protocols import ConductivityProtocol
 
 
@@ -42,29 +35,3 @@ class ConductivityMaker(StructureMaker):
 
     name: str = "conductivity"
     protocol: ConductivityProtocol = field(default_factory=ConductivityProtocol)
-
-    kind: ClassVar[Kind] = "conductivity"
-
-    def make_one(self, atoms: Atoms, model: ModelReference) -> Flow:
-        """Make the flow of one structure.
-
-        Parameters
-        ----------
-        atoms
-            The structure.
-        model
-            The force field.
-
-        Returns
-        -------
-        Flow
-            Three jobs; the output is {kind, key, summary} of the last result.
-
-        Raises
-        ------
-        NotConservativeError, NotDifferentiableError
-            The force field does not declare what the protocol needs.
-        InputError
-            The protocol's Born charges are those of another crystal.
-        """
-        return lattice_flow(self, atoms, model, self.protocol, conductivity_job)

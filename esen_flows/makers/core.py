@@ -1,31 +1,26 @@
 """What the Makers share: from a structure and a force field's name to keyed requests and their jobs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 from jobflow import Flow, Job, Maker, OutputReference, job
 from monty.json import jsanitize
 
 from esen_flows.errors import InputError
-from esen_flows.makers.jobs import Reference, forces_job, relax_job
+from esen_flows.makers.jobs import Reference, relax_job, static_job, step_job
 from esen_flows.makers.keyed import keyed_job, noted
 from esen_flows.makers.outputs import LARGE_FIELDS, MOST_ATOMS_INLINE
 from esen_flows.makers.references import carried, delivered, in_place_of_this_job, is_reference
 from esen_flows.makers.trainings import trained_force_field
 from esen_flows.schemas.card import ModelReference, resolve_model
-from esen_flows.schemas.documents import Kind
+from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
-from esen_flows.schemas.protocols import (
-    ConductivityProtocol,
-    DisplacementProtocol,
-    HarmonicProtocol,
-    NumericSettings,
-    PhononProtocol,
-    TransportProtocol,
-)
-from esen_flows.schemas.requests import ResultRequest, lattice_requests
+from esen_flows.schemas.properties import Kind
+from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of
+from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
+from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.structures.checks import check_all_free
 from esen_flows.structures.conversion import atoms_to_json
 from esen_flows.structures.inputs import given_structures
@@ -36,6 +31,8 @@ if TYPE_CHECKING:
     from esen_flows.structures.inputs import AnyStructures
 
 DEFAULT_MODEL = "esen_silicon"
+# Jobs whose outputs hold the structure, by what was asked for.
+ANSWERS: dict[Kind, Callable[..., Reference]] = {"relax": relax_job, "static": static_job}
 
 
 @dataclass
@@ -89,15 +86,22 @@ class PropertyMaker(Maker):
 
 @dataclass
 class StructureMaker(PropertyMaker):
-    """Base of the Makers that compute a property of each structure.
+    """A property of each structure: the one whose protocol is given.
 
     Parameters
     ----------
     name, force_field_name, numeric, device, material_ids, tags
         As in `PropertyMaker`.
+    protocol
+        How each step is computed; part of the keys. Its class says which property is computed.
     """
 
-    kind: ClassVar[Kind]  # of the property's result
+    protocol: Frozen = field(default_factory=RelaxProtocol)
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the property's result."""
+        return kind_of(self.protocol)
 
     def make(self, structure: "AnyStructures | OutputReference", prev_dir: str | None = None) -> Job | Flow:
         """Make the jobs of one or many structures. Nothing is computed before they run.
@@ -132,7 +136,10 @@ class StructureMaker(PropertyMaker):
         return made[0] if is_one else Flow(made, output=[one.output for one in made], name=self.name)
 
     def make_one(self, atoms: Atoms, model: ModelReference) -> Job | Flow:
-        """Make the keyed jobs of one structure.
+        """Make the keyed jobs of one structure, one for each step.
+
+        Force calls and the steps after them are jobs of their own: another mesh or temperature makes no force call, and
+        a queue can send the former to a GPU and the latter to a CPU.
 
         Parameters
         ----------
@@ -144,9 +151,33 @@ class StructureMaker(PropertyMaker):
         Returns
         -------
         Job | Flow
-            A job, or a flow whose output is that of its last job.
+            The job of a property with a single step, otherwise a flow whose output is that of its last job.
+
+        Raises
+        ------
+        NotConservativeError, NotDifferentiableError
+            The force field does not declare what the property or its protocol needs.
+        InputError
+            The protocol's Born charges are those of another crystal, or the structure has fixed atoms.
         """
-        raise NotImplementedError
+        entry = entry_of(self.kind)
+        if entry.crystal:
+            check_all_free(atoms, atoms.get_chemical_formula(), self.name)
+        if entry.conservative:
+            model.require_conservative(self.name)
+        if is_exact(self.protocol):
+            model.require_differentiable(f"{self.name} with force_constants=autodiff")
+        _check_born(self.protocol, atoms)
+        requests = property_requests(atoms_key(atoms), model.key, self.protocol, self.numeric)
+        names = _step_names(self.name, [request.kind for request in requests])
+        jobs: list[Job] = []
+        made: dict[str, Job] = {}
+        for request, name in zip(requests, names, strict=True):
+            parents = request.parents.values() or [request.parent_key]
+            after = [made[key].output for key in parents if key in made]
+            made[request.key] = self._step(atoms, model, request, name, after)
+            jobs.append(made[request.key])
+        return jobs[0] if len(jobs) == 1 else Flow(jobs, output=jobs[-1].output, name=self.name)
 
     @job
     def make_when_known(self, structure: Any, training: "Reference | str | None" = None) -> "Response[Any]":
@@ -166,84 +197,33 @@ class StructureMaker(PropertyMaker):
         """
         return in_place_of_this_job(self._with_force_field(training).make(delivered(structure)))
 
-    def _step(
-        self,
-        body: Callable[..., Any],
-        atoms: Atoms,
-        model: ModelReference,
-        request: ResultRequest,
-        suffix: str = "",
-        **parent: Any,
-    ) -> Job:
-        """The job of one step: `body` with the structure, and with the output of the step before as its argument."""
-        carried_request = {"structure": atoms_to_json(atoms), "request": request.model_dump(mode="json")}
+    def _step(self, atoms: Atoms, model: ModelReference, request: ResultRequest, name: str, after: list[Any]) -> Job:
+        """The job of one step, which runs after those whose outputs it gets."""
+        arguments = {"structure": atoms_to_json(atoms), "request": request.model_dump(mode="json")}
+        # A relaxation or static evaluation that was asked for hands on its structure, to Makers of other packages too.
+        body = ANSWERS.get(request.kind, step_job) if request.kind == self.kind else step_job
         return keyed_job(
             self,
             body,
-            {**carried_request, "model": self._model_argument(model), **parent},
-            name=self.name + suffix,
+            {**arguments, "model": self._model_argument(model), **({"after": after} if after else {})},
+            name=name,
             kind=request.kind,
             request=request,
-            data=LARGE_FIELDS if request.kind == "relax" and len(atoms) > MOST_ATOMS_INLINE else (),
+            data=LARGE_FIELDS if body is not step_job and len(atoms) > MOST_ATOMS_INLINE else (),
         )
 
 
-def lattice_flow(
-    maker: StructureMaker,
-    atoms: Atoms,
-    model: ModelReference,
-    protocol: PhononProtocol | ConductivityProtocol,
-    body: Callable[..., dict[str, Any]],
-) -> Flow:
-    """Relax, evaluate displaced supercells, and compute a property from the stored forces.
-
-    Force calls and the step after them are jobs of their own: another mesh or temperature makes no force call, and a
-    queue can send the first two to a GPU and the last to a CPU.
-
-    Parameters
-    ----------
-    maker
-        Gives force field, numeric settings and names.
-    atoms
-        The input structure.
-    model
-        The force field.
-    protocol
-        Protocol of the property.
-    body
-        Job body of the last step.
-
-    Returns
-    -------
-    Flow
-        The three jobs; its output refers to the result of the last one.
-
-    Raises
-    ------
-    NotConservativeError
-        The force field does not declare that its forces are the gradient of its energy.
-    NotDifferentiableError
-        Force constants are to be made by autodiff, of a force field without exact second derivatives.
-    InputError
-        The protocol's Born charges are those of another crystal, or the structure has fixed atoms.
-    """
-    check_all_free(atoms, atoms.get_chemical_formula(), maker.name)
-    model.require_conservative(maker.name)
-    relax, forces, last = lattice_requests(atoms_key(atoms), model.key, protocol, maker.numeric)
-    if isinstance(forces.protocol, DisplacementProtocol) and forces.protocol.force_constants == "autodiff":
-        model.require_differentiable(f"{maker.name} with force_constants=autodiff")
-    _check_born(atoms, forces, last)
-    relaxed = maker._step(relax_job, atoms, model, relax, " relax")
-    displaced = maker._step(forces_job, atoms, model, forces, " forces", relaxed=relaxed.output)
-    final = maker._step(body, atoms, model, last, forces=displaced.output)
-    return Flow([relaxed, displaced, final], output=final.output, name=maker.name)
+def _step_names(name: str, kinds: Sequence[str]) -> list[str]:
+    """Names of the jobs of a property: of several steps of one kind, all but the first have numbers."""
+    names = [f"{name} {kind}" for kind in kinds[:-1]]
+    repeated = [names[:place].count(one) for place, one in enumerate(names)]
+    return [f"{one} {count}" if count else one for one, count in zip(names, repeated, strict=True)] + [name]
 
 
-def _check_born(atoms: Atoms, forces: ResultRequest, last: ResultRequest) -> None:
+def _check_born(protocol: Frozen, atoms: Atoms) -> None:
     """Refuse Born charges of another crystal now, not after the force calls."""
-    if not isinstance(last.protocol, HarmonicProtocol | TransportProtocol) or last.protocol.born is None:
+    if not isinstance(protocol, PhononProtocol | ConductivityProtocol) or protocol.born is None:
         return
     from esen_flows.physics.lattice.born import check_born
 
-    assert isinstance(forces.protocol, DisplacementProtocol)  # the step before asks for displaced supercells
-    check_born(last.protocol.born, atoms, forces.protocol.symprec_angstrom)
+    check_born(protocol.born, atoms, protocol.displacement.symprec_angstrom)

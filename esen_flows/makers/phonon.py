@@ -1,15 +1,8 @@
 """Harmonic phonons as a jobflow flow."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from ase import Atoms
-from jobflow import Flow
-
-from esen_flows.makers.core import StructureMaker, lattice_flow
-from esen_flows.makers.jobs import phonon_job
-from esen_flows.schemas.card import ModelReference
-from esen_flows.schemas.documents import Kind
+from esen_flows.makers.core import StructureMaker
 from esen_flows.schemas.protocols import PhononProtocol
 
 
@@ -42,29 +35,3 @@ class PhononMaker(StructureMaker):
 
     name: str = "phonon"
     protocol: PhononProtocol = field(default_factory=PhononProtocol)
-
-    kind: ClassVar[Kind] = "phonon"
-
-    def make_one(self, atoms: Atoms, model: ModelReference) -> Flow:
-        """Make the flow of one structure.
-
-        Parameters
-        ----------
-        atoms
-            The structure.
-        model
-            The force field.
-
-        Returns
-        -------
-        Flow
-            Three jobs; the output is {kind, key, summary} of the last result.
-
-        Raises
-        ------
-        NotConservativeError, NotDifferentiableError
-            The force field does not declare what the protocol needs.
-        InputError
-            The protocol's Born charges are those of another crystal.
-        """
-        return lattice_flow(self, atoms, model, self.protocol, phonon_job)

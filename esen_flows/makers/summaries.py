@@ -5,7 +5,7 @@ from ase.data import chemical_symbols
 
 from esen_flows.makers.compute import Summary
 from esen_flows.physics.symmetry import conventional_lengths
-from esen_flows.schemas.documents import Document, RelaxOutput, StructureData
+from esen_flows.schemas.documents import Document, RelaxOutput, StaticOutput, StructureData
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput, TransportResult
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
@@ -33,14 +33,46 @@ def relax_summary(output: RelaxOutput) -> Summary:
     Summary
         Energy, volume, lattice, pressure, largest force and convergence.
     """
-    pressure = -float(np.trace(output.stress_ev_per_angstrom3)) / 3.0 * EV_PER_ANGSTROM3_TO_GPA
     return {
         **_fields(output, "energy_per_atom_ev", "volume_per_atom_angstrom3"),
         **_lattice_summary(output.structure),
-        "pressure_gpa": pressure if np.isfinite(pressure) else None,
+        "pressure_gpa": _pressure(output.stress_ev_per_angstrom3),
         **_fields(output, "fmax_ev_per_angstrom", "n_steps", "converged", "space_group_initial", "space_group_final"),
         **_fixed_atoms(output.structure),
     }
+
+
+def static_summary(output: StaticOutput) -> Summary:
+    """Summarise a static evaluation.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Energy, volume (None without a cell), pressure and largest force.
+    """
+    return {
+        **_fields(output, "energy_per_atom_ev"),
+        "volume_per_atom_angstrom3": _volume_per_atom(output.structure),
+        "pressure_gpa": _pressure(output.stress_ev_per_angstrom3),
+        "fmax_ev_per_angstrom": float(np.linalg.norm(output.forces_ev_per_angstrom, axis=1).max()),
+    }
+
+
+def _pressure(stress_ev_per_angstrom3: np.ndarray) -> float | None:
+    """Pressure in GPa; None where the cell has no volume."""
+    pressure = -float(np.trace(stress_ev_per_angstrom3)) / 3.0 * EV_PER_ANGSTROM3_TO_GPA
+    return pressure if np.isfinite(pressure) else None
+
+
+def _volume_per_atom(structure: StructureData) -> float | None:
+    """Volume in Angstrom^3; None for a structure that is not periodic in three directions."""
+    volume = abs(float(np.linalg.det(structure.cell_angstrom)))
+    return volume / len(structure.numbers) if np.all(structure.pbc) else None
 
 
 def forces_summary(output: ForcesOutput) -> Summary:

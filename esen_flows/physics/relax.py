@@ -10,7 +10,7 @@ from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.relax_ase import relax_by_ase
 from esen_flows.physics.relax_batch import BatchRelaxation, Outcome, Watch
-from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, output_of, start_of
+from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, deformed, output_of, start_of
 from esen_flows.physics.symmetry import space_group_number
 from esen_flows.schemas.documents import RelaxOutput
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -149,8 +149,8 @@ def _ignore(index: int, steps: int, fmax: float) -> None:
 
 def _starts(structures: Iterable[Atoms], protocol: RelaxProtocol, inputs: dict[int, Atoms]) -> Iterator[_Start]:
     """Starts of the first stage; structures are added to `inputs` as they are taken."""
-    for index, atoms in enumerate(structures):
-        inputs[index] = atoms
+    for index, given in enumerate(structures):
+        atoms = inputs[index] = deformed(given, protocol.deformation)
         try:
             yield index, start_of(atoms, protocol)
         except StructureError as error:

@@ -14,7 +14,7 @@ from esen_flows.physics.symmetry import operation_count, space_group_number
 from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.atom_properties import AtomProperties, properties_of
 from esen_flows.schemas.documents import RelaxOutput, StructureData
-from esen_flows.schemas.protocols import RelaxProtocol
+from esen_flows.schemas.protocols import Deformation, RelaxProtocol
 from esen_flows.structures.checks import check_relaxation, check_size
 
 # Angles (rad) between the axes of a crystal and those of a mask of strains that still count as parallel.
@@ -163,6 +163,31 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
         return RelaxationStart(work, work.cell.array, fixed=FixSymmetry(work, symprec=protocol.symprec_angstrom))
     refined = lock.refined()
     return RelaxationStart(refined, refined.cell.array, lock=lock)
+
+
+def deformed(atoms: Atoms, deformation: Deformation | None) -> Atoms:
+    """A structure after a homogeneous deformation.
+
+    Parameters
+    ----------
+    atoms
+        The structure; it is not changed.
+    deformation
+        Deformation gradient; None for none.
+
+    Returns
+    -------
+    Atoms
+        The same object without a deformation, otherwise a copy with its constraints, masses, charge and spin.
+    """
+    if deformation is None:
+        return atoms
+    changed = atoms.copy()
+    changed.info.update(atoms.info)
+    gradient = np.array(deformation)
+    changed.set_cell(atoms.cell.array @ gradient.T, scale_atoms=False)
+    changed.set_positions(atoms.positions @ gradient.T, apply_constraint=False)
+    return changed
 
 
 def _check(atoms: Atoms, protocol: RelaxProtocol) -> None:

@@ -95,6 +95,33 @@ class StructureData(Document):
         return self.properties.attach(atoms)
 
 
+class StaticOutput(Document):
+    """Energy, forces and stress of a structure as it was given.
+
+    Attributes
+    ----------
+    structure
+        The structure.
+    energy_ev
+        Its total energy in eV.
+    energy_per_atom_ev
+        Its energy per atom in eV.
+    forces_ev_per_angstrom
+        (n, 3) forces in eV/Angstrom.
+    stress_ev_per_angstrom3
+        (3, 3) stress in eV/Angstrom^3, positive under tension as in ASE; NaN where the cell has no volume.
+    atom_energies_ev
+        (n,) energies of the atoms in eV; None for a force field that does not give them.
+    """
+
+    structure: StructureData
+    energy_ev: float
+    energy_per_atom_ev: float
+    forces_ev_per_angstrom: Array
+    stress_ev_per_angstrom3: Array
+    atom_energies_ev: Array | None = None
+
+
 class RelaxOutput(Document):
     """A relaxed structure.
 

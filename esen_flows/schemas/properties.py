@@ -16,12 +16,13 @@ from esen_flows.schemas.protocols import (
     HarmonicProtocol,
     PhononProtocol,
     RelaxProtocol,
+    StaticProtocol,
     TransportProtocol,
 )
-from esen_flows.schemas.steps import phonon_steps, relax_steps, transport_steps
+from esen_flows.schemas.steps import phonon_steps, relax_steps, static_steps, transport_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
-Kind = Literal["relax", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"]
+Kind = Literal["relax", "static", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"]
 
 # Reports print lattice constants and the space group by themselves, after the other values.
 _LATTICE = (Value("a_angstrom"), Value("b_angstrom"), Value("c_angstrom"), Value("space_group", type="text"))
@@ -91,6 +92,27 @@ PROPERTIES: dict[Kind, Property] = {
         reproduction={
             "float64": Deviation("the last digits of forces move the end of a relaxation a little", absolute=1e-6),
             "float32": Deviation("single-precision forces move the end of a relaxation", absolute=1e-4),
+        },
+    ),
+    "static": Property(
+        title="energy and forces",
+        protocol=StaticProtocol,
+        category="gpu",
+        summary=(
+            Value("energy_per_atom_ev", "energy", "eV/atom", ".6f", column=True),
+            Value("volume_per_atom_angstrom3", "volume", "A^3/atom", ".4f"),
+            Value("pressure_gpa", "pressure", "GPa", ".4f", column=True),
+            Value("fmax_ev_per_angstrom", "largest force", "eV/A", ".4f", column=True),
+        ),
+        structure="structure",
+        files=(ResultFile("static.extxyz"),),
+        command="static",
+        help="Energy, forces and stress of a structure as it is.",
+        steps=static_steps,
+        principal=lambda protocol: "energy_per_atom_ev",
+        reproduction={
+            "float64": Deviation("the last digits of a sum over edges depend on its order", absolute=1e-9),
+            "float32": Deviation("the last digits of a sum over edges depend on its order", absolute=1e-5),
         },
     ),
     "forces": Property(

@@ -25,6 +25,7 @@ ImaginaryTest = Literal["near_gamma", "gamma"]
 ForceConstants = Literal["finite_displacement", "autodiff"]
 # The conventional cell that is displaced: with canonical axes, origin and order of atoms, or with those of the input.
 Setting = Literal["canonical", "as_given"]
+Vector3 = tuple[float, float, float]
 Matrix3 = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
@@ -61,6 +62,13 @@ def _within_reach(value: tuple[int, int, int]) -> tuple[int, int, int]:
     return value
 
 
+def _invertible(value: tuple[Vector3, Vector3, Vector3]) -> tuple[Vector3, Vector3, Vector3]:
+    (a, b, c), (d, e, f), (g, h, i) = value
+    if not 0.05 < a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 20.0:
+        raise ValueError("a deformation changes the volume by a positive factor, from 0.05 to 20")
+    return value
+
+
 def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     """Refuse temperatures in another order than that in which results list them and figures draw them."""
     if not value or list(value) != sorted(set(value)):
@@ -90,6 +98,7 @@ Supercell = Annotated[Matrix3, BeforeValidator(_diagonal), AfterValidator(_right
 Mesh = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], AfterValidator(_within_reach)]
 Temperatures = Annotated[tuple[PositiveFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
 TemperaturesFromZero = Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
+Deformation = Annotated[tuple[Vector3, Vector3, Vector3], AfterValidator(_invertible)]
 Methods = Annotated[tuple[Method, ...], BeforeValidator(one_or_more), Field(min_length=1)]
 
 
@@ -162,10 +171,13 @@ class RelaxProtocol(Frozen):
         failure.
     trajectory
         Whether positions and cells of every step are stored; off, because they take most of the space.
+    deformation
+        Deformation gradient F by which the start is changed before the relaxation, in rows: lattice vectors and
+        positions x become F x. None, the default, relaxes the structure as it is given.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory"}
+        {"optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory", "deformation"}
     )
 
     fmax_ev_per_angstrom: PositiveFloat = 1e-3
@@ -181,6 +193,7 @@ class RelaxProtocol(Frozen):
     then_free: bool = False
     keep_unconverged: bool = False
     trajectory: bool = False
+    deformation: Deformation | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "RelaxProtocol":
@@ -189,6 +202,19 @@ class RelaxProtocol(Frozen):
         if self.then_free and self.symmetry == "free":
             raise ValueError("then_free is a stage after one with symmetry; set symmetry to fix or lock")
         return self
+
+
+class StaticProtocol(Frozen):
+    """Energy, forces and stress of a structure as it is given.
+
+    Attributes
+    ----------
+    parity
+        "average": use (E(x) + E(-x)) / 2 for a force field that is not O(3)-equivariant; "as_is": use the force field
+        as it is, the default, because an average doubles the cost.
+    """
+
+    parity: Parity = "as_is"
 
 
 class DisplacementProtocol(Frozen):

@@ -17,7 +17,7 @@ from esen_flows.schemas.keys import result_key, sha256_of
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND, lattice_versions
 from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.property_lookup import entry_of, kind_of
-from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
+from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 
@@ -72,6 +72,11 @@ class ResultRequest(Closed):
         if self.parents and self.parent_key != parents_key(self.parents):
             raise ValueError("parent_key is not the key of `parents`")
         return self
+
+    @property
+    def starts_from_input(self) -> bool:
+        """Whether the step starts from the input structure rather than from another result."""
+        return self.parent_key == self.structure_key
 
     @cached_property
     def key(self) -> str:
@@ -133,33 +138,6 @@ def property_requests(
         several = {} if list(parents) == [""] else parents
         requests.append(_request(step.kind, step.protocol, parent_key, structure_key, model_key, numeric, several))
     return tuple(requests)
-
-
-lattice_requests = property_requests  # until the Makers ask for properties by their kind
-
-
-def relax_request(
-    structure_key: str, model_key: str, protocol: RelaxProtocol, numeric: NumericSettings
-) -> ResultRequest:
-    """Request of the relaxation of an input structure.
-
-    Parameters
-    ----------
-    structure_key
-        Key of the structure.
-    model_key
-        Key of the force field.
-    protocol
-        Protocol of the relaxation.
-    numeric
-        Numeric settings.
-
-    Returns
-    -------
-    ResultRequest
-        The request.
-    """
-    return property_requests(structure_key, model_key, protocol, numeric)[0]
 
 
 def labelling_request(

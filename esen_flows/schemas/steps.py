@@ -6,6 +6,7 @@ from esen_flows.schemas.protocols import (
     HarmonicProtocol,
     PhononProtocol,
     RelaxProtocol,
+    StaticProtocol,
     TransportProtocol,
 )
 
@@ -24,6 +25,22 @@ def relax_steps(protocol: RelaxProtocol) -> tuple[Step, ...]:
         The relaxation.
     """
     return (Step("relax", protocol),)
+
+
+def static_steps(protocol: StaticProtocol) -> tuple[Step, ...]:
+    """The only step of a static evaluation.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the evaluation.
+
+    Returns
+    -------
+    tuple[Step, ...]
+        The evaluation.
+    """
+    return (Step("static", protocol),)
 
 
 def phonon_steps(protocol: PhononProtocol) -> tuple[Step, ...]:

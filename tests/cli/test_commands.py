@@ -235,3 +235,21 @@ def test_a_foreign_server_is_not_stopped(
     captured = capsys.readouterr()
     assert "ESEN_FLOWS_MONGO_URI is set" in captured.err
     assert "hunter2" not in captured.err + captured.out
+
+
+def test_static(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("static", "Cu.cif", "--model", copper.checkpoint, "--output", "out") == 0
+    assert "energy" in capsys.readouterr().out
+    (expected,) = copper.force_field.evaluate([read("Cu.cif")])
+    atoms = read(folder / "out" / "static.extxyz")
+    assert atoms.get_potential_energy() == pytest.approx(expected.energy)
+    assert atoms.get_stress(voigt=False) == pytest.approx(expected.stress, abs=1e-8)
+    calls = copper.force_field.force_evaluations
+    assert run("query", "static", "--columns", "energy_per_atom,pressure", "--format", "csv") == 0
+    energy, pressure = capsys.readouterr().out.splitlines()[-1].split(",")
+    assert float(energy) == pytest.approx(expected.energy / len(atoms))
+    assert float(pressure) == pytest.approx(-expected.stress.trace() / 3 * 160.2176634)
+    assert run("query", "static", "--format", "extxyz", "--output", "all.extxyz") == 0
+    assert read("all.extxyz").get_forces() == pytest.approx(expected.forces, abs=1e-7)
+    assert run("static", "Cu.cif", "--model", copper.checkpoint, "--output", "out") == 0
+    assert copper.force_field.force_evaluations == calls

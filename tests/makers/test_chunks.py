@@ -9,9 +9,11 @@ import pytest
 from ase.build import bulk
 from emt_chunks import CONDUCTIVITY, SETTINGS, campaign, crystals, hook, run, states
 
-from esen_flows.errors import ServerUnavailableError
+from esen_flows.errors import InputError, ServerUnavailableError
 from esen_flows.forcefield.third_party.emt import emt
+from esen_flows.makers.chunk_batch import MANY
 from esen_flows.makers.chunks import ChunkWork
+from esen_flows.makers.summaries import relax_summary
 from esen_flows.settings import Settings
 from esen_flows.stopping import Allocation, allocated
 from esen_flows.store import campaign_runs, campaigns
@@ -94,7 +96,7 @@ def test_a_stopped_chunk_hands_back_the_rest(
 
     structures = crystals(60)
     keys = campaign(named_store, structures)
-    monkeypatch.setattr("esen_flows.makers.chunk_relax.ATOMS_AT_ONCE", {"cpu": 20})
+    monkeypatch.setattr("esen_flows.makers.chunk_batch.ATOMS_AT_ONCE", {"cpu": 20})
     hook(monkeypatch, stop)
     response = run(keys)
     done = response.output["done"]
@@ -123,7 +125,7 @@ def test_members_of_a_paused_campaign_are_freed(named_store: Store, monkeypatch:
     keys = campaign(named_store, crystals(12))
     campaigns.update_members(named_store, "c", keys, {"chunk": "chunk"})
     monkeypatch.setattr("esen_flows.makers.chunk_run.FLUSH_RESULTS", 1)
-    monkeypatch.setattr("esen_flows.makers.chunk_relax.ATOMS_AT_ONCE", {"cpu": 4})
+    monkeypatch.setattr("esen_flows.makers.chunk_batch.ATOMS_AT_ONCE", {"cpu": 4})
     calls = []
 
     def pause(structures: Any) -> None:
@@ -197,7 +199,7 @@ def test_a_chunk_keeps_its_members_if_the_campaign_is_resumed_meanwhile(
 
 def test_a_member_that_does_not_fit_is_skipped(named_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = campaign(named_store, crystals(3))
-    monkeypatch.setattr("esen_flows.makers.chunk_relax.CLAIMED_AT_ONCE", 1)
+    monkeypatch.setattr("esen_flows.makers.chunk_batch.CLAIMED_AT_ONCE", 1)
     monkeypatch.setattr("esen_flows.makers.chunk_run.ChunkRun.fits", lambda run, row: row["label"] != "m1")
     assert run(keys).output["left"] == 1
     assert [label for label, (state, _) in states(named_store).items() if state == "pending"] == ["m1"]
@@ -209,7 +211,7 @@ def test_an_error_before_any_evaluation_fails_no_member(named_store: Store, monk
     def broken(*arguments: Any, **options: Any) -> None:
         raise TypeError("not of a structure")
 
-    monkeypatch.setattr("esen_flows.makers.chunk_relax.relax_many", broken)
+    monkeypatch.setitem(MANY, "relax", (broken, relax_summary))
     with pytest.raises(TypeError, match="not of a structure"):
         run(keys)
     assert set(states(named_store).values()) == {("pending", None)}
@@ -247,7 +249,7 @@ def test_results_go_into_the_spool_while_the_server_is_away(
     }  # fmt: skip
     working = open_store(embedded_settings.model_copy(update=changes))
     monkeypatch.setattr("esen_flows.makers.chunks.open_store", lambda: working)
-    monkeypatch.setattr("esen_flows.makers.chunk_relax.ATOMS_AT_ONCE", {"cpu": 20})
+    monkeypatch.setattr("esen_flows.makers.chunk_batch.ATOMS_AT_ONCE", {"cpu": 20})
     monkeypatch.setattr("esen_flows.makers.chunk_run.FLUSH_RESULTS", 4)
     database, calls = working.database, []
     client, lease = database._client, database.lease
@@ -278,3 +280,23 @@ def test_the_job_of_a_chunk_names_category_campaign_and_chunk() -> None:
     assert config["_category"] == "cpu"
     assert (config["campaign"], config["chunk"], config["members"]) == ("c", "0123456789", 1)
     assert config["least_seconds"] == 3.0
+
+
+def test_statics_are_evaluated_in_batches(named_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    hook(monkeypatch, lambda structures: batches.append(len(structures)))
+    structures = crystals(6)
+    keys = campaign(named_store, structures, property="static", settings={})
+    assert run(keys, "static").output["done"] == 6
+    assert batches == [6]
+    for key, atoms in zip(keys, structures, strict=True):
+        found = named_store.get(key)
+        assert found is not None
+        assert found.provenance.force_evaluations == 1
+        assert found.summary["energy_per_atom_ev"] == pytest.approx(emt().evaluate([atoms])[0].energy / len(atoms))
+
+
+def test_a_stage_that_the_property_does_not_have_is_refused(named_store: Store) -> None:
+    keys = campaign(named_store, crystals(1))
+    with pytest.raises(InputError, match="relax has no stage 'static'"):
+        run(keys, "static")

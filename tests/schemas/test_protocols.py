@@ -19,6 +19,7 @@ from esen_flows.schemas.protocols import (
     NumericSettings,
     PhononProtocol,
     RelaxProtocol,
+    StaticProtocol,
     TransportProtocol,
 )
 
@@ -38,6 +39,7 @@ PROTOCOLS: dict[str, Frozen] = {
     "numeric float32": NumericSettings(dtype="float32"),
     "relax default": RelaxProtocol(),
     "relax symmetric": RelaxProtocol(symmetry="fix", fmax_ev_per_angstrom=1e-4),
+    "static default": StaticProtocol(),
     "displacement default": DisplacementProtocol(),
     "displacement third order 2x2x2": DisplacementProtocol(order=3, fc2_supercell=(4, 4, 4), fc3_supercell=(2, 2, 2)),
     "phonon default": PhononProtocol(),

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from esen_flows.cli.output.report import references_of
 from esen_flows.files import written_whole
-from esen_flows.schemas.documents import RelaxOutput, ResultDocument
+from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StaticOutput
 from esen_flows.schemas.property_lookup import entry_of
 
 
@@ -120,6 +122,8 @@ def _frames(document: ResultDocument, name: str) -> list[Atoms]:
     """The relaxed structure, or for a trajectory the structure of every step with its energy."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
+    if name == "static.extxyz":
+        return [_evaluated(StaticOutput.model_validate(document.output))]
     output = RelaxOutput.model_validate(document.output)
     if name == "relaxed.extxyz":
         return [output.structure.to_atoms()]
@@ -134,6 +138,19 @@ def _frames(document: ResultDocument, name: str) -> list[Atoms]:
         frame.calc = SinglePointCalculator(frame, energy=float(energy))
         frames.append(frame)
     return frames
+
+
+def _evaluated(output: StaticOutput) -> Atoms:
+    """The structure with energy, forces, stress and, where there are some, energies of the atoms."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    atoms, results = output.structure.to_atoms(), {"energy": output.energy_ev, "forces": output.forces_ev_per_angstrom}
+    if np.isfinite(output.stress_ev_per_angstrom3).all():
+        results["stress"] = full_3x3_to_voigt_6_stress(output.stress_ev_per_angstrom3)
+    if output.atom_energies_ev is not None:
+        results["energies"] = output.atom_energies_ev
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
 
 
 def _remove_leftovers(folder: Path) -> None:

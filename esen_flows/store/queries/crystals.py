@@ -20,7 +20,8 @@ from esen_flows.store.queries.selection import Filters, select
 from esen_flows.store.results import Store
 
 Which = Literal["computed", "input"]
-_RELAXED = ("energy_ev", "forces_ev_per_angstrom", "stress_ev_per_angstrom3")
+# What a force field says of the computed structure, where the output has it.
+_EVALUATED = ("energy_ev", "forces_ev_per_angstrom", "stress_ev_per_angstrom3")
 
 
 def stream_atoms(
@@ -35,7 +36,7 @@ def stream_atoms(
     kind
         Kind of result.
     which
-        "computed" gives the relaxed structure with its energy, forces and stress as results of a calculator, the
+        "computed" gives the relaxed or evaluated structure with energy, forces and stress of a calculator, the
         primitive cell of a lattice result, or the unit cell of a forces result. "input" gives the
         structure that the chain of results started from.
     filters
@@ -69,9 +70,8 @@ def stream_atoms(
 
 def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[ResultDocument, Atoms]]:
     name = entry_of(kind).structure
-    names = (name, *_RELAXED) if kind == "relax" else (name,)
     # A projection that includes parts of the output has to include all other fields by name.
-    wanted = dict.fromkeys((*ResultDocument.model_fields, *(f"output.{name}" for name in names)), 1)
+    wanted = dict.fromkeys((*ResultDocument.model_fields, *(f"output.{part}" for part in (name, *_EVALUATED))), 1)
     del wanted["output"]
     for row in fetch(store, "results", ids, wanted):
         document = store.read(row)
@@ -79,8 +79,8 @@ def _with_computed(store: Store, kind: Kind, ids: list[Any]) -> Iterator[tuple[R
         if output is None or name not in output:
             raise StoreError(f"result {document.key} has no structure; the store is damaged")
         atoms = StructureData(**output[name]).to_atoms()
-        if kind == "relax":
-            _attach(atoms, *(output[name] for name in _RELAXED))
+        if all(part in output for part in _EVALUATED):
+            _attach(atoms, *(output[part] for part in _EVALUATED))
         yield document.model_copy(update={"output": None}), atoms
 
 

@@ -73,7 +73,7 @@ def test_wrong_choices_are_refused_before_anything_is_computed(copper: Any, fold
 
 def test_a_protocol_of_kappa_is_no_base_for_phonons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("converge", "phonon", "Cu.cif", "--model", "emt", "--protocol", "phonondb-v1") == 1
-    assert "no protocol 'phonondb-v1' of a phonon; there are general, mdr" in capsys.readouterr().err
+    assert "no protocol 'phonondb-v1' of the property phonon; there are general, mdr" in capsys.readouterr().err
 
 
 def test_a_study_is_submitted_and_drawn_later(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,9 @@
-"""Relaxations of a chunk: many structures share their force calls, and results are committed in bulk."""
+"""Properties of one step, of a chunk: many structures share their force calls, and results are committed in bulk."""
 
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +13,13 @@ from ase import Atoms
 from esen_flows.errors import ClaimedElsewhereError, EsenFlowsError, ServerUnavailableError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers.chunk_run import ChunkRun
-from esen_flows.makers.compute import Context, failure_of, result_document
+from esen_flows.makers.compute import Context, Summary, failure_of, result_document
 from esen_flows.makers.crash_isolation import require_working_gpu
 from esen_flows.makers.force_fields import requested_force_field
-from esen_flows.makers.jobs import protocol_of
-from esen_flows.makers.summaries import relax_summary
+from esen_flows.makers.summaries import relax_summary, static_summary
 from esen_flows.physics.relax import relax_many
-from esen_flows.schemas.documents import RelaxOutput, ResultDocument
-from esen_flows.schemas.protocols import RelaxProtocol
+from esen_flows.physics.static import static_many
+from esen_flows.schemas.documents import Document, ResultDocument
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.claims import Claim
@@ -44,8 +43,16 @@ class _Member:
     steps: int = 0
 
 
-def relax_group(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
-    """Relax members that have one force field together, and commit the result of each.
+# What computes many structures at once, by kind, and summarises a result.
+Many = Callable[..., Iterator[tuple[int, Any]]]
+MANY: dict[str, tuple[Many, Callable[[Any], Summary]]] = {
+    "relax": (relax_many, relax_summary),
+    "static": (static_many, static_summary),
+}
+
+
+def batch_group(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
+    """Compute members that have one force field together, and commit the result of each.
 
     A structure that makes the program fail (with an error that is not one of ours) is found by halving the batch, as
     `crash_isolation` finds one that kills the process.
@@ -66,16 +73,17 @@ def relax_group(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
         return []
     request = run.requests(rows[0])[0]
     force_field = requested_force_field(run.model(rows[0]), request)
-    return _relax(run, rows, force_field, protocol_of(request, RelaxProtocol))
+    return _compute(run, rows, force_field, request)
 
 
-def _relax(run: ChunkRun, rows: Sequence[Row], force_field: ForceField, protocol: RelaxProtocol) -> list[Row]:
-    """Relax members in one batch, and after a defect of the program in smaller ones."""
-    batch = _Batch(run, rows)
+def _compute(run: ChunkRun, rows: Sequence[Row], force_field: ForceField, request: ResultRequest) -> list[Row]:
+    """Compute members in one batch, and after a defect of the program in smaller ones."""
+    many, summarise = MANY[request.kind]
+    batch = _Batch(run, rows, summarise)
     at_once = ATOMS_AT_ONCE.get(run.device.partition(":")[0], ATOMS_AT_ONCE["cpu"])
     try:
-        for index, outcome in relax_many(
-            batch.structures(), force_field, protocol, atoms_at_once=at_once, watch=batch.watch
+        for index, outcome in many(
+            batch.structures(), force_field, request.protocol, atoms_at_once=at_once, watch=batch.watch
         ):
             run.add(batch.members[index].row, batch.document(batch.members[index], outcome))
     except Stopped:
@@ -85,20 +93,20 @@ def _relax(run: ChunkRun, rows: Sequence[Row], force_field: ForceField, protocol
     except Exception as error:
         run.flush()  # before anything else fails
         require_working_gpu(error)
-        return batch.leftovers + _relax_parts(run, rows, force_field, protocol, error)
+        return batch.leftovers + _compute_parts(run, rows, force_field, request, error)
     run.flush()
     return batch.leftovers
 
 
-def _relax_parts(
-    run: ChunkRun, rows: Sequence[Row], force_field: ForceField, protocol: RelaxProtocol, error: Exception
+def _compute_parts(
+    run: ChunkRun, rows: Sequence[Row], force_field: ForceField, of_all: ResultRequest, error: Exception
 ) -> list[Row]:
     """Go on after a defect of the program: first each half of the members in flight, then those that were not begun."""
     if not run.in_flight:  # the error is not one of a structure, and would come again
         raise error
     if len(run.in_flight) == 1:
         (row,) = run.in_flight.values()
-        logger.exception("%s (%s) cannot be relaxed", row["label"], row["formula"], exc_info=error)
+        logger.exception("%s (%s) cannot be computed", row["label"], row["formula"], exc_info=error)
         request, failure = run.requests(row)[0], failure_of(error)
         run.add(row, result_document(request, run.context(row), seconds=0.0, evaluations=0, failure=failure))
         run.flush()
@@ -109,7 +117,7 @@ def _relax_parts(
     leftovers: list[Row] = []
     for part in (begun[:half], begun[half:], not_begun):
         if part and not run.ends:
-            leftovers += _relax(run, part, force_field, protocol)
+            leftovers += _compute(run, part, force_field, of_all)
     return leftovers
 
 
@@ -119,8 +127,8 @@ class _Batch:
     Wall time is shared out by atoms times steps.
     """
 
-    def __init__(self, run: ChunkRun, rows: Sequence[Row]) -> None:
-        self._run, self._rows = run, rows
+    def __init__(self, run: ChunkRun, rows: Sequence[Row], summarise: Callable[[Any], Summary]) -> None:
+        self._run, self._rows, self._summarise = run, rows, summarise
         self.members: list[_Member] = []
         self.leftovers: list[Row] = []
         # All structures are read now: after this the work can go on without a server.
@@ -154,14 +162,14 @@ class _Batch:
         self.members[index].steps += 1
         self._atom_steps += self.members[index].row["nsites"]
 
-    def document(self, member: _Member, outcome: RelaxOutput | EsenFlowsError) -> ResultDocument:
+    def document(self, member: _Member, outcome: Document | EsenFlowsError) -> ResultDocument:
         """The result of a member, with its share of the time."""
         elapsed = time.perf_counter() - self._began
         content: dict[str, Any]
         if isinstance(outcome, EsenFlowsError):
             content = {"failure": failure_of(outcome)}
         else:
-            content = {"output": outcome, "summary": relax_summary(outcome)}
+            content = {"output": outcome, "summary": self._summarise(outcome)}
         return result_document(
             member.request,
             member.context,

@@ -1,0 +1,347 @@
+"""What is computed at each step of a property, and the frame that all steps share: claim, compute, commit.
+
+A step reads the results on which it builds by their keys, which its request holds.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from ase import Atoms
+
+from esen_flows import progress
+from esen_flows.errors import InputError, StoreError
+from esen_flows.forcefield.contract import ForceField
+from esen_flows.makers import summaries
+from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
+from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
+from esen_flows.schemas.keys import array_key, atoms_key
+from esen_flows.schemas.lattice_documents import ForcesOutput
+from esen_flows.schemas.properties import Kind
+from esen_flows.schemas.property_lookup import entry_of
+from esen_flows.schemas.protocols import (
+    DisplacementProtocol,
+    HarmonicProtocol,
+    RelaxProtocol,
+    StaticProtocol,
+    TransportProtocol,
+)
+from esen_flows.schemas.requests import ResultRequest
+from esen_flows.store.connection import open_store
+from esen_flows.store.partial_results import PartialResult
+from esen_flows.store.results import Store
+from esen_flows.structures.conversion import atoms_from_json
+from esen_flows.structures.identity import identify
+
+Output = TypeVar("Output", bound=Document)
+Protocol = TypeVar("Protocol")
+Json = dict[str, Any]  # an argument of a job
+Reference = dict[str, Any]  # kind, key and summary of a result: the output of a job
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What the function of a step gets.
+
+    Attributes
+    ----------
+    store
+        Store of the results.
+    request
+        The requested step.
+    atoms
+        Input structure at the root of the property.
+    model
+        The job's argument of this name.
+    meter
+        Counts the force evaluations.
+    """
+
+    store: Store
+    request: ResultRequest
+    atoms: Atoms
+    model: Json
+    meter: Meter
+
+    def force_field(self) -> ForceField:
+        """The requested force field, whose evaluations are counted.
+
+        Returns
+        -------
+        ForceField
+            The force field on its device.
+        """
+        return self.meter.watch(requested_force_field(self.model, self.request))
+
+    def parent_output(self, output: type[Output]) -> Output:
+        """The output of the only result on which the step builds.
+
+        Parameters
+        ----------
+        output
+            Type of the output.
+
+        Returns
+        -------
+        Output
+            The output with its arrays.
+        """
+        return parent_output(self.store, self.request.parent_key, output)
+
+    def parent_outputs(self, output: type[Output]) -> dict[str, Output]:
+        """The outputs of several results on which the step builds.
+
+        Parameters
+        ----------
+        output
+            Type of the outputs.
+
+        Returns
+        -------
+        dict[str, Output]
+            Outputs by role, in the order of the roles.
+        """
+        parents = sorted(self.request.parents.items())
+        return {role: parent_output(self.store, key, output) for role, key in parents}
+
+    def start(self) -> Atoms:
+        """The structure from which the step starts.
+
+        Returns
+        -------
+        Atoms
+            The input structure, or that of the relaxation on which the step builds, with its charge and spin.
+        """
+        if self.request.starts_from_input:
+            return self.atoms
+        relaxed = self.parent_output(RelaxOutput).structure.to_atoms()
+        relaxed.info |= {name: self.atoms.info[name] for name in ("charge", "spin") if name in self.atoms.info}
+        return relaxed
+
+
+def compute_step(structure: Json, request: Json, model: Json, force: bool = False) -> ResultDocument:
+    """Compute one step unless it is stored: open the store, claim the key, compute, and commit the result.
+
+    Parameters
+    ----------
+    structure
+        `atoms_to_json` of the input structure.
+    request
+        `ResultRequest.model_dump(mode="json")`.
+    model
+        Location, label and device of the force field, and the material ids and tags to note in the document.
+    force
+        Whether to compute again if the stored result is a final failure.
+
+    Returns
+    -------
+    ResultDocument
+        The stored result.
+
+    Raises
+    ------
+    InputError
+        No step of this kind is computed from a structure.
+    EsenFlowsError
+        The step failed, now or before.
+    """
+    requested, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    compute = step_function(requested.kind)
+    if requested.starts_from_input:
+        store.put_structure(atoms)  # the later steps find it there
+    return compute_once(
+        store,
+        requested,
+        context_of(identify(atoms), model),
+        lambda meter: compute(StepInputs(store, requested, atoms, model, meter)),
+        force=force,
+    )
+
+
+def _relax(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.relax import relax
+
+    def show(steps: int, fmax: float) -> None:
+        progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
+
+    output = relax(step.start(), step.force_field(), protocol_of(step.request, RelaxProtocol), show)
+    return output, summaries.relax_summary(output)
+
+
+def _static(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.static import static
+
+    progress.report("static", 0)
+    output = static(step.start(), step.force_field(), protocol_of(step.request, StaticProtocol))
+    return output, summaries.static_summary(output)
+
+
+def _forces(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.lattice.displacements import displaced_forces
+
+    def show(done: int, total: int) -> None:
+        progress.report("forces", done, total, f"{done} of {total}")
+
+    start = step.start()
+    force_field, protocol = step.force_field(), protocol_of(step.request, DisplacementProtocol)
+    # A structure that was relaxed again under its key may differ in its last digits.
+    with PartialResult(step.store, step.request.key, atoms_key(start)) as forces:
+        known = forces.load()
+        output = displaced_forces(start, force_field, protocol, show, known=known, on_forces=forces.keep)
+    return output, summaries.forces_summary(output)
+
+
+def _phonon(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.lattice.phonon import phonon
+
+    progress.report("phonon", 0)
+    protocol = protocol_of(step.request, HarmonicProtocol)
+    output = phonon(step.parent_output(ForcesOutput), protocol)
+    return output, summaries.phonon_summary(output) | summaries.nac_summary(protocol)
+
+
+def _conductivity(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.lattice.conductivity import conductivity
+
+    progress.report("conductivity", 0)
+    protocol, displaced = protocol_of(step.request, TransportProtocol), step.parent_output(ForcesOutput)
+    assert displaced.forces_fc3 is not None  # the request of a conductivity asks for forces of third order
+    # Forces that were computed again under their key may differ in their last digits.
+    with PartialResult(step.store, step.request.key, array_key(displaced.forces_fc3)) as linewidths:
+
+        def show(done: int, total: int, known: np.ndarray) -> None:
+            linewidths.keep(known)
+            progress.report("conductivity", done, total, f"{done} of {total} q-points")
+
+        backend = step.request.numeric.lattice_backend
+        assert backend is not None  # part of the key of a conductivity
+        output = conductivity(displaced, protocol, backend=backend, known=linewidths.load(), on_points=show)
+    return output, summaries.conductivity_summary(output) | summaries.nac_summary(protocol)
+
+
+# By kind, functions that compute a step from its inputs. Labelling, training and evaluation start from datasets and
+# have jobs of their own.
+_FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
+    "relax": _relax,
+    "static": _static,
+    "forces": _forces,
+    "phonon": _phonon,
+    "conductivity": _conductivity,
+}
+
+
+def step_function(kind: str) -> Callable[[StepInputs], tuple[Document, Summary]]:
+    """The function that computes a step of some kind.
+
+    Parameters
+    ----------
+    kind
+        Kind of the step.
+
+    Returns
+    -------
+    Callable[[StepInputs], tuple[Document, Summary]]
+        A function of the inputs, which returns the output and its summary.
+
+    Raises
+    ------
+    InputError
+        There is no such kind, or its results are not computed from a structure.
+    """
+    subject = entry_of(kind).subject
+    for known, function in _FUNCTIONS.items():
+        if known == kind:
+            return function
+    raise InputError(f"a {kind} result is about a {subject}; it is not a step from a structure")
+
+
+def parent_output(store: Store, key: str, output: type[Output]) -> Output:
+    """The output of a finished result that another one builds on.
+
+    Parameters
+    ----------
+    store
+        Store to read from.
+    key
+        Key of the result.
+    output
+        Type of its output.
+
+    Returns
+    -------
+    Output
+        The output with its arrays.
+
+    Raises
+    ------
+    StoreError
+        The result is not stored.
+    EsenFlowsError
+        The result is a failure; raised as its own type, with its reason.
+    """
+    document = store.get(key)
+    if document is None:
+        raise StoreError(f"result {key[:12]} is not in the store; ask for it again, it will be computed first")
+    raise_if_failed(document)
+    return output.model_validate(document.output)
+
+
+def protocol_of(request: ResultRequest, kind: type[Protocol]) -> Protocol:
+    """The protocol of a request.
+
+    Parameters
+    ----------
+    request
+        The request of a step.
+    kind
+        Type that the protocol of this kind of step has.
+
+    Returns
+    -------
+    Protocol
+        The protocol, of that type.
+
+    Raises
+    ------
+    TypeError
+        The request holds the protocol of another kind of step.
+    """
+    if not isinstance(request.protocol, kind):
+        raise TypeError(f"a {request.kind} request holds a {type(request.protocol).__name__}, not a {kind.__name__}")
+    return request.protocol
+
+
+def context_of(identity: Mapping[str, Any], model: Json) -> Context:
+    """What the result document of a job repeats of its structure and force field.
+
+    Parameters
+    ----------
+    identity
+        Formula, chemical system, elements, number of sites and space group.
+    model
+        The job's argument of this name.
+
+    Returns
+    -------
+    Context
+        The context of the result.
+    """
+    return Context(identity, model["label"], model["device"], tuple(model["material_ids"]), tuple(model["tags"]))
+
+
+def reference_to(document: ResultDocument) -> Reference:
+    """What a job returns of its result: small, however large the result is.
+
+    Parameters
+    ----------
+    document
+        The stored result.
+
+    Returns
+    -------
+    Reference
+        Its kind, key and summary.
+    """
+    return {"kind": document.kind, "key": document.key, "summary": document.summary}
