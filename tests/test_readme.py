@@ -92,6 +92,18 @@ def test_many_at_once_and_submission_run(tmp_path: Path) -> None:
     assert printed[-1] == "None"
 
 
+@pytest.mark.mongod
+@pytest.mark.slow
+def test_joined_flows_run(tmp_path: Path) -> None:
+    flows = blocks("python", "docs/flows.md")
+    assert len(flows) == 3
+    count = "print(sorted(row['kind'] for row in store.database['results'].find()))"
+    printed = run_example("\n".join([*flows, count]), tmp_path)
+    assert printed[-1] == str(
+        sorted(["forces", "forces", "labelling", "phonon", "conductivity", "training", *["relax"] * 4])
+    )
+
+
 def test_commands_are_understood() -> None:
     lines = [line.partition("#")[0] for block in blocks("bash") for line in block.splitlines()]
     asked = [shlex.split(found.group(1)) for line in lines if (found := re.search(r"bin/esen-flows (.*)", line))]

@@ -1,7 +1,5 @@
 """Inversion averaging, on a force field that breaks mirror images by construction."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from small_force_field import assert_equal
 
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.forcefield.symmetrized import InversionAveraged, inverted, with_parity
+from esen_flows.structures.inputs import AnyStructures, as_structures
 from esen_flows.testing import check_force_field
 
 CUTOFF = 4.0
@@ -33,7 +32,8 @@ class ChiralForceField(ForceField):
         self.batches: list[int] = []
         self.declaration = Declaration(True, "SO3", True, None, "float64", cutoff_angstrom=CUTOFF)
 
-    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+    def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
+        structures = as_structures(structures)
         self.batches.append(len(structures))
         self.force_evaluations += len(structures)
         return [self._one(atoms) for atoms in structures]
