@@ -118,6 +118,7 @@ def phonon_summary(output: PhononOutput) -> Summary:
         "free_energy_kj_per_mol": float(output.free_energy_kj_per_mol[nearest]),
         "entropy_j_per_k_mol": float(output.entropy_j_per_k_mol[nearest]),
         "heat_capacity_j_per_k_mol": float(output.heat_capacity_j_per_k_mol[nearest]),
+        "primitive_atoms": len(output.structure.numbers),
     }
 
 

@@ -36,6 +36,7 @@ _ERRORS = (
 )
 _DATASET_NAME = Value("dataset_name", "dataset", type="text", column=True)
 _STRUCTURES = Value("structures", "structures", format="d", column=True)
+_PER_MOLE = "per mol of primitive cells, {primitive_atoms} atoms"
 _NAC = Value("nac", "non-analytical correction", type="boolean")
 _ISOTOPES = Value("isotopes", "isotopes", type="text")  # of structures that have masses of their own
 
@@ -141,8 +142,9 @@ PROPERTIES: dict[Kind, Property] = {
             *_LATTICE,
             Value("temperature_kelvin"),
             Value("free_energy_kj_per_mol"),
-            Value("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
-            Value("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", "J/K/mol", ".3f"),
+            Value("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", f"J/K {_PER_MOLE}", ".3f"),
+            Value("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", f"J/K {_PER_MOLE}", ".3f"),
+            Value("primitive_atoms"),
             _NAC,
             _ISOTOPES,
         ),

@@ -23,7 +23,8 @@ class SummaryField:
         Name in reports, where {temperature_kelvin} and other values of the summary may stand; a field without a label
         is left out of reports.
     unit
-        Unit in reports.
+        Unit in reports, where values of the summary may stand as in the label. What stands after a comma is left out
+        for a summary of an earlier version that lacks such a value.
     format
         Format specification of the value in reports.
     type

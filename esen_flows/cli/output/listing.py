@@ -80,6 +80,8 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         caption = "nothing found"
     elif len(rows) > limit:
         caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
+    if any(name.endswith("_mol") for name in names):
+        caption = "; ".join(filter(None, (caption, "values per mol are per mol of primitive cells (primitive_atoms)")))
     headings = ["space group" if name == "spacegroup" and heading else name for name in names]
     table = Table(*headings, caption=caption)
     for each in rows[:limit]:

@@ -47,13 +47,19 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
 
 def _rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
     """Quantity, value, unit and summary field of every row."""
-    summary = document.summary
-    rows = [
-        (field.label.format_map(summary), _number(summary[field.name], field.format), field.unit, field.name)
-        for field in entry_of(document.kind).summary
-        if field.label and summary.get(field.name) is not None
-    ]
+    summary, rows = document.summary, []
+    for field in entry_of(document.kind).summary:
+        if field.label and (value := summary.get(field.name)) is not None:
+            label, unit = field.label.format_map(summary), _unit(field.unit, summary)
+            rows.append((label, _number(value, field.format), unit, field.name))
     return rows + _lattice_rows(summary)
+
+
+def _unit(unit: str, summary: Mapping[str, Any]) -> str:
+    try:
+        return unit.format_map(summary)
+    except KeyError:
+        return unit.partition(",")[0]
 
 
 def _cost_line(document: ResultDocument) -> str:
