@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError
 from esen_flows.schemas.card import card_path, read_card
@@ -154,6 +156,9 @@ def read_sources(sources: Sequence[DataSource]) -> "Dataset":
     from esen_flows.data.importing import read_dataset
 
     parts = [(read_dataset(source.path), source.repeats) for source in sources]
+    for source, (dataset, _) in zip(sources, parts, strict=True):
+        for remark, count in dataset.provenance.get("remarks", {}).items():
+            typer.echo(f"{source.path}: {count:,} records: {remark}", err=True)
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else mixture(parts)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ase.io.jsonio import object_hook
+import numpy as np
 
 from esen_flows.data.screening import BadRecord, ReadRecord
 from esen_flows.data.sources.ase_files import record_of
@@ -18,6 +18,17 @@ from esen_flows.data.sources.conventions import Convention
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.errors import InputError
 
+MOST_BYTES_OF_ROW = 1 << 28
+UNREADABLE_ROW = (
+    zlib.error,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    MemoryError,
+)
 _FIELDS = ("numbers", "positions", "cell", "pbc", "energy", "free_energy", "forces", "stress")
 
 
@@ -84,6 +95,10 @@ def read_ase_lmdb(path: Path, options: SourceOptions, convention: Convention) ->
     except lmdb.Error as error:
         raise InputError(f"{path} is not a readable LMDB file: {error}") from error
     with environment, environment.begin() as transaction:
+        # The file is mapped into memory: a page behind the end of one that was cut would end the process by a signal.
+        last = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if path.stat().st_size < last:
+            raise InputError(f"{path} has {path.stat().st_size} bytes of {last}; it was cut off, copy it again")
         for key in _row_keys(transaction, path):
             where = f"row {key.decode()} of {path.name}"
             value = transaction.get(key)
@@ -92,14 +107,34 @@ def read_ase_lmdb(path: Path, options: SourceOptions, convention: Convention) ->
                 continue
             try:
                 row = _decoded(value)
-            except (zlib.error, ValueError, TypeError, KeyError) as error:
+            except UNREADABLE_ROW as error:
                 yield BadRecord(where, "unreadable", str(error))
+                continue
+            if not isinstance(row, dict):
+                yield BadRecord(where, "unreadable", f"it is a {type(row).__name__}, and not a mapping")
                 continue
             yield _record(where, row, row.get("data"), row.get("key_value_pairs"), options, convention)
 
 
 def _decoded(value: bytes) -> Any:
-    return json.loads(zlib.decompress(value), object_hook=object_hook)
+    decompressor = zlib.decompressobj()
+    text = decompressor.decompress(value, MOST_BYTES_OF_ROW)
+    if decompressor.unconsumed_tail:
+        raise ValueError(f"it becomes more than {MOST_BYTES_OF_ROW} bytes when it is decompressed")
+    if not decompressor.eof:
+        raise ValueError("its compressed data end in the middle")
+    return json.loads(text, object_hook=_array)
+
+
+def _array(value: dict[str, Any]) -> Any:
+    """The array of a dictionary by which ASE writes one; other dictionaries stay as they are."""
+    if "__ndarray__" not in value:
+        return value
+    shape, dtype, numbers = value["__ndarray__"]
+    array = np.array(numbers, dtype=dtype)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"an array of type {dtype!r:.40}")
+    return array.reshape(shape)
 
 
 def _row_keys(transaction: Any, path: Path) -> Iterator[bytes]:
@@ -108,13 +143,23 @@ def _row_keys(transaction: Any, path: Path) -> Iterator[bytes]:
     if following is None:
         raise InputError(f"{path} is an LMDB file, but no ASE database: it has no entry 'nextid'")
     deleted = transaction.get(b"deleted_ids")
-    gone = set(_decoded(deleted)) if deleted is not None else set()
-    return (str(number).encode() for number in range(1, int(_decoded(following))) if number not in gone)
+    try:
+        gone = set(_decoded(deleted)) if deleted is not None else set()
+        count = int(_decoded(following))
+    except UNREADABLE_ROW as error:
+        raise InputError(f"{path} is no ASE database: its entry 'nextid' or 'deleted_ids' is {error}") from error
+    stored = transaction.stat()["entries"]
+    if count > 10 * (stored + len(gone)) + 1000:
+        raise InputError(f"{path} says {count} rows, and has {stored} entries; copy it again")
+    return (str(number).encode() for number in range(1, count) if number not in gone)
 
 
 def _record(
     where: str, row: Mapping[str, Any], data: Any, key_value_pairs: Any, options: SourceOptions, convention: Convention
 ) -> ReadRecord:
     results = {name: value for name, value in row.items() if value is not None}
-    info = {**(data or {}), **(key_value_pairs or {})}
-    return record_of(where, row, results, info, options, convention)
+    try:
+        info = {**(data or {}), **(key_value_pairs or {})}
+        return record_of(where, row, results, info, options, convention)
+    except UNREADABLE_ROW as error:
+        return BadRecord(where, "unreadable", str(error))

@@ -240,7 +240,7 @@ def record_of(
         numbers=structure.get("numbers"),
         positions=structure.get("positions"),
         cell=structure.get("cell"),
-        pbc=False if pbc is None else np.asarray(pbc, dtype=bool),
+        pbc=False if pbc is None else pbc,
         **{label: found.get(key) if key else results.get(label) for label, key in names.items()},
         group=group,
         material=material,

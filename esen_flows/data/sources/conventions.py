@@ -153,7 +153,10 @@ def _converted(labels: Labels, convention: Convention) -> LabelledStructure:
     energy, length = ENERGY_EV[convention.energy], LENGTH_ANGSTROM[convention.length]
     cell = None if labels.cell is None else np.asarray(labels.cell, dtype=np.float64) * length
     positions = np.asarray(labels.positions, dtype=np.float64).reshape(-1, 3) * length
-    atoms = Atoms(np.asarray(labels.numbers, dtype=np.int64), positions=positions, cell=cell, pbc=labels.pbc)
+    numbers, pbc = np.asarray(labels.numbers, dtype=np.int64), np.asarray(labels.pbc)
+    if numbers.shape != (len(positions),) or pbc.dtype.kind not in "biu" or pbc.shape not in ((), (3,)):
+        raise ValueError(f"{numbers.shape} atomic numbers, {len(positions)} positions, periodicity {labels.pbc!r:.40}")
+    atoms = Atoms(numbers, positions=positions, cell=cell, pbc=pbc.astype(bool))
     for name in ("charge", "spin"):
         if getattr(labels, name):
             atoms.info[name] = getattr(labels, name)

@@ -1,7 +1,7 @@
 """SPICE's HDF5 files: a group for each molecule, with its conformations (https://github.com/openmm/spice-dataset)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from esen_flows.errors import InputError
 
 ENERGY_KEY = "dft_total_energy"
 FORCES_KEY = "dft_total_gradient"
+MOST_NUMBERS, LONGEST_SMILES = 300_000_000, 20_000
 # Formal charges are in a bracket atom, after the element and the hydrogens: [N+:3], [O-], [Mg+2], [Ca++].
 _CHARGE = re.compile(r"\[[^\]:]*?(\++|-+)(\d*)(?::\d+)?\]")
 
@@ -49,10 +50,15 @@ def read_spice(path: Path, options: SourceOptions, convention: Convention) -> It
     except OSError as error:
         raise InputError(f"{path} is not a readable HDF5 file: {error}") from error
     with file:
-        for name, molecule in file.items():
-            if not isinstance(molecule, h5py.Group):
+        for name in file:
+            # A link to another file is none of this file's molecules, and is not followed.
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Group):
                 raise InputError(f"{path}: {name} is not a group; SPICE's files have a group for every molecule")
-            yield from _conformations(f"{name} of {path.name}", name, molecule, options, convention)
+            where = f"{name} of {path.name}"
+            try:
+                yield from _conformations(where, name, file[name], options, convention)
+            except (OSError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+                yield BadRecord(where, "unreadable", f"{type(error).__name__}: {error}")
 
 
 def _conformations(
@@ -65,12 +71,19 @@ def _conformations(
     if missing:
         yield BadRecord(where, f"no {missing[0]}", f"found {', '.join(molecule)}")
         return
+    if broken := _broken_array(molecule, ("atomic_numbers", *units)):
+        yield BadRecord(where, "unreadable", broken)
+        return
     for key, unit in units.items():
         found = _text(molecule[key].attrs.get("units", unit))
         if found != unit:
             raise InputError(f"{where}: {key} is in {found}, expected {unit}; this is not one of SPICE's files")
     group = _text(molecule["subset"][0]) if "subset" in molecule else options.group
-    charge = formal_charge(_text(molecule["smiles"][0])) if "smiles" in molecule else 0
+    smiles = _text(molecule["smiles"][0]) if "smiles" in molecule else ""
+    if len(smiles) > LONGEST_SMILES:
+        yield BadRecord(where, "unreadable", f"its SMILES string has {len(smiles)} characters")
+        return
+    charge = formal_charge(smiles)
     numbers = molecule["atomic_numbers"][:]
     columns = (molecule[key][:] for key in units)
     for index, (positions, energy, gradient) in enumerate(zip(*columns, strict=True)):
@@ -78,8 +91,25 @@ def _conformations(
         yield labelled(f"conformation {index} of {where}", labels, convention)
 
 
+def _broken_array(molecule: Any, keys: Sequence[str]) -> str:
+    """What is wrong with the arrays of a molecule, before any of them is read; "" for nothing."""
+    lengths = set()
+    for key in keys:
+        array = molecule[key]
+        shape = getattr(array, "shape", None)
+        if not shape or array.dtype.kind not in "fiu":
+            return f"{key} is not an array of numbers"
+        if getattr(array, "external", None) or getattr(array, "is_virtual", False):
+            return f"{key} is kept in another file"
+        if array.size > MOST_NUMBERS:
+            return f"{key} has shape {shape}, more than {MOST_NUMBERS} numbers"
+        if key != "atomic_numbers":
+            lengths.add(shape[0])
+    return f"its arrays have {sorted(lengths)} conformations" if len(lengths) > 1 else ""
+
+
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def formal_charge(smiles: str) -> int:

@@ -10,6 +10,7 @@ from ase.build import bulk
 from labelled_frames import FORCES, FULL_STRESS, STRESS, labelled_frame
 
 from esen_flows.data.screening import BadRecord
+from esen_flows.data.sources import ase_databases
 from esen_flows.data.sources.options import SourceOptions
 from esen_flows.data.sources.read import read_source
 from esen_flows.errors import InputError
@@ -97,6 +98,54 @@ def test_what_is_no_database_of_ase_is_named(tmp_path):
     (tmp_path / "b.lmdb").write_bytes(b"no database")
     with pytest.raises(InputError, match=r"b\.lmdb is not a readable LMDB file"):
         list(read_source(tmp_path / "b.lmdb"))
+
+
+def test_rows_of_any_shape_are_used_or_bad(tmp_path):
+    rows = {
+        1: [1, 2],
+        2: "text",
+        3: {},
+        4: row(numbers=[[11], [17]]),
+        5: row(numbers="NaCl"),
+        6: row(forces={"__ndarray__": [[10**9, 3], "float64", []]}),
+        7: row(data=[1]),
+        8: row(cell=[1, 2]),
+        9: row(pbc="all"),
+        10: zlib.compress(b"[" * 100_000),
+        11: zlib.compress(b" " * (1 << 20))[:-4],
+        12: row() | {"energy": 10**400},
+        13: row() | {"energy": [-1.0, -2.0]},
+        14: row(-2.0),
+    }
+    write_lmdb(tmp_path / "a.aselmdb", rows, nextid=15)
+    *bad, good = read_source(tmp_path / "a.aselmdb")
+    assert [record.reason for record in bad] == ["unreadable"] * 2 + ["no energy"] + ["unreadable"] * 10
+    assert good.energy == -2.0
+
+
+def test_rows_that_grow_without_end_are_bad(tmp_path, monkeypatch):
+    monkeypatch.setattr(ase_databases, "MOST_BYTES_OF_ROW", 1 << 16)
+    write_lmdb(tmp_path / "a.aselmdb", {1: zlib.compress(b" " * (1 << 20)), 2: row()}, nextid=3)
+    bad, good = read_source(tmp_path / "a.aselmdb")
+    assert bad.found == "it becomes more than 65536 bytes when it is decompressed"
+    assert good.energy == -7.25
+    write_lmdb(tmp_path / "b.aselmdb", {1: row()}, nextid=10**12)
+    with pytest.raises(InputError, match="says 1000000000000 rows, and has 2 entries"):
+        list(read_source(tmp_path / "b.aselmdb"))
+    write_lmdb(tmp_path / "c.aselmdb", {1: row()}, nextid="x")
+    with pytest.raises(InputError, match="its entry 'nextid' or 'deleted_ids' is"):
+        list(read_source(tmp_path / "c.aselmdb"))
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+def test_a_file_that_was_cut_is_refused_and_not_mapped(tmp_path, part):
+    write_lmdb(tmp_path / "a.aselmdb", {number: row(-number) for number in range(1, 60)}, nextid=60)
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(tmp_path / "a.aselmdb"), subdir=False, readonly=True, lock=False) as environment:
+        used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    (tmp_path / "b.aselmdb").write_bytes((tmp_path / "a.aselmdb").read_bytes()[: int(part * used)])
+    with pytest.raises(InputError, match=r"b\.aselmdb (has \d+ bytes of \d+; it was cut off|is not a readable LMDB)"):
+        list(read_source(tmp_path / "b.aselmdb"))
 
 
 def test_the_library_that_writes_such_files_agrees(tmp_path):

@@ -1,5 +1,7 @@
 """SPICE's HDF5 files, as their description has them."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -75,6 +77,41 @@ def test_missing_labels_and_other_units_are_named(tmp_path):
     (tmp_path / "v.h5").write_bytes(b"no HDF5")
     with pytest.raises(InputError, match=r"v\.h5 is not a readable HDF5 file"):
         list(read_source(tmp_path / "v.h5"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"conformations": POSITIONS[:1]}, r"its arrays have \[1, 2\] conformations"),
+        ({"dft_total_energy": ["a", "b"]}, "dft_total_energy is not an array of numbers"),
+        ({"atomic_numbers": 8}, "atomic_numbers is not an array of numbers"),
+        ({"smiles": ["[" + "+" * 50_000]}, "its SMILES string has 50001 characters"),
+        ({"smiles": np.zeros((0,))}, "IndexError|ValueError|TypeError"),
+        ({"conformations": POSITIONS[:, :1]}, "."),
+    ],
+)
+def test_molecules_of_another_shape_are_bad(tmp_path, changes, found):
+    write(tmp_path / "s.h5", **{"units": False, **changes})
+    for record in read_source(tmp_path / "s.h5"):
+        assert record.reason == "unreadable"
+        assert re.search(found, record.found)
+
+
+def test_arrays_that_are_large_without_any_bytes_are_not_read(tmp_path):
+    write(tmp_path / "s.h5", conformations=None, units=False)
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        for name in ("oh", "hydroxide"):
+            file[name].create_dataset("conformations", shape=(2, 10**12, 3), dtype="f4", chunks=(1, 1000, 3))
+    (record, _) = read_source(tmp_path / "s.h5")
+    assert record.found == "conformations has shape (2, 1000000000000, 3), more than 300000000 numbers"
+
+
+def test_links_to_other_files_are_not_followed(tmp_path):
+    write(tmp_path / "secret.h5")
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["oh"] = h5py.ExternalLink("secret.h5", "/oh")
+    with pytest.raises(InputError, match="oh is not a group"):
+        list(read_source(tmp_path / "s.h5"))
 
 
 @pytest.mark.parametrize(
