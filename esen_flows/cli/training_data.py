@@ -157,8 +157,9 @@ def read_sources(sources: Sequence[DataSource]) -> "Dataset":
 
     parts = [(read_dataset(source.path), source.repeats) for source in sources]
     for source, (dataset, _) in zip(sources, parts, strict=True):
-        for remark, count in dataset.provenance.get("remarks", {}).items():
-            typer.echo(f"{source.path}: {count:,} records: {remark}", err=True)
+        remarks = dataset.provenance.get("remarks")  # of a file; a folder has them in its index
+        for remark, count in remarks.items() if isinstance(remarks, dict) else ():
+            typer.echo(f"{source.path}: {count} records: {remark}", err=True)
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else mixture(parts)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.labelled import LabelledStructure, can_have_stress
 from esen_flows.errors import InputError
 from esen_flows.files import sha256_of_file, written_whole
 
@@ -107,8 +107,10 @@ def _check_labels(where: str, item: LabelledStructure) -> None:
         if not np.isfinite(value).all():
             raise InputError(f"{where}: the {name} label is NaN or infinite; drop the structure or label it again")
     finite = np.isfinite(item.stress)
-    if not finite.all() and (item.atoms.cell.rank == 3 or finite.any()):
-        raise InputError(f"{where}: the stress label is NaN or infinite, but the cell has a volume; label it again")
+    if not finite.all() and (can_have_stress(item.atoms) or finite.any()):
+        raise InputError(
+            f"{where}: the stress label is NaN or infinite, but the structure is a crystal; label it again"
+        )
 
 
 def read_provenance(path: Path | str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from esen_flows.data.sources.vocabulary import OnBad, SourceFormat
 from esen_flows.data.stress_check import check_labels_by_strain, require_right
 from esen_flows.errors import InputError
 
+LARGEST_CUTOFF_ANGSTROM = 30.0
+
 
 def import_sources(
     sources: Sequence[Path],
@@ -63,6 +65,8 @@ def import_sources(
     """
     if folder.exists():  # refused before hours of reading
         raise InputError(f"{folder} exists; give another --output, or remove it")
+    if cutoff_angstrom is not None and not 0.0 < cutoff_angstrom <= LARGEST_CUTOFF_ANGSTROM:
+        raise InputError(f"--cutoff must be above 0 and at most {LARGEST_CUTOFF_ANGSTROM:g}, got {cutoff_angstrom:g}")
     limits = limits or Limits()
     provenance = {
         "sources": [source_provenance(source, source_format, options) for source in sources],

@@ -11,6 +11,9 @@ from esen_flows.data.labelled import LabelledStructure, without_meaningless_stre
 from esen_flows.data.sources.vocabulary import OnBad
 from esen_flows.errors import InputError
 
+# Beyond these, numbers are not those of a structure, and would fill memory or become infinite in float32.
+FARTHEST_ANGSTROM, SHORTEST_ANGSTROM, SMALLEST_ANGSTROM3 = 1e6, 0.2, 0.1
+LARGEST_EV = 1e8  # all electrons of the heaviest atom have some 1e6
 LISTED = 1000  # bad records that are listed one by one; all are counted
 
 
@@ -55,6 +58,10 @@ class Limits:
     max_force_ev_per_angstrom: float = 50.0
     require_stress: bool = False
     elements: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.max_force_ev_per_angstrom > 0.0:
+            raise InputError(f"the largest force must be a positive number, got {self.max_force_ev_per_angstrom!r}")
 
 
 # What a source gives for each of its records.
@@ -122,16 +129,25 @@ def _fault_of_structure(item: LabelledStructure, limits: Limits) -> tuple[str, s
     cell = atoms.cell.array
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         return "positions or cell are NaN or infinite", ""
+    if max(np.abs(atoms.positions).max(), np.abs(cell).max()) > FARTHEST_ANGSTROM:
+        return "positions or cell are too large", f"beyond {FARTHEST_ANGSTROM:g} Angstrom"
     if atoms.pbc.any():
         lengths = np.linalg.norm(cell, axis=1)
         # Directions without a vector are completed, so that the volume of a slab or a wire is not zero for their sake.
         completed = atoms.cell.complete().array
         if (atoms.pbc & (lengths < 1e-8)).any() or abs(np.linalg.det(completed)) < 1e-8:
             return "periodic without a cell", f"lattice vectors {cell.tolist()} Angstrom, pbc {atoms.pbc.tolist()}"
+        # Overlapping atoms have no bounded number of neighbours. Hydrogen under 500 GPa has 1.3 Angstrom^3 an atom.
+        if lengths[atoms.pbc].min() < SHORTEST_ANGSTROM or atoms.cell.volume < SMALLEST_ANGSTROM3 * len(atoms) * (
+            atoms.pbc.all()
+        ):
+            return "the cell is too small for its atoms", f"{lengths.tolist()} Angstrom for {len(atoms)} atoms"
     for name in ("charge", "spin"):
         value = atoms.info.get(name, 0)
         if not isinstance(value, int | float | np.number) or not float(value).is_integer():
             return f"{name} is not an integer", repr(value)
+        if abs(float(value)) > 1e6:
+            return f"{name} is too large", repr(value)
     return None
 
 
@@ -141,6 +157,8 @@ def _fault_of_labels(item: LabelledStructure, limits: Limits) -> tuple[str, str]
         return "labels of the wrong shape", f"forces {shapes[0]}, stress {shapes[1]} for {len(item.atoms)} atoms"
     if not np.isfinite(item.energy):
         return "the energy is NaN or infinite", str(item.energy)
+    if abs(item.energy) > LARGEST_EV * len(item.atoms):
+        return "the energy is too large", f"{item.energy:.4g} eV"
     if not np.isfinite(item.forces).all():
         return "a force is NaN or infinite", ""
     largest = float(np.linalg.norm(item.forces, axis=1).max())
@@ -149,6 +167,8 @@ def _fault_of_labels(item: LabelledStructure, limits: Limits) -> tuple[str, str]
     finite = np.isfinite(item.stress)
     if not finite.all() and not np.isnan(item.stress).all():
         return "the stress is NaN or infinite", ""
+    if finite.all() and np.abs(item.stress).max() > LARGEST_EV:
+        return "the stress is too large", f"{np.abs(item.stress).max():.4g} eV/Angstrom^3"
     if limits.require_stress and item.atoms.pbc.all() and not finite.all():
         return "no stress", ""
     return None

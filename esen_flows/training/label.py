@@ -4,6 +4,7 @@ Every label is written as soon as it is known, so that a run that was killed goe
 label shards of one dataset, and `merge` puts them together.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -165,18 +166,25 @@ def merge(path: Path | str, shards: int) -> Path:
         if not lines:
             raise InputError(f"{file} is empty; label shard {number} of {shards} again")
         own = {key: value for key, value in lines[0].items() if key != "shard"}
+        if not (isinstance(own.get("identity"), str) and _is_count(own.get("count"))):
+            raise InputError(f"{file} does not begin with a header of labels; delete it and label again")
         if header and own["identity"] != header["identity"]:
             raise InputError(f"{file} belongs to another labelling than its siblings; delete it and label it again")
         header = own
         records.update({record["index"]: record for record in lines[1:]})
-    missing = sorted(set(range(header["count"])) - set(records))
+    missing = header["count"] - sum(index < header["count"] for index in records)
     if missing:
+        first = next(index for index in itertools.count() if index not in records)
         raise InputError(
-            f"{len(missing)} of {header['count']} structures of {path} are not labelled yet (first: {missing[0]}); "
+            f"{missing} of {header['count']} structures of {path} are not labelled yet (first: {first}); "
             "run the labelling again, it goes on where it was"
         )
     ordered = [records[index] for index in range(header["count"])]
-    write_labelled(path, [_labelled(record) for record in ordered], _provenance(header, ordered, shards))
+    try:
+        labelled, provenance = [_labelled(record) for record in ordered], _provenance(header, ordered, shards)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"the labels of {path} are damaged: {error!r:.200}; delete its shards, label again") from error
+    write_labelled(path, labelled, provenance)
     for number in range(shards):
         shard_path(path, number, shards).unlink(missing_ok=True)
     return path
@@ -228,13 +236,20 @@ def _open_labels(file: Path, header: dict[str, Any], resume: bool) -> set[int]:
 def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
     """Header and labels of a shard's file, without a last line that a kill has cut short."""
     with file.open(encoding="utf-8") as stream:
-        for line in stream:
+        for number, line in enumerate(stream):
             if not line.endswith("\n"):
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                content = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{file} is damaged: {error}; delete it and label again") from error
+            if not isinstance(content, dict) or not (number == 0 or _is_count(content.get("index"))):
+                raise InputError(f"{file} is damaged: line {number + 1} is not a label; delete it and label again")
+            yield content
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
 
 
 def _record(index: int, atoms: Atoms, result: Evaluation, seconds: float) -> dict[str, Any]:

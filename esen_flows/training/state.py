@@ -154,7 +154,14 @@ def newest_state(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
         if not path.stem.endswith(_digest(path)):
             warnings.warn(f"{path} is damaged; going on from the state before it", stacklevel=2)
             continue
-        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            is_state = isinstance(saved, dict) and isinstance(saved.get("identity"), dict)
+        except Exception:  # the reader of torch's files raises errors of any type
+            is_state = False
+        if not is_state:
+            warnings.warn(f"{path} is not a state of a training; going on from the state before it", stacklevel=2)
+            continue
         if changed := _differences(saved["identity"], identity):
             raise InputError(
                 f"{folder} holds a training with {'; '.join(changed)}; use a new folder, or its settings and data"

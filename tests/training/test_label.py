@@ -156,3 +156,24 @@ def test_the_header_of_labels_is_json(tmp_path, structures):
     header = json.loads(file.read_text().splitlines()[0])
     assert header["labeller"]["label"] == "EMT with a bias, inversion-averaged"
     assert header["shard"] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1, 2]", "line 1 is not a label"),
+        ('{"count": 3}', "does not begin with a header of labels"),
+        ('{"identity": "x", "count": -1}', "does not begin with a header"),
+        ('{"identity": "x", "count": 2}\n{"energy": 1}', "line 2 is not a label"),
+        ('{"identity": "x", "count": 2}\n{"index": true}', "line 2 is not a label"),
+        ('{"identity": "x", "count": 900000000}\n{"index": 0}', r"899999999 of 900000000 .* \(first: 1\)"),
+        ('{"identity": "x", "count": 1}\n{"index": 0}', "the labels of .* are damaged: KeyError"),
+        ('{"identity": "x", "count": 1}\n{"index": 0, "numbers": "x"}', "the labels of .* are damaged"),
+        ("[" * 100_000, "is damaged: maximum recursion depth"),
+    ],
+)
+def test_shards_of_any_content_are_refused_in_one_message(tmp_path, line, message):
+    shard_path(tmp_path / "a.xyz", 0, 1).write_text(line + "\n")
+    with pytest.raises(InputError, match=message):
+        merge(tmp_path / "a.xyz", 1)
+    assert not (tmp_path / "a.xyz").exists()
