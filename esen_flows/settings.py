@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from esen_flows.errors import InputError
 
 _PREFIX = "ESEN_FLOWS_"
+_LONGEST_SECONDS = 3.2e8  # ten years
+_MOST_THREADS = 1024
 
 
 def _user_dir(variable: str, fallback: str) -> Path:
@@ -65,16 +67,16 @@ class Settings(BaseSettings):
     read_only: bool = False
     spool: bool = False
     spool_dir: Path | None = None
-    spool_after_seconds: float = Field(default=600.0, ge=0.0)
+    spool_after_seconds: float = Field(default=600.0, ge=0.0, le=_LONGEST_SECONDS)
     database: str = "esen_flows"
     data_dir: Path = Field(default_factory=lambda: _user_dir("XDG_DATA_HOME", ".local/share"))
     cache_dir: Path = Field(default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"))
     mongod: Path | None = None
-    mongod_idle_seconds: float = 600.0
-    server_timeout_seconds: float = 15.0
+    mongod_idle_seconds: float = Field(default=600.0, gt=0.0, le=_LONGEST_SECONDS)
+    server_timeout_seconds: float = Field(default=15.0, gt=0.0, le=_LONGEST_SECONDS)
     model_mirror: str | None = None
     hub_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices(f"{_PREFIX}HUB_TOKEN", "HF_TOKEN"))
-    threads: int | None = None
+    threads: int | None = Field(default=None, ge=1, le=_MOST_THREADS)
 
     @property
     def spool_folder(self) -> Path:

@@ -114,7 +114,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     if "," in text and text[0] not in "[{":
         return [parse_value(part.strip()) for part in text.split(",")]

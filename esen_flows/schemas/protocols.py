@@ -180,7 +180,7 @@ class RelaxProtocol(Frozen):
         {"optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory", "deformation"}
     )
 
-    fmax_ev_per_angstrom: PositiveFloat = 1e-3
+    fmax_ev_per_angstrom: float = Field(default=1e-3, gt=0.0, le=1000.0)
     max_steps: Steps = 500
     relax_cell: bool = True
     cell_mask: tuple[bool, bool, bool, bool, bool, bool] = (True,) * 6

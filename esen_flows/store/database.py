@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from bson.errors import BSONError
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import (
@@ -146,7 +147,7 @@ class Database:
         ServerUnavailableError
             The server does not answer for longer than `timeout_seconds`.
         StoreError
-            The server refuses the operation.
+            The server refuses the operation, or a value cannot be in a document.
         DuplicateKeyError
             A unique index forbids the insertion; callers treat this as an answer.
         """
@@ -173,6 +174,9 @@ class Database:
                 if error.code != KEYS_NOT_YET_READ or time.monotonic() > deadline:
                     raise StoreError(self._refusal(error)) from None
                 time.sleep(0.05)
+            except (BSONError, OverflowError, UnicodeError, RecursionError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise StoreError(f"a value cannot be in a document of the database: {reason}; correct it") from None
             except PyMongoError as error:
                 raise StoreError(f"the database operation failed: {self._redacted(str(error))[:500]}") from None
 

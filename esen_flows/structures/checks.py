@@ -262,6 +262,13 @@ def _close_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(atoms) > MOST_ATOMS_IN_PAIRS or heights[atoms.pbc].min(initial=np.inf) <= 2.01 * MINIMUM_DISTANCE_ANGSTROM:
         from ase.neighborlist import neighbor_list
 
+        if len(shared := _in_one_cube(atoms)):
+            first, second = shared[:, :1], shared[:, 1:]
+            return (
+                first.ravel(),
+                second.ravel(),
+                atoms.get_distances(shared[0, 0], shared[0, 1:], mic=bool(atoms.pbc.any())),
+            )
         found: tuple[np.ndarray, np.ndarray, np.ndarray] = neighbor_list("ijd", atoms, MINIMUM_DISTANCE_ANGSTROM)
         return found
     first, second = np.triu_indices(len(atoms), 1)
@@ -271,3 +278,15 @@ def _close_pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     distances = np.linalg.norm(apart @ cell, axis=1)
     close = distances < MINIMUM_DISTANCE_ANGSTROM
     return first[close], second[close], distances[close]
+
+
+def _in_one_cube(atoms: Atoms) -> np.ndarray:
+    """Two atoms (1, 2) in one cube whose diagonal is the minimum distance, or none (0, 2).
+
+    With at most one atom in a cube a list of neighbours is short. Many atoms in one would have a list of all pairs.
+    """
+    places = atoms.get_positions(wrap=True) if atoms.pbc.any() else atoms.positions
+    cubes = np.floor(places / (MINIMUM_DISTANCE_ANGSTROM / np.sqrt(3.0))).astype(np.int64)
+    _, first, inverse = np.unique(cubes, axis=0, return_index=True, return_inverse=True)
+    others = np.flatnonzero(first[inverse.ravel()] != np.arange(len(atoms)))
+    return np.array([[first[inverse.ravel()[i]], i] for i in others[:1]], dtype=np.int64).reshape(-1, 2)

@@ -138,3 +138,11 @@ def test_absurd_places_and_masses() -> None:
     for mass in (-1.0, 0.0, 1e6):
         with pytest.raises(StructureError, match=f"a mass of {mass} u"):
             check_size(Atoms("Si", masses=[mass]), "heavy.xyz")
+
+
+@pytest.mark.parametrize("pbc", [True, False])
+def test_many_atoms_in_one_place_are_refused_without_a_list_of_their_pairs(pbc: bool) -> None:
+    """The pairs of 200,000 atoms would need hundreds of gigabytes."""
+    atoms = Atoms("Cu" * 200_000, positions=np.zeros((200_000, 3)), cell=[400.0] * 3, pbc=pbc)
+    with pytest.raises(StructureError, match=r"atoms 0 \(Cu\) and 1 \(Cu\) are 0.000 Angstrom apart"):
+        check_structure(atoms, "x")

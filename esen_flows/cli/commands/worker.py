@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _STOPPED = 75  # EX_TEMPFAIL of sysexits.h: run the command again
 _ANY = "any"
+MOST_PROCESSES, MOST_THREADS = 1024, 1024  # of one worker
+LONGEST_SECONDS = 3.2e8  # ten years
 WalltimeOption = Annotated[
     str | None, typer.Option(help="Time from now, as [D-]H:MM:SS. Default: until the SLURM or PBS job ends.")
 ]
@@ -34,14 +36,26 @@ def worker(
     devices: Annotated[
         str | None, typer.Option(help="CUDA devices, e.g. 0,1: one process each. Default: all visible.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Processes without devices of their own.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PROCESSES, help="Processes without devices of their own.")
+    ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads per process. Default: a share of the cores, at most ESEN_FLOWS_THREADS."),
+        typer.Option(
+            min=1,
+            max=MOST_THREADS,
+            help="Threads per process. Default: a share of the cores, at most ESEN_FLOWS_THREADS.",
+        ),
     ] = None,
-    idle: Annotated[float, typer.Option(min=0.0, help="Seconds without work after which the worker ends.")] = 60.0,
-    margin: Annotated[float, typer.Option(min=0.0, help="Seconds before the end to hand work back.")] = 60.0,
-    grace: Annotated[float, typer.Option(min=0.0, help="Seconds for handing work back after a signal.")] = 25.0,
+    idle: Annotated[
+        float, typer.Option(min=0.0, max=LONGEST_SECONDS, help="Seconds without work after which the worker ends.")
+    ] = 60.0,
+    margin: Annotated[
+        float, typer.Option(min=0.0, max=LONGEST_SECONDS, help="Seconds before the end to hand work back.")
+    ] = 60.0,
+    grace: Annotated[
+        float, typer.Option(min=0.0, max=LONGEST_SECONDS, help="Seconds for handing work back after a signal.")
+    ] = 25.0,
     name: Annotated[str | None, typer.Option(help="Name noted in fireworks. Default: the machine's.")] = None,
     folder: Annotated[Path, typer.Option(help="Folder for output; it is made if needed.")] = Path(),
     query: QueryOption = None,
@@ -119,6 +133,8 @@ def _seconds(text: str) -> float:
     from esen_flows.queue.allocation import parse_duration
 
     seconds = parse_duration(text)
+    if seconds is not None and seconds > LONGEST_SECONDS:
+        raise UsageError(f"--walltime {text[:40]!r} is longer than ten years; leave it out for a worker without an end")
     if not seconds:
         raise UsageError(f"--walltime {text!r}: write hours, minutes and seconds as 23:30:00, or days as 1-12:00:00")
     return seconds
@@ -127,7 +143,7 @@ def _seconds(text: str) -> float:
 def _query(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f'--query is not JSON ({error}); write it as \'{{"spec.campaign": "wbm"}}\'') from None
     if not isinstance(value, dict):
         raise UsageError(f"--query {text}: give a mapping of fields to values, not a {type(value).__name__}")

@@ -1,5 +1,6 @@
 """Born charges of a polar crystal: read for the crystal of a file, and assigned to the atoms of the relaxed crystal."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,10 @@ def _read_born(atoms: Atoms, born: Path, symprec: float) -> tuple[Atoms, Nac]:
     """The primitive cell of a unit cell, and the contents of a BORN file spread over its equivalent atoms."""
     primitive = primitive_cell(atoms, symprec)
     cell = phonopy_atoms(StructureData.from_atoms(primitive))
-    check_text_file(born)
+    for word in check_text_file(born).split():
+        with suppress(ValueError):
+            if not np.isfinite(float(word)):
+                raise InputError(f"{born} holds {word}; correct the file")
     return primitive, dict(parse_BORN(cell, symprec=symprec, filename=born, lang=LATTICE_BACKEND))
 
 

@@ -66,20 +66,25 @@ def read_phono3py_file(path: Path) -> Any:
     return _checked(load_phono3py_yaml(_fields(path)), path)
 
 
-def check_text_file(path: Path) -> None:
-    """Refuse a text file whose content, decompressed, is larger than any that phonopy or phono3py writes.
+def check_text_file(path: Path) -> bytes:
+    """The content of a text file; refused where it is larger, decompressed, than any that phonopy or phono3py writes.
 
     Parameters
     ----------
     path
         BORN, FORCE_SETS, FORCES_FC2 or FORCES_FC3.
 
+    Returns
+    -------
+    bytes
+        The content, decompressed.
+
     Raises
     ------
     InputError
         The file cannot be read, or is larger.
     """
-    read_at_most(path, MOST_TEXT_BYTES)
+    return read_at_most(path, MOST_TEXT_BYTES)
 
 
 def _fields(path: Path) -> dict[str, Any]:

@@ -167,7 +167,7 @@ UNREADABLE = {
     "lines exchanged": ([LINES[0], LINES[1], LINES[3], LINES[2]], "charges break the symmetry.*order and orientation"),
     "not neutral": ([*LINES[:3], "-5.9 0 0 0 -1.1 0 0 0 -2.0"], "do not sum to zero, by 0.7"),
     "axes exchanged": ([LINES[0], "7.2 0 0 0 7.9 0 0 0 7.9", *LINES[2:]], "dielectric tensor breaks the symmetry"),
-    "not a number": ([*LINES[:3], "nan 0 0 0 -1.1 0 0 0 -1.8"], "BORN: born has NaN or infinite numbers"),
+    "not a number": ([*LINES[:3], "nan 0 0 0 -1.1 0 0 0 -1.8"], "BORN holds nan; correct the file"),
     "no dielectric tensor": ([LINES[0], "0 0 0 0 0 0 0 0 0", *LINES[2:]], "BORN: .*positive eigenvalues.*correct"),
     "a negative factor": (["-14.4", *LINES[1:]], "BORN: factor_ev_angstrom: .*greater than 0; correct the file"),
     "an Ewald cutoff": (["14.4 0.5 0.2", *LINES[1:]], "sets G_cutoff, Lambda"),
