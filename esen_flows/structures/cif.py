@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.cell import Cell
 from ase.formula import Formula
+from scipy.spatial import cKDTree
 
 from esen_flows.errors import InputError, StructureError
 from esen_flows.structures.checks import LARGEST_ANGSTROM, MOST_ATOMS
@@ -25,12 +26,13 @@ ROUNDING = 1.6e-3  # of a lattice vector: 0.333 and 0.667 are 1/3 and 2/3 within
 SNAP_ANGSTROM = 0.1
 SAID = 1e-4  # of a lattice vector: a snapped coordinate that moves by more is reported
 ONE_PLACE_ANGSTROM = 0.1  # sites that are nearer are on one place
+MOST_MEETING_SITES = 1000
 _LENGTHS = tuple(f"_cell_length_{axis}" for axis in "abc")
 _ANGLES = tuple(f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma"))
 _FRACTIONS = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Site:
     label: str
     element: str
@@ -248,9 +250,16 @@ def _orbit(fractions: np.ndarray, operations: Operations) -> np.ndarray:
 
 def _merged(sites: list[_Site], cell: np.ndarray, notes: list[str]) -> tuple[Atoms, list[float]]:
     """The atoms of all orbits and their own masses; sites that repeat others are left out, two elements refused."""
+    meeting = _meeting_others(sites, cell)
+    if len(meeting) > MOST_MEETING_SITES:
+        raise StructureError(f"{len(meeting)} sites are on the places of others; give each atom once")
     kept: list[_Site] = []
-    for site in sites:
-        twin = next((other for other in kept if _nearest(site.fractions, other.orbit, cell) < ONE_PLACE_ANGSTROM), None)
+    for number, site in enumerate(sites):
+        earlier = (sites[other] for other in meeting if other < number) if number in meeting else ()
+        twin = next(
+            (one for one in earlier if one in kept and _nearest(site.fractions, one.orbit, cell) < ONE_PLACE_ANGSTROM),
+            None,
+        )
         if twin is None:
             kept.append(site)
         elif twin.element != site.element:
@@ -264,6 +273,21 @@ def _merged(sites: list[_Site], cell: np.ndarray, notes: list[str]) -> tuple[Ato
     numbers, masses = numbers_and_masses(symbols)
     orbits = np.concatenate([site.orbit for site in kept])
     return Atoms(numbers, scaled_positions=orbits, cell=cell, pbc=True), masses
+
+
+def _meeting_others(sites: list[_Site], cell: np.ndarray) -> list[int]:
+    """Indices of the sites with an atom on or near the place of another site's atom."""
+    owners = np.repeat(np.arange(len(sites)), [len(site.orbit) for site in sites])
+    places = np.concatenate([site.orbit for site in sites]) % 1.0
+    # A distance is at least the difference of fractional coordinates times the smallest height of the cell.
+    reach = ONE_PLACE_ANGSTROM * np.linalg.norm(np.linalg.inv(cell), axis=0).max()
+    if reach > 0.5:
+        return list(range(len(sites)))
+    distances, others = cKDTree(places % 1.0, boxsize=1.0).query(places, k=2, p=np.inf, distance_upper_bound=reach)
+    near = np.isfinite(distances) & (
+        np.where(others < len(owners), owners[others % len(owners)], -1) != owners[:, None]
+    )
+    return np.unique(owners[near.any(axis=1)]).tolist()
 
 
 def _nearest(fractions: np.ndarray, orbit: np.ndarray, cell: np.ndarray) -> float:

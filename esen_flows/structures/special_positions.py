@@ -6,6 +6,7 @@ from ase import Atoms
 from esen_flows.structures.identity import symmetry_dataset
 
 _SIXTHS = np.array([1, 2, 4, 5]) / 6
+MOST_ATOMS = 1000  # symmetry searches of larger cells take minutes
 SYMPREC_ANGSTROM = 1e-5  # phonopy's: rounded thirds break the symmetry, exact ones do not
 
 
@@ -24,7 +25,7 @@ def with_exact_thirds(atoms: Atoms, notes: list[str]) -> Atoms:
     Atoms
         The same structure, or a copy with other positions.
     """
-    if not atoms.pbc.all() or atoms.cell.rank < 3:
+    if not atoms.pbc.all() or atoms.cell.rank < 3 or len(atoms) > MOST_ATOMS:
         return atoms
     fractions = atoms.cell.scaled_positions(atoms.positions)
     rounded, exact = _rounded_thirds(fractions)

@@ -11,6 +11,8 @@ from pathlib import Path
 import emt_campaigns
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms, FixScaled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +98,23 @@ def test_structures_are_exact(frozen: Path) -> None:
         np.testing.assert_array_equal(stored.positions, atoms.positions)
         np.testing.assert_array_equal(stored.cell.array, atoms.cell.array)
         assert names["material_ids"] == [f"m{i}"]
+
+
+def test_isotopes_and_fixed_atoms_are_frozen(named_store: Store, tmp_path: Path) -> None:
+    copper, heavy, fixed = (bulk("Cu", a=3.7, cubic=True) for _ in range(3))
+    heavy.set_masses([64.9278, None, None, None])
+    for atoms in (copper, heavy, fixed):
+        atoms.rattle(0.05, seed=1)
+    fixed.set_constraint([FixAtoms([0]), FixScaled(1, (True, False, False))])
+    settings = {**emt_campaigns.SETTINGS, "relax_cell": False}
+    emt_campaigns.finish(named_store, [copper, heavy, fixed], settings=settings)
+    manifest = freeze(named_store, "c", tmp_path / "frozen")
+    assert manifest.states == {"finished": 3}
+    frozen = {atoms_key(atoms): atoms for atoms, _ in frozen_structures(tmp_path / "frozen", manifest)}
+    assert set(frozen) == {atoms_key(atoms) for atoms in (copper, heavy, fixed)}
+    values = {row["label"]: row["value"] for row in lines(tmp_path / "frozen" / MEMBERS)}
+    assert values["m0"] == pytest.approx(values["m1"], abs=1e-12)  # masses do not act on a relaxation
+    assert values["m2"] != pytest.approx(values["m0"], abs=1e-6)
 
 
 def test_an_empty_database_gets_the_same_numbers(frozen: Path, named_store: Store) -> None:

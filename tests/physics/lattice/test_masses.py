@@ -1,13 +1,18 @@
 """Isotopes in lattice dynamics: frequencies by masses, symmetry by places, and no scattering by one isotope alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from alloys import copper_gold
+from alloys import copper_gold, phonopy_cell
 from ase import Atoms
+from phonopy import Phonopy
+from phonopy.structure.atoms import PhonopyAtoms
 
 from esen_flows.errors import InputError
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
+from esen_flows.physics.lattice.force_sets import read_phonopy_forces
 from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.masses import mass_variance, mass_variances, without_abundances
 from esen_flows.physics.lattice.phonon import phonon
@@ -90,6 +95,24 @@ def test_an_atom_with_a_mass_of_its_own_does_not_scatter_by_isotopes(metals) -> 
             np.testing.assert_allclose(kappa, without.methods[method].kappa_w_per_m_k, rtol=1e-9)
             assert natural.methods[method].kappa_w_per_m_k[0, 0] < kappa[0, 0]
         assert pure.structure.masses_u is not None
+
+
+def test_masses_in_files_of_phonopy(argon, argon_force_field, tmp_path: Path) -> None:
+    cell = phonopy_cell(argon)
+    for mass, own in ((39.948, None), (39.9624, [39.9624])):  # natural argon, and 40Ar
+        phonopy = Phonopy(
+            PhonopyAtoms(symbols=["Ar"], cell=cell.cell, positions=cell.positions, masses=[mass]), 2 * np.eye(3)
+        )
+        phonopy.generate_displacements(distance=0.01)
+        supercells = [
+            Atoms("Ar8", positions=each.positions, cell=each.cell, pbc=True)
+            for each in phonopy.supercells_with_displacements
+        ]
+        phonopy.forces = [result.forces for result in argon_force_field.evaluate(supercells)]
+        phonopy.save(tmp_path / "phonopy_params.yaml", settings={"force_sets": True})
+        forces, _ = read_phonopy_forces(tmp_path / "phonopy_params.yaml")
+        masses = forces.unitcell.masses_u
+        assert (None if masses is None else masses.tolist()) == own
 
 
 def test_variances_and_abundances() -> None:
