@@ -17,6 +17,7 @@ from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
+from esen_flows.schemas.eos import EosFitProtocol
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.properties import Kind
@@ -178,6 +179,14 @@ def _static(step: StepInputs) -> tuple[Document, Summary]:
     return output, summaries.static_summary(output)
 
 
+def _eos(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.eos import equation_of_state
+
+    relaxations = list(step.parent_outputs(RelaxOutput).values())
+    output = equation_of_state(relaxations, protocol_of(step.request, EosFitProtocol))
+    return output, output.summary()
+
+
 def _forces(step: StepInputs) -> tuple[Document, Summary]:
     from esen_flows.physics.lattice.displacements import displaced_forces
 
@@ -226,6 +235,7 @@ def _conductivity(step: StepInputs) -> tuple[Document, Summary]:
 _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
     "relax": _relax,
     "static": _static,
+    "eos": _eos,
     "forces": _forces,
     "phonon": _phonon,
     "conductivity": _conductivity,

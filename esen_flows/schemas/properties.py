@@ -7,6 +7,7 @@ table, and nothing else lists the kinds. A kind that is not in the table is an e
 from functools import partial
 from typing import Literal
 
+from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
 from esen_flows.schemas.named_protocols import mdr_protocol, phonondb_protocol
 from esen_flows.schemas.property_entry import Deviation, Property, ResultFile
 from esen_flows.schemas.property_entry import SummaryField as Value
@@ -22,7 +23,9 @@ from esen_flows.schemas.protocols import (
 from esen_flows.schemas.steps import phonon_steps, relax_steps, static_steps, transport_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
-Kind = Literal["relax", "static", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"]
+Kind = Literal[
+    "relax", "static", "eos", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"
+]  # fmt: skip
 
 # Reports print lattice constants and the space group by themselves, after the other values.
 _LATTICE = (Value("a_angstrom"), Value("b_angstrom"), Value("c_angstrom"), Value("space_group", type="text"))
@@ -114,6 +117,35 @@ PROPERTIES: dict[Kind, Property] = {
         reproduction={
             "float64": Deviation("the last digits of a sum over edges depend on its order", absolute=1e-9),
             "float32": Deviation("the last digits of a sum over edges depend on its order", absolute=1e-5),
+        },
+    ),
+    "eos": Property(
+        title="equation of state",
+        protocol=EosProtocol,
+        part=EosFitProtocol,
+        category="cpu",
+        summary=(
+            Value("bulk_modulus_gpa", "bulk modulus B0", "GPa", ".2f", column=True),
+            Value("bulk_modulus_interval_gpa", "B0, 95 % interval +/-", "GPa", ".2g", column=True),
+            Value("bulk_modulus_derivative", "B0'", "", ".3f", column=True),
+            Value("bulk_modulus_derivative_interval", "B0', 95 % interval +/-", "", ".2g"),
+            Value("volume_per_atom_angstrom3", "volume", "A^3/atom", ".4f", column=True),
+            Value("volume_interval_angstrom3", "volume, 95 % interval +/-", "A^3/atom", ".2g"),
+            Value("energy_per_atom_ev", "energy", "eV/atom", ".6f"),
+            Value("rms_residual_mev_per_atom", "residuals, root mean square", "meV/atom", ".2g"),
+            Value("other_bulk_modulus_gpa", "bulk modulus by the other equation", "GPa", ".2f"),
+            Value("equation", "equation", type="text"),
+        ),
+        files=(ResultFile("eos.png"),),
+        command="eos",
+        help="Equation of state: energies at a series of volumes, bulk modulus and its derivative with intervals.",
+        steps=eos_steps,
+        principal=lambda protocol: "bulk_modulus_gpa",
+        crystal=True,
+        conservative=True,
+        reproduction={
+            "float64": Deviation("differences of energies between volumes", relative=1e-4),
+            "float32": Deviation("differences of single-precision energies between volumes", relative=2e-2),
         },
     ),
     "forces": Property(

@@ -89,12 +89,14 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         documents as their third argument.
     """
     from esen_flows.plots.conductivity import plot_cumulative
+    from esen_flows.plots.eos import plot_eos
     from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
     from esen_flows.plots.phonon import plot_phonon
     from esen_flows.plots.relaxation import plot_relaxation
 
     functions: dict[str, Callable[..., Path]] = {
         "relaxation.png": plot_relaxation,
+        "eos.png": plot_eos,
         "phonon.png": plot_phonon,
         "kappa.png": _plot_kappa,
         "cumulative_kappa.png": plot_cumulative,
