@@ -92,7 +92,10 @@ def _check_content(path: Path, header: dict[str, Any]) -> None:
     """Hash the tensors as `forcefield.checkpoint.model_key` does."""
     identity = {name: value for name, value in header.items() if name not in NOT_IDENTITY}
     places = read_tensors(path)
-    digest = hashlib.sha256(canonical_json(identity).encode())
+    try:
+        digest = hashlib.sha256(canonical_json(identity).encode())
+    except ValueError as error:  # NaN or infinity
+        raise ModelError(f"{path} has an unreadable header ({error}); the file is corrupted, fetch it again") from None
     for name in sorted(places):
         array = _array(path, places[name])
         if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -59,6 +59,8 @@ def import_(
     from esen_flows.data.screening import Limits
     from esen_flows.data.sources.options import SourceOptions
 
+    if not 0 < max_force < math.inf:
+        raise UsageError(f"--max-force is {max_force:g}; give eV/Angstrom, such as 50")
     if cutoff is not None and not 0 < cutoff <= MOST_CUTOFF_ANGSTROM:
         raise UsageError(
             f"--cutoff is {cutoff:g}; give a distance in Angstrom up to {MOST_CUTOFF_ANGSTROM:g}, such as 6"

@@ -1,6 +1,5 @@
 """Born charges of a polar crystal: read for the crystal of a file, and assigned to the atoms of the relaxed crystal."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +101,8 @@ def _read(path: Path, atoms: Atoms, symprec: float) -> tuple[Atoms, Nac]:
     has_cell = ".yaml" in path.name
     try:
         primitive, found = _read_yaml(path, symprec) if has_cell else _read_born(atoms, path, symprec)
+    except InputError:
+        raise
     except Exception as error:  # the readers raise errors of every kind
         reason = " ".join(str(error).split()).rstrip(".")
         if has_cell:
@@ -144,10 +145,9 @@ def _read_born(atoms: Atoms, born: Path, symprec: float) -> tuple[Atoms, Nac]:
     """The primitive cell of a unit cell, and the contents of a BORN file spread over its equivalent atoms."""
     primitive = primitive_cell(atoms, symprec)
     cell = phonopy_atoms(StructureData.from_atoms(primitive))
-    for word in check_text_file(born).split():
-        with suppress(ValueError):
-            if not np.isfinite(float(word)):
-                raise InputError(f"{born} holds {word}; correct the file")
+    words = check_text_file(born).decode("utf-8", "replace").split()
+    if odd := [word for word in words if word.lower().lstrip("+-") in ("nan", "inf", "infinity")]:
+        raise InputError(f"{born} holds {odd[0]}; correct the file")
     return primitive, dict(parse_BORN(cell, symprec=symprec, filename=born, lang=LATTICE_BACKEND))
 
 
