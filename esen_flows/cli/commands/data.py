@@ -1,5 +1,6 @@
 """`esen-flows data import | info | check | store | stored`: labelled structures from any source as a dataset."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
