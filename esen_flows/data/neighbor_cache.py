@@ -7,7 +7,7 @@ Steps of molecular dynamics, steps of a relaxation with its cell, and displaced 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,9 +18,12 @@ from esen_flows.data.neighbors import Candidates, EdgeVectors, PairTable, edges_
 SKIN_ANGSTROM = 1.0
 # For fewer atoms a search takes less time than the test whether it is needed.
 MINIMUM_ATOMS = 24
-# Bounds of the kept tables. 5 million pairs take 200 MB; 30,000 atoms of silicon at 6 + 1 Angstrom have two million.
-MAXIMUM_TABLES = 8
+# Bound of the kept tables. 5 million pairs take 200 MB; 30,000 atoms of silicon at 6 + 1 Angstrom have two million.
 MAXIMUM_PAIRS = 5_000_000
+# A table that was not used in this many rounds of all kept tables makes room for others.
+IDLE_ROUNDS = 2
+# Geometries that a structure is compared with, besides the one that matched last: those whose fingerprints are nearest.
+COMPARED = 3
 # Bound of the pairs that are computed at once; each takes about 150 bytes.
 PAIRS_AT_ONCE = 1_000_000
 
@@ -90,6 +93,52 @@ class Reference:
         return positions if 2 * _largest(moved) <= room else None
 
 
+@dataclass(eq=False)
+class _Kept:
+    """A reference, and the number of the look-up that used it last."""
+
+    reference: Reference
+    fingerprint: np.ndarray
+    used: int
+
+    @property
+    def pairs(self) -> int:
+        return len(self.reference.table.source)
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """References with one number of atoms and one periodicity, and their fingerprints as rows."""
+
+    kept: tuple[_Kept, ...]
+    fingerprints: np.ndarray
+
+    @classmethod
+    def of(cls, kept: tuple[_Kept, ...]) -> "_Shelf":
+        return cls(kept, np.stack([one.fingerprint for one in kept]))
+
+    def nearest(self, atoms: Atoms) -> list[_Kept]:
+        """The references that are most probably of the same structure."""
+        if len(self.kept) <= COMPARED:
+            return list(self.kept)
+        distance = np.abs(self.fingerprints - _fingerprint(atoms)).sum(axis=1)
+        return [self.kept[index] for index in np.argsort(distance)[:COMPARED]]
+
+
+def _fingerprint(atoms: Atoms) -> np.ndarray:
+    """Numbers that change little when a structure moves a little, and not at all when atoms are wrapped into the cell.
+
+    They only say which references are compared first.
+    """
+    relative = atoms.positions - atoms.positions[0]
+    weights = np.linspace(-1.0, 1.0, len(atoms)) / len(atoms)
+    lattice = atoms.cell.array[atoms.pbc]
+    if not len(lattice):
+        return weights @ relative
+    phases: np.ndarray = np.sin(2 * np.pi * (relative @ np.linalg.pinv(lattice)))
+    return np.concatenate((lattice.ravel(), weights @ phases))
+
+
 def _largest(moved: np.ndarray) -> float:
     """Length of the longest displacement after the mean one is subtracted; no distance depends on the mean."""
     relative = moved - moved.mean(axis=0)
@@ -99,8 +148,10 @@ def _largest(moved: np.ndarray) -> float:
 class NeighborCache:
     """Edges of structures, from the pairs of earlier structures wherever these are certain to contain them.
 
-    Several threads may share a cache: references are replaced as a whole and never changed, so that at worst two
-    threads make the same search.
+    Tables are bounded by their pairs. Where these are not enough for the structures that come again and again, the
+    tables that there are stay, and other structures are searched as if there were no cache. Several threads may share a
+    cache: references never change, and collections of them are replaced as a whole. At worst two threads make the
+    same search.
 
     Parameters
     ----------
@@ -129,7 +180,10 @@ class NeighborCache:
     ) -> None:
         self.cutoff, self.skin, self.device = cutoff_angstrom, skin_angstrom, device
         self.reverse, self.searches = reverse, 0
-        self._references: tuple[Reference, ...] = ()  # the last used one first
+        self._look_ups = 0
+        # By number of atoms and periodicity.
+        self._shelves: dict[tuple[int, ...], _Shelf] = {}
+        self._last: dict[tuple[int, ...], _Kept] = {}  # the ones that matched last
 
     def edges(self, structures: Sequence[Atoms]) -> list[EdgeVectors]:
         """The edges of structures.
@@ -172,22 +226,41 @@ class NeighborCache:
         if len(atoms) < MINIMUM_ATOMS:
             self.searches += 1
             return Candidates(atoms, atoms.positions, pair_table(atoms, self.cutoff, self.device))
-        for index, reference in enumerate(references := self._references):
-            positions = reference.images(atoms, self.cutoff, self.skin)
+        self._look_ups += 1
+        place = (len(atoms), *atoms.pbc.tolist())
+        last, shelf = self._last.get(place), self._shelves.get(place)
+        for kept in chain(() if last is None else (last,), _when_needed(shelf, atoms)):
+            positions = kept.reference.images(atoms, self.cutoff, self.skin)
             if positions is not None:
-                if index:
-                    self._references = (reference, *references[:index], *references[index + 1 :])
-                return Candidates(atoms, positions, reference.table)
+                kept.used, self._last[place] = self._look_ups, kept
+                return Candidates(atoms, positions, kept.reference.table)
         self.searches += 1
+        if not self._has_room():
+            return Candidates(atoms, atoms.positions, pair_table(atoms, self.cutoff, self.device))
         table = pair_table(atoms, self.cutoff + self.skin, self.device)
         lattice = atoms.cell.array[atoms.pbc]
-        new = Reference(atoms.positions.copy(), tuple(atoms.pbc.tolist()), lattice, table)
-        self._references = _bounded((new, *references))
+        reference = Reference(atoms.positions.copy(), tuple(atoms.pbc.tolist()), lattice, table)
+        new = _Kept(reference, _fingerprint(atoms), self._look_ups)
+        shelf = self._shelves.get(place)
+        self._shelves[place] = _Shelf.of((*(shelf.kept if shelf else ()), new))
+        self._last[place] = new
         return Candidates(atoms, atoms.positions, table)
 
+    def _has_room(self) -> bool:
+        """Whether another table may be kept, after those that were not used for long have been removed if need be."""
+        kept = [one for shelf in list(self._shelves.values()) for one in shelf.kept]
+        if sum(one.pairs for one in kept) < MAXIMUM_PAIRS:
+            return True
+        oldest = self._look_ups - IDLE_ROUNDS * len(kept) - 1
+        left = {
+            place: tuple(one for one in shelf.kept if one.used >= oldest)
+            for place, shelf in list(self._shelves.items())
+        }
+        self._shelves = {place: _Shelf.of(some) for place, some in left.items() if some}
+        self._last = {place: one for place, one in list(self._last.items()) if one in left.get(place, ())}
+        return sum(one.pairs for some in left.values() for one in some) < MAXIMUM_PAIRS
 
-def _bounded(references: tuple[Reference, ...]) -> tuple[Reference, ...]:
-    """The first references within the bounds; always at least one."""
-    kept = references[:MAXIMUM_TABLES]
-    pairs = accumulate(len(reference.table.source) for reference in kept)
-    return tuple(reference for reference, total in zip(kept, pairs, strict=True) if total <= MAXIMUM_PAIRS) or kept[:1]
+
+def _when_needed(shelf: _Shelf | None, atoms: Atoms) -> Iterator[_Kept]:
+    """The nearest references of a shelf, found only where the one that matched last does not match again."""
+    yield from shelf.nearest(atoms) if shelf is not None else ()

@@ -37,8 +37,8 @@ def assert_edges(edges, atoms):
     np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-13)
 
 
-def rattled(atoms, seed=0):
-    atoms.rattle(0.05, seed=seed)
+def rattled(atoms, seed=0, stdev=0.05):
+    atoms.rattle(stdev, seed=seed)
     return atoms
 
 
@@ -156,15 +156,67 @@ def test_other_periodicity_and_other_size_are_searched_again():
     assert cache.searches == 3
 
 
-def test_kept_tables_are_bounded(monkeypatch):
-    cache, random = NeighborCache(CUTOFF), np.random.default_rng(0)
-    for _ in range(12):
-        cache.edges([Atoms("Cu30", cell=[9, 9, 9], pbc=True, scaled_positions=random.random((30, 3)))])
-    assert (len(cache._references), cache.searches) == (neighbor_cache.MAXIMUM_TABLES, 12)
-    monkeypatch.setattr(neighbor_cache, "MAXIMUM_PAIRS", 2000)
-    for scale in (1.0, 1.2):
-        cache.edges([bulk("Cu", a=3.6 * scale, cubic=True) * (3, 3, 3)])
-        assert len(cache._references) == 1
+def unlike_crystals(count: int) -> list[Atoms]:
+    """Crystals of 30 atoms that have nothing in common with each other."""
+    random = np.random.default_rng(0)
+    sizes = np.linspace(8.0, 11.0, count)
+    return [Atoms("Cu30", cell=[a, a, a], pbc=True, scaled_positions=random.random((30, 3))) for a in sizes]
+
+
+def moved_on(crystals: list[Atoms]) -> list[Atoms]:
+    """The next step of a batched relaxation."""
+    return [rattled(atoms.copy(), seed, 0.01) for seed, atoms in enumerate(crystals)]
+
+
+def test_every_crystal_of_a_batch_keeps_its_table():
+    """Also where members leave the batch, and new ones enter it."""
+    cache, batch = NeighborCache(CUTOFF), unlike_crystals(60)
+    cache.edges(batch)
+    assert cache.searches == 60
+    for _ in range(3):
+        batch = moved_on(batch)
+        cache.edges(batch)
+    assert cache.searches == 60
+    newcomer = bulk("Si", cubic=True) * (2, 2, 1)
+    batch = [*batch[3:20], *batch[22:], newcomer[:30]]
+    for _ in range(3):
+        batch = moved_on(batch)
+        for atoms, edges in zip(batch, cache.edges(batch), strict=True):
+            assert_edges(edges, atoms)
+    assert cache.searches == 61
+    half = batch[30:]  # thirty neighbours in the order of the batch leave at once
+    for _ in range(4):
+        half = moved_on(half)
+        cache.edges(half)
+    assert cache.searches == 61
+
+
+def test_a_batch_that_is_larger_than_the_cache_uses_it_as_far_as_it_goes(monkeypatch):
+    batch = unlike_crystals(12)
+    one = NeighborCache(CUTOFF)
+    one.edges(batch[:6])
+    monkeypatch.setattr(neighbor_cache, "MAXIMUM_PAIRS", kept_pairs(one) - 1)  # room for six
+    cache = NeighborCache(CUTOFF)
+    for step in range(1, 4):
+        cache.edges(batch)
+        assert cache.searches == 12 + 6 * (step - 1)
+        assert kept_pairs(cache) <= kept_pairs(one)
+
+
+def test_tables_that_are_not_used_any_more_make_room(monkeypatch):
+    before, after = unlike_crystals(12)[:6], unlike_crystals(12)[6:]
+    cache = NeighborCache(CUTOFF)
+    cache.edges(before)
+    monkeypatch.setattr(neighbor_cache, "MAXIMUM_PAIRS", kept_pairs(cache))
+    for _ in range(4):
+        cache.edges(after)
+    searches = cache.searches
+    cache.edges(after)
+    assert cache.searches == searches
+
+
+def kept_pairs(cache: NeighborCache) -> int:
+    return sum(kept.pairs for shelf in cache._shelves.values() for kept in shelf.kept)
 
 
 def test_broken_structures_are_refused_after_good_ones():
