@@ -185,6 +185,17 @@ class NeighborCache:
         self._shelves: dict[tuple[int, ...], _Shelf] = {}
         self._last: dict[tuple[int, ...], _Kept] = {}  # the ones that matched last
 
+    def clear(self) -> bool:
+        """Give back the memory of all tables.
+
+        Returns
+        -------
+        bool
+            Whether there was any.
+        """
+        had, self._shelves, self._last = bool(self._shelves), {}, {}
+        return had
+
     def edges(self, structures: Sequence[Atoms]) -> list[EdgeVectors]:
         """The edges of structures.
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import TypeVar, cast
 
 import torch
 
@@ -13,6 +14,8 @@ Result = TypeVar("Result")
 
 # Smaller chunks save nothing: parameters and data that do not depend on the chunk fill the memory then.
 MINIMUM_EDGES = 64
+# Full groups without a fault after which a budget that was lowered is raised, and by which factor.
+FULL_GROUPS_BEFORE_RAISING, RAISED_BY = 16, 1.5
 # Words of the plain RuntimeErrors by which PyTorch reports that memory ran out.
 _OUT_OF_MEMORY_WORDS = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -69,7 +72,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass
 class EdgeBudget:
-    """Number of edges that are computed together; it is lowered when memory runs out, and never raised again.
+    """Number of edges that are computed together; it is lowered when memory runs out, and raised again later.
+
+    Memory may run out because of something that is gone later: another process on the same GPU, or another model. After
+    some full groups without a fault a larger group is tried, up to the number at the start. Each time that this fails,
+    the next trial comes later by a factor of two.
 
     Attributes
     ----------
@@ -78,6 +85,10 @@ class EdgeBudget:
     """
 
     max_edges: int
+
+    def __post_init__(self) -> None:
+        self._at_start, self._raised_from = self.max_edges, cast(int | None, None)
+        self._full_groups, self._wait = 0, FULL_GROUPS_BEFORE_RAISING
 
     def run(
         self, compute: Callable[[list[Item]], list[Result]], items: Sequence[Item], edges: Sequence[int]
@@ -109,27 +120,57 @@ class EdgeBudget:
         waiting = packed(edges, self.max_edges)
         while waiting:
             group = waiting.pop(0)
-            found = _unless_out_of_memory(compute, [items[index] for index in group])
-            if found is not None:
-                results.update(zip(group, found, strict=True))
-                continue
+            found = unless_out_of_memory(partial(compute, [items[index] for index in group]))
             together = sum(edges[index] for index in group)
             tried = min(together, self.max_edges)
+            if found is not None:
+                results.update(zip(group, found, strict=True))
+                self._note_success(tried)
+                continue
             if tried <= MINIMUM_EDGES:
                 self.max_edges = before
                 raise InsufficientMemoryError(
                     f"a structure does not fit into memory: {len(group)} with {together} edges together were tried, "
                     f"{tried} edges at a time; use a device with more memory, a smaller structure, or float32"
                 )
-            self.max_edges = max(MINIMUM_EDGES, tried // 2)
+            self._lower(tried)
             left = sorted(index for one in (group, *waiting) for index in one)
             waiting = [[left[k] for k in one] for one in packed([edges[index] for index in left], self.max_edges)]
         return [results[index] for index in range(len(items))]
 
+    def _lower(self, tried: int) -> None:
+        """Take back a trial of more, or halve the number that did not fit."""
+        if self._raised_from is not None and tried > self._raised_from:
+            self.max_edges, self._wait = self._raised_from, 2 * self._wait
+        else:
+            self.max_edges = max(MINIMUM_EDGES, tried // 2)
+        self._full_groups, self._raised_from = 0, None
 
-def _unless_out_of_memory(compute: Callable[[list[Item]], list[Result]], items: list[Item]) -> list[Result] | None:
+    def _note_success(self, edges: int) -> None:
+        """Count groups that filled the budget, and raise it after some of them."""
+        if self.max_edges >= self._at_start or edges <= self.max_edges / RAISED_BY:
+            return
+        self._full_groups += 1
+        if self._full_groups >= self._wait:
+            self._full_groups, self._raised_from = 0, self.max_edges
+            self.max_edges = min(self._at_start, int(RAISED_BY * self.max_edges))
+
+
+def unless_out_of_memory(compute: Callable[[], Result]) -> Result | None:
+    """Result of a function, or None where memory runs out in it.
+
+    Parameters
+    ----------
+    compute
+        Function without arguments.
+
+    Returns
+    -------
+    Result | None
+        Its result; None after memory ran out, when all that the function held has been given back.
+    """
     try:
-        return compute(items)
+        return compute()
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -1,5 +1,7 @@
 """Memory that an evaluation needs, by which the sizes of batches are chosen."""
 
+import gc
+
 import torch
 
 from esen_flows.forcefield.batching import MINIMUM_EDGES
@@ -28,6 +30,13 @@ def edges_that_fit(bytes_per_edge: float, memory_bytes: float) -> int:
     return max(MINIMUM_EDGES, int(memory_bytes / (ALLOCATOR * bytes_per_edge)))
 
 
+def release_memory() -> None:
+    """Give back the memory of objects that nothing refers to any more, also where they refer to each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def available_bytes(device: torch.device) -> float:
     """Memory that an evaluation may use by default.
 
@@ -43,5 +52,7 @@ def available_bytes(device: torch.device) -> float:
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return GPU_SHARE * free
+        # PyTorch keeps memory of tensors that are gone, and uses it again.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return GPU_SHARE * (free + kept)
     return CPU_BYTES

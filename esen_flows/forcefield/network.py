@@ -1,6 +1,8 @@
 """Networks of any family behind the contract of force fields."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,8 +11,8 @@ from ase import Atoms
 
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.data.neighbor_cache import NeighborCache
-from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
-from esen_flows.forcefield.batching import EdgeBudget, Result
+from esen_flows.errors import EvaluationError, InsufficientMemoryError, StructureError, UnknownElementError
+from esen_flows.forcefield.batching import EdgeBudget, Result, unless_out_of_memory
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, require_differentiable
 from esen_flows.forcefield.cuda_graphs import CudaGraphRunner, padded_size
@@ -24,6 +26,10 @@ from esen_flows.structures.inputs import AnyStructures, as_structures
 # Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
 EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
 ATOMS_AT_ONCE = 2_000
+_NO_GRAPH = (
+    "the neighbours of structure {} ({} atoms) do not fit into the memory of {}; use a device with more memory, or a "
+    "smaller structure"
+)
 
 
 class NetworkForceField(ForceField):
@@ -41,8 +47,8 @@ class NetworkForceField(ForceField):
         Precision of the arithmetic.
     memory_bytes
         Memory of a batch without the parameters; default: 1.5 GB on a CPU, nine tenths of the free memory of a GPU.
-        Batches are as large as is expected to fit. A batch that does not fit is halved, and so are all later ones of
-        this object.
+        Batches are as large as is expected to fit. A batch that does not fit is halved, and so are later ones, until
+        some have gone well.
     compile
         Whether the network runs through `torch.compile`.
     tf32
@@ -159,7 +165,7 @@ class NetworkForceField(ForceField):
         """
         require_differentiable(self, "a Hessian")
         self._check_elements([atoms])
-        (graph,) = self._graphs([atoms])
+        (graph,) = next(self._windows([atoms]))
 
         def compute(_: list[Graph]) -> list[np.ndarray]:
             limit = self._hessian_budget.max_edges  # lower after every attempt that ran out of memory
@@ -212,8 +218,22 @@ class NetworkForceField(ForceField):
         edges = 0
         ends = np.cumsum([len(atoms) for atoms in structures]) // ATOMS_AT_ONCE
         starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(structures)]
-        for first, last in pairwise(starts):
-            new = self._graphs(structures[first:last], first)
+        waiting = deque(pairwise(starts))
+        while waiting:
+            first, last = waiting.popleft()
+            new = unless_out_of_memory(partial(self._graphs, structures[first:last], first))
+            if new is None:
+                if not self.neighbors.clear() and not graphs:
+                    if last - first == 1:
+                        raise InsufficientMemoryError(_NO_GRAPH.format(first, len(structures[first]), self.device))
+                    waiting.appendleft(((first + last) // 2, last))
+                    last = (first + last) // 2
+                elif graphs:
+                    yield graphs
+                    graphs.clear()  # computed by now, and still in the hands of the caller
+                    edges = 0
+                waiting.appendleft((first, last))
+                continue
             graphs += new
             edges += sum(len(graph.source) for graph in new)
             if edges >= max(EDGES_AHEAD, BATCHES_AHEAD * self.max_edges):

@@ -58,6 +58,7 @@ def requested_force_field(model: dict[str, Any], request: ResultRequest) -> Forc
         The location holds another force field here, or it computes in another precision.
     """
     from esen_flows.forcefield.load import load_force_field
+    from esen_flows.forcefield.memory import release_memory
 
     numeric, location = request.numeric, model["location"]
     if Path(location).name == trained_model_path(request.model_key).name and not Path(location).is_file():
@@ -66,6 +67,10 @@ def requested_force_field(model: dict[str, Any], request: ResultRequest) -> Forc
     loaded_as, kept = (location, *options.values()), _kept.get()
     if kept is not None and loaded_as in kept:
         return kept[loaded_as]
+    if kept:
+        # Before the next one is loaded, whose batches are as large as the memory that is free then allows.
+        kept.clear()
+        release_memory()
     force_field = load_force_field(location, **options)
     if force_field.key != request.model_key:
         raise ModelError(
@@ -79,6 +84,5 @@ def requested_force_field(model: dict[str, Any], request: ResultRequest) -> Forc
             f"numeric=NumericSettings(dtype={dtype!r})"
         )
     if kept is not None:
-        kept.clear()
         kept[loaded_as] = force_field
     return force_field

@@ -62,6 +62,33 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(error):
     assert len(device.calls) - failed == len(packed(items, 225))  # nothing fails the second time
 
 
+def test_a_budget_rises_again_when_there_is_memory_again():
+    """Another process has left the device: the batches are as large as at the start after a while."""
+    items = [100] * 20
+    budget = EdgeBudget(1000)
+    device = Device(270, ERRORS[0], budget)
+    budget.run(device, items, items)
+    assert budget.max_edges == 250
+    device.limit = 10_000
+    for _ in range(30):
+        assert budget.run(device, items, items) == [f"result of {item}" for item in items]
+    assert budget.max_edges == 1000
+
+
+def test_trials_of_more_become_rare_where_memory_stays_scarce():
+    items = [10] * 100
+    budget = EdgeBudget(1000)
+    device = Device(270, ERRORS[0], budget)
+    failures = []
+    for _ in range(200):
+        before = len(device.calls)
+        budget.run(device, items, items)
+        failures.append(sum(sum(call) > 270 for call in device.calls[before:]))
+    assert budget.max_edges <= 270
+    assert sum(failures[:20]) > 1
+    assert sum(failures[20:]) <= 8  # of 800 calls
+
+
 def test_a_structure_that_fits_only_in_chunks_is_computed():
     budget = EdgeBudget(10_000)
     device = Device(700, ERRORS[0], budget)

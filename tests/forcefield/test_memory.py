@@ -79,3 +79,10 @@ def test_edges_follow_the_memory():
     assert fits[2] == pytest.approx(2 * fits[1], abs=1)
     assert fits[1] > 9646  # 216 atoms of silicon need no second computation within 1 GB
     assert available_bytes(torch.device("cpu")) == 1.5e9
+
+
+def test_memory_that_pytorch_keeps_counts_as_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10e9, 80e9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60e9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20e9)
+    assert available_bytes(torch.device("cuda")) == pytest.approx(0.9 * 50e9)

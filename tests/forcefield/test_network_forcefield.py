@@ -236,3 +236,24 @@ def test_evaluations_are_counted(force_field):
     force_field.evaluate([bulk("Si"), bulk("Si")])
     assert force_field.force_evaluations == before + 2
     assert force_field.evaluate([]) == []
+
+
+def test_graphs_that_do_not_fit_are_made_in_smaller_windows(force_field, monkeypatch):
+    """Graphs live on the device as well: where they do not fit, fewer are made at once."""
+    structures = mixed_structures() * 3
+    expected = force_field.evaluate(structures)
+    scarce, sizes = NetworkForceField(small_checkpoint()), []
+    collected = scarce.neighbors.edges
+
+    def scarce_memory(some):
+        sizes.append(len(some))
+        if len(some) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return collected(some)
+
+    monkeypatch.setattr(scarce.neighbors, "edges", scarce_memory)
+    assert_equal(scarce.evaluate(structures), expected, ENERGY)
+    assert max(sizes) > 2
+    monkeypatch.setattr(scarce.neighbors, "edges", lambda some: scarce_memory([*some] * 3))
+    with pytest.raises(InsufficientMemoryError, match=r"neighbours of structure 0 \(2 atoms\) do not fit"):
+        scarce.evaluate([bulk("Si")])
