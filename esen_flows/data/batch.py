@@ -176,6 +176,36 @@ class GraphBatch:
         """Number of directed edges."""
         return self.source.shape[0]
 
+    def systems(self, first: int, last: int) -> "GraphBatch":
+        """Some of the structures as a batch of their own.
+
+        Parameters
+        ----------
+        first, last
+            The structures first, ..., last - 1.
+
+        Returns
+        -------
+        GraphBatch
+            Their graphs, with views of the tensors where nothing is counted anew.
+        """
+        ends = torch.tensor([first, last], device=self.system.device)
+        atoms = slice(*torch.searchsorted(self.system, ends).tolist())
+        edges = slice(*torch.searchsorted(self.edge_system, ends).tolist())
+        return GraphBatch(
+            numbers=self.numbers[atoms],
+            source=self.source[edges] - atoms.start,
+            target=self.target[edges] - atoms.start,
+            vectors=self.vectors[edges],
+            system=self.system[atoms] - first,
+            edge_system=self.edge_system[edges] - first,
+            volume=self.volume[first:last],
+            charge=self.charge[first:last],
+            spin=self.spin[first:last],
+            n_systems=last - first,
+            reverse=None if self.reverse is None else self.reverse[edges] - edges.start,
+        )
+
     @classmethod
     def collate(
         cls, graphs: Sequence[Graph], *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu"

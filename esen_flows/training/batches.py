@@ -104,12 +104,25 @@ def plan_epoch(dataset: Dataset, edges: np.ndarray, config: TrainingConfig, epoc
     # Drawn for the whole dataset: the order of the draws is part of what a resumed training has to repeat.
     mirrored = (random.random(len(dataset)) < 0.5)[order] & config.random_inversion
     sizes = edges[order]
-    starts = list(_cut(sizes.tolist(), config.edges_per_batch, config.structures_per_batch or len(dataset)))
+    starts = list(cut(sizes.tolist(), config.edges_per_batch, config.structures_per_batch or len(dataset)))
     return Epoch(order, mirrored, sizes, np.array([*starts, len(order)]))
 
 
-def _cut(sizes: Sequence[int], most_edges: int, most_structures: int) -> Iterator[int]:
-    """Where batches begin: each holds at least one structure, and at most this many edges and structures."""
+def cut(sizes: Sequence[int], most_edges: int, most_structures: int) -> Iterator[int]:
+    """Where batches begin: each holds at least one structure, and at most this many edges and structures.
+
+    Parameters
+    ----------
+    sizes
+        Edges of the structures, in their order.
+    most_edges, most_structures
+        Limits of a batch.
+
+    Yields
+    ------
+    int
+        Place of the first structure of each batch.
+    """
     filled = count = 0
     for place, size in enumerate(sizes):
         if place == 0 or filled + size > most_edges or count == most_structures:
@@ -164,7 +177,7 @@ def passes(picks: Sequence[Pick], edges_per_pass: int | None) -> list[list[Pick]
     if not picks:
         return []
     sizes = [pick.edges for pick in picks]
-    starts = list(_cut(sizes, edges_per_pass or sum(sizes), len(picks)))
+    starts = list(cut(sizes, edges_per_pass or sum(sizes), len(picks)))
     return [list(picks[first:last]) for first, last in zip(starts, [*starts[1:], len(picks)], strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.network.interface import NetworkConfig
+from esen_flows.training.batches import cut
 from esen_flows.training.denoising import Noise
 
 
@@ -102,6 +104,37 @@ class LabelledBatch:
     def noised_forces(self) -> Tensor | None:
         """(atoms, 3) input of a denoising network: true forces of noised atoms, zero for the others."""
         return None if self.moved is None else torch.where(self.moved.unsqueeze(1), self.forces, 0.0)
+
+    def pieces(self, edges: int) -> list["LabelledBatch"]:
+        """The batch cut into consecutive pieces.
+
+        Parameters
+        ----------
+        edges
+            Most edges of a piece; a structure with more is a piece of its own.
+
+        Returns
+        -------
+        list[LabelledBatch]
+            The pieces, in order.
+        """
+        sizes = torch.bincount(self.graph.edge_system, minlength=self.graph.n_systems).tolist()
+        starts = [*cut(sizes, edges, len(sizes)), len(sizes)]
+        return [self._systems(first, last) for first, last in pairwise(starts)]
+
+    def _systems(self, first: int, last: int) -> "LabelledBatch":
+        graph = self.graph.systems(first, last)
+        start = int(self.n_atoms[:first].sum())
+        atoms = slice(start, start + len(graph.numbers))
+        return LabelledBatch(
+            graph,
+            self.energy[first:last],
+            self.forces[atoms],
+            self.stress[first:last],
+            self.n_atoms[first:last],
+            None if self.noise is None else self.noise[atoms],
+            None if self.moved is None else self.moved[atoms],
+        )
 
 
 def make_frame(

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from esen_flows.files import sha256_of_file, written_whole
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.network.interface import Network
 from esen_flows.training.config import TrainingConfig
+from esen_flows.training.memory import PassLimits
 from esen_flows.training.schedule import MovingAverage, make_optimizer
 
 KEPT = 2  # the newest state, and one more in case that it is damaged
@@ -36,6 +37,8 @@ class TrainingState:
         Optimiser steps done.
     seconds, cpu_seconds
         Wall time of these steps, and CPU time of this process, in seconds.
+    limits
+        Sizes of passes that were found to fit into memory.
     """
 
     network: Network
@@ -48,6 +51,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    limits: PassLimits = field(default_factory=PassLimits)
 
     @classmethod
     def fresh(cls, start: Checkpoint, config: TrainingConfig) -> "TrainingState":
@@ -88,6 +92,7 @@ class TrainingState:
             "references_ev": self.references_ev,
             "position": [self.epoch, self.batch, self.step],
             "seconds": [self.seconds, self.cpu_seconds],
+            "limits": asdict(self.limits),
         }
         # On the disk before an older state is removed. The digest in its name is known only then.
         unnamed = folder / "unnamed-state.pt"
@@ -112,6 +117,9 @@ class TrainingState:
         self.scale_ev, self.references_ev = saved["scale_ev"], dict(saved["references_ev"])
         self.epoch, self.batch, self.step = saved["position"]
         self.seconds, self.cpu_seconds = saved["seconds"]
+        self.limits = PassLimits(**saved.get("limits", {}))
+        if self.limits.edges_per_chunk is not None:
+            self.network.edges_per_chunk = self.limits.edges_per_chunk
 
 
 def saved_states(folder: Path) -> list[Path]:

@@ -44,6 +44,7 @@ from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.frames import Frame, LabelledBatch, collate, make_frame
 from esen_flows.training.initial import prepared, starting_point
 from esen_flows.training.loss import Counts, training_loss
+from esen_flows.training.memory import within_memory
 from esen_flows.training.metrics import HISTORY_NAME, STEPS_NAME, Metrics
 from esen_flows.training.schedule import learning_rate_factor
 from esen_flows.training.state import TrainingState, newest_state
@@ -313,20 +314,18 @@ def training_step(
 
     Raises
     ------
+    InsufficientMemoryError
+        A single structure does not fit into memory, not even in the smallest chunks.
     TrainingDivergedError
         The loss or its gradient is NaN or infinite; the message names the records for which it is.
     """
     state, config, world = run.state, run.config, run.world
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    state.optimizer.zero_grad(set_to_none=True)
     # Terms of the loss are means over the whole batch, so its size is known before any part is computed. The request to
     # stop travels with the same message: all processes stop after the same step.
     *counted, stops = world.sum([*astuple(Counts.of(parts)), float(stop)])
-    sums = dict.fromkeys(TERMS, 0.0)
-    for part in parts:
-        for name, value in _backward(run, part, Counts(*counted)).items():
-            sums[name] += value
+    sums = within_memory(partial(_gradient, run, Counts(*counted)), parts, state.limits, state.network)
     values = dict(zip(TERMS, world.sum(list(sums.values())), strict=True))
     if not all(map(math.isfinite, values.values())):
         raise _diverged(run, f"the loss is not finite ({values})", rate, picks)
@@ -341,6 +340,16 @@ def training_step(
     state.optimizer.step()
     state.average.update(state.network.parameters())
     return values, norm, stops > 0
+
+
+def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) -> dict[str, float]:
+    """Compute the gradient of all parts of a batch, and return their terms of the loss together."""
+    run.state.optimizer.zero_grad(set_to_none=True)
+    sums = dict.fromkeys(TERMS, 0.0)
+    for part in parts:
+        for name, value in _backward(run, part, counts).items():
+            sums[name] += value
+    return sums
 
 
 def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str, float]:
