@@ -12,7 +12,7 @@ from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.makers.force_fields import keeping_force_field, requested_force_field
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.protocols import NumericSettings, RelaxProtocol
-from esen_flows.schemas.requests import relax_request
+from esen_flows.schemas.requests import property_requests
 
 
 def test_the_first_model_is_gone_before_the_second_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_the_first_model_is_gone_before_the_second_is_loaded(monkeypatch: pytest
         return force_field
 
     monkeypatch.setattr(load, "load_force_field", loading)
-    request = relax_request(atoms_key(bulk("Cu")), emt().key, RelaxProtocol(), NumericSettings())
+    request = property_requests(atoms_key(bulk("Cu")), emt().key, RelaxProtocol(), NumericSettings())[-1]
     gc.disable()
     try:
         with keeping_force_field():
