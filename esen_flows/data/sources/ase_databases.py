@@ -92,28 +92,35 @@ def read_ase_lmdb(path: Path, options: SourceOptions, convention: Convention) ->
         raise InputError(f"{path.name} needs the library lmdb; pip install 'esen_flows[datasets]'") from error
     try:
         environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
+        with environment, environment.begin() as transaction:
+            _check_length(environment, path)
+            for key in _row_keys(transaction, path):
+                row = _row(transaction.get(key))
+                where = f"row {key.decode()} of {path.name}"
+                if isinstance(row, str):
+                    yield BadRecord(where, "unreadable", row)
+                else:
+                    yield _record(where, row, row.get("data"), row.get("key_value_pairs"), options, convention)
     except lmdb.Error as error:
         raise InputError(f"{path} is not a readable LMDB file: {error}") from error
-    with environment, environment.begin() as transaction:
-        # The file is mapped into memory: a page behind the end of one that was cut would end the process by a signal.
-        last = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        if path.stat().st_size < last:
-            raise InputError(f"{path} has {path.stat().st_size} bytes of {last}; it was cut off, copy it again")
-        for key in _row_keys(transaction, path):
-            where = f"row {key.decode()} of {path.name}"
-            value = transaction.get(key)
-            if value is None:
-                yield BadRecord(where, "unreadable", "the row is missing")
-                continue
-            try:
-                row = _decoded(value)
-            except UNREADABLE_ROW as error:
-                yield BadRecord(where, "unreadable", str(error))
-                continue
-            if not isinstance(row, dict):
-                yield BadRecord(where, "unreadable", f"it is a {type(row).__name__}, and not a mapping")
-                continue
-            yield _record(where, row, row.get("data"), row.get("key_value_pairs"), options, convention)
+
+
+def _check_length(environment: Any, path: Path) -> None:
+    """Refuse a file that was cut: it is mapped into memory, and a page behind its end would end the process."""
+    expected, size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"], path.stat().st_size
+    if size < expected:
+        raise InputError(f"{path} has {size} bytes of {expected}; it was cut off, copy it again")
+
+
+def _row(value: bytes | None) -> dict[str, Any] | str:
+    """A row, or what is wrong with it."""
+    if value is None:
+        return "the row is missing"
+    try:
+        row = _decoded(value)
+    except UNREADABLE_ROW as error:
+        return str(error)
+    return row if isinstance(row, dict) else f"it is a {type(row).__name__}, and not a mapping"
 
 
 def _decoded(value: bytes) -> Any:

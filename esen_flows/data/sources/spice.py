@@ -12,6 +12,8 @@ from esen_flows.errors import InputError
 
 ENERGY_KEY = "dft_total_energy"
 FORCES_KEY = "dft_total_gradient"
+# Errors by which h5py refuses what it finds.
+DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError, MemoryError)
 MOST_NUMBERS, LONGEST_SMILES = 300_000_000, 20_000
 # Formal charges are in a bracket atom, after the element and the hydrogens: [N+:3], [O-], [Mg+2], [Ca++].
 _CHARGE = re.compile(r"\[[^\]:]*?(\++|-+)(\d*)(?::\d+)?\]")
@@ -50,15 +52,32 @@ def read_spice(path: Path, options: SourceOptions, convention: Convention) -> It
     except OSError as error:
         raise InputError(f"{path} is not a readable HDF5 file: {error}") from error
     with file:
-        for name in file:
-            # A link to another file is none of this file's molecules, and is not followed.
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Group):
-                raise InputError(f"{path}: {name} is not a group; SPICE's files have a group for every molecule")
+        for name in _molecules(file, path):
             where = f"{name} of {path.name}"
             try:
                 yield from _conformations(where, name, file[name], options, convention)
-            except (OSError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except InputError:
+                raise
+            except DAMAGED as error:
                 yield BadRecord(where, "unreadable", f"{type(error).__name__}: {error}")
+
+
+def _molecules(file: Any, path: Path) -> list[str]:
+    """Names of the groups of a file. A link to another file is none of its molecules, and is not followed."""
+    import h5py
+
+    names = []
+    try:
+        for name in file:
+            is_own = isinstance(file.get(name, getlink=True), h5py.HardLink)
+            if not is_own or file.get(name, getclass=True) is not h5py.Group:
+                raise InputError(f"{path}: {name} is not a group; SPICE's files have a group for every molecule")
+            names.append(name)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{path} is damaged: {error}; download it again") from error
+    return names
 
 
 def _conformations(
