@@ -22,6 +22,7 @@ from esen_flows.makers.atomate2 import force_field_maker, phonon_maker
 from esen_flows.makers.conductivity import ConductivityMaker
 from esen_flows.makers.phonon import PhononMaker
 from esen_flows.makers.relax import RelaxMaker
+from esen_flows.makers.static import StaticMaker
 from esen_flows.makers.training import EvaluateMaker, LabelMaker, TrainMaker
 from esen_flows.queue.submit import submit
 from esen_flows.schemas.protocols import (
@@ -186,14 +187,21 @@ def test_relaxation_and_evaluation_with_a_force_field_of_the_same_flow(ran: Ran)
     assert relaxed["summary"]["n_steps"] == 0
 
 
-def test_atomate2s_flow_with_our_relaxation(embedded_settings: Settings, tmp_path: Path) -> None:
-    relax = RelaxMaker(force_field_name="emt", protocol=RELAX)
-    maker = phonon_maker("emt", bulk_relax_maker=relax, static_energy_maker=None, create_thermal_displacements=False)
+def test_atomate2s_flow_with_our_makers(embedded_settings: Settings, tmp_path: Path) -> None:
+    maker = phonon_maker(
+        "emt",
+        bulk_relax_maker=RelaxMaker(force_field_name="emt", protocol=RELAX),
+        static_energy_maker=StaticMaker(force_field_name="emt"),
+        phonon_displacement_maker=StaticMaker(force_field_name="emt", name="displacement"),
+        create_thermal_displacements=False,
+    )
     flow = maker.make(copper(), supercell_matrix=np.eye(3, dtype=int).tolist())
     with empty_database(embedded_settings) as store:
         run_here({"theirs": flow}, store, tmp_path)
         document = outputs(flow, store)
-        (relaxation,) = store.database["results"].find()
-    assert relaxation["kind"] == "relax"
+        results = list(store.database["results"].find())
+    assert sorted(row["kind"] for row in results) == ["relax", "static", "static"]  # one displacement
+    (relaxed,) = (row for row in results if row["kind"] == "relax")
+    assert document.total_dft_energy == pytest.approx(relaxed["summary"]["energy_per_atom_ev"], abs=1e-7)
     assert document.structure.lattice.a < 3.62
     assert document.phonon_bandstructure.bands.max() == pytest.approx(8.0, abs=1.0)  # THz, EMT's copper
