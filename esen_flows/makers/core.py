@@ -126,7 +126,7 @@ class StructureMaker(PropertyMaker):
             A structure or file cannot be read, or the property cannot be computed as the protocol says.
         """
         if is_reference(structure) or is_reference(self.force_field_name):
-            training = self.force_field_name if is_reference(self.force_field_name) else None
+            training = carried(self.force_field_name) if is_reference(self.force_field_name) else None
             return noted(self.make_when_known(carried(structure), training), self.name, self.kind, None)
         structures, is_one = given_structures(structure)
         if not structures:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,10 @@ from esen_flows.store.datasets import fits_database, store_dataset
 from esen_flows.store.results import Store
 from esen_flows.structures.conversion import atoms_from_json, atoms_to_json
 from esen_flows.structures.identity import identify_dataset
-from esen_flows.structures.inputs import as_structures
+from esen_flows.structures.inputs import AnyStructures, as_structures
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pymatgen.core import Structure
 
     from esen_flows.data.dataset import Dataset
     from esen_flows.forcefield.contract import ForceField
@@ -84,7 +82,7 @@ def labelling_job(structures: Json, request: Json, model: Json, dataset_name: st
     return reference_to(document)
 
 
-def carried_structures(structures: "Mapping[str, Any] | Sequence[Atoms | Structure]") -> Json:
+def carried_structures(structures: Mapping[str, Any] | AnyStructures) -> Json:
     """The argument `structures` of a labelling job.
 
     Parameters

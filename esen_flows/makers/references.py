@@ -32,8 +32,8 @@ def is_reference(value: Any) -> bool:
     Returns
     -------
     bool
-        True for an output reference, for a job or flow (which jobflow's `@flow` replaces by its output), and for a list
-        with one of them.
+        True for an output reference, for a job or flow (which stand for their outputs, as in jobflow's `@flow`), and
+        for a list with one of them.
     """
     if isinstance(value, list | tuple):
         return any(map(is_reference, value))
@@ -53,7 +53,9 @@ def carried(structures: Any) -> Any:
     Any
         References as they are, structures as plain values.
     """
-    if is_reference(structures) and not isinstance(structures, list | tuple):
+    if isinstance(structures, Job | Flow):
+        return structures.output
+    if isinstance(structures, OutputReference):
         return structures
     if isinstance(structures, list | tuple) and is_reference(structures):
         return [item for one in structures for item in _several(carried(one))]

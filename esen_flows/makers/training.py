@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ase import Atoms
 from jobflow import Flow, Job, Maker, OutputReference, job
 
 from esen_flows.errors import InputError
@@ -26,7 +25,7 @@ from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, S
 from esen_flows.training.config import TrainingConfig, config_from_dict, read_config
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from esen_flows.structures.inputs import AnyStructures
 
 Data: TypeAlias = str | OutputReference  # a dataset
 Datasets: TypeAlias = Data | Sequence[tuple[Data, int]]  # one, or several, each with how often an epoch sees it
@@ -51,13 +50,16 @@ class LabelMaker(PropertyMaker):
     average_inversion: bool = True
     dataset_name: str = "labelled"
 
-    def make(self, structures: "Mapping[str, Any] | Sequence[Atoms | Structure]", prev_dir: str | None = None) -> Job:
+    def make(
+        self, structures: "Mapping[str, Any] | AnyStructures | OutputReference", prev_dir: str | None = None
+    ) -> Job:
         """Make the labelling job.
 
         Parameters
         ----------
         structures
-            Content of a recipe file (`yaml.safe_load`), or structures, whose `info` may have a group and a material.
+            Content of a recipe file (`yaml.safe_load`), or structures, whose `info` may have a group and a material:
+            ASE Atoms, pymatgen structures, paths of structure files and outputs of other jobs, one or many.
         prev_dir
             Accepted as in atomate2, and unused.
 
@@ -72,7 +74,7 @@ class LabelMaker(PropertyMaker):
             There are no structures, or more than a job can carry.
         """
         if is_reference(structures) or is_reference(self.force_field_name):
-            training = self.force_field_name if is_reference(self.force_field_name) else None
+            training = carried(self.force_field_name) if is_reference(self.force_field_name) else None
             given = structures if isinstance(structures, Mapping) else carried(structures)
             return noted(self.make_when_known(given, training), self.name, "labelling", None)
         content, model = carried_structures(structures), resolve_model(self.force_field_name)

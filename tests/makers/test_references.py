@@ -65,6 +65,13 @@ def test_a_job_by_reference_is_the_maker_and_obeys() -> None:
     assert restored.input_uuids == (REFERENCE.uuid,)
 
 
+def test_a_job_stands_for_its_output() -> None:
+    one = stretched(to_pymatgen(COPPER), [1.01])
+    for given in (one, [one]):
+        work = RelaxMaker(force_field_name="emt").make(given)
+        assert work.input_uuids == (one.uuid,)
+
+
 @pytest.mark.parametrize("filters", [{}, {"class_filter": PhononMaker}, {"class_filter": Maker}, {"name_filter": "ph"}])
 def test_keyed_jobs_refuse_changes(filters: dict[str, Any]) -> None:
     flow = PhononMaker(force_field_name="emt").make(COPPER)
@@ -143,6 +150,19 @@ def test_one_and_many_structures_of_other_jobs(copper: Any) -> None:
     assert last == 2  # it was replaced by the keyed job, which says what it computed
     (document,) = copper.store.database["jobs"].find({"uuid": works[0].uuid, "index": 2})
     assert document["metadata"] == {"kind": "relax", "result_key": first["key"]}
+
+
+@pytest.mark.mongod
+def test_labels_of_structures_of_other_jobs(copper: Any) -> None:
+    one, grouped = stretched(to_pymatgen(COPPER), [1.01]), COPPER.copy()
+    grouped.info |= {"group": "bulk", "material": "mp-30"}
+    maker = LabelMaker(force_field_name=str(copper.checkpoint))
+    work = maker.make([one.output, grouped])
+    assert work.metadata == {"kind": "labelling"}
+    store = job_store(copper.store)
+    run_locally(Flow([one, work]), log=False, store=store, raise_immediately=True)
+    first = as_atoms(MontyDecoder().process_decoded(store.get_output(one.uuid)))
+    assert store.get_output(work.uuid)["key"] == maker.make([first, grouped]).metadata["result_key"]
 
 
 @pytest.mark.mongod
