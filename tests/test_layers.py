@@ -58,7 +58,7 @@ ONLY_IMPORTER = {
 }
 HEAVY = ("torch", "atomate2")
 NEVER_HEAVY = ("schemas", "store", "plots", "metrics")
-PUBLIC_MODULES = ("esen_flows.forcefield.load", "esen_flows.queue.submit")
+PUBLIC_MODULES = ("esen_flows.cli.notebook", "esen_flows.forcefield.load", "esen_flows.queue.submit")
 NOT_HEAVY_AT_IMPORT = ("cli", "__init__")
 
 

@@ -13,6 +13,7 @@ from ase.build import bulk
 from ase.io import write
 from typer.main import get_command
 
+import esen_flows
 from esen_flows.cli.app import app
 from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
@@ -79,7 +80,7 @@ def test_first_flow_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_at_once_and_submission_run(tmp_path: Path) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
-    (many,) = blocks("python", "docs/properties.md")
+    _, many = blocks("python", "docs/properties.md")
     (submission,) = blocks("python", "docs/campaigns.md")
     write(tmp_path / "candidates.extxyz", [bulk("Si", a=5.4), bulk("Ge", a=5.6)])
     printed = run_example(many + submission + "print(document)", tmp_path)
@@ -102,6 +103,15 @@ def test_joined_flows_run(tmp_path: Path) -> None:
     assert printed[-1] == str(
         sorted(["forces", "forces", "labelling", "phonon", "conductivity", "training", *["relax"] * 4])
     )
+
+
+def test_names_of_the_notebook_are_public() -> None:
+    # tests/cli/test_notebook.py runs these functions on a crystal that takes seconds.
+    notebook, _ = blocks("python", "docs/properties.md")
+    compile(notebook, "docs/properties.md", "exec")
+    used = set(re.findall(r"\bef\.(\w+)", notebook))
+    assert used
+    assert used <= set(esen_flows.__all__)
 
 
 def test_commands_are_understood() -> None:

@@ -8,7 +8,7 @@ follow from stored timings; without any, the seconds are unknown.
 import warnings
 from dataclasses import dataclass
 from math import log10, pi
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import spglib
@@ -198,6 +198,52 @@ def _times(parity: str, model: CostModel) -> float:
 
 def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float) -> float:
     """Edges of all displaced supercells of a crystal."""
+    density = len(atoms) / abs(float(np.linalg.det(atoms.cell.array)))
+    per_atom = max(4.0 / 3.0 * pi * cutoff**3 * density, 1.0)
+    return per_atom * sum(each.count * each.atoms for each in displaced_supercells(atoms, protocol))
+
+
+@dataclass(frozen=True)
+class DisplacedSupercells:
+    """Predicted displaced supercells of one order.
+
+    Attributes
+    ----------
+    order
+        2 or 3.
+    count
+        Expected number of supercells.
+    atoms
+        Number of atoms of each.
+    """
+
+    order: Literal[2, 3]
+    count: float
+    atoms: float
+
+
+def displaced_supercells(atoms: Atoms, protocol: DisplacementProtocol) -> list[DisplacedSupercells]:
+    """Predicted displaced supercells of a crystal, without making any of them.
+
+    Parameters
+    ----------
+    atoms
+        The crystal.
+    protocol
+        Protocol of the displacements.
+
+    Returns
+    -------
+    list[DisplacedSupercells]
+        One entry per order; empty if no symmetry is found, because the crystal will fail without a force call.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows.schemas.protocols import DisplacementProtocol
+    >>> [each.atoms for each in displaced_supercells(bulk("Si"), DisplacementProtocol(order=3))]
+    [216.0, 64.0]
+    """
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # spglib announces that it will raise instead of None
@@ -205,21 +251,20 @@ def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float
             found = spglib.get_symmetry_dataset(cell, symprec=protocol.symprec_angstrom)
         except spglib.SpglibError:
             found = None
-    if found is None:  # the member will fail without a force call
-        return 0.0
+    if found is None:
+        return []
     order = len(np.unique(found.rotations, axis=0))
     primitive = len(np.unique(found.mapping_to_primitive))
     lengths, unit = np.linalg.norm(found.std_lattice, axis=1), len(found.std_types)
     density = unit / abs(float(np.linalg.det(found.std_lattice)))
-    cells = _cells(lengths, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
-    per_atom = max(4.0 / 3.0 * pi * cutoff**3 * density, 1.0)
-    second = 6.0 * primitive * FC2_FACTOR * order**FC2_EXPONENT * cells * unit * per_atom
+    size = unit * _cells(lengths, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
+    second = DisplacedSupercells(2, 6.0 * primitive * FC2_FACTOR * order**FC2_EXPONENT, size)
     if protocol.order == 2:
-        return second
+        return [second]
     size = unit * _cells(lengths, protocol.fc3_supercell, protocol.fc3_min_length_angstrom)
     reach = protocol.fc3_pair_cutoff_angstrom
     partners = size if reach is None else min(size, 4.0 / 3.0 * pi * reach**3 * density)
-    return second + 36.0 * primitive * partners * FC3_FACTOR * order**FC3_EXPONENT * size * per_atom
+    return [second, DisplacedSupercells(3, 36.0 * primitive * partners * FC3_FACTOR * order**FC3_EXPONENT, size)]
 
 
 def _cells(lengths: np.ndarray, given: Matrix3 | None, min_length: float) -> float:

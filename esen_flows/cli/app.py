@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from esen_flows.cli.commands import campaign, data, db, launcher, leaderboard, models
 from esen_flows.cli.commands.converge import converge
 from esen_flows.cli.commands.doctor import doctor
+from esen_flows.cli.commands.fields import fields
 from esen_flows.cli.commands.label import label
 from esen_flows.cli.commands.plot import plot
 from esen_flows.cli.commands.properties import property_command
@@ -44,13 +45,13 @@ app = typer.Typer(
     cls=_Commands,
     help="Force fields from training to benchmarks: relaxation, phonons, thermal conductivity; results in MongoDB.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 # In the order of `esen-flows --help`.
 for kind in OFFERED:
     app.command()(property_command(kind))
-for command in (converge, show, query, plot, label, train, worker, doctor):
+for command in (fields, converge, show, query, plot, label, train, worker, doctor):
     app.command()(command)
 for name, group in {
     "models": models, "data": data, "db": db, "campaign": campaign, "leaderboard": leaderboard, "launcher": launcher,

@@ -14,10 +14,29 @@ DEFAULT_MODEL = "esen_silicon"
 FileArgument = Annotated[
     Path, typer.Argument(help="CIF, POSCAR, extended XYZ or another format that ASE reads. FILE@3 takes frame 3.")
 ]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="Model card (esen-flows models) or .safetensors file.")]
+
+
+def _model_names(incomplete: str) -> list[str]:
+    """Model cards for the completion of a shell."""
+    from esen_flows.schemas.card import list_cards
+
+    return [name for name in list_cards() if name.startswith(incomplete)]
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="Model card (esen-flows models) or .safetensors file.", autocompletion=_model_names
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set a field of the protocol, e.g. mesh=9,9,9. Repeatable."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Set a field of the protocol, e.g. mesh=9,9,9 (list: esen-flows fields). Repeatable.",
+    ),
 ]
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the force calls.", show_default="float64")]
 DeviceOption = Annotated[str, typer.Option(help="Device of the force calls: cpu, cuda or cuda:1.")]
@@ -46,6 +65,7 @@ BornOption = Annotated[
         help="Born charges of a polar crystal: phonopy_params.yaml, or BORN in the order and orientation of FILE."
     ),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Compute supercells of unusual size without asking back.")]
 LatticeBackendOption = Annotated[
     TransportBackend,
     typer.Option(

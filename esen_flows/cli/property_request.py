@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ase import Atoms
 
@@ -14,6 +14,7 @@ from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of, named_protocol, require_settings
+from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.structures.checks import check_elements, check_start, check_structure
@@ -96,11 +97,57 @@ def build_request(
         The file, structure or force field cannot be used for this property.
     """
     check_device(device)
-    reference = resolve_model(model)
+    resolve_model(model)
     atoms = read_structure(file)
-    check_structure(atoms, file.name)
-    protocol = _protocol(kind, assignments, protocol_name, atoms)
-    check_start(atoms, file.name, kind, protocol)
+    return request_of(
+        kind, atoms, file.name, model, assignments, dtype, device,
+        compile=compile, tf32=tf32, protocol_name=protocol_name, born=born, lattice_backend=lattice_backend,
+    )  # fmt: skip
+
+
+def request_of(
+    kind: Kind,
+    atoms: Atoms,
+    name: str,
+    model: str,
+    settings: list[str] | dict[str, Any],
+    dtype: Dtype | None,
+    device: str,
+    *,
+    compile: bool = False,
+    tf32: bool = False,
+    protocol_name: str = "general",
+    born: Path | None = None,
+    lattice_backend: TransportBackend | None = None,
+) -> PropertyRequest:
+    """Request for a property of a structure that has been read.
+
+    Parameters
+    ----------
+    kind, model, dtype, device, compile, tf32, protocol_name, born, lattice_backend
+        As for `build_request`.
+    atoms, name
+        Structure, and its name in error messages.
+    settings
+        `key=value` texts, or values by dotted name.
+
+    Returns
+    -------
+    PropertyRequest
+        Checked request.
+
+    Raises
+    ------
+    UsageError
+        An option has a value that it cannot have, or none that fits this force field or device.
+    InputError
+        The structure or force field cannot be used for this property.
+    """
+    check_device(device)
+    reference = resolve_model(model)
+    check_structure(atoms, name)
+    protocol = _protocol(kind, settings, protocol_name, atoms)
+    check_start(atoms, name, kind, protocol)
     if born is not None:
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
@@ -147,8 +194,9 @@ def vary_request(
     return replace(request, protocol=protocol, numeric=numeric, steps=steps)
 
 
-def _protocol(kind: Kind, assignments: list[str], name: str, atoms: Atoms) -> Frozen:
-    protocol = with_overrides(named_protocol(kind, name, atoms.info), assignments)
+def _protocol(kind: Kind, settings: list[str] | dict[str, Any], name: str, atoms: Atoms) -> Frozen:
+    start = named_protocol(kind, name, atoms.info)
+    protocol = with_values(start, settings.items()) if isinstance(settings, dict) else with_overrides(start, settings)
     remedy = (
         "them with --set displacement.fc2_supercell=4,4,4 --set displacement.fc3_supercell=2,2,2 --set mesh=19,19,19"
     )

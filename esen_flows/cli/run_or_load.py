@@ -6,19 +6,21 @@ What is stored is read without torch, jobflow and phonopy: the functions that co
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import typer
 
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.property_request import PropertyRequest
 from esen_flows.cli.store import open_store
+from esen_flows.cli.work_ahead import describe_work
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
-from esen_flows.schemas.properties import PROPERTIES
+from esen_flows.schemas.properties import PROPERTIES, Kind
 from esen_flows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -27,40 +29,79 @@ if TYPE_CHECKING:
     from esen_flows.store.results import Store
 
 
-def run_or_load(request: PropertyRequest) -> list[ResultDocument]:
+@dataclass(frozen=True)
+class Answer:
+    """The results of all steps of a request.
+
+    Attributes
+    ----------
+    documents
+        Results in the order of the steps, without large arrays; the last one is the property.
+    stored
+        Keys of those that were stored before the request.
+    """
+
+    documents: list[ResultDocument]
+    stored: frozenset[str]
+
+
+def run_or_load(request: PropertyRequest, *, yes: bool = False) -> Answer:
     """Stored results of all steps of a request; missing steps are computed first.
 
     Parameters
     ----------
     request
         A property of a structure.
+    yes
+        Whether work of unusual size is wanted; see `work_ahead.describe_work`.
 
     Returns
     -------
-    list[ResultDocument]
-        Results that are stored, in the order of the steps, without large arrays; the last one is the property.
+    Answer
+        Results of the steps, all of them stored now.
 
     Raises
     ------
     EsenFlowsError
-        A step failed, now or in an earlier run.
+        A step failed, now or in an earlier run, or the work is of unusual size.
     """
     from esen_flows.makers.compute import raise_if_failed
 
     store = open_store()
     stored = [store.get(step.key, load_arrays=False) for step in request.steps]
+    before = frozenset(document.key for document in stored if _is_settled(document))
     if not _is_settled(stored[-1]):
         for parent in stored[:-1]:
             if parent is not None and _is_settled(parent):
                 raise_if_failed(parent)
+        if words := describe_work(request, missing_kinds(request, before), store, yes=yes):
+            print(words, file=sys.stderr)
         _run(request, store)
         stored = [store.get(step.key, load_arrays=False) for step in request.steps]
     documents = [document for document in stored if document is not None]
     raise_if_failed(documents[-1])
-    return documents
+    return Answer(documents, before)
 
 
-def _is_settled(document: ResultDocument | None) -> bool:
+def missing_kinds(request: PropertyRequest, stored: Collection[str]) -> set[Kind]:
+    """Kinds of the steps of a request that are not stored.
+
+    Parameters
+    ----------
+    request
+        A property of a structure.
+    stored
+        Keys of the stored results.
+
+    Returns
+    -------
+    set[Kind]
+        Kinds of the other steps.
+    """
+    return {step.kind for step in request.steps if step.key not in stored}
+
+
+def _is_settled(document: ResultDocument | None) -> TypeGuard[ResultDocument]:
     """Whether a new computation would change nothing: the result is finished, or failed for good."""
     return document is not None and (document.failure is None or document.failure.final)
 

@@ -1,1 +1,38 @@
-"""jobflow Makers and the bodies of their jobs. Import a Maker from its own module; nothing heavy loads here."""
+"""jobflow Makers and the bodies of their jobs. The Makers load on first use, so that importing this costs nothing."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "ConductivityMaker",
+    "EvaluateMaker",
+    "LabelMaker",
+    "PhononMaker",
+    "PretrainFinetuneFlow",
+    "RecipeFlow",
+    "RelaxMaker",
+    "TrainMaker",
+]
+
+if TYPE_CHECKING:
+    from esen_flows.makers.conductivity import ConductivityMaker
+    from esen_flows.makers.phonon import PhononMaker
+    from esen_flows.makers.relax import RelaxMaker
+    from esen_flows.makers.training import EvaluateMaker, LabelMaker, PretrainFinetuneFlow, RecipeFlow, TrainMaker
+
+_MODULES = {
+    "ConductivityMaker": "conductivity",
+    "PhononMaker": "phonon",
+    "RelaxMaker": "relax",
+    **dict.fromkeys(("EvaluateMaker", "LabelMaker", "PretrainFinetuneFlow", "RecipeFlow", "TrainMaker"), "training"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"esen_flows.makers.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'esen_flows.makers' has no attribute {name!r}; Makers: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

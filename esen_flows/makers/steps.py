@@ -195,6 +195,7 @@ def _forces(step: StepInputs) -> tuple[Document, Summary]:
 
     start = step.start()
     force_field, protocol = step.force_field(), protocol_of(step.request, DisplacementProtocol)
+    progress.report("forces", 0, None, "finding the displacements")  # minutes for thousands of atoms
     # A structure that was relaxed again under its key may differ in its last digits.
     with PartialResult(step.store, step.request.key, atoms_key(start)) as forces:
         known = forces.load()

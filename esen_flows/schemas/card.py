@@ -318,5 +318,5 @@ def _third_party_key(card: ModelCard) -> str:
     except PackageNotFoundError as error:
         raise ModelError(
             f"model {card.name!r} needs the package {package!r}, which is not installed; install it: "
-            f"pip install {package}"
+            f"{card.install_command}"
         ) from error

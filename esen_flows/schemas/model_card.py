@@ -1,11 +1,13 @@
 """Schema of model cards (models/<name>/card.yaml): what a card says of a force field."""
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
-from esen_flows.schemas.declarations import Dtype, Equivariance
+from esen_flows.schemas.declarations import Dtype, Equivariance, Parity
 from esen_flows.schemas.frozen import Closed
 
 
@@ -43,6 +45,19 @@ class Reference(Closed):
     value: float
 
 
+class Settings(Closed):
+    """What a result has to have been computed with to be compared with a measured one; None: it does not matter."""
+
+    space_group_number: int | None = None
+    atoms_fc2: int | None = None
+    atoms_fc3: int | None = None
+    displacement_angstrom: float | None = None
+    parity: Parity | None = None
+    mesh: str | None = None  # "11x11x11"
+    isotope_scattering: bool | None = None
+    temperature_kelvin: float | None = None
+
+
 class Measured(Closed):
     """One measured result; `property` is a summary field of result documents, so that commands can compare them."""
 
@@ -51,6 +66,7 @@ class Measured(Closed):
     unit: str
     formula: str | None = None  # None: a property of the model, such as a held-out error
     conditions: str = ""
+    settings: Settings | None = None  # None: results are not compared with it
     reference: tuple[Reference, ...] = ()
 
 
@@ -108,8 +124,18 @@ class ModelCard(Closed):
             raise ValueError(f"a card of family {self.family!r} needs `checkpoint`, `source` or `recipes`")
         return self
 
-    def references(self, formula: str, property_name: str) -> tuple[Measured, ...]:
-        """Measured results of this card for one formula and one summary field.
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package of a third-party force field is installed; True for force fields without one."""
+        return self.package is None or find_spec(self.package) is not None
+
+    @property
+    def install_command(self) -> str:
+        """Command that installs the package of a third-party force field."""
+        return f"pip install {self.package}"
+
+    def references(self, formula: str, property_name: str, computed: Mapping[str, Any]) -> tuple[Measured, ...]:
+        """Measured results of this card that a computed number can be compared with.
 
         Parameters
         ----------
@@ -117,10 +143,19 @@ class ModelCard(Closed):
             Chemical formula.
         property_name
             Summary field of a result document.
+        computed
+            What the number was computed with, by field of `Settings`.
 
         Returns
         -------
         tuple[Measured, ...]
-            Entries of the card; empty where it has none.
+            Entries of the card with references and with the settings of the computed number; empty where it has none.
         """
-        return tuple(m for m in self.measured if m.formula == formula and m.property == property_name)
+        return tuple(
+            entry
+            for entry in self.measured
+            if (entry.formula, entry.property) == (formula, property_name)
+            and entry.reference
+            and entry.settings is not None
+            and entry.settings.model_dump(exclude_none=True).items() <= computed.items()
+        )

@@ -86,6 +86,8 @@ PROPERTIES: dict[Kind, Property] = {
         structure="structure",
         files=(
             ResultFile("relaxed.extxyz"),
+            ResultFile("relaxed.cif", crystal=True),
+            ResultFile("POSCAR", crystal=True),
             ResultFile("trajectory.extxyz", needs="positions_path_angstrom"),
             ResultFile("relaxation.png"),
         ),

@@ -59,11 +59,14 @@ class ResultFile:
         Field of the output, with dots between the names of nested ones, without which there is no such file.
     shows_several
         Whether a figure can show several results.
+    crystal
+        Whether only structures that are periodic in three directions have it.
     """
 
     name: str
     needs: str = ""
     shows_several: bool = False
+    crystal: bool = False
 
 
 @dataclass(frozen=True)

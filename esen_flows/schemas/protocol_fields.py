@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import reduce
 from operator import getitem
 from typing import Any, TypeVar
@@ -62,7 +63,9 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
             *parts, field = name.split(".")
             reduce(getitem, parts, content)[field] = parse_value(value) if isinstance(value, str) else value
         else:
-            faults.append((name, f"no such field; valid fields: {', '.join(valid)}"))
+            near = _nearest(name, valid)
+            hint = f"did you mean {near}? " if near else ""
+            faults.append((name, f"no such field; {hint}valid fields: {', '.join(valid)}"))
     if faults:
         raise FieldError(faults)
     try:
@@ -75,6 +78,19 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
             else:  # fields that contradict each other
                 faults.append((field or None, _words(fault)))
         raise FieldError(list(dict.fromkeys(faults))) from error  # several entries of a list may have the same fault
+
+
+def _nearest(name: str, valid: list[str]) -> str | None:
+    """The field that a misspelt or shortened name most plausibly means; None if there is no such field."""
+    name = name[:80].lower()
+    by_last_part = {field.rpartition(".")[2]: field for field in reversed(valid)}
+    last = name.rpartition(".")[2]
+    if close := get_close_matches(last, by_last_part, n=1, cutoff=0.7):
+        return by_last_part[close[0]]
+    if close := get_close_matches(name, valid, n=1, cutoff=0.7):
+        return close[0]
+    beginning = [field for part, field in by_last_part.items() if last and part.startswith(last)]
+    return beginning[0] if len(beginning) == 1 else None
 
 
 def field_names(protocol: BaseModel, prefix: str = "") -> list[str]:

@@ -53,6 +53,7 @@ def silicon(models_dir: Path, header_only_checkpoint: Path) -> dict[str, Any]:
                 "formula": "Si",
                 "value": 86.2,
                 "unit": "W/m/K",
+                "settings": {"atoms_fc2": 216, "mesh": "11x11x11"},
                 "reference": [{"source": "labeller", "value": 88.8}],
             }
         ],
@@ -82,11 +83,13 @@ def test_a_bare_checkpoint_resolves_by_its_path(header_only_checkpoint: Path) ->
     assert found.elements == {14}
 
 
-def test_references_are_found_by_formula_and_property(silicon: dict[str, Any]) -> None:
-    card = read_card("silicon")
-    (entry,) = card.references("Si", "kappa_rta_w_per_m_k")
+def test_references_are_those_of_the_same_settings(silicon: dict[str, Any]) -> None:
+    card, computed = read_card("silicon"), {"atoms_fc2": 216, "mesh": "11x11x11", "parity": "average"}
+    (entry,) = card.references("Si", "kappa_rta_w_per_m_k", computed)
     assert entry.reference[0].value == 88.8
-    assert card.references("Ge", "kappa_rta_w_per_m_k") == ()
+    assert card.references("Ge", "kappa_rta_w_per_m_k", computed) == ()
+    assert card.references("Si", "kappa_rta_w_per_m_k", {**computed, "mesh": "7x7x7"}) == ()
+    assert card.references("Si", "kappa_rta_w_per_m_k", {"mesh": "11x11x11"}) == ()  # the supercell is not known
 
 
 def test_an_unknown_name_lists_the_known_ones(silicon: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from esen_flows.cli.commands import campaign_metrics, campaign_results
 from esen_flows.cli.options import CampaignArgument
+from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError
@@ -124,7 +125,7 @@ def list_campaigns() -> None:
         found = campaign_status(store, name)
         numbers = (found.members, found.finished, found.failed, found.pending)
         table.add_row(name, found.property, found.state, *map(str, numbers))
-    Console().print(table)
+    show(table)
 
 
 @app.command()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli import options
 from esen_flows.cli.commands.properties import DRAWN_LATER
+from esen_flows.cli.output.tables import show
 from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.property_request import Dtype, PropertyRequest, build_request, vary_request
 from esen_flows.cli.run_or_load import interruptible, run_or_load
@@ -66,6 +66,7 @@ def converge(
     protocol: options.ProtocolOption = "general",
     submit: options.SubmitOption = False,
     born: options.BornOption = None,
+    yes: options.YesOption = False,
 ) -> None:
     """Vary one choice of a protocol at a time; store, print and plot every point."""
     kind = kind_named(what)
@@ -84,7 +85,7 @@ def converge(
     check_folder(output or Path("results"))
     field, quantity = _quantity(base)
     with interruptible():
-        series = [_measure(study, field, base) for study in studies if study[1]]
+        series = [_measure(study, field, base, yes) for study in studies if study[1]]
         key = base.steps[-1].key
         folder = output or Path("results") / f"{base.atoms.get_chemical_formula(empirical=True)}-converge-{key[:8]}"
         _print(series, quantity)
@@ -170,7 +171,7 @@ def _points(
     return points
 
 
-def _measure(study: Study, field: str, base: PropertyRequest) -> "Series":
+def _measure(study: Study, field: str, base: PropertyRequest, yes: bool) -> "Series":
     """The quantity at every point; where a point failed for good (an unstable crystal, say) the reason is printed."""
     from esen_flows.plots.convergence import Series
 
@@ -179,7 +180,7 @@ def _measure(study: Study, field: str, base: PropertyRequest) -> "Series":
     for value, request in points:
         number = None
         try:
-            number = run_or_load(request)[-1].summary.get(field)
+            number = run_or_load(request, yes=yes).documents[-1].summary.get(field)
         except ModelError:  # of the force field, hence the same at every point
             raise
         except EsenFlowsError as error:
@@ -203,4 +204,4 @@ def _print(series: "list[Series]", quantity: str) -> None:
             off = "" if number is None or not last else f"{100 * (number / last - 1):+.2f}"
             table.add_row(one.name.rpartition(".")[2], value + mark, "none" if number is None else f"{number:.4f}", off)
         table.add_section()
-    Console().print(table)
+    show(table)

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli.commands.upkeep import export, gc, import_, ingest, init, migrate, size, verify
+from esen_flows.cli.output.tables import show
 from esen_flows.errors import StoreError
 from esen_flows.settings import get_settings
 
@@ -62,4 +62,4 @@ def _print(facts: dict[str, Any]) -> None:
             table.add_row(name, "yes" if value else "no")
         elif value is not None:
             table.add_row(name, str(value))
-    Console().print(table)
+    show(table)

@@ -3,52 +3,61 @@
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from typing import Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from esen_flows.cli.output.tables import show
 from esen_flows.errors import EsenFlowsError
 from esen_flows.files import free_bytes
 from esen_flows.settings import get_settings
 from esen_flows.version import __version__
 
+Level = Literal["ok", "warning", "error"]
+Finding = tuple[str, str, Level]
+_STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "error": "red"}
+
 
 def doctor() -> None:
-    """Report versions, database, devices, threads, allocator and models.
+    """Report versions, database, devices, threads, allocator and models, each as ok, warning or error.
 
-    The exit status is 1 if something needed is missing.
+    The exit status is 1 if there is an error: something without which nothing can be computed or stored.
     """
-    table = Table(show_header=False)
+    table = Table("", "what", "found")
     found = list(_checks())
-    for name, value, good in found:
-        table.add_row(name, value if good else f"[red]{value}[/red]")
-    Console().print(table)
-    if not all(good for _, _, good in found):
+    for name, value, level in found:
+        table.add_row(Text(level, style=_STYLES[level]), name, value)
+    show(table)
+    counts = Counter(level for _, _, level in found)
+    typer.echo(f"{counts['error']} errors, {counts['warning']} warnings")
+    if counts["error"]:
         raise typer.Exit(1)
 
 
-def _checks() -> Iterator[tuple[str, str, bool]]:
-    """Name, finding, and whether the finding is good."""
+def _checks() -> Iterator[Finding]:
+    """Name, finding and level of every line."""
     from esen_flows.schemas.provenance import git_revision, library_versions
 
     revision = git_revision()
-    yield "esen_flows", f"{__version__} ({revision})" if revision else __version__, True
-    yield "python", f"{platform.python_version()} ({sys.executable})", True
-    yield "machine", f"{platform.platform()}, {os.cpu_count()} CPUs", True
+    yield "esen_flows", f"{__version__} ({revision})" if revision else __version__, "ok"
+    yield "python", f"{platform.python_version()} ({sys.executable})", "ok"
+    yield "machine", f"{platform.platform()}, {os.cpu_count()} CPUs", "ok"
     for library, version in library_versions().items():
-        yield library, version, True
+        yield library, version, "ok"
     yield from _database()
     yield from _compute()
     yield from _models()
 
 
-def _database() -> Iterator[tuple[str, str, bool]]:
+def _database() -> Iterator[Finding]:
     settings = get_settings()
-    yield "database", settings.database, True
+    yield "database", settings.database, "ok"
     if settings.mongo_uri is not None:
-        yield "server", "that of ESEN_FLOWS_MONGO_URI (not shown, it may hold a password)", True
+        yield "server", "that of ESEN_FLOWS_MONGO_URI (not shown, it may hold a password)", "ok"
         return
     from esen_flows.store.host import Host
     from esen_flows.store.server.embedded import status
@@ -57,56 +66,58 @@ def _database() -> Iterator[tuple[str, str, bool]]:
 
     try:
         mongod = find_mongod(settings.mongod)
-        yield "mongod", f"{mongod.version} ({mongod.binary})", True
+        yield "mongod", f"{mongod.version} ({mongod.binary})", "ok"
     except EsenFlowsError as error:
-        yield "mongod", str(error), False
+        yield "mongod", str(error), "error"
     if Host().lacks_avx():
-        yield "processor", "no AVX: mongod 5 and later cannot run here; set ESEN_FLOWS_MONGO_URI", False
+        yield "processor", "no AVX: mongod 5 and later cannot run here; set ESEN_FLOWS_MONGO_URI", "error"
     network = Host().network_file_system(settings.data_dir)
     note = f" is on a network file system ({network[0]}); set ESEN_FLOWS_DATA_DIR to a local disk" if network else ""
-    yield "data", f"{settings.data_dir}{note}", not network
+    yield "data", f"{settings.data_dir}{note}", "error" if network else "ok"
     lack = full_disk(Layout.of(settings.data_dir))
     free = free_bytes(settings.data_dir)
-    yield (
-        "free space",
-        lack or ("unknown" if free is None else f"{free / 1e9:.1f} GB for the data folder"),
-        lack is None,
-    )
-    yield "server", "running" if status(settings)["running"] else "not running; starts when it is needed", True
+    words = lack or ("unknown" if free is None else f"{free / 1e9:.1f} GB for the data folder")
+    yield "free space", words, "ok" if lack is None else "error"
+    yield "server", "running" if status(settings)["running"] else "not running; starts when it is needed", "ok"
 
 
-def _compute() -> Iterator[tuple[str, str, bool]]:
+def _compute() -> Iterator[Finding]:
     from esen_flows.cli.machine import tune_allocator
 
     try:
         import torch
     except ImportError as error:
-        yield "torch", f"cannot be imported: {error}", False
+        yield "torch", f"cannot be imported: {error}", "error"
         return
-    yield "threads", f"{torch.get_num_threads()} (ESEN_FLOWS_THREADS, OMP_NUM_THREADS)", True
+    yield "threads", f"{torch.get_num_threads()} (ESEN_FLOWS_THREADS, OMP_NUM_THREADS)", "ok"
     devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
-    yield "devices", ", ".join(devices), True
+    yield "devices", ", ".join(devices), "ok"
     from esen_flows.native import status
     from esen_flows.network.backends.cpu.native import SOURCE as FORCE_CALLS
     from esen_flows.physics.lattice.transport.kernel import SOURCE as TRANSPORT
 
-    yield "kernels", status(FORCE_CALLS), True
-    yield "transport", status(TRANSPORT), True
+    for name, source in (("kernels", FORCE_CALLS), ("transport", TRANSPORT)):
+        found = status(source)
+        yield name, found, "warning" if found.startswith("no ") else "ok"
     tuned = tune_allocator()
-    yield "allocator", "glibc, tuned while computing" if tuned else "not glibc: cannot be tuned (slower on CPUs)", True
+    words = "glibc, tuned while computing" if tuned else "not glibc: cannot be tuned (slower on CPUs)"
+    yield "allocator", words, "ok" if tuned else "warning"
 
 
-def _models() -> Iterator[tuple[str, str, bool]]:
+def _models() -> Iterator[Finding]:
+    """The model cards; a force field that is optional and absent is no fault."""
     from esen_flows.schemas.card import list_cards, read_card, resolve_model
 
     for name in list_cards():
         try:
-            yield f"model {name}", resolve_model(name).key[:12], True
+            yield f"model {name}", resolve_model(name).key[:12], "ok"
         except EsenFlowsError as error:
             card = read_card(name)
-            if card.source is not None:
-                yield f"model {name}", f"not fetched: esen-flows models pull {name}", True
+            if card.package is not None and not card.is_installed:
+                yield f"model {name}", f"optional, not installed: {card.install_command}", "ok"
+            elif card.source is not None:
+                yield f"model {name}", f"optional, not fetched: esen-flows models pull {name}", "ok"
             elif card.recipes and card.checkpoint is None:
-                yield f"model {name}", f"a recipe: esen-flows train {name}", True
-            else:
-                yield f"model {name}", str(error), False
+                yield f"model {name}", f"a recipe: esen-flows train {name}", "ok"
+            else:  # a checkpoint that is missing or damaged; the others can be used
+                yield f"model {name}", str(error), "warning"

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from esen_flows.cli.output.tables import show
 
 app = typer.Typer(help="Scripts that start workers: as jobs of a queue, or on a workstation.", no_args_is_help=True)
 
@@ -20,7 +21,7 @@ def list_() -> None:
         values = values_of(site).items()
         needed, accepted = ([flag(name) for name, required in values if required == kind] for kind in (True, False))
         table.add_row(site, about(site), " ".join(needed), " ".join(accepted))
-    Console().print(table)
+    show(table)
 
 
 @app.command()

@@ -8,8 +8,9 @@ import typer
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Column, Table
+from rich.table import Table
 
+from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.usage import UsageError, parse_assignments
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.schemas.card import checkpoint_path, list_cards, read_card
@@ -25,7 +26,7 @@ MissingOption = Annotated[
 def models(context: typer.Context) -> None:
     """List the model cards."""
     if context.invoked_subcommand is None:
-        Console().print(_overview([read_card(card) for card in list_cards()]))
+        show_table(_overview([read_card(card) for card in list_cards()]))
 
 
 @app.command()
@@ -36,7 +37,7 @@ def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
     console.print(f"{card.name} ({card.family})\n{card.description.strip()}\n", highlight=False, markup=False)
     console.print(_facts(card), highlight=False, markup=False)
     if card.measured:
-        console.print(_measured(card))
+        show_table(_measured(card))
 
 
 @app.command()
@@ -91,16 +92,15 @@ def _number(symbol: str) -> int:
 
 
 def _overview(cards: list[ModelCard]) -> Table:
-    table = Table(Column("model", no_wrap=True), "here", "elements", "conservative", "symmetry", "description")
+    table = Table("model", "here", "elements", "description", caption="more of one: esen-flows models show MODEL")
     for card in cards:
-        conservative = "yes" if card.conservative else "no"
-        table.add_row(card.name, _here(card), _elements(card), conservative, card.equivariance, _first_words(card))
+        table.add_row(card.name, _here(card), _elements(card), _first_sentence(card))
     return table
 
 
 def _here(card: ModelCard) -> str:
     if card.family == "third_party":
-        return "package"
+        return "yes" if card.is_installed else "to install"
     try:
         checkpoint_path(card)
     except EsenFlowsError:
@@ -110,14 +110,15 @@ def _here(card: ModelCard) -> str:
     return "yes"
 
 
-def _first_words(card: ModelCard) -> str:
-    return re.split(r"[:.(]", " ".join(card.description.split()), maxsplit=1)[0].strip()
+def _first_sentence(card: ModelCard) -> str:
+    """The first sentence of the description; a dot inside of a number or a name does not end it."""
+    return re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(card.description.split()), maxsplit=1)[0].strip()
 
 
 def _elements(card: ModelCard) -> str:
     if card.elements is None:
         return "any"
-    return " ".join(card.elements) if len(card.elements) <= 8 else f"{len(card.elements)} elements"
+    return " ".join(card.elements) if len(card.elements) <= 4 else f"{len(card.elements)} elements"
 
 
 def _facts(card: ModelCard) -> str:

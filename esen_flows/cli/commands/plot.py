@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esen_flows.cli.commands.results import one_result
+from esen_flows.cli.commands.results import one_result, parents_of
 from esen_flows.cli.output.artefacts import plot_functions
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder
@@ -50,10 +50,8 @@ def plot(keys: KeysArgument, output: FiguresOption = Path("results/together")) -
 
 def _with_parents(store: "Store", document: ResultDocument) -> ResultDocument:
     """A result with the protocols of the steps before it, so that its figure can name any setting that differs."""
-    protocol, parent = dict(document.protocol), document
-    # The parent of the first step is a structure, which is no result.
-    while (found := store.get(parent.parent_key, load_arrays=False)) is not None:
-        parent = found
+    protocol = dict(document.protocol)
+    for parent in parents_of(store, document):
         if parent.kind in _NESTED:
             protocol[_NESTED[parent.kind]] = parent.protocol
     return document.model_copy(update={"protocol": protocol})

@@ -12,9 +12,10 @@ from esen_flows.cli import options
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
 from esen_flows.cli.output.report import print_report
 from esen_flows.cli.property_request import PropertyRequest, build_request
-from esen_flows.cli.run_or_load import build_flow, interruptible, run_or_load
+from esen_flows.cli.run_or_load import build_flow, interruptible, missing_kinds, run_or_load
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder, refuse_ignored
+from esen_flows.cli.work_ahead import describe_work
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
@@ -30,6 +31,7 @@ def _offered(kind: Kind) -> dict[str, bool]:
         "protocol": bool(entry.published),
         "born": "born" in entry.protocol.model_fields,
         "lattice_backend": "lattice_backend" in entry.versions,
+        "yes": "displacement" in entry.protocol.model_fields,
     }
 
 
@@ -60,6 +62,7 @@ def property_command(kind: Kind) -> Callable[..., None]:
         protocol: options.ProtocolOption = "general",
         born: options.BornOption = None,
         lattice_backend: options.LatticeBackendOption = TRANSPORT_BACKEND,
+        yes: options.YesOption = False,
     ) -> None:
         request = build_request(
             kind, file, model, set_ or [], dtype, device,
@@ -69,11 +72,14 @@ def property_command(kind: Kind) -> Callable[..., None]:
             from esen_flows.cli.submission import submit_work
 
             refuse_ignored({"--output": output}, "with --submit", DRAWN_LATER)
-            submit_work(build_flow(request), open_store())
+            store = open_store()
+            stored = [step.key for step in request.steps if store.get(step.key, load_arrays=False) is not None]
+            describe_work(request, missing_kinds(request, stored), store, yes=yes)
+            submit_work(build_flow(request), store)
         else:
             check_folder(output or Path("results"))
             with interruptible():
-                _report(request, output)
+                _report(request, output, yes)
 
     command.__name__, command.__doc__ = PROPERTIES[kind].command, PROPERTIES[kind].help
     # Options that have no effect on this property are not offered.
@@ -83,27 +89,29 @@ def property_command(kind: Kind) -> Callable[..., None]:
     return command
 
 
-def _report(request: PropertyRequest, output: Path | None) -> None:
+def _report(request: PropertyRequest, output: Path | None, yes: bool) -> None:
     """Print the result of a request and write its files, after computing it if it is not stored."""
-    documents = run_or_load(request)
+    answer = run_or_load(request, yes=yes)
+    documents = answer.documents
     result = documents[-1]
     folder = output or Path("results") / f"{result.formula}-{result.key[:8]}"
     try:
-        files = _files(result, folder)
+        files = _files(documents, folder)
     except OSError as error:
-        print_report(documents)
+        print_report(documents, stored=answer.stored)
         raise InputError(
             f"the result above is stored, but files cannot be written to {folder} ({error.strerror or error}); "
             "make room, or give the same command another --output"
         ) from error
-    print_report(documents, files)
+    print_report(documents, files, answer.stored)
 
 
-def _files(result: ResultDocument, folder: Path) -> list[Path]:
-    """Figures and structures of a result; those that are missing are made now."""
+def _files(documents: list[ResultDocument], folder: Path) -> list[Path]:
+    """Figures and structures of the last step; those that are missing are made now."""
+    result = documents[-1]
     paths = artefact_paths(result, folder)
     if not all(path.exists() for path in paths):
         complete = open_store().get(result.key)  # with its large arrays
         if complete is not None:
-            write_artefacts(complete, folder)
+            write_artefacts(complete, folder, documents[:-1])
     return paths

@@ -51,17 +51,18 @@ def show(
     key: Annotated[str, typer.Argument(help="Result key, or at least its first four digits.")],
     form: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="How to print.")] = "table",
 ) -> None:
-    """Show one stored result."""
-    from esen_flows.cli.output.listing import plain
+    """Show one stored result; as JSON with its arrays, in which null stands for numbers that do not exist."""
+    from esen_flows.cli.output.listing import plain, plain_arrays
     from esen_flows.store.models import stored_model
 
     store = open_store()
-    document = one_result(store, key)
+    document = one_result(store, key, load_arrays=form == "json")
     if form == "json":
         force_field = stored_model(store.database, document.model_key)
-        typer.echo(json.dumps({**plain(document), "model": force_field}, indent=1))
+        content = {**plain(document), "model": force_field, "output": plain_arrays(document.output)}
+        typer.echo(json.dumps(content, indent=1, allow_nan=False))
     elif document.failure is None:
-        print_report([document])
+        print_report([*parents_of(store, document), document])
     else:
         _print_failure(document)
 
@@ -98,6 +99,29 @@ def one_result(store: "Store", key: str, load_arrays: bool = False) -> ResultDoc
         raise InputError(f"the keys of several results begin with {key!r} ({keys}); give more digits")
     complete = store.get(found[0].key) if load_arrays else None
     return complete or found[0]
+
+
+def parents_of(store: "Store", document: ResultDocument) -> list[ResultDocument]:
+    """Results of the steps before a result, as far as they are stored.
+
+    Parameters
+    ----------
+    store
+        Store to search.
+    document
+        Stored result.
+
+    Returns
+    -------
+    list[ResultDocument]
+        Results without large arrays, the first step first.
+    """
+    parents: list[ResultDocument] = []
+    # The parent of the first step is a structure, which is no result.
+    while (found := store.get(document.parent_key, load_arrays=False)) is not None:
+        parents.insert(0, found)
+        document = found
+    return parents
 
 
 def query(

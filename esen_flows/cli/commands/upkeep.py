@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli import options
+from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import split_names
 from esen_flows.errors import InputError, StoreError
@@ -59,7 +59,7 @@ def size() -> None:
         table.add_row(one.name, str(one.documents), *(f"{value / _MEGA:.2f}" for value in values))
     total = sum(one.disk_bytes + one.index_bytes for one in collections)
     table.caption = f"{total / _MEGA:.2f} MB on disk with indexes, without the server's journal"
-    Console().print(table)
+    show(table)
 
 
 def gc(apply: ApplyOption = False) -> None:

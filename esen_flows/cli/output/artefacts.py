@@ -2,9 +2,9 @@
 
 import glob
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -14,6 +14,9 @@ from esen_flows.cli.output.report import references_of
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StaticOutput
 from esen_flows.schemas.property_lookup import entry_of
+
+if TYPE_CHECKING:
+    from esen_flows.plots.conductivity import ReferencePoint
 
 
 def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
@@ -33,7 +36,11 @@ def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
     """
     if not document.output:
         return []
-    return [folder / file.name for file in entry_of(document.kind).files if _has(document.output, file.needs)]
+    entry = entry_of(document.kind)
+    files = [file for file in entry.files if _has(document.output, file.needs)]
+    if any(file.crystal for file in files) and not np.all(document.output[entry.structure]["pbc"]):
+        files = [file for file in files if not file.crystal]
+    return [folder / file.name for file in files]
 
 
 def _has(output: Any, path: str) -> bool:
@@ -43,7 +50,7 @@ def _has(output: Any, path: str) -> bool:
     return output is not None
 
 
-def write_artefacts(document: ResultDocument, folder: Path) -> None:
+def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[ResultDocument] = ()) -> None:
     """Write the files of a result that do not exist yet, and remove what killed commands left half-written.
 
     Parameters
@@ -52,12 +59,16 @@ def write_artefacts(document: ResultDocument, folder: Path) -> None:
         Stored result with its arrays.
     folder
         Folder of the files; it is made if it does not exist.
+    parents
+        Results of the steps before, which say what reference values the result can be compared with.
 
     Raises
     ------
     OSError
         The folder cannot be made or written to, or the disk is full.
     """
+    from ase.io import write
+
     from esen_flows.structures.export import write_frames
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +77,18 @@ def write_artefacts(document: ResultDocument, folder: Path) -> None:
         if path.exists():
             continue
         if path.suffix == ".png":
-            plot_functions(document.kind)[path.name](document, path)
+            draw = plot_functions(document.kind)[path.name]
+            if path.name == "kappa.png":
+                draw(document, path, _reference_points([*parents, document]))
+            else:
+                draw(document, path)
         else:
             with written_whole(path) as temporary:
-                write_frames(temporary, _frames(document, path.name))
+                frames = _frames(document, path.name)
+                if path.suffix == ".extxyz":
+                    write_frames(temporary, frames)
+                else:
+                    write(temporary, frames, format=path.suffix[1:] or "vasp")
 
 
 def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
@@ -88,7 +107,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         By file name, functions of a document and a path; those of figures that can show several results take the other
         documents as their third argument.
     """
-    from esen_flows.plots.conductivity import plot_cumulative
+    from esen_flows.plots.conductivity import plot_cumulative, plot_kappa
     from esen_flows.plots.eos import plot_eos
     from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
     from esen_flows.plots.phonon import plot_phonon
@@ -98,7 +117,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         "relaxation.png": plot_relaxation,
         "eos.png": plot_eos,
         "phonon.png": plot_phonon,
-        "kappa.png": _plot_kappa,
+        "kappa.png": plot_kappa,
         "cumulative_kappa.png": plot_cumulative,
         "lifetimes.png": plot_lifetimes,
         "mean_free_paths.png": plot_mean_free_paths,
@@ -107,27 +126,26 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
     return {name: functions[name] for name in figures}
 
 
-def _plot_kappa(document: ResultDocument, path: Path) -> Path:
-    """Conductivity against temperature, with the reference values on the card of the force field."""
-    from esen_flows.plots.conductivity import ReferencePoint, plot_kappa
+def _reference_points(documents: Sequence[ResultDocument]) -> "list[ReferencePoint]":
+    """Comparable conductivities on the card of the force field."""
+    from esen_flows.plots.conductivity import ReferencePoint
 
-    temperature = float(document.summary["temperature_kelvin"] or 0.0)
-    points = [
+    temperature = float(documents[-1].summary["temperature_kelvin"] or 0.0)
+    return [
         ReferencePoint(reference.source, temperature, reference.value)
-        for entry in references_of(document, "kappa_rta_w_per_m_k")
+        for entry in references_of(documents, "kappa_rta_w_per_m_k")
         for reference in entry.reference
     ]
-    return plot_kappa(document, path, points)
 
 
 def _frames(document: ResultDocument, name: str) -> list[Atoms]:
-    """The relaxed structure, or for a trajectory the structure of every step with its energy."""
+    """The relaxed structure; for a trajectory the structure of every step with its energy."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
     if name == "static.extxyz":
         return [_evaluated(StaticOutput.model_validate(document.output))]
     output = RelaxOutput.model_validate(document.output)
-    if name == "relaxed.extxyz":
+    if name != "trajectory.extxyz":
         return [output.structure.to_atoms()]
     assert output.positions_path_angstrom is not None  # `artefact_paths` names no trajectory otherwise
     assert output.cells_path_angstrom is not None

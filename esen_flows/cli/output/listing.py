@@ -4,25 +4,33 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from ase import Atoms
-from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli.output.tables import natural_width, number_text, show, terminal_width
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.property_entry import SummaryField
 from esen_flows.schemas.property_lookup import entry_of
+from esen_flows.store.queries.fields import Field
 from esen_flows.store.queries.query import StructureRecord
 from esen_flows.store.queries.tables import RESULT_COLUMNS, STRUCTURE_COLUMNS, Found, columns_of, row_of
 
 _FAILURE = ("error", "message")
+# Columns that a narrow terminal gets last.
+_KEY_DIGITS = 12
+_LEFT_OUT_FIRST = ("created", "spacegroup", "temperature_kelvin", "model")
+_UNITS = {"angstrom": "A", "kelvin": "K"}  # of fields that reports do not label
 
 
 def plain(found: Found) -> dict[str, Any]:
@@ -41,6 +49,28 @@ def plain(found: Found) -> dict[str, Any]:
     if isinstance(found, ResultDocument):
         return found.model_dump(mode="json", exclude={"output", "schema_version"})
     return {"key": found.key, **{name: _jsonable(value) for name, value in found.fields.items()}}
+
+
+def plain_arrays(value: Any) -> Any:
+    """The output of a result as values for JSON.
+
+    Parameters
+    ----------
+    value
+        Output, or a part of it.
+
+    Returns
+    -------
+    Any
+        Arrays as nested lists; None for numbers that do not exist, such as lifetimes of modes at rest.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain_arrays(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_arrays(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain_arrays(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _columns(kind: str) -> tuple[str, ...]:
@@ -82,14 +112,63 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
     if any(name.endswith("_mol") for name in names):
         caption = "; ".join(filter(None, (caption, "values per mol are per mol of primitive cells (primitive_atoms)")))
-    headings = ["space group" if name == "spacegroup" and heading else name for name in names]
-    table = Table(*headings, caption=caption)
+    contents = []
     for each in rows[:limit]:
         values = row_of(each, fields)
         if heading:
-            values |= {"key": values["key"][:12], "spacegroup": _symbol(each)}
-        table.add_row(*(_text(value) for value in values.values()))
-    Console().print(table, markup=False)
+            values["spacegroup"] = _symbol(each)
+        if "key" in values and (heading or terminal_width() is not None):
+            values["key"] = values["key"][:_KEY_DIGITS]  # enough for `show`
+        contents.append(values)
+    show(_fitting(kind, fields, contents, caption, _LEFT_OUT_FIRST if heading else ()))
+
+
+def _fitting(
+    kind: str, fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]], caption: str | None, spare: Sequence[str]
+) -> Table:
+    """A table without those of the spare columns, the first ones first, for which the terminal has no room."""
+    names, width = list(fields), terminal_width()
+    gone: list[str] = []
+    while True:
+        words = [*filter(None, [caption]), *([f"no room for {', '.join(gone)}; --columns chooses"] if gone else [])]
+        table = Table(caption="; ".join(words) or None)
+        for name in names:
+            heading = name if width is None else _heading(kind, name)
+            is_number = fields[name].type == "number" and name != "spacegroup"  # which is shown by its symbol
+            table.add_column(heading, justify="right" if is_number else "left")
+        for row in rows:
+            table.add_row(*(_text(row[name], _format(kind, name)) for name in names))
+        candidates = [name for name in spare if name in names]
+        if width is None or not candidates or natural_width(table) <= width:
+            return table
+        names.remove(candidates[0])
+        gone.append(candidates[0])
+
+
+def _heading(kind: str, name: str) -> str:
+    """Heading of a column: the words of reports above the unit; otherwise the name as it is typed in conditions."""
+    value = _summary_field(kind, name)
+    if value is None:
+        return "space\ngroup" if name == "spacegroup" else name
+    words, _, unit = name.rpartition("_")
+    if value.label:
+        # Temperatures differ from row to row.
+        words, unit = value.label.partition(", {")[0], value.unit.partition(",")[0]
+    elif unit in _UNITS:
+        unit = _UNITS[unit]
+    else:
+        words, unit = name, ""
+    return "\n".join([*words.replace("_", " ").split(), *([f"({unit})"] if unit else [])])
+
+
+def _format(kind: str, name: str) -> str | None:
+    value = _summary_field(kind, name)
+    return value.format if value is not None and value.format else None
+
+
+def _summary_field(kind: str, name: str) -> SummaryField | None:
+    summary = () if kind == "structures" else entry_of(kind).summary
+    return next((value for value in summary if value.name == name), None)
 
 
 def write_rows(out: TextIO, form: str, kind: str, found: Iterable[Found], columns: Sequence[str] | None = None) -> None:
@@ -263,9 +342,11 @@ def _symbol(found: Found) -> str:
     return symbol or ""
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, form: str | None = None) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
-    return f"{value:.4g}" if isinstance(value, float) else str(_cell(value))
+    if isinstance(value, float):
+        return number_text(value, form or ".4g")
+    return str(_cell(value))

@@ -1,20 +1,24 @@
 """The report of a property command: a few numbers with references, and the cost of each step. From documents alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from esen_flows.cli.output.tables import number_text, show
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.model_card import Measured, ModelCard
 from esen_flows.schemas.property_lookup import entry_of
 
+FROM_DATABASE = ", from the database"
+NON_METALS = frozenset(["H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Ge", "As", "Se", "Br", "Sb", "Te", "I"])
 
-def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()) -> None:
+
+def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = (), stored: Collection[str] = ()) -> None:
     """Print the last step as a table of numbers, and the cost of every step.
 
     Parameters
@@ -23,10 +27,12 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         Stored results of all steps; the last one is the property.
     files
         Figures and structures that were written.
+    stored
+        Keys of results that were not computed now.
     """
     out, result = Console(), documents[-1]
-    card = _card_of(result)
-    measured = [] if card is None else [m for m in card.measured if m.formula == result.formula and m.reference]
+    compared = {field: references_of(documents, field) for field in result.summary}
+    measured = [entry for entries in compared.values() for entry in entries]
     columns: list[Column | str] = [
         "quantity",
         Column("value", justify="right"),
@@ -36,11 +42,14 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
     title = f"{result.formula}: {entry_of(result.kind).title} by {result.model_label}"
     table = Table(*columns, title=title, title_justify="left")
     for quantity, value, unit, field in _rows(result):
-        table.add_row(quantity, value, unit, *([_comparison(result, field)] if measured else []))
-    out.print(table)
-    for conditions in dict.fromkeys(m.conditions for m in measured if m.property in result.summary and m.conditions):
+        table.add_row(quantity, value, unit, *([_comparison(compared.get(field, ()))] if measured else []))
+    show(table)
+    for conditions in dict.fromkeys(entry.conditions for entry in measured if entry.conditions):
         out.print(f"compared values: {conditions}", highlight=False)
-    lines = [*map(_cost_line, documents), *(f"wrote    {file}" for file in files), f"key      {result.key}"]
+    if hint := _polar_hint(result):
+        out.print(hint, highlight=False)
+    costs = [_cost_line(document) + (FROM_DATABASE if document.key in stored else "") for document in documents]
+    lines = [*costs, *(f"wrote    {file}" for file in files), f"key      {result.key}"]
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)
 
@@ -51,7 +60,7 @@ def _rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
     for field in entry_of(document.kind).summary:
         if field.label and (value := summary.get(field.name)) is not None:
             label, unit = field.label.format_map(summary), _unit(field.unit, summary)
-            rows.append((label, _number(value, field.format), unit, field.name))
+            rows.append((label, number_text(value, field.format), unit, field.name))
     return rows + _lattice_rows(summary)
 
 
@@ -60,6 +69,38 @@ def _unit(unit: str, summary: Mapping[str, Any]) -> str:
         return unit.format_map(summary)
     except KeyError:
         return unit.partition(",")[0]
+
+
+def _polar_hint(document: ResultDocument) -> str | None:
+    """What is missing in lattice results of a compound that were computed without Born charges."""
+    of_lattice = document.kind in ("phonon", "conductivity")
+    if not of_lattice or document.summary.get("nac") or not is_possibly_polar(document.elements):
+        return None
+    return (
+        f"hint: no Born charges were given. If {document.formula} is an insulator, its longitudinal optical "
+        "frequencies near Gamma are missing their LO-TO splitting: --born FILE"
+    )
+
+
+def is_possibly_polar(elements: Collection[str]) -> bool:
+    """Whether a crystal can have a splitting of longitudinal and transverse optical modes, as far as elements tell.
+
+    Parameters
+    ----------
+    elements
+        Chemical symbols.
+
+    Returns
+    -------
+    bool
+        True for compounds that are not made of metals alone. Metallic compounds with non-metals count too.
+
+    Examples
+    --------
+    >>> is_possibly_polar(["Mg", "O"]), is_possibly_polar(["Si"]), is_possibly_polar(["Cu", "Au"])
+    (True, False, False)
+    """
+    return len(elements) > 1 and not NON_METALS.isdisjoint(elements)
 
 
 def _cost_line(document: ResultDocument) -> str:
@@ -79,34 +120,30 @@ def _card_of(document: ResultDocument) -> ModelCard | None:
     return model.card if model.key == document.model_key else None
 
 
-def _number(value: object, form: str) -> str:
-    text = format(value, form)
-    return text.removeprefix("-") if text.strip("-0.") == "" else text  # no -0.000
-
-
 def _lattice_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Lattice constants, only the first one if all are equal, and the space group."""
     rows = []
-    lengths = [summary.get(f"{name}_angstrom") for name in "abc"]
-    a = lengths[0]
-    if isinstance(a, float):
-        equal = all(isinstance(x, float) and abs(x - a) < 1e-6 * a for x in lengths)
-        for name, length in list(zip("abc", lengths, strict=True))[: 1 if equal else 3]:
+    lengths = [(name, length) for name in "abc" if isinstance(length := summary.get(f"{name}_angstrom"), float)]
+    if lengths:
+        a = lengths[0][1]
+        equal = all(abs(length - a) < 1e-6 * a for _, length in lengths)
+        for name, length in lengths[: 1 if equal else 3]:
             rows.append((f"lattice constant {name}", f"{length:.4f}", "A", f"{name}_angstrom"))
     if summary.get("space_group"):
         rows.append(("space group", str(summary["space_group"]), "", "space_group"))
     return rows
 
 
-def references_of(document: ResultDocument, field: str) -> tuple[Measured, ...]:
+def references_of(documents: Sequence[ResultDocument], field: str) -> tuple[Measured, ...]:
     """Reference values for a summary field of a result, from the card of its force field.
 
-    Cards describe crystals without Born charges; for a result with them only lengths are comparable.
+    A value is compared with one of the same crystal structure, supercells, mesh and temperature, or not at all. Cards
+    describe crystals without Born charges; for a result with them only lengths are comparable.
 
     Parameters
     ----------
-    document
-        Stored result.
+    documents
+        Results of all steps; the last one is the property.
     field
         Summary field.
 
@@ -115,12 +152,21 @@ def references_of(document: ResultDocument, field: str) -> tuple[Measured, ...]:
     tuple[Measured, ...]
         Measured entries of the card, with their references.
     """
-    card = _card_of(document)
-    if card is None or (document.summary.get("nac") and not field.endswith("_angstrom")):
+    result = documents[-1]
+    card = _card_of(result)
+    if card is None or (result.summary.get("nac") and not field.endswith("_angstrom")):
         return ()
-    return card.references(document.formula, field)
+    return card.references(result.formula, field, _computed_with(documents))
 
 
-def _comparison(document: ResultDocument, field: str) -> str:
-    entries = references_of(document, field)
+def _computed_with(documents: Sequence[ResultDocument]) -> dict[str, Any]:
+    """Settings of a result by field of `model_card.Settings`; those of a step that is not at hand are missing."""
+    found: dict[str, Any] = {"space_group_number": documents[-1].space_group_number}
+    for document in documents:
+        if document.kind != "relax":  # whose parity is not that of the displacements
+            found |= document.protocol | document.summary
+    return found
+
+
+def _comparison(entries: Sequence[Measured]) -> str:
     return "\n".join(f"{reference.source} {reference.value:g}" for entry in entries for reference in entry.reference)

@@ -206,6 +206,7 @@ def _both_orders(
         if progress is not None:
             progress(done, total)
 
+    report(0)
     fc3 = None
     if plans.fc3 is not None:
         fc3 = plans.fc3.dataset, zeros_beyond_cutoff(plans.fc3.dataset, forces(plans.fc3, report=report))

@@ -1,0 +1,71 @@
+"""`esen-flows fields PROPERTY`: the fields that --set changes, with their values and meaning."""
+
+import inspect
+import re
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.table import Column, Table
+
+from esen_flows.cli.output.tables import show
+from esen_flows.cli.usage import UsageError
+from esen_flows.schemas.properties import OFFERED, PROPERTIES
+
+PropertyArgument = Annotated[str, typer.Argument(help="relax, phonon or kappa.", metavar="PROPERTY")]
+
+
+def fields(what: PropertyArgument) -> None:
+    """List the fields of a protocol, which --set and campaigns change."""
+    commands = {PROPERTIES[kind].command: kind for kind in OFFERED}
+    if what not in commands:
+        raise UsageError(f"no property {what!r}; choose one of {', '.join(commands)}")
+    table = Table(Column("field", no_wrap=True), "value", "meaning", caption="to change one: --set FIELD=VALUE")
+    for name, value, meaning in _rows(PROPERTIES[commands[what]].protocol()):
+        table.add_row(name, value, meaning)
+    show(table)
+
+
+def _rows(protocol: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Dotted name, value as --set reads it, and first sentence of the description of every field."""
+    meanings: dict[str, str] = {}
+    for each in reversed(type(protocol).__mro__):  # fields that a protocol shares with others are described there
+        meanings |= attribute_descriptions(each)
+    rows = []
+    for name in type(protocol).model_fields:
+        value = getattr(protocol, name)
+        if isinstance(value, BaseModel):
+            rows += _rows(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, _text(value), meanings.get(name, "")))
+    return rows
+
+
+def attribute_descriptions(model: type) -> dict[str, str]:
+    """First sentences of the descriptions in the Attributes section of a class.
+
+    Parameters
+    ----------
+    model
+        Class with a numpydoc docstring.
+
+    Returns
+    -------
+    dict[str, str]
+        Descriptions by name of the attribute; empty where Python runs without docstrings.
+    """
+    section = re.search(r"Attributes\n-+\n(.*)", inspect.cleandoc(model.__doc__ or ""), flags=re.DOTALL)
+    entries = re.findall(r"^(\w[\w, ]*)\n((?:    .*(?:\n|$)|\n)+)", section[1] if section else "", flags=re.MULTILINE)
+    return {
+        name.strip(): re.split(r"(?<=[.;])\s+(?=[A-Z])", " ".join(text.split()), maxsplit=1)[0]
+        for names, text in entries
+        for name in names.split(",")
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
