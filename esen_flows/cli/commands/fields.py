@@ -12,7 +12,7 @@ from esen_flows.cli.output.tables import show
 from esen_flows.cli.usage import UsageError
 from esen_flows.schemas.properties import OFFERED, PROPERTIES
 
-PropertyArgument = Annotated[str, typer.Argument(help="relax, phonon or kappa.", metavar="PROPERTY")]
+PropertyArgument = Annotated[str, typer.Argument(help="Name of a property command, such as kappa.", metavar="PROPERTY")]
 
 
 def fields(what: PropertyArgument) -> None:
