@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, plain_metrics, write_material_errors
+from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, plain_metrics, write_materials
 from esen_flows.campaigns.records import MemberRecord, Origins, records, refreshed_campaign
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
@@ -161,7 +161,7 @@ def _judge(store: Store, spec: CampaignSpec, summary: dict[str, Any], folder: Pa
         summary["benchmark"] = {"name": benchmark, "missing": str(error)}
         return []
     summary["benchmark"] = {"name": benchmark, "models": plain_metrics(found)}
-    return [write_material_errors(found, folder / MATERIALS)]
+    return [write_materials(found, folder / MATERIALS)]
 
 
 def _benchmark_text(benchmark: Mapping[str, Any]) -> str:
@@ -171,7 +171,7 @@ def _benchmark_text(benchmark: Mapping[str, Any]) -> str:
     rows = []
     for model in benchmark["models"]:
         for kind, metrics in (("done", model["done"]), ("missing count as failed", model["with_missing_as_failed"])):
-            if metrics is not None:
+            if metrics:
                 n = model["n_done"] if kind == "done" else model["n_materials"]
                 rows.append((model["model"], f"{kind} ({n})", *(_short(value) for value in metrics.values())))
     names = benchmark["models"][0]["with_missing_as_failed"]

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.atom_properties import properties_of
-from esen_flows.schemas.campaign import Benchmark, CampaignSpec, PublishedSet
+from esen_flows.schemas.campaign import CampaignSpec, PublishedSet
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL, own_settings
 from esen_flows.settings import get_settings
@@ -100,7 +100,19 @@ PUBLISHED: dict[PublishedSet, StructureSet] = {
 }
 
 # Results by DFT that a benchmark compares with.
-REFERENCES: dict[Benchmark, StructureSet] = {
+REFERENCES: dict[str, StructureSet] = {
+    "discovery": StructureSet(
+        "*wbm-summary*.csv*",
+        "2023-12-13-wbm-summary.csv.gz",
+        "https://figshare.com/files/64706751",
+        "WBM, CC-BY-4.0, as Matbench Discovery packs it",
+    ),
+    "elements": StructureSet(
+        "*mp-elemental-reference-entries*.json.gz",
+        "2023-02-07-mp-elemental-reference-entries.json.gz",
+        "https://figshare.com/files/40387775",
+        "Materials Project, CC-BY-4.0, as Matbench Discovery packs it",
+    ),
     "kappa-103": StructureSet(
         "*kappas*PBE*noNAC*.json.gz",
         "2024-11-09-kappas-phononDB-PBE-noNAC.json.gz",

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from esen_flows.errors import InputError
@@ -16,6 +18,8 @@ Booleans = NDArray[np.bool_]
 OUTLIER_EV_PER_ATOM = 5.0
 STABLE_BELOW_EV_PER_ATOM = 0.0  # inclusive
 MOST_STABLE = 10_000
+_E_FORM, _E_HULL = "e_form_per_atom_mp2020_corrected", "e_above_hull_mp2020_corrected_ppd_mp"
+_SUMMARY_COLUMNS = ("material_id", _E_FORM, _E_HULL, "unique_prototype")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,59 @@ class DiscoveryReference:
     e_form_ev_per_atom: Floats
     e_above_hull_ev_per_atom: Floats
     unique_prototype: Booleans
+
+    def rows(self, chosen: Booleans) -> "DiscoveryReference":
+        """Some of the crystals.
+
+        Parameters
+        ----------
+        chosen
+            (n,) whether a crystal is kept.
+
+        Returns
+        -------
+        DiscoveryReference
+            Values of the chosen crystals.
+        """
+        return DiscoveryReference(
+            self.material_ids[chosen],
+            self.e_form_ev_per_atom[chosen],
+            self.e_above_hull_ev_per_atom[chosen],
+            self.unique_prototype[chosen],
+        )
+
+
+def read_discovery_reference(path: Path) -> DiscoveryReference:
+    """DFT's values of WBM's crystals.
+
+    Crystals whose formation energy lies beyond 5 eV/atom are left out, as the leaderboard does.
+
+    Parameters
+    ----------
+    path
+        wbm-summary.csv.gz of Matbench Discovery, compressed or not.
+
+    Returns
+    -------
+    DiscoveryReference
+        Values in the order of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a column is missing.
+    """
+    try:
+        table = pd.read_csv(path, usecols=list(_SUMMARY_COLUMNS))
+        table = table[table[_E_FORM].abs() <= OUTLIER_EV_PER_ATOM]
+        return DiscoveryReference(
+            material_ids=np.array(table["material_id"], dtype=str),
+            e_form_ev_per_atom=np.array(table[_E_FORM], dtype=float),
+            e_above_hull_ev_per_atom=np.array(table[_E_HULL], dtype=float),
+            unique_prototype=np.array(table["unique_prototype"], dtype=bool),
+        )
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: no summary of WBM can be read ({type(error).__name__}: {error})") from None
 
 
 @dataclass(frozen=True)

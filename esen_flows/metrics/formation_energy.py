@@ -4,6 +4,7 @@ import gzip
 import json
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,17 @@ def mp2020_correction(
     entry = ComputedStructureEntry(
         structure, energy_ev, parameters=dict(parameters or relax_set_parameters(structure.composition))
     )
-    scheme = MaterialsProject2020Compatibility(check_potcar=False)
     with warnings.catch_warnings():
         # pymatgen guesses oxidation states, and warns where it cannot; such crystals get no anion correction.
         warnings.simplefilter("ignore", UserWarning)
-        processed = scheme.process_entry(entry, clean=True)
+        processed = _scheme().process_entry(entry, clean=True)
     return None if processed is None else float(processed.correction)
+
+
+@cache
+def _scheme() -> MaterialsProject2020Compatibility:
+    """The scheme, which reads a file when it is made."""
+    return MaterialsProject2020Compatibility(check_potcar=False)
 
 
 def formation_energy(energy_ev: float, composition: Composition, references_ev_per_atom: Mapping[str, float]) -> float:

@@ -25,7 +25,7 @@ from esen_flows.schemas.requests import ResultRequest, parents_key, property_req
 # structures.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
-Benchmark = Literal["kappa-103"]
+Benchmark = Literal["kappa-103", "discovery"]
 # Field of protocols with displaced supercells that earlier versions did not have.
 SETTING = "displacement.setting"
 
@@ -127,7 +127,7 @@ class StructureSource(Closed):
 
 
 # Fields that commit e87b9cb did not have.
-ADDED_LATER = frozenset({"benchmark", "lattice_backend"})
+ADDED_LATER = frozenset({"benchmark", "energy_corrections", "lattice_backend"})
 
 
 class CampaignSpec(Closed):
@@ -162,7 +162,10 @@ class CampaignSpec(Closed):
     duplicates
         Whether a structure that occurs twice is refused, the default because it is usually a mistake, or merged.
     benchmark
-        Benchmark that judges the results: the metrics of `campaign metrics` and `campaign report`.
+        Benchmark that judges the results in `campaign metrics` and `campaign report`.
+    energy_corrections
+        For the benchmark "discovery": whether corrections of MP2020 have to be added to the energies of the force
+        fields ("add": they were trained on uncorrected energies), or are part of them ("contained", as for CHGNet).
     lattice_backend
         Implementation of the linewidths of conductivities. Specifications that were stored before there was a choice
         mean "Rust"; a file that says nothing means "native".
@@ -182,6 +185,7 @@ class CampaignSpec(Closed):
     require: Annotated[tuple[Requirement, ...], BeforeValidator(one_or_more)] = ()
     duplicates: Literal["refuse", "merge"] = "refuse"
     benchmark: Benchmark | None = None
+    energy_corrections: Literal["add", "contained"] | None = None
     lattice_backend: TransportBackend = "Rust"
     target_minutes: PositiveFloat = 30.0
 
@@ -192,6 +196,18 @@ class CampaignSpec(Closed):
         if twice:
             raise ValueError(f"each force field once, got {', '.join(twice)} more than once")
         return value
+
+    @model_validator(mode="after")
+    def _benchmark_of_property(self) -> "CampaignSpec":
+        wanted = {"kappa-103": "conductivity", "discovery": "relax"}
+        if self.benchmark is not None and self.property != wanted[self.benchmark]:
+            raise ValueError(f"benchmark {self.benchmark} judges property: {wanted[self.benchmark]}")
+        if (self.benchmark == "discovery") != (self.energy_corrections is not None):
+            raise ValueError(
+                "benchmark: discovery and energy_corrections belong together; write energy_corrections: add for force "
+                "fields trained on uncorrected energies, or contained for energies with the corrections of MP2020"
+            )
+        return self
 
     @cached_property
     def sha256(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, write_material_errors
+from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, write_materials
 from esen_flows.campaigns.report import write_report
 from esen_flows.cli.app import main
 from esen_flows.errors import InputError
@@ -68,24 +68,22 @@ def _members(store: Store) -> list[dict[str, object]]:
 
 def test_metrics(store: Store, reference: Path) -> None:
     """SRD of half the conductivity is -2/3, and so is SRME; a failure costs 2; m7 is no member."""
-    (found,) = campaign_metrics(store, "c", reference)
+    (found,) = campaign_metrics(store, "c", reference.parent)
     assert (found.model, found.n_materials, found.n_done) == ("emt", 3, 2)
-    assert found.done is not None
     assert found.done["κ_SRME"] == pytest.approx((2 / 3 + 2) / 2)
     assert found.done["κ_SRD"] == pytest.approx((-2 / 3 - 2) / 2)
     assert found.done["κ_failure_rate"] == 0.5
     assert found.done["spectrum_w1"] == pytest.approx(0.25, abs=1e-4)
     assert found.with_missing_as_failed["κ_SRME"] == pytest.approx((2 / 3 + 4) / 3)
-    assert [material.state for material in found.materials] == ["finished", "failed", "absent"]
-    assert found.materials[1].failure == "UnknownElementError"
-    assert found.srme_interval is not None
-    assert found.srme_interval[0] == pytest.approx(2 / 3)
+    assert [material["state"] for material in found.materials] == ["finished", "failed", "absent"]
+    assert found.materials[1]["failure"] == "UnknownElementError"
+    assert found.intervals["κ_SRME"][0] == pytest.approx(2 / 3)
 
 
 def test_files_and_commands(
     store: Store, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = write_material_errors(campaign_metrics(store, "c", reference), tmp_path / "errors.csv")
+    written = write_materials(campaign_metrics(store, "c", reference.parent), tmp_path / "errors.csv")
     assert len(written.read_text().splitlines()) == 4
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -94,7 +92,7 @@ def test_files_and_commands(
         out, err = capsys.readouterr()
         return int(stop.value.code or 0), out, err
 
-    code, out, _ = run("metrics", "c", "--reference", str(reference), "--json")
+    code, out, _ = run("metrics", "c", "--folder", str(reference.parent), "--json")
     assert code == 0
     assert json.loads(out)[0]["done"]["κ_SRME"] == pytest.approx(4 / 3)
     code, out, _ = run("status", "c")

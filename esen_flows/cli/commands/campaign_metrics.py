@@ -14,7 +14,7 @@ from esen_flows.cli.store import open_store
 from esen_flows.errors import InputError
 
 if TYPE_CHECKING:
-    from esen_flows.campaigns.benchmark import ModelMetrics
+    from esen_flows.campaigns.judged_models import JudgedModel
     from esen_flows.store.results import Store
 
 _FORMATS = {"κ_failure_rate": ".1%", "imaginary_mode_rate": ".1%"}
@@ -22,42 +22,45 @@ _FORMATS = {"κ_failure_rate": ".1%", "imaginary_mode_rate": ".1%"}
 
 def metrics(
     name: CampaignArgument,
-    reference: Annotated[
-        Path | None, typer.Option(help="File of DFT's results. Default: the one beside the published structures.")
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of DFT's results. Default: that of the published structures.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write errors by material as CSV.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the metrics of the benchmark that a campaign belongs to, over what is done so far."""
-    from esen_flows.campaigns.benchmark import campaign_metrics, plain_metrics, write_material_errors
+    from esen_flows.campaigns.benchmark import campaign_metrics, plain_metrics, write_materials
     from esen_flows.store.campaigns import member_count
 
     store = open_store()
     with counted(f"reading {name}", member_count(store, name)) as advance:
-        found = campaign_metrics(store, name, reference, advance)
+        found = campaign_metrics(store, name, folder, advance)
     if as_json:
         typer.echo(json.dumps(plain_metrics(found), ensure_ascii=False, indent=1))
     else:
-        Console().print(_table(found))
+        for model in found:
+            Console().print(_table(model))
     if output is not None:
-        typer.echo(f"wrote {write_material_errors(found, output)}", err=as_json)
+        typer.echo(f"wrote {write_materials(found, output)}", err=as_json)
 
 
-def _table(found: "tuple[ModelMetrics, ...]") -> Table:
-    names = tuple(found[0].with_missing_as_failed)
-    table = Table("force field", "materials", *names, box=None, padding=(0, 1, 0, 0))
-    for model in found:
-        for label, values in (
-            (f"{model.n_done} done", model.done),
-            (f"{model.n_materials}, missing as failed", model.with_missing_as_failed),
-        ):
-            if values is not None:
-                table.add_row(model.model, label, *(_cell(name, values[name]) for name in names))
+def _table(model: "JudgedModel") -> Table:
+    """Metrics in rows, because the discovery benchmark has more than forty."""
+    table = Table("", f"{model.n_done:,} done", "95 %", f"{model.n_materials:,}, missing as failed", box=None)
+    table.title = model.model
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, value in model.with_missing_as_failed.items():
+        interval = model.intervals.get(name)
+        text = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+        table.add_row(name, _cell(name, model.done.get(name)), text, _cell(name, value))
     return table
 
 
 def _cell(name: str, value: float | None) -> str:
-    return "" if value is None else format(value, _FORMATS.get(name, ".4f"))
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else format(value, _FORMATS.get(name, ".4f"))
 
 
 def print_benchmark(store: "Store", name: str) -> None:
@@ -77,15 +80,20 @@ def print_benchmark(store: "Store", name: str) -> None:
     benchmark = benchmark_of(CampaignSpec.model_validate(campaign_of(store, name)["spec"]))
     if benchmark is None:
         return
+    if benchmark == "discovery":  # which has too many members for a look
+        typer.echo(f"{benchmark}: esen-flows campaign metrics {name} judges what is done")
+        return
     try:
         found = campaign_metrics(store, name)
     except InputError as error:
         typer.echo(f"{benchmark}: not judged, {error}")
         return
     for model in found:
-        all_of_them = model.with_missing_as_failed["κ_SRME"]
-        text = f"{benchmark}, {model.model}: κ_SRME {all_of_them:.4f} with missing members as failures"
-        if model.done is not None and model.n_done < model.n_materials:
-            low, high = model.srme_interval or (float("nan"), float("nan"))
-            text += f", {model.done['κ_SRME']:.4f} ({low:.4f} to {high:.4f}) over {model.n_done} of {model.n_materials}"
+        head = model.headline
+        value = model.with_missing_as_failed[head]
+        text = f"{benchmark}, {model.model}: {head} {value:.4f} with missing members as failures"
+        so_far = model.done.get(head)
+        if so_far is not None and model.n_done < model.n_materials:
+            low, high = model.intervals.get(head, (float("nan"), float("nan")))
+            text += f", {so_far:.4f} ({low:.4f} to {high:.4f}) over {model.n_done:,} of {model.n_materials:,}"
         typer.echo(text)

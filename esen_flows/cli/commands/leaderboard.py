@@ -1,6 +1,7 @@
 """`esen-flows leaderboard [correlation]`: published results of force fields, and what they depend on."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked
+from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked, with_scores
 from esen_flows.metrics.statistics import Correlation, correlation
+from esen_flows.schemas.card import resolve_model
 
 app = typer.Typer(
     help="Published results of force fields (Matbench Discovery, July 2026).", invoke_without_command=True
@@ -41,6 +43,9 @@ def leaderboard(
     rows: Annotated[int, typer.Option(min=1, help="Number of models to show.")] = 25,
     compliant: CompliantOption = False,
     superseded: Annotated[bool, typer.Option("--superseded", help="Show superseded and aborted models too.")] = False,
+    campaigns: Annotated[
+        list[str] | None, typer.Option("--with", help="A campaign with a benchmark, to put in place. Repeatable.")
+    ] = None,
     as_json: JsonOption = False,
     figure: Annotated[Path | None, typer.Option(help="Also draw F1 against κ SRME into this PNG file.")] = None,
 ) -> None:
@@ -53,7 +58,7 @@ def leaderboard(
     chosen = [
         row for row in published_rows() if (row.compliant or not compliant) and (superseded or not row.superseded)
     ]
-    best = ranked(chosen, sort)
+    best = ranked([*chosen, *_own_rows(campaigns or ())], sort)
     if figure is not None:
         print(_draw(best, figure))
     if as_json:
@@ -62,6 +67,30 @@ def leaderboard(
     print_rows(best[:rows], sort)
     if len(best) > rows:
         print(f"{len(best) - rows} more models; show them with --rows {len(best)}")
+
+
+def _own_rows(names: Sequence[str]) -> list[LeaderboardRow]:
+    """Force fields of campaigns of this database; campaigns of one force field are one row."""
+    if not names:
+        return []
+    from esen_flows.campaigns.benchmark import campaign_metrics
+    from esen_flows.cli.store import open_store
+
+    store = open_store()
+    values: dict[str, dict[str, float]] = {}
+    for name in names:
+        for model in campaign_metrics(store, name):
+            if model.n_done < model.n_materials:
+                done = f"{model.n_done:,} of {model.n_materials:,} materials"
+                print(f"{name}: {model.model} has {done}; the rest counts as failed", file=sys.stderr)
+            known = {name: value for name, value in model.with_missing_as_failed.items() if value is not None}
+            values.setdefault(model.model, {}).update(known)
+    return [_own_row(label, with_scores(found), ", ".join(names)) for label, found in values.items()]
+
+
+def _own_row(label: str, values: dict[str, float], source: str) -> LeaderboardRow:
+    conservative = resolve_model(label).conservative
+    return LeaderboardRow(label, label, False, conservative, False, values, source)
 
 
 def _plain(row: LeaderboardRow) -> dict[str, object]:
@@ -98,10 +127,13 @@ def print_rows(rows: Sequence[LeaderboardRow], sort: str) -> None:
         for name, _, form in columns:
             value = row.values.get(name)
             cells.append("" if value is None else format(value, form) + _mark(row, name))
-        table.add_row(row.key + ("" if row.compliant else " +"), *cells)
+        own = row.source != "published"
+        table.add_row(row.key + (" <" if own else "" if row.compliant else " +"), *cells, style="bold" if own else None)
     Console().print(table)
     remarks = []
-    if any(not row.compliant for row in rows):
+    if any(row.source != "published" for row in rows):
+        remarks.append("< a force field of this database")
+    if any(not row.compliant and row.source == "published" for row in rows):
         remarks.append("+ trained on more than the Materials Project of 2022")
     if any(_mark(row, name) for row in rows for name in ("CPS", "rmsd_1e-2")):
         remarks.append("* RMSD on an older, smaller scale, which also raises CPS")
@@ -117,7 +149,7 @@ def _draw(rows: Sequence[LeaderboardRow], path: Path) -> Path:
     from esen_flows.plots.leaderboard import ModelPoint, plot_models
 
     points = [
-        ModelPoint(row.key, row.values["κ_SRME"], row.values["unique_F1"], row.conservative)
+        ModelPoint(row.key, row.values["κ_SRME"], row.values["unique_F1"], row.conservative, row.source != "published")
         for row in rows
         if "κ_SRME" in row.values and "unique_F1" in row.values
     ]

@@ -1,0 +1,138 @@
+"""The benchmark discovery: stability of WBM's crystals from their relaxed energies."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from esen_flows.campaigns.judged_models import JudgedModel
+from esen_flows.campaigns.records import member_rows
+from esen_flows.campaigns.sources import REFERENCES, published_files
+from esen_flows.metrics.discovery import (
+    DiscoveryReference,
+    discovery_metrics,
+    predicted_hull_distances,
+    read_discovery_reference,
+)
+from esen_flows.metrics.formation_energy import formation_energy, mp2020_correction, read_elemental_references
+from esen_flows.schemas.campaign import CampaignSpec
+from esen_flows.schemas.documents import ResultDocument, StructureData
+from esen_flows.store.bulk import batches
+from esen_flows.store.campaigns import step_results
+from esen_flows.store.database import Row
+from esen_flows.store.results import Store
+from esen_flows.structures.conversion import to_pymatgen
+
+HEADLINE = "unique_F1"
+# Everything but the arrays along the relaxation.
+_FIELDS = (*(name for name in ResultDocument.model_fields if name != "output"), "output.structure", "output.energy_ev")
+_PREFIXES = {"full_test_set": "full", "unique_prototypes": "unique", "most_stable_10k": "top"}
+
+
+def discovery_benchmark(
+    store: Store, spec: CampaignSpec, labels: Sequence[str], folder: str | None, on_member: Callable[[], None]
+) -> Iterator[JudgedModel]:
+    """Metrics of relaxations of a campaign.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    spec
+        Specification of the campaign.
+    labels
+        Labels of the force fields.
+    folder
+        Folder of DFT's results and of the elemental references; None: the default one.
+    on_member
+        Called for each member.
+
+    Yields
+    ------
+    JudgedModel
+        Metrics of one force field.
+
+    Raises
+    ------
+    InputError
+        A reference is not there or cannot be read.
+    """
+    summary = published_files("discovery", folder, REFERENCES)[0]
+    reference = read_discovery_reference(summary)
+    elements = read_elemental_references(published_files("elements", str(summary.parent), REFERENCES)[0])
+    states: dict[str, dict[str, str]] = {label: {} for label in labels}
+    energies: dict[str, dict[str, float]] = {label: {} for label in labels}
+    for rows in batches(member_rows(store, spec.name)):
+        for row, steps in zip(rows, step_results(store, rows, _FIELDS), strict=True):
+            on_member()
+            label, material = row["model_label"], row["label"]
+            states[label][material] = row["state"]
+            energy = _formation_energy(store, row, steps, elements, spec.energy_corrections)
+            if energy is not None:
+                energies[label][material] = energy
+    for label in labels:
+        yield _judge(label, reference, states[label], energies[label])
+
+
+def _formation_energy(
+    store: Store, row: Row, steps: Sequence[Row], elements: Mapping[str, float], corrections: str | None
+) -> float | None:
+    """Formation energy in eV/atom, rounded as in a submission; None without a relaxed structure."""
+    last = steps[-1] if steps else None
+    if last is None or last["key"] != row["key"] or last["failure"]:
+        return None
+    output = store.read(last).output or {}
+    structure = to_pymatgen(StructureData(**output["structure"]).to_atoms())
+    energy = float(output["energy_ev"])
+    if corrections == "add":
+        correction = mp2020_correction(structure, energy)
+        if correction is None:  # the leaderboard gives such a crystal no energy
+            return None
+        energy += correction
+    return round(formation_energy(energy, structure.composition, elements), 4)
+
+
+def _judge(
+    label: str, reference: DiscoveryReference, states: Mapping[str, str], energies: Mapping[str, float]
+) -> JudgedModel:
+    materials = reference.material_ids.tolist()
+    done = np.array([states.get(material) in ("finished", "failed") for material in materials])
+    metrics, intervals = _flat(reference.rows(done), energies, with_intervals=True) if energies else ({}, {})
+    missing = _flat(reference, energies)[0] if energies else {}
+    distances = predicted_hull_distances(reference, energies) if energies else np.full(len(materials), np.nan)
+    return JudgedModel(
+        model=label,
+        n_materials=len(materials),
+        n_done=int(done.sum()),
+        done=metrics,
+        intervals=intervals,
+        with_missing_as_failed=missing or {HEADLINE: 0.0},
+        headline=HEADLINE,
+        materials=[
+            {
+                "material": material,
+                "state": states.get(material, "absent"),
+                "e_form_ev_per_atom": energies.get(material),
+                "e_above_hull_ev_per_atom": None if np.isnan(distances[i]) else round(float(distances[i]), 4),
+                "reference_e_above_hull_ev_per_atom": float(reference.e_above_hull_ev_per_atom[i]),
+                "unique_prototype": bool(reference.unique_prototype[i]),
+            }
+            for i, material in enumerate(materials)
+        ],
+    )
+
+
+def _flat(
+    reference: DiscoveryReference, energies: Mapping[str, float], with_intervals: bool = False
+) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
+    """Metrics and their intervals under the names of the table of published results."""
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    found: dict[str, dict[str, Any]] = discovery_metrics(reference, energies, with_intervals)
+    for subset, values in found.items():
+        for name, value in values.items():
+            if name.endswith("_interval"):
+                intervals[f"{_PREFIXES[subset]}_{name.removesuffix('_interval')}"] = value
+            else:
+                metrics[f"{_PREFIXES[subset]}_{name}"] = None if np.isnan(value) else value
+    return metrics, intervals
