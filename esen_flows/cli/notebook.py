@@ -29,7 +29,7 @@ from esen_flows.structures.conversion import as_atoms
 from esen_flows.structures.files import read_structure
 
 if TYPE_CHECKING:
-    import pandas  # type: ignore[import-untyped]
+    import pandas
     from pymatgen.core import Structure
 
 

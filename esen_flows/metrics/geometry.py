@@ -91,7 +91,9 @@ def symmetry(structure: Structure, symprec_angstrom: float) -> Symmetry | None:
     try:
         from moyopy import Cell, MoyoDataset
     except ImportError:
-        raise InputError("symmetry as the leaderboard finds it needs moyopy: pip install moyopy") from None
+        raise InputError(
+            "symmetry as the leaderboard finds it needs moyopy: pip install 'esen_flows[symmetry]'"
+        ) from None
     cell = Cell(
         basis=structure.lattice.matrix.tolist(),
         positions=structure.frac_coords.tolist(),

@@ -61,7 +61,10 @@ def test_a_diagonal_supercell() -> None:
         ("mesh", "is not key=value"),
         ("mesh=", "is not key=value"),
         ("mash=9,9,9", r"--set mash: no such field; did you mean mesh\? valid fields: mesh, temperatures_kelvin, "),
-        ("displacement=0.01", "no such field; did you mean displacement.displacement_angstrom.*valid fields: .*displacement.order"),
+        (
+            "displacement=0.01",
+            "no such field; did you mean displacement.displacement_angstrom.*valid fields: .*displacement.order",
+        ),
         ("displacement.displacement_angstrom=5", r"displacement_angstrom: .*less than or equal to 0.5 \(got 5\)"),
         ("displacement.displacement_angstrom=0", r"displacement_angstrom: .*greater than or equal to .* \(got 0\)"),
         ("boundary_mfp_micrometre=-1", r"boundary_mfp_micrometre: .*greater than 0 \(got -1\)"),

@@ -9,7 +9,7 @@ from esen_flows.store.queries.fields import Field, find_field
 from esen_flows.store.queries.query import StructureRecord
 
 if TYPE_CHECKING:
-    import pandas  # type: ignore[import-untyped]
+    import pandas
 
 Found = ResultDocument | StructureRecord
 RESULT_COLUMNS = ("key", "formula", "chemsys", "nsites", "space_group_number", "model_label", "state", "created_at")
