@@ -89,9 +89,9 @@ def test_a_training_is_submitted_with_its_data(copper: Any, folder: Path, capsys
     assert f"key      {request.key}" in printed
     (spec,) = specs(copper)
     assert (spec["result_key"], spec["kind"], spec["_category"]) == (request.key, "training", "gpu")
-    arguments = spec["_tasks"][0]["job"]["function_args"]
-    assert arguments[1] == [[data, 1]]
-    assert arguments[3]["max_seconds"] == 600
+    arguments = spec["_tasks"][0]["job"]["function_kwargs"]
+    assert arguments["datasets"] == [[data, 1]]
+    assert arguments["run"]["max_seconds"] == 600
     assert copper.store.database["datasets"].find_one({"_id": data})["names"] == ["copper"]
     assert not (folder / "training").exists()
     assert run("train", "t.yaml", *options, "--submit") == 0
@@ -102,7 +102,7 @@ def test_a_recipe_is_submitted_as_a_chain(copper: Any, folder: Path, capsys: pyt
     assert run("train", "esen_3.2m_mp", "--data", "MPtrj=copper.xyz:2", "--submit") == 0
     first, second = specs(copper)
     data = read_dataset(folder / "copper.xyz").key
-    assert [spec["_tasks"][0]["job"]["function_args"][1] for spec in (first, second)] == [[[data, 2]]] * 2
+    assert [spec["_tasks"][0]["job"]["function_kwargs"]["datasets"] for spec in (first, second)] == [[[data, 2]]] * 2
     assert [spec["_tasks"][0]["job"]["name"] for spec in (first, second)] == ["1-pretrain", "2-finetune"]
     assert copper.store.database["workflows"].find_one({})["links"] == {"1": [], "2": [1]}
     assert f"key      {second['result_key']}" in capsys.readouterr().out

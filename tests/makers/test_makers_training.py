@@ -37,9 +37,9 @@ def test_a_published_recipe_is_a_flow() -> None:
     assert [job.name for job in (pretrain, finetune, last)] == [
         "esen_30m_oam 1 pretrain", "esen_30m_oam 2 finetune", "esen_30m_oam 3 finetune_oam",
     ]  # fmt: skip
-    assert pretrain.function_args[0]["denoising"] is True
-    assert finetune.function_args[0]["direct_forces"] is False
-    assert last.function_args[1] == [["bb" * 32, 1], ["cc" * 32, 8]]
+    assert pretrain.function_kwargs["config"]["denoising"] is True
+    assert finetune.function_kwargs["config"]["direct_forces"] is False
+    assert last.function_kwargs["datasets"] == [["bb" * 32, 1], ["cc" * 32, 8]]
     assert len({job.metadata["result_key"] for job in (pretrain, finetune, last)}) == 3
     assert len(judges) == 2
     with pytest.raises(InputError, match=r"\['MPtrj', 'sAlex'\] were not given"):
