@@ -18,6 +18,8 @@ from esen_flows.structures.inputs import AnyStructures
 # Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
 # (three products a row).
 ROWS_PER_CALL = 32
+# Atoms that are worth handing over together where a force field says nothing else: 0.1 to 0.5 GB for a small network.
+ATOMS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,23 @@ class ForceField(ABC):
         >>> print(f"{result.energy / 4:.4f} eV per atom")
         -0.0057 eV per atom
         """
+
+    def atoms_at_once(self, atoms: Atoms) -> int:
+        """Number of atoms in structures like this one that are worth handing over together.
+
+        `evaluate` takes any number; this is for callers that keep results in between.
+
+        Parameters
+        ----------
+        atoms
+            One of the structures.
+
+        Returns
+        -------
+        int
+            Number of atoms.
+        """
+        return ATOMS_AT_ONCE
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Second derivatives of the energy along directions: sum over j, b of d2E / dx_ia dx_jb * vectors[k, j, b].

@@ -14,7 +14,7 @@ from esen_flows.data.neighbor_cache import NeighborCache
 from esen_flows.errors import EvaluationError, InsufficientMemoryError, StructureError, UnknownElementError
 from esen_flows.forcefield.batching import EdgeBudget, Result, unless_out_of_memory
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField, require_differentiable
+from esen_flows.forcefield.contract import ATOMS_AT_ONCE, Declaration, Evaluation, ForceField, require_differentiable
 from esen_flows.forcefield.cuda_graphs import CudaGraphRunner, padded_size
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
@@ -25,7 +25,7 @@ from esen_flows.structures.inputs import AnyStructures, as_structures
 
 # Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
 EDGES_AHEAD, BATCHES_AHEAD = 1_000_000, 4
-ATOMS_AT_ONCE = 2_000
+ATOMS_PER_WINDOW = 2_000
 _NO_GRAPH = (
     "the neighbours of structure {} ({} atoms) do not fit into the memory of {}; use a device with more memory, or a "
     "smaller structure"
@@ -110,6 +110,28 @@ class NetworkForceField(ForceField):
     def max_edges(self) -> int:
         """Largest number of edges of a batch, and of a chunk of a structure that is larger."""
         return self._budget.max_edges
+
+    def atoms_at_once(self, atoms: Atoms) -> int:
+        """Number of atoms in structures like this one that fill a batch.
+
+        Parameters
+        ----------
+        atoms
+            One of the structures.
+
+        Returns
+        -------
+        int
+            Number of atoms, at least the usual one.
+
+        Raises
+        ------
+        StructureError, UnknownElementError
+            The structure cannot be evaluated.
+        """
+        self._check_elements([atoms])
+        (graph,) = next(self._windows([atoms]))
+        return max(ATOMS_AT_ONCE, self.max_edges * len(atoms) // max(1, len(graph.source)))
 
     def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Energies, forces and stresses of structures, in their order.
@@ -216,7 +238,7 @@ class NetworkForceField(ForceField):
         """Graphs of consecutive structures, in lists that are long enough to fill batches and fit into memory."""
         graphs: list[Graph] = []
         edges = 0
-        ends = np.cumsum([len(atoms) for atoms in structures]) // ATOMS_AT_ONCE
+        ends = np.cumsum([len(atoms) for atoms in structures]) // ATOMS_PER_WINDOW
         starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(structures)]
         waiting = deque(pairwise(starts))
         while waiting:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from ase import Atoms
 
-from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.contract import ATOMS_AT_ONCE, Evaluation, ForceField
 from esen_flows.schemas.declarations import Equivariance, Parity
 from esen_flows.schemas.keys import sha256_of
 from esen_flows.structures.inputs import AnyStructures, as_structures
@@ -54,6 +54,21 @@ class InversionAveraged(ForceField):
         self.label = f"{inner.label}, inversion-averaged"
         equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
         self.declaration = replace(inner.declaration, equivariance=equivariance)
+
+    def atoms_at_once(self, atoms: Atoms) -> int:
+        """Number of atoms in structures like this one that are worth handing over together.
+
+        Parameters
+        ----------
+        atoms
+            One of the structures.
+
+        Returns
+        -------
+        int
+            Half of the inner force field's number, which gets every structure twice, or the usual number.
+        """
+        return max(ATOMS_AT_ONCE, self.inner.atoms_at_once(atoms) // 2)
 
     def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
         """Averaged energies, forces and stresses of structures, in their order; each counts as two evaluations.

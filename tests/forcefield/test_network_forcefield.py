@@ -122,7 +122,7 @@ def test_memory_bounded_batches_equal_single_evaluations(force_field):
 
 
 def test_long_lists_are_computed_in_windows_and_returned_in_order(force_field, monkeypatch):
-    for name, value in (("EDGES_AHEAD", 1), ("BATCHES_AHEAD", 0), ("ATOMS_AT_ONCE", 4)):
+    for name, value in (("EDGES_AHEAD", 1), ("BATCHES_AHEAD", 0), ("ATOMS_PER_WINDOW", 4)):
         monkeypatch.setattr(network_module, name, value)
     structures = mixed_structures() + mixed_structures()[::-1]
     assert len(list(force_field._windows(structures))) > 4
@@ -257,3 +257,13 @@ def test_graphs_that_do_not_fit_are_made_in_smaller_windows(force_field, monkeyp
     monkeypatch.setattr(scarce.neighbors, "edges", lambda some: scarce_memory([*some] * 3))
     with pytest.raises(InsufficientMemoryError, match=r"neighbours of structure 0 \(2 atoms\) do not fit"):
         scarce.evaluate([bulk("Si")])
+
+
+def test_a_batch_of_displaced_supercells_is_what_the_memory_holds():
+    cell = bulk("Si", "diamond", a=5.4, cubic=True)
+    edges = len(Graph.from_atoms(cell, 4.0).source)
+    plenty, little = NetworkForceField(small_checkpoint(), memory_bytes=1e12), NetworkForceField(small_checkpoint())
+    assert plenty.atoms_at_once(cell) == plenty.max_edges * 8 // edges > 100_000
+    assert InversionAveraged(plenty).atoms_at_once(cell) == plenty.atoms_at_once(cell) // 2
+    little._budget.max_edges = 1000
+    assert little.atoms_at_once(cell) == InversionAveraged(little).atoms_at_once(cell) == 2048

@@ -48,8 +48,6 @@ OnForces = Callable[[np.ndarray], None]
 # Forces of a plan; its argument `report` is called with the number of supercells that were done since the last call.
 _Forces = Callable[..., np.ndarray]
 
-# About 0.1-0.5 GB of activations for a small model; a batch never splits a supercell.
-ATOMS_PER_BATCH = 2048
 # Lattice parameters are known to about this precision: a vector that is shorter by less counts as long enough.
 LENGTH_TOLERANCE_ANGSTROM = 1e-3
 MOST_SUPERCELL_ATOMS = 100_000  # force constants of more atoms exceed the memory of any machine
@@ -61,7 +59,7 @@ def displaced_forces(
     protocol: DisplacementProtocol,
     progress: Progress | None = None,
     *,
-    atoms_per_batch: int = ATOMS_PER_BATCH,
+    atoms_per_batch: int | None = None,
     known: np.ndarray | None = None,
     on_forces: OnForces | None = None,
 ) -> ForcesOutput:
@@ -80,7 +78,8 @@ def displaced_forces(
     progress
         Called after each batch with the number of supercells done and the number of all.
     atoms_per_batch
-        Supercells are evaluated together up to this many atoms (twice as many with parity averaging).
+        Supercells are evaluated together up to this many atoms (twice as many with parity averaging); None: as many as
+        the force field asks for. A supercell is never split.
     known
         Forces that an earlier call with equal arguments gave to its `on_forces`; the work continues after them.
     on_forces
@@ -247,15 +246,18 @@ class _ResumedForces:
 def _evaluate_plan(
     plan: DisplacementPlan,
     force_field: ForceField,
-    atoms_per_batch: int,
+    atoms_per_batch: int | None,
     resumed: _ResumedForces,
     report: Callable[[int], None],
 ) -> np.ndarray:
     """Forces (n_supercells, n_atoms, 3) in eV/Angstrom, batch by batch."""
-    size = max(1, atoms_per_batch // len(plan.supercells[0]))
     forces = resumed.take(plan)
     if forces:
         report(len(forces))
+    if len(forces) == len(plan.supercells):
+        return np.array(forces)
+    first_cell = plan.supercells[0]
+    size = max(1, (atoms_per_batch or force_field.atoms_at_once(first_cell)) // len(first_cell))
     for first in range(len(forces), len(plan.supercells), size):
         found = [result.forces for result in force_field.evaluate(plan.supercells[first : first + size])]
         forces += found

@@ -52,6 +52,16 @@ def test_batches_equal_one_by_one_evaluation_of_the_dataset(argon, argon_force_f
         assert "forces" not in entry
 
 
+def test_a_force_field_decides_how_many_supercells_it_gets(argon, argon_force_field, monkeypatch) -> None:
+    sizes: list[int] = []
+    evaluate = argon_force_field.evaluate
+    monkeypatch.setattr(argon_force_field, "evaluate", lambda cells: sizes.append(len(cells)) or evaluate(cells))
+    monkeypatch.setattr(argon_force_field, "atoms_at_once", lambda cell: 5 * len(cell))
+    output = displaced_forces(argon, argon_force_field, THIRD)
+    assert set(sizes[: len(output.forces_fc3) // 5]) == {5}
+    assert sum(sizes) == len(output.forces_fc3) + len(output.forces_fc2)
+
+
 @pytest.mark.parametrize("left_in", ["fc3", "fc2"])
 def test_interrupted_work_continues_where_it_stopped(argon, argon_force_field, left_in: str) -> None:
     whole = displaced_forces(argon, argon_force_field, THIRD)
