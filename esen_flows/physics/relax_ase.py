@@ -6,6 +6,7 @@ import numpy as np
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE, LBFGS
 
+from esen_flows.data.labelled import can_have_stress
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory
@@ -63,7 +64,7 @@ def relax_by_ase(
     optimizer.attach(record, interval=1)
     trajectory.converged = bool(optimizer.run(fmax=protocol.fmax_ev_per_angstrom, steps=protocol.max_steps))
     # Without the constraint's projection: documents hold the forces and the stress of the force field.
-    stress = work.get_stress(voigt=False, apply_constraint=False) if work.cell.rank == 3 else np.full((3, 3), np.nan)
+    stress = work.get_stress(voigt=False, apply_constraint=False) if can_have_stress(work) else np.full((3, 3), np.nan)
     trajectory.evaluation = Evaluation(trajectory.energies[-1], work.get_forces(apply_constraint=False), stress)
     work.calc = None
     work.set_constraint(fixed_atoms)

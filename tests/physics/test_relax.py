@@ -5,6 +5,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from esen_flows.errors import NotConvergedError, StructureError
+from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.relax import relax
 from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol
 
@@ -106,3 +107,14 @@ def test_unusable_structures_are_refused(metals, atoms: Atoms, message: str) -> 
     with pytest.raises(StructureError, match=message):
         relax(atoms, metals, RelaxProtocol())
     assert metals.force_evaluations == 0
+
+
+@pytest.mark.parametrize("optimizer", ["fire", "lbfgs"])
+@pytest.mark.parametrize("name", ["slab", "molecule"])
+def test_structures_without_periodicity_along_three_vectors_relax_without_a_stress(name: str, optimizer: str) -> None:
+    slab = fcc111("Al", (1, 1, 3), vacuum=6.0)
+    slab.rattle(0.02, seed=1)
+    atoms = slab if name == "slab" else Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]], cell=[8, 9, 10])
+    output = relax(atoms, load_force_field("emt"), RelaxProtocol(relax_cell=False, optimizer=optimizer))
+    assert output.converged
+    assert np.isnan(output.stress_ev_per_angstrom3).all()
