@@ -44,7 +44,7 @@ def test_batches_equal_one_by_one_evaluation_of_the_dataset(argon, argon_force_f
     assert output.forces_fc2.shape[1:] == (32, 3)
     assert output.n_evaluations == argon_force_field.force_evaluations == total
     sizes = [min(70 // 4, len(output.forces_fc3) - i) for i in range(0, len(output.forces_fc3), 70 // 4)]
-    assert seen == [(int(done), total) for done in np.cumsum([*sizes, *([1] * len(output.forces_fc2))])]
+    assert seen == [(int(done), total) for done in np.cumsum([0, *sizes, *([1] * len(output.forces_fc2))])]
     one_by_one = [argon_force_field.evaluate([cell])[0].forces for cell in displaced_cells(output)]
     assert output.forces_fc3 == pytest.approx(np.array(one_by_one), abs=1e-13)
     for entry in entries(output.displacements_fc3):
