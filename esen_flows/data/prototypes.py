@@ -84,6 +84,8 @@ def perfect(crystal: Crystal, cubic: bool = False) -> Atoms:
         raise InputError(f"{name!r}: {prototype} takes {PROTOTYPES[prototype]} species, got {list(crystal.species)}")
     if a <= 0.0:
         raise InputError(f"{name!r}: lattice_angstrom must be positive, got {a}")
+    if not 1.0 <= a <= 100.0:
+        raise InputError(f"{name!r}: lattice_angstrom must be from 1 to 100, got {a:g}; no crystal has another one")
     if cubic and prototype in _NOT_CUBIC:
         raise InputError(f"{name!r}: {prototype} has no cubic cell; leave cubic out")
     if prototype == "beta_tin":

@@ -314,6 +314,7 @@ def _check_group(where: str, group: Group) -> None:
         ("volume_scan", isinstance(group.volume_scan, bool), "must be true or false"),
         ("volume_strain", group.volume_strain[0] > -1.0, "must stay above -1"),
         ("shear", group.shear[0] >= 0.0, "must not be negative"),
+        ("rattle_angstrom", high_rattle <= 5.0, "must be at most 5: farther atoms are in no crystal"),
         ("rattle_angstrom", low_rattle >= 0.0, "must not be negative"),
         ("rattle_angstrom", low_rattle > 0.0 or high_rattle == 0.0, "is log-uniform: its low end must be above zero"),
         ("displaced_atoms", _is_integer(group.displaced_atoms, 0) and group.displaced_atoms < 3, "must be 0, 1 or 2"),

@@ -40,9 +40,10 @@ def main() -> int:
         os.environ.pop(name, None)
     seeds = folder / "seeds"
     if not seeds.is_dir():
-        subprocess.run(
-            [sys.executable, Path(__file__).with_name("seeds.py"), seeds], check=True, stdout=subprocess.DEVNULL
-        )
+        made = folder / "seeds.partial"
+        command = [sys.executable, Path(__file__).with_name("seeds.py"), made]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        made.rename(seeds)
     warm_up()
     began, counts, found = time.monotonic(), Counter[str](), defaultdict[str, list[Verdict]](list)
     cases = (case for case in campaign(seeds, options.count, options.seed) if options.only in case.entrance)
@@ -52,8 +53,8 @@ def main() -> int:
             found[fault].append(verdict)
             print(f"{fault}: {verdict.case.entrance}: {verdict.case.what}: status {verdict.status}", flush=True)
             print("    " + verdict.messages.strip().replace("\n", "\n    ")[-400:], flush=True)
-    command = [sys.executable, "-m", "esen_flows.cli.entry"]
-    subprocess.run([*command, "db", "stop", "--force"], check=False, stdout=subprocess.DEVNULL, cwd=ROOT)
+    stop = [sys.executable, "-m", "esen_flows.cli.entry"]
+    subprocess.run([*stop, "db", "stop", "--force"], check=False, stdout=subprocess.DEVNULL, cwd=ROOT)
     print(
         f"{sum(counts.values())} inputs in {time.monotonic() - began:.0f} s:",
         ", ".join(f"{n} {e}" for e, n in counts.items()),

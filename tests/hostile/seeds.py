@@ -129,9 +129,9 @@ def make_data(folder: Path) -> None:
         if end.code:
             raise RuntimeError("the dataset was not imported") from end
     (folder / "recipe.yaml").write_text(
-        "seed: 7\ngroups:\n  - name: rattled\n    prototype: fcc\n    symbols: [Cu]\n"
-        "    lattice_angstrom: [3.55, 3.65]\n"
-        "    count: 3\n    rattle_angstrom: 0.05\n    strain: 0.02\n"
+        "seed: 7\ngroups:\n  - name: rattled\n    prototype: rocksalt\n    species: [Cu, Au]\n"
+        "    lattice_angstrom: [5.35, 5.45]\n    count: 2\n    rattle_angstrom: [0.01, 0.05]\n"
+        "    volume_strain: [-0.02, 0.02]\n    repeat: [1, 1, 1]\n"
     )
 
 
