@@ -80,8 +80,8 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
 
     Examples
     --------
-    >>> read_spec("silicon_kappa").property
-    'conductivity'
+    >>> read_spec("mdr_phonons", anywhere=True).property
+    'phonon'
     """
     file = read_located(find_spec(name))
     wrong, faults = set[str](), list[tuple[Location, str]]()

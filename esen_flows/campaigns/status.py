@@ -235,7 +235,7 @@ def _pending(rows: Sequence[Row]) -> int:
 
 
 def _at_work(store: Store, begun: Sequence[Row]) -> list[Row]:
-    """Runs whose process lives, however long ago it noted something: one conductivity may take hours."""
+    """Runs whose process lives, however long ago it noted something: linewidths may take hours."""
     alive = holders(store.database) if begun else {}
     return [run for run in begun if alive.get(run["worker"], _age(run["updated_at"]) < QUIET_SECONDS)]
 

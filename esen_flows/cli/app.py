@@ -22,7 +22,7 @@ from esen_flows.cli.commands.worker import worker
 from esen_flows.cli.machine import yield_waiting_threads
 from esen_flows.errors import EsenFlowsError, StructureWarning
 from esen_flows.files import is_full_disk
-from esen_flows.schemas.properties import OFFERED
+from esen_flows.schemas.properties import OFFERED, PROPERTIES
 from esen_flows.version import __version__
 
 
@@ -40,10 +40,11 @@ class _Commands(TyperGroup):
             raise _Interrupted(*(stop.args or ("interrupted; finished work is kept",))) from stop
 
 
+_TITLES = ", ".join(PROPERTIES[kind].title for kind in OFFERED)
 app = typer.Typer(
     name="esen-flows",
     cls=_Commands,
-    help="Force fields from training to benchmarks: relaxation, phonons, thermal conductivity; results in MongoDB.",
+    help=f"Force fields from training to benchmarks: {_TITLES}; results in MongoDB.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

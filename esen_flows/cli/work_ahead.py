@@ -81,7 +81,7 @@ def _of_relaxations(store: "Store", model_key: str, device: str, model: "CostMod
     seconds = edges = 0.0
     for found in stream(store, "relax", model=model_key, limit=_RELAXATIONS):
         volume, origin = found.summary.get("volume_per_atom_angstrom3"), found.provenance
-        if isinstance(volume, float) and origin.device.startswith(device):
+        if isinstance(volume, float) and found.nsites is not None and origin.device.startswith(device):
             seconds += origin.seconds
             pairs = edge_count(found.nsites, found.nsites * volume, model.cutoff_angstrom)
             edges += origin.force_evaluations * pairs

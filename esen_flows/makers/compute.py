@@ -19,7 +19,7 @@ from esen_flows.store.results import Store
 
 Summary = dict[str, float | int | str | bool | None]
 
-# How long to wait for another process that computes the same result: a conductivity of a large cell takes hours.
+# How long to wait for another process that computes the same result: linewidths of a large cell take hours.
 WAIT_SECONDS = 24 * 3600.0
 # Time between two reports while waiting. The listener may break off there, because its process has to end.
 LISTEN_SECONDS = 5.0

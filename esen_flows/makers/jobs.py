@@ -115,7 +115,7 @@ def phonon_job(structure: Json, request: Json, model: Json, forces: Reference, f
 
 
 def conductivity_job(structure: Json, request: Json, model: Json, forces: Reference, force: bool = False) -> Reference:
-    """Compute the lattice thermal conductivity from stored forces, without a force call.
+    """Compute heat transport by phonons from stored forces, without a force call.
 
     Parameters
     ----------

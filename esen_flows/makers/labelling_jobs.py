@@ -60,13 +60,13 @@ def labelling_job(structures: Json, request: Json, model: Json, dataset_name: st
     requested, store = ResultRequest.model_validate(request), open_store()
     # The same folder for every process of this machine that resumes the labelling.
     folder = get_settings().data_dir / "labelling" / requested.key
-    identity = identify_dataset((), 0)  # filled in when the structures are made
+    identity = identify_dataset(())  # filled in when the structures are made
 
     def compute(meter: Meter) -> tuple[LabellingOutput, Summary]:
         force_field = meter.watch(requested_force_field(model, requested))
         atoms = _structures(structures, force_field, folder)
         elements = {chemical_symbols[int(z)] for each in atoms for z in each.numbers}
-        identity.update(identify_dataset(sorted(elements), sum(map(len, atoms))))
+        identity.update(identify_dataset(sorted(elements)))
         average = protocol_of(requested, LabellingProtocol).average_inversion
         dataset = _labelled(atoms, force_field, average, folder, structures.get("recipe"), model["licence"])
         output = LabellingOutput(

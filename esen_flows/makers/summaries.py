@@ -123,7 +123,7 @@ def phonon_summary(output: PhononOutput) -> Summary:
 
 
 def conductivity_summary(output: ConductivityOutput) -> Summary:
-    """Summarise a lattice thermal conductivity.
+    """Summarise heat transport by phonons.
 
     Parameters
     ----------

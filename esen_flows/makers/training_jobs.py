@@ -144,7 +144,7 @@ class _Stage:
         label = RANDOM_WEIGHTS_LABEL if self.initial is None else self.initial["label"]
         if self.origin is not None:
             label = self.origin.model_label
-        identity = identify_dataset(elements, sum(document.atoms for document in known))
+        identity = identify_dataset(elements)
         return Context(identity, label, self.run["device"], tags=tuple(self.run["tags"]))
 
     def train(self, store: Store, folder: Path, began: float) -> TrainingOutput:
@@ -245,7 +245,7 @@ def evaluation_job(
         output = EvaluationOutput(structures=len(data), errors=errors_as_rows(evaluate_dataset(force_field, data)))
         return output, evaluation_summary(known.names[0], output)
 
-    context = context_of(identify_dataset(known.elements, known.atoms), model)
+    context = context_of(identify_dataset(known.elements), model)
     return reference_to(compute_once(store, request, context, compute, not_stored=NOT_STORED))
 
 

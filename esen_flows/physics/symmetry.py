@@ -99,8 +99,8 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     """
     if not atoms.pbc.all():
         raise StructureError(
-            f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions; phonons and "
-            "conductivity need a crystal, with a cell and pbc in all three"
+            f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions; lattice "
+            "dynamics needs a crystal, with a cell and pbc in all three"
         )
     masses = properties_of(atoms).masses_u
     species = species_numbers(atoms.numbers, masses)  # lattice dynamics tells isotopes apart

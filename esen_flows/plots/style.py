@@ -188,7 +188,7 @@ def output_of(document: ResultDocument, kind: Kind) -> dict[str, Any]:
         raise InputError(f"this figure shows a {kind!r} document, got {document.kind!r} ({document.key[:12]})")
     if document.output is None:
         reason = document.failure.message if document.failure else "it holds no output"
-        raise InputError(f"nothing to plot: {kind} {document.key[:12]} of {document.formula} failed ({reason})")
+        raise InputError(f"nothing to plot: {kind} {document.key[:12]} of {document.subject_name} failed ({reason})")
     return document.output
 
 
@@ -306,12 +306,12 @@ def _value_text(name: str, value: Any) -> str:
 
 
 def mesh_text(output: Mapping[str, Any]) -> str:
-    """The mesh of a conductivity, for a title.
+    """The mesh of q-points of a result, for a title.
 
     Parameters
     ----------
     output
-        Output of a conductivity.
+        Output with a mesh.
 
     Returns
     -------
@@ -350,7 +350,7 @@ def set_title(axes: Axes, documents: Sequence[ResultDocument], *remarks: str | N
         Further parts of the title; None for one in which the results differ, which the legend names.
     """
     model = shared([document.model_label for document in documents])
-    parts = [formula_text(documents[0].formula), model, *remarks]
+    parts = [formula_text(documents[0].subject_name), model, *remarks]
     axes.set_title("  ·  ".join(part for part in parts if part))
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from esen_flows.schemas.atom_properties import AtomProperties, properties_of
 from esen_flows.schemas.document_base import SCHEMA_VERSION, Array, Document
-from esen_flows.schemas.properties import Kind
+from esen_flows.schemas.properties import PROPERTIES, Kind
 
 
 class StructureData(Document):
@@ -271,13 +271,13 @@ class ResultDocument(Document):
     failure
         Reason of a failed result.
     formula
-        Reduced formula.
+        Reduced formula; None for a result about a dataset or a model. Earlier versions wrote a chemical system here.
     chemsys
-        Element symbols in alphabetical order with hyphens between them.
+        Element symbols in alphabetical order with hyphens between them, likewise.
     elements
         Element symbols in alphabetical order.
     nsites
-        Number of atoms.
+        Number of atoms; None for a result about a dataset or a model.
     space_group_number
         International number of the space group; None for a structure that is not a crystal.
     space_group_symbol
@@ -312,15 +312,23 @@ class ResultDocument(Document):
     current: bool = True
     state: Literal["finished", "failed"]
     failure: Failure | None = None
-    formula: str
-    chemsys: str
-    elements: list[str]
-    nsites: int
-    space_group_number: int | None
-    space_group_symbol: str | None
+    formula: str | None = None
+    chemsys: str | None = None
+    elements: list[str] = Field(default_factory=list)
+    nsites: int | None = None
+    space_group_number: int | None = None
+    space_group_symbol: str | None = None
     material_ids: list[str] = Field(default_factory=list)
     tags: list[str] = Field(default_factory=list)
     summary: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
     output: dict[str, Any] | None
     provenance: Provenance
     created_at: datetime
+
+    @property
+    def subject_name(self) -> str:
+        """What the result is about, for people: the formula of a structure, or the name of a dataset or model."""
+        if PROPERTIES[self.kind].subject == "structure":
+            return self.formula or "structure"
+        named = (self.summary.get(name) for name in ("dataset_name", "name"))
+        return str(next(filter(None, named), PROPERTIES[self.kind].subject))

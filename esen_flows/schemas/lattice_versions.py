@@ -6,7 +6,7 @@ from typing import Literal
 
 # phonopy and phono3py 4 hold two implementations whose last digits differ. This package always asks for this one.
 LATTICE_BACKEND = "Rust"
-# Implementation of a conductivity's linewidths: ours, or phono3py's own.
+# Implementation of phonon linewidths: ours, or phono3py's own.
 TransportBackend = Literal["native", "Rust"]
 TRANSPORT_BACKEND: TransportBackend = "native"
 
@@ -24,7 +24,7 @@ def lattice_versions(transport: str = TRANSPORT_BACKEND) -> dict[str, str]:
     Parameters
     ----------
     transport
-        Implementation of a conductivity's linewidths.
+        Implementation of phonon linewidths.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from esen_flows.schemas.protocols import (
     StaticProtocol,
     TransportProtocol,
 )
-from esen_flows.schemas.steps import phonon_steps, relax_steps, static_steps, transport_steps
+from esen_flows.schemas.steps import lattice_steps, relax_steps, static_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 Kind = Literal[
@@ -189,7 +189,7 @@ PROPERTIES: dict[Kind, Property] = {
         command="phonon",
         help="Harmonic phonons: bands, density of states, thermal properties, stability.",
         published={"mdr": mdr_protocol},
-        steps=phonon_steps,
+        steps=partial(lattice_steps, "phonon", HarmonicProtocol),
         principal=lambda protocol: "max_frequency_thz",
         crystal=True,
         conservative=True,
@@ -234,7 +234,7 @@ PROPERTIES: dict[Kind, Property] = {
             "phonondb-v1-two-stage": partial(phonondb_protocol, two_stage=True),
         },
         settings_of_structures=("displacement.fc2_supercell", "displacement.fc3_supercell"),
-        steps=transport_steps,
+        steps=partial(lattice_steps, "conductivity", TransportProtocol),
         principal=principal_conductivity,
         crystal=True,
         conservative=True,

@@ -1,7 +1,6 @@
 """Protocols: frozen, closed values that decide how a property is computed. They are part of every result's key."""
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -120,7 +119,7 @@ class NumericSettings(Frozen):
     phono3py
         Minor version of phono3py, likewise.
     lattice_backend
-        Implementation of the linewidths of a conductivity: "native", this package's own, or "Rust", phono3py's. None,
+        Implementation of phonon linewidths: "native", this package's own, or "Rust", phono3py's. None,
         the default, is "native"; the keys of other results do not contain it.
     """
 
@@ -373,19 +372,3 @@ class ConductivityProtocol(TransportProtocol):
         if self.displacement.order != 3:
             raise ValueError("displacement.order: a conductivity needs third-order force constants, so it is 3")
         return self
-
-
-def principal_conductivity(methods: Sequence[Method]) -> str:
-    """Field of the summary of a conductivity that tables show.
-
-    Parameters
-    ----------
-    methods
-        Methods of the protocol.
-
-    Returns
-    -------
-    str
-        The field of the relaxation-time approximation if it is among the methods, else that of the first method.
-    """
-    return f"kappa_{'rta' if 'rta' in methods else methods[0]}_w_per_m_k"

@@ -2,7 +2,7 @@
 
 A property is a chain of steps, or a graph of them where a step builds on several others. The key of each step contains
 those of its parents, so that the key of the last step is known at once and tells whether there is anything to do. Force
-calls (relax, forces) and the steps that follow from them (phonon, conductivity) are separate steps: another mesh or
+calls (relax, forces) and the steps that follow from them (phonons, transport) are separate steps: another mesh or
 temperature uses the same forces.
 """
 

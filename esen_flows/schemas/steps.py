@@ -1,14 +1,8 @@
 """The steps to each property, which follow from its protocol."""
 
+from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
-from esen_flows.schemas.protocols import (
-    ConductivityProtocol,
-    HarmonicProtocol,
-    PhononProtocol,
-    RelaxProtocol,
-    StaticProtocol,
-    TransportProtocol,
-)
+from esen_flows.schemas.protocols import ConductivityProtocol, PhononProtocol, RelaxProtocol, StaticProtocol
 
 
 def relax_steps(protocol: RelaxProtocol) -> tuple[Step, ...]:
@@ -43,40 +37,25 @@ def static_steps(protocol: StaticProtocol) -> tuple[Step, ...]:
     return (Step("static", protocol),)
 
 
-def phonon_steps(protocol: PhononProtocol) -> tuple[Step, ...]:
-    """The steps to harmonic phonons.
+def lattice_steps(kind: str, part: type[Frozen], protocol: PhononProtocol | ConductivityProtocol) -> tuple[Step, ...]:
+    """The steps to a property that follows from the forces of displaced supercells.
 
     Parameters
     ----------
+    kind
+        The property.
+    part
+        Class of the part of the protocol that its last step needs.
     protocol
-        Protocol of the phonons.
+        Protocol of the property.
 
     Returns
     -------
     tuple[Step, ...]
-        Relaxation, forces of displaced supercells, phonons.
+        Relaxation, forces of displaced supercells, the property.
     """
-    return (*_displaced_steps(protocol), Step("phonon", HarmonicProtocol.of(protocol), (("", 1),)))
-
-
-def transport_steps(protocol: ConductivityProtocol) -> tuple[Step, ...]:
-    """The steps to lattice thermal conductivity.
-
-    Parameters
-    ----------
-    protocol
-        Protocol of the conductivity.
-
-    Returns
-    -------
-    tuple[Step, ...]
-        Relaxation, forces of displaced supercells, conductivity.
-    """
-    return (*_displaced_steps(protocol), Step("conductivity", TransportProtocol.of(protocol), (("", 1),)))
-
-
-def _displaced_steps(protocol: PhononProtocol | ConductivityProtocol) -> tuple[Step, Step]:
     displacement = protocol.displacement
     # With the parity of the displacements, so that all force calls of a flow see one energy surface.
     relaxation = protocol.relax.model_copy(update={"parity": displacement.parity})
-    return Step("relax", relaxation), Step("forces", displacement, (("", 0),))
+    last = Step(kind, part.of(protocol), (("", 1),))
+    return Step("relax", relaxation), Step("forces", displacement, (("", 0),)), last

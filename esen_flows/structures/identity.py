@@ -64,37 +64,31 @@ def identify(atoms: Atoms, symprec_angstrom: float = 0.01) -> dict[str, Any]:
     """
     symbols = atoms.get_chemical_symbols()
     symmetry = symmetry_dataset(atoms, symprec_angstrom)
-    return _fields(reduced_formula(Counter(symbols)), sorted(set(symbols)), len(symbols), symmetry)
+    elements = sorted(set(symbols))
+    return {
+        "formula": reduced_formula(Counter(symbols)),
+        "chemsys": "-".join(elements),
+        "elements": elements,
+        "nsites": len(symbols),
+        "space_group_number": None if symmetry is None else int(symmetry.number),
+        "space_group_symbol": None if symmetry is None else str(symmetry.international),
+    }
 
 
-def identify_dataset(elements: Sequence[str], atoms: int) -> dict[str, Any]:
-    """The fields of `identify` for a result about many structures.
+def identify_dataset(elements: Sequence[str]) -> dict[str, Any]:
+    """The fields of `identify` that a result about many structures has: the elements, and no formula.
 
     Parameters
     ----------
     elements
         Symbols of all elements, in alphabetical order.
-    atoms
-        Number of atoms of all structures.
 
     Returns
     -------
     dict[str, Any]
-        The fields, with the chemical system, or the number of elements if there are more than six, as formula.
+        `elements`; a ResultDocument has None for the others.
     """
-    formula = "-".join(elements) if len(elements) <= 6 else f"{len(elements)} elements"
-    return _fields(formula, elements, atoms)
-
-
-def _fields(formula: str, elements: Sequence[str], nsites: int, symmetry: Any = None) -> dict[str, Any]:
-    return {
-        "formula": formula,
-        "chemsys": "-".join(elements),
-        "elements": list(elements),
-        "nsites": nsites,
-        "space_group_number": None if symmetry is None else int(symmetry.number),
-        "space_group_symbol": None if symmetry is None else str(symmetry.international),
-    }
+    return {"elements": list(elements)}
 
 
 def reduced_formula(counts: Mapping[str, int]) -> str:

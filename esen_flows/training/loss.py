@@ -164,7 +164,7 @@ def _relative(
 ) -> dict[str, Tensor]:
     """Errors of each structure, divided by the size of its own force, stress and energy above the references.
 
-    Small displacements decide phonons and conductivity, and an absolute loss hardly sees them.
+    Small displacements decide phonons and their transport, and an absolute loss hardly sees them.
     """
     energy_floor, force_floor, stress_floor = config.relative_floors
     above = (batch.energy / batch.n_atoms).abs()

@@ -91,7 +91,8 @@ def test_labels_are_those_of_the_labeller(lab: Any, tmp_path: Path) -> None:
     output = run(job, lab)
     stored = lab.store.get(output["key"])
     assert output["key"] == job.metadata["result_key"]
-    assert (stored.formula, stored.nsites, stored.tags) == ("Cu", 48, ["test"])
+    assert (stored.formula, stored.nsites, stored.elements, stored.tags) == (None, None, ["Cu"], ["test"])
+    assert stored.subject_name == stored.summary["dataset_name"]
     assert stored.provenance.force_evaluations == lab.force_field.force_evaluations == 12
     dataset = fetch_dataset(lab.store, output["summary"]["dataset_key"], tmp_path / "data")
     assert dataset_document(lab.store, dataset.key).names == ["rattled copper"]

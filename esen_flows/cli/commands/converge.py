@@ -55,7 +55,7 @@ VaryOption = Annotated[
 
 
 def converge(
-    what: Annotated[Property, typer.Argument(help="phonon: highest frequency. kappa: conductivity near 300 K.")],
+    what: Annotated[Property, typer.Argument(help="phonon: highest frequency. kappa: its value near 300 K.")],
     file: options.FileArgument,
     model: options.ModelOption = options.DEFAULT_MODEL,
     set_: options.SetOption = None,

@@ -36,7 +36,7 @@ def plot(keys: KeysArgument, output: FiguresOption = Path("results/together")) -
     figures = {name: draw for name, draw in functions.items() if name in several}
     if not figures:
         raise InputError(f"these are results of kind {', '.join(kinds)}; give phonons alone, or conductivities alone")
-    formulas = sorted({document.formula for document in documents})
+    formulas = sorted({document.subject_name for document in documents})
     if len(formulas) > 1:
         raise InputError(f"these are results of {', '.join(formulas)}; give those of one crystal")
     for document in documents:

@@ -94,7 +94,7 @@ def _report(request: PropertyRequest, output: Path | None, yes: bool) -> None:
     answer = run_or_load(request, yes=yes)
     documents = answer.documents
     result = documents[-1]
-    folder = output or Path("results") / f"{result.formula}-{result.key[:8]}"
+    folder = output or Path("results") / f"{result.subject_name}-{result.key[:8]}"
     try:
         files = _files(documents, folder)
     except OSError as error:

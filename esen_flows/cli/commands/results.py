@@ -212,7 +212,7 @@ def _write_structures(
 def _print_failure(document: ResultDocument) -> None:
     out, failure = Console(), document.failure
     assert failure is not None  # or there is nothing to print
-    out.print(f"{document.formula}: {document.kind} by {document.model_label} failed", highlight=False)
+    out.print(f"{document.subject_name}: {document.kind} by {document.model_label} failed", highlight=False)
     out.print(f"{failure.error}: {failure.message}", highlight=False, soft_wrap=True, markup=False)
     out.print("final: computing it again changes nothing" if failure.final else "not final: it can be computed again")
     out.print(f"key      {document.key}", highlight=False, soft_wrap=True)

@@ -73,6 +73,13 @@ def plain_arrays(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
+def _identity(kind: str) -> tuple[str, ...]:
+    """Columns that say what a row is about; a dataset has no formula and no space group."""
+    if kind == "structures":
+        return ("key", "formula", "spacegroup")
+    return ("key", "formula", "spacegroup", "model") if entry_of(kind).subject == "structure" else ("key", "model")
+
+
 def _columns(kind: str) -> tuple[str, ...]:
     """Summary fields that a table has room for; CSV and JSON give all of them."""
     if kind == "structures":
@@ -102,7 +109,7 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         A column does not exist.
     """
     rows = list(islice(found, limit + 1))
-    heading = () if columns else ("key", "formula", "spacegroup", *(() if kind == "structures" else ("model",)))
+    heading = () if columns else _identity(kind)
     names = columns or (*heading, *(_FAILURE if failed else _columns(kind)), "created")
     fields = columns_of(kind, names)
     caption = None
@@ -116,7 +123,7 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
     for each in rows[:limit]:
         values = row_of(each, fields)
         if heading:
-            values["spacegroup"] = _symbol(each)
+            values |= {"spacegroup": _symbol(each)} if "spacegroup" in heading else {}
         if "key" in values and (heading or terminal_width() is not None):
             values["key"] = values["key"][:_KEY_DIGITS]  # enough for `show`
         contents.append(values)
@@ -283,7 +290,7 @@ def write_cifs(folder: Path, pairs: Iterable[tuple[Found, Atoms]]) -> int:
 
 def _file_formula(found: Found) -> str:
     """The formula, with characters that are safe in file names."""
-    formula = found.formula if isinstance(found, ResultDocument) else str(found.fields.get("formula", ""))
+    formula = found.formula or "" if isinstance(found, ResultDocument) else str(found.fields.get("formula", ""))
     return re.sub(r"[^A-Za-z0-9]", "_", formula)[:60]
 
 

@@ -39,7 +39,7 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         "unit",
         *(["for comparison"] if measured else []),
     ]
-    title = f"{result.formula}: {entry_of(result.kind).title} by {result.model_label}"
+    title = f"{result.subject_name}: {entry_of(result.kind).title} by {result.model_label}"
     table = Table(*columns, title=title, title_justify="left")
     for quantity, value, unit, field in _rows(result):
         table.add_row(quantity, value, unit, *([_comparison(compared.get(field, ()))] if measured else []))
@@ -156,7 +156,7 @@ def references_of(documents: Sequence[ResultDocument], field: str) -> tuple[Meas
     card = _card_of(result)
     if card is None or (result.summary.get("nac") and not field.endswith("_angstrom")):
         return ()
-    return card.references(result.formula, field, _computed_with(documents))
+    return card.references(result.formula or "", field, _computed_with(documents))
 
 
 def _computed_with(documents: Sequence[ResultDocument]) -> dict[str, Any]:

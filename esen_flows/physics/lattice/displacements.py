@@ -1,9 +1,9 @@
-"""Forces of displaced supercells, evaluated in batches: the only force calls of phonons and conductivity.
+"""Forces of displaced supercells, evaluated in batches: the only force calls of phonons and their transport.
 
 Supercell matrices refer to the standard conventional cell, whichever cell is given. With a protocol's `setting`
 "canonical", its axes, origin and order of atoms depend on the crystal alone (`physics.canonical`), so that another way
 to write it gives the same displacements; with "as_given", equivalent ones. Unless forces are linear in displacements,
-equivalent ones differ: the conductivity of CuPt by 2 %, with displacements of 0.03 Angstrom.
+equivalent ones differ: kappa of CuPt by 2 %, with displacements of 0.03 Angstrom.
 
 Where both orders have the same supercell, the
 single displacements of the third order serve the second order too.

@@ -155,7 +155,7 @@ def find_field(kind: str, name: str) -> Field:
     --------
     >>> find_field("relax", "energy_per_atom").path
     'summary.energy_per_atom_ev'
-    >>> find_field("conductivity", "kappa_300K").only_if
+    >>> find_field("phonon", "entropy_300K").only_if
     ('summary.temperature_kelvin', 300.0)
     """
     fields = fields_of(kind)

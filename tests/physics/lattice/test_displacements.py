@@ -130,7 +130,7 @@ def test_parity_average_removes_what_is_even_under_inversion(argon, argon_force_
     ("atoms", "periodic"), [(molecule("H2O"), 0), (fcc111("Cu", (1, 1, 2), vacuum=5.0), 2)], ids=["molecule", "slab"]
 )
 def test_molecules_and_slabs_are_refused(metals, atoms: Atoms, periodic: int) -> None:
-    with pytest.raises(StructureError, match=f"periodic in {periodic} of 3 directions; phonons and conductivity need"):
+    with pytest.raises(StructureError, match=f"periodic in {periodic} of 3 directions; lattice dynamics needs"):
         displaced_forces(atoms, metals, THIRD)
     assert metals.force_evaluations == 0
 
