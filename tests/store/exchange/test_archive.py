@@ -1,8 +1,6 @@
 """Archives are readable by other programs, and refused as a whole when they are damaged."""
 
-import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archive_files import Members, members_of, write_members
 from result_documents import large_array
 from whole_store import COLLECTIONS
 
@@ -20,30 +19,11 @@ from esen_flows.store.exchange.transfer import import_archive
 from esen_flows.store.results import Store
 
 pytestmark = pytest.mark.mongod
-Members = dict[str, bytes]
 
 
 def is_empty(store: Store) -> bool:
     names = (*COLLECTIONS, "claims", "blobs", "blob_chunks")
     return all(store.database[name].count_documents({}) == 0 for name in names)
-
-
-def members_of(path: Path) -> Members:
-    with tarfile.open(path) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-
-
-def write_members(path: Path, members: Members, sign: bool = False) -> Path:
-    """An archive of these members; `sign` makes the checksums fit."""
-    if sign:
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != "checksums.json"}
-        members = members | {"checksums.json": json.dumps(sums).encode()}
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def test_arrays_are_readable_by_numpy_alone(archive: Path) -> None:

@@ -4,25 +4,29 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from archive_files import members_of, write_members
 from ase.build import bulk
 from bson import json_util
-from hostile.mutations import VALUES
+from hostile.mutations import VALUES, change_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from result_documents import key_of
-from whole_store import put_relaxation
+from whole_store import put_relaxation, wipe
 
-from esen_flows.errors import StoreError
+from esen_flows.errors import InputError, StoreError
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.store.blobs import unpack
 from esen_flows.store.exchange.extended_json import DocumentError, parsed
 from esen_flows.store.exchange.ingest import ingest
 from esen_flows.store.exchange.spool_store import SpoolStore
+from esen_flows.store.exchange.transfer import import_archive
 from esen_flows.store.results import Store
 from esen_flows.store.rows import structure_of
+from esen_flows.store.upkeep.verify import verify
 
 ODD = st.sampled_from([value for value in VALUES if not isinstance(value, str)]) | st.text(max_size=4)
 TREES = st.recursive(
@@ -146,3 +150,24 @@ def test_records_with_any_value_anywhere(store: Store, spooled: Any, data: st.Da
     file.write_bytes(signed(new) + b"".join(map(signed, records)))
     done = ingest(store, file.parent.parent)
     assert sum(done.counts.values()) + len(done.damaged) == len(records) + 1
+
+
+@pytest.mark.mongod
+@settings(max_examples=25)
+@given(random=st.randoms(use_true_random=False))
+def test_an_archive_with_a_changed_document(emptied: tuple[Store, bytes], tmp_path: Path, random: Random) -> None:
+    """Anything that is imported can be read: `db verify` finds no problem in it."""
+    store, original = emptied
+    (tmp_path / "changed.tar").write_bytes(original)
+    members = members_of(tmp_path / "changed.tar")
+    name = random.choice([name for name in members if name.endswith(".jsonl")])
+    rows = [json.loads(line) for line in members[name].splitlines()]
+    place = random.randrange(len(rows))
+    rows[place] = change_value(rows[place], random)
+    members[name] = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    try:
+        with suppress(InputError):
+            import_archive(store, write_members(tmp_path / "changed.tar", members, sign=True))
+            assert [problem for problem in verify(store).problems if "is not stored" not in problem] == []
+    finally:
+        wipe(store)
