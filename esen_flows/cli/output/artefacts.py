@@ -67,9 +67,7 @@ def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[Re
     OSError
         The folder cannot be made or written to, or the disk is full.
     """
-    from ase.io import write
-
-    from esen_flows.structures.export import write_frames
+    from esen_flows.structures.export import write_crystal, write_frames
 
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
@@ -88,7 +86,7 @@ def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[Re
                 if path.suffix == ".extxyz":
                     write_frames(temporary, frames)
                 else:
-                    write(temporary, frames, format=path.suffix[1:] or "vasp")
+                    write_crystal(temporary, frames[0], "cif" if path.suffix == ".cif" else "vasp", str(path))
 
 
 def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
