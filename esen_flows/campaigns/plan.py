@@ -61,6 +61,10 @@ class Planned:
         The first structures that will probably fail, and why.
     doubtful_count
         Number of structures that will probably fail.
+    outside
+        The first structures whose elements a force field never saw together.
+    outside_count
+        Number of pairs of such a structure and a force field.
     bad
         The first structures that were left out because they cannot be used, and why.
     bad_count
@@ -77,6 +81,8 @@ class Planned:
     pending_hours: Mapping[str, float]
     doubtful: tuple[str, ...]
     doubtful_count: int
+    outside: tuple[str, ...] = ()
+    outside_count: int = 0
     bad: tuple[str, ...] = ()
     bad_count: int = 0
 
@@ -95,7 +101,11 @@ class Planned:
     @property
     def warnings(self) -> list[str]:
         """Lines on structures that will probably fail, and on those that were left out."""
-        lists = (("will probably fail", self.doubtful_count, self.doubtful), ("left out", self.bad_count, self.bad))
+        lists = (
+            ("will probably fail", self.doubtful_count, self.doubtful),
+            ("outside of what the force field was trained on", self.outside_count, self.outside),
+            ("left out", self.bad_count, self.bad),
+        )
         lines = []
         for words, count, first in lists:
             if count:
@@ -136,7 +146,7 @@ def plan(
     ------
     InputError
         A force field does not fit, another campaign has this name, or structures cannot be read (all are named), are
-        repeated (`duplicates: refuse`) or have unknown elements (`require: covers_elements`). No campaign and no new
+        repeated (`duplicates: refuse`) or break `require: covers_elements` or `inside_domain`. No campaign and no new
         member is left behind, but structures stay.
     ModelError
         A force field is not on this machine.
@@ -322,6 +332,8 @@ class _Planning:
             pending_hours=hours,
             doubtful=tuple(self.checks.doubtful.first),
             doubtful_count=self.checks.doubtful.count,
+            outside=tuple(self.checks.outside.first),
+            outside_count=self.checks.outside.count,
             bad=tuple(self.checks.bad.first),
             bad_count=self.checks.bad.count,
         )

@@ -9,7 +9,7 @@ from esen_flows.campaigns.sources import PlannedStructure
 from esen_flows.errors import InputError, StructureError, UnknownElementError
 from esen_flows.schemas.campaign import CampaignSpec, member_keys, protocol_for
 from esen_flows.schemas.card import ModelReference
-from esen_flows.structures.checks import check_elements, check_start, check_structure
+from esen_flows.structures.checks import check_elements, check_start, check_structure, outside_of
 
 SHOWN = 10  # lines of a list in a message
 
@@ -60,6 +60,8 @@ class PlanChecks:
         Structures that lead to the same members as an earlier one.
     foreign
         Elements that a force field was not trained on, if `require` asks for all.
+    outside
+        Structures whose elements a force field never saw together.
     doubtful
         Structures that will probably fail, and why.
     bad
@@ -67,7 +69,8 @@ class PlanChecks:
     """
 
     def __init__(self, spec: CampaignSpec) -> None:
-        self.repeated, self.foreign, self.doubtful, self.bad = ShortList(), ShortList(), ShortList(), ShortList()
+        self.repeated, self.foreign, self.outside = ShortList(), ShortList(), ShortList()
+        self.doubtful, self.bad = ShortList(), ShortList()
         self._spec = spec
         self._labels: dict[bytes, str] = {}  # label of the first structure with a member key
         self._faulty: set[str] = set()  # keys of structures that will probably fail with any force field
@@ -136,7 +139,7 @@ class PlanChecks:
             self._faulty.add(structure.key)
 
     def note_elements(self, structure: PlannedStructure, model: ModelReference) -> None:
-        """Check whether a force field was trained on the elements of a structure.
+        """Check whether a force field was trained on the elements of a structure, and on structures with all of them.
 
         Parameters
         ----------
@@ -152,8 +155,12 @@ class PlanChecks:
             symbols = ", ".join(chemical_symbols[z] for z in foreign)
             found = self.foreign if "covers_elements" in self._spec.require else self.doubtful
             found.add(f"{structure.label}: {model.label} never saw {symbols}")
+            if "inside_domain" not in self._spec.require:
+                return  # one warning is enough
         else:
             self._has_sound_member = self._has_sound_member or structure.key not in self._faulty
+        if (reason := outside_of(structure.atoms, model)) is not None:
+            self.outside.add(f"{structure.label} with {model.label}: {reason}")
 
     def require_sound(self, *, skip_bad: bool = False) -> None:
         """Refuse a campaign with faults that only show when all structures were seen.
@@ -166,8 +173,8 @@ class PlanChecks:
         Raises
         ------
         InputError
-            There are no structures, bad ones, repeated ones, elements that a force field does not know, or no
-            structure that can be computed; the message lists the first ten of each.
+            There are no structures, bad ones, repeated ones, elements that a force field does not know (alone or
+            together), or no structure that can be computed; the message lists the first ten of each.
         """
         faults = []
         if self.bad.count and not skip_bad:
@@ -186,6 +193,11 @@ class PlanChecks:
             faults.append(
                 f"`require: covers_elements` is not met {self.foreign.count} times; take these structures out, choose "
                 f"another force field, or leave the requirement out:\n{self.foreign}"
+            )
+        if self.outside.count and "inside_domain" in self._spec.require:
+            faults.append(
+                f"`require: inside_domain` is not met {self.outside.count} times; take these structures out, choose "
+                f"another force field, or leave the requirement out:\n{self.outside}"
             )
         if self.doubtful.count and not self._has_sound_member:
             faults.append(f"none of the structures can be computed:\n{self.doubtful}")

@@ -165,6 +165,12 @@ def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
             )
         if "covers_elements" in spec.require and model.elements is None:
             yield ("require",), f"covers_elements: {model.label} does not say which elements it was trained on"
+        if "inside_domain" in spec.require and model.chemical_systems is None:
+            yield (
+                ("require",),
+                f"inside_domain: {model.label} does not say which sets of elements its training structures have "
+                "(chemical_systems of its card); leave inside_domain out, or choose another force field",
+            )
 
 
 def _faults_of_schema(file: LocatedYaml, error: ValidationError) -> Faults:

@@ -17,7 +17,7 @@ from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of, name
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
-from esen_flows.structures.checks import check_elements, check_start, check_structure
+from esen_flows.structures.checks import check_elements, check_start, check_structure, warn_outside
 from esen_flows.structures.files import read_structure
 
 Dtype = Literal["float64", "float32"]
@@ -151,6 +151,7 @@ def request_of(
     if born is not None:
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
+    warn_outside(atoms, file.name, reference)
     if entry_of(kind).conservative:
         reference.require_conservative(kind)
     if is_exact(protocol):

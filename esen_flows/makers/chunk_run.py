@@ -14,7 +14,7 @@ from typing import Any
 from esen_flows import progress, stopping
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.makers.compute import Context
-from esen_flows.makers.steps import context_of
+from esen_flows.makers.steps import structure_context
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_requests
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.requests import ResultRequest
@@ -181,7 +181,7 @@ class ChunkRun:
         if structure is None:
             structure = structure_row(self.store, row["structure_key"], with_atoms=False)
         identity = {name: structure[name] for name in IDENTITY}
-        return context_of(identity, self.model(row, structure["material_ids"]))
+        return structure_context(identity, self.model(row, structure["material_ids"]))
 
     def fits(self, row: Row) -> bool:
         """Whether a member can be expected to end within the allocation, judged by the members that are done.

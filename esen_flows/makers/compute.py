@@ -12,6 +12,7 @@ from esen_flows import errors, progress
 from esen_flows.errors import ClaimedElsewhereError, EsenFlowsError, ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.schemas.documents import Document, Failure, ResultDocument
+from esen_flows.schemas.domain import Domain
 from esen_flows.schemas.provenance import build_provenance
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.claims import Claim
@@ -76,6 +77,9 @@ class Context:
         Device of the force calls.
     material_ids, tags
         Ids of the structure, and tags to query by.
+    domain
+        Whether the force field was trained on exactly the elements of the structure; None for results that are not
+        about a structure.
     """
 
     identity: Mapping[str, Any]
@@ -83,6 +87,7 @@ class Context:
     device: str = "cpu"
     material_ids: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    domain: Domain | None = None
 
 
 def compute_once(
@@ -244,7 +249,7 @@ def result_document(
         **context.identity,
         material_ids=list(context.material_ids),
         tags=list(context.tags),
-        summary=summary or {},
+        summary=(summary or {}) | ({"domain": context.domain} if summary and context.domain else {}),
         output=None if output is None else output.model_dump(),
         provenance=build_provenance(
             device=context.device,

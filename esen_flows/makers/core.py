@@ -21,7 +21,7 @@ from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
-from esen_flows.structures.checks import check_all_free
+from esen_flows.structures.checks import check_all_free, warn_outside
 from esen_flows.structures.conversion import atoms_to_json
 from esen_flows.structures.inputs import given_structures
 
@@ -132,6 +132,8 @@ class StructureMaker(PropertyMaker):
         if not structures:
             raise InputError(f"{self.name}: no structure was given")
         model = resolve_model(self.force_field_name)
+        for atoms in structures:
+            warn_outside(atoms, atoms.get_chemical_formula(), model)
         made = [self.make_one(atoms, model) for atoms in structures]
         return made[0] if is_one else Flow(made, output=[one.output for one in made], name=self.name)
 

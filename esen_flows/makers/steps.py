@@ -4,7 +4,7 @@ A step reads the results on which it builds by their keys, which its request hol
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
+from esen_flows.schemas.domain import domain_by
 from esen_flows.schemas.eos import EosFitProtocol
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
@@ -155,7 +156,7 @@ def compute_step(structure: Json, request: Json, model: Json, force: bool = Fals
     return compute_once(
         store,
         requested,
-        context_of(identify(atoms), model),
+        structure_context(identify(atoms), model),
         lambda meter: compute(StepInputs(store, requested, atoms, model, meter)),
         force=force,
     )
@@ -340,6 +341,25 @@ def context_of(identity: Mapping[str, Any], model: Json) -> Context:
         The context of the result.
     """
     return Context(identity, model["label"], model["device"], tuple(model["material_ids"]), tuple(model["tags"]))
+
+
+def structure_context(identity: Mapping[str, Any], model: Json) -> Context:
+    """The context of a result about a structure, with the verdict whether the force field knows its elements together.
+
+    Parameters
+    ----------
+    identity
+        Formula, chemical system, elements, number of sites and space group.
+    model
+        The job's argument of this name.
+
+    Returns
+    -------
+    Context
+        The context of the result.
+    """
+    domain = domain_by(model.get("location"), str(identity["chemsys"]))
+    return replace(context_of(identity, model), domain=domain)
 
 
 def reference_to(document: ResultDocument) -> Reference:

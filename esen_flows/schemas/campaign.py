@@ -22,8 +22,8 @@ from esen_flows.schemas.protocols import NumericSettings, one_or_more
 from esen_flows.schemas.requests import ResultRequest, parents_key, property_requests
 
 # A force field declares conservative, differentiable and o3; covers_elements: it was trained on all elements of all
-# structures.
-Requirement = Literal["conservative", "differentiable", "o3", "covers_elements"]
+# structures; inside_domain: on structures with exactly the elements of each structure.
+Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
 Benchmark = Literal["kappa-103", "discovery"]
 # Field of protocols with displaced supercells that earlier versions did not have.

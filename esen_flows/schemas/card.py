@@ -49,6 +49,8 @@ class ModelReference:
         Only precision that the force field computes in; None: both.
     differentiable
         Whether exact second derivatives of the energy are declared; only networks of this package have them.
+    chemical_systems
+        Exact sets of elements of the training structures, such as "As-Ga"; None: not known.
     """
 
     label: str
@@ -60,6 +62,7 @@ class ModelReference:
     equivariance: Equivariance
     dtype: Dtype | None = None
     differentiable: bool = False
+    chemical_systems: frozenset[str] | None = None
 
     def require_conservative(self, purpose: str) -> None:
         """Refuse a force field without conservative forces, before it is loaded.
@@ -276,6 +279,7 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         equivariance=card.equivariance,
         dtype=card.dtype,
         differentiable=differentiable,
+        chemical_systems=None if card.chemical_systems is None else frozenset(card.chemical_systems),
     )
 
 

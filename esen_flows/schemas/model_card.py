@@ -93,6 +93,8 @@ class ModelCard(Closed):
     conservative: bool
     equivariance: Equivariance
     elements: tuple[str, ...] | None  # None: any
+    # Exact sets of elements of the training structures, such as As-Ga; None: not known, as for universal force fields.
+    chemical_systems: tuple[str, ...] | None = None
     licence: dict[str, str]
     intended_use: str
     limitations: str = ""
@@ -114,6 +116,17 @@ class ModelCard(Closed):
         unknown = [symbol for symbol in value or () if symbol not in atomic_numbers]
         if unknown:
             raise ValueError(f"not chemical elements: {unknown}")
+        return value
+
+    @field_validator("chemical_systems")
+    @classmethod
+    def _canonical_systems(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for system in value or ():
+            symbols = system.split("-")
+            if unknown := [symbol for symbol in symbols if symbol not in atomic_numbers]:
+                raise ValueError(f"not chemical elements in {system!r}: {unknown}")
+            if (canonical := "-".join(sorted(set(symbols)))) != system:
+                raise ValueError(f"write {system!r} with its elements sorted: {canonical}")
         return value
 
     @model_validator(mode="after")

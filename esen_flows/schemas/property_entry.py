@@ -108,6 +108,10 @@ class Step:
     parents: tuple[tuple[str, int], ...] = ()
 
 
+# Whether the force field was trained on structures with exactly these elements (`schemas.domain`).
+DOMAIN = SummaryField("domain", type="text", conditions=("inside", "outside"))
+
+
 @dataclass(frozen=True)
 class Property:
     """Everything that is known about one kind of result before it is computed.
@@ -175,6 +179,10 @@ class Property:
     crystal: bool = False
     conservative: bool = False
     reproduction: Mapping[str, Deviation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.subject == "structure":  # every result about a structure has the verdict
+            object.__setattr__(self, "summary", (*self.summary, DOMAIN))
 
     @property
     def step_protocol(self) -> type[Frozen]:

@@ -1,12 +1,15 @@
 """Checks that refuse a structure before anything expensive is computed for it."""
 
+import warnings
+
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from esen_flows.errors import StructureError, UnknownElementError
+from esen_flows.errors import StructureError, StructureWarning, UnknownElementError
 from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.card import ModelReference
+from esen_flows.schemas.domain import chemical_system, domain_of
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -107,6 +110,43 @@ def check_elements(atoms: Atoms, model: ModelReference) -> None:
             f"{model.label} never saw {', '.join(chemical_symbols[z] for z in foreign)}; it knows {known}; "
             "choose another force field (esen-flows models)"
         )
+
+
+def warn_outside(atoms: Atoms, name: str, model: ModelReference) -> None:
+    """Warn of a structure whose elements the force field never saw together.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    name
+        Its name for the warning.
+    model
+        The force field; of one whose training structures are not known nothing is said.
+    """
+    if (text := outside_of(atoms, model)) is not None:
+        warnings.warn(f"{name} is outside of what {model.label} was trained on: {text}", StructureWarning, stacklevel=2)
+
+
+def outside_of(atoms: Atoms, model: ModelReference) -> str | None:
+    """Why a structure is outside of the domain of a force field.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    model
+        The force field.
+
+    Returns
+    -------
+    str | None
+        The reason; None if it is inside, or if nothing is known about the training structures.
+    """
+    chemsys = chemical_system(atoms.get_chemical_symbols())
+    if domain_of(chemsys, model.chemical_systems) != "outside":
+        return None
+    return f"no training structure has exactly the elements {chemsys.replace('-', ', ')}; results may be wrong"
 
 
 def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:

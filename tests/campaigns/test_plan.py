@@ -170,6 +170,23 @@ def test_elements_that_a_force_field_does_not_know(store: Store, crystals: Path)
         planned(store, spec_of(crystals, name="silicon"))
 
 
+def test_elements_that_a_force_field_never_saw_together(store: Store, crystals: Path) -> None:
+    """esen_nano knows calcium of CaO and sulphur of ZnS, and shrinks CaS by 38 %."""
+    write(crystals, [bulk("CaO", "rocksalt", a=4.84), bulk("CaS", "rocksalt", a=5.70)], format="extxyz")
+    found = planned(store, spec_of(crystals, models=["esen_nano", "emt"], name="compounds"))
+    assert found.outside_count == 1  # emt has no list
+    assert found.outside[0].startswith("metals@1 with esen_nano: no training structure has exactly the elements Ca, S")
+    assert "1 outside of what the force field was trained on" in str(found)
+    assert any("metals@1 with esen_nano" in line for line in campaign_of(store, "compounds")["warnings"])
+    with pytest.raises(
+        InputError, match=r"`require: inside_domain` is not met 1 times; [^\n]*\n  metals@1 with esen_nano"
+    ):
+        planned(store, spec_of(crystals, models="esen_nano", name="required", require="inside_domain"))
+    with pytest.raises(InputError, match=r"inside_domain: emt does not say which sets of elements"):
+        planned(store, spec_of(crystals, models="emt", name="unknown", require="inside_domain"))
+    assert campaign_names(store) == ["compounds"]
+
+
 def test_structures_that_will_fail_are_reported(store: Store, crystals: Path) -> None:
     slab = fcc111("Cu", (1, 1, 3), vacuum=6.0)
     close = Atoms("Cu2", positions=[[0, 0, 0], [0.2, 0, 0]], cell=[5, 5, 5], pbc=True)

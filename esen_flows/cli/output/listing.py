@@ -119,6 +119,10 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
     if any(name.endswith("_mol") for name in names):
         caption = "; ".join(filter(None, (caption, "values per mol are per mol of primitive cells (primitive_atoms)")))
+    if outside := sum(isinstance(each, ResultDocument) and each.summary.get("domain") == "outside" for each in rows):
+        caption = "; ".join(
+            filter(None, (caption, f"{outside} outside of what the force field was trained on (domain)"))
+        )
     contents = []
     for each in rows[:limit]:
         values = row_of(each, fields)

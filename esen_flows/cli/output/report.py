@@ -16,6 +16,7 @@ from esen_flows.schemas.property_lookup import entry_of
 
 FROM_DATABASE = ", from the database"
 NON_METALS = frozenset(["H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Ge", "As", "Se", "Br", "Sb", "Te", "I"])
+OUTSIDE = "{} was not trained on any structure with exactly the elements {}: numbers may be wrong"
 
 
 def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = (), stored: Collection[str] = ()) -> None:
@@ -46,6 +47,8 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
     show(table)
     for conditions in dict.fromkeys(entry.conditions for entry in measured if entry.conditions):
         out.print(f"compared values: {conditions}", highlight=False)
+    if result.summary.get("domain") == "outside":
+        out.print(f"warning  {OUTSIDE.format(result.model_label, ', '.join(result.elements))}", soft_wrap=True)
     if hint := _polar_hint(result):
         out.print(hint, highlight=False)
     costs = [_cost_line(document) + (FROM_DATABASE if document.key in stored else "") for document in documents]

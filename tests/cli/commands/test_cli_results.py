@@ -254,7 +254,8 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     for kind in ("relax", "forces", "phonon", "conductivity"):  # of the others: tests/makers/test_training_jobs.py
         documents = query(copper.store, kind)  # type: ignore[arg-type]
         assert documents, kind
-        known = {value.name for value in entry_of(kind).summary} - {"nac"}  # which results with Born charges have
+        # Only results with Born charges, isotopes or fixed atoms have these.
+        known = {value.name for value in entry_of(kind).summary} - {"nac", "isotopes", "fixed_atoms"}
         assert {name for document in documents for name in document.summary} == known
     (conductivity,) = query(
         copper.store, "conductivity", where="kappa_300K > 0 and kappa_wigner_300K > 0 and converged"
