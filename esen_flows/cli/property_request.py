@@ -151,7 +151,7 @@ def request_of(
     if born is not None:
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
-    warn_outside(atoms, file.name, reference)
+    warn_outside(atoms, name, reference)
     if entry_of(kind).conservative:
         reference.require_conservative(kind)
     if is_exact(protocol):
