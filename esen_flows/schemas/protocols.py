@@ -293,7 +293,7 @@ class HarmonicProtocol(Frozen):
     mesh: Mesh = (20, 20, 20)
     band_points: int = Field(default=51, ge=1, le=100_000)
     temperatures_kelvin: TemperaturesFromZero = tuple(float(t) for t in range(0, 1001, 50))
-    imaginary_tolerance_thz: PositiveFloat = 0.05
+    imaginary_tolerance_thz: float = Field(default=0.05, gt=0.0, le=1000.0)
     born: BornCharges | None = None
 
 
@@ -348,7 +348,7 @@ class TransportProtocol(Frozen):
     methods: Methods = ("rta", "wigner")
     isotope_scattering: bool = False
     boundary_mfp_micrometre: PositiveFloat | None = None
-    imaginary_tolerance_thz: PositiveFloat = 0.05
+    imaginary_tolerance_thz: float = Field(default=0.05, gt=0.0, le=1000.0)
     imaginary_test: ImaginaryTest = "near_gamma"
     born: BornCharges | None = None
 

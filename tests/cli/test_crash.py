@@ -1,5 +1,6 @@
 """An error that nobody expected: one line, a traceback in a file, no password."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,17 @@ def test_where_nothing_can_be_written(
     monkeypatch.setattr("esen_flows.cli.crash._folders", lambda: [Path("/proc/none")])
     assert run("relax", "Cu.cif") == 1
     assert "no file could be written for its traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_as_such(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "results/a.png")
+
+    monkeypatch.setattr("esen_flows.cli.commands.properties.build_request", full)
+    assert run("relax", "Cu.cif") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("esen-flows: the disk of results/a.png is full; free space there, or choose another folder")
+    assert err.count("\n") == 1
+    assert not data_dir.exists()

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+# A plan that is given up removes its campaign; structures, which are stored under their content, stay.
+CAMPAIGNS = ("campaigns", "campaign_members", "results")
+EVERYTHING = (*CAMPAIGNS, "structures", "models", "datasets", "blobs", "blob_chunks")
 CPU_SECONDS, WALL_SECONDS = 40, 240
 MORE_BYTES = 3 * 2**30  # of addresses, beyond those of this process with all its libraries
 FILE_BYTES = 300 * 2**20
@@ -41,7 +43,7 @@ class Case:
     prepare
         Called in the working folder before the command, for what is no plain file.
     unchanged
-        Whether the database has to be the same after a failure.
+        Collections that have to be the same after a failure.
     fresh
         Whether results of earlier inputs are removed first.
     """
@@ -54,7 +56,7 @@ class Case:
     bad: bool = False
     output: str | None = None
     prepare: Callable[[Path], None] | None = None
-    unchanged: bool = False
+    unchanged: tuple[str, ...] = ()
     fresh: bool = False
 
 
@@ -202,12 +204,12 @@ def _command(case: Case, place: Path) -> int:
         card.asset_dir = lambda name: cards if name == "models" else Path("/none")
     if case.fresh:
         _remove_results()
-    before = _contents() if case.unchanged else None
+    before = _contents(case.unchanged)
     try:
         main(list(case.arguments))
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    if before is not None and status and _contents() != before:
+    if status and _contents(case.unchanged) != before:
         (place / "changed").touch()
     return status
 
@@ -220,13 +222,14 @@ def _remove_results() -> None:
         database[name].delete_many({})
 
 
-def _contents() -> Any:
-    """Numbers of documents in all collections, claims and heartbeats apart."""
+def _contents(collections: tuple[str, ...]) -> list[int]:
+    """Numbers of documents."""
+    if not collections:
+        return []
     from esen_flows.store.connection import open_store
 
     database = open_store().database
-    names = ("results", "structures", "models", "datasets", "blobs", "blob_chunks", "campaigns", "members")
-    return [database[name].count_documents({}) for name in names]
+    return [database[name].count_documents({}) for name in collections]
 
 
 def _judge(case: Case, place: Path, status: int, seconds: float) -> Verdict:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from hostile.mutations import BINARY, VALUES, change_value, mutate
-from hostile.runner import Case
+from hostile.runner import CAMPAIGNS, EVERYTHING, Case
 
 
 def specs(seeds: Path, random: Random) -> Iterator[Case]:
@@ -25,7 +25,7 @@ def specs(seeds: Path, random: Random) -> Iterator[Case]:
 
     def case(content: bytes, what: str, bad: bool = False, xyz: bytes = metals) -> Case:
         files = {"spec.yaml": content, "metals.extxyz": xyz}
-        return Case("specifications", what, ["campaign", "plan", "spec.yaml"], files, {}, bad, unchanged=True)
+        return Case("specifications", what, ["campaign", "plan", "spec.yaml"], files, {}, bad, unchanged=CAMPAIGNS)
 
     settings: dict[str, Any] = {
         "mesh": [[10**6] * 3, [0, 1, 1], [2**63, 1, 1], "x", [2, 2], float("nan"), [1e300, 1, 1], [1000, 1000, 1000]],
@@ -138,7 +138,7 @@ def manifests(seeds: Path, random: Random) -> Iterator[Case]:
                 manifest[name] = {**manifest[name], "sha256": hashlib.sha256(packed).hexdigest()}
         files["frozen/manifest.json"] = json.dumps(manifest).encode() if raw is None else raw
         arguments = ["campaign", "reproduce", "frozen", "--name", f"h{os.getpid()}-{next(count)}", "--here"]
-        return Case("manifests", what, arguments, files, {}, bad, unchanged=bad)
+        return Case("manifests", what, arguments, files, {}, bad, unchanged=EVERYTHING if bad else ())
 
     def joined(found: list[Any]) -> bytes:
         return "".join(json.dumps(row) + "\n" for row in found).encode()
@@ -248,7 +248,7 @@ def archives(seeds: Path, random: Random) -> Iterator[Case]:
         return buffer.getvalue()
 
     def case(content: bytes, what: str, bad: bool = False) -> Case:
-        return Case("archives", what, ["db", "import", "a.tar"], {"a.tar": content}, {}, bad, unchanged=True)
+        return Case("archives", what, ["db", "import", "a.tar"], {"a.tar": content}, {}, bad, unchanged=EVERYTHING)
 
     for text in (b"", b"x", b"\0" * 10240, gzip.compress(original), original[:1000], original[: len(original) // 2]):
         yield case(text, "no archive", bad=True)
