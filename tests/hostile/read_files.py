@@ -14,6 +14,7 @@ from hostile.runner import Case
 
 SPOOL: dict[str, str | None] = {"ESEN_FLOWS_SPOOL": "1", "ESEN_FLOWS_SPOOL_DIR": "spooled"}
 RELAX = ["--model", "emt", "--set", "max_steps=2", "--set", "fmax_ev_per_angstrom=1", "--output", "figures"]
+SHOWN = ("package=", "builder=")  # names in a card that `models show` prints, and that only `relax` looks up
 _LATTICE = 'Lattice="{0} 0 0 0 {0} 0 0 0 {0}" Properties=species:S:1:pos:R:3 pbc="T T T"'
 
 
@@ -157,9 +158,9 @@ def cards(seeds: Path, random: Random) -> Iterator[Case]:
     def case(name: str, content: bytes, what: str, bad: bool = False) -> Case:
         command = random.choice((["models", "show", name], ["relax", "a.extxyz", *RELAX[2:], "--model", name]))
         files = {f"cards/{one}/card.yaml": text for one, text in texts.items()}
-        return Case(
-            "cards", what, command, {**files, f"cards/{name}/card.yaml": content, "a.extxyz": crystal}, SPOOL, bad
-        )
+        files |= {f"cards/{name}/card.yaml": content, "a.extxyz": crystal}
+        wrong = bad and not (command[0] == "models" and what.startswith(SHOWN))
+        return Case("cards", what, command, files, SPOOL, wrong)
 
     for text in (
         "x: !!python/object/apply:os.mkdir [CANARY]",
