@@ -159,21 +159,27 @@ def centring(cell: Atoms, symprec_angstrom: float) -> str:
     return str(dataset.international[0])
 
 
-def numbered_species(*structures: Atoms) -> list[np.ndarray]:
+def numbered_species(*structures: Atoms, mass_tolerance_u: float = 1e-6) -> list[np.ndarray]:
     """Species of the atoms of structures, numbered from 0 in the order of atomic numbers and masses.
 
     Parameters
     ----------
     *structures
         The structures, which are numbered together.
+    mass_tolerance_u
+        Difference of masses in u up to which atoms of one element are the same species.
 
     Returns
     -------
     list[np.ndarray]
         (n,) species of each.
     """
-    pairs = [np.column_stack([atoms.numbers, atoms.get_masses().round(6)]) for atoms in structures]
-    species = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)[1].ravel()
+    numbers = np.concatenate([atoms.numbers for atoms in structures])
+    masses = np.concatenate([atoms.get_masses() for atoms in structures])
+    order = np.lexsort((masses, numbers))
+    is_next = (np.diff(numbers[order]) > 0) | (np.diff(masses[order]) > mass_tolerance_u)
+    species = np.empty(len(order), dtype=int)
+    species[order] = np.concatenate([[0], np.cumsum(is_next)])
     return np.split(species, np.cumsum([len(atoms) for atoms in structures])[:-1])
 
 
@@ -194,7 +200,8 @@ def atoms_in_primitive(given: Atoms, primitive: Atoms) -> np.ndarray:
     """
     inverse = np.linalg.inv(primitive.cell.array)
     fractions, own = given.positions @ inverse, primitive.positions @ inverse
-    species, own_species = numbered_species(given, primitive)
+    # Standard atomic weights of ASE and phonopy differ in the third digit, isotopes by a whole unit.
+    species, own_species = numbered_species(given, primitive, mass_tolerance_u=0.05)
     rarest = np.bincount(own_species).argmin()
     first = fractions[species == rarest][0]
     other = species[:, None] != own_species[None]
