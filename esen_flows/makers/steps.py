@@ -18,6 +18,7 @@ from esen_flows.makers.compute import Context, Meter, Summary, compute_once, rai
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
 from esen_flows.schemas.domain import domain_by
+from esen_flows.schemas.elastic import StrainProtocol, StrainsOutput
 from esen_flows.schemas.eos import EosFitProtocol
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
@@ -188,6 +189,23 @@ def _eos(step: StepInputs) -> tuple[Document, Summary]:
     return output, output.summary()
 
 
+def _strains(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.elastic import strained_stresses
+
+    def show(done: int, total: int) -> None:
+        progress.report("strains", done, total, f"{done} of {total}")
+
+    output = strained_stresses(step.start(), step.force_field(), protocol_of(step.request, StrainProtocol), show)
+    return output, output.summary()
+
+
+def _elastic(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.elastic import elastic_tensor
+
+    output = elastic_tensor(step.parent_output(StrainsOutput))
+    return output, output.summary()
+
+
 def _forces(step: StepInputs) -> tuple[Document, Summary]:
     from esen_flows.physics.lattice.displacements import displaced_forces
 
@@ -238,6 +256,8 @@ _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
     "relax": _relax,
     "static": _static,
     "eos": _eos,
+    "strains": _strains,
+    "elastic": _elastic,
     "forces": _forces,
     "phonon": _phonon,
     "conductivity": _conductivity,

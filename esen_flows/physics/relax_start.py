@@ -165,7 +165,7 @@ def start_of(atoms: Atoms, protocol: RelaxProtocol) -> RelaxationStart:
     return RelaxationStart(refined, refined.cell.array, lock=lock)
 
 
-def deformed(atoms: Atoms, deformation: Deformation | None) -> Atoms:
+def deformed(atoms: Atoms, deformation: Deformation | np.ndarray | None) -> Atoms:
     """A structure after a homogeneous deformation.
 
     Parameters
@@ -173,7 +173,7 @@ def deformed(atoms: Atoms, deformation: Deformation | None) -> Atoms:
     atoms
         The structure; it is not changed.
     deformation
-        Deformation gradient; None for none.
+        (3, 3) deformation gradient; None for none.
 
     Returns
     -------

@@ -7,6 +7,7 @@ table, and nothing else lists the kinds. A kind that is not in the table is an e
 from functools import partial
 from typing import Literal
 
+from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
 from esen_flows.schemas.named_protocols import mdr_protocol, phonondb_protocol
 from esen_flows.schemas.property_entry import Deviation, Property, ResultFile
@@ -24,7 +25,8 @@ from esen_flows.schemas.steps import lattice_steps, relax_steps, static_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 Kind = Literal[
-    "relax", "static", "eos", "forces", "phonon", "conductivity", "labelling", "training", "evaluation"
+    "relax", "static", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "labelling", "training",
+    "evaluation",
 ]  # fmt: skip
 
 # Reports print lattice constants and the space group by themselves, after the other values.
@@ -148,6 +150,50 @@ PROPERTIES: dict[Kind, Property] = {
         reproduction={
             "float64": Deviation("differences of energies between volumes", relative=1e-4),
             "float32": Deviation("differences of single-precision energies between volumes", relative=2e-2),
+        },
+    ),
+    "strains": Property(
+        title="strained cells",
+        protocol=StrainProtocol,
+        category="gpu",
+        summary=(
+            Value("strained_cells", "strained cells", format="d", column=True),
+            Value("directions", "directions", format="d", column=True),
+        ),
+    ),
+    "elastic": Property(
+        title="elastic tensor",
+        protocol=ElasticProtocol,
+        part=ElasticFitProtocol,
+        category="cpu",
+        summary=(
+            Value("bulk_modulus_gpa", "bulk modulus (Hill)", "GPa", ".2f", column=True),
+            Value("bulk_modulus_interval_gpa", "bulk modulus, 95 % interval +/-", "GPa", ".2g"),
+            Value("bulk_modulus_voigt_gpa", "bulk modulus (Voigt)", "GPa", ".2f"),
+            Value("bulk_modulus_reuss_gpa", "bulk modulus (Reuss)", "GPa", ".2f"),
+            Value("shear_modulus_gpa", "shear modulus (Hill)", "GPa", ".2f", column=True),
+            Value("shear_modulus_interval_gpa", "shear modulus, 95 % interval +/-", "GPa", ".2g"),
+            Value("shear_modulus_voigt_gpa", "shear modulus (Voigt)", "GPa", ".2f"),
+            Value("shear_modulus_reuss_gpa", "shear modulus (Reuss)", "GPa", ".2f"),
+            Value("c11_gpa", "C11", "GPa", ".2f", column=True),
+            Value("c12_gpa", "C12", "GPa", ".2f", column=True),
+            Value("c44_gpa", "C44", "GPa", ".2f", column=True),
+            Value("independent", "independent constants", format="d"),
+            Value("stable", "stable (Born)", type="boolean", column=True),
+            Value("least_eigenvalue_gpa", "least eigenvalue", "GPa", ".2f"),
+            Value("longitudinal_velocity_m_per_s", "longitudinal sound", "m/s", ".0f"),
+            Value("transverse_velocity_m_per_s", "transverse sound", "m/s", ".0f"),
+            Value("residual_gpa", "residual stress, root mean square", "GPa", ".2g"),
+        ),
+        command="elastic",
+        help="Elastic tensor with relaxed positions: moduli, Born stability, sound velocities, with intervals.",
+        steps=elastic_steps,
+        principal=lambda protocol: "bulk_modulus_gpa",
+        crystal=True,
+        conservative=True,
+        reproduction={
+            "float64": Deviation("differences of stresses between strains", relative=1e-4),
+            "float32": Deviation("differences of single-precision stresses between strains", relative=2e-2),
         },
     ),
     "forces": Property(

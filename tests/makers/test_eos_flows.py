@@ -1,4 +1,4 @@
-"""Equations of state through flows and chunks: several results are the parents of one."""
+"""Equations of state and elastic tensors through flows and chunks: several results are the parents of one."""
 
 from pathlib import Path
 
@@ -33,6 +33,19 @@ def test_a_chunk_computes_all_volumes_and_then_the_fit(named_store: Store) -> No
     moduli = {document.formula: document.summary["bulk_modulus_gpa"] for document in query(named_store, "eos")}
     assert moduli["Cu"] == pytest.approx(134, abs=2)
     assert not verify(named_store).problems
+
+
+def test_a_chunk_computes_elastic_tensors(named_store: Store) -> None:
+    keys = campaign(named_store, [bulk("Cu")], property="elastic", settings={"relax.fmax_ev_per_angstrom": 0.001})
+    run(keys, "forces")
+    assert run(keys, "lattice").output["done"] == 1
+    (document,) = query(named_store, "elastic", where="stable and bulk_modulus > 100")
+    assert set(document.summary) == {value.name for value in PROPERTIES["elastic"].summary}
+    # EMT was fitted to the shear constant C44 of copper too, 88 to 91 GPa with this cutoff.
+    assert document.summary["c44_gpa"] == pytest.approx(90, abs=3)
+    (strains,) = query(named_store, "strains")
+    assert set(strains.summary) == {value.name for value in PROPERTIES["strains"].summary}
+    assert strains.provenance.force_evaluations == 9
 
 
 def command(*arguments: str) -> str:
