@@ -6,7 +6,7 @@ from ase.data import chemical_symbols
 from esen_flows.makers.compute import Summary
 from esen_flows.physics.symmetry import conventional_lengths
 from esen_flows.schemas.documents import Document, RelaxOutput, StaticOutput, StructureData
-from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput, TransportResult
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
 from esen_flows.structures.identity import identify
@@ -14,6 +14,7 @@ from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
 SYMPREC_ANGSTROM = 0.01  # for tables; keys and displacements have tolerances of their own
 ROOM_TEMPERATURE_KELVIN = 300.0
+_MOST_TEMPERATURES = 200  # of a summary, which every listing reads
 ERRORS = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom",
     "stress_mae_mev_per_angstrom3",
@@ -108,9 +109,10 @@ def phonon_summary(output: PhononOutput) -> Summary:
     Returns
     -------
     Summary
-        Verdict, frequency range, lattice, and thermal properties nearest to 300 K per mole of primitive cells.
+        Verdict, frequency range, lattice, and thermal properties per mole of primitive cells nearest to 300 K and at
+        every temperature.
     """
-    nearest = _nearest(output.temperatures_kelvin)
+    nearest, temperatures = _nearest(output.temperatures_kelvin), output.temperatures_kelvin
     return {
         **_fields(output, "verdict", "max_frequency_thz", "min_frequency_thz"),
         **_lattice_summary(output.structure),
@@ -119,6 +121,9 @@ def phonon_summary(output: PhononOutput) -> Summary:
         "entropy_j_per_k_mol": float(output.entropy_j_per_k_mol[nearest]),
         "heat_capacity_j_per_k_mol": float(output.heat_capacity_j_per_k_mol[nearest]),
         "primitive_atoms": len(output.structure.numbers),
+        **_at_temperatures("free_energy_kj_per_mol", temperatures, output.free_energy_kj_per_mol),
+        **_at_temperatures("entropy_j_per_k_mol", temperatures, output.entropy_j_per_k_mol),
+        **_at_temperatures("heat_capacity_j_per_k_mol", temperatures, output.heat_capacity_j_per_k_mol),
     }
 
 
@@ -133,18 +138,23 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
     Returns
     -------
     Summary
-        Conductivity nearest to 300 K (mean of xx, yy, zz) by each method, lattice, frequency range and mesh.
+        Conductivity (mean of xx, yy, zz) by each method nearest to 300 K and at every temperature, lattice, frequency
+        range and mesh.
     """
     nearest = _nearest(output.temperatures_kelvin)
     summary: Summary = {"temperature_kelvin": float(output.temperatures_kelvin[nearest])}
+    at_temperatures: Summary = {}
     for method, result in output.methods.items():
-        summary[f"kappa_{method}_w_per_m_k"] = _mean_kappa(result, nearest)
+        name, means = f"kappa_{method}_w_per_m_k", np.mean(result.kappa_w_per_m_k[:, :3], axis=1)
+        summary[name] = float(means[nearest])
+        at_temperatures |= _at_temperatures(name, output.temperatures_kelvin, means)
     return {
         **summary,
         **_lattice_summary(output.structure),
         **_fields(output, "max_frequency_thz", "min_frequency_thz"),
         "mesh": "x".join(map(str, output.mesh)),
         "phono3py": f"{output.phono3py_version} ({output.backend})",
+        **at_temperatures,
     }
 
 
@@ -164,9 +174,10 @@ def nac_summary(protocol: HarmonicProtocol | TransportProtocol) -> Summary:
     return {} if protocol.born is None else {"nac": True}
 
 
-def _mean_kappa(result: TransportResult, index: int) -> float:
-    """Mean of the xx, yy and zz components at one temperature, W/m/K."""
-    return float(np.mean(result.kappa_w_per_m_k[index, :3]))
+def _at_temperatures(name: str, temperatures: np.ndarray, values: np.ndarray) -> Summary:
+    """Values at whole temperatures, which queries find under names such as kappa_400K."""
+    pairs = list(zip(temperatures.tolist(), values.tolist(), strict=True))[:_MOST_TEMPERATURES]
+    return {f"{name}_at_{int(kelvin)}K": value for kelvin, value in pairs if kelvin == int(kelvin)}
 
 
 def labelling_summary(output: LabellingOutput) -> Summary:

@@ -41,7 +41,7 @@ def test_a_property_is_that_of_the_command(copper: Any, folder: Path, capsys: py
 
 
 def test_what_cannot_be_computed_is_one_clear_error(folder: Path) -> None:
-    with pytest.raises(StructureError, match="must be ASE Atoms or a pymatgen Structure, got int"):
+    with pytest.raises(StructureError, match="a pymatgen Structure or the path of a structure file, got int"):
         ef.kappa(3)  # type: ignore[arg-type]
     with pytest.raises(FieldError, match="mesch: no such field; did you mean mesh"):
         ef.kappa(bulk("Si"), settings={"mesch": (3, 3, 3)})

@@ -32,7 +32,9 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         Keys of results that were not computed now.
     """
     out, result = Console(), documents[-1]
-    compared = {field: references_of(documents, field) for field in result.summary}
+    compared = {
+        field: references_of(documents, field) for field in (value.name for value in entry_of(result.kind).summary)
+    }
     measured = [entry for entries in compared.values() for entry in entries]
     columns: list[Column | str] = [
         "quantity",

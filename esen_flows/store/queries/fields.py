@@ -1,10 +1,11 @@
 """The names that users type in conditions, orders and columns, and where their values are stored.
 
 A name is a field of the document (`nsites`), a value of its summary (`energy_per_atom_ev`), such a value without its
-unit (`energy_per_atom`), or such a value with a temperature (`kappa_300K`), which only results at that temperature
-have.
+unit (`energy_per_atom`), or such a value with a temperature (`kappa_300K`, `entropy_500K`), which only results at that
+temperature have. Results of earlier versions have values at 300 K only.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -96,6 +97,7 @@ _UNITS = (
     "_w_per_m_k", "_angstrom3", "_angstrom", "_kelvin", "_gpa", "_thz", "_ev",
 )  # fmt: skip
 _WITH_TEMPERATURE = ("_kj_per_mol", "_j_per_k_mol", "_w_per_m_k")
+_TEMPERATURE = re.compile(r"(\w+)_(\d{1,5})K", re.ASCII)
 _ROOM_TEMPERATURE = ("summary.temperature_kelvin", 300.0)
 
 
@@ -157,13 +159,35 @@ def find_field(kind: str, name: str) -> Field:
     'summary.energy_per_atom_ev'
     >>> find_field("phonon", "entropy_300K").only_if
     ('summary.temperature_kelvin', 300.0)
+    >>> find_field("conductivity", "kappa_450K").path
+    'summary.kappa_rta_w_per_m_k_at_450K'
     """
     fields = fields_of(kind)
     if name in fields:
         return fields[name]
+    found = _TEMPERATURE.fullmatch(name[:80])
+    base = fields.get(found[1]) if found else None
+    if found is not None and base is not None and base.path.endswith(_WITH_TEMPERATURE):
+        return Field(f"{base.path}_at_{int(found[2])}K", base.type)
     near = get_close_matches(name[:80], fields, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"{kind} has no value {name[:80]!r}; {hint}there are {', '.join(sorted(fields))}")
+
+
+def is_at_temperature(name: str) -> bool:
+    """Whether a value of a summary is one of many temperatures, which tables show on request only.
+
+    Parameters
+    ----------
+    name
+        Name in the summary.
+
+    Returns
+    -------
+    bool
+        True for names such as "entropy_j_per_k_mol_at_500K".
+    """
+    return re.search(r"_at_\d+K$", name) is not None
 
 
 def _at(document: Mapping[str, Any], path: str) -> Any:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
-from esen_flows.store.queries.fields import Field, find_field
+from esen_flows.store.queries.fields import Field, find_field, is_at_temperature
 from esen_flows.store.queries.query import StructureRecord
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def to_frame(found: Iterable[Found], columns: Sequence[str] | None = None) -> "p
             chosen = columns_of(each.kind, columns or identity)
         row = row_of(each, chosen)
         if columns is None and isinstance(each, ResultDocument):
-            row |= each.summary
-            summary |= dict.fromkeys(each.summary)
+            values = {name: value for name, value in each.summary.items() if not is_at_temperature(name)}
+            row |= values
+            summary |= dict.fromkeys(values)
         rows.append(row)
     return pandas.DataFrame(rows, columns=[*(chosen or columns or RESULT_COLUMNS), *summary])

@@ -25,6 +25,7 @@ from esen_flows.settings import Settings, get_settings
 from esen_flows.store.bulk import insert_results, put_structures
 from esen_flows.store.connection import open_store
 from esen_flows.store.queries.crystals import stream_atoms
+from esen_flows.store.queries.fields import is_at_temperature
 from esen_flows.store.queries.query import query, query_structures
 from esen_flows.store.queries.tables import to_frame
 from esen_flows.store.results import Store
@@ -254,14 +255,24 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     for kind in ("relax", "forces", "phonon", "conductivity"):  # of the others: tests/makers/test_training_jobs.py
         documents = query(copper.store, kind)  # type: ignore[arg-type]
         assert documents, kind
-        # Only results with Born charges, isotopes or fixed atoms have these.
+        # Results with Born charges, isotopes or fixed atoms have these.
         known = {value.name for value in entry_of(kind).summary} - {"nac", "isotopes", "fixed_atoms"}
-        assert {name for document in documents for name in document.summary} == known
+        stored = {name for document in documents for name in document.summary}
+        assert {name for name in stored if not is_at_temperature(name)} == known
     (conductivity,) = query(
         copper.store, "conductivity", where="kappa_300K > 0 and kappa_wigner_300K > 0 and converged"
     )
     assert query(copper.store, "phonon", where="stable and not unstable and heat_capacity_300K > 20")
 
+    # Every temperature that is stored can be asked for.
+    output = copper.store.get(conductivity.key).output
+    index = output["temperatures_kelvin"].tolist().index(700.0)
+    expected = float(output["methods"]["rta"]["kappa_w_per_m_k"][index, :3].mean())
+    near = f"kappa_700K > {0.999 * expected} and kappa_700K < {1.001 * expected}"
+    assert query(copper.store, "conductivity", where=near) == [conductivity]
+    assert query(copper.store, "conductivity", where="kappa_701K > 0") == []
+    assert to_frame([conductivity], columns=["kappa_700K"])["kappa_700K"][0] == pytest.approx(expected)
+    assert query(copper.store, "phonon", where="heat_capacity_500K > 20 and entropy_50K > 0")
     frame = to_frame([conductivity], columns=["formula", "kappa_300K", "kappa_rta_w_per_m_k", "seconds"])
     assert frame["kappa_300K"][0] == frame["kappa_rta_w_per_m_k"][0] == conductivity.summary["kappa_rta_w_per_m_k"]
     whole = to_frame(query(copper.store, "phonon"))
