@@ -141,6 +141,10 @@ def get_settings() -> Settings:
     except ValidationError as error:
         faults = [_fault(fault) for fault in error.errors(include_input=False)]
         raise InputError(f"cannot read the settings from the environment: {'; '.join(faults)}") from error
+    except UnicodeError:
+        raise InputError(
+            "cannot read the settings from the environment: a variable holds bytes that are no text"
+        ) from None
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

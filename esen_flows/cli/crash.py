@@ -61,5 +61,5 @@ def _written(text: str) -> Path | None:
 def _folders() -> list[Path]:
     try:
         return [get_settings().data_dir / "errors", Path.cwd()]
-    except (EsenFlowsError, OSError):  # unreadable settings, or a current folder that was removed
+    except (EsenFlowsError, OSError, ValueError):  # unreadable settings, or a current folder that was removed
         return [Path()]

@@ -46,6 +46,16 @@ def test_variables(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> No
         get_settings.cache_clear()
 
 
+def test_a_variable_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ESEN_FLOWS_MONGO_URI_FILE", "\udc80")
+    get_settings.cache_clear()
+    try:
+        assert run("query", "relax") == 1
+        assert "a variable holds bytes that are no text" in capsys.readouterr().err
+    finally:
+        get_settings.cache_clear()
+
+
 @given(st.text(alphabet="0123456789-:[]{},.\"' ae\u0661x", max_size=60))
 def test_any_text_is_a_value_and_perhaps_a_duration(text: str) -> None:
     parse_value(text)
