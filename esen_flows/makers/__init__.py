@@ -5,25 +5,34 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "ConductivityMaker",
+    "ElasticMaker",
+    "EosMaker",
     "EvaluateMaker",
     "LabelMaker",
     "PhononMaker",
     "PretrainFinetuneFlow",
     "RecipeFlow",
     "RelaxMaker",
+    "StaticMaker",
     "TrainMaker",
 ]
 
 if TYPE_CHECKING:
     from esen_flows.makers.conductivity import ConductivityMaker
+    from esen_flows.makers.elastic import ElasticMaker
+    from esen_flows.makers.eos import EosMaker
     from esen_flows.makers.phonon import PhononMaker
     from esen_flows.makers.relax import RelaxMaker
+    from esen_flows.makers.static import StaticMaker
     from esen_flows.makers.training import EvaluateMaker, LabelMaker, PretrainFinetuneFlow, RecipeFlow, TrainMaker
 
 _MODULES = {
     "ConductivityMaker": "conductivity",
+    "ElasticMaker": "elastic",
+    "EosMaker": "eos",
     "PhononMaker": "phonon",
     "RelaxMaker": "relax",
+    "StaticMaker": "static",
     **dict.fromkeys(("EvaluateMaker", "LabelMaker", "PretrainFinetuneFlow", "RecipeFlow", "TrainMaker"), "training"),
 }
 
