@@ -6,6 +6,7 @@ import esen_flows as ef
 
 silicon = ef.load("Si.cif")
 phonon = ef.phonon(silicon, "esen_silicon")
+eos = ef.compute("eos", silicon, "esen_silicon")  # and so any property that has a command
 """
 
 from importlib import import_module
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from esen_flows.version import __version__
 
-__all__ = ["__version__", "kappa", "load", "load_force_field", "phonon", "relax", "submit", "table"]
+__all__ = ["__version__", "compute", "kappa", "load", "load_force_field", "phonon", "relax", "submit", "table"]
 
 if TYPE_CHECKING:
-    from esen_flows.cli.notebook import kappa, load, phonon, relax, table
+    from esen_flows.cli.notebook import compute, kappa, load, phonon, relax, table
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.queue.submit import submit
 
 _MODULES = {
-    **dict.fromkeys(("kappa", "load", "phonon", "relax", "table"), "esen_flows.cli.notebook"),
+    **dict.fromkeys(("compute", "kappa", "load", "phonon", "relax", "table"), "esen_flows.cli.notebook"),
     "load_force_field": "esen_flows.forcefield.load",
     "submit": "esen_flows.queue.submit",
 }

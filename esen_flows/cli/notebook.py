@@ -23,7 +23,7 @@ from esen_flows.cli.property_request import request_of
 from esen_flows.cli.run_or_load import run_or_load
 from esen_flows.cli.store import open_store
 from esen_flows.schemas.declarations import Dtype
-from esen_flows.schemas.documents import Kind, ResultDocument, StructureData
+from esen_flows.schemas.documents import ResultDocument, StructureData
 from esen_flows.schemas.property_lookup import entry_of, kind_named
 from esen_flows.structures.conversion import as_atoms
 from esen_flows.structures.files import read_structure
@@ -203,7 +203,7 @@ def kappa(structure: "Atoms | Structure | str | Path", model: str = DEFAULT_MODE
 
 
 def compute(
-    kind: Kind,
+    kind: str,
     structure: "Atoms | Structure | str | Path",
     model: str = DEFAULT_MODEL,
     *,
@@ -219,7 +219,7 @@ def compute(
     Parameters
     ----------
     kind
-        Kind of result.
+        Kind of result, or the name of its command.
     structure
         ASE Atoms, a pymatgen Structure or the path of a file.
     model
@@ -253,7 +253,7 @@ def compute(
         atoms = as_atoms(structure)
         name = atoms.get_chemical_formula(empirical=True)
     request = request_of(
-        kind, atoms, name, model, dict(settings or {}), dtype, device,
+        kind_named(kind), atoms, name, model, dict(settings or {}), dtype, device,
         protocol_name=protocol, born=None if born is None else Path(born),
     )  # fmt: skip
     answer = run_or_load(request, yes=yes)

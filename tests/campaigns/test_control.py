@@ -139,7 +139,7 @@ def test_fireworks_that_fizzled_are_replaced(here: Store, monkeypatch: pytest.Mo
     planned(here, 3)
     control.submit_campaign(here, "c")
     with monkeypatch.context() as broken:
-        broken.setattr("esen_flows.makers.chunks.relax_group", lambda run, rows: 1 / 0)
+        broken.setattr("esen_flows.makers.chunks.batch_group", lambda run, rows: 1 / 0)
         launch(here)
     assert campaign_firework_states(here.database, "c") == {"FIZZLED": 1}
     assert control.submit_campaign(here, "c").members == 3

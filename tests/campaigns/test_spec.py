@@ -86,7 +86,11 @@ def test_no_such_specification(tmp_path: Path) -> None:
         ("name: silicon", "name: !!python/name:os.system x", "spec.yaml:1: (file): not YAML: it names a Python object"),
         ("models:", "model:", "spec.yaml:5: model: no such field; did you mean models? there are name, "),
         ("  file:", "  files:", "spec.yaml:4: structures.files: no such field; did you mean file? there are file, "),
-        ("property: phonon", "property: phonons", "spec.yaml:2: property: choose from relax, phonon, conductivity"),
+        (
+            "property: phonon",
+            "property: phonons",
+            "spec.yaml:2: property: choose from relax, static, eos, elastic, phonon",
+        ),
         ("property: phonon", "property: phonon\nname: b", "spec.yaml:3: name: also in line 1; leave one of the two"),
         (
             "property: phonon",

@@ -33,6 +33,8 @@ def test_a_property_is_that_of_the_command(copper: Any, folder: Path, capsys: py
     assert names == {"relaxed.extxyz", "relaxed.cif", "POSCAR", "relaxation.png"}
     assert ef.load("files/relaxed.cif").cell.lengths() == pytest.approx(relaxed.structure.cell.lengths(), abs=1e-5)
     assert list(ef.table("relax", formula="Cu")["key"]) == [relaxed.key]
+    static = ef.compute("static", relaxed.structure, model)
+    assert static.summary["energy_per_atom_ev"] == pytest.approx(relaxed.summary["energy_per_atom_ev"], abs=1e-9)
 
     from pymatgen.io.ase import AseAtomsAdaptor
 

@@ -78,8 +78,8 @@ def _unit(unit: str, summary: Mapping[str, Any]) -> str:
 
 def _polar_hint(document: ResultDocument) -> str | None:
     """What is missing in lattice results of a compound that were computed without Born charges."""
-    of_lattice = document.kind in ("phonon", "conductivity")
-    if not of_lattice or document.summary.get("nac") or not is_possibly_polar(document.elements):
+    takes_born = "born" in entry_of(document.kind).step_protocol.model_fields
+    if not takes_born or document.summary.get("nac") or not is_possibly_polar(document.elements):
         return None
     return (
         f"hint: no Born charges were given. If {document.formula} is an insulator, its longitudinal optical "
