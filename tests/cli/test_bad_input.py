@@ -126,7 +126,7 @@ def test_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_structure_beyond_all_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def vast(request: object) -> None:
+    def vast(request: object, **options: object) -> None:
         raise MemoryError("Unable to allocate 366. GiB for an array")
 
     monkeypatch.setattr("esen_flows.cli.commands.properties.run_or_load", vast)

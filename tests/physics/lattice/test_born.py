@@ -185,7 +185,7 @@ def test_a_file_that_does_not_fit_the_crystal_is_refused(tmp_path: Path, case: s
 def test_a_file_or_crystal_that_is_not_there(tmp_path: Path, file: Path) -> None:
     with pytest.raises(InputError, match=r"no file .*phonopy_params\.yaml"):
         read_born(tmp_path / "BORNE", anatase(), PhononProtocol())
-    with pytest.raises(StructureError, match="need a crystal"):
+    with pytest.raises(StructureError, match="needs a crystal"):
         read_born(file, Atoms("TiO2", positions=np.eye(3)), PhononProtocol())
 
 
