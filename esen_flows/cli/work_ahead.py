@@ -52,9 +52,10 @@ def describe_work(request: PropertyRequest, missing: Collection[Kind], store: "S
     supercells = displaced_supercells(request.atoms, step.protocol)
     if not supercells:
         return ""  # no symmetry is found, which fails with its own message
+    counts = [max(round(each.count), 1) for each in supercells]
     text = ", ".join(
-        f"about {max(each.count, 1):.0f} supercells of {each.atoms:.0f} atoms ({_ORDINALS[each.order]} order)"
-        for each in supercells
+        f"about {n} supercell{'s' * (n > 1)} of {each.atoms:.0f} atoms ({_ORDINALS[each.order]} order)"
+        for n, each in zip(counts, supercells, strict=True)
     )
     model = CostModel.of(request.model)
     cost = member_cost(request.atoms, request.protocol, model)

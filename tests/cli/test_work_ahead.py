@@ -21,7 +21,7 @@ def request_of(*settings: str) -> Any:
 def test_supercells_are_announced(folder: Path, store: Store) -> None:
     request = request_of("displacement.fc2_supercell=3,3,3")
     words = describe_work(request, {"forces", "phonon"}, store, yes=False)
-    assert words.startswith("to compute: about 1 supercells of 108 atoms (second order); no earlier result")
+    assert words.startswith("to compute: about 1 supercell of 108 atoms (second order); no earlier result")
     assert describe_work(request, {"phonon"}, store, yes=False) == ""  # the forces are stored
 
 
