@@ -37,6 +37,7 @@ from phonopy.phonon.grid import get_ir_grid_points
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.force_sets import read_phono3py_forces
+from esen_flows.physics.lattice.masses import mass_variance
 from esen_flows.physics.lattice.native_transport import NativeLinewidths
 from esen_flows.physics.lattice.transport.grid import triplets_of
 from esen_flows.schemas.protocols import TransportProtocol
@@ -216,7 +217,7 @@ def _transport_seconds(atoms: Atoms) -> float:
     def transport() -> None:
         native = NativeLinewidths(ph3, [300.0])
         native.by_phonons(points)
-        native.by_isotopes(points)
+        native.by_isotopes(points, _variances(ph3))
 
     return timed(transport)[1]
 
@@ -258,9 +259,13 @@ def isotopes() -> list[dict[str, Any]]:
     return rows
 
 
+def _variances(ph3: Phono3py) -> np.ndarray:
+    return np.array([mass_variance(symbol) for symbol in ph3.primitive.symbols])
+
+
 def _isotope_linewidths(ph3: Phono3py, points: np.ndarray, kind: str) -> np.ndarray:
     if kind == "native":
-        return NativeLinewidths(ph3, [300.0]).by_isotopes(points)
+        return NativeLinewidths(ph3, [300.0]).by_isotopes(points, _variances(ph3))
     made = _rta(ph3, points, is_isotope=True)
     made.gamma = np.ones((1, 1, len(points), ph3.get_phonon_data()[0].shape[1]))  # not of interest here
     made.run()

@@ -239,7 +239,8 @@ def free_bytes(path: Path) -> int | None:
     """
     for place in (path.absolute(), *path.absolute().parents):
         try:
-            return shutil.disk_usage(place).free
+            usage = shutil.disk_usage(place)
+            return usage.free if usage.total else None  # /proc and the like have no size
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:

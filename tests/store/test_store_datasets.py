@@ -31,7 +31,7 @@ def structures(count: int = 6, atoms: int = 3, seed: int = 0) -> list[LabelledSt
     made = []
     for index in range(count):
         periodic = index % 2 == 0
-        cell = 5 * np.eye(3) + random.random((3, 3)) if periodic else None
+        cell = 5 * (1 + atoms / 100) * np.eye(3) + random.random((3, 3)) if periodic else None
         one = Atoms(random.choice([8, 14], atoms), random.random((atoms, 3)), cell=cell, pbc=periodic)
         if index == 1:
             one.info |= {"charge": -1, "spin": 2}

@@ -45,8 +45,8 @@ DAMAGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a structure without atoms": (change("structures", structure={}), "structure .* cannot be read"),
     "another protocol": (change("results", protocol_hash="0" * 64), "does not have the key that follows"),
     "a missing field": (
-        lambda database: database["results"].update_one({}, {"$unset": {"formula": 1}}),
-        "is not as this version of esen_flows writes it .formula: Field required",
+        lambda database: database["results"].update_one({}, {"$unset": {"model_label": 1}}),
+        "is not as this version of esen_flows writes it .model_label: Field required",
     ),
     "another shape": (
         lambda database: database["results"].update_one({"kind": "phonon"}, {"$set": {"output.fc2.shape": [2, 65536]}}),

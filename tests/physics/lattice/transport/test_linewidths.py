@@ -13,6 +13,7 @@ from compared_linewidths import TEMPERATURES, Both, calculator
 from phono3py import Phono3py
 
 from esen_flows import native
+from esen_flows.physics.lattice.masses import mass_variance
 from esen_flows.physics.lattice.native_transport import NativeLinewidths
 from esen_flows.physics.lattice.transport import kernel, linewidths
 
@@ -93,7 +94,7 @@ def test_isotopes_are_those_of_phono3py_where_these_are_defined(crystals: dict[s
     """Most modes of a crystal without symmetry have no ties of energies; each gives phono3py's linewidth."""
     compared = both(crystals["monoclinic"], (5, 4, 4))
     theirs = np.array(calculator(compared.ph3, compared.points, is_isotope=True).gamma_isotope[0])
-    ours = compared.native.by_isotopes(compared.points)
+    ours = compared.native.by_isotopes(compared.points, _variances(compared.ph3))
     scattered = (theirs > 0) & (ours > 0)
     ratio = ours[scattered] / theirs[scattered]
     assert np.median(np.abs(ratio - 1)) < 1e-12
@@ -105,10 +106,14 @@ def test_isotopes_by_numpy_and_kernel_agree(
     crystals: dict[str, Phono3py], both: Compute, no_compiler: None, crystal: str
 ) -> None:
     compared = both(crystals[crystal], (5, 5, 5) if crystal == "silicon" else (4, 4, 3))
-    by_numpy = compared.native.by_isotopes(compared.points)
-    by_kernel = _with_kernel(compared.ph3).by_isotopes(compared.points)
+    by_numpy = compared.native.by_isotopes(compared.points, _variances(compared.ph3))
+    by_kernel = _with_kernel(compared.ph3).by_isotopes(compared.points, _variances(compared.ph3))
     assert by_kernel.any()
     assert np.allclose(by_numpy, by_kernel, rtol=1e-11, atol=1e-15 * by_kernel.max())
+
+
+def _variances(ph3: Phono3py) -> np.ndarray:
+    return np.array([mass_variance(symbol) for symbol in ph3.primitive.symbols])
 
 
 def _with_kernel(ph3: Phono3py) -> NativeLinewidths:
@@ -125,13 +130,13 @@ def test_noise_on_the_frequencies_hardly_moves_isotope_linewidths(
 ) -> None:
     """phono3py's move by up to 43 % under a hundredth of this noise."""
     compared = both(crystals[crystal], (7, 7, 7) if crystal == "silicon" else (6, 6, 4))
-    exact = compared.native.by_isotopes(compared.points)
+    exact = compared.native.by_isotopes(compared.points, _variances(compared.ph3))
     frequencies = compared.ph3.get_phonon_data()[0]
     noise = 1e-12 * np.random.default_rng(1).standard_normal(frequencies.shape)
     kept = frequencies.copy()
     frequencies += np.where(kept > 0.1, noise, 0.0)
     try:
-        noisy = NativeLinewidths(compared.ph3, TEMPERATURES).by_isotopes(compared.points)
+        noisy = NativeLinewidths(compared.ph3, TEMPERATURES).by_isotopes(compared.points, _variances(compared.ph3))
     finally:
         frequencies[:] = kept
     assert not np.array_equal(noisy, exact)
