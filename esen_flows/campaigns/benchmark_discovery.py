@@ -18,7 +18,7 @@ from esen_flows.metrics.formation_energy import formation_energy, mp2020_correct
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import ResultDocument, StructureData
 from esen_flows.store.bulk import batches
-from esen_flows.store.campaigns import step_results
+from esen_flows.store.campaigns import material_ids, step_results
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 from esen_flows.structures.conversion import to_pymatgen
@@ -63,13 +63,16 @@ def discovery_benchmark(
     states: dict[str, dict[str, str]] = {label: {} for label in labels}
     energies: dict[str, dict[str, float]] = {label: {} for label in labels}
     for rows in batches(member_rows(store, spec.name)):
-        for row, steps in zip(rows, step_results(store, rows, _FIELDS), strict=True):
+        results, ids = step_results(store, rows, _FIELDS), material_ids(store, rows)
+        for row, steps, materials in zip(rows, results, ids, strict=True):
             on_member()
-            label, material = row["model_label"], row["label"]
-            states[label][material] = row["state"]
+            label = row["model_label"]
             energy = _formation_energy(store, row, steps, elements, spec.energy_corrections)
-            if energy is not None:
-                energies[label][material] = energy
+            # A crystal that occurs twice in WBM is relaxed once.
+            for material in {row["label"], *materials}:
+                states[label][material] = row["state"]
+                if energy is not None:
+                    energies[label][material] = energy
     for label in labels:
         yield _judge(label, reference, states[label], energies[label])
 

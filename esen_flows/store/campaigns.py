@@ -337,6 +337,27 @@ def step_results(store: Store, rows: Sequence[Row], fields: Collection[str]) -> 
     return [tuple(by_key[step] for step in row["steps"] if step in by_key) for row in rows]
 
 
+def material_ids(store: Store, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Material ids of the structures of some members: several where a campaign merged repeated structures.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    rows
+        Members.
+
+    Returns
+    -------
+    list[tuple[str, ...]]
+        Material ids of each member.
+    """
+    query = {"_id": {"$in": [row["structure_key"] for row in rows]}}
+    found = find_all(store.database, "structures", query, {"material_ids": True})
+    ids = {structure["_id"]: tuple(structure.get("material_ids", ())) for structure in found}
+    return [ids.get(row["structure_key"], ()) for row in rows]
+
+
 def update_members(store: Store, name: str, keys: Sequence[str], changes: Mapping[str, Any]) -> int:
     """Set the same fields in some members.
 

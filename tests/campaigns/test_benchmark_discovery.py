@@ -67,6 +67,19 @@ def test_metrics(store: Store, folder: Path) -> None:
     assert rows["m3"]["e_form_ev_per_atom"] is None
 
 
+def test_a_crystal_with_two_names_counts_twice(store: Store, folder: Path, tmp_path: Path) -> None:
+    """m5 is another name of copper, as `duplicates: merge` notes it."""
+    (key,) = [row["structure_key"] for row in store.database["campaign_members"].find({"label": "m0"})]
+    store.database["structures"].update_one({"_id": key}, {"$addToSet": {"material_ids": "m5"}})
+    other = shutil.copytree(folder, tmp_path / "wbm")
+    summary = other / "2023-12-13-wbm-summary.csv.gz"
+    summary.write_bytes(gzip.compress(gzip.decompress(summary.read_bytes()) + b"\nm5,Cu,0.12,0.01,False"))
+    (found,) = campaign_metrics(store, "c", other)
+    rows = {row["material"]: row for row in found.materials}
+    assert rows["m5"]["e_form_ev_per_atom"] == rows["m0"]["e_form_ev_per_atom"]
+    assert (found.n_materials, found.n_done) == (5, 4)
+
+
 def test_files_and_leaderboard(
     store: Store, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
