@@ -49,7 +49,7 @@ def test_what_cannot_be_computed_is_one_clear_error(folder: Path) -> None:
         ef.kappa(bulk("Si"), settings={"mesch": (3, 3, 3)})
     with pytest.raises(InputError, match=r"nothing\.cif"):
         ef.load("nothing.cif")
-    with pytest.raises(AttributeError, match="public names: __version__, kappa, load"):
+    with pytest.raises(AttributeError, match="public names: __version__, compute, kappa, load"):
         ef.colour  # noqa: B018
 
 

@@ -35,6 +35,8 @@ def test_the_first_model_is_gone_before_the_second_is_loaded(monkeypatch: pytest
                 requested_force_field({"location": location, "device": "cpu"}, request)
     finally:
         gc.enable()
-    # A collection that runs at the same time may leave one for the next; without any they would add up.
+    # In a long test run something else can hold one of them; if they were freed too late or never, all later counts
+    # would be at least 1 or would grow.
     assert len(alive) == 4
-    assert sum(alive) <= 1
+    assert max(alive) <= 1
+    assert alive.count(0) >= 2
