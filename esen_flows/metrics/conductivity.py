@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 # What the leaderboard gives a crystal without an answer.
 WORST_SRD = -2.0
 WORST_SRME = 2.0
+REFERENCE_KELVIN = 300.0
 
 
 @dataclass(frozen=True)
@@ -194,16 +195,29 @@ def mode_conductivity(summary: Mapping[str, object], output: Mapping[str, object
     -------
     ModeConductivity
         Conductivity in the form that `conductivity_errors` takes.
+
+    Raises
+    ------
+    InputError
+        The document has no conductivity at 300 K.
     """
+    temperature = summary.get("temperature_kelvin")
+    if isinstance(temperature, int | float) and abs(temperature - REFERENCE_KELVIN) > 0.5:
+        raise InputError(
+            f"a conductivity at {temperature:g} K cannot be compared with DFT's at {REFERENCE_KELVIN:g} K; compute it "
+            f"with temperatures_kelvin: [{REFERENCE_KELVIN:g}]"
+        )
+    values = (summary.get("kappa_wigner_w_per_m_k"), summary.get("kappa_rta_w_per_m_k"))
+    kappa = next((float(value) for value in values if isinstance(value, int | float)), None)
     if output is None:
-        kappa = summary.get("kappa_w_per_m_k")
-        return ModeConductivity(float(kappa) if isinstance(kappa, int | float) else None)
+        return ModeConductivity(kappa)
     modes = output.get("mode_kappa_w_per_m_k")
     by_method = modes if isinstance(modes, Mapping) else {}
     chosen = by_method.get("wigner", by_method.get("rta"))
+    # Documents of earlier versions have no modes; their SRME is then that of a failure, and their SRD is right.
     array = None if chosen is None else np.asarray(chosen, dtype=float)
     return ModeConductivity(
-        kappa_w_per_m_k=None if array is None else float(array.sum()),
+        kappa_w_per_m_k=kappa if array is None else float(array.sum()),
         mode_kappa_w_per_m_k=array,
         frequencies_thz=np.asarray(output["frequencies_thz"], dtype=float),
         q_weights=np.asarray(output["q_weights"], dtype=float),

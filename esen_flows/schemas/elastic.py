@@ -53,7 +53,7 @@ class ElasticProtocol(Frozen):
     Attributes
     ----------
     relax
-        Relaxation before the strains, the same as for phonons, so that a crystal is relaxed once for both.
+        Relaxation before the strains. Its `parity` is that of all steps.
     strain
         The strained cells.
     """
@@ -75,7 +75,9 @@ def elastic_steps(protocol: ElasticProtocol) -> tuple[Step, ...]:
     tuple[Step, ...]
         Relaxation, stresses of all strained cells, the fit.
     """
-    strains = Step("strains", protocol.strain, (("", 0),))
+    # With one parity, so that all force calls see one energy surface.
+    relaxation = protocol.strain.relax.model_copy(update={"parity": protocol.relax.parity})
+    strains = Step("strains", protocol.strain.model_copy(update={"relax": relaxation}), (("", 0),))
     return Step("relax", protocol.relax), strains, Step("elastic", ElasticFitProtocol(), (("", 1),))
 
 

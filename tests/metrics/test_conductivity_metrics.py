@@ -112,7 +112,21 @@ def test_the_modes_of_a_document() -> None:
     crystal = mode_conductivity({}, output)
     assert crystal.kappa_w_per_m_k == 10.0
     assert conductivity_errors(crystal, REFERENCE).srme == 0.0
-    assert mode_conductivity({"kappa_w_per_m_k": 3.0}, None) == ModeConductivity(3.0)
+
+
+def test_documents_without_modes_keep_their_conductivity() -> None:
+    summary = {"kappa_rta_w_per_m_k": 3.0, "kappa_wigner_w_per_m_k": 10.0, "temperature_kelvin": 300.0}
+    assert mode_conductivity(summary, None) == ModeConductivity(10.0)
+    earlier = mode_conductivity(
+        summary, {"mode_kappa_w_per_m_k": None, "frequencies_thz": FREQUENCIES, "q_weights": [1, 3]}
+    )
+    errors = conductivity_errors(earlier, REFERENCE)
+    assert (errors.srd, errors.failed) == (0.0, True)
+
+
+def test_another_temperature_is_refused() -> None:
+    with pytest.raises(InputError, match=r"at 900 K cannot be compared with DFT's at 300 K"):
+        mode_conductivity({"temperature_kelvin": 900.0}, None)
 
 
 def test_a_file_without_conductivities(tmp_path: Path) -> None:
