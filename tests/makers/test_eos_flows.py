@@ -9,6 +9,7 @@ from emt_chunks import campaign, run, states
 from typer.testing import CliRunner
 
 from esen_flows.cli.app import app
+from esen_flows.cli.commands.results import parents_of
 from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.store.queries.query import query
 from esen_flows.store.results import Store
@@ -28,7 +29,9 @@ def test_a_chunk_computes_all_volumes_and_then_the_fit(named_store: Store) -> No
     for document in query(named_store, "eos"):
         assert set(document.summary) == {value.name for value in PROPERTIES["eos"].summary}
         assert len(document.parents) == 6
-        assert all(named_store.get(key) is not None for key in document.parents.values())
+        before = [step.key for step in parents_of(named_store, document)]
+        assert before[1:] == list(document.parents.values())  # after the relaxation that all of them started from
+        assert named_store.get(before[1]).parent_key == before[0]  # type: ignore[union-attr]
     # EMT was fitted to the bulk modulus of copper, 134 GPa.
     moduli = {document.formula: document.summary["bulk_modulus_gpa"] for document in query(named_store, "eos")}
     assert moduli["Cu"] == pytest.approx(134, abs=2)

@@ -116,12 +116,18 @@ def parents_of(store: "Store", document: ResultDocument) -> list[ResultDocument]
     list[ResultDocument]
         Results without large arrays, the first step first.
     """
-    parents: list[ResultDocument] = []
-    # The parent of the first step is a structure, which is no result.
-    while (found := store.get(document.parent_key, load_arrays=False)) is not None:
-        parents.insert(0, found)
-        document = found
-    return parents
+    found: dict[str, ResultDocument] = {}
+
+    def collect(child: ResultDocument) -> None:
+        for key in child.parents.values() or [child.parent_key]:
+            # The parent of the first step is a structure, which is no result.
+            parent = None if key in found else store.get(key, load_arrays=False)
+            if parent is not None:
+                collect(parent)
+                found[key] = parent
+
+    collect(document)
+    return list(found.values())
 
 
 def query(
