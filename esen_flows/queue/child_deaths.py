@@ -5,6 +5,7 @@ from esen_flows.queue.fireworks_adapter import READY_AGAIN, Pad, complete_or_put
 from esen_flows.queue.worker_process import ChildProcess
 from esen_flows.queue.worker_settings import WorkDone
 from esen_flows.store.claims import Claims
+from esen_flows.store.database import Row
 from esen_flows.store.launchpad import (
     DEATHS,
     claim_key,
@@ -18,6 +19,8 @@ MOST_DEATHS = 3  # how often a firework of another package may kill its process 
 # Deaths in a row of processes that had not even begun with a firework, and of all processes. A campaign halves a chunk
 # that kills its process until the structure that does it is the only one, which takes a dozen deaths.
 _MOST_DEATHS_WITHOUT_WORK, _MOST_DEATHS_IN_A_ROW = 5, 25
+_REASON = f"it killed its process {MOST_DEATHS} times"
+_GIVEN_UP = f"FIZZLED: {_REASON}"
 
 
 class ChildDeaths:
@@ -49,7 +52,8 @@ class ChildDeaths:
         Parameters
         ----------
         child
-            Child that has ended. It had claimed at most one firework, and none if the claim was let go already.
+            Child that has ended, with what it had said until then. Its claim alone would not tell what it ran: any process
+            that opens the store clears away the claims of dead processes.
         blame
             Whether its firework may be the reason for its death.
 
@@ -58,8 +62,9 @@ class ChildDeaths:
         dict[int, str]
             What became of each firework, in words, by its id; "" if there was nothing to do.
         """
-        numbers = self._pad.retrying(lambda: fireworks_claimed_by(self._pad.database, child.identity))
-        return {number: self._return(number, blame) for number in numbers}
+        numbers = set(self._pad.retrying(lambda: fireworks_claimed_by(self._pad.database, child.identity)))
+        numbers |= {child.work[0]} if child.work is not None else set()
+        return {number: self._return(number, blame) for number in sorted(numbers)}
 
     def limit(self, child: ChildProcess, *, had_work: bool) -> None:
         """End a worker on a machine where nothing can run.
@@ -85,25 +90,51 @@ class ChildDeaths:
             )
 
     def _return(self, number: int, blame: bool) -> str:
+        if blame:
+            self._pad.retrying(lambda: self._count(number))
+        # Another process may hold the claim for a moment, to see whether the firework is READY: recovery comes later.
         claim = self._claims.try_claim(claim_key(number))
         if claim is None:
             return ""
-        words = self._pad.retrying(lambda: self._put_right(number, blame))
+        words = self._pad.retrying(lambda: self._put_right(number))
         self._claims.forget(claim)
         return words
 
-    def _put_right(self, number: int, blame: bool) -> str:
-        database = self._pad.database
-        row = firework_row(database, number)
-        if row is None or row["state"] not in ("RUNNING", "RESERVED"):
-            return ""
+    def _count(self, number: int) -> None:
+        row = _begun(self._pad, number)
         # A campaign finds the crashing structure by itself.
-        may_be_guilty = blame and "campaign" not in row["spec"] and not has_ended_launch(database, row)
-        if may_be_guilty and count_mishap(database, number, DEATHS) >= MOST_DEATHS:
-            reason = f"it killed its process {MOST_DEATHS} times"
-            fizzle(self._pad, number, reason)
-            self._done.failed += 1
-            return f"FIZZLED: {reason}"
-        words = complete_or_put_back(self._pad, row)
+        if row is not None and "campaign" not in row["spec"] and not has_ended_launch(self._pad.database, row):
+            count_mishap(self._pad.database, number, DEATHS)
+
+    def _put_right(self, number: int) -> str:
+        row = _begun(self._pad, number)
+        words = put_right(self._pad, row) if row is not None else ""
         self._done.handed_back += words == READY_AGAIN
+        self._done.failed += words == _GIVEN_UP
         return words
+
+
+def put_right(pad: Pad, firework: Row) -> str:
+    """End the run of a firework whose process is gone.
+
+    Parameters
+    ----------
+    pad
+        Launchpad of the firework.
+    firework
+        Row of `firework_row`; the caller holds its claim.
+
+    Returns
+    -------
+    str
+        What was done, in words: FIZZLED if it has killed too many processes, `READY_AGAIN`, or its end completed.
+    """
+    if firework["spec"].get(DEATHS, 0) >= MOST_DEATHS:
+        fizzle(pad, firework["fw_id"], _REASON)
+        return _GIVEN_UP
+    return complete_or_put_back(pad, firework)
+
+
+def _begun(pad: Pad, number: int) -> Row | None:
+    row = firework_row(pad.database, number)
+    return row if row is not None and row["state"] in ("RUNNING", "RESERVED") else None

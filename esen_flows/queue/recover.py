@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from esen_flows.queue.allocation import CommandRunner, ended_jobs, job_of_this_queue, run_command
-from esen_flows.queue.fireworks_adapter import WORKER_MARK, Pad, complete_or_put_back, is_of_this_host
+from esen_flows.queue.child_deaths import put_right
+from esen_flows.queue.fireworks_adapter import WORKER_MARK, Pad, is_of_this_host
 from esen_flows.store.campaign_runs import open_run
 from esen_flows.store.campaigns import members_of
 from esen_flows.store.claims import HEARTBEAT_SECONDS, Claims, claims_on, delete_claim
@@ -134,7 +135,8 @@ class LostRunRecovery:
     run
         Runs a command of the queue.
     is_looked_after
-        Whether another supervisor puts right what a process leaves, because it knows more about its death.
+        Whether a firework is of a child of this worker, which puts right what the child leaves, because it knows
+        more about its death. Asked after the claims were read.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class LostRunRecovery:
         pad: Pad,
         claims: Claims,
         run: CommandRunner = run_command,
-        is_looked_after: Callable[[ProcessId], bool] = lambda _: False,
+        is_looked_after: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._is_looked_after = is_looked_after
         self._store = store
@@ -210,7 +212,7 @@ class LostRunRecovery:
         try:
             current = firework_row(self._database, number)
             if current is not None and all(current[name] == firework[name] for name in ("state", "launches")):
-                report.reasons[number] = f"{verdict.reason}; {complete_or_put_back(self._pad, current)}"
+                report.reasons[number] = f"{verdict.reason}; {put_right(self._pad, current)}"
         finally:
             self._claims.forget(claim)
 
@@ -225,7 +227,9 @@ class LostRunRecovery:
             own = [launches[number] for number in firework["launches"] if number in launches]
             launch = own[-1] if own else None
             claim = claims.get(claim_key(firework["fw_id"]))
-            if claim is not None:
+            if self._is_looked_after(firework["fw_id"]):
+                yield firework, _Verdict()
+            elif claim is not None:
                 yield firework, self._of_claim(claim, gone)
             elif launch is not None and launch["state"] == "RESERVED":
                 job = gone.get(f"launch:{launch['launch_id']}")
@@ -238,8 +242,6 @@ class LostRunRecovery:
 
     def _of_claim(self, claim: Row, gone: Mapping[str, str]) -> _Verdict:
         process = ProcessId(**claim["process"])
-        if self._is_looked_after(process):
-            return _Verdict()
         where = f"process {process.pid} of {process.host}"
         if self._host.sees(process):
             return _Verdict(f"{where} has ended") if self._host.is_dead(process) else _Verdict()

@@ -24,7 +24,6 @@ from esen_flows.queue.worker_settings import WorkDone, WorkerSettings
 from esen_flows.settings import get_settings
 from esen_flows.stopping import handling
 from esen_flows.store.claims import Claims
-from esen_flows.store.host import ProcessId
 from esen_flows.store.launchpad import find_ready, ready_tasks
 from esen_flows.store.results import Store
 from esen_flows.store.workers import WorkerFacts, WorkerRecord
@@ -55,7 +54,7 @@ class Worker:
         self._pad = Pad(store.database, get_settings().spool_after_seconds)
         self._claims = Claims(store.database)
         # A child's own supervisor counts what its fireworks kill; recovery would only know that it is dead.
-        self._recovery = LostRunRecovery(store, self._pad, self._claims, is_looked_after=self._is_child)
+        self._recovery = LostRunRecovery(store, self._pad, self._claims, is_looked_after=self._is_run_by_a_child)
         devices = tuple(device for device in settings.devices if device)
         facts = WorkerFacts(settings.name, settings.category, devices, settings.queue_job)
         self._record = WorkerRecord(store.database, facts)
@@ -170,8 +169,11 @@ class Worker:
             self._deaths.limit(child, had_work=bool(returned))
             self._start(child.number, child.device)
 
-    def _is_child(self, process: ProcessId) -> bool:
-        return any(child.identity == process for child in self._children)
+    def _is_run_by_a_child(self, number: int) -> bool:
+        """Whether a child has this firework, or had it when it died a moment ago."""
+        for child in self._children:
+            self._listen(child)  # a child says what it takes before it takes it
+        return any(child.work is not None and child.work[0] == number for child in self._children)
 
     def _request_end(self, requested_by: str) -> None:
         if self._end_requested_by is not None and requested_by != "SIGTERM":

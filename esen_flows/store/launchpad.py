@@ -167,7 +167,7 @@ def launches_of(database: Database, fireworks: Sequence[Row]) -> dict[int, Row]:
 
 
 def firework_row(database: Database, number: int) -> Row | None:
-    """State, launches and campaign of a firework.
+    """State, launches, campaign and deaths of a firework.
 
     Parameters
     ----------
@@ -179,9 +179,9 @@ def firework_row(database: Database, number: int) -> Row | None:
     Returns
     -------
     Row | None
-        fw_id, state, launches and spec.campaign; None if there is no such firework.
+        fw_id, state, launches, and of its spec the campaign and `DEATHS`; None if there is no such firework.
     """
-    fields = dict.fromkeys(("fw_id", "state", "launches", "spec.campaign"), True)
+    fields = dict.fromkeys(("fw_id", "state", "launches", "spec.campaign", f"spec.{DEATHS}"), True)
     return find_one(database, "fireworks", {"fw_id": number}, fields)
 
 

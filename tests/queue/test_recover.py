@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from worker_site import Site
 
 from esen_flows.queue import recover as module
 from esen_flows.queue.allocation import Answer
+from esen_flows.queue.child_deaths import ChildDeaths
 from esen_flows.queue.fireworks_adapter import WORKER_MARK, Pad
 from esen_flows.queue.recover import RecoveryReport, recover
+from esen_flows.queue.worker_settings import WorkDone
 from esen_flows.store import launchpad_repair
 from esen_flows.store.claims import Claims
 from esen_flows.store.host import Host
@@ -104,12 +107,39 @@ def test_fireworks_of_a_workers_own_child_are_left_to_the_worker(site: Site, pad
     """The worker counts how many processes a firework has killed; a faster recovery would allow one more."""
     number = begin(site, pad, host=EndedProcess())
     claims = Claims(site.store.database)
-    child = EndedProcess().process()
-    worker = module.LostRunRecovery(site.store, pad, claims, no_queue, is_looked_after=lambda process: process == child)
-    assert worker.look().reasons == {}
-    other = module.LostRunRecovery(site.store, pad, claims, no_queue, is_looked_after=lambda process: False)
+    own = module.LostRunRecovery(site.store, pad, claims, no_queue, is_looked_after=lambda firework: firework == number)
+    assert own.look().reasons == {}
+    other = module.LostRunRecovery(site.store, pad, claims, no_queue, is_looked_after=lambda firework: False)
     assert "has ended" in other.look().reasons[number]
     claims.close()
+
+
+@pytest.mark.parametrize("claim", ["cleared away", "of another process"])
+def test_a_kill_is_counted_without_the_claim_of_the_dead_process(site: Site, pad: Pad, claim: str) -> None:
+    """Every store that is opened clears claims of dead processes away, and a child may look whether they are READY."""
+    number = begin(site, pad)
+    database = site.store.database
+    claims, other = Claims(database), Claims(database)
+    done = WorkDone()
+    child: Any = SimpleNamespace(identity=EndedProcess().process(), work=(number, "crash"))
+    deaths = ChildDeaths(pad, claims, done)
+    recovery = module.LostRunRecovery(site.store, pad, claims, no_queue)
+    for _ in range(2):
+        deaths.return_fireworks(child, blame=True)
+        assert site.states() == {number: "READY"}
+        pad.checkout_fw(FWorker("w", "", {"fw_id": number}, {WORKER_MARK: "w"}), str(site.folder))
+    held = other.try_claim(claim_key(number)) if claim == "of another process" else None
+    deaths.return_fireworks(child, blame=True)
+    if held is not None:
+        assert site.states() == {number: "RUNNING"}
+        other.forget(held)
+        assert "it killed its process 3 times" in recovery.look().reasons[number]
+    else:
+        assert done.failed == 1
+    assert site.states() == {number: "FIZZLED"}
+    assert done.handed_back == 2
+    claims.close()
+    other.close()
 
 
 def test_an_expired_claim_of_another_machine_needs_a_second_look(site: Site, pad: Pad) -> None:
