@@ -52,8 +52,8 @@ class ChildDeaths:
         Parameters
         ----------
         child
-            Child that has ended, with what it had said until then. Its claim alone would not tell what it ran: any process
-            that opens the store clears away the claims of dead processes.
+            Child that has ended, with what it had said until then. Its claim alone would not tell what it ran: any
+            process that opens the store clears away the claims of dead processes.
         blame
             Whether its firework may be the reason for its death.
 
