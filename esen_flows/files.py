@@ -111,8 +111,31 @@ def sha256_of_file(path: Path) -> str:
     OSError
         The file cannot be read.
     """
+    return digest_of_file(path, "sha256")
+
+
+def digest_of_file(path: Path, algorithm: str) -> str:
+    """Hexadecimal digest of the content of a file.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    algorithm
+        Name of the algorithm, as `hashlib` has it: "sha256" or "md5".
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def read_at_most(path: Path, most_bytes: int) -> bytes:

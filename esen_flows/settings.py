@@ -45,6 +45,8 @@ class Settings(BaseSettings):
         Folder of the private server and the spools.
     cache_dir
         Folder of downloaded files.
+    reference_dir
+        Folder of reference sets, such as one with files that a user has already; None: `published` in `cache_dir`.
     mongod
         Binary of the private server; None: the mongod on PATH, else the one of the `embedded` extra.
     mongod_idle_seconds
@@ -71,6 +73,7 @@ class Settings(BaseSettings):
     database: str = "esen_flows"
     data_dir: Path = Field(default_factory=lambda: _user_dir("XDG_DATA_HOME", ".local/share"))
     cache_dir: Path = Field(default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"))
+    reference_dir: Path | None = None
     mongod: Path | None = None
     mongod_idle_seconds: float = Field(default=600.0, gt=0.0, le=_LONGEST_SECONDS)
     server_timeout_seconds: float = Field(default=15.0, gt=0.0, le=_LONGEST_SECONDS)
@@ -83,6 +86,11 @@ class Settings(BaseSettings):
         """Folder of spools, to which results go while there is no server."""
         return self.spool_dir or self.data_dir / "spool"
 
+    @property
+    def reference_folder(self) -> Path:
+        """Folder of reference sets."""
+        return self.reference_dir or self.cache_dir / "published"
+
     @model_validator(mode="before")
     @classmethod
     def _uri_from_file(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +102,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{_PREFIX}MONGO_URI and {_PREFIX}MONGO_URI_FILE are both set; unset one of them")
         return {**values, "mongo_uri": _private_text(Path(file).expanduser())}
 
-    @field_validator("data_dir", "cache_dir", "mongod", "mongo_uri_file", "spool_dir", mode="after")
+    @field_validator("data_dir", "cache_dir", "reference_dir", "mongod", "mongo_uri_file", "spool_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         """Paths are made absolute at the start, because FireWorks changes the working directory."""

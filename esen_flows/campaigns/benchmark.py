@@ -48,8 +48,8 @@ def campaign_metrics(
     name
         Name of the campaign.
     folder
-        Folder of DFT's results. Default: that of the published structures, or `published/BENCHMARK` in
-        ESEN_FLOWS_CACHE_DIR.
+        Folder to look for DFT's results in first. Default: that of the published structures. After it, the reference
+        sets of this machine are searched.
     on_member
         Called for each member.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import member_rows
-from esen_flows.campaigns.sources import REFERENCES, published_files
+from esen_flows.campaigns.sources import reference_file
 from esen_flows.metrics.conductivity import (
     ConductivityErrors,
     ModeConductivity,
@@ -39,7 +39,7 @@ def conductivity_benchmark(
     labels
         Labels of the force fields.
     folder
-        Folder of DFT's results; None: the default one.
+        Folder to look for DFT's results in first; None: only the reference sets of this machine.
     on_member
         Called for each member.
 
@@ -53,7 +53,7 @@ def conductivity_benchmark(
     InputError
         The reference is not there or cannot be read.
     """
-    reference = read_reference_conductivities(published_files("kappa-103", folder, REFERENCES)[0])
+    reference = read_reference_conductivities(reference_file("phonondb-103-kappa", folder))
     members: dict[str, dict[str, Row]] = {label: {} for label in labels}
     for row in member_rows(store, spec.name):
         members[row["model_label"]][row["label"]] = row

@@ -1,20 +1,26 @@
 """The benchmark discovery: stability of WBM's crystals from their relaxed energies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import member_rows
-from esen_flows.campaigns.sources import REFERENCES, published_files
+from esen_flows.campaigns.sources import ReferenceNotHereError, reference_file
 from esen_flows.metrics.discovery import (
     DiscoveryReference,
     discovery_metrics,
     predicted_hull_distances,
     read_discovery_reference,
 )
-from esen_flows.metrics.formation_energy import formation_energy, mp2020_correction, read_elemental_references
+from esen_flows.metrics.formation_energy import (
+    formation_energy,
+    mp2020_correction,
+    read_elemental_references,
+    read_entry_parameters,
+)
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import ResultDocument, StructureData
 from esen_flows.store.bulk import batches
@@ -43,7 +49,7 @@ def discovery_benchmark(
     labels
         Labels of the force fields.
     folder
-        Folder of DFT's results and of the elemental references; None: the default one.
+        Folder to look for DFT's results and the elements in first; None: only the reference sets of this machine.
     on_member
         Called for each member.
 
@@ -57,9 +63,9 @@ def discovery_benchmark(
     InputError
         A reference is not there or cannot be read.
     """
-    summary = published_files("discovery", folder, REFERENCES)[0]
-    reference = read_discovery_reference(summary)
-    elements = read_elemental_references(published_files("elements", str(summary.parent), REFERENCES)[0])
+    reference = read_discovery_reference(reference_file("wbm-summary", folder))
+    elements = read_elemental_references(reference_file("mp-elements", folder))
+    parameters = _parameters(folder) if spec.energy_corrections == "add" else {}
     states: dict[str, dict[str, str]] = {label: {} for label in labels}
     energies: dict[str, dict[str, float]] = {label: {} for label in labels}
     for rows in batches(member_rows(store, spec.name)):
@@ -67,7 +73,8 @@ def discovery_benchmark(
         for row, steps, materials in zip(rows, results, ids, strict=True):
             on_member()
             label = row["model_label"]
-            energy = _formation_energy(store, row, steps, elements, spec.energy_corrections)
+            own = parameters.get(row["label"])
+            energy = _formation_energy(store, row, steps, elements, spec.energy_corrections, own)
             # A crystal that occurs twice in WBM is relaxed once.
             for material in {row["label"], *materials}:
                 states[label][material] = row["state"]
@@ -77,8 +84,24 @@ def discovery_benchmark(
         yield _judge(label, reference, states[label], energies[label])
 
 
+def _parameters(folder: str | None) -> dict[str, dict[str, Any]]:
+    """Parameters of WBM's own calculations; empty where the set is not here, which means those of MPRelaxSet."""
+    try:
+        return _read_once(reference_file("wbm-entries", folder))
+    except ReferenceNotHereError:
+        return {}
+
+
+_read_once = cache(read_entry_parameters)  # a status that is watched reads it again and again
+
+
 def _formation_energy(
-    store: Store, row: Row, steps: Sequence[Row], elements: Mapping[str, float], corrections: str | None
+    store: Store,
+    row: Row,
+    steps: Sequence[Row],
+    elements: Mapping[str, float],
+    corrections: str | None,
+    parameters: Mapping[str, Any] | None,
 ) -> float | None:
     """Formation energy in eV/atom, rounded as in a submission; None without a relaxed structure."""
     last = steps[-1] if steps else None
@@ -88,7 +111,7 @@ def _formation_energy(
     structure = to_pymatgen(StructureData(**output["structure"]).to_atoms())
     energy = float(output["energy_ev"])
     if corrections == "add":
-        correction = mp2020_correction(structure, energy)
+        correction = mp2020_correction(structure, energy, parameters)
         if correction is None:  # the leaderboard gives such a crystal no energy
             return None
         energy += correction

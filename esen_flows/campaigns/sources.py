@@ -1,11 +1,11 @@
 """Structures of a campaign, one after the other in little memory: from files, from the store, or of a published set.
 
-Nothing here downloads published sets: the user does, and thereby accepts their terms.
+Nothing here downloads published sets: `esen-flows data pull` or the user does, and thereby accepts their terms.
 """
 
 import bz2
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from ase import Atoms
 
+from esen_flows.data.reference_sets.files import find, reference_set
 from esen_flows.errors import InputError
 from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.campaign import CampaignSpec, PublishedSet
@@ -26,6 +27,10 @@ from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, numbered_st
 from esen_flows.yaml_files import plain_value
 
 _NAMES = ("material_id", "mp_id")  # fields of `atoms.info` that may name a structure
+
+
+class ReferenceNotHereError(InputError):
+    """A reference set is not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -54,72 +59,6 @@ class PlannedStructure:
     material_ids: tuple[str, ...] = ()
     own: dict[str, Any] = field(default_factory=dict)
     known: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class StructureSet:
-    """A published set of structures.
-
-    Attributes
-    ----------
-    pattern
-        Pattern of its file names.
-    example
-        Name of a file, for messages.
-    url
-        Address to download it from.
-    licence
-        Its name and licence.
-    """
-
-    pattern: str
-    example: str
-    url: str
-    licence: str
-
-
-PUBLISHED: dict[PublishedSet, StructureSet] = {
-    "wbm": StructureSet(
-        "*wbm-initial-atoms*.extxyz*",
-        "2024-08-04-wbm-initial-atoms.extxyz.zip",
-        "https://figshare.com/files/48169597",
-        "WBM, CC-BY-4.0, as Matbench Discovery packs it",
-    ),
-    "phonondb-103": StructureSet(
-        "*phononDB-PBE*structures.extxyz",
-        "2024-11-09-phononDB-PBE-103-structures.extxyz",
-        "https://figshare.com/files/52179965",
-        "PhononDB, CC-BY-4.0, as Matbench Discovery packs it",
-    ),
-    "mdr": StructureSet(
-        "*.yaml.bz2",
-        "mp-1000.yaml.bz2 and so on",
-        "https://alexandria.icams.rub.de/data/phonon_benchmark/pbe/",
-        "Alexandria's PBE version of the MDR phonons, CC-BY-4.0",
-    ),
-}
-
-# Results by DFT that a benchmark compares with.
-REFERENCES: dict[str, StructureSet] = {
-    "discovery": StructureSet(
-        "*wbm-summary*.csv*",
-        "2023-12-13-wbm-summary.csv.gz",
-        "https://figshare.com/files/64706751",
-        "WBM, CC-BY-4.0, as Matbench Discovery packs it",
-    ),
-    "elements": StructureSet(
-        "*mp-elemental-reference-entries*.json.gz",
-        "2023-02-07-mp-elemental-reference-entries.json.gz",
-        "https://figshare.com/files/40387775",
-        "Materials Project, CC-BY-4.0, as Matbench Discovery packs it",
-    ),
-    "kappa-103": StructureSet(
-        "*kappas*PBE*noNAC*.json.gz",
-        "2024-11-09-kappas-phononDB-PBE-noNAC.json.gz",
-        "https://figshare.com/files/59988539",
-        "PhononDB, CC-BY-4.0, as Matbench Discovery packs it",
-    ),
-}
 
 
 def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
@@ -156,17 +95,15 @@ def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str],
     return (structure for name in files for structure in _of_file(Path(name), on_bad))
 
 
-def published_files(name: str, folder: str | None, sets: Mapping[Any, StructureSet] = PUBLISHED) -> list[Path]:
-    """The files of a published set.
+def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
+    """The files of a published set of structures.
 
     Parameters
     ----------
     name
         Name of the set.
     folder
-        Folder of the files; None: `published/NAME` in ESEN_FLOWS_CACHE_DIR.
-    sets
-        Sets by name: those of structures, or `REFERENCES`.
+        Folder of the files; None: wherever `esen-flows data pull` or the user has put them.
 
     Returns
     -------
@@ -175,18 +112,53 @@ def published_files(name: str, folder: str | None, sets: Mapping[Any, StructureS
 
     Raises
     ------
-    InputError
-        The files are not there; the message says what to download from where.
+    ReferenceNotHereError
+        The files are not there; the message says how to get them.
     """
-    published = sets[name]
-    place = get_settings().cache_dir / "published" / name if folder is None else Path(folder)
-    found = sorted(place.glob(published.pattern)) if place.is_dir() else []
+    if folder is None:
+        found = find(name, get_settings().reference_folder)
+    else:
+        found = sorted(Path(folder).glob(reference_set(name).pattern))
     if not found:
-        raise InputError(
-            f"{name} is not in {place}: fetch {published.example} from {published.url} ({published.licence}) into that "
-            "folder, or name another folder by `folder`"
-        )
+        raise _not_here(name, str(folder or get_settings().reference_folder), "name another folder by `folder`")
     return found if name == "mdr" else found[:1]
+
+
+def reference_file(name: str, folder: str | None) -> Path:
+    """The file of a reference set that results are compared with.
+
+    Parameters
+    ----------
+    name
+        Name of the set.
+    folder
+        Folder to look into first; after it, and with None, wherever `esen-flows data pull` or the user has put the set.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ReferenceNotHereError
+        It is not there; the message says how to get it.
+    """
+    root = get_settings().reference_folder
+    own = [] if folder is None else sorted(Path(folder).glob(reference_set(name).pattern))
+    found = own or find(name, root)
+    if not found:
+        raise _not_here(name, f"{root}" if folder is None else f"{folder} or {root}", "put it into that folder")
+    return found[0]
+
+
+def _not_here(name: str, place: str, otherwise: str) -> ReferenceNotHereError:
+    published = reference_set(name)
+    what = published.files[0].name if published.files else published.pattern
+    return ReferenceNotHereError(
+        f"{name} is not in {place}: run esen-flows data pull {name}, or fetch {what} from {published.address} "
+        f"({published.licence}) and {otherwise}; ESEN_FLOWS_REFERENCE_DIR names a folder of files that you have"
+    )
 
 
 def _of_store(store: Store, filters: dict[str, Any]) -> Iterator[PlannedStructure]:

@@ -3,6 +3,7 @@
 Standard library only: the rooms that use it have to run on a bare machine.
 """
 
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,10 +14,13 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from esen_flows.errors import EsenFlowsError
-from esen_flows.files import sha256_of_file
+from esen_flows.files import digest_of_file
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
+LARGEST_LISTING_BYTES = 1 << 25
+# Some servers refuse programs that do not name a browser.
+HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; esen_flows)"}
 Progress = Callable[[int, int | None], None]
 
 
@@ -57,7 +61,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(
-    url: str, path: Path, *, sha256: str | None = None, token: str | None = None, progress: Progress | None = None
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Fetch a file. A part that an interrupted call left beside it (`path` + ".part") is continued.
 
@@ -67,8 +77,8 @@ def download(
         Address of the file.
     path
         File to write.
-    sha256
-        Digest that the file must have. A digest that the server names is checked too.
+    sha256, md5
+        Digests that the file must have. A sha256 that the server names is checked too.
     token
         Bearer token; it is sent to the host of `url` only.
     progress
@@ -84,11 +94,13 @@ def download(
     partial = path.with_name(path.name + ".part")
     redirects = _Redirects()
     done = partial.stat().st_size if partial.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    request = urllib.request.Request(url, headers=HEADERS | ({"Range": f"bytes={done}-"} if done else {}))
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_SECONDS) as answer:
+            if answer.status not in (200, 206):  # a challenge to browsers is a 202 without content
+                raise DownloadError(f"{url} answers HTTP {answer.status} without the file", answer.status)
             named = redirects.digest or _named_digest(answer.headers)
             _write(answer, partial, done if answer.status == 206 else 0, progress)
     except urllib.error.HTTPError as error:
@@ -104,12 +116,45 @@ def download(
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(f"{url} cannot be fetched: {reason}") from error
-    for expected in {sha256, named} - {None}:
-        found = sha256_of_file(partial)
-        if found != expected:
+    for algorithm, expected in {("sha256", sha256), ("sha256", named), ("md5", md5)}:
+        found = expected and digest_of_file(partial, algorithm)
+        if expected != found:
             partial.unlink()  # every further attempt would only add to the wrong bytes
-            raise DownloadError(f"{url} has sha256 {found[:16]}..., expected {str(expected)[:16]}...; fetch it again")
+            raise DownloadError(
+                f"{url} has {algorithm} {str(found)[:16]}..., expected {str(expected)[:16]}...; fetch it again"
+            )
     partial.replace(path)
+
+
+def listed_names(url: str, pattern: str) -> list[str]:
+    """Names of the files in a folder that a server lists.
+
+    Parameters
+    ----------
+    url
+        Address of the folder, with a slash at its end.
+    pattern
+        Regular expression of the names.
+
+    Returns
+    -------
+    list[str]
+        Names, sorted.
+
+    Raises
+    ------
+    DownloadError
+        There is no answer, or the answer names no such file.
+    """
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=HEADERS), timeout=TIMEOUT_SECONDS) as answer:
+            page = answer.read(LARGEST_LISTING_BYTES).decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        raise DownloadError(f"{url} cannot be read: {getattr(error, 'reason', error)}") from error
+    names = sorted(set(re.findall(f'href="({pattern})"', page)))
+    if not names:
+        raise DownloadError(f"{url} lists no files of this set")
+    return names
 
 
 def _write(answer: Any, partial: Path, done: int, progress: Progress | None) -> None:

@@ -50,6 +50,39 @@ def read_elemental_references(path: Path) -> dict[str, float]:
         raise InputError(f"{path}: no elemental references can be read ({type(error).__name__}: {error})") from None
 
 
+def read_entry_parameters(path: Path) -> dict[str, dict[str, Any]]:
+    """Parameters of DFT's calculations of WBM, which decide on the corrections that the leaderboard applies.
+
+    Parameters
+    ----------
+    path
+        2022-10-19-wbm-computed-structure-entries.jsonl.gz: an object with `material_id` and `computed_structure_entry`
+        in each line.
+
+    Returns
+    -------
+    dict
+        `run_type`, `is_hubbard` and `hubbards` (eV) by material; materials with equal ones share an object.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    found, same = {}, dict[str, dict[str, Any]]()
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                record = json.loads(line)
+                given = record["computed_structure_entry"]["parameters"]
+                values = {"run_type": given["run_type"]}
+                values |= {name: given[name] for name in ("is_hubbard", "hubbards") if name in given}
+                found[str(record["material_id"])] = same.setdefault(json.dumps(values, sort_keys=True), values)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: no computed entries can be read ({type(error).__name__}: {error})") from None
+    return found
+
+
 def relax_set_parameters(composition: Composition) -> dict[str, Any]:
     """Parameters of a calculation with MPRelaxSet, which decide on the corrections.
 

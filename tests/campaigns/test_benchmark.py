@@ -96,7 +96,7 @@ def test_files_and_commands(
     assert code == 0
     assert json.loads(out)[0]["done"]["κ_SRME"] == pytest.approx(4 / 3)
     code, out, _ = run("status", "c")
-    assert (code, "kappa-103: not judged, kappa-103 is not in" in out) == (0, True)
+    assert (code, "kappa-103: not judged, phonondb-103-kappa is not in" in out) == (0, True)
     code, _, err = run("metrics", "c")
     assert code == 1
     assert "fetch 2024-11-09-kappas-phononDB-PBE-noNAC.json.gz from https://figshare.com/files/59988539" in err

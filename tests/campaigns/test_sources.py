@@ -12,7 +12,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
-from esen_flows.campaigns.sources import PlannedStructure, planned_structures, published_files
+from esen_flows.campaigns.sources import (
+    PlannedStructure,
+    ReferenceNotHereError,
+    planned_structures,
+    published_files,
+    reference_file,
+)
 from esen_flows.errors import InputError
 from esen_flows.makers.compute import Context, result_document
 from esen_flows.makers.summaries import relax_summary
@@ -175,15 +181,30 @@ def test_published_sets_are_where_they_were_put(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("ESEN_FLOWS_CACHE_DIR", str(tmp_path))
     get_settings.cache_clear()
     words = r"fetch 2024-11-09-phononDB-PBE-103-structures\.extxyz from https://figshare\.com/files/52179965 \(.*CC-BY"
-    with pytest.raises(InputError, match=f"phonondb-103 is not in {tmp_path}/published/phonondb-103: {words}"):
+    here = f"{tmp_path}/published: run esen-flows data pull phonondb-103, or {words}"
+    with pytest.raises(ReferenceNotHereError, match=f"phonondb-103 is not in {here}"):
         published_files("phonondb-103", None)
     place = tmp_path / "published" / "phonondb-103"
     place.mkdir(parents=True)
     (place / "phononDB-PBE-structures.extxyz").touch()
     assert published_files("phonondb-103", None) == [place / "phononDB-PBE-structures.extxyz"]
-    with pytest.raises(InputError, match=f"wbm is not in {place}"):
+    with pytest.raises(ReferenceNotHereError, match=f"wbm is not in {place}"):
         published_files("wbm", str(place))
+
+
+def test_a_reference_is_first_looked_for_in_the_folder_of_the_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESEN_FLOWS_REFERENCE_DIR", str(tmp_path / "mine"))
     get_settings.cache_clear()
+    with pytest.raises(ReferenceNotHereError, match=f"wbm-summary is not in {tmp_path}/other or {tmp_path}/mine"):
+        reference_file("wbm-summary", str(tmp_path / "other"))
+    for place in ("mine/matbench/wbm", "other"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "mine/matbench/wbm/2023-12-13-wbm-summary.csv.gz").touch()
+    (tmp_path / "other/wbm-summary.csv").touch()
+    assert reference_file("wbm-summary", str(tmp_path / "other")) == tmp_path / "other/wbm-summary.csv"
+    assert reference_file("wbm-summary", None).parent == tmp_path / "mine/matbench/wbm"
 
 
 def test_wbm_is_an_archive_of_small_files(tmp_path: Path) -> None:

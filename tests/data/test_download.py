@@ -15,7 +15,10 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Hub(BaseHTTPRequestHandler):
-    """/file; /moved forwards to the other host; /gated needs a token; /broken stops half-way; /lies misnames it."""
+    """/file; /moved forwards to the other host; /gated needs a token; /broken stops half-way; /lies misnames it.
+
+    /challenge answers as to a browser.
+    """
 
     def do_GET(self):
         self.server.seen.append((self.path, self.headers.get("Authorization"), self.headers.get("Range")))
@@ -23,6 +26,10 @@ class Hub(BaseHTTPRequestHandler):
             self.send_error(404)
         elif self.path == "/gated" and self.headers.get("Authorization") != "Bearer secret":
             self.send_error(401)
+        elif self.path == "/challenge":
+            self.send_response(202)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif self.path in ("/moved", "/lies"):
             self.send_response(302)
             self.send_header("X-Linked-Etag", f'"{SHA256 if self.path == "/moved" else "0" * 64}"')
@@ -129,6 +136,14 @@ def test_the_token_stays_with_its_host(hubs, tmp_path):
     download(url(hubs, "/moved"), tmp_path / "g", token="secret")
     assert hubs[0].seen[-1][:2] == ("/moved", "Bearer secret")
     assert hubs[1].seen[-1][:2] == ("/file", None)
+
+
+def test_an_answer_without_the_file_is_none(hubs, tmp_path):
+    with pytest.raises(DownloadError, match="/challenge answers HTTP 202 without the file"):
+        download(url(hubs, "/challenge"), tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DownloadError, match=r"has md5 .*, expected 2222222222222222\.\.\."):
+        download(url(hubs, "/file"), tmp_path / "f", sha256=SHA256, md5="2" * 32)
 
 
 def test_no_server_and_no_file(hubs, tmp_path):

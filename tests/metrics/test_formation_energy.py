@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 from esen_flows.errors import InputError
 from esen_flows.metrics.formation_energy import (
     formation_energy,
     mp2020_correction,
     read_elemental_references,
+    read_entry_parameters,
     relax_set_parameters,
 )
 
@@ -47,6 +49,26 @@ def test_a_file_that_is_no_table_of_references(tmp_path: Path) -> None:
     (tmp_path / "references.json.gz").write_bytes(gzip.compress(b"[1]"))
     with pytest.raises(InputError, match=r"references\.json\.gz: no elemental references"):
         read_elemental_references(tmp_path / "references.json.gz")
+
+
+def test_parameters_of_computed_entries(tmp_path: Path) -> None:
+    """The scheme rejects NiO that was computed without U, as WBM's own entry of it would say."""
+    nickel_oxide = rocksalt("Ni", "O", 4.17)
+    plain = {"run_type": "GGA", "is_hubbard": False, "hubbards": {}}
+    entry = ComputedStructureEntry(nickel_oxide, -47.0, parameters=plain | {"potcar_symbols": ["PBE Ni", "PBE O"]})
+    lines = [
+        json.dumps({"material_id": name, "computed_structure_entry": entry.as_dict()})
+        for name in ("wbm-1-1", "wbm-1-2")
+    ]
+    path = tmp_path / "2022-10-19-wbm-computed-structure-entries.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    parameters = read_entry_parameters(path)
+    assert parameters == {"wbm-1-1": plain, "wbm-1-2": plain}
+    assert parameters["wbm-1-1"] is parameters["wbm-1-2"]  # 257,487 rows have few different ones
+    assert mp2020_correction(nickel_oxide, -47.0, parameters["wbm-1-1"]) is None
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"entries\.jsonl\.gz: no computed entries can be read"):
+        read_entry_parameters(path)
 
 
 @pytest.fixture(scope="module")

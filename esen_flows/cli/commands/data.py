@@ -1,4 +1,4 @@
-"""`esen-flows data import | info | check | store | stored`: labelled structures from any source as a dataset."""
+"""`esen-flows data`: labelled structures from any source as a dataset, and reference sets (`reference_sets.py`)."""
 
 import math
 from pathlib import Path
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 from rich.table import Table
 
+from esen_flows.cli.commands import reference_sets
 from esen_flows.cli.output.progress import progress_bars
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
@@ -17,7 +18,10 @@ from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, 
 if TYPE_CHECKING:
     from esen_flows.schemas.dataset_index import IndexStatistics
 
-app = typer.Typer(help="Datasets of labelled structures: import, describe, check and store them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Datasets of labelled structures: import, describe, check and store them; reference sets of benchmarks.",
+    no_args_is_help=True,
+)
 
 FolderArgument = Annotated[Path, typer.Argument(help="A dataset folder.")]
 MOST_CUTOFF_ANGSTROM = 100.0
@@ -144,6 +148,11 @@ def stored() -> None:
         names, place = ", ".join(document.names), document.folder or "the database"
         table.add_row(names, f"{document.count:,}", f"{document.atoms:,}", few, document.key[:16], place)
     Console().print(table)
+
+
+app.command(name="list")(reference_sets.list_sets)
+app.command()(reference_sets.pull)
+app.command()(reference_sets.verify)
 
 
 def _progress() -> Progress:

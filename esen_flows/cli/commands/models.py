@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
+from esen_flows.cli.output.progress import downloading
 from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.usage import UsageError, parse_assignments
 from esen_flows.errors import EsenFlowsError, InputError
@@ -76,10 +76,8 @@ def pull(name: Annotated[str, typer.Argument(help="A model card with a source.")
     card = read_card(name)
     from esen_flows.forcefield.pull import pull as fetch
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(card.name, total=None)
-        path = fetch(card, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    with downloading() as begin:
+        path = fetch(card, progress=begin(card.name))
     typer.echo(f"{card.name} is at {path}")
 
 

@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 
 def progress_bars(*columns: ProgressColumn, transient: bool = False) -> Progress:
@@ -45,3 +53,25 @@ def counted(description: str, total: int) -> Iterator[Callable[[], None]]:
     with progress_bars() as bars:
         task = bars.add_task(description, total=total)
         yield lambda: bars.advance(task)
+
+
+@contextmanager
+def downloading() -> Iterator[Callable[[str], Callable[[int, int | None], None]]]:
+    """A progress bar of bytes for each file.
+
+    Yields
+    ------
+    Callable[[str], Callable[[int, int | None], None]]
+        Gives for the name of a file, in the place of the bar before it, the function to call with the bytes so far and
+        in all (None: not known).
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def begin(name: str) -> Callable[[int, int | None], None]:
+            for earlier in bars.task_ids:
+                bars.remove_task(earlier)
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield begin
