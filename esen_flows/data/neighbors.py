@@ -113,7 +113,7 @@ def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str 
     StructureError
         A coordinate is NaN, or a periodic direction has no lattice vector.
     """
-    cell = _checked_cell(atoms)
+    cell = checked_cell(atoms)
     # Slightly beyond the radius, so that the library's convention and rounding at the cutoff do not matter.
     finder = NeighborList(cutoff=radius_angstrom * (1.0 + 1e-10), full_list=True)
     target, source, shifts = finder.compute(atoms.positions, cell, atoms.pbc.tolist(), quantities="ijS")
@@ -131,8 +131,24 @@ def _rank(source: np.ndarray, target: np.ndarray, shifts: np.ndarray, n_atoms: i
     return (target * n_atoms + source) * int(base) ** 3 + code
 
 
-def _checked_cell(atoms: Atoms) -> np.ndarray:
-    """The cell, completed where a direction has no lattice vector."""
+def checked_cell(atoms: Atoms) -> np.ndarray:
+    """The cell of a structure that can have neighbours.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+
+    Returns
+    -------
+    np.ndarray
+        (3, 3) lattice vectors in Angstrom, completed where a direction has none.
+
+    Raises
+    ------
+    StructureError
+        A coordinate is NaN or infinite, or a periodic direction has no lattice vector.
+    """
     cell = atoms.cell.array
     # A sum is finite only if all of its terms are; one sum is faster than a test of every number.
     if not np.isfinite(atoms.positions.sum() + cell.sum()):

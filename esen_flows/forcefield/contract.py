@@ -1,6 +1,6 @@
 """The contract of force fields: structures in, energies, forces and stresses out, and declared properties.
 
-Only numpy and ASE are needed here. `testing.check_force_field` checks the declared properties of a force field.
+`testing.check_force_field` checks the declared properties of a force field.
 """
 
 from abc import ABC, abstractmethod
@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
+from torch import Tensor
 
+from esen_flows.data.batch_state import BatchState
+from esen_flows.data.ragged import to_device
 from esen_flows.errors import NotDifferentiableError
 from esen_flows.schemas import declarations
 from esen_flows.schemas.declarations import Dtype, Equivariance
@@ -43,6 +47,28 @@ class Evaluation:
     forces: np.ndarray
     stress: np.ndarray
     energies: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class BatchEvaluation:
+    """Result of a force field for a batch, as float64 tensors on the device of its state.
+
+    Nothing is checked here, because the host would have to wait for the device: a result may be NaN or infinite.
+
+    Attributes
+    ----------
+    energy
+        (systems,) total energies in eV.
+    forces
+        (atoms, 3) in eV/Angstrom.
+    stress
+        (systems, 3, 3) in eV/Angstrom^3, with ASE's sign (dE/dstrain / volume); NaN where a structure is not periodic
+        along three lattice vectors.
+    """
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
 
 
 @dataclass(frozen=True)
@@ -95,12 +121,15 @@ class ForceField(ABC):
     force_evaluations
         Number of structures that this object evaluated, for provenance and tests. One product with the Hessian counts
         as one structure.
+    device
+        torch device on which `evaluate_batch` computes; a state belongs there.
     """
 
     key: str
     label: str
     declaration: Declaration
     force_evaluations: int = 0
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
@@ -134,6 +163,44 @@ class ForceField(ABC):
         >>> print(f"{result.energy / 4:.4f} eV per atom")
         -0.0057 eV per atom
         """
+
+    def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
+        """Energies, forces and stresses of structures that stay on a device from step to step.
+
+        This is what relaxations, molecular dynamics and other loops call. The neighbour tables that a force field needs
+        are made in `state.tables` and go along with `state.moved`, `select` and `joined`; they are searched again only
+        when atoms have moved far enough. The host waits for the device at most once, to learn the number of edges, and
+        not at all where `state.read` was called for this geometry, which brings this number along with the caller's
+        own. Structures that are searched again take further waits.
+
+        Here the structures are handed to `evaluate` as a list; force fields that compute on tensors override this.
+
+        Parameters
+        ----------
+        state
+            Structures at one geometry, on the device of the force field; positions and cells are not changed.
+
+        Returns
+        -------
+        BatchEvaluation
+            Results of all structures, in tensors of their own.
+
+        Raises
+        ------
+        StructureError, UnknownElementError
+            A structure cannot be evaluated.
+        InsufficientMemoryError
+            A structure does not fit into memory.
+        EvaluationError
+            A result is NaN or infinite; force fields that compute on tensors return it instead.
+        """
+        results = self.evaluate(state.structures()) if state.n_systems else []
+        arrays = (
+            np.array([result.energy for result in results]),
+            np.concatenate([np.zeros((0, 3)), *(result.forces for result in results)]),
+            np.array([result.stress for result in results]).reshape(-1, 3, 3),
+        )
+        return BatchEvaluation(*(to_device(array, state.device) for array in arrays))
 
     def atoms_at_once(self, atoms: Atoms) -> int:
         """Number of atoms in structures like this one that are worth handing over together.

@@ -10,11 +10,21 @@ import torch
 from ase import Atoms
 
 from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.data.batch_state import BatchState
 from esen_flows.data.neighbor_cache import NeighborCache
+from esen_flows.data.ragged import to_device
+from esen_flows.data.state_graphs import chosen_graphs, state_graphs
 from esen_flows.errors import EvaluationError, InsufficientMemoryError, StructureError, UnknownElementError
 from esen_flows.forcefield.batching import EdgeBudget, Result, unless_out_of_memory
 from esen_flows.forcefield.checkpoint import Checkpoint
-from esen_flows.forcefield.contract import ATOMS_AT_ONCE, Declaration, Evaluation, ForceField, require_differentiable
+from esen_flows.forcefield.contract import (
+    ATOMS_AT_ONCE,
+    BatchEvaluation,
+    Declaration,
+    Evaluation,
+    ForceField,
+    require_differentiable,
+)
 from esen_flows.forcefield.cuda_graphs import CudaGraphRunner, padded_size
 from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
@@ -29,6 +39,10 @@ ATOMS_PER_WINDOW = 2_000
 _NO_GRAPH = (
     "the neighbours of structure {} ({} atoms) do not fit into the memory of {}; use a device with more memory, or a "
     "smaller structure"
+)
+_NO_TABLES = (
+    "the neighbours of {} structures of up to {} atoms do not fit into the memory of {} together; relax fewer at once, "
+    "or use a device with more memory"
 )
 
 
@@ -86,6 +100,8 @@ class NetworkForceField(ForceField):
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         self.references_ev = np.zeros(config.max_num_elements)
         self.references_ev[list(checkpoint.references_ev)] = list(checkpoint.references_ev.values())
+        self._references = torch.from_numpy(self.references_ev).to(self.device)
+        self._checked: list[Atoms] | None = None  # structures of the last batch, whose elements are known
         self.declaration = Declaration(
             conservative=config.conservative,
             equivariance=config.equivariance,
@@ -160,6 +176,57 @@ class NetworkForceField(ForceField):
         results = self._in_batches(as_structures(structures), self._evaluate_batch)
         self.force_evaluations += len(results)
         return results
+
+    def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
+        """Energies, forces and stresses of structures that stay on a device from step to step.
+
+        Parameters
+        ----------
+        state
+            Structures of any sizes and periodicities, which may be mixed.
+
+        Returns
+        -------
+        BatchEvaluation
+            Results of all structures; they may be NaN or infinite.
+
+        Raises
+        ------
+        InsufficientMemoryError
+            A structure does not fit into memory, not even in small chunks.
+        StructureError, UnknownElementError
+            A structure cannot be evaluated.
+        """
+        config = self.network.config
+        if config.neighbor_limit is not None or config.charge_and_spin_limits is not None:
+            return super().evaluate_batch(state)
+        if self._checked is not state.templates:
+            self._check_elements(state.templates)
+            self._checked = state.templates
+        find = partial(state.edges, config.cutoff_angstrom, reverse=config.reads_reverse_edges)
+        edges = unless_out_of_memory(find)
+        if edges is None:
+            largest = max(len(atoms) for atoms in state.templates)
+            raise InsufficientMemoryError(_NO_TABLES.format(state.n_systems, largest, self.device))
+        batch = state_graphs(state, edges, self.torch_dtype)
+        energy = state.atoms.reduce(self._references.index_select(0, state.numbers)) + self.offset_ev
+        forces = torch.empty_like(state.positions)
+        stress = torch.empty_like(state.cells)
+
+        def compute(indices: list[int]) -> list[int]:
+            everything = len(indices) == state.n_systems
+            part = batch if everything else chosen_graphs(batch, indices, state.atoms, edges.counts)
+            result = self._run(part)
+            rows, systems = state.atoms.of(indices), to_device(np.array(indices), state.device)
+            energy.index_add_(0, systems, self.scale_ev * result.energy.double())
+            forces.index_copy_(0, rows, self.scale_ev * result.forces.double())
+            stress.index_copy_(0, systems, self.scale_ev * result.stress.double())
+            return indices
+
+        with tensor_float_32(self._tf32):
+            self._budget.run(compute, range(state.n_systems), edges.counts.tolist())
+        self.force_evaluations += state.n_systems
+        return BatchEvaluation(energy, forces, stress)
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Exact second derivatives of the energy along directions, in the precision of the force field.
@@ -305,19 +372,16 @@ class NetworkForceField(ForceField):
                 )
 
     def _collate(self, graphs: list[Graph]) -> GraphBatch:
-        self._evaluator.edges_per_chunk = self.max_edges
         return GraphBatch.collate(graphs, dtype=self.torch_dtype, device=self.device)
 
     def _embed_batch(self, graphs: list[Graph]) -> list[np.ndarray]:
         with torch.no_grad():
+            self._evaluator.edges_per_chunk = self.max_edges
             joined = self._evaluator(self._collate(graphs)).node_embedding.double().cpu().numpy()
         return _split(joined, graphs)
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
-        batch = self._collate(graphs)
-        # A structure that is computed in chunks waits for the GPU between them, which a CUDA graph cannot.
-        fits = padded_size(batch.n_edges) <= self.max_edges
-        result = self._cuda_graphs(batch) if self._cuda_graphs and fits else self._compute(batch)
+        result = self._run(self._collate(graphs))
         of_atoms = torch.cat((result.node_energy.double().unsqueeze(1), result.forces.double()), dim=1)
         of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
         atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev
@@ -328,6 +392,12 @@ class NetworkForceField(ForceField):
             energy, forces = float(system[0] + references.sum()), np.ascontiguousarray(rows[:, 1:])
             evaluations.append(Evaluation(energy, forces, system[1:].reshape(3, 3), rows[:, 0] + references))
         return evaluations
+
+    def _run(self, batch: GraphBatch) -> EnergyForcesStress:
+        self._evaluator.edges_per_chunk = self.max_edges
+        # A structure that is computed in chunks waits for the GPU between them, which a CUDA graph cannot.
+        fits = padded_size(batch.n_edges) <= self.max_edges
+        return self._cuda_graphs(batch) if self._cuda_graphs and fits else self._compute(batch)
 
     def _check_finite(self, graphs: list[Graph], atoms: np.ndarray, systems: np.ndarray) -> None:
         """Refuse NaN and infinity, except in the stress of a structure or network that has none."""

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from ase import Atoms
 
-from esen_flows.forcefield.contract import ATOMS_AT_ONCE, Evaluation, ForceField
+from esen_flows.data.batch_state import BatchState
+from esen_flows.forcefield.contract import ATOMS_AT_ONCE, BatchEvaluation, Evaluation, ForceField
 from esen_flows.schemas.declarations import Equivariance, Parity
 from esen_flows.schemas.keys import sha256_of
 from esen_flows.structures.inputs import AnyStructures, as_structures
@@ -49,7 +50,7 @@ class InversionAveraged(ForceField):
     """
 
     def __init__(self, inner: ForceField) -> None:
-        self.inner = inner
+        self.inner, self.device = inner, inner.device
         self.key = sha256_of({"wrapper": "inversion_averaged", "revision": 1, "inner": inner.key})
         self.label = f"{inner.label}, inversion-averaged"
         equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
@@ -87,6 +88,30 @@ class InversionAveraged(ForceField):
         results = self.inner.evaluate(batch)
         self.force_evaluations += len(batch)
         return [_averaged(*pair) for pair in zip(results[0::2], results[1::2], strict=True)]
+
+    def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
+        """Averaged energies, forces and stresses of structures that stay on a device from step to step.
+
+        The edges of the images are the negative ones of the structures, so that both share their neighbour tables.
+
+        Parameters
+        ----------
+        state
+            Structures that the inner force field can evaluate.
+
+        Returns
+        -------
+        BatchEvaluation
+            Results of all structures; each counts as two evaluations.
+        """
+        original = self.inner.evaluate_batch(state)
+        image = self.inner.evaluate_batch(state.inverted())
+        self.force_evaluations += 2 * state.n_systems
+        return BatchEvaluation(
+            energy=(original.energy + image.energy) / 2,
+            forces=(original.forces - image.forces) / 2,
+            stress=(original.stress + image.stress) / 2,
+        )
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Averaged second derivatives of the energy along directions.

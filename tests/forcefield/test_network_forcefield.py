@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.filters import UnitCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from small_force_field import assert_equal, rattled, small_checkpoint
 
 from esen_flows.data.batch import Graph
+from esen_flows.data.batch_state import BatchState
 from esen_flows.data.neighbor_cache import NeighborCache
 from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownElementError
 from esen_flows.forcefield import network as network_module
@@ -267,3 +268,27 @@ def test_a_batch_of_displaced_supercells_is_what_the_memory_holds():
     assert InversionAveraged(plenty).atoms_at_once(cell) == plenty.atoms_at_once(cell) // 2
     little._budget.max_edges = 1000
     assert little.atoms_at_once(cell) == InversionAveraged(little).atoms_at_once(cell) == 2048
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_batch_on_tensors_equals_lists_at_every_step(average, monkeypatch):
+    """Slabs, molecules, cells that wrap, left-handed cells, one atom; in one group and in small ones."""
+    plain = NetworkForceField(small_checkpoint())
+    force_field = InversionAveraged(plain) if average else plain
+    structures = [bulk("Si"), bulk("Si", a=2.5), fcc111("Si", (2, 2, 2), a=5.4, vacuum=6, periodic=False)]
+    structures += [
+        Atoms("Si"),
+        Atoms("OCO", positions=[[0, 0, -1.2], [0, 0, 0], [0, 0, 1.2]]),
+        structures[0] * (2, 2, 2),
+    ]
+    structures[0].set_cell(structures[0].cell.array @ np.diag([-1, 1, 1]), scale_atoms=True)
+    random, state = np.random.default_rng(0), BatchState.of(structures)
+    for step in range(4):
+        found = force_field.evaluate_batch(state)
+        expected = force_field.evaluate(state.structures())
+        np.testing.assert_allclose(found.energy, [one.energy for one in expected], rtol=0, atol=1e-11)
+        np.testing.assert_allclose(found.forces, np.concatenate([one.forces for one in expected]), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.stress, np.array([one.stress for one in expected]), rtol=0, atol=1e-12)
+        state = state.moved(state.positions + torch.from_numpy(0.15 * random.normal(size=state.positions.shape)))
+        if step == 1:
+            monkeypatch.setattr(plain._budget, "max_edges", 500)

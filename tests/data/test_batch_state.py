@@ -1,0 +1,122 @@
+"""Neighbour tables that stay with a batch: the edges of a fresh search at every geometry of all kinds of structures."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from test_neighbor_cache import CASES, CUTOFF
+
+from esen_flows.data import batch_state, image_search, neighbor_tables
+from esen_flows.data.batch_state import BatchState
+from esen_flows.data.neighbor_tables import NeighborTables, _true_rows_without_waiting, true_rows
+from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.errors import StructureError
+
+LEFT_HANDED = bulk("Si", a=4.0)
+LEFT_HANDED.set_cell(LEFT_HANDED.cell.array @ np.diag([1, 1, -1]), scale_atoms=True)
+STRUCTURES = [*CASES.values(), LEFT_HANDED]
+
+
+def assert_fresh(state: BatchState) -> None:
+    edges = state.edges(CUTOFF, reverse=True)
+    source, target, vectors, system = (
+        column.numpy() for column in (edges.source, edges.target, edges.vectors, edges.system)
+    )
+    assert np.all(np.diff(target) >= 0)
+    assert torch.equal(edges.target[edges.reverse], edges.source)
+    np.testing.assert_allclose(edges.vectors[edges.reverse], -edges.vectors, rtol=0, atol=1e-12)
+    for index, atoms in enumerate(state.structures()):
+        fresh, own, first = neighbor_pairs(atoms, CUTOFF), system == index, state.atoms.starts[index]
+        assert edges.counts[index] == len(fresh.source)
+        rows = [
+            np.column_stack((t, s, v))[np.lexsort((*v.round(7).T, s, t))]
+            for s, t, v in (
+                (source[own] - first, target[own] - first, vectors[own]),
+                (fresh.source.numpy(), fresh.target.numpy(), fresh.vectors.numpy()),
+            )
+        ]
+        np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("large", [0, 10**9], ids=["one by one", "by images"])
+def test_edges_are_those_of_a_search_when_atoms_move_wrap_leave_and_enter(large, monkeypatch):
+    monkeypatch.setattr(neighbor_tables, "MOST_ATOMS_BY_IMAGES", large)
+    monkeypatch.setattr(image_search, "CANDIDATES_AT_ONCE", 20_000)  # several passes
+    searched, search = [], NeighborTables.search
+
+    def counted(templates, *arguments, **options):
+        searched.append(len(templates))
+        return search(templates, *arguments, **options)
+
+    monkeypatch.setattr(NeighborTables, "search", counted)
+    random = np.random.default_rng(2)
+    state = BatchState.of(STRUCTURES)
+    for step in range(12):
+        assert_fresh(state)
+        size = [0.02, 0.02, 0.3][step % 3]
+        positions = state.positions + torch.from_numpy(size * random.normal(size=state.positions.shape)) + 0.3
+        cells = state.cells
+        if step % 4 == 3:  # crystals are strained, and atoms change their images
+            strain = torch.from_numpy(np.eye(3) + 0.03 * random.normal(size=(len(cells), 3, 3)))
+            strain = torch.where(state.is_crystal.view(-1, 1, 1), strain, torch.eye(3).double())
+            cells = cells @ strain
+            positions = torch.bmm(positions.unsqueeze(1), state.atoms.spread(strain)).squeeze(1)
+            jumps = torch.from_numpy(random.integers(-1, 2, size=positions.shape)).double()
+            jumps *= state.atoms.spread(state.is_crystal.double())
+            positions += torch.bmm(jumps.unsqueeze(1), state.atoms.spread(cells)).squeeze(1)
+        state = state.moved(positions, cells)
+        if step == 5:
+            state = state.select([8, 0, 3, 4, 9]).joined(BatchState.of(STRUCTURES[1:3]))
+        if step == 8:
+            state = state.select([5, 1, 2]).joined(state.select([6]))
+    assert searched[0] == len(STRUCTURES)
+    assert any(0 < count < 5 for count in searched[1:])  # only those whose skin was used up
+    assert len(searched) < 12
+
+
+def test_the_images_share_the_tables_of_the_structures(monkeypatch):
+    state = BatchState.of(STRUCTURES)
+    edges = state.edges(CUTOFF)
+    monkeypatch.setattr(NeighborTables, "search", None)
+    inverted = state.inverted()
+    assert torch.equal(inverted.edges(CUTOFF).vectors, -edges.vectors)
+    np.testing.assert_array_equal(inverted.structures()[0].positions, -state.structures()[0].positions)
+
+
+@pytest.mark.parametrize(("step", "searches"), [(0.29, 1), (0.31, 2)])
+def test_a_search_is_needed_when_the_skin_is_used_up(step, searches, monkeypatch):
+    counted, search = [], NeighborTables.search
+    monkeypatch.setattr(NeighborTables, "search", lambda *a, **k: counted.append(1) or search(*a, **k))
+    state = BatchState.of([Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 5.5]])])
+    state.edges(5.0)
+    state = state.moved(state.positions + torch.tensor([[0, 0, step], [0, 0, -step]]).double())
+    assert len(state.edges(5.0).source) == 2
+    assert len(counted) == searches
+
+
+def test_bad_input_is_refused_and_named():
+    with pytest.raises(StructureError, match="structure 1 has no atoms"):
+        BatchState.of([bulk("Cu"), Atoms()])
+    with pytest.raises(StructureError, match="NaN or infinity"):
+        BatchState.of([Atoms("Cu", positions=[[np.nan, 0, 0]])])
+    state = BatchState.of([bulk("Cu"), molecule("CO")])
+    with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): positions or cell hold NaN"):
+        state.moved(torch.cat((state.positions[:2], state.positions[2:] * torch.nan))).edges(5.0)
+    with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): two atoms are 0 Angstrom apart"):
+        state.moved(torch.cat((state.positions[:2], state.positions[1:2]))).edges(5.0)
+
+
+def test_numbers_of_a_step_come_with_those_of_the_tables(monkeypatch):
+    state = BatchState.of(STRUCTURES)
+    state.edges(CUTOFF)
+    moved = state.moved(state.positions + 0.01)
+    (read,) = moved.read(torch.arange(len(STRUCTURES)))
+    assert read.tolist() == list(range(len(STRUCTURES)))
+    monkeypatch.setattr(batch_state, "to_host", None)  # nothing else is read
+    assert moved.edges(CUTOFF).counts.tolist() == state.edges(CUTOFF).counts.tolist()
+
+
+def test_rows_of_a_mask_without_waiting():
+    mask = torch.tensor([False, True, True, False, True])
+    assert true_rows(mask, 3).tolist() == _true_rows_without_waiting(mask, 3).tolist() == [1, 2, 4]
