@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esen_flows.campaigns.benchmark_conductivity import conductivity_benchmark
+from esen_flows.campaigns.benchmark_diatomics import diatomics_benchmark
 from esen_flows.campaigns.benchmark_discovery import discovery_benchmark
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import refreshed_campaign
@@ -15,7 +16,11 @@ from esen_flows.files import written_whole
 from esen_flows.schemas.campaign import Benchmark, CampaignSpec
 from esen_flows.store.results import Store
 
-_JUDGES = {"kappa-103": conductivity_benchmark, "discovery": discovery_benchmark}
+_JUDGES = {
+    "kappa-103": conductivity_benchmark,
+    "discovery": discovery_benchmark,
+    "diatomics": diatomics_benchmark,
+}
 
 
 def benchmark_of(spec: CampaignSpec) -> Benchmark | None:
@@ -31,7 +36,8 @@ def benchmark_of(spec: CampaignSpec) -> Benchmark | None:
     str or None
         Name of the benchmark; None if there is none.
     """
-    if spec.benchmark is None and spec.property == "conductivity" and spec.structures.published == "phonondb-103":
+    published = None if spec.structures is None else spec.structures.published
+    if spec.benchmark is None and spec.property == "conductivity" and published == "phonondb-103":
         return "kappa-103"
     return spec.benchmark
 
@@ -71,7 +77,7 @@ def campaign_metrics(
             f"with reference values; write benchmark: {' or '.join(_JUDGES)} into it"
         )
     place = None if folder is None else str(folder)
-    if place is None and spec.structures.published:
+    if place is None and spec.structures is not None and spec.structures.published:
         place = spec.structures.folder
     labels = [str(model["label"]) for model in campaign["models"]]
     return tuple(_JUDGES[benchmark](store, spec, labels, place, on_member or _nothing))

@@ -17,6 +17,7 @@ from ase import Atoms
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import ModelReference, checkpoint_path
 from esen_flows.schemas.checkpoint_header import read_header
+from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.property_lookup import entry_of, kind_of
@@ -95,7 +96,7 @@ def member_cost(atoms: Atoms, protocol: Frozen, model: CostModel) -> float:
     Parameters
     ----------
     atoms
-        Input structure.
+        Input structure; empty for a property of a force field.
     protocol
         Protocol of the member.
     model
@@ -124,6 +125,8 @@ def _step_cost(step: Step, atoms: Atoms, edges: float, model: CostModel) -> floa
     if entry_of(step.kind).category == "cpu":
         return 0.0
     protocol = step.protocol
+    if isinstance(protocol, DiatomicsProtocol):
+        return 2.0 * protocol.points * len(protocol.symbols)
     times = _times(getattr(protocol, "parity", "as_is"), model)
     if isinstance(protocol, DisplacementProtocol):
         return float(times * _displaced_edges(atoms, protocol, model.cutoff_angstrom))

@@ -33,13 +33,13 @@ class FrozenMember(FrozenLine):
     Attributes
     ----------
     label
-        Name of the material.
+        Name of the material, or of the force field if the property is one of force fields.
     formula
-        Its formula.
+        Its formula; empty for a force field.
     nsites
-        Number of its atoms.
+        Number of its atoms; 0 for a force field itself.
     structure_key
-        Key of its structure.
+        Key of its structure, or of the force field.
     model_key
         Key of its force field.
     model_label
@@ -62,7 +62,7 @@ class FrozenMember(FrozenLine):
 
     label: str
     formula: str
-    nsites: int = Field(ge=1)
+    nsites: int = Field(ge=0)
     structure_key: _Key
     model_key: _Key
     model_label: str

@@ -215,13 +215,14 @@ def check_lines(folder: Path, manifest: Manifest) -> None:
     for atoms, _ in frozen_structures(folder, manifest):
         structures.add(atoms_key(atoms))
     models = {model.key for model in manifest.models}
+    subjects = models if manifest.spec.of_models else structures
     keys: set[str] = set()
     states: Counter[str] = Counter()
     for row in frozen_members(folder, manifest):
         name = f"{manifest.members.file}: {row['label']} ({row['formula']})"
         if row["key"] in keys or row["key"] != row["steps"][-1]:
             raise InputError(f"{name} is there twice, or does not have the key of its last step; restore the file")
-        if row["structure_key"] not in structures or row["model_key"] not in models:
+        if row["structure_key"] not in subjects or row["model_key"] not in models:
             raise InputError(f"{name} names a structure or a force field that is not in the manifest; restore the file")
         keys.add(row["key"])
         states[row["state"]] += 1

@@ -90,9 +90,10 @@ class Planned:
         states = ", ".join(f"{number} {state}" for state, number in self.members.items())
         lines = [
             f"campaign {self.name}: {sum(self.members.values())} members ({states}), {self.new} of them new",
-            f"structures: {self.structures}, {self.stored} of them stored before"
-            + (f"; {self.repeated} repeated ones merged" if self.repeated else ""),
         ]
+        if self.structures:
+            merged = f"; {self.repeated} repeated ones merged" if self.repeated else ""
+            lines.append(f"structures: {self.structures}, {self.stored} of them stored before{merged}")
         hours = " or ".join(f"{hours:.2g} {kind} hours" for kind, hours in self.pending_hours.items())
         if self.members.get("pending"):
             lines.append(f"pending: {self.pending_cost:.3g} edge evaluations, {hours or 'not measured yet'}")
@@ -238,6 +239,9 @@ class _Planning:
 
     def add_all(self, on_progress: Callable[[int], None]) -> None:
         """Store all structures and members; the next batches are read while symmetries are being found."""
+        if self._spec.of_models:
+            self._add_models()
+            return
         waiting: deque[_Batch] = deque()
 
         def add_oldest() -> None:
@@ -291,6 +295,29 @@ class _Planning:
                 self.checks.note_elements(structure, model)
             self.keys.add(bytes.fromhex(structure.key))
         self._structures += len(batch.structures)
+        self._new += insert_members(self._store, self._spec.name, rows)
+
+    def _add_models(self) -> None:
+        """Store the members of a property of force fields: one for each."""
+        protocol = protocol_for(self._spec, {})
+        rows = []
+        for model, cost in self._models:
+            steps = member_keys(self._spec, model.key, model.key, {})
+            rows.append(
+                {
+                    "key": steps[-1],
+                    "steps": list(steps),
+                    "label": model.label,
+                    "structure_key": model.key,
+                    "model_key": model.key,
+                    "model_label": model.label,
+                    "formula": "",
+                    "nsites": 0,
+                    "info": {},
+                    "cost": member_cost(Atoms(), protocol, cost),
+                    "plan": self.id,
+                }
+            )
         self._new += insert_members(self._store, self._spec.name, rows)
 
     def _store_structures(self, batch: _Batch) -> dict[str, Mapping[str, Any]]:

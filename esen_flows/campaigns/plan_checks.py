@@ -182,7 +182,7 @@ class PlanChecks:
                 f"{self.bad.count} structures cannot be used; correct them, or leave them out by --skip-bad:\n"
                 f"{self.bad}"
             )
-        elif not self._labels:
+        elif not self._labels and not self._spec.of_models:
             faults.append("its source holds no structures; check `structures`")
         if self.repeated.count and self._spec.duplicates == "refuse":
             faults.append(

@@ -84,6 +84,7 @@ def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str],
         A file is missing, or a query has no meaning.
     """
     source = spec.structures
+    assert source is not None  # a property of force fields has no structures, which `plan` knows
     if source.query is not None:
         filters = source.query.filters()
         return _of_store(store, filters) if source.query.of == "structures" else _relaxed(store, filters)

@@ -89,13 +89,16 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
         CampaignSpec.model_validate(file.value)
     except ValidationError as error:
         for location, message in _faults_of_schema(file, error):
-            wrong.add(str(location[0]) if location else "")
+            # Only these two fields depend on others.
+            wrong |= {str(location[0])} if location else {"benchmark", "energy_corrections"}
             faults.append((location, message))
     good = {key: value for key, value in file.value.items() if key in CampaignSpec.model_fields and key not in wrong}
     if "property" in good and "lattice_backend" in entry_of(good["property"]).versions:
         good.setdefault("lattice_backend", TRANSPORT_BACKEND)
     if "property" in good and "settings" not in wrong and good.get("protocol") in (None, GENERAL):
         good["settings"] = _setting_of(good["property"]) | good.get("settings", {})
+    if "property" in good and entry_of(good["property"]).subject == "model":
+        good.setdefault("structures", None)
     spec = _with_absolute_paths(CampaignSpec.model_validate(_PLACEHOLDERS | good), file.path.resolve().parent)
     if "property" in good:
         faults += _faults_of_protocol(spec)
@@ -213,6 +216,8 @@ def _faults_of_protocol(spec: CampaignSpec) -> Faults:
 
 def _faults_of_structures(spec: CampaignSpec) -> Faults:
     source = spec.structures
+    if source is None:
+        return
     for number, name in enumerate(source.file):
         file, _ = split_index(Path(name))
         if not file.is_file():
@@ -245,13 +250,15 @@ def _unknown(name: str, valid: Sequence[str]) -> str:
 
 
 def _with_absolute_paths(spec: CampaignSpec, folder: Path) -> CampaignSpec:
-    source = spec.structures
-    changes: Mapping[str, Any] = {
-        "file": tuple(str(folder / Path(name).expanduser()) for name in source.file),
-        "folder": None if source.folder is None else str(folder / Path(source.folder).expanduser()),
-    }
     models = tuple(str(folder / Path(name).expanduser()) if _is_path(name) else name for name in spec.models)
-    return spec.model_copy(update={"structures": source.model_copy(update=changes), "models": models})
+    source = spec.structures
+    if source is not None:
+        changes: Mapping[str, Any] = {
+            "file": tuple(str(folder / Path(name).expanduser()) for name in source.file),
+            "folder": None if source.folder is None else str(folder / Path(source.folder).expanduser()),
+        }
+        source = source.model_copy(update=changes)
+    return spec.model_copy(update={"structures": source, "models": models})
 
 
 def _is_path(model: str) -> bool:

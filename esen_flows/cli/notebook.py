@@ -19,7 +19,7 @@ from ase import Atoms
 from esen_flows.cli.options import DEFAULT_MODEL
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
 from esen_flows.cli.output.report import print_report
-from esen_flows.cli.property_request import request_of
+from esen_flows.cli.property_request import model_request, request_of
 from esen_flows.cli.run_or_load import run_or_load
 from esen_flows.cli.store import open_store
 from esen_flows.schemas.declarations import Dtype
@@ -105,7 +105,7 @@ class Result:
         return text.getvalue().rstrip()
 
     def __repr__(self) -> str:
-        return f"<{self.document.kind} of {self.document.formula} by {self.document.model_label}, {self.key[:12]}>"
+        return f"<{self.document.kind} of {self.document.subject_name} by {self.document.model_label}, {self.key[:12]}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -204,7 +204,7 @@ def kappa(structure: "Atoms | Structure | str | Path", model: str = DEFAULT_MODE
 
 def compute(
     kind: str,
-    structure: "Atoms | Structure | str | Path",
+    structure: "Atoms | Structure | str | Path | None",
     model: str = DEFAULT_MODEL,
     *,
     settings: Mapping[str, Any] | None = None,
@@ -214,14 +214,14 @@ def compute(
     device: str = "cpu",
     yes: bool = False,
 ) -> Result:
-    """A property of a structure: the stored result if there is one, else it is computed in this process and stored.
+    """A property: the stored result if there is one, else it is computed in this process and stored.
 
     Parameters
     ----------
     kind
         Kind of result, or the name of its command.
     structure
-        ASE Atoms, a pymatgen Structure or the path of a file.
+        ASE Atoms, a pymatgen Structure or the path of a file; None for a property of the force field itself.
     model
         Name of a model card, or path of a checkpoint.
     settings
@@ -247,6 +247,10 @@ def compute(
     EsenFlowsError
         The request cannot be computed, or the computation failed.
     """
+    if structure is None:
+        request = model_request(kind_named(kind), model, dict(settings or {}), dtype, device, protocol_name=protocol)
+        found = run_or_load(request, yes=yes)
+        return Result(tuple(found.documents), found.stored)
     if isinstance(structure, str | Path):
         atoms, name = load(structure), Path(structure).name
     else:

@@ -29,6 +29,9 @@ ModelOption = Annotated[
         "--model", "-m", help="Model card (esen-flows models) or .safetensors file.", autocompletion=_model_names
     ),
 ]
+ModelArgument = Annotated[
+    str, typer.Argument(help="Model card (esen-flows models) or .safetensors file.", autocompletion=_model_names)
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

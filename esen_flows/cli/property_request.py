@@ -8,6 +8,7 @@ from ase import Atoms
 
 from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.usage import UsageError, check_device
+from esen_flows.errors import InputError
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
@@ -25,14 +26,14 @@ Dtype = Literal["float64", "float32"]
 
 @dataclass(frozen=True)
 class PropertyRequest:
-    """A property of a structure by a force field.
+    """A property of a structure by a force field, or of a force field itself.
 
     Attributes
     ----------
     kind
         Which property.
     atoms
-        Input structure.
+        Input structure; empty for a property of a force field.
     model
         Force field, identified without loading it.
     protocol
@@ -144,6 +145,8 @@ def request_of(
         The structure or force field cannot be used for this property.
     """
     check_device(device)
+    if entry_of(kind).subject == "model":
+        raise InputError(f"{kind} is a property of force fields; give no structure")
     reference = resolve_model(model)
     check_structure(atoms, name)
     protocol = _protocol(kind, settings, protocol_name, atoms)
@@ -161,6 +164,47 @@ def request_of(
     _check_numeric(numeric, reference, device)
     steps = property_requests(atoms_key(atoms), reference.key, protocol, numeric)
     return PropertyRequest(kind, atoms, reference, protocol, numeric, device, steps)
+
+
+def model_request(
+    kind: Kind,
+    model: str,
+    settings: list[str] | dict[str, Any],
+    dtype: Dtype | None,
+    device: str,
+    *,
+    compile: bool = False,
+    tf32: bool = False,
+    protocol_name: str = "general",
+) -> PropertyRequest:
+    """Request for a property of a force field itself.
+
+    Parameters
+    ----------
+    kind, model, settings, dtype, device, compile, tf32, protocol_name
+        As for `request_of`.
+
+    Returns
+    -------
+    PropertyRequest
+        Checked request.
+
+    Raises
+    ------
+    UsageError
+        An option has a value that it cannot have, or none that fits this force field or device.
+    InputError
+        The property is one of structures.
+    """
+    if entry_of(kind).subject != "model":
+        raise InputError(f"{kind} is a property of structures; give one")
+    check_device(device)
+    reference = resolve_model(model)
+    protocol = _protocol(kind, settings, protocol_name, Atoms())
+    numeric = NumericSettings(dtype=_dtype(reference, dtype), compile=compile, tf32=tf32)
+    _check_numeric(numeric, reference, device)
+    steps = property_requests(reference.key, reference.key, protocol, numeric)
+    return PropertyRequest(kind, Atoms(), reference, protocol, numeric, device, steps)
 
 
 def vary_request(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import typer
 
@@ -21,6 +21,7 @@ from esen_flows.cli.work_ahead import describe_work
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.properties import PROPERTIES, Kind
+from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -119,16 +120,17 @@ def build_flow(request: PropertyRequest) -> "Flow | Job":
     Flow | Job
         Jobs of all steps; jobs whose results are stored read them.
     """
-    from esen_flows.makers.core import StructureMaker
+    from esen_flows.makers.core import ModelMaker, StructureMaker
 
-    maker = StructureMaker(
-        name=request.kind,
-        protocol=request.protocol,
-        force_field_name=request.model.location,
-        numeric=request.numeric,
-        device=request.device,
-    )
-    flow: Flow | Job = maker.make(request.atoms)
+    fields: dict[str, Any] = {
+        "name": request.kind, "protocol": request.protocol, "force_field_name": request.model.location,
+        "numeric": request.numeric, "device": request.device,
+    }  # fmt: skip
+    flow: Flow | Job
+    if entry_of(request.kind).subject == "model":
+        flow = ModelMaker(**fields).make()
+    else:
+        flow = StructureMaker(**fields).make(request.atoms)
     return flow
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "ConductivityMaker",
+    "DiatomicsMaker",
     "ElasticMaker",
     "EosMaker",
     "EvaluateMaker",
@@ -19,6 +20,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from esen_flows.makers.conductivity import ConductivityMaker
+    from esen_flows.makers.diatomics import DiatomicsMaker
     from esen_flows.makers.elastic import ElasticMaker
     from esen_flows.makers.eos import EosMaker
     from esen_flows.makers.phonon import PhononMaker
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ConductivityMaker": "conductivity",
+    "DiatomicsMaker": "diatomics",
     "ElasticMaker": "elastic",
     "EosMaker": "eos",
     "PhononMaker": "phonon",

@@ -14,7 +14,7 @@ from typing import Any
 from esen_flows import progress, stopping
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.makers.compute import Context
-from esen_flows.makers.steps import structure_context
+from esen_flows.makers.steps import context_of, structure_context
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_requests
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.requests import ResultRequest
@@ -178,6 +178,8 @@ class ChunkRun:
         Context
             The context of its results.
         """
+        if self.spec.of_models:
+            return context_of({}, self.model(row))
         if structure is None:
             structure = structure_row(self.store, row["structure_key"], with_atoms=False)
         identity = {name: structure[name] for name in IDENTITY}

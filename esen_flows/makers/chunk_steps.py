@@ -1,4 +1,4 @@
-"""Lattice properties of a chunk, one member after the other: its displacements fill the device's batches."""
+"""Properties of a chunk, one member after the other: the displacements or curves of one fill the device's batches."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -60,6 +60,19 @@ def force_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
     _each(run, rows, partial(_compute, force_calls=True), last=False)
 
 
+def all_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
+    """Compute all steps of each member, for a property whose members share no force calls.
+
+    Parameters
+    ----------
+    run
+        The work on the chunk.
+    rows
+        Members to compute.
+    """
+    _each(run, rows, partial(_compute, force_calls=True), last=True)
+
+
 def lattice_steps(run: ChunkRun, rows: Sequence[Row]) -> None:
     """Compute the steps of each member that make no force call, from the stored results of those that do.
 
@@ -91,12 +104,11 @@ def _each(run: ChunkRun, rows: Sequence[Row], body: Body, *, last: bool) -> None
             return
         if not run.fits(row):  # later members cost less, and may fit
             continue
-        structure = structure_row(run.store, row["structure_key"], with_atoms=True)
-        arguments = {
-            "structure": atoms_to_json(read_structure(structure).atoms),
-            "model": run.model(row, structure["material_ids"]),
-            "force": row["force"],
-        }
+        structure, ids = None, []
+        if not run.spec.of_models:
+            stored = structure_row(run.store, row["structure_key"], with_atoms=True)
+            structure, ids = atoms_to_json(read_structure(stored).atoms), stored["material_ids"]
+        arguments = {"structure": structure, "model": run.model(row, ids), "force": row["force"]}
         run.claim([row], [])
         try:
             with progress.listening(_stopping_listener):

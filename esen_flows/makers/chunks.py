@@ -12,9 +12,9 @@ from typing import Any
 from jobflow import Flow, Job, Response, job
 
 from esen_flows.errors import InputError
-from esen_flows.makers.chunk_batch import batch_group
+from esen_flows.makers.chunk_batch import MANY, batch_group
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
-from esen_flows.makers.chunk_steps import force_steps, force_steps_needed, lattice_steps
+from esen_flows.makers.chunk_steps import all_steps, force_steps, force_steps_needed, lattice_steps
 from esen_flows.makers.crash_isolation import isolation_groups
 from esen_flows.makers.force_fields import keeping_force_field
 from esen_flows.schemas.property_lookup import offered_entry
@@ -24,8 +24,8 @@ from esen_flows.store.campaigns import campaign_of, update_members
 from esen_flows.store.connection import open_store
 from esen_flows.store.database import Row
 
-# A property of one step has one stage, called as its kind: its members are computed in batches. Other properties have
-# two: forces, all steps with force calls, and lattice, the steps after them.
+# A property of one step has one stage, called as its kind: its members are computed in batches where structures share
+# force calls. Other properties have two: forces, all steps with force calls, and lattice, the steps after them.
 Stage = str
 FORCES, LATTICE = "forces", "lattice"
 # How long to wait for members that other processes are computing, before they are handed back.
@@ -148,6 +148,8 @@ def _compute(run: ChunkRun, stage: Stage) -> list[Row]:
             force_steps(run, group)
         elif stage == LATTICE:
             lattice_steps(run, group)
+        elif stage not in MANY:
+            all_steps(run, group)
         else:
             leftovers += batch_group(run, group)
     return leftovers

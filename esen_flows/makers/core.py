@@ -15,6 +15,7 @@ from esen_flows.makers.outputs import LARGE_FIELDS, MOST_ATOMS_INLINE
 from esen_flows.makers.references import carried, delivered, in_place_of_this_job, is_reference
 from esen_flows.makers.trainings import trained_force_field
 from esen_flows.schemas.card import ModelReference, resolve_model
+from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.properties import Kind
@@ -82,6 +83,67 @@ class PropertyMaker(Maker):
         if training is None or isinstance(self.force_field_name, str):
             return self
         return replace(self, force_field_name=trained_force_field(training))
+
+
+@dataclass
+class ModelMaker(PropertyMaker):
+    """A property of a force field itself: the one whose protocol is given.
+
+    Parameters
+    ----------
+    name, force_field_name, numeric, device, material_ids, tags
+        As in `PropertyMaker`.
+    protocol
+        How the property is computed; part of the key. Its class says which property is computed.
+    """
+
+    protocol: Frozen = field(default_factory=DiatomicsProtocol)
+
+    def make(self, prev_dir: str | None = None) -> Job:
+        """Make the job. Nothing is computed before it runs.
+
+        Parameters
+        ----------
+        prev_dir
+            Accepted as in atomate2, and unused: nothing is handed over in folders.
+
+        Returns
+        -------
+        Job
+            The job. Where the force field is the output of another job, it is replaced by the keyed one when it runs.
+
+        Raises
+        ------
+        ModelError
+            The force field is not on this machine.
+        """
+        kind = kind_of(self.protocol)
+        if is_reference(self.force_field_name):
+            return noted(self.make_when_known(carried(self.force_field_name)), self.name, kind, None)
+        model = resolve_model(self.force_field_name)
+        (request,) = property_requests(model.key, model.key, self.protocol, self.numeric)
+        arguments = {
+            "structure": None,
+            "request": request.model_dump(mode="json"),
+            "model": self._model_argument(model),
+        }
+        return keyed_job(self, step_job, arguments, name=self.name, kind=kind, request=request)
+
+    @job
+    def make_when_known(self, training: "Reference | str") -> "Response[Any]":
+        """Make the keyed job, in the place of the job that this is, once the force field was trained.
+
+        Parameters
+        ----------
+        training
+            Output of the training whose force field is used.
+
+        Returns
+        -------
+        Response
+            The keyed job.
+        """
+        return in_place_of_this_job(self._with_force_field(training).make())
 
 
 @dataclass

@@ -57,13 +57,13 @@ def _as_in_atomate2(output: RelaxOutput | StaticOutput, structure: Json) -> dict
     return atomate2_fields(atoms, output.energy_ev, output.forces_ev_per_angstrom, output.stress_ev_per_angstrom3)
 
 
-def step_job(structure: Json, request: Json, model: Json, after: Any = None, force: bool = False) -> Reference:
+def step_job(structure: Json | None, request: Json, model: Json, after: Any = None, force: bool = False) -> Reference:
     """Compute one step of a property.
 
     Parameters
     ----------
     structure, request, model, force
-        As in `relax_job`.
+        As in `relax_job`; no structure for a property of a force field.
     after
         Outputs of the jobs on whose results the step builds, so that these run before.
 

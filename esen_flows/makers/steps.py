@@ -16,6 +16,7 @@ from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
 from esen_flows.schemas.domain import domain_by
 from esen_flows.schemas.elastic import StrainProtocol, StrainsOutput
@@ -55,7 +56,7 @@ class StepInputs:
     request
         The requested step.
     atoms
-        Input structure at the root of the property.
+        Input structure at the root of the property; empty for a property of a force field.
     model
         The job's argument of this name.
     meter
@@ -124,13 +125,13 @@ class StepInputs:
         return relaxed
 
 
-def compute_step(structure: Json, request: Json, model: Json, force: bool = False) -> ResultDocument:
+def compute_step(structure: Json | None, request: Json, model: Json, force: bool = False) -> ResultDocument:
     """Compute one step unless it is stored: open the store, claim the key, compute, and commit the result.
 
     Parameters
     ----------
     structure
-        `atoms_to_json` of the input structure.
+        `atoms_to_json` of the input structure; None for a property of a force field.
     request
         `ResultRequest.model_dump(mode="json")`.
     model
@@ -146,18 +147,23 @@ def compute_step(structure: Json, request: Json, model: Json, force: bool = Fals
     Raises
     ------
     InputError
-        No step of this kind is computed from a structure.
+        No step of this kind is computed from a structure or for a force field.
     EsenFlowsError
         The step failed, now or before.
     """
-    requested, atoms, store = ResultRequest.model_validate(request), atoms_from_json(structure), open_store()
+    requested, store = ResultRequest.model_validate(request), open_store()
     compute = step_function(requested.kind)
-    if requested.starts_from_input:
-        store.put_structure(atoms)  # the later steps find it there
+    if structure is None:
+        atoms, context = Atoms(), context_of({}, model)
+    else:
+        atoms = atoms_from_json(structure)
+        context = structure_context(identify(atoms), model)
+        if requested.starts_from_input:
+            store.put_structure(atoms)  # the later steps find it there
     return compute_once(
         store,
         requested,
-        structure_context(identify(atoms), model),
+        context,
         lambda meter: compute(StepInputs(store, requested, atoms, model, meter)),
         force=force,
     )
@@ -250,6 +256,16 @@ def _conductivity(step: StepInputs) -> tuple[Document, Summary]:
     return output, summaries.conductivity_summary(output) | summaries.nac_summary(protocol)
 
 
+def _diatomics(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.diatomics import diatomic_curves
+
+    def show(done: int, total: int) -> None:
+        progress.report("diatomics", done, total, f"{done} of {total} elements")
+
+    output = diatomic_curves(step.force_field(), protocol_of(step.request, DiatomicsProtocol), show)
+    return output, summaries.diatomics_summary(output)
+
+
 # By kind, functions that compute a step from its inputs. Labelling, training and evaluation start from datasets and
 # have jobs of their own.
 _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
@@ -261,6 +277,7 @@ _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
     "forces": _forces,
     "phonon": _phonon,
     "conductivity": _conductivity,
+    "diatomics": _diatomics,
 }
 
 

@@ -4,7 +4,9 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from esen_flows.makers.compute import Summary
+from esen_flows.metrics.diatomics import curves_of, model_metrics, pbe_curves
 from esen_flows.physics.symmetry import conventional_lengths
+from esen_flows.schemas.diatomics import DiatomicsOutput
 from esen_flows.schemas.documents import Document, RelaxOutput, StaticOutput, StructureData
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
@@ -156,6 +158,23 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
         "phono3py": f"{output.phono3py_version} ({output.backend})",
         **at_temperatures,
     }
+
+
+def diatomics_summary(output: DiatomicsOutput) -> Summary:
+    """Summarise curves of diatomic molecules.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        Numbers of curves and missing points, and the twelve metrics; None where they are not defined.
+    """
+    metrics = model_metrics(curves_of(output), pbe_curves())
+    return output.summary() | {name: value if np.isfinite(value) else None for name, value in metrics.items()}
 
 
 def nac_summary(protocol: HarmonicProtocol | TransportProtocol) -> Summary:

@@ -4,21 +4,21 @@ import gzip
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_masses, atomic_numbers, covalent_radii
 from ase.data.vdw_alvarez import vdw_radii
 from numpy.typing import NDArray
 
 from esen_flows.errors import InputError
+from esen_flows.schemas.diatomics import ELEMENTS, DiatomicsOutput
 
 Floats = NDArray[np.float64]
-SEPARATIONS_ANGSTROM: Floats = np.geomspace(0.1, 6.0, 119)
-# The benchmark runs Z = 1 to 92 and scores all but these five.
-NOT_SCORED = ("Po", "At", "Rn", "Fr", "Ra")
-ELEMENTS = tuple(symbol for symbol in chemical_symbols[1:93] if symbol not in NOT_SCORED)
+# Made by benchmarks/published_board.py from the leaderboard's diatomics-dft.json.gz (MIT): PBE_64 of VASP, lowest spin.
+PBE_FILE = Path(__file__).with_name("diatomics_pbe.json.gz")
 # PBE's curves of these elements jump between spin states, so that they are not compared with them.
 UNRELIABLE_REFERENCES = ("Pr", "Pm", "Sm", "Tb", "Dy", "Ho", "Er", "Tm")
 REFERENCE_FREE = (
@@ -108,6 +108,44 @@ def read_curves(path: Path, functional: str | None = None) -> dict[str, Diatomic
         }
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: no diatomic curves can be read ({type(error).__name__}: {error})") from None
+
+
+@cache
+def pbe_curves() -> dict[str, DiatomicCurve]:
+    """PBE's curves that the leaderboard compares with.
+
+    Returns
+    -------
+    dict
+        Curve of each of the 87 elements.
+    """
+    return read_curves(PBE_FILE, "PBE")
+
+
+def curves_of(output: DiatomicsOutput) -> dict[str, DiatomicCurve]:
+    """Curves of a result as the leaderboard scores them.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    dict
+        Curve of each element, without points that are not finite; an element that lacks one at a separation that is
+        scored has none.
+    """
+    curves = {}
+    for element, energies, forces in zip(
+        output.elements, output.energies_ev, output.forces_ev_per_angstrom, strict=True
+    ):
+        distances = np.asarray(output.distances_angstrom)
+        finite = np.isfinite(energies) & np.isfinite(forces).all(axis=(1, 2))
+        low, high = _wall_window(element, float(distances.max()))
+        if finite[(distances >= low) & (distances <= high)].all():
+            curves[element] = DiatomicCurve(distances[finite], energies[finite], forces[finite])
+    return curves
 
 
 def scored_window(element: str, largest_angstrom: float, inner_factor: float = 0.9) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, INK, PALETTE, logarithmic, new_figure, save
+from esen_flows.plots.style import FAINT, INK, PALETTE, field_text, logarithmic, new_figure, save
 
 # Axis labels of the principal numbers of properties, and whether the numbers span decades.
 _AXES = {
@@ -95,7 +95,7 @@ def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | 
         There are no values.
     """
     everything = np.concatenate([*values.values(), np.empty(0)])
-    label, decades = _AXES[field]
+    label, decades = _AXES.get(field, (field_text(field), False))
     if decades:
         everything = everything[everything > 0]
     if len(everything) == 0:
@@ -164,9 +164,9 @@ def plot_cost(atoms: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]
     Raises
     ------
     InputError
-        No member was computed.
+        No member was computed, or its members are force fields and have no atoms.
     """
-    if not any(np.any(numbers > 0) for numbers in seconds.values()):
+    if not any(np.any((cost > 0) & (atoms[model] > 0)) for model, cost in seconds.items()):
         raise InputError(f"nothing to plot: no member of {name} was computed")
     total = sum(map(len, seconds.values()))
     many, few = total > _MOST_VECTORS, total <= _FEW

@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from esen_flows.schemas.declarations import Dtype
 from esen_flows.schemas.frozen import Closed, Frozen
@@ -25,7 +34,14 @@ from esen_flows.schemas.requests import ResultRequest, parents_key, property_req
 # structures; inside_domain: on structures with exactly the elements of each structure.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
-Benchmark = Literal["kappa-103", "discovery"]
+Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics"]
+# What each benchmark judges.
+JUDGED: dict[Benchmark, Kind] = {
+    "kappa-103": "conductivity",
+    "discovery": "relax",
+    "mdr-phonons": "phonon",
+    "diatomics": "diatomics",
+}
 # Field of protocols with displaced supercells that earlier versions did not have.
 SETTING = "displacement.setting"
 
@@ -144,7 +160,7 @@ class CampaignSpec(Closed):
     property
         Property that is computed.
     structures
-        Source of the structures.
+        Source of the structures; None for a property of force fields.
     models
         Force fields: names of cards, or paths of checkpoints.
     protocol
@@ -176,7 +192,7 @@ class CampaignSpec(Closed):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
     description: str = ""
     property: Annotated[Kind, BeforeValidator(_offered)]
-    structures: StructureSource
+    structures: StructureSource | None = Field(default=None, validate_default=True)
     models: Names = Field(min_length=1)
     protocol: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -197,11 +213,23 @@ class CampaignSpec(Closed):
             raise ValueError(f"each force field once, got {', '.join(twice)} more than once")
         return value
 
+    @field_validator("structures")
+    @classmethod
+    def _of_subject(cls, value: StructureSource | None, info: ValidationInfo) -> StructureSource | None:
+        kind = info.data.get("property")
+        if kind is None:  # which has a fault of its own
+            return value
+        of_models = offered_entry(kind).subject == "model"
+        if of_models and value is not None:
+            raise ValueError(f"{kind} is a property of force fields, which has no structures; leave this out")
+        if not of_models and value is None:
+            raise PydanticCustomError("missing", "Field required")
+        return value
+
     @model_validator(mode="after")
     def _benchmark_of_property(self) -> "CampaignSpec":
-        wanted = {"kappa-103": "conductivity", "discovery": "relax"}
-        if self.benchmark is not None and self.property != wanted[self.benchmark]:
-            raise ValueError(f"benchmark {self.benchmark} judges property: {wanted[self.benchmark]}")
+        if self.benchmark is not None and self.property != JUDGED[self.benchmark]:
+            raise ValueError(f"benchmark {self.benchmark} judges property: {JUDGED[self.benchmark]}")
         if (self.benchmark == "discovery") != (self.energy_corrections is not None):
             raise ValueError(
                 "benchmark: discovery and energy_corrections belong together; write energy_corrections: add for force "
@@ -229,6 +257,11 @@ class CampaignSpec(Closed):
     def all_tags(self) -> tuple[str, ...]:
         """Tags of structures and results of the campaign: its name first."""
         return tuple(dict.fromkeys((self.name, *self.tags)))
+
+    @cached_property
+    def of_models(self) -> bool:
+        """Whether the property is one of force fields, so that each force field is one member."""
+        return offered_entry(self.property).subject == "model"
 
     @cached_property
     def takes_own_settings(self) -> bool:

@@ -249,7 +249,7 @@ class ResultDocument(Document):
     parents
         Keys of several results on which the step builds, by their roles; empty for a single one.
     structure_key
-        Key of the input structure, or the dataset, at the root of the chain.
+        Key of the input structure, dataset or force field at the root of the chain.
     model_key
         Key of the force field.
     model_label
@@ -328,7 +328,10 @@ class ResultDocument(Document):
     @property
     def subject_name(self) -> str:
         """What the result is about, for people: the formula of a structure, or the name of a dataset or model."""
-        if PROPERTIES[self.kind].subject == "structure":
+        subject = PROPERTIES[self.kind].subject
+        if subject == "structure":
             return self.formula or "structure"
+        if subject == "model":
+            return self.model_label
         named = (self.summary.get(name) for name in ("dataset_name", "name"))
-        return str(next(filter(None, named), PROPERTIES[self.kind].subject))
+        return str(next(filter(None, named), subject))

@@ -7,6 +7,7 @@ table, and nothing else lists the kinds. A kind that is not in the table is an e
 from functools import partial
 from typing import Literal
 
+from esen_flows.schemas.diatomics import DiatomicsProtocol, diatomics_steps
 from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
 from esen_flows.schemas.named_protocols import mdr_protocol, phonondb_protocol
@@ -25,8 +26,8 @@ from esen_flows.schemas.steps import lattice_steps, relax_steps, static_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 Kind = Literal[
-    "relax", "static", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "labelling", "training",
-    "evaluation",
+    "relax", "static", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics", "labelling",
+    "training", "evaluation",
 ]  # fmt: skip
 
 # Reports print lattice constants and the space group by themselves, after the other values.
@@ -287,6 +288,38 @@ PROPERTIES: dict[Kind, Property] = {
         reproduction={
             "float64": Deviation("second differences of forces, and modes near zero", relative=1e-3),
             "float32": Deviation("second differences of single-precision forces", relative=5e-2),
+        },
+    ),
+    "diatomics": Property(
+        title="diatomic molecules",
+        protocol=DiatomicsProtocol,
+        category="gpu",
+        summary=(
+            Value("curves", "curves", format="d", column=True),
+            Value("excluded", "elements without a curve", format="d", column=True),
+            Value("missing_points", "points without an energy", format="d"),
+            Value("tortuosity", "tortuosity", "", ".4g"),
+            Value("energy_diff_flips", "changes of slope of the energy", "", ".4g"),
+            Value("energy_jump", "energy jumps", "eV", ".4g", column=True),
+            Value("force_flips", "changes of sign of the force", "", ".4g", column=True),
+            Value("force_total_variation", "total variation of the force", "eV/A", ".4g"),
+            Value("force_jump", "force jumps", "eV/A", ".4g"),
+            Value("pbe_energy_mae", "energy against PBE, mean absolute error", "eV", ".4g", column=True),
+            Value("pbe_force_mae", "force components against PBE, mean absolute error", "eV/A", ".4g", column=True),
+            Value("pbe_bond_length_error", "bond length against PBE", "A", ".4g"),
+            Value("pbe_well_depth_error", "depth of the well against PBE", "eV", ".4g"),
+            Value("pbe_vib_freq_error", "wavenumber against PBE", "1/cm", ".4g"),
+            Value("pbe_wall_dist_mae", "repulsive wall against PBE", "A", ".4g"),
+        ),
+        files=(ResultFile("diatomics.png"),),
+        command="diatomics",
+        help="Curves of diatomic molecules of 87 elements: smoothness, and agreement with PBE.",
+        steps=diatomics_steps,
+        principal=lambda protocol: "pbe_energy_mae",
+        subject="model",
+        reproduction={
+            "float64": Deviation("the last digits of a sum over edges depend on its order", relative=1e-6),
+            "float32": Deviation("sums of absolute differences gather the last digits of energies", relative=1e-2),
         },
     ),
     "labelling": Property(

@@ -33,9 +33,10 @@ class ResultRequest(Closed):
     protocol
         Protocol of the step.
     parent_key
-        Key of the input structure or dataset, or of the result, from which the step starts; `parents_key` of several.
+        Key of the input structure, dataset or force field, or of the result, from which the step starts; `parents_key`
+        of several.
     structure_key
-        Key of the input structure, or the dataset, at the root of the chain.
+        Key of the input structure, dataset or force field at the root of the chain.
     model_key
         Key of the force field.
     numeric
@@ -113,7 +114,7 @@ def property_requests(
     Parameters
     ----------
     structure_key
-        Key of the structure.
+        Key of the structure; that of the force field again for a property of the force field itself.
     model_key
         Key of the force field.
     protocol

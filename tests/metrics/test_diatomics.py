@@ -10,14 +10,18 @@ import pytest
 from esen_flows.errors import InputError
 from esen_flows.metrics.diatomics import (
     ELEMENTS,
-    SEPARATIONS_ANGSTROM,
     UNRELIABLE_REFERENCES,
     DiatomicCurve,
+    curves_of,
     diatomic_metrics,
     model_metrics,
+    pbe_curves,
     read_curves,
     scored_window,
 )
+from esen_flows.schemas.diatomics import DiatomicsOutput, DiatomicsProtocol
+
+SEPARATIONS_ANGSTROM = DiatomicsProtocol().separations_angstrom
 
 
 def morse(depth: float = 4.0, bond: float = 0.9, width: float = 2.0) -> DiatomicCurve:
@@ -137,3 +141,30 @@ def test_what_is_known_of_pbe(shared_dir: Path) -> None:
     assert tuple(unreliable) == UNRELIABLE_REFERENCES
     same = model_metrics(pbe, pbe)
     assert all(value == 0 for name, value in same.items() if name.startswith("pbe_"))
+
+
+def test_points_that_are_not_finite_are_left_out_where_they_are_not_scored() -> None:
+    """Helium lacks a point inside of what is scored (0.8 covalent radii, 0.22 Angstrom), hydrogen one outside of it."""
+    curve = morse()
+    energies = np.array([curve.energies_ev, curve.energies_ev])
+    energies[0, 0] = energies[1, 60] = np.nan
+    found = curves_of(
+        DiatomicsOutput(
+            distances_angstrom=curve.distances_angstrom,
+            elements=["H", "He"],
+            energies_ev=energies,
+            forces_ev_per_angstrom=np.array([curve.forces_ev_per_angstrom] * 2),
+            excluded={},
+        )
+    )
+    assert list(found) == ["H"]
+    assert len(found["H"].distances_angstrom) == 118
+
+
+def test_pbes_curves_against_themselves() -> None:
+    """The curves of the package are those of the leaderboard: 87, eight of which are not compared."""
+    curves = pbe_curves()
+    assert set(curves) == set(ELEMENTS)
+    found = model_metrics(curves, curves)
+    assert all(value == 0 for name, value in found.items() if name.startswith("pbe_"))
+    assert curves["Si"].distances_angstrom[0] == pytest.approx(0.8 * 1.11)

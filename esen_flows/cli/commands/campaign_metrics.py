@@ -48,6 +48,7 @@ def _table(model: "JudgedModel") -> Table:
     """Metrics in rows, because the discovery benchmark has more than forty."""
     table = Table("", f"{model.n_done:,} done", "95 %", f"{model.n_materials:,}, missing as failed", box=None)
     table.title = model.model
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for name, value in model.with_missing_as_failed.items():
@@ -91,6 +92,9 @@ def print_benchmark(store: "Store", name: str) -> None:
     for model in found:
         head = model.headline
         value = model.with_missing_as_failed[head]
+        if value is None:
+            typer.echo(f"{benchmark}, {model.model}: nothing is done that can be judged")
+            continue
         text = f"{benchmark}, {model.model}: {head} {value:.4f} with missing members as failures"
         so_far = model.done.get(head)
         if so_far is not None and model.n_done < model.n_materials:

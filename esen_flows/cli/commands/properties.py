@@ -11,7 +11,7 @@ from pathlib import Path
 from esen_flows.cli import options
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
 from esen_flows.cli.output.report import print_report
-from esen_flows.cli.property_request import PropertyRequest, build_request
+from esen_flows.cli.property_request import PropertyRequest, build_request, model_request
 from esen_flows.cli.run_or_load import build_flow, interruptible, missing_kinds, run_or_load
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder, refuse_ignored
@@ -28,6 +28,7 @@ def _offered(kind: Kind) -> dict[str, bool]:
     """Whether the options that not all properties have are offered for one."""
     entry = PROPERTIES[kind]
     return {
+        "file": entry.subject == "structure",
         "protocol": bool(entry.published),
         "born": "born" in entry.protocol.model_fields,
         "lattice_backend": "lattice_backend" in entry.versions,
@@ -48,9 +49,10 @@ def property_command(kind: Kind) -> Callable[..., None]:
     Callable[..., None]
         The command.
     """
+    of_model = PROPERTIES[kind].subject == "model"
 
     def command(
-        file: options.FileArgument,
+        file: options.FileArgument = Path(),
         model: options.ModelOption = options.DEFAULT_MODEL,
         set_: options.SetOption = None,
         dtype: options.DtypeOption = None,
@@ -64,10 +66,15 @@ def property_command(kind: Kind) -> Callable[..., None]:
         lattice_backend: options.LatticeBackendOption = TRANSPORT_BACKEND,
         yes: options.YesOption = False,
     ) -> None:
-        request = build_request(
-            kind, file, model, set_ or [], dtype, device,
-            compile=compile, tf32=tf32, protocol_name=protocol, born=born, lattice_backend=lattice_backend,
-        )  # fmt: skip
+        if of_model:
+            request = model_request(
+                kind, model, set_ or [], dtype, device, compile=compile, tf32=tf32, protocol_name=protocol
+            )
+        else:
+            request = build_request(
+                kind, file, model, set_ or [], dtype, device,
+                compile=compile, tf32=tf32, protocol_name=protocol, born=born, lattice_backend=lattice_backend,
+            )  # fmt: skip
         if submit:
             from esen_flows.cli.submission import submit_work
 
@@ -85,6 +92,9 @@ def property_command(kind: Kind) -> Callable[..., None]:
     # Options that have no effect on this property are not offered.
     signature, special = inspect.signature(command), _offered(kind)
     offered = [option for option in signature.parameters.values() if special.get(option.name, True)]
+    # The subject is a positional argument without a default.
+    annotation = options.ModelArgument if of_model else options.FileArgument
+    offered[0] = offered[0].replace(default=inspect.Parameter.empty, annotation=annotation)
     command.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
 

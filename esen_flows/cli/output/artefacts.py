@@ -16,6 +16,8 @@ from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StaticOutp
 from esen_flows.schemas.property_lookup import entry_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from esen_flows.plots.conductivity import ReferencePoint
 
 
@@ -78,6 +80,8 @@ def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[Re
             draw = plot_functions(document.kind)[path.name]
             if path.name == "kappa.png":
                 draw(document, path, _reference_points([*parents, document]))
+            elif path.name == "diatomics.png":
+                draw(document, path, _pbe_energies())
             else:
                 draw(document, path)
         else:
@@ -106,6 +110,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         documents as their third argument.
     """
     from esen_flows.plots.conductivity import plot_cumulative, plot_kappa
+    from esen_flows.plots.diatomics import plot_diatomics
     from esen_flows.plots.eos import plot_eos
     from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
     from esen_flows.plots.phonon import plot_phonon
@@ -114,6 +119,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
     functions: dict[str, Callable[..., Path]] = {
         "relaxation.png": plot_relaxation,
         "eos.png": plot_eos,
+        "diatomics.png": plot_diatomics,
         "phonon.png": plot_phonon,
         "kappa.png": plot_kappa,
         "cumulative_kappa.png": plot_cumulative,
@@ -122,6 +128,12 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
     }
     figures = (file.name for file in entry_of(kind).files if file.name.endswith(".png"))
     return {name: functions[name] for name in figures}
+
+
+def _pbe_energies() -> "dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]":
+    from esen_flows.metrics.diatomics import pbe_curves
+
+    return {element: (curve.distances_angstrom, curve.energies_ev) for element, curve in pbe_curves().items()}
 
 
 def _reference_points(documents: Sequence[ResultDocument]) -> "list[ReferencePoint]":

@@ -62,6 +62,8 @@ def stream_atoms(
     entry = entry_of(kind)
     if entry.subject == "dataset":
         raise InputError(f"{kind} results are about datasets; store.datasets.fetch_dataset gives their structures")
+    if entry.subject == "model":
+        raise InputError(f"{kind} results are about force fields and have no structures")
     if which == "computed" and not entry.structure:
         raise InputError(f"{kind} results have no structure of their own; ask for the input structures")
     ids = select_ids(store, selection)

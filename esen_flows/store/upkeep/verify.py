@@ -188,7 +188,7 @@ def _unresolved(database: Database, rows: list[Row]) -> Iterator[str]:
         name = f"result {row['key']}"
         if entry_of(row["kind"]).subject == "structure" and row["structure_key"] not in structures:
             yield f"{name}: its structure {row['structure_key']} is not stored"
-        if row["kind"] != "labelling":
+        if row["kind"] != "labelling" and entry_of(row["kind"]).subject != "model":
             lost = [key for key in parents_of(row) if key not in structures | results]
             yield from (f"{name}: its parent {key} is not stored" for key in lost)
         for key in sorted(keys_of_datasets(row) - datasets):
