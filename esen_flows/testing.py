@@ -4,9 +4,8 @@ Every check raises AssertionError with the measured number and the tolerance.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +16,15 @@ from esen_flows.errors import ModelError, NotDifferentiableError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.network import NetworkForceField
-from esen_flows.forcefield.symmetrized import inverted
 from esen_flows.network.esen.published import build
+from esen_flows.physics.conservation.derivatives import gradient_error, hessian_errors, strain_error
+from esen_flows.physics.conservation.symmetry import batch_differences, image_differences
 from esen_flows.schemas.declarations import Dtype
 
 # Names of the checks that compare with finite differences.
 _FORCES, _STRESS = "forces are the gradient", "stress is the strain derivative"
 _HESSIAN = "Hessian is the derivative of the forces"
 _DERIVATIVES = (_FORCES, _STRESS, _HESSIAN)
-# Steps and weights of five-point central differences, which are exact to fourth order in the step.
-_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
 
 
 def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> NetworkForceField:
@@ -132,25 +130,25 @@ def _deviations(
     """Names of checks and their deviations."""
     declared = force_field.declaration
     shorter = 1.0 if declared.smooth else 0.01
-    for atoms, result in zip(structures, force_field.evaluate(structures), strict=True):
-        _check_shapes(atoms, result)
-        (alone,) = force_field.evaluate(atoms)  # not in a list
-        yield "batch", _difference(result, alone)
-        for name, changed, order, turn in _symmetric_images(atoms, random):
-            (image,) = force_field.evaluate([changed])
-            back = Evaluation(image.energy, image.forces[order] @ turn, turn.T @ image.stress @ turn)
-            yield name, _difference(back, alone)
+    for deviation in batch_differences(force_field, structures):
+        yield "batch", deviation
+    for atoms in structures:
+        (alone,) = force_field.evaluate(atoms)
+        _check_shapes(atoms, alone)
+        yield from image_differences(force_field, atoms, alone, random).items()
         if declared.differentiable:
-            error, asymmetry = _hessian_errors(force_field, atoms, random, 5e-4 * shorter)
+            error, asymmetry = hessian_errors(force_field, atoms, random, 5e-4 * shorter)
             yield "Hessian is symmetric", asymmetry
             if declared.dtype == "float64":
                 yield _HESSIAN, error
         else:
             _check_refusal(force_field, atoms)
         if declared.conservative and declared.dtype == "float64":
-            yield _FORCES, _gradient_error(force_field, atoms, alone, random, 2e-3 * shorter)
+            direction = random.normal(size=(1, len(atoms), 3))
+            direction /= np.linalg.norm(direction)
+            yield _FORCES, gradient_error(force_field, atoms, alone, direction, 2e-3 * shorter)
             if np.isfinite(alone.stress).all():
-                yield _STRESS, _strain_error(force_field, atoms, alone, random, 5e-4 * shorter)
+                yield _STRESS, strain_error(force_field, atoms, alone, random, 5e-4 * shorter)
 
 
 def _check_shapes(atoms: Atoms, result: Evaluation) -> None:
@@ -163,93 +161,6 @@ def _check_shapes(atoms: Atoms, result: Evaluation) -> None:
     if result.energies is not None:
         total = float(result.energies.sum())
         assert abs(total - result.energy) < 1e-4 * max(1.0, n), f"per-atom energies sum to {total}, not {result.energy}"
-
-
-def _difference(a: Evaluation, b: Evaluation) -> float:
-    """Largest deviation of energy per atom, forces and stress, relative to their sizes or to 1, whichever is larger."""
-    n = len(a.forces)
-    parts = [abs(a.energy - b.energy) / n / max(1.0, abs(b.energy) / n)]
-    parts.append(float(np.abs(a.forces - b.forces).max()) / max(1.0, float(np.abs(b.forces).max())))
-    if np.isfinite(b.stress).all():
-        parts.append(float(np.abs(a.stress - b.stress).max()) / max(1.0, float(np.abs(b.stress).max())))
-    return max(parts)
-
-
-def _symmetric_images(
-    atoms: Atoms, random: np.random.Generator
-) -> list[tuple[str, Atoms, np.ndarray | slice, np.ndarray]]:
-    """Names, transformed structures, and the order and (3, 3) matrix that map their results back to the original."""
-    moved = atoms.copy()
-    moved.positions += random.normal(size=3)
-    order = random.permutation(len(atoms))
-    images = atoms.copy()
-    images.positions += (random.integers(-2, 3, size=(len(atoms), 3)) * atoms.pbc) @ atoms.cell.array
-    rotation, turned = _rotation(random), atoms.copy()
-    turned.positions = atoms.positions @ rotation.T
-    turned.cell = atoms.cell.array @ rotation.T
-
-    same, identity = slice(None), np.eye(3)
-    return [
-        ("translation", moved, same, identity),
-        ("permutation", atoms[order], np.argsort(order), identity),
-        ("periodic images", images, same, identity),
-        ("rotation", turned, same, rotation),
-        ("inversion", inverted(atoms), same, -identity),
-    ]
-
-
-def _rotation(random: np.random.Generator) -> np.ndarray:
-    q, r = np.linalg.qr(random.normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))
-
-
-def _slope(values: Iterable[Any], step: float) -> Any:
-    """Derivative at zero of values at the positions of the stencil."""
-    return sum(weight * value for (_, weight), value in zip(_STENCIL, values, strict=True)) / step
-
-
-def _displaced(atoms: Atoms, direction: np.ndarray, step: float) -> list[Atoms]:
-    copies = [atoms.copy() for _ in _STENCIL]
-    for copy, (k, _) in zip(copies, _STENCIL, strict=True):
-        copy.positions += k * step * direction
-    return copies
-
-
-def _gradient_error(
-    force_field: ForceField, atoms: Atoms, result: Evaluation, random: np.random.Generator, step: float
-) -> float:
-    direction = random.normal(size=(len(atoms), 3))
-    direction /= np.linalg.norm(direction)
-    slope = _slope((r.energy for r in force_field.evaluate(_displaced(atoms, direction, step))), step)
-    return abs(-slope - float((result.forces * direction).sum())) / max(1.0, float(np.abs(result.forces).max()))
-
-
-def _strain_error(
-    force_field: ForceField, atoms: Atoms, result: Evaluation, random: np.random.Generator, step: float
-) -> float:
-    direction = random.normal(size=(3, 3))
-    direction = (direction + direction.T) / np.linalg.norm(direction + direction.T)
-    strained = [atoms.copy() for _ in _STENCIL]
-    for copy, (k, _) in zip(strained, _STENCIL, strict=True):
-        copy.set_cell(atoms.cell.array @ (np.eye(3) + k * step * direction), scale_atoms=True)
-    slope = _slope((r.energy for r in force_field.evaluate(strained)), step)
-    return abs(slope / atoms.get_volume() - float((result.stress * direction).sum()))
-
-
-def _hessian_errors(
-    force_field: ForceField, atoms: Atoms, random: np.random.Generator, step: float
-) -> tuple[float, float]:
-    """Deviation from differences of forces, and violation of permutation symmetry and of the acoustic sum rule."""
-    directions = random.normal(size=(2, len(atoms), 3))
-    directions /= np.linalg.norm(directions, axis=(1, 2), keepdims=True)
-    products = force_field.hessian_vector_products(atoms, directions)
-    assert products.shape == directions.shape, f"products have shape {products.shape}, expected {directions.shape}"
-    slope = -_slope((r.forces for r in force_field.evaluate(_displaced(atoms, directions[0], step))), step)
-    size = max(1.0, float(np.abs(products).max()))
-    crossed = float((directions[0] * products[1]).sum() - (directions[1] * products[0]).sum())
-    drift = float(np.abs(products.sum(axis=1)).max())
-    return float(np.abs(slope - products[0]).max()) / size, max(abs(crossed), drift) / size
 
 
 def _check_refusal(force_field: ForceField, atoms: Atoms) -> None:

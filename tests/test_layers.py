@@ -18,7 +18,7 @@ PACKAGE = ROOT / "esen_flows"
 
 # Imports point down this list only.
 ORDER = (
-    "cli", "campaigns", "queue", "makers", "metrics", "plots", "store", "physics", "testing", "training", "forcefield",
+    "cli", "campaigns", "queue", "makers", "metrics", "plots", "store", "testing", "physics", "training", "forcefield",
     "network", "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "yaml_files",
     "files", "units", "errors", "version",
 )  # fmt: skip
