@@ -4,6 +4,7 @@
 signal) nor how often an alias repeats them, so that both are counted first, on the events of the parser.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,29 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES, most_values: int = MOST_
         raise InputError(f"{path} is not YAML: it is not UTF-8 text ({error.reason})") from None
     except YamlError as error:
         raise InputError(f"{path} is not YAML that can be read: line {error.line}: {error.problem}") from None
+
+
+def sections(lines: Iterable[str], wanted: tuple[str, ...]) -> Iterator[str]:
+    """Lines of some top-level fields of a YAML file, the rest of which may take half a minute to parse.
+
+    Parameters
+    ----------
+    lines
+        Lines of the file.
+    wanted
+        Beginnings of the lines of the fields, with their colons.
+
+    Yields
+    ------
+    str
+        A line of one of these fields.
+    """
+    inside = False
+    for line in lines:
+        if line[:1].isalpha():
+            inside = line.startswith(wanted)
+        if inside:
+            yield line
 
 
 def _check_tag(tag: str | None, line: int) -> None:

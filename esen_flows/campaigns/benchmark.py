@@ -9,6 +9,7 @@ from typing import Any
 from esen_flows.campaigns.benchmark_conductivity import conductivity_benchmark
 from esen_flows.campaigns.benchmark_diatomics import diatomics_benchmark
 from esen_flows.campaigns.benchmark_discovery import discovery_benchmark
+from esen_flows.campaigns.benchmark_phonons import phonon_benchmark
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import refreshed_campaign
 from esen_flows.errors import InputError
@@ -20,6 +21,12 @@ _JUDGES = {
     "kappa-103": conductivity_benchmark,
     "discovery": discovery_benchmark,
     "diatomics": diatomics_benchmark,
+    "mdr-phonons": phonon_benchmark,
+}
+# Benchmarks that a property of a published set belongs to without being named.
+_OF_SETS: dict[tuple[str, str | None], Benchmark] = {
+    ("conductivity", "phonondb-103"): "kappa-103",
+    ("phonon", "mdr"): "mdr-phonons",
 }
 
 
@@ -37,9 +44,7 @@ def benchmark_of(spec: CampaignSpec) -> Benchmark | None:
         Name of the benchmark; None if there is none.
     """
     published = None if spec.structures is None else spec.structures.published
-    if spec.benchmark is None and spec.property == "conductivity" and published == "phonondb-103":
-        return "kappa-103"
-    return spec.benchmark
+    return spec.benchmark or _OF_SETS.get((spec.property, published))
 
 
 def campaign_metrics(

@@ -5,7 +5,7 @@ Nothing here downloads published sets: `esen-flows data pull` or the user does, 
 
 import bz2
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,7 +24,7 @@ from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.query import stream_structures
 from esen_flows.store.results import Store
 from esen_flows.structures.files import EXTENDED_XYZ, extxyz_frames, numbered_structures, split_index
-from esen_flows.yaml_files import plain_value
+from esen_flows.yaml_files import plain_value, sections
 
 _NAMES = ("material_id", "mp_id")  # fields of `atoms.info` that may name a structure
 
@@ -209,7 +209,7 @@ def _of_mdr(files: list[Path], on_bad: Callable[[str], None]) -> Iterator[Planne
     for file in files:
         try:
             with bz2.open(file, "rt", encoding="utf-8") as stream:
-                content = plain_value("".join(_sections(stream, ("unit_cell:", "supercell_matrix:"))))
+                content = plain_value("".join(sections(stream, ("unit_cell:", "supercell_matrix:"))))
             cell = content["unit_cell"]
             atoms = Atoms(
                 [point["symbol"] for point in cell["points"]],
@@ -222,16 +222,6 @@ def _of_mdr(files: list[Path], on_bad: Callable[[str], None]) -> Iterator[Planne
             on_bad(f"{file} is not a phonopy file of the MDR set ({error}); fetch it again")
         else:
             yield _planned(atoms, file, 0)
-
-
-def _sections(stream: Iterable[str], wanted: tuple[str, ...]) -> Iterator[str]:
-    """Lines of some fields of a YAML file; the whole file holds force constants and takes half a minute to parse."""
-    inside = False
-    for line in stream:
-        if line[:1].isalpha():
-            inside = line.startswith(wanted)
-        if inside:
-            yield line
 
 
 def _planned(atoms: Atoms, file: Path, number: int) -> PlannedStructure:

@@ -116,7 +116,7 @@ def phonon_summary(output: PhononOutput) -> Summary:
     """
     nearest, temperatures = _nearest(output.temperatures_kelvin), output.temperatures_kelvin
     return {
-        **_fields(output, "verdict", "max_frequency_thz", "min_frequency_thz"),
+        **_fields(output, "verdict", "max_frequency_thz", "min_frequency_thz", "max_commensurate_frequency_thz"),
         **_lattice_summary(output.structure),
         "temperature_kelvin": float(output.temperatures_kelvin[nearest]),
         "free_energy_kj_per_mol": float(output.free_energy_kj_per_mol[nearest]),

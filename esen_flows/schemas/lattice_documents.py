@@ -105,6 +105,9 @@ class PhononOutput(Document):
         Highest frequency in THz.
     min_frequency_thz
         Lowest frequency in THz, negative for an imaginary one.
+    max_commensurate_frequency_thz
+        Highest frequency in THz at the q-points that phonopy's `get_commensurate_points` gives for the supercell
+        matrix, in the basis of the primitive cell, as in the MDR benchmark; None in documents of earlier versions.
     band_labels
         Names of the special points of the band path.
     band_label_distances
@@ -139,6 +142,7 @@ class PhononOutput(Document):
     instability: Instability | None
     max_frequency_thz: float
     min_frequency_thz: float
+    max_commensurate_frequency_thz: float | None = None
     band_labels: list[str]
     band_label_distances: Array
     band_distances: list[Array]

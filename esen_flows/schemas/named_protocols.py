@@ -82,11 +82,9 @@ def phonondb_protocol(info: Mapping[str, Any], *, two_stage: bool = False) -> Co
 
 
 def mdr_protocol(info: Mapping[str, Any]) -> PhononProtocol:
-    """The protocol of the MDR benchmark (A. Loew et al., npj Comput. Mater. 2025) as eSEN's authors ran it.
+    """The protocol of the MDR benchmark by eSEN's authors with symmetrised force constants (see `mdr_esen_protocol`).
 
-    A free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces as the force
-    field gives them, a mesh of 20 x 20 x 20, 0 to 600 K in steps of 75 K. Unlike theirs, it relaxes the unit cell
-    instead of the primitive one, and symmetrises force constants.
+    Earlier versions had no other; `mdr-esen` and `mdr-loew` are the published ones.
 
     Parameters
     ----------
@@ -109,4 +107,53 @@ def mdr_protocol(info: Mapping[str, Any]) -> PhononProtocol:
         ),
         mesh=(20, 20, 20),
         temperatures_kelvin=tuple(float(t) for t in range(0, 601, 75)),
+    )
+
+
+def mdr_esen_protocol(info: Mapping[str, Any]) -> PhononProtocol:
+    """The protocol of the MDR benchmark (A. Loew et al., npj Comput. Mater. 2025) as eSEN's authors ran it.
+
+    A free relaxation to 0.005 eV/Angstrom in at most 500 steps, displacements of 0.01 Angstrom, forces and force
+    constants as they are, a mesh of 20 x 20 x 20, 0 to 600 K in steps of 75 K. Unlike theirs, it relaxes the unit cell
+    instead of the primitive one, which has the same minimum.
+
+    Parameters
+    ----------
+    info
+        Supercell of the structure, from `atoms.info`.
+
+    Returns
+    -------
+    PhononProtocol
+        The protocol.
+    """
+    return mdr_protocol(info).model_copy(update={"symmetrize": False})
+
+
+def mdr_loew_protocol(info: Mapping[str, Any]) -> PhononProtocol:
+    """The protocol of the MDR benchmark by its authors (A. Loew et al., npj Comput. Mater. 2025).
+
+    A relaxation of the unit cell to 0.005 eV/Angstrom with FixSymmetry, displacements of 0.01 Angstrom, forces without
+    their mean, symmetrised force constants, the mesh of a length of 100 Angstrom; 0, 75, 150, 300 and 600 K. How many
+    steps a relaxation may take was not found; here it is 500.
+
+    Parameters
+    ----------
+    info
+        Supercell of the structure, from `atoms.info`.
+
+    Returns
+    -------
+    PhononProtocol
+        The protocol.
+    """
+    start = mdr_protocol(info)
+    return start.model_copy(
+        update={
+            "relax": start.relax.model_copy(update={"symmetry": "fix"}),
+            "displacement": start.displacement.model_copy(update={"symprec_angstrom": 1e-5}),
+            "mesh_length_angstrom": 100.0,
+            "remove_drift": True,
+            "temperatures_kelvin": (0.0, 75.0, 150.0, 300.0, 600.0),
+        }
     )

@@ -10,7 +10,12 @@ from typing import Literal
 from esen_flows.schemas.diatomics import DiatomicsProtocol, diatomics_steps
 from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
-from esen_flows.schemas.named_protocols import mdr_protocol, phonondb_protocol
+from esen_flows.schemas.named_protocols import (
+    mdr_esen_protocol,
+    mdr_loew_protocol,
+    mdr_protocol,
+    phonondb_protocol,
+)
 from esen_flows.schemas.property_entry import Deviation, Property, ResultFile
 from esen_flows.schemas.property_entry import SummaryField as Value
 from esen_flows.schemas.protocols import (
@@ -220,6 +225,7 @@ PROPERTIES: dict[Kind, Property] = {
             Value("verdict", "verdict", type="text", column=True, conditions=("stable", "unstable")),
             Value("max_frequency_thz", "highest frequency", "THz", ".3f", column=True),
             Value("min_frequency_thz", "lowest frequency", "THz", ".3f", column=True),
+            Value("max_commensurate_frequency_thz"),
             *_LATTICE,
             Value("temperature_kelvin"),
             Value("free_energy_kj_per_mol"),
@@ -235,7 +241,7 @@ PROPERTIES: dict[Kind, Property] = {
         files=(ResultFile("phonon.png", shows_several=True),),
         command="phonon",
         help="Harmonic phonons: bands, density of states, thermal properties, stability.",
-        published={"mdr": mdr_protocol},
+        published={"mdr": mdr_protocol, "mdr-esen": mdr_esen_protocol, "mdr-loew": mdr_loew_protocol},
         steps=partial(lattice_steps, "phonon", HarmonicProtocol),
         principal=lambda protocol: "max_frequency_thz",
         crystal=True,

@@ -286,15 +286,27 @@ class HarmonicProtocol(Frozen):
     born
         Born charges and dielectric tensor of a polar crystal. None, the default, computes no non-analytical correction,
         because force fields give no charges.
+    mesh_length_angstrom
+        Length in Angstrom from which the divisions of the mesh follow, as phonopy's own; None, the default, takes
+        `mesh`.
+    remove_drift
+        Whether the mean force on the atoms of each displaced supercell is taken from its forces; off, because the
+        symmetry of force constants does the same and more.
+    symmetrize
+        Whether translation and permutation symmetry are imposed on force constants; the default. One published protocol
+        of the MDR benchmark does not.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"born"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"born", "mesh_length_angstrom", "remove_drift", "symmetrize"})
 
     mesh: Mesh = (20, 20, 20)
     band_points: int = Field(default=51, ge=1, le=100_000)
     temperatures_kelvin: TemperaturesFromZero = tuple(float(t) for t in range(0, 1001, 50))
     imaginary_tolerance_thz: float = Field(default=0.05, gt=0.0, le=1000.0)
     born: BornCharges | None = None
+    mesh_length_angstrom: Length | None = None
+    remove_drift: bool = False
+    symmetrize: bool = True
 
 
 class PhononProtocol(HarmonicProtocol):

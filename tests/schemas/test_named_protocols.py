@@ -64,6 +64,11 @@ def test_mdr_is_what_esens_authors_ran() -> None:
     assert displacement.parity == "as_is"
     assert protocol.mesh == (20, 20, 20)
     assert protocol.temperatures_kelvin[4] == 300.0
+    assert named_protocol("phonon", "mdr-esen", {}) == mdr_protocol({}).model_copy(update={"symmetrize": False})
+    loew = named_protocol("phonon", "mdr-loew", {})
+    assert isinstance(loew, PhononProtocol)
+    assert (loew.relax.symmetry, loew.displacement.symprec_angstrom, loew.mesh_length_angstrom) == ("fix", 1e-5, 100.0)
+    assert (loew.remove_drift, loew.symmetrize, loew.temperatures_kelvin[3]) == (True, True, 300.0)
     assert named_protocol("phonon", "general", {}) == PhononProtocol()
     with pytest.raises(InputError, match="no protocol 'md' of the property phonon; there are general, mdr"):
         named_protocol("phonon", "md", {})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
-from phonopy.phonon.grid import BZGrid, get_ir_grid_points
+from phonopy.phonon.grid import BZGrid, get_ir_grid_points, length2mesh
 from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 
 from esen_flows.physics.lattice.adapter import (
@@ -33,16 +33,23 @@ class HarmonicLattice:
         Displaced forces; of the third order only the second-order part is used.
     nac
         Non-analytical correction of a polar crystal, or None.
+    remove_drift
+        Whether the mean force of each supercell is taken from its forces.
+    symmetrize
+        Whether translation and permutation symmetry are imposed on the force constants.
     """
 
-    def __init__(self, forces: ForcesOutput, nac: Nac | None = None) -> None:
+    def __init__(
+        self, forces: ForcesOutput, nac: Nac | None = None, *, remove_drift: bool = False, symmetrize: bool = True
+    ) -> None:
         phonon = new_phonopy(
             forces.unitcell, forces.supercell_matrix_fc2, forces.primitive_matrix, forces.symprec_angstrom
         )
-        phonon.dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
+        drift = forces.forces_fc2.mean(axis=1, keepdims=True) if remove_drift else 0.0
+        phonon.dataset = with_forces(forces.displacements_fc2, forces.forces_fc2 - drift)
         solver = solver_of(forces.displacements_fc2)
         phonon.produce_force_constants(calculate_full_force_constants=False, fc_calculator=solver, show_drift=False)
-        if solver == "traditional":
+        if solver == "traditional" and symmetrize:
             phonon.symmetrize_force_constants(level=3, show_drift=False)  # level 3 is phono3py's default
         if nac is not None:
             phonon.nac_params = nac
@@ -73,6 +80,37 @@ class HarmonicLattice:
         """
         matrix = np.linalg.inv(self._phonon.primitive.primitive_matrix)  # the supercell in units of the primitive cell
         return np.array(get_commensurate_points(np.rint(matrix).astype(int)))
+
+    def highest_commensurate_thz(self) -> float:
+        """Highest frequency at the q-points of the MDR benchmark.
+
+        These are phonopy's commensurate points of the supercell matrix, taken in the basis of the primitive cell: 8 for
+        a doubled conventional cell, where `commensurate_points` gives 32.
+
+        Returns
+        -------
+        float
+            Frequency in THz.
+        """
+        return float(self.modes(get_commensurate_points(np.array(self._phonon.supercell_matrix)))[0].max())
+
+    def divisions(self, length_angstrom: float) -> tuple[int, int, int]:
+        """The mesh that phonopy takes for a length.
+
+        Parameters
+        ----------
+        length_angstrom
+            The length in Angstrom.
+
+        Returns
+        -------
+        tuple[int, int, int]
+            Divisions of the reciprocal lattice vectors.
+        """
+        primitive, symmetry = self._phonon.primitive, self._phonon.primitive_symmetry
+        rotations = symmetry.pointgroup_operations
+        first, second, third = length2mesh(length_angstrom, primitive.cell, rotations=rotations).tolist()
+        return first, second, third
 
     def modes(self, q_points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Frequencies and eigenvectors.

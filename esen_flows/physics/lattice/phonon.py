@@ -62,12 +62,14 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
     """
     if nac is None and protocol.born is not None:
         nac = born_parameters(protocol.born, forces)
-    lattice = HarmonicLattice(forces, nac)
+    lattice = HarmonicLattice(forces, nac, remove_drift=protocol.remove_drift, symmetrize=protocol.symmetrize)
+    length = protocol.mesh_length_angstrom
+    mesh = protocol.mesh if length is None else lattice.divisions(length)
     primitive = lattice.primitive
     path = band_path(primitive, protocol.band_points, forces.symprec_angstrom)
     distances, bands = lattice.bands(path.segments)
-    densities = lattice.densities_of_states(protocol.mesh)
-    thermal = lattice.thermal_properties(protocol.mesh, protocol.temperatures_kelvin)
+    densities = lattice.densities_of_states(mesh)
+    thermal = lattice.thermal_properties(mesh, protocol.temperatures_kelvin)
     modes = _all_modes(lattice, path, bands, densities, thermal)
     verdict, instability = _stability(lattice, *modes, protocol.imaginary_tolerance_thz)
     labels, ticks = _ticks(path.labels, distances)
@@ -77,6 +79,7 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
         instability=instability,
         max_frequency_thz=float(modes[1].max()),
         min_frequency_thz=float(modes[1].min()),
+        max_commensurate_frequency_thz=lattice.highest_commensurate_thz(),
         band_labels=labels,
         band_label_distances=ticks,
         band_distances=distances,
