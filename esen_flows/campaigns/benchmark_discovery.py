@@ -1,11 +1,13 @@
 """The benchmark discovery: stability of WBM's crystals from their relaxed energies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from pymatgen.core import Structure
 
+from esen_flows.campaigns.benchmark_geometry import Compared, compared_with_dft, geometry_columns
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import member_rows
 from esen_flows.campaigns.sources import ReferenceNotHereError, reference_file
@@ -38,7 +40,7 @@ _PREFIXES = {"full_test_set": "full", "unique_prototypes": "unique", "most_stabl
 def discovery_benchmark(
     store: Store, spec: CampaignSpec, labels: Sequence[str], folder: str | None, on_member: Callable[[], None]
 ) -> Iterator[JudgedModel]:
-    """Metrics of relaxations of a campaign.
+    """Metrics of relaxations of a campaign: stability, and where DFT's structures are on this machine, geometry.
 
     Parameters
     ----------
@@ -68,6 +70,7 @@ def discovery_benchmark(
     parameters = _parameters(folder) if spec.energy_corrections == "add" else {}
     states: dict[str, dict[str, str]] = {label: {} for label in labels}
     energies: dict[str, dict[str, float]] = {label: {} for label in labels}
+    keys: dict[str, dict[str, str]] = {label: {} for label in labels}
     for rows in batches(member_rows(store, spec.name)):
         results, ids = step_results(store, rows, _FIELDS), material_ids(store, rows)
         for row, steps, materials in zip(rows, results, ids, strict=True):
@@ -79,9 +82,13 @@ def discovery_benchmark(
             for material in {row["label"], *materials}:
                 states[label][material] = row["state"]
                 if energy is not None:
-                    energies[label][material] = energy
+                    energies[label][material], keys[label][material] = energy, row["key"]
+    counted = set(reference.material_ids.tolist())
     for label in labels:
-        yield _judge(label, reference, states[label], energies[label])
+        # As in a submission, a structure whose energy MP2020 rejects has no row.
+        relaxed = {material: keys[label][material] for material in energies[label] if material in counted}
+        compared = compared_with_dft(relaxed, partial(_structure, store), folder)
+        yield _judge(label, reference, states[label], energies[label], compared)
 
 
 def _parameters(folder: str | None) -> dict[str, dict[str, Any]]:
@@ -108,7 +115,7 @@ def _formation_energy(
     if last is None or last["key"] != row["key"] or last["failure"]:
         return None
     output = store.read(last).output or {}
-    structure = to_pymatgen(StructureData(**output["structure"]).to_atoms())
+    structure = _relaxed(output)
     energy = float(output["energy_ev"])
     if corrections == "add":
         correction = mp2020_correction(structure, energy, parameters)
@@ -118,21 +125,36 @@ def _formation_energy(
     return round(formation_energy(energy, structure.composition, elements), 4)
 
 
+def _relaxed(output: Mapping[str, Any]) -> Structure:
+    return to_pymatgen(StructureData(**output["structure"]).to_atoms())
+
+
+def _structure(store: Store, key: str) -> Structure:
+    document = store.get(key)
+    assert document is not None  # its energy was read a moment ago
+    return _relaxed(document.output or {})
+
+
 def _judge(
-    label: str, reference: DiscoveryReference, states: Mapping[str, str], energies: Mapping[str, float]
+    label: str,
+    reference: DiscoveryReference,
+    states: Mapping[str, str],
+    energies: Mapping[str, float],
+    compared: Mapping[str, Compared],
 ) -> JudgedModel:
     materials = reference.material_ids.tolist()
     done = np.array([states.get(material) in ("finished", "failed") for material in materials])
     metrics, intervals = _flat(reference.rows(done), energies, with_intervals=True) if energies else ({}, {})
     missing = _flat(reference, energies)[0] if energies else {}
+    geometry = geometry_columns(compared)  # the leaderboard does not count structures that are missing
     distances = predicted_hull_distances(reference, energies) if energies else np.full(len(materials), np.nan)
     return JudgedModel(
         model=label,
         n_materials=len(materials),
         n_done=int(done.sum()),
-        done=metrics,
+        done=metrics | geometry,
         intervals=intervals,
-        with_missing_as_failed=missing or {HEADLINE: 0.0},
+        with_missing_as_failed=(missing or {HEADLINE: 0.0}) | geometry,
         headline=HEADLINE,
         materials=[
             {
@@ -142,6 +164,7 @@ def _judge(
                 "e_above_hull_ev_per_atom": None if np.isnan(distances[i]) else round(float(distances[i]), 4),
                 "reference_e_above_hull_ev_per_atom": float(reference.e_above_hull_ev_per_atom[i]),
                 "unique_prototype": bool(reference.unique_prototype[i]),
+                "rmsd": compared[material].counted_rmsd if material in compared else None,
             }
             for i, material in enumerate(materials)
         ],

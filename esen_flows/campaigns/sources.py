@@ -93,7 +93,7 @@ def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str],
     files = source.file
     if source.published is not None:
         files = tuple(map(str, published_files(source.published, source.folder)))
-    return (structure for name in files for structure in _of_file(Path(name), on_bad))
+    return (structure for name in files for structure in structures_of_file(Path(name), on_bad))
 
 
 def published_files(name: PublishedSet, folder: str | None) -> list[Path]:
@@ -177,7 +177,26 @@ def _relaxed(store: Store, filters: dict[str, Any]) -> Iterator[PlannedStructure
         yield PlannedStructure(atoms, atoms_key(atoms), label, ids)
 
 
-def _of_file(path: Path, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
+def structures_of_file(path: Path, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
+    """The structures of a file, one after the other.
+
+    Parameters
+    ----------
+    path
+        Structure file, which may be a zip archive of extended XYZ files; "FILE@3" is one structure of several.
+    on_bad
+        Called with the name and fault of each structure that cannot be read; it is left out.
+
+    Yields
+    ------
+    PlannedStructure
+        A structure.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
     file, _ = split_index(path)
     if file.suffix == ".zip":
         yield from _of_archive(file, on_bad)

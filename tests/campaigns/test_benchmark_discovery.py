@@ -9,7 +9,9 @@ from pathlib import Path
 import emt_campaigns
 import pytest
 from ase.build import bulk
+from ase.io import write
 
+from esen_flows.campaigns import benchmark_geometry
 from esen_flows.campaigns.benchmark import campaign_metrics, write_materials
 from esen_flows.cli.app import main
 from esen_flows.schemas.campaign import CampaignSpec
@@ -113,3 +115,32 @@ def test_fields_that_contradict_each_other(changes: dict[str, str], message: str
     content = {"name": "x", "property": "relax", "structures": {"published": "wbm"}, "models": "emt"}
     with pytest.raises(ValueError, match=message):
         CampaignSpec.model_validate(content | changes)
+
+
+def test_geometry(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded_settings: Settings
+) -> None:
+    """Copper is as DFT has it; silver is face-centred here and body-centred there, which does not match."""
+    pytest.importorskip("moyopy", reason="no moyopy")
+    other = shutil.copytree(folder, tmp_path / "wbm")
+    here = embedded_settings.model_copy(update={"cache_dir": tmp_path})
+    monkeypatch.setattr(benchmark_geometry, "get_settings", lambda: here)
+    dft = [bulk("Cu"), bulk("Ag", "bcc", a=3.3), bulk("Fe")]
+    for number, atoms in enumerate(dft):
+        atoms.info["material_id"] = f"m{number}"
+    write(other / "2024-08-04-wbm-relaxed-atoms.extxyz", dft)
+    (found,) = campaign_metrics(store, "c", other)
+    assert found.done["rmsd_1e-2"] == found.done["rmsd_1e-5"] == pytest.approx(0.5, abs=1e-6)
+    assert found.done["symmetry_match_1e-2"] == 0.5
+    assert found.done["n_sym_ops_mae_1e-2"] == 0.0
+    rows = {row["material"]: row["rmsd"] for row in found.materials}
+    assert (rows["m0"], rows["m1"], rows["m2"]) == (pytest.approx(0.0, abs=1e-6), 1.0, None)
+
+    # What was compared is not compared again; what a killed process left half-written is.
+    lines = (tmp_path / "geometry-1.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "geometry-1.jsonl").write_text(lines[0] + lines[1][:40])
+    asked: list[str] = []
+    monkeypatch.setattr(benchmark_geometry, "structure_rmsd", lambda ours, dft: asked.append(ours.formula) or 0.25)
+    (again,) = campaign_metrics(store, "c", other)
+    assert asked == ["Ag1"]
+    assert again.done["rmsd_1e-2"] == pytest.approx(0.125, abs=1e-6)

@@ -1,0 +1,152 @@
+"""Geometry in the benchmark discovery: relaxed structures against those that DFT relaxed.
+
+To match two crystals takes milliseconds, 257,487 of them most of an hour. What was compared once is kept in the cache
+folder, so that the metrics of a running campaign cost only what is new.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pymatgen.core import Structure
+
+from esen_flows.campaigns.sources import ReferenceNotHereError, reference_file, structures_of_file
+from esen_flows.metrics.geometry import (
+    NO_MATCH_RMSD,
+    GeometryRow,
+    Symmetry,
+    geometry_metrics,
+    structure_rmsd,
+    symmetry,
+)
+from esen_flows.settings import get_settings
+from esen_flows.structures.conversion import to_pymatgen
+
+TOLERANCES_ANGSTROM = {"1e-2": 1e-2, "1e-5": 1e-5}
+_CACHE = "geometry-1.jsonl"  # another number where a definition changes
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One relaxed structure against DFT's.
+
+    Attributes
+    ----------
+    rmsd
+        Distance in units of (volume per atom)^(1/3); None for no match.
+    symmetries
+        Symmetries of the relaxed structure and of DFT's by tolerance; None where one could not be found.
+    """
+
+    rmsd: float | None
+    symmetries: Mapping[str, tuple[Symmetry | None, Symmetry | None]]
+
+    @property
+    def counted_rmsd(self) -> float:
+        """The distance as the leaderboard counts it: 1 for no match."""
+        return NO_MATCH_RMSD if self.rmsd is None else self.rmsd
+
+
+def compared_with_dft(
+    relaxed: Mapping[str, str], structure_of: Callable[[str], Structure], folder: str | None
+) -> dict[str, Compared]:
+    """Relaxed structures against the reference set wbm-relaxed.
+
+    Parameters
+    ----------
+    relaxed
+        Result keys of relaxations by material.
+    structure_of
+        Returns the relaxed structure of a result key.
+    folder
+        Folder to look for the set in first.
+
+    Returns
+    -------
+    dict
+        Comparison of each material that the set has; empty where the set or moyopy, which finds the symmetries, is not
+        on this machine.
+
+    Raises
+    ------
+    InputError
+        The set cannot be read.
+    """
+    if find_spec("moyopy") is None:
+        return {}
+    try:
+        reference = reference_file("wbm-relaxed", folder)
+    except ReferenceNotHereError:
+        return {}
+    cache = get_settings().cache_dir / _CACHE
+    known = dict(_read(cache))
+    missing = {material: key for material, key in relaxed.items() if (material, key) not in known}
+    if missing:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with cache.open("a", encoding="utf-8") as out:
+            for planned in structures_of_file(reference, lambda fault: None):
+                key = missing.pop(planned.label, None)
+                if key is not None:
+                    found = _compare(structure_of(key), to_pymatgen(planned.atoms))
+                    known[planned.label, key] = found
+                    out.write(_line(planned.label, key, found))
+                if not missing:
+                    break
+    return {material: known[material, key] for material, key in relaxed.items() if (material, key) in known}
+
+
+def geometry_columns(compared: Mapping[str, Compared]) -> dict[str, float | None]:
+    """Metrics under the names of the table of published results.
+
+    Parameters
+    ----------
+    compared
+        Comparisons by material.
+
+    Returns
+    -------
+    dict
+        "rmsd_1e-2", "symmetry_match_1e-2" and so on; empty without any comparison.
+    """
+    if not compared:
+        return {}
+    metrics: dict[str, float | None] = {}
+    for name in TOLERANCES_ANGSTROM:
+        rows = [GeometryRow(one.rmsd, *one.symmetries[name]) for one in compared.values()]
+        found = geometry_metrics(rows)
+        metrics |= {f"{metric}_{name}": value for metric, value in found.items() if metric != "n_structures"}
+    return metrics
+
+
+def _compare(relaxed: Structure, reference: Structure) -> Compared:
+    symmetries = {
+        name: (symmetry(relaxed, tolerance), symmetry(reference, tolerance))
+        for name, tolerance in TOLERANCES_ANGSTROM.items()
+    }
+    return Compared(structure_rmsd(relaxed, reference), symmetries)
+
+
+def _line(material: str, key: str, found: Compared) -> str:
+    pairs = {name: [one and astuple(one) for one in pair] for name, pair in found.symmetries.items()}
+    return json.dumps({"material": material, "key": key, "rmsd": found.rmsd, "symmetries": pairs}) + "\n"
+
+
+def _read(path: Path) -> Iterator[tuple[tuple[str, str], Compared]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                row: dict[str, Any] = json.loads(line)
+                pairs = {name: _pair(pair) for name, pair in row["symmetries"].items()}
+                yield (row["material"], row["key"]), Compared(row["rmsd"], pairs)
+            except (ValueError, KeyError, TypeError):
+                continue  # a process was killed while it wrote; this one is compared again
+
+
+def _pair(values: list[Any]) -> tuple[Symmetry | None, Symmetry | None]:
+    ours, theirs = (None if one is None else Symmetry(int(one[0]), int(one[1])) for one in values)
+    return ours, theirs
