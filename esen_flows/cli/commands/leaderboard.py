@@ -3,16 +3,17 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli.usage import UsageError
+from esen_flows.metrics.correlations import QUANTITIES, error_correlations, error_pairs, passing
 from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked, with_scores
-from esen_flows.metrics.statistics import Correlation, correlation
 from esen_flows.schemas.card import resolve_model
 
 app = typer.Typer(
@@ -29,7 +30,6 @@ _COLUMNS = (
     ("CDS", "CDS", ".3f"),
     ("CMDS", "CMDS", ".3f"),
 )
-_QUANTITIES = {"κ_SRME": "κ SRME", "unique_F1": "F1", "rmsd_1e-2": "RMSD"}
 CompliantOption = Annotated[
     bool, typer.Option("--compliant", help="Only models trained on the Materials Project of 2022 (MPtrj) alone.")
 ]
@@ -159,28 +159,38 @@ def _draw(rows: Sequence[LeaderboardRow], path: Path) -> Path:
 @app.command(name="correlation")
 def correlate(
     error: Annotated[
-        str, typer.Option(help="Test error, e.g. unique_MAE, unique_RMSE or md_force_rmse.")
+        str,
+        typer.Option(help="Test error: unique_MAE, md_force_rmse, ..., or one of stored evaluations: force_mae_..."),
     ] = "unique_MAE",
     compliant: CompliantOption = False,
     as_json: JsonOption = False,
+    campaigns: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A campaign with a benchmark, whose models count too. Repeatable."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of the stored evaluations, if there are several.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw the error against --against into this PNG file.")
+    ] = None,
+    against: Annotated[str, typer.Option(help="Metric of the figure, e.g. κ_SRME or unique_F1.")] = "κ_SRME",
 ) -> None:
-    """Show how strongly a test error goes with the quality of physical properties, over the published models.
+    """Show how strongly a test error goes with the quality of physical properties, over published and own models.
 
     The eSEN paper (arXiv 2502.12147) finds that the error tells the quality only among models that conserve energy.
     """
+    own = _own_rows(campaigns or ())
+    if own:
+        own = _with_evaluations(own, dataset)
     # A metric that no model has is refused with the names of those that exist.
-    rows = [row for row in ranked(published_rows(), error) if row.compliant or not compliant]
-    groups = {
-        "all with forces": [row for row in rows if row.conservative is not None],
-        "conservative": [row for row in rows if row.conservative],
-    }
-    found: dict[str, dict[str, Correlation]] = {}
-    for group, members in groups.items():
-        for name in _QUANTITIES:
-            if name in ("rmsd_1e-2",):
-                members = [row for row in members if row.key not in OLD_RMSD_SCALE]
-            values = np.array([[row.values.get(error, np.nan), row.values.get(name, np.nan)] for row in members])
-            found.setdefault(group, {})[name] = correlation(values[:, 0], values[:, 1])
+    rows = [row for row in ranked([*published_rows(), *own], error) if row.compliant or not compliant]
+    forces = [row for row in rows if row.conservative is not None]
+    groups = {"all with forces": forces, "conservative": passing(forces)}
+    found = {group: error_correlations(members, error) for group, members in groups.items()}
+    if figure is not None:
+        pairs = error_pairs(forces, error, against)
+        print(_draw_pairs(pairs, error, against, figure), file=sys.stderr if as_json else sys.stdout)
     if as_json:
         print(json.dumps({g: {n: vars(c) for n, c in each.items()} for g, each in found.items()}, ensure_ascii=False))
         return
@@ -190,8 +200,38 @@ def correlate(
             low, high = one.pearson_interval
             rank_low, rank_high = one.spearman_interval
             table.add_row(
-                group, _QUANTITIES[name], str(one.n), f"{one.pearson:.2f}", f"{low:.2f}..{high:.2f}",
+                group, QUANTITIES[name], str(one.n), f"{one.pearson:.2f}", f"{low:.2f}..{high:.2f}",
                 f"{one.spearman:.2f}", f"{rank_low:.2f}..{rank_high:.2f}",
             )  # fmt: skip
     Console().print(table)
     print("Conservativeness is what the cards declare; no audit has measured it.")
+
+
+def _draw_pairs(rows: Sequence[LeaderboardRow], error: str, against: str, path: Path) -> Path:
+    from esen_flows.plots.leaderboard import ModelPoint, plot_models
+
+    points = [
+        ModelPoint(row.key, row.values[error], row.values[against], row.conservative, row.source != "published")
+        for row in rows
+    ]
+    return plot_models(points, error, QUANTITIES.get(against, against), path)
+
+
+def _with_evaluations(rows: Sequence[LeaderboardRow], dataset: str | None) -> list[LeaderboardRow]:
+    """Models of this database with the errors of their newest evaluations on one dataset."""
+    from esen_flows.cli.store import open_store
+    from esen_flows.store.queries.query import stream
+
+    labels = {row.key for row in rows}
+    stored = [each for each in stream(open_store(), "evaluation") if each.model_label in labels]
+    names = sorted({str(each.summary["dataset_name"]) for each in stored})
+    if dataset is None and len(names) > 1:
+        raise UsageError(f"these models were evaluated on {', '.join(names)}; choose one by --dataset")
+    if dataset is not None and dataset not in names:
+        raise UsageError(f"--dataset {dataset}: none of these models was evaluated on it, but on {', '.join(names)}")
+    errors: dict[str, dict[str, float]] = {}
+    for each in sorted(stored, key=lambda one: one.created_at):
+        if dataset in (None, each.summary["dataset_name"]):
+            numbers = {name: value for name, value in each.summary.items() if isinstance(value, float)}
+            errors.setdefault(each.model_label, {}).update(numbers)
+    return [replace(row, values={**errors.get(row.key, {}), **row.values}) for row in rows]
