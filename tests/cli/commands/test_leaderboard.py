@@ -56,8 +56,12 @@ def test_errors_tell_of_physics_among_conservative_models(capsys: pytest.Capture
     assert "entropy" not in out  # which no card has
 
 
-def test_a_correlation_as_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "correlation", "--figure", str(tmp_path / "one.png"), "--against", "unique_F1")
+def test_a_correlation_as_a_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Their bootstrap intervals take seconds, and are tested above.
+    monkeypatch.setattr("esen_flows.cli.commands.leaderboard.error_correlations", lambda rows, error: {})
+    code, _, _ = run(capsys, "correlation", "--figure", str(tmp_path / "one.png"), "--against", "unique_F1")
     assert (code, (tmp_path / "one.png").is_file()) == (0, True)
     code, _, err = run(capsys, "correlation", "--error", "n_parameters", "--figure", str(tmp_path), "--against", "x")
     assert (code, "no model has both n_parameters and x" in err) == (1, True)
