@@ -10,6 +10,7 @@ __all__ = [
     "EosMaker",
     "EvaluateMaker",
     "LabelMaker",
+    "MDMaker",
     "PhononMaker",
     "PretrainFinetuneFlow",
     "RecipeFlow",
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from esen_flows.makers.diatomics import DiatomicsMaker
     from esen_flows.makers.elastic import ElasticMaker
     from esen_flows.makers.eos import EosMaker
+    from esen_flows.makers.md import MDMaker
     from esen_flows.makers.phonon import PhononMaker
     from esen_flows.makers.relax import RelaxMaker
     from esen_flows.makers.static import StaticMaker
@@ -33,6 +35,7 @@ _MODULES = {
     "DiatomicsMaker": "diatomics",
     "ElasticMaker": "elastic",
     "EosMaker": "eos",
+    "MDMaker": "md",
     "PhononMaker": "phonon",
     "RelaxMaker": "relax",
     "StaticMaker": "static",

@@ -17,13 +17,16 @@ from esen_flows.makers.compute import Context, Summary, failure_of, result_docum
 from esen_flows.makers.crash_isolation import require_working_gpu
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.makers.summaries import relax_summary, static_summary
+from esen_flows.physics.md.dynamics import molecular_dynamics_many
 from esen_flows.physics.relax import relax_many
 from esen_flows.physics.static import static_many
 from esen_flows.schemas.documents import Document, ResultDocument
+from esen_flows.schemas.md_output import MDOutput
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.stopping import Stopped, raise_if_stopping
 from esen_flows.store.claims import Claim
 from esen_flows.store.database import Row
+from esen_flows.store.partial_results import PartialSeries
 from esen_flows.store.queries.query import fetch, read_structure
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,10 @@ Many = Callable[..., Iterator[tuple[int, Any]]]
 MANY: dict[str, tuple[Many, Callable[[Any], Summary]]] = {
     "relax": (relax_many, relax_summary),
     "static": (static_many, static_summary),
+    "md": (molecular_dynamics_many, MDOutput.summary),
 }
+# Kinds that keep unfinished results.
+KEPT = ("md",)
 
 
 def batch_group(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
@@ -82,10 +88,12 @@ def _compute(run: ChunkRun, rows: Sequence[Row], force_field: ForceField, reques
     batch = _Batch(run, rows, summarise)
     at_once = ATOMS_AT_ONCE.get(run.device.partition(":")[0], ATOMS_AT_ONCE["cpu"])
     try:
+        keeping = {"checkpoints": batch.checkpoint} if request.kind in KEPT else {}
         for index, outcome in many(
-            batch.structures(), force_field, request.protocol, atoms_at_once=at_once, watch=batch.watch
+            batch.structures(), force_field, request.protocol, atoms_at_once=at_once, watch=batch.watch, **keeping
         ):
             run.add(batch.members[index].row, batch.document(batch.members[index], outcome))
+            batch.forget(index)
     except Stopped:
         return batch.leftovers
     except EsenFlowsError:
@@ -136,6 +144,7 @@ class _Batch:
         self._stored = {row["_id"]: row for row in fetch(run.store, "structures", keys, {})}
         self._began = time.perf_counter()
         self._atom_steps = 0
+        self._series: dict[int, PartialSeries] = {}
 
     def structures(self) -> Iterator[Atoms]:
         """The structures, for as long as there is time for them."""
@@ -155,6 +164,17 @@ class _Batch:
                 structure = self._stored[row["structure_key"]]
                 self.members.append(_Member(row, run.requests(row)[0], run.context(row, structure)))
                 yield read_structure(structure).atoms
+
+    def checkpoint(self, index: int) -> PartialSeries:
+        """Where the unfinished result of a member is kept."""
+        member = self.members[index]
+        self._series[index] = PartialSeries(self._run.store, member.request.key, member.row["structure_key"])
+        return self._series[index]
+
+    def forget(self, index: int) -> None:
+        """Delete what was kept of a result that is finished."""
+        if index in self._series:
+            self._series.pop(index).delete()
 
     def watch(self, index: int, steps: int, fmax: float) -> None:
         """Count an evaluation of a structure."""

@@ -23,6 +23,7 @@ from esen_flows.schemas.elastic import StrainProtocol, StrainsOutput
 from esen_flows.schemas.eos import EosFitProtocol
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
+from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import (
@@ -34,7 +35,7 @@ from esen_flows.schemas.protocols import (
 )
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store
-from esen_flows.store.partial_results import PartialResult
+from esen_flows.store.partial_results import PartialResult, PartialSeries
 from esen_flows.store.results import Store
 from esen_flows.structures.conversion import atoms_from_json
 from esen_flows.structures.identity import identify
@@ -187,6 +188,20 @@ def _static(step: StepInputs) -> tuple[Document, Summary]:
     return output, summaries.static_summary(output)
 
 
+def _md(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.md.dynamics import molecular_dynamics
+
+    start, protocol = step.start(), protocol_of(step.request, MDProtocol)
+
+    def show(steps: int, kelvin: float) -> None:
+        if steps % protocol.traj_interval == 0:
+            progress.report("md", steps, protocol.n_steps, f"step {steps} of {protocol.n_steps}, {kelvin:.0f} K")
+
+    with PartialSeries(step.store, step.request.key, atoms_key(start)) as pieces:
+        output = molecular_dynamics(start, step.force_field(), protocol, show, pieces)
+    return output, output.summary()
+
+
 def _eos(step: StepInputs) -> tuple[Document, Summary]:
     from esen_flows.physics.eos import equation_of_state
 
@@ -271,6 +286,7 @@ def _diatomics(step: StepInputs) -> tuple[Document, Summary]:
 _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
     "relax": _relax,
     "static": _static,
+    "md": _md,
     "eos": _eos,
     "strains": _strains,
     "elastic": _elastic,

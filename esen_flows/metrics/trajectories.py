@@ -1,17 +1,21 @@
 """Two trajectories of one system compared: pair distances, bond angles, vibrations and pressure."""
 
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import lcm
 
 import numpy as np
 from ase.data import covalent_radii
-from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
 from esen_flows.errors import InputError
+from esen_flows.physics.md.analysis import (
+    Trajectory,
+    minimum_image_radius,
+    pair_distribution,
+    vibrational_spectrum,
+)
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
 Floats = NDArray[np.float64]
@@ -19,58 +23,6 @@ _MIN_FRAMES = 4
 _RDF_BINS, _ADF_BINS, _PRESSURE_BINS = 500, 180, 80
 _BOND_FACTOR = 1.25
 _SPECTRUM_MASS = 0.999
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Frames of molecular dynamics at equal intervals.
-
-    Attributes
-    ----------
-    numbers
-        (n_atoms,) atomic numbers.
-    positions_angstrom
-        (n_frames, n_atoms, 3) positions in Angstrom.
-    cells_angstrom
-        (n_frames, 3, 3) cells in Angstrom.
-    interval_fs
-        Time between two frames in fs.
-    stress_ev_per_angstrom3
-        (n_frames, 3) stresses xx, yy and zz in eV/Angstrom^3, positive under tension; None where there are none.
-    """
-
-    numbers: NDArray[np.int64]
-    positions_angstrom: Floats
-    cells_angstrom: Floats
-    interval_fs: float
-    stress_ev_per_angstrom3: Floats | None = None
-
-    def every(self, step: int, n_frames: int) -> "Trajectory":
-        """Some of the frames.
-
-        Parameters
-        ----------
-        step
-            Every `step`-th frame is kept.
-        n_frames
-            Number of frames to keep.
-
-        Returns
-        -------
-        Trajectory
-            Trajectory of the chosen frames.
-        """
-        frames = slice(0, step * (n_frames - 1) + 1, step)
-        stress = self.stress_ev_per_angstrom3
-        return Trajectory(
-            self.numbers, self.positions_angstrom[frames], self.cells_angstrom[frames], self.interval_fs * step,
-            None if stress is None else stress[frames],
-        )  # fmt: skip
-
-    @property
-    def duration_fs(self) -> float:
-        """Time between the first and the last frame in fs."""
-        return self.interval_fs * (len(self.positions_angstrom) - 1)
 
 
 def common_frames(first: Trajectory, second: Trajectory) -> tuple[Trajectory, Trajectory]:
@@ -133,49 +85,8 @@ def trajectory_metrics(predicted: Trajectory, reference: Trajectory) -> dict[str
     return found
 
 
-def pair_distribution(trajectory: Trajectory, n_bins: int, longest_angstrom: float) -> tuple[Floats, Floats]:
-    """Distribution g(r) of all pairs.
-
-    Parameters
-    ----------
-    trajectory
-        Trajectory.
-    n_bins
-        Number of bins.
-    longest_angstrom
-        Upper end of the distances in Angstrom.
-
-    Returns
-    -------
-    tuple of ndarray
-        (n_bins,) middles of the bins in Angstrom and g(r).
-    """
-    edges = np.linspace(0, longest_angstrom, n_bins + 1)
-    counts = np.zeros(n_bins)
-    from vesin import NeighborList  # it imports torch
-
-    search = NeighborList(cutoff=longest_angstrom, full_list=True)
-    for positions, cell in zip(trajectory.positions_angstrom, trajectory.cells_angstrom, strict=True):
-        (distances,) = search.compute(positions, cell, periodic=True, quantities="d")
-        counts += np.histogram(distances, edges)[0] / 2  # every pair stands twice
-    n_atoms, n_frames = len(trajectory.numbers), len(trajectory.positions_angstrom)
-    volumes = np.abs(np.linalg.det(trajectory.cells_angstrom))
-    shells = 4 / 3 * np.pi * np.diff(edges**3)
-    ideal = n_atoms**2 / 2 * np.mean(1 / volumes) * shells
-    return (edges[1:] + edges[:-1]) / 2, counts / n_frames / ideal
-
-
-def _minimum_image_radius(*trajectories: Trajectory) -> float:
-    """Half the shortest lattice vector of all cells, after Minkowski reduction."""
-    shortest = np.inf
-    for trajectory in trajectories:
-        for cell in np.unique(trajectory.cells_angstrom, axis=0):
-            shortest = min(shortest, float(np.linalg.norm(minkowski_reduce(cell)[0], axis=1).min()))
-    return shortest / 2
-
-
 def _rdf_error(reference: Trajectory, predicted: Trajectory) -> float:
-    longest = _minimum_image_radius(reference, predicted)
+    longest = minimum_image_radius(reference, predicted)
     distances, theirs = pair_distribution(reference, _RDF_BINS, longest)
     _, ours = pair_distribution(predicted, _RDF_BINS, longest)
     difference = np.trapezoid(np.abs(theirs - ours), distances)
@@ -221,7 +132,7 @@ def bond_angles(trajectory: Trajectory, longest_angstrom: float) -> Floats:
 
 
 def _adf_error(reference: Trajectory, predicted: Trajectory) -> float:
-    longest = _minimum_image_radius(reference, predicted)
+    longest = minimum_image_radius(reference, predicted)
     middles = np.arange(_ADF_BINS) + 0.5
     theirs, ours = bond_angles(reference, longest), bond_angles(predicted, longest)
     if not theirs.sum():
@@ -230,38 +141,6 @@ def _adf_error(reference: Trajectory, predicted: Trajectory) -> float:
         return 100.0
     uniform = wasserstein_distance(middles, middles, theirs, np.sin(np.radians(middles)))
     return 100 * min(1.0, float(wasserstein_distance(middles, middles, theirs, ours) / uniform))
-
-
-def vibrational_spectrum(trajectory: Trajectory) -> tuple[Floats, Floats]:
-    """Vibrational density of states from the velocities of the unwrapped positions.
-
-    Parameters
-    ----------
-    trajectory
-        Trajectory.
-
-    Returns
-    -------
-    tuple of ndarray
-        Frequencies in THz and density; each Cartesian component of each atom is normalised to one before they are
-        added.
-    """
-    positions = _unwrapped(trajectory)
-    velocities = np.gradient(positions, axis=0).reshape(len(positions), -1)
-    window = np.hanning(len(velocities))[:, None]
-    power = np.abs(np.fft.rfft(velocities * window, axis=0)) ** 2
-    total = power.sum(axis=0)
-    density = np.divide(power, total, out=np.zeros_like(power), where=total > 0).sum(axis=1)
-    return np.asarray(np.fft.rfftfreq(len(velocities), trajectory.interval_fs / 1000), dtype=float), density
-
-
-def _unwrapped(trajectory: Trajectory) -> Floats:
-    """Positions that do not jump from one side of the cell to the other."""
-    cells = trajectory.cells_angstrom
-    fractional = np.einsum("tai,tij->taj", trajectory.positions_angstrom, np.linalg.inv(cells))
-    steps = np.diff(fractional, axis=0)
-    fractional[1:] = fractional[0] + np.cumsum(steps - np.rint(steps), axis=0)
-    return np.asarray(np.einsum("taj,tjk->tak", fractional, cells))
 
 
 def spectrum_error(predicted: Trajectory, reference: Trajectory) -> float:

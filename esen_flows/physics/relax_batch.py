@@ -156,7 +156,7 @@ class BatchRelaxation:
         for member, positions, cell in zip(self._members, self._variables.split(), self._variables.cells, strict=True):
             member.atoms.positions[:] = positions
             member.atoms.cell[:] = cell
-        results = _evaluate_apart(self.force_field, [member.atoms for member in self._members])
+        results = evaluate_apart(self.force_field, [member.atoms for member in self._members])
         return results if self._freedom is None else [self._with_stress(result) for result in results]
 
     def _with_stress(self, result: Evaluation | EsenFlowsError) -> Evaluation | EsenFlowsError:
@@ -199,12 +199,25 @@ class BatchRelaxation:
         self._keep(intact)
 
 
-def _evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:
-    """Evaluations in one call; after an error, of halves, so that only structures that fail alone have no result."""
+def evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:
+    """Evaluations in one call; after an error, of halves, so that only structures that fail alone have no result.
+
+    Parameters
+    ----------
+    force_field
+        Force field.
+    structures
+        Structures.
+
+    Returns
+    -------
+    list[Evaluation | EsenFlowsError]
+        For each structure its evaluation, or the error by which it fails.
+    """
     try:
         return list(force_field.evaluate(structures))
     except (StructureError, EvaluationError, InsufficientMemoryError) as error:
         if len(structures) == 1:
             return [error]
         half = len(structures) // 2
-        return _evaluate_apart(force_field, structures[:half]) + _evaluate_apart(force_field, structures[half:])
+        return evaluate_apart(force_field, structures[:half]) + evaluate_apart(force_field, structures[half:])

@@ -13,10 +13,12 @@ from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProto
 
 # Entries of each structure in the extended XYZ file of PhononDB's 103 crystals; published protocols use them.
 FC2_SUPERCELL, FC3_SUPERCELL, MESH = OWN_SETTINGS = ("fc2_supercell", "fc3_supercell", "q_mesh")
+# Entry of a structure of a molecular dynamics benchmark.
+TEMPERATURE = "temperature_kelvin"
 
 
 def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Supercells and mesh that a structure gives itself.
+    """Supercells, mesh and temperature that a structure gives itself.
 
     Parameters
     ----------
@@ -26,9 +28,10 @@ def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict[str, Any]
-        Plain lists of integers by name.
+        Plain lists of integers, and the temperature in K, by name.
     """
-    return {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
+    own: dict[str, Any] = {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
+    return own | ({TEMPERATURE: float(info[TEMPERATURE])} if TEMPERATURE in info else {})
 
 
 def phonondb_protocol(info: Mapping[str, Any], *, two_stage: bool = False) -> ConductivityProtocol:

@@ -10,6 +10,8 @@ from typing import Literal
 from esen_flows.schemas.diatomics import DiatomicsProtocol, diatomics_steps
 from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
+from esen_flows.schemas.md import MDProtocol, md_steps
+from esen_flows.schemas.named_md_protocols import dynamat_protocol, md22_protocol, tm23_protocol
 from esen_flows.schemas.named_protocols import (
     mdr_esen_protocol,
     mdr_loew_protocol,
@@ -31,7 +33,7 @@ from esen_flows.schemas.steps import lattice_steps, relax_steps, static_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 Kind = Literal[
-    "relax", "static", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics", "labelling",
+    "relax", "static", "md", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics", "labelling",
     "training", "evaluation",
 ]  # fmt: skip
 
@@ -127,6 +129,33 @@ PROPERTIES: dict[Kind, Property] = {
         reproduction={
             "float64": Deviation("the last digits of a sum over edges depend on its order", absolute=1e-9),
             "float32": Deviation("the last digits of a sum over edges depend on its order", absolute=1e-5),
+        },
+    ),
+    "md": Property(
+        title="molecular dynamics",
+        protocol=MDProtocol,
+        category="gpu",
+        summary=(
+            Value("mean_temperature_kelvin", "mean temperature", "K", ".1f", column=True),
+            Value("potential_energy_per_atom_ev", "mean potential energy", "eV/atom", ".5f", column=True),
+            Value("mean_pressure_gpa", "mean pressure", "GPa", ".3f", column=True),
+            Value("drift_mev_per_atom_ps", "drift of the conserved energy", "meV/atom/ps", ".2g", column=True),
+            Value("drift_interval_mev_per_atom_ps", "drift, 95 % interval +/-", "meV/atom/ps", ".2g", column=True),
+            Value("rdf_peak_angstrom", "highest peak of g(r)", "A", ".2f"),
+            Value("msd_angstrom2", "mean square displacement in half the time", "A^2", ".3g", column=True),
+            Value("n_steps", "steps", "", "d"),
+            Value("duration_ps", "duration", "ps", "g", column=True),
+        ),
+        structure="structure",
+        files=(ResultFile("final.extxyz"), ResultFile("trajectory.extxyz"), ResultFile("md.png")),
+        command="md",
+        help="Molecular dynamics at constant energy or temperature: g(r), displacements, vibrations, drift.",
+        published={"dynamat-v1": dynamat_protocol, "tm23": tm23_protocol, "md22": md22_protocol},
+        steps=md_steps,
+        principal=lambda protocol: "potential_energy_per_atom_ev",
+        reproduction={
+            "float64": Deviation("trajectories are chaotic: last digits grow until only averages agree", absolute=0.05),
+            "float32": Deviation("trajectories are chaotic: last digits grow until only averages agree", absolute=0.05),
         },
     ),
     "eos": Property(

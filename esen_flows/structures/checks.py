@@ -11,6 +11,7 @@ from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.card import ModelReference
 from esen_flows.schemas.domain import chemical_system, domain_of
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import RelaxProtocol
 
@@ -199,11 +200,17 @@ def check_start(atoms: Atoms, name: str, kind: str, protocol: Frozen) -> None:
     ------
     StructureError
         Only crystals without fixed atoms have the property, or a relaxation contradicts the structure.
+    InputError
+        Molecular dynamics has no temperature for the structure.
     """
     if entry_of(kind).crystal:
         check_crystal(atoms, name, kind)
     elif isinstance(protocol, RelaxProtocol):
         check_relaxation(atoms, name, protocol)
+    elif isinstance(protocol, MDProtocol):
+        protocol.temperature_kelvin(atoms.numbers)
+        if protocol.relax is not None:
+            check_relaxation(atoms, name, protocol.relax)
 
 
 def check_all_free(atoms: Atoms, name: str, purpose: str) -> None:

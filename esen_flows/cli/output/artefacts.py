@@ -13,6 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from esen_flows.cli.output.report import references_of
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StaticOutput
+from esen_flows.schemas.md_output import MDOutput
 from esen_flows.schemas.property_lookup import entry_of
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
     from esen_flows.plots.diatomics import plot_diatomics
     from esen_flows.plots.eos import plot_eos
     from esen_flows.plots.lifetimes import plot_lifetimes, plot_mean_free_paths
+    from esen_flows.plots.md import plot_md
     from esen_flows.plots.phonon import plot_phonon
     from esen_flows.plots.relaxation import plot_relaxation
 
@@ -120,6 +122,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         "relaxation.png": plot_relaxation,
         "eos.png": plot_eos,
         "diatomics.png": plot_diatomics,
+        "md.png": plot_md,
         "phonon.png": plot_phonon,
         "kappa.png": plot_kappa,
         "cumulative_kappa.png": plot_cumulative,
@@ -154,6 +157,8 @@ def _frames(document: ResultDocument, name: str) -> list[Atoms]:
 
     if name == "static.extxyz":
         return [_evaluated(StaticOutput.model_validate(document.output))]
+    if document.kind == "md":
+        return _moving(MDOutput.model_validate(document.output), last=name == "final.extxyz")
     output = RelaxOutput.model_validate(document.output)
     if name != "trajectory.extxyz":
         return [output.structure.to_atoms()]
@@ -165,6 +170,27 @@ def _frames(document: ResultDocument, name: str) -> list[Atoms]:
         frame = output.structure.to_atoms()
         frame.set_cell(cell)
         frame.positions = positions
+        frame.calc = SinglePointCalculator(frame, energy=float(energy))
+        frames.append(frame)
+    return frames
+
+
+def _moving(output: MDOutput, *, last: bool) -> list[Atoms]:
+    """Frames of a trajectory with their energies, or the structure after the last step with its velocities."""
+    from ase import units
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    if last:
+        atoms = output.structure.to_atoms()
+        atoms.set_velocities(output.velocities_angstrom_per_fs / units.fs)
+        return [atoms]
+    frames = []
+    for time, positions, energy in zip(
+        output.times_ps, output.positions_angstrom, output.potential_energies_ev, strict=True
+    ):
+        frame = output.structure.to_atoms()
+        frame.set_positions(positions, apply_constraint=False)
+        frame.info["time_ps"] = float(time)
         frame.calc = SinglePointCalculator(frame, energy=float(energy))
         frames.append(frame)
     return frames

@@ -11,13 +11,10 @@ Thresholds are not applied here.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.nve import EnergyDrift, StepDependence
-
-Floats = NDArray[np.float64]
 
 # LAMBench (2026-04): three times the slope of MACE-MPA-0; crashes and slopes five decades above count 5.
 LAMBENCH_TOLERANCE_EV_PER_ATOM_PS, LAMBENCH_WORST, LAMBENCH_WARM_UP = 5e-4, 5.0, 0.2
@@ -29,7 +26,9 @@ _BLOCKS, _CONFIDENCE = 20, 0.95
 SECOND_ORDER_RATIOS, RATIO_TOLERANCES = (4.0, 16.0), (0.15, 0.30)
 
 
-def energy_drift(times_ps: Floats, total_energies_ev: Floats, kinetic_energies_ev: Floats, n_atoms: int) -> EnergyDrift:
+def energy_drift(
+    times_ps: np.ndarray, total_energies_ev: np.ndarray, kinetic_energies_ev: np.ndarray, n_atoms: int
+) -> EnergyDrift:
     """All statistics of the total energy along one trajectory.
 
     Parameters
@@ -68,7 +67,7 @@ def energy_drift(times_ps: Floats, total_energies_ev: Floats, kinetic_energies_e
     )
 
 
-def linear_drift(times_ps: Floats, energies_ev: Floats) -> tuple[float, float, float]:
+def linear_drift(times_ps: np.ndarray, energies_ev: np.ndarray) -> tuple[float, float, float]:
     """Slope of a line through the energies, the half-width of its 95 % interval, and the fluctuation about the line.
 
     The energy of velocity Verlet oscillates with the vibrations, so that neighbouring frames are no independent
@@ -109,7 +108,7 @@ def linear_drift(times_ps: Floats, energies_ev: Floats) -> tuple[float, float, f
     return slope, width, float(residuals.std())
 
 
-def fairchem_drift(times_ps: Floats, energies_ev: Floats, n_atoms: int) -> float:
+def fairchem_drift(times_ps: np.ndarray, energies_ev: np.ndarray, n_atoms: int) -> float:
     """Drift as eSEN's authors compute it: moving means, and the difference of two of them over the time.
 
     Of the rows after the first 10 %, means of 20 neighbours are taken. The first mean that counts is again 10 % of all
@@ -140,7 +139,7 @@ def fairchem_drift(times_ps: Floats, energies_ev: Floats, n_atoms: int) -> float
     return float(1000.0 * abs(smooth[-1] - smooth[first]) / (times[-1] - times[first]))
 
 
-def lambench_slope(times_ps: Floats, energies_ev: Floats, n_atoms: int) -> float:
+def lambench_slope(times_ps: np.ndarray, energies_ev: np.ndarray, n_atoms: int) -> float:
     """LAMBench's slope: by least squares, without the first 20 %, absolute and per atom.
 
     Parameters
@@ -186,7 +185,7 @@ def lambench_score(slope_ev_per_atom_ps: float | None) -> float:
     return float(min(decades, LAMBENCH_WORST))
 
 
-def mlipaudit_drift_ratio(times_ps: Floats, energies_ev: Floats, kinetic_energies_ev: Floats) -> float:
+def mlipaudit_drift_ratio(times_ps: np.ndarray, energies_ev: np.ndarray, kinetic_energies_ev: np.ndarray) -> float:
     """MLIPAudit's drift ratio: change of the fitted line over the run, over the spread of the kinetic energy.
 
     Parameters
@@ -252,14 +251,14 @@ def step_dependence(time_steps_fs: Sequence[float], drifts: Sequence[EnergyDrift
     )
 
 
-def _line(times: Floats, energies: Floats) -> tuple[float, Floats]:
+def _line(times: np.ndarray, energies: np.ndarray) -> tuple[float, np.ndarray]:
     """Slope of the line of least squares, and the residuals."""
     shifted, energies = times - times.mean(), energies - energies.mean()
     slope = float(shifted @ energies / (shifted @ shifted))
     return slope, energies - slope * shifted
 
 
-def _checked(times: Floats, energies: Floats) -> tuple[Floats, Floats]:
+def _checked(times: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     times, energies = np.asarray(times, dtype=float), np.asarray(energies, dtype=float)
     if times.shape != energies.shape or len(times) < LEAST_FRAMES:
         raise InputError(

@@ -1,0 +1,1 @@
+"""Molecular dynamics of many structures that share their force calls, and what follows from trajectories."""

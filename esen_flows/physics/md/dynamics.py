@@ -1,0 +1,332 @@
+"""Molecular dynamics of one structure or of many, with one batch of forces a step."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from ase import Atoms
+
+from esen_flows.errors import (
+    EsenFlowsError,
+    EvaluationError,
+    ExplosionError,
+    InputError,
+    InsufficientMemoryError,
+    StructureError,
+)
+from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.physics.md.document import document_of
+from esen_flows.physics.md.integrators import Body, Integrator, integrator_of
+from esen_flows.physics.md.start import degrees_of_freedom, start_of_dynamics
+from esen_flows.physics.relax import ATOMS_AT_ONCE, relax
+from esen_flows.physics.relax_batch import Watch, evaluate_apart
+from esen_flows.schemas.md import MDProtocol
+from esen_flows.schemas.md_output import MDOutput
+
+# Of MLIPAudit's test of stability: hotter than this above the temperature of the start, a run has exploded.
+EXPLOSION_KELVIN = 10_000.0
+_CELL = 9
+Progress = Callable[[int, float], None]
+
+
+class Checkpoint(Protocol):
+    """Where an unfinished trajectory is kept: pieces, each with the state after it and the frames since the last one.
+
+    `esen_flows.store.partial_results.PartialSeries` is one.
+    """
+
+    def load(self) -> list[np.ndarray]:
+        """The pieces that were kept, in their order."""
+
+    def due(self, n_bytes: int) -> bool:
+        """Whether a piece of this size should be kept now."""
+
+    def append(self, piece: np.ndarray) -> bool:
+        """Keep one more piece; False if that is not possible now."""
+
+
+def molecular_dynamics(
+    atoms: Atoms,
+    force_field: ForceField,
+    protocol: MDProtocol,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> MDOutput:
+    """The trajectory of a structure in its constant cell.
+
+    Parameters
+    ----------
+    atoms
+        The structure; it is not changed, and its calculator and momenta are ignored. Fixed atoms and components stay
+        where they are.
+    force_field
+        Force field.
+    protocol
+        Integrator, time, temperature and seed.
+    progress
+        Called after every step with the number of steps and the present temperature (K).
+    checkpoint
+        Keeps the unfinished trajectory, and gives it back to continue with the same bits; None to keep nothing.
+
+    Returns
+    -------
+    MDOutput
+        Frames, energies and what follows from them.
+
+    Raises
+    ------
+    ExplosionError
+        The temperature rises by more than 10,000 K, or the force field fails on the way.
+    StructureError
+        The structure has no atoms, NaN, or no atom that can move.
+    InputError
+        The protocol has no temperature for the structure.
+    NotConvergedError, UnknownElementError, EvaluationError
+        The relaxation before fails, or the force field refuses the start.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from esen_flows.forcefield.load import load_force_field
+    >>> protocol = MDProtocol(ensemble="nve", n_steps=50, time_step=2.0)
+    >>> output = molecular_dynamics(bulk("Cu", cubic=True), load_force_field("emt"), protocol)
+    >>> output.positions_angstrom.shape
+    (6, 4, 3)
+    >>> bool(np.ptp(output.potential_energies_ev + output.kinetic_energies_ev) < 1e-3)
+    True
+    """
+    watch = None if progress is None else lambda index, steps, kelvin: progress(steps, kelvin)
+    ((_, outcome),) = molecular_dynamics_many(
+        [atoms], force_field, protocol, watch=watch, checkpoints=lambda index: checkpoint
+    )
+    if isinstance(outcome, EsenFlowsError):
+        raise outcome
+    return outcome
+
+
+def molecular_dynamics_many(
+    structures: Iterable[Atoms],
+    force_field: ForceField,
+    protocol: MDProtocol | Sequence[MDProtocol],
+    *,
+    atoms_at_once: int = ATOMS_AT_ONCE,
+    watch: Watch | None = None,
+    checkpoints: Callable[[int], Checkpoint | None] | None = None,
+) -> Iterator[tuple[int, MDOutput | EsenFlowsError]]:
+    """`molecular_dynamics` of many structures, which share force calls and do not influence one another.
+
+    Parameters
+    ----------
+    structures
+        Structures of any kind, taken as there is room for them; they are not changed.
+    force_field
+        Force field.
+    protocol
+        One protocol for all, or one for each structure: these may differ in everything but `parity`.
+    atoms_at_once
+        Largest number of atoms that move together; a larger structure moves alone.
+    watch
+        Called for each structure after every step with its number, its steps and its temperature (K).
+    checkpoints
+        Where the unfinished trajectory of a structure, by its number, is kept.
+
+    Yields
+    ------
+    tuple[int, MDOutput | EsenFlowsError]
+        The number of a structure in the order of `structures`, and its document or the error that
+        `molecular_dynamics` would raise, in the order in which the trajectories end.
+
+    Raises
+    ------
+    InputError
+        The protocols differ in `parity`.
+    """
+    parities = {one.parity for one in ([protocol] if isinstance(protocol, MDProtocol) else protocol)}
+    if len(parities) != 1:
+        raise InputError("structures that share force calls share `parity`; give all protocols the same one")
+    run = _Run(with_parity(force_field, parities.pop()), atoms_at_once, watch)
+    yield from run.outcomes(_members(structures, run.force_field, protocol, checkpoints))
+
+
+@dataclass
+class _Member:
+    """A structure in the batch, with its frames: potential and kinetic energy, heat, stress and positions in rows."""
+
+    index: int
+    atoms: Atoms
+    protocol: MDProtocol
+    temperature: float
+    body: Body
+    integrator: Integrator
+    checkpoint: Checkpoint | None
+    frames: list[np.ndarray] = field(default_factory=list)
+    kept: int = 0
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.frames)
+
+    def record(self) -> None:
+        body = self.body
+        scalars = np.array([body.energy, body.kinetic_energy, body.heat])
+        self.frames.append(np.concatenate([scalars, body.stress.ravel(), body.positions.ravel()]))
+
+    def take(self, result: Evaluation) -> None:
+        self.body.energy, self.body.stress = result.energy, np.asarray(result.stress, dtype=float)
+        self.body.forces = self.body.projected(result.forces)
+
+    def keep(self, *, now: bool = False) -> None:
+        """Keep the state and the frames since the last time, if the checkpoint wants them."""
+        if self.checkpoint is None or not self.begun:
+            return
+        new = self.frames[self.kept :]
+        n_bytes = sum(frame.nbytes for frame in new)
+        if now or self.checkpoint.due(n_bytes):
+            state = [self.atoms.cell.array.ravel(), self.body.state()]
+            if self.checkpoint.append(np.concatenate([*state, *new])):
+                self.kept = len(self.frames)
+
+    def resume(self) -> None:
+        """Continue from what the checkpoint has kept, if there is something."""
+        pieces = [] if self.checkpoint is None else self.checkpoint.load()
+        size, row = _CELL + len(self.body.state()), 12 + self.body.positions.size
+        if not pieces or any(piece.ndim != 1 or len(piece) < size or (len(piece) - size) % row for piece in pieces):
+            return
+        self.atoms.set_cell(pieces[-1][:_CELL].reshape(3, 3))
+        self.body.restore(pieces[-1][_CELL:size])
+        self.frames = [frame for piece in pieces for frame in piece[size:].reshape(-1, row)]
+        self.kept = len(self.frames)
+
+
+def _members(
+    structures: Iterable[Atoms],
+    force_field: ForceField,
+    protocol: MDProtocol | Sequence[MDProtocol],
+    checkpoints: Callable[[int], Checkpoint | None] | None,
+) -> Iterator[tuple[int, "_Member | EsenFlowsError"]]:
+    for index, atoms in enumerate(structures):
+        own = protocol if isinstance(protocol, MDProtocol) else protocol[index]
+        try:
+            yield index, _member(index, atoms, force_field, own, checkpoints(index) if checkpoints else None)
+        except EsenFlowsError as error:
+            yield index, error
+
+
+def _member(
+    index: int, atoms: Atoms, force_field: ForceField, protocol: MDProtocol, checkpoint: Checkpoint | None
+) -> _Member:
+    def at_start(structure: Atoms) -> _Member:
+        start = start_of_dynamics(structure, protocol)
+        body = Body.at_start(start, protocol.tchain, degrees_of_freedom(start, protocol))
+        kelvin = protocol.temperature_kelvin(start.numbers)
+        integrator = integrator_of(protocol, start.numbers, kelvin)
+        return _Member(index, start, protocol, kelvin, body, integrator, checkpoint)
+
+    member = at_start(atoms)
+    member.resume()
+    if member.begun or protocol.relax is None:
+        return member
+    relaxed = relax(atoms, force_field, protocol.relax.model_copy(update={"parity": "as_is"})).structure.to_atoms()
+    relaxed.info.update(member.atoms.info)
+    return at_start(relaxed)
+
+
+class _Run:
+    """The structures in motion, and their steps."""
+
+    def __init__(self, force_field: ForceField, atoms_at_once: int, watch: Watch | None) -> None:
+        self.force_field, self.atoms_at_once, self.watch = force_field, atoms_at_once, watch
+        self.members: list[_Member] = []
+        self._between_steps = True
+
+    def outcomes(
+        self, starts: Iterator[tuple[int, _Member | EsenFlowsError]]
+    ) -> Iterator[tuple[int, MDOutput | EsenFlowsError]]:
+        """Trajectories and errors in the order in which they end; an interruption keeps what was reached."""
+        try:
+            waiting = next(starts, None)
+            while waiting is not None or self.members:
+                entering: list[_Member] = []
+                atoms = sum(len(member.atoms) for member in self.members)
+                while waiting is not None:
+                    index, start = waiting
+                    if isinstance(start, EsenFlowsError):
+                        yield index, start
+                    elif atoms == 0 or atoms + len(start.atoms) <= self.atoms_at_once:
+                        entering.append(start)
+                        atoms += len(start.atoms)
+                    else:
+                        break
+                    waiting = next(starts, None)
+                yield from self._enter(entering)
+                yield from self._step()
+        except BaseException:
+            if self._between_steps:
+                for member in self.members:
+                    member.keep(now=True)
+            raise
+
+    def _enter(self, entering: Sequence[_Member]) -> Iterator[tuple[int, EsenFlowsError]]:
+        """Evaluate new structures at their start; those that continue know their forces."""
+        fresh = [member for member in entering if not member.begun]
+        self.members += [member for member in entering if member.begun]
+        results = evaluate_apart(self.force_field, [member.atoms for member in fresh]) if fresh else []
+        for member, result in zip(fresh, results, strict=True):
+            if isinstance(result, EsenFlowsError):
+                yield member.index, result
+                continue
+            member.take(result)
+            member.record()
+            self.members.append(member)
+
+    def _step(self) -> Iterator[tuple[int, MDOutput | EsenFlowsError]]:
+        moving = [member for member in self.members if member.body.step < member.protocol.n_steps]
+        self._between_steps = False
+        for member in moving:
+            member.integrator.begin(member.body)
+            member.atoms.positions[:] = member.body.positions
+        results = evaluate_apart(self.force_field, [member.atoms for member in moving]) if moving else []
+        failed: dict[int, EsenFlowsError] = {}
+        for member, result in zip(moving, results, strict=True):
+            error = self._finish(member, result)
+            if error is not None:
+                failed[member.index] = error
+        ended = [member for member in self.members if member.body.step >= member.protocol.n_steps]
+        ended = [member for member in ended if member.index not in failed]
+        leaving = {*failed, *(member.index for member in ended)}
+        self.members = [member for member in self.members if member.index not in leaving]
+        self._between_steps = True
+        yield from failed.items()
+        for member in ended:
+            yield member.index, document_of(member.atoms, member.body, np.array(member.frames), member.protocol)
+        for member in self.members:
+            if self.watch is not None:
+                self.watch(member.index, member.body.step, member.body.temperature)
+            member.keep()
+
+    def _finish(self, member: _Member, result: Evaluation | EsenFlowsError) -> EsenFlowsError | None:
+        """Finish the step of a structure; the error that ends its trajectory, or None."""
+        body, name = member.body, member.atoms.get_chemical_formula()
+        at = f"step {body.step + 1} ({(body.step + 1) * member.protocol.time_step_fs(member.atoms.numbers):g} fs)"
+        remedy = "use another force field, a shorter time_step or a lower temperature"
+        if isinstance(result, InsufficientMemoryError):
+            return result
+        if isinstance(result, StructureError | EvaluationError):
+            return ExplosionError(
+                f"the trajectory of {name} left what the force field can evaluate at {at}: {result}; {remedy}"
+            )
+        if isinstance(result, EsenFlowsError):
+            return result
+        member.take(result)
+        member.integrator.end(body)
+        body.step += 1
+        if not body.temperature <= member.temperature + EXPLOSION_KELVIN:  # also for NaN
+            return ExplosionError(
+                f"the trajectory of {name} exploded at {at}: {body.temperature:.3g} K, more than "
+                f"{EXPLOSION_KELVIN:g} K above the {member.temperature:g} K of the start; {remedy}"
+            )
+        if body.step % member.protocol.traj_interval == 0:
+            member.record()
+        return None
