@@ -19,6 +19,7 @@ from esen_flows.schemas.card import ModelReference, checkpoint_path
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.property_lookup import entry_of, kind_of
 from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxProtocol
@@ -130,6 +131,8 @@ def _step_cost(step: Step, atoms: Atoms, edges: float, model: CostModel) -> floa
     times = _times(getattr(protocol, "parity", "as_is"), model)
     if isinstance(protocol, DisplacementProtocol):
         return float(times * _displaced_edges(atoms, protocol, model.cutoff_angstrom))
+    if isinstance(protocol, MDProtocol):
+        return times * edges * (protocol.n_steps + (relax_evaluations(protocol.relax) if protocol.relax else 1.0))
     return times * edges * (relax_evaluations(protocol) if isinstance(protocol, RelaxProtocol) else 1.0)
 
 
