@@ -73,6 +73,8 @@ class NveRun(Document):
     ----------
     system
         Name of the system, such as "MgO" or "Ac-Ala3-NHMe".
+    benchmark
+        "TM23", "MD22" or "full", over whose systems statistics are averaged.
     start
         Where its starting structure is from.
     formula
@@ -100,6 +102,7 @@ class NveRun(Document):
     """
 
     system: str
+    benchmark: str
     start: str
     formula: str
     n_atoms: int

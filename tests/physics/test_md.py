@@ -140,13 +140,13 @@ def test_a_hundred_steps_are_those_of_ase(dynamics: str) -> None:
 
 
 def seeded(seed: int, **changes: object) -> MDProtocol:
-    return MDProtocol.model_validate({"n_steps": 60, "time_step": 2.0, "mb_velocity_seed": seed, **changes})
+    return MDProtocol.model_validate({"n_steps": 40, "time_step": 2.0, "mb_velocity_seed": seed, **changes})
 
 
 def test_batch_mates_change_nothing() -> None:
     """Four structures of two sizes, with seeds, temperatures and lengths of their own, of which three fit at a time."""
     structures = [COPPER, bulk("Al"), COPPER * (1, 1, 2), COPPER]
-    protocols = [seeded(0), seeded(1, temperature=500.0), seeded(2, n_steps=30), seeded(3)]
+    protocols = [seeded(0), seeded(1, temperature=500.0), seeded(2, n_steps=20), seeded(3)]
     together = dict(molecular_dynamics_many(structures, emt(), protocols, atoms_at_once=13))
     assert sorted(together) == [0, 1, 2, 3]
     for number, (atoms, protocol) in enumerate(zip(structures, protocols, strict=True)):
@@ -200,7 +200,7 @@ def test_a_killed_run_continues_to_the_bit(dynamics: str) -> None:
         molecular_dynamics(atoms, springs, protocol, checkpoint=kept)
     kept.most, steps = 1000, []
     resumed = molecular_dynamics(atoms, springs, protocol, lambda step, kelvin: steps.append(step), kept)
-    assert steps == list(range(24, 60))
+    assert steps == list(range(24, 41))
     for name in ("positions_angstrom", "potential_energies_ev", "heat_ev", "velocities_angstrom_per_fs"):
         assert np.array_equal(getattr(whole, name), getattr(resumed, name)), name
 

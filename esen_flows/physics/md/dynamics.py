@@ -293,18 +293,17 @@ class _Run:
             error = self._finish(member, result)
             if error is not None:
                 failed[member.index] = error
-        ended = [member for member in self.members if member.body.step >= member.protocol.n_steps]
-        ended = [member for member in ended if member.index not in failed]
-        leaving = {*failed, *(member.index for member in ended)}
-        self.members = [member for member in self.members if member.index not in leaving]
+        self.members = [member for member in self.members if member.index not in failed]
         self._between_steps = True
-        yield from failed.items()
-        for member in ended:
-            yield member.index, document_of(member.atoms, member.body, np.array(member.frames), member.protocol)
         for member in self.members:
             if self.watch is not None:
                 self.watch(member.index, member.body.step, member.body.temperature)
             member.keep()
+        yield from failed.items()
+        ended = [member for member in self.members if member.body.step >= member.protocol.n_steps]
+        self.members = [member for member in self.members if member.body.step < member.protocol.n_steps]
+        for member in ended:
+            yield member.index, document_of(member.atoms, member.body, np.array(member.frames), member.protocol)
 
     def _finish(self, member: _Member, result: Evaluation | EsenFlowsError) -> EsenFlowsError | None:
         """Finish the step of a structure; the error that ends its trajectory, or None."""
