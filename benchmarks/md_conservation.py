@@ -114,7 +114,7 @@ def drift_of(name: str) -> EnergyDrift:
 
 def conservation() -> None:
     run("esen_silicon", *(Run(SI, kelvin, 10.0, 4.0) for kelvin in (554.0, 2100.0)))
-    run("esen_nano", *(Run(atoms, kelvin, 10.0, 4.0) for kelvin in (600.0, 1340.0) for atoms in (SI, NACL)))
+    run("esen_nano", *(Run(atoms, kelvin, 5.0, 4.0) for kelvin in (600.0, 1340.0) for atoms in (SI, NACL)))
     steps = [Run(SI, 554.0, 2.0, step) for step in (4.0, 2.0, 1.0)]
     run("esen_silicon", *steps)
     drifts = [drift_of(one.name("esen_silicon")) for one in steps]

@@ -38,13 +38,41 @@ class Checkpoint(Protocol):
     """
 
     def load(self) -> list[np.ndarray]:
-        """The pieces that were kept, in their order."""
+        """The pieces that were kept.
+
+        Returns
+        -------
+        list[np.ndarray]
+            Arrays in their order; none at the start.
+        """
 
     def due(self, n_bytes: int) -> bool:
-        """Whether a piece of this size should be kept now."""
+        """Whether a piece should be kept now.
+
+        Parameters
+        ----------
+        n_bytes
+            Size of the piece.
+
+        Returns
+        -------
+        bool
+            True if so.
+        """
 
     def append(self, piece: np.ndarray) -> bool:
-        """Keep one more piece; False if that is not possible now."""
+        """Keep one more piece.
+
+        Parameters
+        ----------
+        piece
+            The piece.
+
+        Returns
+        -------
+        bool
+            False if that is not possible now; then the next piece holds this one too.
+        """
 
 
 def molecular_dynamics(

@@ -206,12 +206,24 @@ class VelocityVerlet(Integrator):
         self.time_step = time_step
 
     def begin(self, body: Body) -> None:
-        """Half a kick, and the drift."""
+        """Half a kick, and the drift.
+
+        Parameters
+        ----------
+        body
+            The structure; it is changed.
+        """
         body.kick(0.5 * self.time_step)
         body.drift(self.time_step)
 
     def end(self, body: Body) -> None:
-        """Half a kick."""
+        """Half a kick.
+
+        Parameters
+        ----------
+        body
+            The structure; it is changed.
+        """
         body.kick(0.5 * self.time_step)
 
 
@@ -237,7 +249,13 @@ class Langevin(Integrator):
         self._kept = float(np.exp(-friction * time_step))
 
     def begin(self, body: Body) -> None:
-        """Half a kick, half the drift, friction and noise, half the drift."""
+        """Half a kick, half the drift, friction and noise, half the drift.
+
+        Parameters
+        ----------
+        body
+            The structure; it is changed.
+        """
         body.kick(0.5 * self.time_step)
         body.drift(0.5 * self.time_step)
         before = body.kinetic_energy
@@ -250,7 +268,13 @@ class Langevin(Integrator):
         body.drift(0.5 * self.time_step)
 
     def end(self, body: Body) -> None:
-        """Half a kick."""
+        """Half a kick.
+
+        Parameters
+        ----------
+        body
+            The structure; it is changed.
+        """
         body.kick(0.5 * self.time_step)
 
 
@@ -272,12 +296,24 @@ class NoseHooverChain(VelocityVerlet):
         self.kt, self.tdamp, self.tloop = kt, tdamp, tloop
 
     def begin(self, body: Body) -> None:
-        """Half a step of the chain, half a kick, and the drift."""
+        """Half a step of the chain, half a kick, and the drift.
+
+        Parameters
+        ----------
+        body
+            The structure; it is changed.
+        """
         self._thermostat(body)
         super().begin(body)
 
     def end(self, body: Body) -> None:
-        """Half a kick, and half a step of the chain."""
+        """Half a kick, and half a step of the chain.
+
+        Parameters
+        ----------
+        body
+            The structure; it is changed.
+        """
         super().end(body)
         self._thermostat(body)
 
