@@ -21,7 +21,7 @@ from esen_flows.data.reference_sets.files import find
 from esen_flows.errors import InputError
 from esen_flows.physics.conservation.systems import choose_systems, crystal
 from esen_flows.schemas.md import MDProtocol
-from esen_flows.schemas.named_protocols import md22_protocol, tm23_protocol
+from esen_flows.schemas.named_md_protocols import md22_protocol, tm23_protocol
 from esen_flows.schemas.nve import Systems
 
 TM23 = (
