@@ -10,6 +10,7 @@ from esen_flows.campaigns.benchmark_conductivity import conductivity_benchmark
 from esen_flows.campaigns.benchmark_diatomics import diatomics_benchmark
 from esen_flows.campaigns.benchmark_discovery import discovery_benchmark
 from esen_flows.campaigns.benchmark_phonons import phonon_benchmark
+from esen_flows.campaigns.benchmark_static_errors import static_errors_benchmark
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import refreshed_campaign
 from esen_flows.errors import InputError
@@ -22,6 +23,7 @@ _JUDGES = {
     "discovery": discovery_benchmark,
     "diatomics": diatomics_benchmark,
     "mdr-phonons": phonon_benchmark,
+    "static-errors": static_errors_benchmark,
 }
 # Benchmarks that a property of a published set belongs to without being named.
 _OF_SETS: dict[tuple[str, str | None], Benchmark] = {

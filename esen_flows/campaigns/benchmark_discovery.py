@@ -1,7 +1,7 @@
 """The benchmark discovery: stability of WBM's crystals from their relaxed energies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,12 +94,9 @@ def discovery_benchmark(
 def _parameters(folder: str | None) -> dict[str, dict[str, Any]]:
     """Parameters of WBM's own calculations; empty where the set is not here, which means those of MPRelaxSet."""
     try:
-        return _read_once(reference_file("wbm-entries", folder))
+        return read_entry_parameters(reference_file("wbm-entries", folder))
     except ReferenceNotHereError:
         return {}
-
-
-_read_once = cache(read_entry_parameters)  # a status that is watched reads it again and again
 
 
 def _formation_energy(

@@ -6,17 +6,21 @@ Nothing here downloads published sets: `esen-flows data pull` or the user does, 
 import bz2
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
+from esen_flows.data.importing import read_dataset
+from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.reference_sets.files import find, reference_set
+from esen_flows.data.screening import ANY_FORCE
 from esen_flows.errors import InputError
 from esen_flows.schemas.atom_properties import properties_of
-from esen_flows.schemas.campaign import CampaignSpec, PublishedSet
+from esen_flows.schemas.campaign import CampaignSpec, PublishedSet, StructureSource
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL, own_settings
 from esen_flows.settings import get_settings
@@ -88,12 +92,46 @@ def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str],
     if source.query is not None:
         filters = source.query.filters()
         return _of_store(store, filters) if source.query.of == "structures" else _relaxed(store, filters)
+    if source.dataset:
+        return (planned for planned, _ in labelled_structures(source))
     if source.published == "mdr":
         return _of_mdr(published_files("mdr", source.folder), on_bad)
     files = source.file
     if source.published is not None:
         files = tuple(map(str, published_files(source.published, source.folder)))
     return (structure for name in files for structure in structures_of_file(Path(name), on_bad))
+
+
+def labelled_structures(source: StructureSource) -> Iterator[tuple[PlannedStructure, LabelledStructure]]:
+    """Records of the labelled datasets of a campaign.
+
+    Parameters
+    ----------
+    source
+        Source with datasets.
+
+    Yields
+    ------
+    tuple[PlannedStructure, LabelledStructure]
+        The structure without labels, and the record; records without a group get the name of their dataset as one.
+
+    Raises
+    ------
+    InputError
+        A dataset is not there or cannot be read, or has fewer records than are to be drawn.
+    """
+    paths = [Path(name) for name in source.dataset]
+    datasets = [read_dataset(path, limits=ANY_FORCE) for path in paths]
+    places = [(number, index) for number, dataset in enumerate(datasets) for index in range(len(dataset))]
+    if source.sample is not None:
+        if source.sample > len(places):
+            raise InputError(f"sample: {source.sample} of {len(places)} records; give a smaller number or leave it out")
+        drawn = np.random.default_rng(0).choice(len(places), source.sample, replace=False)
+        places = [places[place] for place in sorted(drawn.tolist())]
+    for number, index in places:
+        item = datasets[number][index]
+        planned = _planned(item.atoms, paths[number], index)
+        yield planned, replace(item, group=item.group or _stem(paths[number]))
 
 
 def published_files(name: PublishedSet, folder: str | None) -> list[Path]:

@@ -222,6 +222,9 @@ def _faults_of_structures(spec: CampaignSpec) -> Faults:
         file, _ = split_index(Path(name))
         if not file.is_file():
             yield ("structures", "file", number), f"no such file: {file}; paths are relative to the specification"
+    for number, name in enumerate(source.dataset):
+        if not Path(name).exists():
+            yield ("structures", "dataset", number), f"nothing at {name}; paths are relative to the specification"
     if source.published is not None:
         try:
             published_files(source.published, source.folder)
@@ -255,6 +258,7 @@ def _with_absolute_paths(spec: CampaignSpec, folder: Path) -> CampaignSpec:
     if source is not None:
         changes: Mapping[str, Any] = {
             "file": tuple(str(folder / Path(name).expanduser()) for name in source.file),
+            "dataset": tuple(str(folder / Path(name).expanduser()) for name in source.dataset),
             "folder": None if source.folder is None else str(folder / Path(source.folder).expanduser()),
         }
         source = source.model_copy(update=changes)

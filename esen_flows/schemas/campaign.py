@@ -34,13 +34,14 @@ from esen_flows.schemas.requests import ResultRequest, parents_key, property_req
 # structures; inside_domain: on structures with exactly the elements of each structure.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain"]
 PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
-Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics"]
+Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics", "static-errors"]
 # What each benchmark judges.
 JUDGED: dict[Benchmark, Kind] = {
     "kappa-103": "conductivity",
     "discovery": "relax",
     "mdr-phonons": "phonon",
     "diatomics": "diatomics",
+    "static-errors": "static",
 }
 # Field of protocols with displaced supercells that earlier versions did not have.
 SETTING = "displacement.setting"
@@ -113,7 +114,7 @@ class StructureQuery(Closed):
 
 
 class StructureSource(Closed):
-    """Source of the structures: exactly one of files, a query of the store, and a published set.
+    """Source of the structures: exactly one of files, a query of the store, a published set, and labelled datasets.
 
     Attributes
     ----------
@@ -125,18 +126,28 @@ class StructureSource(Closed):
         Published set of structures.
     folder
         Folder of the published set; None, the default, is where esen-flows keeps its downloads.
+    dataset
+        Labelled datasets: folders of `esen-flows data import`, or source files that are small enough for memory.
+    sample
+        Number of records that are drawn from the datasets, at random and always the same; None, the default, takes all.
     """
 
     file: Names = ()
     query: StructureQuery | None = None
     published: PublishedSet | None = None
     folder: str | None = None
+    dataset: Names = ()
+    sample: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "StructureSource":
-        given = [name for name in ("file", "query", "published") if getattr(self, name)]
+        given = [name for name in ("file", "query", "published", "dataset") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of file, query and published, got {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"give exactly one of file, query, published and dataset, got {', '.join(given) or 'none'}"
+            )
+        if self.sample is not None and not self.dataset:
+            raise ValueError("`sample` draws from `dataset`; leave it out")
         if self.folder is not None and self.published is None:
             raise ValueError("`folder` is where a published set is; leave it out")
         return self
@@ -144,6 +155,7 @@ class StructureSource(Closed):
 
 # Fields that commit e87b9cb did not have.
 ADDED_LATER = frozenset({"benchmark", "energy_corrections", "lattice_backend"})
+_ADDED_TO_STRUCTURES = {"dataset", "sample"}
 
 
 class CampaignSpec(Closed):
@@ -230,6 +242,8 @@ class CampaignSpec(Closed):
     def _benchmark_of_property(self) -> "CampaignSpec":
         if self.benchmark is not None and self.property != JUDGED[self.benchmark]:
             raise ValueError(f"benchmark {self.benchmark} judges property: {JUDGED[self.benchmark]}")
+        if self.benchmark == "static-errors" and self.structures is not None and not self.structures.dataset:
+            raise ValueError("benchmark static-errors compares with labels; write structures: dataset: ...")
         if (self.benchmark == "discovery") != (self.energy_corrections is not None):
             raise ValueError(
                 "benchmark: discovery and energy_corrections belong together; write energy_corrections: add for force "
@@ -244,8 +258,12 @@ class CampaignSpec(Closed):
         Fields that were added later are left out at their default, so that the identity of older campaigns stays.
         """
         fields = type(self).model_fields
-        at_default = {name for name in ADDED_LATER if getattr(self, name) == fields[name].default}
-        return sha256_of(self.model_dump(mode="json", exclude={"description"} | at_default))
+        left_out: dict[str, Any] = dict.fromkeys(
+            ("description", *(name for name in ADDED_LATER if getattr(self, name) == fields[name].default)), True
+        )
+        if self.structures is not None and not self.structures.dataset:
+            left_out["structures"] = _ADDED_TO_STRUCTURES
+        return sha256_of(self.model_dump(mode="json", exclude=left_out))
 
     @cached_property
     def numeric(self) -> NumericSettings:

@@ -111,7 +111,11 @@ def test_no_such_specification(tmp_path: Path) -> None:
         ),
         ("file: Si.cif", "file: [Si.cif, Ge.cif]", "spec.yaml:4: structures.file.1: no such file: "),
         ("file: Si.cif", "published: wbm", "spec.yaml:4: structures.published: wbm is not in "),
-        ("file: Si.cif", "{}", "spec.yaml:3: structures: give exactly one of file, query and published, got none"),
+        (
+            "file: Si.cif",
+            "{}",
+            "spec.yaml:3: structures: give exactly one of file, query, published and dataset, got none",
+        ),
         (
             "  relax.fmax",
             "  fmax",

@@ -132,9 +132,9 @@ def test_own_settings_of_a_structure() -> None:
     [
         (
             {"structures": {"file": "a.cif", "published": "wbm"}},
-            "exactly one of file, query and published, got file, p",
+            "exactly one of file, query, published and dataset, got file, p",
         ),
-        ({"structures": {}}, "exactly one of file, query and published, got none"),
+        ({"structures": {}}, "exactly one of file, query, published and dataset, got none"),
         ({"structures": {"file": "a.cif", "folder": "x"}}, "`folder` is where a published set is"),
         ({"structures": {"query": {"model": "esen_nano"}}}, "input structures have no force field"),
         ({"models": []}, "models"),

@@ -30,7 +30,7 @@ def metrics(
 ) -> None:
     """Show the metrics of the benchmark that a campaign belongs to, over what is done so far."""
     from esen_flows.campaigns.benchmark import campaign_metrics, plain_metrics, write_materials
-    from esen_flows.store.campaigns import member_count
+    from esen_flows.store.campaigns import campaign_of, member_count
 
     store = open_store()
     with counted(f"reading {name}", member_count(store, name)) as advance:
@@ -38,6 +38,8 @@ def metrics(
     if as_json:
         typer.echo(json.dumps(plain_metrics(found), ensure_ascii=False, indent=1))
     else:
+        if description := campaign_of(store, name)["spec"]["description"]:
+            typer.echo(description)
         for model in found:
             Console().print(_table(model))
     if output is not None:
@@ -92,10 +94,13 @@ def print_benchmark(store: "Store", name: str) -> None:
     for model in found:
         head = model.headline
         value = model.with_missing_as_failed[head]
-        if value is None:
+        if value is None and model.done.get(head) is None:
             typer.echo(f"{benchmark}, {model.model}: nothing is done that can be judged")
             continue
-        text = f"{benchmark}, {model.model}: {head} {value:.4f} with missing members as failures"
+        known = (
+            "unknown while members are missing" if value is None else f"{value:.4f} with missing members as failures"
+        )
+        text = f"{benchmark}, {model.model}: {head} {known}"
         so_far = model.done.get(head)
         if so_far is not None and model.n_done < model.n_materials:
             low, high = model.intervals.get(head, (float("nan"), float("nan")))
