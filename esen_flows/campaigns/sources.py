@@ -20,9 +20,10 @@ from esen_flows.data.reference_sets.files import find, reference_set
 from esen_flows.data.screening import ANY_FORCE
 from esen_flows.errors import InputError
 from esen_flows.schemas.atom_properties import properties_of
-from esen_flows.schemas.campaign import CampaignSpec, PublishedSet, StructureSource
+from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL, own_settings
+from esen_flows.schemas.structure_source import PublishedSet, StructureSource
 from esen_flows.settings import get_settings
 from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.query import stream_structures

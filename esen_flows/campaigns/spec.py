@@ -11,11 +11,12 @@ from esen_flows.assets import asset_dir
 from esen_flows.campaigns.located_yaml import LocatedYaml, Location, read_located
 from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
-from esen_flows.schemas.campaign import SETTING, CampaignSpec, StructureQuery, StructureSource, protocol_for
+from esen_flows.schemas.campaign import SETTING, CampaignSpec, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 from esen_flows.schemas.property_lookup import GENERAL, entry_of, is_exact, named_protocol
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
+from esen_flows.schemas.structure_source import StructureQuery, StructureSource
 from esen_flows.structures.files import split_index
 
 FILE_NAME = "spec.yaml"

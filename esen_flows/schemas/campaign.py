@@ -12,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -29,11 +28,11 @@ from esen_flows.schemas.property_lookup import GENERAL, named_protocol, offered_
 from esen_flows.schemas.protocol_fields import field_names, with_values
 from esen_flows.schemas.protocols import NumericSettings, one_or_more
 from esen_flows.schemas.requests import ResultRequest, parents_key, property_requests
+from esen_flows.schemas.structure_source import Names, StructureSource
 
 # A force field declares conservative, differentiable and o3; covers_elements: it was trained on all elements of all
 # structures; inside_domain: on structures with exactly the elements of each structure.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain"]
-PublishedSet = Literal["wbm", "phonondb-103", "mdr"]
 Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics", "static-errors"]
 # What each benchmark judges.
 JUDGED: dict[Benchmark, Kind] = {
@@ -51,106 +50,6 @@ def _offered(value: Kind) -> Kind:
     if value not in OFFERED:
         raise ValueError(f"choose from {', '.join(OFFERED)}, got {value!r}")
     return value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
-
-
-class StructureQuery(Closed):
-    """Structures of the store: input structures, or the relaxed structures of finished relaxations.
-
-    All fields except `of` are filters of `esen_flows.store.queries.query`; a filter that is not given accepts all.
-
-    Attributes
-    ----------
-    of
-        "structures": input structures, the default; "relax": relaxed structures.
-    chemsys
-        Chemical system, such as "Ga-As".
-    formula
-        Formula in any order.
-    elements
-        Elements that a structure must contain.
-    spacegroup
-        Number or symbol of the space group.
-    campaign
-        Name of a campaign that has the structure.
-    where
-        Condition on fields of the documents.
-    sort
-        Field by which structures are sorted.
-    limit
-        Largest number of structures.
-    model
-        Force field of the relaxations.
-    """
-
-    of: Literal["structures", "relax"] = "structures"
-    chemsys: str | None = None
-    formula: str | None = None
-    elements: Names = ()
-    spacegroup: int | str | None = None
-    campaign: str | None = None
-    where: str | None = None
-    sort: str | None = None
-    limit: PositiveInt | None = None
-    model: str | None = None
-
-    @model_validator(mode="after")
-    def _model_of_relaxations(self) -> "StructureQuery":
-        if self.model is not None and self.of == "structures":
-            raise ValueError("input structures have no force field; leave `model` out, or write `of: relax`")
-        return self
-
-    def filters(self) -> dict[str, Any]:
-        """Filters that are given.
-
-        Returns
-        -------
-        dict[str, Any]
-            Arguments of `esen_flows.store.queries.query`.
-        """
-        return {name: value for name, value in self.model_dump(exclude={"of"}).items() if value not in (None, ())}
-
-
-class StructureSource(Closed):
-    """Source of the structures: exactly one of files, a query of the store, a published set, and labelled datasets.
-
-    Attributes
-    ----------
-    file
-        Structure files; `FILE@3` is one structure of a file with several.
-    query
-        Structures of the store.
-    published
-        Published set of structures.
-    folder
-        Folder of the published set; None, the default, is where esen-flows keeps its downloads.
-    dataset
-        Labelled datasets: folders of `esen-flows data import`, or source files that are small enough for memory.
-    sample
-        Number of records that are drawn from the datasets, at random and always the same; None, the default, takes all.
-    """
-
-    file: Names = ()
-    query: StructureQuery | None = None
-    published: PublishedSet | None = None
-    folder: str | None = None
-    dataset: Names = ()
-    sample: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "StructureSource":
-        given = [name for name in ("file", "query", "published", "dataset") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of file, query, published and dataset, got {', '.join(given) or 'none'}"
-            )
-        if self.sample is not None and not self.dataset:
-            raise ValueError("`sample` draws from `dataset`; leave it out")
-        if self.folder is not None and self.published is None:
-            raise ValueError("`folder` is where a published set is; leave it out")
-        return self
 
 
 # Fields that commit e87b9cb did not have.

@@ -22,7 +22,8 @@ from esen_flows.data.importing import read_dataset
 from esen_flows.data.label_errors import error_sums, mean_errors
 from esen_flows.errors import InputError
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.schemas.campaign import CampaignSpec, StructureSource
+from esen_flows.schemas.campaign import CampaignSpec
+from esen_flows.schemas.structure_source import StructureSource
 from esen_flows.settings import Settings
 from esen_flows.store.results import Store
 from esen_flows.training.evaluate import evaluate_dataset
