@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from esen_flows.plots.style import FAINT, PALETTE, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.md_output import MDOutput
+
+_SHOWN = 0.99  # fraction of the vibrations whose frequencies are drawn
 
 
 def plot_md(document: ResultDocument, path: str | Path) -> Path:
@@ -45,6 +49,8 @@ def plot_md(document: ResultDocument, path: str | Path) -> Path:
             pairs.plot(output.msd_times_ps, output.msd_angstrom2, color=PALETTE[2])
             pairs.set(xlabel="Time (ps)", ylabel="Mean square displacement (Å$^2$)")
         vibrations.plot(output.vdos_frequencies_thz, output.vdos, color=PALETTE[3])
+        within = np.cumsum(output.vdos) < _SHOWN * output.vdos.sum()
+        vibrations.set_xlim(0.0, 1.1 * float(output.vdos_frequencies_thz[within].max(initial=1.0)))
         vibrations.set(xlabel="Frequency (THz)", ylabel="Density of states (1/THz)")
         drift = output.drift
         words = (

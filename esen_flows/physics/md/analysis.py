@@ -85,8 +85,9 @@ def pair_distribution(trajectory: Trajectory, n_bins: int, longest_angstrom: flo
 
     search = NeighborList(cutoff=longest_angstrom, full_list=True)
     for positions, cell in zip(trajectory.positions_angstrom, trajectory.cells_angstrom, strict=True):
-        (distances,) = search.compute(positions, cell, periodic=True, quantities="d")
-        counts += np.histogram(distances, edges)[0] / 2  # every pair stands twice
+        first, second, distances = search.compute(positions, cell, periodic=True, quantities="ijd")
+        # Every pair stands twice. Images of one atom keep their distance, and are no pairs.
+        counts += np.histogram(distances[first != second], edges)[0] / 2
     n_atoms, n_frames = len(trajectory.numbers), len(trajectory.positions_angstrom)
     volumes = np.abs(np.linalg.det(trajectory.cells_angstrom))
     shells = 4 / 3 * np.pi * np.diff(edges**3)

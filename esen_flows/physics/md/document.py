@@ -17,7 +17,7 @@ from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.md_output import MDOutput
 
 _RDF_BINS, _RDF_FRAMES = 200, 200
-_LEAST_RDF_ANGSTROM = 6.0  # beyond half of a small cell, where images of the same atoms are counted too
+_LEAST_RDF_ANGSTROM = 6.0  # beyond half of a small cell, whose pairs have several images there
 
 
 def document_of(atoms: Atoms, body: Body, frames: np.ndarray, protocol: MDProtocol) -> MDOutput:
