@@ -21,6 +21,24 @@ from esen_flows.store.connection import open_store
 from esen_flows.store.results import Store
 
 METALS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al")
+# What a user says for a submission to the leaderboard.
+AUTHOR = """\
+model_name: EMT
+model_version: v1
+authors:
+- {name: Nobody, email: nobody@example.org}
+license: {code: MIT, checkpoint: unreleased}
+dates: {benchmark_added: 2026-11-29, paper_published: null}
+doi: null
+paper: null
+repo: https://example.org/emt
+pr_url: null
+checkpoint_url: null
+openness: OSOD
+training_sets: [none]
+train_task: S2EFS
+model_params: 0
+"""
 SETTINGS = {"fmax_ev_per_angstrom": 0.2, "max_steps": 100}
 
 

@@ -49,6 +49,23 @@ def benchmark_of(spec: CampaignSpec) -> Benchmark | None:
     return spec.benchmark or _OF_SETS.get((spec.property, published))
 
 
+def reference_folder(spec: CampaignSpec) -> str | None:
+    """Folder that is searched first for DFT's results.
+
+    Parameters
+    ----------
+    spec
+        Specification of a campaign.
+
+    Returns
+    -------
+    str or None
+        Folder of its published structures; None if it has none.
+    """
+    source = spec.structures
+    return source.folder if source is not None and source.published else None
+
+
 def campaign_metrics(
     store: Store, name: str, folder: Path | None = None, on_member: Callable[[], None] | None = None
 ) -> tuple[JudgedModel, ...]:
@@ -83,9 +100,7 @@ def campaign_metrics(
             f"campaign {name} has no benchmark: its specification names none, and its structures are no published set "
             f"with reference values; write benchmark: {' or '.join(_JUDGES)} into it"
         )
-    place = None if folder is None else str(folder)
-    if place is None and spec.structures is not None and spec.structures.published:
-        place = spec.structures.folder
+    place = reference_folder(spec) if folder is None else str(folder)
     labels = [str(model["label"]) for model in campaign["models"]]
     return tuple(_JUDGES[benchmark](store, spec, labels, place, on_member or _nothing))
 

@@ -9,6 +9,7 @@ import numpy as np
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import member_rows
 from esen_flows.campaigns.sources import reference_file
+from esen_flows.metrics.artefacts import conductivity_record
 from esen_flows.metrics.conductivity import (
     ConductivityErrors,
     ModeConductivity,
@@ -92,6 +93,66 @@ def _prediction(store: Store, row: Row) -> ModeConductivity | None:
         )
     document = store.get(row["key"])
     return None if document is None else mode_conductivity(document.summary, document.output)
+
+
+def conductivity_records(
+    store: Store, spec: CampaignSpec, folder: str | None, on_member: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """Rows of a submission's file: one for each crystal of the reference, also for those without a result.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign, which has one force field.
+    spec
+        Specification of the campaign.
+    folder
+        Folder to look for DFT's results in first; None: only the reference sets of this machine.
+    on_member
+        Called for each member.
+
+    Returns
+    -------
+    list of dict
+        Rows of `metrics.artefacts.conductivity_record`.
+
+    Raises
+    ------
+    InputError
+        The reference is not there, or a result has no conductivity by modes.
+    """
+    members: dict[str, Row] = {}
+    for row in member_rows(store, spec.name):
+        members[row["label"]] = row
+        on_member()
+    reference = read_reference_conductivities(reference_file("phonondb-103-kappa", folder))
+    return [_record(store, members.get(name), name) for name in reference]
+
+
+def _record(store: Store, row: Row | None, name: str) -> dict[str, Any]:
+    state = "absent" if row is None else str(row["state"])
+    facts: dict[str, Any] = {"has_imag_ph_modes": False, "broken_symmetry": False}
+    if row is None or state == "pending":
+        return conductivity_record(name, "" if row is None else row["formula"], None, [state], facts)
+    facts |= {
+        "has_imag_ph_modes": row["failure"] == "ImaginaryModesError",
+        "broken_symmetry": row["failure"] == "SymmetryBrokenError",
+    }
+    relaxation = store.get(row["steps"][0])
+    if relaxation is not None and relaxation.output is not None and "space_group_initial" in relaxation.output:
+        found = relaxation.output
+        facts |= {
+            "init_spg_num": found["space_group_initial"],
+            "final_spg_num": found["space_group_final"],
+            "redirected_to_symmetry": bool(found.get("redirected")),
+            "max_stress": float(np.abs(found["stress_ev_per_angstrom3"]).max()),
+            "n_steps": int(found["n_steps"]),
+            "reached_max_steps": not found["converged"],
+        }
+    document = store.get(row["key"])
+    output = None if document is None or state == "failed" else document.output
+    errors = [] if row["failure"] is None else [str(row["failure"])]
+    return conductivity_record(name, row["formula"], output, errors, facts)
 
 
 def _judge(label: str, materials: Sequence[tuple[Mapping[str, Any], ConductivityErrors | None]]) -> JudgedModel:

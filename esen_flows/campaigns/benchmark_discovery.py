@@ -1,6 +1,7 @@
 """The benchmark discovery: stability of WBM's crystals from their relaxed energies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,10 @@ from esen_flows.campaigns.benchmark_geometry import Compared, compared_with_dft,
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import member_rows
 from esen_flows.campaigns.sources import ReferenceNotHereError, reference_file
+from esen_flows.metrics.artefacts import RelaxedCrystal
 from esen_flows.metrics.discovery import (
     DiscoveryReference,
-    discovery_metrics,
+    flat_discovery_metrics,
     predicted_hull_distances,
     read_discovery_reference,
 )
@@ -33,8 +35,37 @@ from esen_flows.structures.conversion import to_pymatgen
 
 HEADLINE = "unique_F1"
 # Everything but the arrays along the relaxation.
-_FIELDS = (*(name for name in ResultDocument.model_fields if name != "output"), "output.structure", "output.energy_ev")
-_PREFIXES = {"full_test_set": "full", "unique_prototypes": "unique", "most_stable_10k": "top"}
+_OUTPUT = ("structure", "energy_ev", "converged", "n_steps")
+_FIELDS = (*(name for name in ResultDocument.model_fields if name != "output"), *(f"output.{name}" for name in _OUTPUT))
+
+
+@dataclass(frozen=True)
+class DiscoveryResult:
+    """Result of one member.
+
+    Attributes
+    ----------
+    label
+        Label of the force field.
+    key
+        Key of the relaxation.
+    materials
+        Numbers of the crystal: several where it occurs twice in WBM and is relaxed once.
+    state
+        State of the member: finished, failed or pending.
+    crystal
+        Relaxed crystal; None if there is none.
+    e_form_ev_per_atom
+        Formation energy in eV/atom, rounded as in a submission; None without a relaxed crystal, and for one that the
+        corrections reject.
+    """
+
+    label: str
+    key: str
+    materials: tuple[str, ...]
+    state: str
+    crystal: RelaxedCrystal | None
+    e_form_ev_per_atom: float | None
 
 
 def discovery_benchmark(
@@ -66,29 +97,62 @@ def discovery_benchmark(
         A reference is not there or cannot be read.
     """
     reference = read_discovery_reference(reference_file("wbm-summary", folder))
-    elements = read_elemental_references(reference_file("mp-elements", folder))
-    parameters = _parameters(folder) if spec.energy_corrections == "add" else {}
     states: dict[str, dict[str, str]] = {label: {} for label in labels}
     energies: dict[str, dict[str, float]] = {label: {} for label in labels}
     keys: dict[str, dict[str, str]] = {label: {} for label in labels}
-    for rows in batches(member_rows(store, spec.name)):
-        results, ids = step_results(store, rows, _FIELDS), material_ids(store, rows)
-        for row, steps, materials in zip(rows, results, ids, strict=True):
-            on_member()
-            label = row["model_label"]
-            own = parameters.get(row["label"])
-            energy = _formation_energy(store, row, steps, elements, spec.energy_corrections, own)
-            # A crystal that occurs twice in WBM is relaxed once.
-            for material in {row["label"], *materials}:
-                states[label][material] = row["state"]
-                if energy is not None:
-                    energies[label][material], keys[label][material] = energy, row["key"]
+    for result in discovery_results(store, spec, folder, on_member):
+        for material in result.materials:
+            states[result.label][material] = result.state
+            if result.e_form_ev_per_atom is not None:
+                energies[result.label][material] = result.e_form_ev_per_atom
+                keys[result.label][material] = result.key
     counted = set(reference.material_ids.tolist())
     for label in labels:
         # As in a submission, a structure whose energy MP2020 rejects has no row.
         relaxed = {material: keys[label][material] for material in energies[label] if material in counted}
         compared = compared_with_dft(relaxed, partial(_structure, store), folder)
         yield _judge(label, reference, states[label], energies[label], compared)
+
+
+def discovery_results(
+    store: Store, spec: CampaignSpec, folder: str | None, on_member: Callable[[], None]
+) -> Iterator[DiscoveryResult]:
+    """Relaxed crystals of a campaign and their formation energies, one after the other.
+
+    Parameters
+    ----------
+    store
+        Store of the campaign.
+    spec
+        Specification of the campaign.
+    folder
+        Folder to look for the elements and DFT's entries in first; None: only the reference sets of this machine.
+    on_member
+        Called for each member.
+
+    Yields
+    ------
+    DiscoveryResult
+        Result of one member.
+
+    Raises
+    ------
+    InputError
+        A reference is not there or cannot be read.
+    """
+    elements = read_elemental_references(reference_file("mp-elements", folder))
+    add = spec.energy_corrections == "add"
+    parameters = _parameters(folder) if add else {}
+    for rows in batches(member_rows(store, spec.name)):
+        results, ids = step_results(store, rows, _FIELDS), material_ids(store, rows)
+        for row, steps, materials in zip(rows, results, ids, strict=True):
+            on_member()
+            crystal = _crystal(store, row, steps)
+            energy = (
+                None if crystal is None else _formation_energy(crystal, elements, add, parameters.get(row["label"]))
+            )
+            names = tuple(sorted({row["label"], *materials}))
+            yield DiscoveryResult(row["model_label"], row["key"], names, row["state"], crystal, energy)
 
 
 def _parameters(folder: str | None) -> dict[str, dict[str, Any]]:
@@ -99,27 +163,27 @@ def _parameters(folder: str | None) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _formation_energy(
-    store: Store,
-    row: Row,
-    steps: Sequence[Row],
-    elements: Mapping[str, float],
-    corrections: str | None,
-    parameters: Mapping[str, Any] | None,
-) -> float | None:
-    """Formation energy in eV/atom, rounded as in a submission; None without a relaxed structure."""
+def _crystal(store: Store, row: Row, steps: Sequence[Row]) -> RelaxedCrystal | None:
     last = steps[-1] if steps else None
     if last is None or last["key"] != row["key"] or last["failure"]:
         return None
     output = store.read(last).output or {}
-    structure = _relaxed(output)
-    energy = float(output["energy_ev"])
-    if corrections == "add":
-        correction = mp2020_correction(structure, energy, parameters)
+    return RelaxedCrystal(
+        row["label"], _relaxed(output), float(output["energy_ev"]), bool(output["converged"]), int(output["n_steps"])
+    )
+
+
+def _formation_energy(
+    crystal: RelaxedCrystal, elements: Mapping[str, float], add: bool, parameters: Mapping[str, Any] | None
+) -> float | None:
+    """Formation energy in eV/atom, rounded as in a submission; None for a crystal that the corrections reject."""
+    energy = crystal.energy_ev
+    if add:
+        correction = mp2020_correction(crystal.structure, energy, parameters)
         if correction is None:  # the leaderboard gives such a crystal no energy
             return None
         energy += correction
-    return round(formation_energy(energy, structure.composition, elements), 4)
+    return round(formation_energy(energy, crystal.structure.composition, elements), 4)
 
 
 def _relaxed(output: Mapping[str, Any]) -> Structure:
@@ -141,8 +205,8 @@ def _judge(
 ) -> JudgedModel:
     materials = reference.material_ids.tolist()
     done = np.array([states.get(material) in ("finished", "failed") for material in materials])
-    metrics, intervals = _flat(reference.rows(done), energies, with_intervals=True) if energies else ({}, {})
-    missing = _flat(reference, energies)[0] if energies else {}
+    metrics, intervals = flat_discovery_metrics(reference.rows(done), energies, with_intervals=True)
+    missing = flat_discovery_metrics(reference, energies)[0]
     geometry = geometry_columns(compared)  # the leaderboard does not count structures that are missing
     distances = predicted_hull_distances(reference, energies) if energies else np.full(len(materials), np.nan)
     return JudgedModel(
@@ -166,19 +230,3 @@ def _judge(
             for i, material in enumerate(materials)
         ],
     )
-
-
-def _flat(
-    reference: DiscoveryReference, energies: Mapping[str, float], with_intervals: bool = False
-) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
-    """Metrics and their intervals under the names of the table of published results."""
-    metrics: dict[str, float | None] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    found: dict[str, dict[str, Any]] = discovery_metrics(reference, energies, with_intervals)
-    for subset, values in found.items():
-        for name, value in values.items():
-            if name.endswith("_interval"):
-                intervals[f"{_PREFIXES[subset]}_{name.removesuffix('_interval')}"] = value
-            else:
-                metrics[f"{_PREFIXES[subset]}_{name}"] = None if np.isnan(value) else value
-    return metrics, intervals

@@ -16,16 +16,15 @@ from pymatgen.core import Structure
 from esen_flows.campaigns.sources import ReferenceNotHereError, reference_file, structures_of_file
 from esen_flows.metrics.geometry import (
     NO_MATCH_RMSD,
+    TOLERANCES,
     GeometryRow,
     Symmetry,
-    geometry_metrics,
-    structure_rmsd,
-    symmetry,
+    compare_structures,
+    flat_geometry_metrics,
 )
 from esen_flows.settings import get_settings
 from esen_flows.structures.conversion import to_pymatgen
 
-TOLERANCES_ANGSTROM = {"1e-2": 1e-2, "1e-5": 1e-5}
 _CACHE = "geometry-1.jsonl"  # another number where a definition changes
 
 
@@ -113,20 +112,36 @@ def geometry_columns(compared: Mapping[str, Compared]) -> dict[str, float | None
     """
     if not compared:
         return {}
-    metrics: dict[str, float | None] = {}
-    for name in TOLERANCES_ANGSTROM:
-        rows = [GeometryRow(one.rmsd, *one.symmetries[name]) for one in compared.values()]
-        found = geometry_metrics(rows)
-        metrics |= {f"{metric}_{name}": value for metric, value in found.items() if metric != "n_structures"}
-    return metrics
+    rows = {name: [GeometryRow(one.rmsd, *one.symmetries[name]) for one in compared.values()] for name in TOLERANCES}
+    return {name: value for name, value in flat_geometry_metrics(rows).items() if "n_structures" not in name}
+
+
+def dft_structures(folder: str | None) -> Iterator[tuple[str, Structure]]:
+    """Structures that DFT relaxed, one after the other: the reference set wbm-relaxed.
+
+    Parameters
+    ----------
+    folder
+        Folder to look for the set in first.
+
+    Yields
+    ------
+    tuple of str and Structure
+        Number and structure of a crystal.
+
+    Raises
+    ------
+    InputError
+        The set is not there or cannot be read.
+    """
+    for planned in structures_of_file(reference_file("wbm-relaxed", folder), lambda fault: None):
+        yield planned.label, to_pymatgen(planned.atoms)
 
 
 def _compare(relaxed: Structure, reference: Structure) -> Compared:
-    symmetries = {
-        name: (symmetry(relaxed, tolerance), symmetry(reference, tolerance))
-        for name, tolerance in TOLERANCES_ANGSTROM.items()
-    }
-    return Compared(structure_rmsd(relaxed, reference), symmetries)
+    rows = compare_structures(relaxed, reference)
+    symmetries = {name: (row.predicted, row.reference) for name, row in rows.items()}
+    return Compared(next(iter(rows.values())).rmsd, symmetries)
 
 
 def _line(material: str, key: str, found: Compared) -> str:

@@ -33,7 +33,8 @@ class DiscoveryReference:
     e_form_ev_per_atom
         (n,) formation energies with MP2020 corrections in eV/atom.
     e_above_hull_ev_per_atom
-        (n,) distances to the convex hull of the Materials Project in eV/atom, negative below it; not rounded.
+        (n,) distances to the convex hull of the Materials Project in eV/atom, negative below it; not rounded. NaN where
+        the distance is not known, which no crystal of the leaderboard has.
     unique_prototype
         (n,) whether the crystal belongs to the subset of unique prototypes.
     """
@@ -237,11 +238,61 @@ def predicted_hull_distances(reference: DiscoveryReference, predicted: Mapping[s
     InputError
         No prediction belongs to a crystal of the reference.
     """
+    return reference.e_above_hull_ev_per_atom + _energies(reference, predicted) - reference.e_form_ev_per_atom
+
+
+def _energies(reference: DiscoveryReference, predicted: Mapping[str, float]) -> Floats:
+    """Predicted formation energies in eV/atom in the order of the reference, NaN for missing ones and outliers."""
     energies = np.array([predicted.get(material, np.nan) for material in reference.material_ids.tolist()], dtype=float)
     if not np.isfinite(energies).any():
         raise InputError("no prediction belongs to a crystal of the reference; check the material numbers")
     energies[np.abs(energies - reference.e_form_ev_per_atom) > OUTLIER_EV_PER_ATOM] = np.nan
-    return reference.e_above_hull_ev_per_atom + energies - reference.e_form_ev_per_atom
+    return energies
+
+
+def _formation_energy_errors(reference: DiscoveryReference, predicted: Mapping[str, float]) -> dict[str, Any]:
+    """Errors of all formation energies, rounded as hull distances are, whose errors are the same."""
+    found = subset_metrics(reference.e_form_ev_per_atom.round(3), _energies(reference, predicted).round(3))
+    return {name: found[name] for name in ("MAE", "RMSE", "R2", "missing_preds")}
+
+
+_PREFIXES = {
+    "full_test_set": "full", "unique_prototypes": "unique", "most_stable_10k": "top", "formation_energy": "e_form",
+}  # fmt: skip
+
+
+def flat_discovery_metrics(
+    reference: DiscoveryReference, predicted: Mapping[str, float], with_intervals: bool = False
+) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
+    """Metrics and their intervals under the names of the table of published results, such as `unique_F1`.
+
+    Parameters
+    ----------
+    reference
+        DFT's values.
+    predicted
+        Formation energy in eV/atom by material.
+    with_intervals
+        Whether to resample the crystals.
+
+    Returns
+    -------
+    tuple of dict
+        Metrics, None where one is not defined, and 95 % bootstrap intervals of some of them. Both are empty if no
+        crystal of the reference is predicted.
+    """
+    if predicted.keys().isdisjoint(reference.material_ids.tolist()):
+        return {}, {}
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    found: dict[str, dict[str, Any]] = discovery_metrics(reference, predicted, with_intervals)
+    for subset, values in found.items():
+        for name, value in values.items():
+            if name.endswith("_interval"):
+                intervals[f"{_PREFIXES[subset]}_{name.removesuffix('_interval')}"] = value
+            else:
+                metrics[f"{_PREFIXES[subset]}_{name}"] = None if np.isnan(value) else value
+    return metrics, intervals
 
 
 def discovery_metrics(
@@ -265,8 +316,16 @@ def discovery_metrics(
     Returns
     -------
     dict
-        Metrics of "full_test_set", "unique_prototypes" and "most_stable_10k": see `subset_metrics`.
+        Metrics of "full_test_set", "unique_prototypes" and "most_stable_10k": see `subset_metrics`. Where the hull
+        distance of some crystals is not known, they are left out of these, and "formation_energy" holds the errors of
+        the formation energies of all crystals.
     """
+    known = np.isfinite(reference.e_above_hull_ev_per_atom)
+    if not known.all():
+        part = reference.rows(known)
+        some = not predicted.keys().isdisjoint(part.material_ids.tolist())
+        errors = {"formation_energy": _formation_energy_errors(reference, predicted)}
+        return (discovery_metrics(part, predicted, intervals) if some else {}) | errors
     true = reference.e_above_hull_ev_per_atom.round(3)
     distances = predicted_hull_distances(reference, predicted).round(3)
     unique = np.flatnonzero(reference.unique_prototype)

@@ -165,3 +165,32 @@ def formation_energy(energy_ev: float, composition: Composition, references_ev_p
         raise InputError(f"{composition.reduced_formula}: no reference energy for {', '.join(missing)}")
     elements = sum(amount * references_ev_per_atom[element] for element, amount in amounts.items())
     return float((energy_ev - elements) / composition.num_atoms)
+
+
+def total_energy(
+    e_form_ev_per_atom: float, composition: Composition, references_ev_per_atom: Mapping[str, float]
+) -> float:
+    """Energy of a crystal from its formation energy.
+
+    Parameters
+    ----------
+    e_form_ev_per_atom
+        Formation energy in eV/atom.
+    composition
+        Composition of the crystal.
+    references_ev_per_atom
+        Energy of each element in eV/atom.
+
+    Returns
+    -------
+    float
+        Energy in eV, with the corrections that the formation energy has.
+
+    Raises
+    ------
+    InputError
+        An element has no reference.
+    """
+    return float(
+        (e_form_ev_per_atom - formation_energy(0.0, composition, references_ev_per_atom)) * composition.num_atoms
+    )

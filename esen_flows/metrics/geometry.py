@@ -1,6 +1,6 @@
 """Relaxed structures against DFT's: distance of the atoms, and change of the space group."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from esen_flows.errors import InputError
 
 # What a pair of structures that do not match counts as.
 NO_MATCH_RMSD = 1.0
+# The leaderboard's tolerances of symmetry in Angstrom, as it writes them.
+TOLERANCES = ("1e-2", "1e-5")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,54 @@ def symmetry(structure: Structure, symprec_angstrom: float) -> Symmetry | None:
     except ValueError:
         return None
     return Symmetry(int(dataset.number), len(dataset.operations))
+
+
+def compare_structures(predicted: Structure, reference: Structure) -> dict[str, GeometryRow]:
+    """Comparison of a relaxed structure with DFT's.
+
+    Parameters
+    ----------
+    predicted
+        Structure that the force field relaxed.
+    reference
+        Structure that DFT relaxed.
+
+    Returns
+    -------
+    dict
+        Distance and symmetries by tolerance, for each of `TOLERANCES`.
+
+    Raises
+    ------
+    InputError
+        moyopy is not installed.
+    """
+    rmsd = structure_rmsd(predicted, reference)
+    return {
+        name: GeometryRow(rmsd, symmetry(predicted, float(name)), symmetry(reference, float(name)))
+        for name in TOLERANCES
+    }
+
+
+def flat_geometry_metrics(rows: Mapping[str, Sequence[GeometryRow]]) -> dict[str, float]:
+    """Metrics of the geometry task under the names of the table of published results, such as `rmsd_1e-2`.
+
+    Parameters
+    ----------
+    rows
+        Comparisons of the relaxed structures, by tolerance.
+
+    Returns
+    -------
+    dict
+        Metrics of `geometry_metrics` with the tolerance behind their names; empty without structures.
+    """
+    return {
+        f"{name}_{tolerance}": value
+        for tolerance, found in rows.items()
+        if found
+        for name, value in geometry_metrics(found).items()
+    }
 
 
 def geometry_metrics(rows: Sequence[GeometryRow]) -> dict[str, float]:

@@ -53,6 +53,8 @@ class LeaderboardRow:
         Metrics: the columns of `COLUMNS`, and "CPS", "CDS" and "CMDS". Those that are not known are left out.
     source
         "published", or the name of the campaign.
+    added
+        Date at which the leaderboard took it, YYYY-MM-DD; empty for a campaign.
     """
 
     key: str
@@ -62,6 +64,7 @@ class LeaderboardRow:
     superseded: bool
     values: dict[str, float]
     source: str = "published"
+    added: str = ""
 
 
 @cache
@@ -87,6 +90,7 @@ def _row(columns: dict[str, str]) -> LeaderboardRow:
         conservative="_G" in targets if "F" in targets else None,
         superseded=columns["lifecycle"] != "active",
         values=with_scores(values),
+        added=columns["added"],
     )
 
 

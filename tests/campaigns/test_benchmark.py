@@ -1,8 +1,10 @@
 """The benchmark of conductivities judges the documents of a campaign; its reference is made of one of them."""
 
 import gzip
+import hashlib
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import emt_campaigns
@@ -12,11 +14,15 @@ from ase.build import bulk
 
 from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, write_materials
 from esen_flows.campaigns.report import write_report
+from esen_flows.campaigns.submission import write_submission
 from esen_flows.cli.app import main
 from esen_flows.errors import InputError
+from esen_flows.metrics.artefact_scores import score_artefacts
+from esen_flows.metrics.artefacts import read_conductivities
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.settings import Settings
 from esen_flows.store.results import Store
+from esen_flows.yaml_files import read_yaml
 
 pytestmark = pytest.mark.mongod
 SMALL = {
@@ -116,6 +122,32 @@ def test_files_and_commands(
     assert tmp_path / "report" / "benchmark.csv" in files
     assert "## Benchmark kappa-103" in (tmp_path / "report" / "report.md").read_text()
     assert json.loads((tmp_path / "report" / "summary.json").read_text())["benchmark"]["models"][0]["n_done"] == 2
+
+
+def test_submission(store: Store, reference: Path, tmp_path: Path) -> None:
+    """The file has all crystals of the reference, and gives the metrics of the campaign to the last digits."""
+    author = tmp_path / "submission.yaml"
+    author.write_text(emt_campaigns.AUTHOR)
+    folder = tmp_path / "out"
+    found = write_submission(store, "c", author, folder, references=reference.parent, day=date(2026, 11, 29))
+    (judged,) = campaign_metrics(store, "c", reference.parent)
+    scored = score_artefacts(folder, lambda name: reference, lambda: ()).metrics
+    assert scored == found.metrics
+    for name, value in judged.with_missing_as_failed.items():
+        assert scored[name] == pytest.approx(value, rel=1e-9), name
+    rows = read_conductivities(folder / "models/emt/emt/2026-11-29-phonons-kappa-103.json.gz")
+    assert list(rows) == ["m0", "m1", "m7"]
+    assert rows["m1"].kappa_w_per_m_k is None
+    card = read_yaml(folder / "models/emt/emt.yml")
+    section = card["metrics"]["phonons"]
+    assert (section["status"], section["kappa_103"]["κ_SRME"]) == ("partial", 1.5556)
+    named = section["kappa_103"]["pred_file"]
+    file = folder / named["name"]
+    assert (named["size"], named["md5"]) == (file.stat().st_size, hashlib.md5(file.read_bytes()).hexdigest())
+    assert card["hyperparams"]["evaluation"]["kappa"] == {"protocol": "phonondb-v1", "displacement_distance": 0.03}
+    info = json.loads((folder / section["kappa_103"]["run_info_file"]["name"]).read_text())
+    assert info["manifest"]["settings"]["sha256"] == info["manifest"]["spec_sha256"]
+    assert info["run_metadata"]["run_time_sec"] > 0
 
 
 def test_a_campaign_without_a_benchmark(store: Store) -> None:

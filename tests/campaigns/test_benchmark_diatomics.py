@@ -13,12 +13,14 @@ from esen_flows.campaigns.plan import plan
 from esen_flows.campaigns.report import write_report
 from esen_flows.campaigns.reproduce import compare_with_frozen, compute_here, plan_reproduction
 from esen_flows.campaigns.spec import read_spec
+from esen_flows.campaigns.submission import write_submission
 from esen_flows.cli.app import main
 from esen_flows.cli.notebook import compute
 from esen_flows.errors import InputError
 from esen_flows.settings import Settings
 from esen_flows.store.queries.query import query
 from esen_flows.store.upkeep.verify import verify
+from esen_flows.yaml_files import read_yaml
 
 pytestmark = pytest.mark.mongod
 SPEC = """
@@ -67,6 +69,14 @@ def test_a_campaign_of_force_fields(
         assert end.value.code == 0
         (own,) = [row for row in json.loads(capsys.readouterr().out) if row["source"] == "pairs"]
         assert own["metrics"]["diatomics_excluded"] == 85
+
+        # A submission's file gives the same metrics, and its section passes the leaderboard's schema.
+        (tmp_path / "submission.yaml").write_text(emt_campaigns.AUTHOR)
+        submitted = write_submission(store, "pairs", tmp_path / "submission.yaml", tmp_path / "out")
+        assert {name: submitted.metrics[name] for name in found.done} == found.done
+        section = read_yaml(tmp_path / "out/models/emt/emt.yml")["metrics"]["diatomics"]
+        assert section["tortuosity"] == found.done["diatomics_tortuosity"]
+        assert len(section["excluded_formula_reasons"]) == 85
 
         write_report(store, "pairs", tmp_path / "report")
         assert (tmp_path / "report" / "benchmark.csv").is_file()

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import emt_campaigns
@@ -13,10 +14,15 @@ from ase.io import write
 
 from esen_flows.campaigns import benchmark_geometry
 from esen_flows.campaigns.benchmark import campaign_metrics, write_materials
+from esen_flows.campaigns.submission import write_submission
 from esen_flows.cli.app import main
+from esen_flows.errors import InputError
+from esen_flows.metrics import geometry
 from esen_flows.schemas.campaign import CampaignSpec
+from esen_flows.schemas.documents import StructureData
 from esen_flows.settings import Settings
 from esen_flows.store.results import Store
+from esen_flows.yaml_files import read_yaml
 
 pytestmark = pytest.mark.mongod
 
@@ -82,6 +88,69 @@ def test_a_crystal_with_two_names_counts_twice(store: Store, folder: Path, tmp_p
     assert (found.n_materials, found.n_done) == (5, 4)
 
 
+def test_submission(
+    store: Store,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    embedded_settings: Settings,
+) -> None:
+    """Nickel has no hull distance; DFT's silver is 1 % larger; the files give what the campaign's metrics say."""
+    pytest.importorskip("moyopy", reason="no moyopy")
+    here = embedded_settings.model_copy(update={"cache_dir": tmp_path})
+    monkeypatch.setattr(benchmark_geometry, "get_settings", lambda: here)
+    place = shutil.copytree(folder, tmp_path / "wbm")
+    summary = place / "2023-12-13-wbm-summary.csv.gz"
+    summary.write_bytes(gzip.compress(gzip.decompress(summary.read_bytes()).replace(b"0.0,0.3,False", b"0.0,,False")))
+    dft = []
+    for row in store.database["campaign_members"].find({"campaign": "c", "state": "finished"}):
+        document = store.get(row["key"])
+        assert document is not None
+        assert document.output is not None
+        atoms = StructureData(**document.output["structure"]).to_atoms()
+        atoms.set_cell(atoms.cell * (1.01 if row["label"] == "m1" else 1.0), scale_atoms=True)
+        atoms.info["material_id"] = row["label"]
+        dft.append(atoms)
+    write(place / "2024-08-04-wbm-relaxed-atoms.extxyz", dft)
+    (judged,) = campaign_metrics(store, "c", place)
+    # Atoms of one-atom cells are where they should be, so that the lengths alone differ and no atom moves.
+    assert judged.done["rmsd_1e-2"] == pytest.approx(0, abs=1e-6)
+    assert judged.done["symmetry_match_1e-5"] == 1
+    assert judged.with_missing_as_failed["full_missing_preds"] == 1  # iron; nickel is not part of the subset
+    assert judged.with_missing_as_failed["e_form_missing_preds"] == 2
+
+    author, output = tmp_path / "submission.yaml", tmp_path / "out"
+    author.write_text(emt_campaigns.AUTHOR)
+    found = write_submission(store, "c", author, output, references=place, day=date(2026, 11, 29))
+    with pytest.raises(SystemExit) as stop:
+        main(["leaderboard", "score", str(output), "--folder", str(place), "--json"])
+    scored = json.loads(capsys.readouterr().out)
+    assert (stop.value.code or 0, scored) == (0, found.metrics)
+    assert {name: scored[name] for name in judged.with_missing_as_failed} == judged.with_missing_as_failed
+    card = read_yaml(output / "models/emt/emt.yml")
+    assert card["metrics"]["discovery"]["unique_prototypes"]["F1"] == 0.5
+    assert "3 of the 256,963 crystals of WBM" in card["metrics"]["discovery"]["reason"]
+    assert card["metrics"]["geo_opt"]["symprec=1e-2"]["n_structures"] == 2
+    # Written again, the files have the same bytes.
+    before = {path: path.read_bytes() for path in output.rglob("*.gz")}
+    write_submission(store, "c", author, output, references=place, day=date(2026, 11, 29))
+    assert len(before) == 6
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_everything_that_a_card_lacks_is_named_at_once(store: Store, folder: Path, tmp_path: Path) -> None:
+    author = tmp_path / "submission.yaml"
+    with pytest.raises(InputError, match=r"submission\.yaml is missing: write into it"):
+        write_submission(store, "c", author, tmp_path / "out", references=folder)
+    kept = [line for line in emt_campaigns.AUTHOR.splitlines() if not line.startswith(("doi", "repo"))]
+    author.write_text("\n".join(kept).replace(", email: nobody@example.org", "").replace("OSOD", "open"))
+    with pytest.raises(InputError) as caught:
+        write_submission(store, "c", author, tmp_path / "out", references=folder)
+    assert "missing: doi, repo, authors.0.email; wrong: openness: 'open' is not one of" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_files_and_leaderboard(
     store: Store, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +209,7 @@ def test_geometry(
     lines = (tmp_path / "geometry-1.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "geometry-1.jsonl").write_text(lines[0] + lines[1][:40])
     asked: list[str] = []
-    monkeypatch.setattr(benchmark_geometry, "structure_rmsd", lambda ours, dft: asked.append(ours.formula) or 0.25)
+    monkeypatch.setattr(geometry, "structure_rmsd", lambda ours, dft: asked.append(ours.formula) or 0.25)
     (again,) = campaign_metrics(store, "c", other)
     assert asked == ["Ag1"]
     assert again.done["rmsd_1e-2"] == pytest.approx(0.125, abs=1e-6)

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from esen_flows.cli.commands import campaign_metrics, campaign_results
+from esen_flows.cli.commands import campaign_metrics, campaign_results, campaign_submission
 from esen_flows.cli.options import CampaignArgument
 from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
@@ -200,6 +200,7 @@ for command in (
     campaign_results.diff,
     campaign_results.freeze,
     campaign_results.reproduce,
+    campaign_submission.submission,
 ):
     app.command()(command)
 

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli.commands.leaderboard_score import score
+from esen_flows.cli.output.paper_table import print_paper_table
 from esen_flows.cli.usage import UsageError
 from esen_flows.metrics.correlations import QUANTITIES, error_correlations, error_pairs, passing
 from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked, with_scores
@@ -47,6 +49,10 @@ def leaderboard(
         list[str] | None, typer.Option("--with", help="A campaign with a benchmark, to put in place. Repeatable.")
     ] = None,
     as_json: JsonOption = False,
+    paper_table: Annotated[
+        int | None,
+        typer.Option("--table", min=2, max=5, help="Show this table of the eSEN paper (arXiv 2502.12147) instead."),
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw F1 against κ SRME into this PNG file.")] = None,
 ) -> None:
     """Show published results, the best first.
@@ -54,6 +60,9 @@ def leaderboard(
     F1, DAF and MAE (eV/atom) are those of unique prototypes; the RMSD is in units of (volume per atom)^(1/3).
     """
     if context.invoked_subcommand is not None:
+        return
+    if paper_table is not None:
+        print_paper_table(paper_table, _own_rows(campaigns or ()))
         return
     chosen = [
         row for row in published_rows() if (row.compliant or not compliant) and (superseded or not row.superseded)
@@ -154,6 +163,9 @@ def _draw(rows: Sequence[LeaderboardRow], path: Path) -> Path:
         if "κ_SRME" in row.values and "unique_F1" in row.values
     ]
     return plot_models(points, "κ SRME (lower is better)", "F1 of unique prototypes", path)
+
+
+app.command()(score)
 
 
 @app.command(name="correlation")
