@@ -89,7 +89,7 @@ def test_no_such_specification(tmp_path: Path) -> None:
         (
             "property: phonon",
             "property: phonons",
-            "spec.yaml:2: property: choose from relax, static, eos, elastic, phonon",
+            "spec.yaml:2: property: choose from relax, static, md, eos, elastic, phonon",
         ),
         ("property: phonon", "property: phonon\nname: b", "spec.yaml:3: name: also in line 1; leave one of the two"),
         (
