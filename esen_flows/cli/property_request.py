@@ -19,7 +19,6 @@ from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.structures.checks import check_elements, check_start, check_structure, warn_outside
-from esen_flows.structures.files import read_structure
 
 Dtype = Literal["float64", "float32"]
 
@@ -97,6 +96,9 @@ def build_request(
     InputError
         The file, structure or force field cannot be used for this property.
     """
+    # With ASE's readers, which take as long to import as everything else that a command needs.
+    from esen_flows.structures.files import read_structure
+
     check_device(device)
     resolve_model(model)
     atoms = read_structure(file)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
 from ase.data import atomic_masses, atomic_masses_legacy, chemical_symbols
 
 from esen_flows.errors import StructureError
@@ -112,10 +111,9 @@ class AtomProperties:
         if self.masses_u is not None:
             atoms.set_masses(np.where(self.masses_u > 0, self.masses_u, atomic_masses[atoms.numbers]))
         constraints: list[Any] = []
-        if self.fixed_cartesian is not None:
-            constraints += _by_mask(self.fixed_cartesian, FixCartesian)
-        if self.fixed_fractional is not None:
-            constraints += _by_mask(self.fixed_fractional, FixScaled)
+        for name in ("fixed_cartesian", "fixed_fractional"):
+            if (fixed := getattr(self, name)) is not None:
+                constraints += _by_mask(fixed, name)
         if constraints:
             atoms.set_constraint(constraints)
         return atoms
@@ -224,6 +222,11 @@ def _is_standard(number: int, mass: float) -> bool:
 def _fixed(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     """Fixed Cartesian and fractional components, each (n, 3); atoms that are fixed altogether are in the first."""
     cartesian, fractional = np.zeros((len(atoms), 3), dtype=bool), np.zeros((len(atoms), 3), dtype=bool)
+    if not atoms.constraints:
+        return cartesian, fractional
+    # These load much of SciPy: half of the time in which a command starts.
+    from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
+
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
             cartesian[constraint.index] = True
@@ -244,8 +247,11 @@ def _fixed(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     return cartesian, fractional
 
 
-def _by_mask(fixed: np.ndarray, kind: type[FixCartesian] | type[FixScaled]) -> list[Any]:
-    """Constraints of ASE: FixAtoms for atoms that are fixed altogether, else one of `kind` for each combination."""
+def _by_mask(fixed: np.ndarray, name: str) -> list[Any]:
+    """Constraints of ASE: FixAtoms for atoms that are fixed altogether, else one for each combination."""
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
+
+    kind = FixCartesian if name == "fixed_cartesian" else FixScaled
     found: list[Any] = []
     for mask in np.unique(fixed[fixed.any(axis=1)], axis=0):
         indices = np.flatnonzero((fixed == mask).all(axis=1)).tolist()
