@@ -14,11 +14,8 @@ from fireworks import FWorker, LaunchPad
 from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket import Rocket
 from fireworks.utilities.fw_utilities import get_my_host
-from jobflow import Job
-from jobflow.managers.fireworks import JobFiretask
 
 from esen_flows.errors import ServerUnavailableError
-from esen_flows.makers.references import CATEGORY_OF_KIND
 from esen_flows.stopping import Stopped, is_stopping
 from esen_flows.store.database import Database, Row
 from esen_flows.store.jobflow_files import launchpad_spec
@@ -29,14 +26,14 @@ from esen_flows.store.server_outages import is_outage, retry_until_available
 # In the environment that a launch notes of its worker. Such a launch holds a claim from before its start to its end.
 WORKER_MARK = "esen_flows_worker"
 T = TypeVar("T")
+# jobflow's name of its task, whose module loads every store that jobflow knows.
+_JOB_TASK = "{{jobflow.managers.fireworks.JobFiretask}}"
 # Fireworks all of whose tasks are jobs of jobflow or tasks of this package. Background tasks and duplicate finders
 # name classes that FireWorks loads and calls as well.
 KNOWN_TASKS: dict[str, Any] = {
     "spec._tasks": {
         "$type": "array",
-        "$not": {
-            "$elemMatch": {"_fw_name": {"$not": {"$in": [JobFiretask._fw_name, re.compile(r"^\{\{esen_flows\.")]}}}
-        },
+        "$not": {"$elemMatch": {"_fw_name": {"$not": {"$in": [_JOB_TASK, re.compile(r"^\{\{esen_flows\.")]}}}},
     },
     "spec._background_tasks": {"$exists": False},
     "spec._dupefinder": {"$exists": False},
@@ -260,24 +257,6 @@ def worker_query(name: str, category: str, query: Mapping[str, Any], *, any_task
     """
     found: dict[str, Any] = FWorker(name, category, dict(query)).query
     return found if any_task else {"$and": [found, KNOWN_TASKS]}
-
-
-def set_category(job: Job, category: str) -> None:
-    """Have a job run by workers of a category, unless the job names a category itself.
-
-    The category is noted in the job and not only in its firework, so that a job that takes its place inherits it.
-    Jobs of other kinds that take its place get the category of their own kind.
-
-    Parameters
-    ----------
-    job
-        Job, which is changed.
-    category
-        Category of workers.
-    """
-    if "_category" not in job.config.manager_config:
-        # Not in place: jobflow shares this dictionary with the update that it hands on.
-        job.config.manager_config = {**job.config.manager_config, "_category": category, CATEGORY_OF_KIND: True}
 
 
 def is_of_this_host(launch: Row) -> bool:
