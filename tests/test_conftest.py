@@ -49,7 +49,7 @@ def test_required_markers_may_not_be_skipped(tmp_path: Path, required: str, coun
         env={**os.environ, "ESEN_FLOWS_REQUIRE": required},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     # A skip during set-up becomes an error, one in the body a failure; either fails the run.

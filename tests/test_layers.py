@@ -356,7 +356,7 @@ def modules_in(room: str) -> list[str]:
 def run_python(code: str, *arguments: str) -> str:
     """Standard output of a fresh interpreter; its error output on failure is the message of the test."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

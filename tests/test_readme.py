@@ -44,7 +44,7 @@ def run_example(example: str, folder: Path) -> list[str]:
         )
     finally:
         stop = [sys.executable, "-c", "from esen_flows.cli.app import main; main(['db', 'stop', '--force'])"]
-        subprocess.run(stop, env=environment, capture_output=True, timeout=60, check=False)
+        subprocess.run(stop, env=environment, capture_output=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

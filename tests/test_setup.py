@@ -36,7 +36,7 @@ def set_up(folder: Path, *, unreachable: int, **environment: str) -> tuple[str, 
         env={**inherited, "UNREACHABLE": str(unreachable), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     calls = (folder / "calls").read_text().splitlines()

@@ -7,18 +7,47 @@ folder. The inputs are the same for the same seed.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / name) for name in ("", "store", "forcefield"))]
 
+from hostile import seeds  # noqa: E402
 from hostile.inputs import campaign  # noqa: E402
 from hostile.runner import Verdict, run_all, warm_up  # noqa: E402
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Do something quietly in a forked process: this one forks later, and may hold no connection."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            work()
+            sys.stdout.flush()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise RuntimeError(f"a forked process ended with status {status}; its messages are above")
+
+
+def stop_database() -> None:
+    """Stop the private server of the settings."""
+    from esen_flows.settings import get_settings
+    from esen_flows.store.server.embedded import stop
+
+    stop(get_settings(), force=True)
 
 
 def main() -> int:
@@ -38,23 +67,21 @@ def main() -> int:
     }
     for name in ("ESEN_FLOWS_MONGO_URI", "ESEN_FLOWS_SPOOL", "ESEN_FLOWS_READ_ONLY"):
         os.environ.pop(name, None)
-    seeds = folder / "seeds"
-    if not seeds.is_dir():
-        made = folder / "seeds.partial"
-        command = [sys.executable, Path(__file__).with_name("seeds.py"), made]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        made.rename(seeds)
     warm_up()
+    valid = folder / "seeds"
+    if not valid.is_dir():
+        made = folder / "seeds.partial"
+        in_child(lambda: seeds.make_all(made))
+        made.rename(valid)
     began, counts, found = time.monotonic(), Counter[str](), defaultdict[str, list[Verdict]](list)
-    cases = (case for case in campaign(seeds, options.count, options.seed) if options.only in case.entrance)
+    cases = (case for case in campaign(valid, options.count, options.seed) if options.only in case.entrance)
     for verdict in run_all(cases, folder / f"cases-{os.getpid()}", options.jobs):
         counts[verdict.case.entrance] += 1
         for fault in verdict.faults:
             found[fault].append(verdict)
             print(f"{fault}: {verdict.case.entrance}: {verdict.case.what}: status {verdict.status}", flush=True)
             print("    " + verdict.messages.strip().replace("\n", "\n    ")[-400:], flush=True)
-    stop = [sys.executable, "-m", "esen_flows.cli.entry"]
-    subprocess.run([*stop, "db", "stop", "--force"], check=False, stdout=subprocess.DEVNULL, cwd=ROOT)
+    in_child(stop_database)
     print(
         f"{sum(counts.values())} inputs in {time.monotonic() - began:.0f} s:",
         ", ".join(f"{n} {e}" for e, n in counts.items()),

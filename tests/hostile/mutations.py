@@ -1,8 +1,12 @@
 """Changes of valid files by a random generator: bytes, lines, numbers, and values inside of documents."""
 
 import copy
+import gzip
+from functools import cache
 from random import Random
 from typing import Any
+
+import yaml
 
 NUMBERS = (
     "nan",
@@ -198,3 +202,14 @@ def change_value(document: Any, random: Random) -> Any:
     else:
         holder.append(holder[last])
     return document
+
+
+@cache
+def gzip_bomb(content: bytes, megabytes: int) -> bytes:
+    """A gzip file of `content` and many megabytes of spaces, made of equal members, because one would take seconds."""
+    return gzip.compress(content) + gzip.compress(b" " * 4_000_000) * (megabytes // 4)
+
+
+def plain_yaml(value: Any) -> bytes:
+    """YAML of plain values by libyaml where it is installed: a long list takes the dumper in Python seconds."""
+    return yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)).encode()

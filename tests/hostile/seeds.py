@@ -1,11 +1,9 @@
-"""Valid files of every entrance, made once; hostile inputs are changes of them. Run as a program: `seeds.py FOLDER`."""
+"""Valid files of every entrance, made once; hostile inputs are changes of them."""
 
 import shutil
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "store"), str(ROOT / "tests" / "forcefield")]
 
 
 def make_structures(folder: Path) -> None:
@@ -149,9 +147,8 @@ def make_specs(folder: Path) -> None:
     )
 
 
-def main() -> None:
-    """Make all seeds in a folder, in a process of its own: the caller forks and may hold no connection."""
-    folder = Path(sys.argv[1])
+def make_all(folder: Path) -> None:
+    """Make all seeds in a folder."""
     folder.mkdir(parents=True)
     make_structures(folder / "structures")
     make_born(folder / "born")
@@ -159,7 +156,3 @@ def main() -> None:
     make_models(folder)
     make_data(folder / "data")
     make_specs(folder / "specs")
-
-
-if __name__ == "__main__":
-    main()

@@ -43,7 +43,7 @@ def test_a_structure_that_kills_its_process_is_isolated_over_restarts(named_stor
     structures.insert(2, bulk("Pt"))
     keys = campaign(named_store, structures)
     script = Path(__file__).parent / "crashing_chunk.py"
-    done = subprocess.run([sys.executable, script, *keys], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, script, *keys], capture_output=True, text=True, timeout=600, check=True)
     deaths = int(done.stdout)
     found = states(named_store)
     assert found.pop("m2") == ("failed", "ProcessDiedError")

@@ -1,6 +1,5 @@
 """Jobs of labelling, training and evaluation: stored once, resumed to the same bits, and chained."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,10 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from copper_stages import DENS, crystals, stage
-from jobflow import Flow, run_locally
+from fireworks import FWorker, LaunchPad
+from fireworks.core.rocket_launcher import rapidfire
+from jobflow import SETTINGS, Flow, run_locally
+from jobflow.managers.fireworks import flow_to_workflow
 from running import run
 
 from esen_flows.errors import EsenFlowsError, InputError
@@ -33,7 +35,7 @@ from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.schemas.training import RANDOM_WEIGHTS, EvaluationOutput, Split, TrainingOutput
 from esen_flows.settings import get_settings
 from esen_flows.store.datasets import dataset_document, fetch_dataset
-from esen_flows.store.jobflow_files import write_jobflow_files
+from esen_flows.store.jobflow_files import launchpad_spec
 from esen_flows.store.jobflow_store import job_store
 from esen_flows.store.models import stored_model
 from esen_flows.store.queries.crystals import stream_atoms
@@ -44,7 +46,6 @@ from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
 
 pytestmark = pytest.mark.mongod
 WORKER = Path(__file__).with_name("train_worker.py")
-FIREWORKS = Path(__file__).with_name("train_under_fireworks.py")
 SPLIT = Split(fraction=0.25)
 RECIPE = {
     "seed": 1,
@@ -252,23 +253,17 @@ def test_a_killed_training_is_resumed_to_the_same_bits(lab: Any) -> None:
     data = labelled(lab)
     whole = trained(lab, data, seed=4, config=stage(seed=4, epochs=8), split=Split())
     forget(lab)
-    for epoch in (2, 5):
-        worker = subprocess.Popen(
-            [sys.executable, str(WORKER), data, "4"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-        assert worker.stdout is not None
-        for line in worker.stdout:
-            if f"epoch {epoch}," in line:
-                break
-        worker.send_signal(signal.SIGKILL)
-        assert worker.wait() == -signal.SIGKILL
+    worker = subprocess.Popen(
+        [sys.executable, str(WORKER), data, "4"], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert worker.stdout is not None
+    assert any("epoch 3," in line for line in worker.stdout)
+    worker.send_signal(signal.SIGKILL)
+    assert worker.wait() == -signal.SIGKILL
     seen: list[int] = []
     with listening(lambda kind, done, total, words: seen.append(done)):
         resumed = trained(lab, data, seed=4, config=stage(seed=4, epochs=8), split=Split())
-    assert seen[0] > 2  # of what the killed ones had saved nothing is done again
+    assert seen[0] > 2  # of what the killed one had saved nothing is done again
     assert resumed.key == whole.key
     assert resumed.summary["model_key"] == whole.summary["model_key"]
 
@@ -316,28 +311,31 @@ def test_from_structures_to_an_evaluated_force_field(lab: Any) -> None:
     assert verify(lab.store).problems == []
 
 
-@pytest.mark.slow
-def test_a_training_in_fireworks_continues_after_its_walltime(lab: Any, tmp_path: Path) -> None:
+def test_a_training_in_fireworks_continues_after_its_walltime(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = labelled(lab)
     whole = trained(lab, data, seed=9)
     forget(lab)
-    write_jobflow_files(lab.store.database, tmp_path)
-    done = subprocess.run(
-        [sys.executable, str(FIREWORKS), data, "9"],
-        cwd=tmp_path,
-        env={**environment(), "JOBFLOW_CONFIG_FILE": str(tmp_path / "jobflow.yaml")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
+    jobs = job_store(lab.store)
+    monkeypatch.setattr(SETTINGS, "JOB_STORE", jobs)  # instead of a jobflow.yaml
+    training = TrainMaker(config=stage(seed=9), split=SPLIT, max_seconds=0.0).make(data)
+    training.update_config({"manager_config": {"_priority": 7}})
+    judging = EvaluateMaker(held_out=SPLIT).make(data, training=training.output)
+    launchpad = LaunchPad.from_dict({**launchpad_spec(lab.store.database), "strm_lvl": "ERROR"})
+    launchpad.reset("", require_password=False)
+    launchpad.add_wf(flow_to_workflow(Flow([training, judging])))
+    rapidfire(launchpad, FWorker(), str(tmp_path), nlaunches=0, strm_lvl="ERROR")
+    launchpad.connection.close()
+    fireworks = list(lab.store.database["fireworks"].find())
     parts = whole.summary["steps"] + 1
-    assert said["states"] == ["COMPLETED"] * (parts + 1)
-    assert said["priorities"].count(7) == parts  # a continuation goes where the training was sent
-    assert said["keys"].count(whole.key) == parts
-    evaluated = lab.store.get(said["evaluation"]["key"])
+    assert [row["state"] for row in fireworks] == ["COMPLETED"] * (parts + 1)
+    # A continuation goes where the training was sent.
+    assert [row["spec"].get("_priority") for row in fireworks].count(7) == parts
+    keys = [row["spec"]["_tasks"][0]["job"]["metadata"].get("result_key") for row in fireworks]
+    assert keys.count(whole.key) == parts
+    with jobs:
+        evaluated = lab.store.get(jobs.get_output(judging.uuid)["key"])
     assert evaluated.model_key == whole.summary["model_key"]
 
 

@@ -15,7 +15,6 @@ from copper_stages import crystals, stage
 
 from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.errors import InputError
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.training.config import config_from_dict
@@ -61,12 +60,11 @@ def steps_in(folder: Path) -> int:
 
 
 def wait_for(condition: Any) -> None:
-    """Wait at most a minute for a condition."""
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came to that")
+    """Wait for a condition, as long as a busy machine may need."""
+    until = time.monotonic() + 600.0
+    while not condition():
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -90,11 +88,3 @@ def test_a_launched_training_is_stopped_and_killed_with_its_job_and_resumed_to_t
     job.wait()
     wait_for((parts / "outcome.json").is_file)  # its process was told, saved and said so
     assert read_header(launch(work, parts, PYTHON))["model_key"] == whole["model_key"]
-
-
-@pytest.mark.slow
-def test_an_error_in_a_launched_process_is_raised_as_its_type(tmp_path: Path) -> None:
-    work = task(tmp_path)
-    gone = TrainingTask(**{**vars(work), "datasets": [(str(tmp_path / "gone"), 1)]})
-    with pytest.raises(InputError, match=r"no dataset at .*gone"):
-        launch(gone, tmp_path / "run", PYTHON)

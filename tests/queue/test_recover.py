@@ -70,7 +70,7 @@ def make_older(site: Site, seconds: float) -> None:
 
 def test_a_worker_takes_up_what_a_killed_worker_left(site: Site) -> None:
     gate = site.folder / "gate"
-    (number,) = site.add(worker_jobs.wait(site.notes, 60, str(gate)))
+    (number,) = site.add(worker_jobs.wait(site.notes, 600, str(gate)))
     killed = site.start()
     site.wait(lambda: site.lines() == ["began"])
     child = site.child_of(killed)

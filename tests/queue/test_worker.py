@@ -50,10 +50,10 @@ def test_a_signal_hands_everything_back_at_once(site: Site) -> None:
     going_on, broken_off, unresponsive = site.add(
         worker_jobs.obey(site.notes), worker_jobs.break_off(site.notes), worker_jobs.ignore(site.notes)
     )
-    worker = site.start("--processes", "3", "--grace", "8")
+    worker = site.start("--processes", "3", "--grace", "12")
     site.wait(lambda: site.lines().count("began") == 3)
     worker.send_signal(signal.SIGTERM)
-    said = site.said_by(worker, 75)  # not the ten minutes that `ignore` sleeps
+    said = site.said_by(worker, 75)  # not the hour that `ignore` sleeps
     states = site.states()
     assert states[going_on] == "COMPLETED"
     assert states[broken_off] == states[unresponsive] == "READY"
@@ -66,7 +66,7 @@ def test_a_signal_hands_everything_back_at_once(site: Site) -> None:
 def test_killed_processes_and_those_in_which_a_firework_failed_are_replaced(site: Site) -> None:
     gate = site.folder / "gate"
     work = [
-        worker_jobs.wait(site.notes, 60, str(gate)),
+        worker_jobs.wait(site.notes, 600, str(gate)),
         worker_jobs.fail(site.notes),
         worker_jobs.add(1, 1, site.notes),
     ]
@@ -95,7 +95,7 @@ def test_killed_processes_and_those_in_which_a_firework_failed_are_replaced(site
 
 def test_a_firework_that_is_defused_while_it_runs_has_not_failed(site: Site) -> None:
     gate = site.folder / "gate"
-    (number,) = site.add(worker_jobs.wait(site.notes, 60, str(gate)))
+    (number,) = site.add(worker_jobs.wait(site.notes, 600, str(gate)))
     worker = site.start("--idle", "0.5")
     site.wait(lambda: site.lines() == ["began"])
     with open_launchpad(site.store.database) as launchpad:

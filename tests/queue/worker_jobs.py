@@ -61,7 +61,7 @@ def break_off(file: str) -> None:
 def ignore(file: str) -> None:
     """Never end, and never look whether the process has to."""
     note(file, "began")
-    time.sleep(600)
+    time.sleep(3600)
 
 
 @job

@@ -14,7 +14,7 @@ from jobflow import Flow, Job
 from esen_flows.queue.submit import submit
 from esen_flows.store.results import Store
 
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 600.0  # a machine may be busy with other work
 
 
 @dataclass

@@ -61,7 +61,7 @@ def run_foreign_flow(folder: Path) -> dict[str, Any]:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     (folder / "printed").write_text(done.stdout + done.stderr)

@@ -230,7 +230,7 @@ def test_the_password_is_shown_nowhere(
     environment |= {"ESEN_FLOWS_MONGO_URI_FILE": str(file), "ESEN_FLOWS_DATABASE": "guarded"}
     environment |= {"ESEN_FLOWS_DATA_DIR": str(tmp_path / "data")}
     done = subprocess.run(
-        [sys.executable, "-c", ALL_COMMANDS], capture_output=True, text=True, env=environment, timeout=120, check=True
+        [sys.executable, "-c", ALL_COMMANDS], capture_output=True, text=True, env=environment, timeout=600, check=True
     )
     texts = [done.stdout + done.stderr]
     assert "ESEN_FLOWS_MONGO_URI is set, so there is no private server to start" in texts[0]

@@ -35,7 +35,7 @@ def writer(settings: Settings, notes: Path, *names: str) -> "subprocess.Popen[st
 
 
 def finish(process: "subprocess.Popen[str]") -> None:
-    assert process.communicate(timeout=120)[0] == "done\n"
+    assert process.communicate(timeout=600)[0] == "done\n"
     assert process.returncode == 0
 
 
@@ -98,7 +98,7 @@ def test_eight_processes_compute_each_of_200_results_once(embedded_settings: Set
     open_store(settings).close()
     processes = [kills.start_worker() for _ in range(8)]
     for process in processes:
-        assert process.communicate(timeout=300)[0] == "ready\ndone\n"
+        assert process.communicate(timeout=600)[0] == "ready\ndone\n"
     assert sorted(kills.computed()) == sorted(kills.names)
     kills.check().close()
     embedded.stop(settings)

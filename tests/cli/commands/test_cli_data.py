@@ -93,7 +93,7 @@ def test_info_does_not_import_torch(copper_file, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "data", "info", str(tmp_path / "d")],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "9 records" in done.stdout

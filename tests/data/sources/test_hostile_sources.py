@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import signal
+import traceback
 import warnings
 from contextlib import suppress
 
@@ -98,4 +101,15 @@ def test_mutated_hdf5(tmp_path_factory, places):
     for place, value in places:
         content[place % len(content)] = value
     path.write_bytes(content)
-    use(path)
+    # In a process of its own, because libhdf5 crashes at some of these files, now and then.
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            use(path)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -signal.SIGSEGV, -signal.SIGABRT)
