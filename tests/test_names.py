@@ -88,8 +88,8 @@ STORED_NAMES = (
     "esen_flows.makers.jobs:conductivity_job", "esen_flows.makers.chunks:chunk_job",
     "esen_flows.makers.relax:RelaxMaker", "esen_flows.makers.phonon:PhononMaker",
     "esen_flows.makers.conductivity:ConductivityMaker", "esen_flows.makers.training:LabelMaker",
-    "esen_flows.makers.training:TrainMaker", "esen_flows.makers.training:PretrainFinetuneFlow",
-    "esen_flows.makers.training:RecipeFlow", "esen_flows.makers.training:EvaluateMaker",
+    "esen_flows.makers.training:TrainMaker", "esen_flows.makers.training_flows:PretrainFinetuneFlow",
+    "esen_flows.makers.training_flows:RecipeFlow", "esen_flows.makers.training:EvaluateMaker",
     "esen_flows.forcefield.ase_calculator:ForceFieldCalculator",
 )  # fmt: skip
 

@@ -13,7 +13,8 @@ from esen_flows.cli.run_or_load import build_flow
 from esen_flows.cli.store import open_store
 from esen_flows.cli.training_data import DataSource, HeldOut
 from esen_flows.errors import EsenFlowsError
-from esen_flows.makers.training import TrainMaker, chained
+from esen_flows.makers.training import TrainMaker
+from esen_flows.makers.training_flows import chained
 from esen_flows.queue.submit import Submission, submit
 from esen_flows.schemas.training import Split
 from esen_flows.settings import get_settings

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from esen_flows.makers.phonon import PhononMaker
     from esen_flows.makers.relax import RelaxMaker
     from esen_flows.makers.static import StaticMaker
-    from esen_flows.makers.training import EvaluateMaker, LabelMaker, PretrainFinetuneFlow, RecipeFlow, TrainMaker
+    from esen_flows.makers.training import EvaluateMaker, LabelMaker, TrainMaker
+    from esen_flows.makers.training_flows import PretrainFinetuneFlow, RecipeFlow
 
 _MODULES = {
     "ConductivityMaker": "conductivity",
@@ -39,7 +40,8 @@ _MODULES = {
     "PhononMaker": "phonon",
     "RelaxMaker": "relax",
     "StaticMaker": "static",
-    **dict.fromkeys(("EvaluateMaker", "LabelMaker", "PretrainFinetuneFlow", "RecipeFlow", "TrainMaker"), "training"),
+    **dict.fromkeys(("EvaluateMaker", "LabelMaker", "TrainMaker"), "training"),
+    **dict.fromkeys(("PretrainFinetuneFlow", "RecipeFlow"), "training_flows"),
 }
 
 

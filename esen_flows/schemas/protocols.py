@@ -252,7 +252,8 @@ class DisplacementProtocol(Frozen):
         "canonical": displacements start from one choice among the equivalent axes, origins and orders of atoms of the
         conventional cell, so that one crystal has one result however it is written; the general protocols of phonons
         and conductivities set it. "as_given": the choice depends on the structure as it was given; the default, as in
-        published protocols and in results of earlier versions.
+        published protocols and in results of earlier versions. So `PhononProtocol()` is canonical, and
+        `PhononProtocol(displacement=DisplacementProtocol())` is not unless the setting is given.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset({"force_constants", "fc3_pair_cutoff_angstrom", "setting"})

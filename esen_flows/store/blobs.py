@@ -169,14 +169,9 @@ class BlobStore:
         data = _bytes(array)
         pieces = range(0, max(len(data), 1), CHUNK_BYTES)
         header = {
-            "_id": sha,
-            "dtype": _little_endian(array).dtype.str,
-            "shape": list(array.shape),
-            "bytes": len(data),
-            "chunks": len(pieces),
-            "write": write,
-            "created_at": datetime.now(UTC),
-        }
+            "_id": sha, "dtype": _little_endian(array).dtype.str, "shape": list(array.shape), "bytes": len(data),
+            "chunks": len(pieces), "write": write, "created_at": datetime.now(UTC),
+        }  # fmt: skip
         written = False
         while True:
             # One operation finds the array and cancels a removal that has only been announced.

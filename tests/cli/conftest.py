@@ -1,6 +1,7 @@
 """Fixtures of the command line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -14,3 +15,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "120")
     write(tmp_path / "Cu.cif", bulk("Cu", "fcc", a=3.6, cubic=True))
     return tmp_path
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn and not rendered, which takes half a second each; tests/plots and test_plot.py render them."""
+
+    def write(figure: Any, path: Path, **options: Any) -> None:
+        path.write_bytes(b"a figure")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write)

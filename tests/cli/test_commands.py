@@ -111,6 +111,7 @@ def test_relax_writes_the_structure(copper: Any, folder: Path, capsys: pytest.Ca
     assert "lattice constant a" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_relax_writes_the_trajectory_where_it_is_asked_for(copper: Any, folder: Path) -> None:
     assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--set", "trajectory=true", "--output", "out") == 0
     frames, relaxed = read(folder / "out" / "trajectory.extxyz", ":"), read(folder / "out" / "relaxed.extxyz")
@@ -141,6 +142,7 @@ def test_a_stored_failure_is_not_computed_again(copper: Any, folder: Path, capsy
     assert "NotConvergedError" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_show_and_query(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("relax", "Cu.cif", "--model", copper.checkpoint, "--output", "out")
     table = capsys.readouterr().out

@@ -8,7 +8,8 @@ from copper_stages import DENS, stage
 from monty.json import MontyDecoder, MontyEncoder
 
 from esen_flows.errors import InputError
-from esen_flows.makers.training import LabelMaker, PretrainFinetuneFlow, RecipeFlow, TrainMaker
+from esen_flows.makers.training import LabelMaker, TrainMaker
+from esen_flows.makers.training_flows import PretrainFinetuneFlow, RecipeFlow
 from esen_flows.schemas.training import Split
 from esen_flows.training.config import config_from_dict
 

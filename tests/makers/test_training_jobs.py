@@ -21,13 +21,8 @@ from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.forcefield import load
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.makers.relax import RelaxMaker
-from esen_flows.makers.training import (
-    EvaluateMaker,
-    LabelMaker,
-    PretrainFinetuneFlow,
-    TrainMaker,
-    trained_force_field,
-)
+from esen_flows.makers.training import EvaluateMaker, LabelMaker, TrainMaker, trained_force_field
+from esen_flows.makers.training_flows import PretrainFinetuneFlow
 from esen_flows.progress import listening
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.property_lookup import entry_of

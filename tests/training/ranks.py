@@ -22,7 +22,7 @@ def run(folder: Path, kill_at: int | None = None) -> dict[int, float]:
         if state["step"] == kill_at:
             os.kill(os.getpid(), signal.SIGKILL if os.environ.get("HARD") else signal.SIGTERM)
 
-    config = stage(**DENS, dtype="float64", epochs=8, denoising_atoms=0.7)
+    config = stage(**DENS, dtype="float64", epochs=4, denoising_atoms=0.7)
     with joined() as world:
         train(config, *argon_data(), folder, progress=progress, world=world)
     return losses

@@ -63,7 +63,7 @@ def together(tmp_path_factory):
 
 
 def test_two_ranks_follow_the_losses_of_one(alone, together):
-    assert len(alone[1]) >= 24
+    assert len(alone[1]) >= 12
     assert together[1] == pytest.approx(alone[1], rel=1e-6)
 
 
@@ -79,7 +79,7 @@ def test_two_stopped_ranks_are_resumed_to_the_same_bits(together, tmp_path):
 
 
 def test_a_killed_process_resumes_from_its_saved_state(alone, tmp_path):
-    steps_per_epoch = len(alone[1]) // 8
+    steps_per_epoch = len(alone[1]) // 4
     _, codes, _ = run_ranks(tmp_path, 1, steps_per_epoch + 2, HARD="1")
     assert codes == [-9]
     losses = in_this_process(tmp_path)

@@ -64,12 +64,7 @@ def import_(
     from esen_flows.data.screening import Limits
     from esen_flows.data.sources.options import SourceOptions
 
-    if not 0 < max_force < math.inf:
-        raise UsageError(f"--max-force is {max_force:g}; give eV/Angstrom, such as 50")
-    if cutoff is not None and not 0 < cutoff <= MOST_CUTOFF_ANGSTROM:
-        raise UsageError(
-            f"--cutoff is {cutoff:g}; give a distance in Angstrom up to {MOST_CUTOFF_ANGSTROM:g}, such as 6"
-        )
+    _check_bounds(max_force, cutoff)
     options = SourceOptions(
         energy_key, forces_key, stress_key, group_key, material_key, group, energy_unit, stress_unit, stress_order,
         keep_unconverged,
@@ -94,6 +89,15 @@ def import_(
             state = f"{output} is complete, edges are counted later" if output.exists() else "nothing was imported"
             raise KeyboardInterrupt(f"interrupted; {state}") from stop
     _show(read_index(output), output)
+
+
+def _check_bounds(max_force: float, cutoff: float | None) -> None:
+    if not 0 < max_force < math.inf:
+        raise UsageError(f"--max-force is {max_force:g}; give eV/Angstrom, such as 50")
+    if cutoff is not None and not 0 < cutoff <= MOST_CUTOFF_ANGSTROM:
+        raise UsageError(
+            f"--cutoff is {cutoff:g}; give a distance in Angstrom up to {MOST_CUTOFF_ANGSTROM:g}, such as 6"
+        )
 
 
 @app.command()

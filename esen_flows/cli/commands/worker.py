@@ -69,17 +69,12 @@ def worker(
     SIGUSR1 the worker hands back its unfinished work. The exit status is 0 if no work is left and 75 if the worker was
     stopped before. Jobs of jobflow run any Python function: whoever may write the database runs code as this user.
     """
-    from esen_flows.queue.allocation import queue_job, seconds_until_end
+    from esen_flows.queue.allocation import queue_job
     from esen_flows.queue.worker import Worker
     from esen_flows.queue.worker_settings import WorkerSettings
 
     conditions, device_of_each = _query(query), _devices(category, devices, processes)
-    left = seconds_until_end(os.environ) if walltime is None else _seconds(walltime)
-    if left is not None and left <= margin:
-        raise UsageError(
-            f"the time ends in {left:.0f} s, of which --margin keeps {margin:g} s for handing work back; ask for more "
-            "time, or give a shorter --margin"
-        )
+    left = _seconds_left(walltime, margin)
     settings = WorkerSettings(
         name=name or platform.node(),
         category="" if category == _ANY else category,
@@ -127,6 +122,19 @@ def _devices(category: str, devices: str | None, processes: int | None) -> tuple
     if category == "cpu":
         return ("",)
     return visible_devices(os.environ) or (None,)
+
+
+def _seconds_left(walltime: str | None, margin: float) -> float | None:
+    """Seconds until the end that an option or the queue sets; None: there is none."""
+    from esen_flows.queue.allocation import seconds_until_end
+
+    left = seconds_until_end(os.environ) if walltime is None else _seconds(walltime)
+    if left is not None and left <= margin:
+        raise UsageError(
+            f"the time ends in {left:.0f} s, of which --margin keeps {margin:g} s for handing work back; ask for more "
+            "time, or give a shorter --margin"
+        )
+    return left
 
 
 def _seconds(text: str) -> float:

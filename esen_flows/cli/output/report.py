@@ -110,8 +110,9 @@ def is_possibly_polar(elements: Collection[str]) -> bool:
 
 def _cost_line(document: ResultDocument) -> str:
     origin = document.provenance
+    evaluations = "force evaluation" if origin.force_evaluations == 1 else "force evaluations"
     return (
-        f"{document.kind:<12} {origin.seconds:9.2f} s {origin.force_evaluations:6d} force evaluations on "
+        f"{document.kind:<12} {origin.seconds:9.2f} s {origin.force_evaluations:6d} {evaluations} on "
         f"{origin.device}, {document.created_at:%Y-%m-%d %H:%M}, {document.key[:12]}"
     )
 

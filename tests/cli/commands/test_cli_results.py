@@ -32,7 +32,7 @@ from esen_flows.store.results import Store
 from esen_flows.structures.conversion import to_pymatgen
 from esen_flows.structures.identity import identify
 
-pytestmark = pytest.mark.mongod
+pytestmark = [pytest.mark.mongod, pytest.mark.usefixtures("quick_figures")]
 
 PHONON = ["--set", "displacement.fc2_supercell=2,2,2", "--set", "mesh=5,5,5"]
 KAPPA = [*PHONON, "--set", "displacement.fc3_supercell=2,2,2", "--set", "methods=rta,wigner,lbte"]

@@ -9,7 +9,7 @@ from command_line import run
 from esen_flows.cli.commands.converge import parse_choice
 from esen_flows.cli.usage import UsageError
 
-pytestmark = pytest.mark.mongod
+pytestmark = [pytest.mark.mongod, pytest.mark.usefixtures("quick_figures")]
 
 
 SETS = (

@@ -14,7 +14,7 @@ from command_line import run
 from esen_flows.settings import get_settings
 from esen_flows.store.exchange.archive import Archive
 
-pytestmark = pytest.mark.mongod
+pytestmark = [pytest.mark.mongod, pytest.mark.usefixtures("quick_figures")]
 
 
 @pytest.fixture
