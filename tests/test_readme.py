@@ -1,6 +1,5 @@
 """The Python examples of README and docs/ run, their commands are understood, and what they name is there."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ import esen_flows
 from esen_flows.cli.app import app
 from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.store.results import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,23 +34,16 @@ def blocks(language: str, *names: str) -> list[str]:
 
 
 def run_example(example: str, folder: Path) -> list[str]:
-    """The lines that a Python example prints, run in a folder with a database of its own."""
-    environment = {**os.environ, "ESEN_FLOWS_DATA_DIR": str(folder / "data")}
-    environment.pop("ESEN_FLOWS_MONGO_URI", None)
+    """The lines that a Python example prints, run in a folder, with the database that the environment names."""
     command = [sys.executable, "-c", example]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
-    finally:
-        stop = [sys.executable, "-c", "from esen_flows.cli.app import main; main(['db', 'stop', '--force'])"]
-        subprocess.run(stop, env=environment, capture_output=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 @pytest.mark.mongod
 @pytest.mark.slow
+@pytest.mark.usefixtures("named_store")
 def test_the_training_flow_is_made(tmp_path: Path) -> None:
     copper = bulk("Cu", cubic=True)
     item = LabelledStructure(copper, -1.0, np.zeros((4, 3)), np.zeros((3, 3)))
@@ -64,6 +57,7 @@ def test_the_training_flow_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.mongod
 @pytest.mark.slow
+@pytest.mark.usefixtures("named_store")
 def test_notebook_and_flow_are_one_result(tmp_path: Path) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     notebook, flow = blocks("python", "README.md")
@@ -79,7 +73,7 @@ def test_notebook_and_flow_are_one_result(tmp_path: Path) -> None:
 
 @pytest.mark.mongod
 @pytest.mark.slow
-def test_many_at_once_and_submission_run(tmp_path: Path) -> None:
+def test_many_at_once_and_submission_run(tmp_path: Path, named_store: Store) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     _, many = blocks("python", "docs/properties.md")
     (submission,) = blocks("python", "docs/campaigns.md")
@@ -88,14 +82,15 @@ def test_many_at_once_and_submission_run(tmp_path: Path) -> None:
     assert "which 'esen_silicon' never saw" in printed[0]
     assert float(printed[1].removeprefix("0 ")) < -5.0  # eV/atom
     assert printed[-3:-1] == [
-        "submitted to launchpad esen_flows: fireworks 3, 2, 1",
-        "submitted to launchpad esen_flows: fireworks 6, 5, 4",
+        f"submitted to launchpad {named_store.database.database_name}: fireworks {numbers}"
+        for numbers in ("3, 2, 1", "6, 5, 4")
     ]
     assert printed[-1] == "None"
 
 
 @pytest.mark.mongod
 @pytest.mark.slow
+@pytest.mark.usefixtures("named_store")
 def test_joined_flows_run(tmp_path: Path) -> None:
     flows = blocks("python", "docs/flows.md")
     assert len(flows) == 3

@@ -26,6 +26,7 @@ RECORD = np.dtype(
     ]
 )
 DIGEST_BYTES = 16
+_RECORDS_AT_ONCE = 65536  # that are hashed
 # All columns of a dataset, each a file of its own: data type and shape of a row.
 COLUMNS: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "n_atoms": (np.dtype("<i4"), ()),
@@ -280,15 +281,13 @@ def structure_at(part: Tables, row: int) -> LabelledStructure:
     )
 
 
-def species_of(part: Tables, records: int = 65536) -> np.ndarray:
+def species_of(part: Tables) -> np.ndarray:
     """Hash of the atomic numbers of each structure, in their order.
 
     Parameters
     ----------
     part
         The tables.
-    records
-        Number of structures that are read at once.
 
     Returns
     -------
@@ -299,8 +298,8 @@ def species_of(part: Tables, records: int = 65536) -> np.ndarray:
     factors = random.integers(1, 1 << 63, size=int(part.n_atoms.max()), dtype=np.uint64)
     values = random.integers(1, 1 << 63, size=256, dtype=np.uint64)
     hashes = []
-    for first in range(0, len(part), records):
-        bounds = part.offsets[first : first + records + 1]
+    for first in range(0, len(part), _RECORDS_AT_ONCE):
+        bounds = part.offsets[first : first + _RECORDS_AT_ONCE + 1]
         numbers = part.numbers[int(bounds[0]) : int(bounds[-1])]
         place = np.arange(len(numbers)) - np.repeat(bounds[:-1] - bounds[0], np.diff(bounds))
         hashes.append(np.add.reduceat(values[numbers] * factors[place], bounds[:-1] - bounds[0]))

@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esen_flows import errors, progress
 from esen_flows.errors import ClaimedElsewhereError, EsenFlowsError, ModelError, StoreError
-from esen_flows.forcefield.contract import ForceField
 from esen_flows.schemas.documents import Document, Failure, ResultDocument
 from esen_flows.schemas.domain import Domain
 from esen_flows.schemas.provenance import build_provenance
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.claims import Claim
 from esen_flows.store.results import Store
+
+if TYPE_CHECKING:
+    from esen_flows.forcefield.contract import ForceField
 
 Summary = dict[str, float | int | str | bool | None]
 
@@ -38,10 +40,10 @@ class Meter:
         Its count at the start of the step.
     """
 
-    force_field: ForceField | None = None
+    force_field: "ForceField | None" = None
     started_at: int = 0
 
-    def watch(self, force_field: ForceField) -> ForceField:
+    def watch(self, force_field: "ForceField") -> "ForceField":
         """Count the evaluations of a force field from here on.
 
         Parameters

@@ -4,16 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esen_flows.errors import ModelError
-from esen_flows.forcefield.contract import ForceField
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.store.connection import open_store
 from esen_flows.store.trained_models import trained_model, trained_model_path
 
+if TYPE_CHECKING:
+    from esen_flows.forcefield.contract import ForceField
+
 # The force field that was loaded last, by how it was loaded: loading and compiling take longer than a small material.
-_kept: ContextVar[dict[tuple[Any, ...], ForceField] | None] = ContextVar("kept_force_field", default=None)
+_kept: "ContextVar[dict[tuple[Any, ...], ForceField] | None]" = ContextVar("kept_force_field", default=None)
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def keeping_force_field() -> Iterator[None]:
         _kept.reset(token)
 
 
-def requested_force_field(model: dict[str, Any], request: ResultRequest) -> ForceField:
+def requested_force_field(model: dict[str, Any], request: ResultRequest) -> "ForceField":
     """Load a force field and make sure that it is the one that the request's key names.
 
     A force field that a stored training made need not be on this machine: its checkpoint is fetched from the store.

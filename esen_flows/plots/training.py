@@ -92,7 +92,6 @@ def _draw(
         begin += max(ends, default=0.0)
 
 
-def _smooth(values: np.ndarray, window: int = 9) -> np.ndarray:
-    """Medians over a window, because single batches differ by more than the loss falls from one to the next."""
-    half = window // 2
-    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Medians over nine steps, because single batches differ by more than the loss falls from one to the next."""
+    return np.array([np.median(values[max(0, i - 4) : i + 5]) for i in range(len(values))])

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fireworks import FWorker, LaunchPad
 from fireworks.core.launchpad import WFLock
@@ -22,6 +22,9 @@ from esen_flows.store.jobflow_files import launchpad_spec
 from esen_flows.store.launchpad import OUTAGES, count_mishap, firework_row, has_ended_launch
 from esen_flows.store.launchpad_repair import undo_half_written_end, unlock
 from esen_flows.store.server_outages import is_outage, retry_until_available
+
+if TYPE_CHECKING:
+    from jobflow import Job
 
 # In the environment that a launch notes of its worker. Such a launch holds a claim from before its start to its end.
 WORKER_MARK = "esen_flows_worker"
@@ -257,6 +260,26 @@ def worker_query(name: str, category: str, query: Mapping[str, Any], *, any_task
     """
     found: dict[str, Any] = FWorker(name, category, dict(query)).query
     return found if any_task else {"$and": [found, KNOWN_TASKS]}
+
+
+def set_category(job: "Job", category: str) -> None:
+    """Have a job run by workers of a category, unless the job names a category itself.
+
+    The category is noted in the job and not only in its firework, so that a job that takes its place inherits it.
+    Jobs of other kinds that take its place get the category of their own kind.
+
+    Parameters
+    ----------
+    job
+        Job, which is changed.
+    category
+        Category of workers.
+    """
+    from esen_flows.makers.references import CATEGORY_OF_KIND
+
+    if "_category" not in job.config.manager_config:
+        # Not in place: jobflow shares this dictionary with the update that it hands on.
+        job.config.manager_config = {**job.config.manager_config, "_category": category, CATEGORY_OF_KIND: True}
 
 
 def is_of_this_host(launch: Row) -> bool:

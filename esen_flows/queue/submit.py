@@ -16,8 +16,7 @@ from jobflow.managers.fireworks import flow_to_workflow
 
 from esen_flows.errors import InputError
 from esen_flows.makers.compute import raise_if_failed
-from esen_flows.makers.references import CATEGORY_OF_KIND
-from esen_flows.queue.fireworks_adapter import open_launchpad
+from esen_flows.queue.fireworks_adapter import open_launchpad, set_category
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.store.connection import open_store
@@ -172,7 +171,7 @@ def add_flow(database: Database, flow: Flow) -> tuple[int, ...]:
     for job, _ in flow.iterflow():
         kind = job.metadata.get("kind")
         if kind in PROPERTIES:
-            _set_category(job, PROPERTIES[kind].category)
+            set_category(job, PROPERTIES[kind].category)
     attempt: list[Any] = []  # fireworks, which have ids below zero until they are added
 
     def add() -> tuple[int, ...]:
@@ -187,17 +186,6 @@ def add_flow(database: Database, flow: Flow) -> tuple[int, ...]:
         return tuple(firework.fw_id for firework in attempt)
 
     return database.call(add)
-
-
-def _set_category(job: Job, category: str) -> None:
-    """Have a job run by workers of a category, unless the job names a category itself.
-
-    The category is noted in the job and not only in its firework, so that a job that takes its place inherits it.
-    Jobs of other kinds that take its place get the category of their own kind.
-    """
-    if "_category" not in job.config.manager_config:
-        # Not in place: jobflow shares this dictionary with the update that it hands on.
-        job.config.manager_config = {**job.config.manager_config, "_category": category, CATEGORY_OF_KIND: True}
 
 
 def _check(job_name: str, content: bytes, uri: str) -> None:

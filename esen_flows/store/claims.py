@@ -253,22 +253,20 @@ class Claims:
         return self._host.is_dead(ProcessId(**row["process"]))
 
 
-def holders(database: Database, host: Host | None = None) -> dict[str, bool]:
+def holders(database: Database) -> dict[str, bool]:
     """The processes that hold claims.
 
     Parameters
     ----------
     database
         Database of the claims.
-    host
-        This machine; None: as /proc shows it.
 
     Returns
     -------
     dict of str to bool
         For each process, as host:pid, whether it is alive as far as this machine can tell.
     """
-    here, found = host or Host(), dict[str, bool]()
+    here, found = Host(), dict[str, bool]()
     pipeline: list[Row] = [
         {"$group": {"_id": "$process", "expires_at": {"$max": "$expires_at"}}},
         {"$project": {"renewed": {"$gt": ["$expires_at", "$$NOW"]}}},

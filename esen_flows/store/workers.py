@@ -50,8 +50,6 @@ class WorkerRecord:
         Database of the launchpad.
     facts
         Properties of the worker.
-    host
-        Machine of the worker; None: this one.
 
     Attributes
     ----------
@@ -59,10 +57,10 @@ class WorkerRecord:
         Id of the document.
     """
 
-    def __init__(self, database: Database, facts: WorkerFacts, host: Host | None = None) -> None:
+    def __init__(self, database: Database, facts: WorkerFacts) -> None:
         self._database = database
         self.id = uuid.uuid4().hex
-        process = (host or Host()).process().as_dict()
+        process = Host().process().as_dict()
         self._row: Row = {
             **asdict(facts),
             "devices": list(facts.devices),

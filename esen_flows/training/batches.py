@@ -11,6 +11,7 @@ from esen_flows.data.dataset import Dataset
 from esen_flows.training.config import TrainingConfig
 
 Value = TypeVar("Value")
+_MADE_AHEAD = 2  # values
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def passes(picks: Sequence[Pick], edges_per_pass: int | None) -> list[list[Pick]
     return [list(picks[first:last]) for first, last in zip(starts, [*starts[1:], len(picks)], strict=True)]
 
 
-def prefetched(make: Callable[[int], Value], numbers: Sequence[int], depth: int = 2) -> Iterator[Value]:
+def prefetched(make: Callable[[int], Value], numbers: Sequence[int]) -> Iterator[Value]:
     """Make values in a thread, while the caller computes with earlier ones.
 
     Parameters
@@ -190,8 +191,6 @@ def prefetched(make: Callable[[int], Value], numbers: Sequence[int], depth: int 
         Makes the value of a number.
     numbers
         Numbers in the order of their values.
-    depth
-        How many values are made ahead.
 
     Yields
     ------
@@ -203,7 +202,7 @@ def prefetched(make: Callable[[int], Value], numbers: Sequence[int], depth: int 
         try:
             for number in numbers:
                 waiting.append(pool.submit(make, number))
-                if len(waiting) > depth:
+                if len(waiting) > _MADE_AHEAD:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()

@@ -185,7 +185,7 @@ from esen_flows.forcefield.third_party.any_ase import AseForceField
 class Slow(AseForceField):
     def evaluate(self, structures):
         print("evaluating", flush=True)
-        time.sleep(0.2)
+        time.sleep(1.0)  # so that the signal comes before the end, on a busy machine too
         return super().evaluate(structures)
 
 declared = Declaration(conservative=True, equivariance="O3", differentiable=False, elements=None, dtype="float64")

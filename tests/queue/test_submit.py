@@ -227,7 +227,7 @@ def test_the_public_name_loads_when_it_is_used() -> None:
 
 @dataclass
 class Shop:
-    """A folder with a silicon crystal and settings files, and the database in which workers store results."""
+    """A folder with a copper crystal and settings files, and the database in which workers store results."""
 
     folder: Path
     store: Store
@@ -249,17 +249,17 @@ class Shop:
 
 def run_kappa_command(folder: Path, mesh: int, *more: str) -> int:
     options = [f"relax.fmax_ev_per_angstrom={1e-2}", f"mesh={mesh},{mesh},{mesh}"]
-    options += [f"displacement.{name}=1,1,1" for name in ("fc2_supercell", "fc3_supercell")]
+    options += ["displacement.fc2_supercell=1,1,1", "displacement.fc3_supercell=2,2,2"]
     settings = [part for option in options for part in ("--set", option)]
     with pytest.raises(SystemExit) as end:
-        main(["kappa", str(folder / "Si.cif"), *settings, *more])
+        main(["kappa", str(folder / "Cu.cif"), "--model", "emt", *settings, *more])
     return int(end.value.code or 0)
 
 
 @pytest.fixture(scope="module")
 def shop(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
-    write(folder / "Si.cif", bulk("Si", "diamond", a=5.46))
+    write(folder / "Cu.cif", COPPER)
     with empty_database(embedded_settings) as store, pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOBFLOW_CONFIG_FILE", str(folder / "jobflow.yaml"))
         write_jobflow_files(store.database, folder)
@@ -269,7 +269,7 @@ def shop(embedded_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
 def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_kappa_command(shop.folder, 31, "--submit") == 0
+    assert run_kappa_command(shop.folder, 41, "--submit") == 0
     printed = capsys.readouterr().out
     assert "rlaunch -l settings/my_launchpad.yaml" in printed
     assert "with ESEN_FLOWS_DATABASE, ESEN_FLOWS_DATA_DIR set as here" in printed
@@ -281,7 +281,7 @@ def test_workers_compute_what_one_process_does_and_a_kill_costs_no_force_call(
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     before = shop.documents()
-    assert set(before) == {"relax", "forces"}  # the transport on 31^3 points was under way
+    assert set(before) == {"relax", "forces"}  # the transport on 41^3 points was under way
 
     assert run_kappa_command(shop.folder, 5, "--submit") == 0
     assert "submitted to launchpad" in capsys.readouterr().out

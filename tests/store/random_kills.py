@@ -148,14 +148,14 @@ class RandomKills:
 
     def _pid(self, victim: str) -> int:
         """Number of the process to kill, once it has started; for a heartbeat that of any worker."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             workers = {worker.pid for worker in self.workers}
             pid = next(_heartbeats(workers), None) if victim == "heartbeat" else self._private_server(victim)
             if pid is not None:
                 return pid
             time.sleep(0.05)
-        raise AssertionError(f"no {victim} after a minute")
+        raise AssertionError(f"no {victim} after ten minutes")
 
     def _private_server(self, process: str) -> int | None:
         pid: int | None = embedded.status(self.settings).get(f"{process}_pid")

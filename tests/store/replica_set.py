@@ -68,9 +68,9 @@ class ReplicaSet:
     def _make_users(self) -> None:
         """Create the first user by the localhost exception, and the others with it."""
         uri = f"mongodb://{self._host}/?directConnection=true"
-        client: MongoClient[dict[str, object]] = MongoClient(uri, serverSelectionTimeoutMS=20_000)
+        client: MongoClient[dict[str, object]] = MongoClient(uri, serverSelectionTimeoutMS=600_000)
         client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": self._host}]})
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 600
         while not client.admin.command("hello")["isWritablePrimary"]:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -10,6 +10,7 @@ from ase.build import bulk
 from phono3py import Phono3py
 
 from esen_flows.errors import ImaginaryModesError, InputError
+from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_sets import read_phono3py_forces
@@ -25,12 +26,12 @@ def third_order(metals, fc2: tuple[int, int, int]) -> ForcesOutput:
     return displaced_forces(copper_gold(), metals, protocol)
 
 
-@pytest.fixture
-def forces(metals) -> ForcesOutput:
-    return third_order(metals, (3, 3, 2))
+@pytest.fixture(scope="module")
+def forces() -> ForcesOutput:
+    return third_order(emt(), (3, 3, 2))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def output(forces: ForcesOutput) -> ConductivityOutput:
     return conductivity(forces, PROTOCOL)
 
