@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from esen_flows.errors import InputError
 
@@ -91,6 +90,8 @@ def correlation(first: Floats, second: Floats, resamples: int = 2000, seed: int 
     InputError
         Fewer than three pairs are finite, or one quantity does not vary.
     """
+    from scipy.stats import rankdata  # takes as long to load as the rest of a command
+
     finite = np.isfinite(first) & np.isfinite(second)
     x, y = first[finite], second[finite]
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from esen_flows.cli.app import main
-from esen_flows.metrics import statistics
+from esen_flows.metrics import correlations
 from esen_flows.metrics.statistics import correlation
 
 
@@ -50,7 +50,7 @@ def test_errors_tell_of_physics_among_conservative_models(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The claim of the eSEN paper, from the cards: the correlation with kappa is stronger without direct forces."""
-    monkeypatch.setattr(statistics, "correlation", partial(correlation, resamples=50))  # thousands take 4 s
+    monkeypatch.setattr(correlations, "correlation", partial(correlation, resamples=50))  # thousands take 4 s
     code, out, _ = run(capsys, "correlation", "--json")
     assert code == 0
     found = json.loads(out)
