@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jobflow import Flow, Job
 
-from esen_flows.campaigns.cost import seconds_per_unit
+from esen_flows.campaigns.cost import USUAL_CUTOFF_ANGSTROM, seconds_per_unit
 from esen_flows.campaigns.pack import pack
 from esen_flows.errors import InputError
 from esen_flows.makers.chunk_run import CAUTION
@@ -108,10 +108,13 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
         by_model: defaultdict[str, list[Row]] = defaultdict(list)
         for row in free:
             by_model[row["model_key"]].append(row)
+        cutoffs = {model["key"]: model["cutoff_angstrom"] for model in campaign["models"]}
         fireworks: list[int] = []
         expected: float | None = 0.0
         for model_key, rows in by_model.items():
-            rate = seconds_per_unit(store, model_key, device_kind)
+            rate = seconds_per_unit(
+                store, model_key, device_kind, cutoffs.get(model_key, USUAL_CUTOFF_ANGSTROM), spec.dtype
+            )
             for chunk in pack(rows, rate, 60.0 * spec.target_minutes):
                 fireworks += _add(store, spec, chunk, rate)
             cost = sum(row["cost"] for row in rows)

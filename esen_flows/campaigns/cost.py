@@ -175,7 +175,9 @@ def relax_evaluations(protocol: RelaxProtocol) -> float:
     return 1.0 + min(max(steps, 1.0), protocol.max_steps) * (2.0 if protocol.then_free else 1.0)
 
 
-def seconds_per_unit(store: Store, model_key: str, device_kind: str) -> float | None:
+def seconds_per_unit(
+    store: Store, model_key: str, device_kind: str, cutoff_angstrom: float, dtype: str | None = None
+) -> float | None:
     """Measured duration of one edge evaluation.
 
     Members of earlier campaigns count first, because they include what the predictions get wrong; then relaxations.
@@ -188,14 +190,20 @@ def seconds_per_unit(store: Store, model_key: str, device_kind: str) -> float | 
         Key of the force field.
     device_kind
         One of `esen_flows.store.timings.DEVICE_KINDS`.
+    cutoff_angstrom
+        Cutoff radius of the force field in Angstrom.
+    dtype
+        Precision of the results that count; None: any.
 
     Returns
     -------
     float | None
         Seconds; None if nothing was measured.
     """
-    measured = seconds_per_cost(store, model_key, device_kind)
-    return seconds_per_edge(store, model_key, device_kind) if measured is None else measured
+    measured = seconds_per_cost(store, model_key, device_kind, dtype)
+    if measured is not None:
+        return measured
+    return seconds_per_edge(store, model_key, device_kind, cutoff_angstrom, dtype)
 
 
 def _times(parity: str, model: CostModel) -> float:

@@ -11,6 +11,7 @@ from ase import Atoms
 from esen_flows.campaigns.cost import CostModel, member_cost, seconds_per_unit
 from esen_flows.campaigns.identifying import Identifier
 from esen_flows.campaigns.plan_checks import PlanChecks
+from esen_flows.campaigns.precision import precision_advice
 from esen_flows.campaigns.sources import PlannedStructure, planned_structures
 from esen_flows.campaigns.spec import check_requirements
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_keys, protocol_for
@@ -69,6 +70,8 @@ class Planned:
         The first structures that were left out because they cannot be used, and why.
     bad_count
         Number of structures that were left out.
+    precision
+        What the campaign's precision costs, where a lower one is enough; otherwise empty.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Planned:
     outside_count: int = 0
     bad: tuple[str, ...] = ()
     bad_count: int = 0
+    precision: str = ""
 
     def __str__(self) -> str:
         states = ", ".join(f"{number} {state}" for state, number in self.members.items())
@@ -97,6 +101,7 @@ class Planned:
         hours = " or ".join(f"{hours:.2g} {kind} hours" for kind, hours in self.pending_hours.items())
         if self.members.get("pending"):
             lines.append(f"pending: {self.pending_cost:.3g} edge evaluations, {hours or 'not measured yet'}")
+            lines += [self.precision] if self.precision else []
         return "\n".join([*lines, *self.warnings])
 
     @property
@@ -344,7 +349,12 @@ class _Planning:
                 cost[row["model_label"]] += row["cost"]
         hours = {}
         for kind in DEVICE_KINDS:
-            rates = {model.label: seconds_per_unit(self._store, model.key, kind) for model, _ in self._models}
+            rates = {
+                model.label: seconds_per_unit(
+                    self._store, model.key, kind, cost_model.cutoff_angstrom, self._spec.dtype
+                )
+                for model, cost_model in self._models
+            }
             seconds = [rate * cost[label] for label, rate in rates.items() if rate is not None]
             if len(seconds) == len(rates):
                 hours[kind] = sum(seconds) / 3600.0
@@ -363,4 +373,5 @@ class _Planning:
             outside_count=self.checks.outside.count,
             bad=tuple(self.checks.bad.first),
             bad_count=self.checks.bad.count,
+            precision=precision_advice(self._spec, [model for model, _ in self._models]),
         )

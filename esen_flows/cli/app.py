@@ -19,7 +19,7 @@ from esen_flows.cli.commands.properties import property_command
 from esen_flows.cli.commands.results import query, show
 from esen_flows.cli.commands.train import train
 from esen_flows.cli.commands.worker import worker
-from esen_flows.cli.machine import yield_waiting_threads
+from esen_flows.cli.machine import grow_gpu_segments, yield_waiting_threads
 from esen_flows.errors import EsenFlowsError, StructureWarning
 from esen_flows.files import is_full_disk
 from esen_flows.schemas.properties import OFFERED, PROPERTIES
@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         saved its state and should be run again, and 130 after an interruption.
     """
     yield_waiting_threads()
+    grow_gpu_segments()
     try:
         with _structure_warnings():
             app(args=arguments, prog_name="esen-flows")

@@ -9,13 +9,11 @@ from esen_flows.schemas.documents import Kind
 from esen_flows.schemas.protocols import DisplacementProtocol
 
 if TYPE_CHECKING:
-    from esen_flows.campaigns.cost import CostModel
     from esen_flows.store.results import Store
 
 # The largest supercells of published protocols have a few hundred atoms.
 MOST_ATOMS = 5_000
 MOST_HOURS = 48.0
-_RELAXATIONS = 50  # from which a duration is estimated
 _ORDINALS = {2: "second", 3: "third"}
 
 
@@ -60,9 +58,7 @@ def describe_work(request: PropertyRequest, missing: Collection[Kind], store: "S
     model = CostModel.of(request.model)
     cost = member_cost(request.atoms, request.protocol, model)
     device = request.device.partition(":")[0]
-    rate = seconds_per_unit(store, request.model.key, device) or _of_relaxations(
-        store, request.model.key, device, model
-    )
+    rate = seconds_per_unit(store, request.model.key, device, model.cutoff_angstrom, request.numeric.dtype)
     hours = None if rate is None else rate * cost / 3600.0
     words = f"to compute: {text}; {_duration(hours)}"
     if not yes and (max(each.atoms for each in supercells) > MOST_ATOMS or (hours or 0.0) > MOST_HOURS):
@@ -72,21 +68,6 @@ def describe_work(request: PropertyRequest, missing: Collection[Kind], store: "S
             "see esen-flows fields), or confirm with --yes"
         )
     return words
-
-
-def _of_relaxations(store: "Store", model_key: str, device: str, model: "CostModel") -> float | None:
-    """Seconds per pair of atoms within the cutoff, in the latest relaxations on this kind of device."""
-    from esen_flows.campaigns.cost import edge_count
-    from esen_flows.store.queries.query import stream
-
-    seconds = edges = 0.0
-    for found in stream(store, "relax", model=model_key, limit=_RELAXATIONS):
-        volume, origin = found.summary.get("volume_per_atom_angstrom3"), found.provenance
-        if isinstance(volume, float) and found.nsites is not None and origin.device.startswith(device):
-            seconds += origin.seconds
-            pairs = edge_count(found.nsites, found.nsites * volume, model.cutoff_angstrom)
-            edges += origin.force_evaluations * pairs
-    return seconds / edges if edges else None
 
 
 def _duration(hours: float | None) -> str:

@@ -17,6 +17,10 @@ from esen_flows.network.derivatives import EnergyForcesStress
 
 KEPT = 4  # graphs; each holds the memory of a call
 WARM_UP_CALLS = 3
+# A capture takes the time of this many calls. A shape that has come so often before may be expected to come as often
+# again; one that does not come back has then cost at most twice what it would have without captures.
+CALLS_BEFORE_CAPTURE = WARM_UP_CALLS + 1
+COUNTED = 64  # shapes whose calls are counted
 Compute = Callable[[GraphBatch], EnergyForcesStress]
 Replay = Callable[[], None]
 Shape = tuple[int, int, int]  # atoms, edges, systems
@@ -45,10 +49,23 @@ class CudaGraphRunner:
         self._capture = capture or _cuda_graph
         # Input of each captured call, which is overwritten before a replay, its output, and the replay.
         self._captured: OrderedDict[Shape, tuple[GraphBatch, EnergyForcesStress, Replay]] = OrderedDict()
-        self._last: Shape | None = None
+        self._seen: OrderedDict[Shape, int] = OrderedDict()  # calls of shapes without a graph, the last one last
+
+    def clear(self) -> bool:
+        """Give back the memory of all graphs.
+
+        Returns
+        -------
+        bool
+            Whether there was any.
+        """
+        had = bool(self._captured)
+        self._captured.clear()
+        self._seen.clear()
+        return had
 
     def __call__(self, batch: GraphBatch) -> EnergyForcesStress:
-        """Energies, forces and stresses of a batch; a shape is captured when it comes twice in a row.
+        """Energies, forces and stresses of a batch; a shape is captured when it has come often enough to be worth it.
 
         Parameters
         ----------
@@ -62,9 +79,8 @@ class CudaGraphRunner:
         """
         size = padded_size(batch.n_edges)
         shape = (batch.numbers.shape[0], size, batch.n_systems)
-        recurs, self._last = shape == self._last, shape
         call = self._captured.get(shape)
-        if call is None and not recurs:
+        if call is None and not self._is_worth_it(shape):
             return self._compute(batch)
         batch = padded(batch, size, self._cutoff)
         if call is None:
@@ -79,6 +95,16 @@ class CudaGraphRunner:
             getattr(own, name).copy_(value)
         replay()
         return result
+
+    def _is_worth_it(self, shape: Shape) -> bool:
+        """Whether a shape without a graph has been seen often enough; counts this call."""
+        count = self._seen.pop(shape, 0)
+        if count >= CALLS_BEFORE_CAPTURE:
+            return True
+        self._seen[shape] = count + 1
+        if len(self._seen) > COUNTED:
+            self._seen.popitem(last=False)
+        return False
 
 
 def padded_size(n_edges: int) -> int:

@@ -122,6 +122,12 @@ class NetworkForceField(ForceField):
     def _compute(self, batch: GraphBatch) -> EnergyForcesStress:
         return energy_forces_stress(self._evaluator, batch)
 
+    def _give_back(self) -> bool:
+        """Give back memory that is only kept for speed; whether there was any."""
+        graphs = self._cuda_graphs is not None and self._cuda_graphs.clear()
+        tables = self.device.type == "cuda" and self.neighbors.clear()  # on a CPU they are small beside a batch
+        return graphs or tables
+
     @property
     def max_edges(self) -> int:
         """Largest number of edges of a batch, and of a chunk of a structure that is larger."""
@@ -224,7 +230,7 @@ class NetworkForceField(ForceField):
             return indices
 
         with tensor_float_32(self._tf32):
-            self._budget.run(compute, range(state.n_systems), edges.counts.tolist())
+            self._budget.run(compute, range(state.n_systems), edges.counts.tolist(), self._give_back)
         self.force_evaluations += state.n_systems
         return BatchEvaluation(energy, forces, stress)
 
@@ -298,7 +304,8 @@ class NetworkForceField(ForceField):
         results: list[Result] = []
         with tensor_float_32(self._tf32):
             for graphs in self._windows(structures):
-                results += self._budget.run(compute, graphs, [len(graph.source) for graph in graphs])
+                sizes = [len(graph.source) for graph in graphs]
+                results += self._budget.run(compute, graphs, sizes, self._give_back)
         return results
 
     def _windows(self, structures: Sequence[Atoms]) -> Iterator[list[Graph]]:

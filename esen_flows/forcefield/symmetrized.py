@@ -104,6 +104,8 @@ class InversionAveraged(ForceField):
         BatchEvaluation
             Results of all structures; each counts as two evaluations.
         """
+        if type(self.inner).evaluate_batch is ForceField.evaluate_batch:
+            return super().evaluate_batch(state)  # it takes lists: structures and images in one
         original = self.inner.evaluate_batch(state)
         image = self.inner.evaluate_batch(state.inverted())
         self.force_evaluations += 2 * state.n_systems

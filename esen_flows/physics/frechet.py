@@ -5,14 +5,18 @@ positions of its atoms in the undeformed cell, and three more rows for log(F) ti
 deformation with cell = start F^T.
 """
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from esen_flows.physics.segments import Segments
-
-_ONE = np.eye(3)
+from esen_flows.data.batch_state import BatchState
+from esen_flows.data.cells import determinant, inverse
+from esen_flows.data.ragged import Rows, to_device
+from esen_flows.physics.matrices import exponential, exponential_adjoint, logarithm
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,13 @@ class CellFreedom:
     hydrostatic: bool = False
     constant_volume: bool = False
 
-    @property
-    def matrix(self) -> np.ndarray:
+    @cached_property
+    def matrix(self) -> Tensor:
         """(3, 3) matrix, one where the strain is free and zero elsewhere."""
         xx, yy, zz, yz, xz, xy = self.mask
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], dtype=float)
+        return torch.tensor([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], dtype=torch.float64)
 
-    def free_part(self, virials: np.ndarray) -> np.ndarray:
+    def free_part(self, virials: Tensor) -> Tensor:
         """The part of virials that acts on free strains.
 
         Parameters
@@ -49,10 +53,11 @@ class CellFreedom:
 
         Returns
         -------
-        np.ndarray
+        Tensor
             (n, 3, 3).
         """
-        return (_isotropic(virials) if self.hydrostatic else virials) * self.matrix
+        virials = _isotropic(virials) if self.hydrostatic else virials
+        return virials if all(self.mask) else virials * self.matrix.to(virials.device)
 
 
 class RelaxationVariables:
@@ -60,47 +65,54 @@ class RelaxationVariables:
 
     Parameters
     ----------
-    positions
-        (atoms of all structures, 3) in Angstrom.
-    cells
-        (structures, 3, 3) in Angstrom, lattice vectors as rows.
-    counts
-        (structures,) atoms of each structure.
+    state
+        The structures at their present geometry.
     freedom
         How cells may deform; None: cells are constant.
     start
         (structures, 3, 3) undeformed cells in Angstrom.
     """
 
-    def __init__(
-        self,
-        positions: np.ndarray,
-        cells: np.ndarray,
-        counts: np.ndarray,
-        freedom: CellFreedom | None,
-        start: np.ndarray,
-    ) -> None:
-        self.positions, self.cells, self.freedom, self.start = positions, cells, freedom, start
-        self.atoms = Segments(counts)
-        self.rows = Segments(counts + 3) if freedom else self.atoms
-        own = np.arange(len(self.rows.owner)) - self.rows.starts[self.rows.owner]
-        self._is_atom = own < counts[self.rows.owner]
+    def __init__(self, state: BatchState, freedom: CellFreedom | None, start: Tensor) -> None:
+        self.freedom, self.start, self.atoms = freedom, start, state.atoms
+        self.undeformed, self._log_strain = state.positions, torch.zeros_like(start)
+        if freedom is not None:
+            transposed = torch.bmm(inverse(start), state.cells)  # F^T, with cell = start F^T
+            self._log_strain = logarithm(transposed.transpose(1, 2))
+            self.undeformed = _rows_times(state.positions, state.atoms.spread(inverse(transposed)))
 
-    def select(self, keep: np.ndarray) -> "RelaxationVariables":
-        """The variables of selected structures.
+    @cached_property
+    def rows(self) -> Rows:
+        """Rows of the variables: the atoms of each structure, and three more for its cell if that may deform."""
+        return Rows(self.atoms.counts + 3, self.atoms.device) if self.freedom else self.atoms
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Row numbers of all atoms, and of all cells."""
+        owner = np.repeat(np.arange(len(self.atoms.counts)), self.atoms.counts)
+        of_atoms = np.arange(self.atoms.total) + 3 * owner
+        of_cells = (self.rows.starts + self.atoms.counts)[:, None] + np.arange(3)
+        return to_device(of_atoms, self.atoms.device), to_device(of_cells.ravel(), self.atoms.device)
+
+    def select(self, structures: np.ndarray) -> "RelaxationVariables":
+        """The variables of some structures.
 
         Parameters
         ----------
-        keep
-            (structures,) bool.
+        structures
+            Numbers of structures, in any order.
 
         Returns
         -------
         RelaxationVariables
             New variables.
         """
-        positions, counts = self.positions[self.atoms.of(keep)], self.atoms.counts[keep]
-        return RelaxationVariables(positions, self.cells[keep], counts, self.freedom, self.start[keep])
+        places, new = to_device(structures, self.atoms.device), copy(self)
+        new._forget()
+        new.atoms = Rows(self.atoms.counts[structures], self.atoms.device)
+        new.undeformed = self.undeformed.index_select(0, self.atoms.of(structures))
+        new.start, new._log_strain = (each.index_select(0, places) for each in (self.start, self._log_strain))
+        return new
 
     def joined(self, others: "RelaxationVariables") -> "RelaxationVariables":
         """The variables of these structures, followed by those of others.
@@ -115,28 +127,25 @@ class RelaxationVariables:
         RelaxationVariables
             New variables.
         """
-        pairs = zip(self._columns(), others._columns(), strict=True)
-        positions, cells, counts, start = (np.concatenate(pair) for pair in pairs)
-        return RelaxationVariables(positions, cells, counts, self.freedom, start)
+        new = copy(self)
+        new._forget()
+        new.atoms = Rows(np.concatenate((self.atoms.counts, others.atoms.counts)), self.atoms.device)
+        new.undeformed = torch.cat((self.undeformed, others.undeformed))
+        new.start = torch.cat((self.start, others.start))
+        new._log_strain = torch.cat((self._log_strain, others._log_strain))
+        return new
 
-    def _columns(self) -> tuple[np.ndarray, ...]:
-        return self.positions, self.cells, self.atoms.counts, self.start
+    def _forget(self) -> None:
+        for name in ("rows", "_places"):
+            self.__dict__.pop(name, None)
 
-    def split(self) -> list[np.ndarray]:
-        """Positions of each structure.
-
-        Returns
-        -------
-        list[np.ndarray]
-            (atoms, 3) in Angstrom for each structure.
-        """
-        return np.split(self.positions, self.atoms.starts[1:])
-
-    def forces(self, forces: np.ndarray, stresses: np.ndarray) -> np.ndarray:
+    def forces(self, state: BatchState, forces: Tensor, stresses: Tensor) -> Tensor:
         """Negative gradient of the energy with respect to the variables.
 
         Parameters
         ----------
+        state
+            The structures at their present geometry.
         forces
             (atoms, 3) in eV/Angstrom.
         stresses
@@ -144,116 +153,81 @@ class RelaxationVariables:
 
         Returns
         -------
-        np.ndarray
+        Tensor
             (rows, 3) in eV/Angstrom.
         """
         if self.freedom is None:
             return forces
-        deformation = self._deformation()
-        volumes = np.abs(np.linalg.det(self.cells))
-        virial = self.freedom.free_part(-volumes[:, None, None] * stresses)
-        gradient = _exp_adjoint(_logarithm(deformation), virial @ np.linalg.inv(_transposed(deformation)))
+        transposed = torch.bmm(inverse(self.start), state.cells)
+        volumes = determinant(state.cells).abs()
+        virial = self.freedom.free_part(-volumes.view(-1, 1, 1) * stresses)
+        gradient = exponential_adjoint(self._log_strain, virial @ inverse(transposed))
         if self.freedom.constant_volume:
             gradient = gradient - _isotropic(gradient)
-        result = np.empty((len(self.rows.owner), 3))
-        result[self._is_atom] = _rows_times(forces, deformation[self.atoms.owner])
-        result[~self._is_atom] = (gradient / self.atoms.counts[:, None, None]).reshape(-1, 3)
-        return result
+        of_atoms = _rows_times(forces, self.atoms.spread(transposed.transpose(1, 2)))
+        return self._row_values(of_atoms, gradient / self._n_atoms)
 
-    def coordinates(self) -> np.ndarray:
+    def coordinates(self) -> Tensor:
         """Values of the variables.
 
         Returns
         -------
-        np.ndarray
+        Tensor
             (rows, 3) in Angstrom.
         """
         if self.freedom is None:
-            return self.positions
-        deformation = self._deformation()
-        result = np.empty((len(self.rows.owner), 3))
-        result[self._is_atom] = self._undeformed(deformation)
-        result[~self._is_atom] = (_logarithm(deformation) * self.atoms.counts[:, None, None]).reshape(-1, 3)
-        return result
+            return self.undeformed
+        return self._row_values(self.undeformed, self._log_strain * self._n_atoms)
 
-    def move(self, step: np.ndarray) -> None:
-        """Change positions and cells by a step of the variables.
+    def moved(self, state: BatchState, step: Tensor) -> tuple["RelaxationVariables", BatchState]:
+        """Variables and structures after a step.
 
         Parameters
         ----------
+        state
+            The structures at their present geometry.
         step
             (rows, 3) in Angstrom.
+
+        Returns
+        -------
+        tuple[RelaxationVariables, BatchState]
+            New variables, and new structures with the same neighbour tables.
         """
+        new = copy(self)
         if self.freedom is None:
-            self.positions = self.positions + step
-            return
-        deformation = self._deformation()
-        undeformed = self._undeformed(deformation) + step[self._is_atom]
-        change = step[~self._is_atom].reshape(-1, 3, 3) / self.atoms.counts[:, None, None]
-        strained = _exponential(_logarithm(deformation) + change)
-        # Masked again, because the exponential of a masked logarithm has other components, of second order.
-        allowed = (_transposed(strained) - _ONE) * self.freedom.matrix + _ONE
-        self.cells = self.start @ allowed
-        self.positions = _rows_times(undeformed, allowed[self.atoms.owner])
+            new.undeformed = self.undeformed + step
+            return new, state.moved(new.undeformed)
+        of_atoms, of_cells = self._places
+        new.undeformed = self.undeformed + step.index_select(0, of_atoms)
+        change = step.index_select(0, of_cells).view(-1, 3, 3) / self._n_atoms
+        new._log_strain = self._log_strain + change
+        transposed = exponential(new._log_strain).transpose(1, 2)
+        if not all(self.freedom.mask):
+            # Masked again, because the exponential of a masked logarithm has other components, of second order.
+            one = torch.eye(3, dtype=transposed.dtype, device=transposed.device)
+            transposed = (transposed - one) * self.freedom.matrix.to(transposed) + one
+            new._log_strain = logarithm(transposed.transpose(1, 2))
+        positions = _rows_times(new.undeformed, self.atoms.spread(transposed))
+        return new, state.moved(positions, torch.bmm(self.start, transposed))
 
-    def _deformation(self) -> np.ndarray:
-        """(structures, 3, 3) deformations F with cell = start F^T."""
-        return _transposed(np.linalg.solve(self.start, self.cells))
+    @property
+    def _n_atoms(self) -> Tensor:
+        return self.atoms.offsets.diff().view(-1, 1, 1)
 
-    def _undeformed(self, deformation: np.ndarray) -> np.ndarray:
-        return _rows_times(self.positions, np.linalg.inv(_transposed(deformation))[self.atoms.owner])
+    def _row_values(self, of_atoms: Tensor, of_cells: Tensor) -> Tensor:
+        """(rows, 3) values of the variables from those of atoms (atoms, 3) and cells (structures, 3, 3)."""
+        result = torch.empty((self.rows.total, 3), dtype=of_atoms.dtype, device=of_atoms.device)
+        result.index_copy_(0, self._places[0], of_atoms)
+        return result.index_copy_(0, self._places[1], of_cells.reshape(-1, 3))
 
 
-def _rows_times(vectors: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+def _rows_times(vectors: Tensor, matrices: Tensor) -> Tensor:
     """Each row vector (n, 3) times its matrix (n, 3, 3)."""
-    return np.einsum("ai,aij->aj", vectors, matrices)
+    return torch.bmm(vectors.unsqueeze(1), matrices).squeeze(1)
 
 
-def _transposed(matrices: np.ndarray) -> np.ndarray:
-    return matrices.transpose(0, 2, 1)
-
-
-def _isotropic(matrices: np.ndarray) -> np.ndarray:
+def _isotropic(matrices: Tensor) -> Tensor:
     """(n, 3, 3) unit matrices times a third of the trace."""
-    third = np.trace(matrices, axis1=1, axis2=2) / 3
-    return np.asarray(third[:, None, None] * _ONE)
-
-
-def _exponential(matrices: np.ndarray) -> np.ndarray:
-    result: np.ndarray = torch.linalg.matrix_exp(torch.from_numpy(np.ascontiguousarray(matrices))).numpy()
-    return result
-
-
-def _exp_adjoint(matrices: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Gradient of <exp(A), G> with respect to A, which is the derivative of exp at A^T along G.
-
-    It is a block of the exponential of a larger matrix: Higham, Functions of Matrices (2008), eq. 3.16.
-    """
-    block = np.zeros((len(matrices), 6, 6))
-    block[:, :3, :3] = block[:, 3:, 3:] = _transposed(matrices)
-    block[:, :3, 3:] = directions
-    return _exponential(block)[:, :3, 3:]
-
-
-def _logarithm(matrices: np.ndarray) -> np.ndarray:
-    """Principal logarithms of (n, 3, 3): square roots until near one, then the series of 2 atanh((F - 1)/(F + 1)).
-
-    Within 0.05 of one, the terms beyond the 13th power are below rounding.
-    """
-    root, halvings = matrices, 0
-    while np.abs(root - _ONE).max(initial=0.0) > 0.05 and halvings < 20:
-        root, halvings = _square_root(root), halvings + 1
-    u = _transposed(np.linalg.solve(_transposed(root + _ONE), _transposed(root - _ONE)))
-    power, total, square = u, u, u @ u
-    for odd in range(3, 15, 2):
-        power = power @ square
-        total = total + power / odd
-    return np.asarray(2.0 ** (halvings + 1) * total)
-
-
-def _square_root(matrices: np.ndarray) -> np.ndarray:
-    """Principal square roots by the product form of Denman and Beavers' iteration, which converges quadratically."""
-    root, inverse = matrices, np.broadcast_to(_ONE, matrices.shape)
-    for _ in range(12):
-        root, inverse = 0.5 * (root + np.linalg.inv(inverse)), 0.5 * (inverse + np.linalg.inv(root))
-    return root
+    third = matrices.diagonal(dim1=1, dim2=2).sum(dim=1) / 3
+    return third.view(-1, 1, 1) * torch.eye(3, dtype=matrices.dtype, device=matrices.device)

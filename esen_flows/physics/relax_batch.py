@@ -1,14 +1,20 @@
-"""Many structures relaxed at once, with one batch of forces a step.
+"""Many structures relaxed at once on the device of their force field, with one batch of forces a step.
 
-Converged structures leave the batch, and new ones take their place.
+Converged structures leave the batch, and new ones take their place. A step waits for the device once, for the largest
+forces; a step at which structures leave waits once more, for their results.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
+from torch import Tensor
 
+from esen_flows.data.batch_state import BatchState
+from esen_flows.data.cells import determinant
+from esen_flows.data.ragged import to_device, to_host
 from esen_flows.errors import (
     EsenFlowsError,
     EvaluationError,
@@ -16,9 +22,10 @@ from esen_flows.errors import (
     InsufficientMemoryError,
     StructureError,
 )
-from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
 from esen_flows.physics.frechet import CellFreedom, RelaxationVariables
 from esen_flows.physics.optimizers import new_optimizer
+from esen_flows.physics.projections import Projections
 from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, freedom_of
 from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -68,12 +75,11 @@ class BatchRelaxation:
     ) -> None:
         self.force_field, self.protocol, self.atoms_at_once, self.watch = force_field, protocol, atoms_at_once, watch
         self._freedom: CellFreedom | None = freedom_of(protocol) if cells else None
-        self._optimizer = new_optimizer(protocol.optimizer)
+        self._optimizer = new_optimizer(protocol.optimizer, force_field.device)
         self._members: list[_Member] = []
-        no_cells = np.zeros((0, 3, 3))
-        self._variables = RelaxationVariables(
-            np.zeros((0, 3)), no_cells, np.zeros(0, dtype=np.intp), self._freedom, no_cells
-        )
+        self._state = BatchState.of([], force_field.device)
+        self._variables = RelaxationVariables(self._state, self._freedom, self._state.cells)
+        self._projections: Projections | None = None  # None where nothing is projected
 
     def run(self, starts: Iterator[tuple[int, RelaxationStart]]) -> Iterator[Outcome]:
         """The outcomes, in the order in which the relaxations end.
@@ -91,112 +97,197 @@ class BatchRelaxation:
         waiting = next(starts, None)
         while True:
             entering: list[tuple[int, RelaxationStart]] = []
-            atoms = len(self._variables.positions)
+            atoms = self._state.atoms.total
             while waiting is not None and (atoms == 0 or atoms + len(waiting[1].atoms) <= self.atoms_at_once):
                 entering.append(waiting)
                 atoms += len(waiting[1].atoms)
                 waiting = next(starts, None)
-            self._enter(entering)
-            if not self._members:
+            yield from self._enter(entering)
+            if not self._members and waiting is None:
                 return
-            yield from self._step()
+            if self._members:
+                yield from self._step()
 
-    def _enter(self, entering: Sequence[tuple[int, RelaxationStart]]) -> None:
+    def _enter(self, entering: Sequence[tuple[int, RelaxationStart]]) -> Iterator[Outcome]:
         if not entering:
             return
-        starts = [start for _, start in entering]
-        new = RelaxationVariables(
-            np.concatenate([start.atoms.positions for start in starts]),
-            np.array([start.atoms.cell.array for start in starts]),
-            np.array([len(start.atoms) for start in starts]),
-            self._freedom,
-            np.array([start.reference_cell for start in starts]),
-        )
-        self._variables = self._variables.joined(new)
-        self._optimizer.enter(new.rows)
+        try:
+            new = BatchState.of([start.atoms for _, start in entering], self.force_field.device)
+        except StructureError as error:
+            if len(entering) == 1:
+                yield entering[0][0], error
+                return
+            for one in entering:
+                yield from self._enter([one])
+            return
+        cells = np.array([start.reference_cell for _, start in entering])
+        reference = new.cells if self._freedom is None else to_device(cells, new.device)
+        variables = RelaxationVariables(new, self._freedom, reference)
+        self._state, self._variables = self._state.joined(new), self._variables.joined(variables)
+        self._optimizer.enter(variables.rows)
         for index, start in entering:
             atoms = start.atoms.copy()
             atoms.info.update(start.atoms.info)
             trajectory = RelaxationTrajectory(atoms, start.reference_cell)
             self._members.append(_Member(index, start.lock, start.free_directions, trajectory))
+        self._project()
+
+    def _project(self) -> None:
+        locks, free = ([getattr(one, name) for one in self._members] for name in ("lock", "free_directions"))
+        self._projections = None
+        if any(one is not None for one in (*locks, *free)):
+            counts = [len(member.atoms) for member in self._members]
+            self._projections = Projections(locks, free, counts, self._state.device)
 
     def _keep(self, keep: np.ndarray) -> None:
         """Let the structures leave for which `keep`, (structures,) bool, is False."""
         if not keep.all():
-            self._optimizer.leave(keep, self._variables.rows)
-            self._variables = self._variables.select(keep)
-            self._members = [member for member, stays in zip(self._members, keep, strict=True) if stays]
+            places = np.flatnonzero(keep)
+            self._optimizer.keep(places, self._variables.rows)
+            self._state, self._variables = self._state.select(places), self._variables.select(places)
+            self._members = [self._members[place] for place in places]
+            if self._projections is not None:
+                self._project()
 
     def _step(self) -> Iterator[Outcome]:
-        """Evaluate all structures; let those leave that have failed or converged; move the others."""
-        results = self._evaluations()
-        for member, result in zip(self._members, results, strict=True):
-            if isinstance(result, EsenFlowsError):
-                yield member.index, result
-        self._keep(np.array([isinstance(result, Evaluation) for result in results]))
-        found = [result for result in results if isinstance(result, Evaluation)]
-        if not found:
+        """Evaluate and move all structures, then let those leave that have failed or converged where they were."""
+        result, failures = _evaluate_apart(self.force_field, self._state)
+        for place, error in failures.items():
+            yield self._members[place].index, error
+        if failures:
+            stay = np.array([place not in failures for place in range(len(self._members))])
+            result = _selected(result, self._state, np.flatnonzero(stay))
+            self._keep(stay)
+        if not self._members:
             return
-        forces = self._forces(found)
-        fmax = self._variables.rows.longest(forces)
-        self._record(found, fmax)
+        here, variables = self._state, self._variables
+        acting, stress = result.forces, result.stress
+        if self._projections is not None:
+            acting, stress = self._projections.forces(acting), self._projections.stresses(stress)
+        forces = variables.forces(here, acting, stress)
+        step = self._optimizer.step(variables.coordinates(), forces, variables.rows)
+        self._variables, self._state = variables.moved(here, step)
+        ratio = determinant(self._state.cells) / determinant(variables.start)
+        read = self._state.read(
+            result.energy,
+            variables.rows.longest(forces),
+            _finite(result, here),
+            _finite(result, here, stress=True),
+            ratio,
+        )
+        yield from self._let_leave(here, result, read)
+
+    def _let_leave(self, here: BatchState, result: BatchEvaluation, read: np.ndarray) -> Iterator[Outcome]:
+        """Outcomes of the structures that end at this step; `here` and `result` are of before it, `read` of both."""
+        energy, fmax, finite, finite_stress, ratio = read
+        usable = (finite > 0) & ((finite_stress > 0) | (self._freedom is None))
+        for place in np.flatnonzero(~usable):
+            yield self._members[place].index, self._not_finite(place, bool(finite[place]))
+        self._record(here, usable, energy, fmax)
+        most = self.protocol.max_steps
+        out_of_steps = np.array([len(member.trajectory.energies) > most for member in self._members])
         converged = fmax < self.protocol.fmax_ev_per_angstrom
-        out_of_steps = [member.trajectory.n_steps >= self.protocol.max_steps for member in self._members]
-        done = converged | np.array(out_of_steps)
-        for position in np.flatnonzero(done):
-            trajectory = self._members[position].trajectory
-            trajectory.evaluation, trajectory.converged = found[position], bool(converged[position])
-            yield self._members[position].index, trajectory
-        forces = forces[self._variables.rows.of(~done)]
-        self._keep(~done)
-        if self._members:
-            yield from self._move(forces)
+        done = usable & (converged | out_of_steps)
+        yield from self._finished(np.flatnonzero(done), here, result, energy, converged)
+        exploded = np.zeros_like(done)
+        if self._freedom is not None:  # before a cell becomes singular
+            intact = (ratio > 1 / LARGEST_VOLUME_RATIO) & (ratio < LARGEST_VOLUME_RATIO)  # False for NaN
+            exploded = usable & ~done & ~intact
+        for place in np.flatnonzero(exploded):
+            yield self._members[place].index, self._explosion(place, ratio[place])
+        self._keep(usable & ~done & ~exploded)
 
-    def _evaluations(self) -> list[Evaluation | EsenFlowsError]:
-        for member, positions, cell in zip(self._members, self._variables.split(), self._variables.cells, strict=True):
-            member.atoms.positions[:] = positions
-            member.atoms.cell[:] = cell
-        results = evaluate_apart(self.force_field, [member.atoms for member in self._members])
-        return results if self._freedom is None else [self._with_stress(result) for result in results]
+    def _record(self, here: BatchState, usable: np.ndarray, energy: np.ndarray, fmax: np.ndarray) -> None:
+        if self.protocol.trajectory:
+            positions, cells = to_host(here.positions), to_host(here.cells)
+            for place, member in enumerate(self._members):
+                _place(member.atoms, positions[here.atoms.starts[place] :][: len(member.atoms)], cells[place])
+        for member, good, value, largest in zip(
+            self._members, usable.tolist(), energy.tolist(), fmax.tolist(), strict=True
+        ):
+            if good:
+                member.trajectory.record(value, largest, self.protocol)
+                self.watch(member.index, member.trajectory.n_steps, largest)
 
-    def _with_stress(self, result: Evaluation | EsenFlowsError) -> Evaluation | EsenFlowsError:
-        if isinstance(result, EsenFlowsError) or np.isfinite(result.stress).all():
-            return result
-        return EvaluationError(f"{self.force_field.label!r} gives no stress to relax a cell by; set relax_cell=false")
-
-    def _forces(self, results: Sequence[Evaluation]) -> np.ndarray:
-        """Generalised forces, (rows, 3), projected on the symmetry where it is locked, and on free directions."""
-        forces, stresses = [], []
-        for member, result in zip(self._members, results, strict=True):
-            lock, free = member.lock, member.free_directions
-            acting = result.forces if lock is None else lock.forces(result.forces)
-            # Optimisers move along combinations of forces, so that what has no force never moves.
-            forces.append(acting if free is None else np.einsum("aij,aj->ai", free, acting))
-            stresses.append(result.stress if lock is None else lock.stress(result.stress))
-        return self._variables.forces(np.concatenate(forces), np.array(stresses))
-
-    def _record(self, results: Sequence[Evaluation], fmax: np.ndarray) -> None:
-        for member, result, largest in zip(self._members, results, fmax, strict=True):
-            member.trajectory.record(result.energy, float(largest), self.protocol)
-            self.watch(member.index, member.trajectory.n_steps, float(largest))
-
-    def _move(self, forces: np.ndarray) -> Iterator[Outcome]:
-        """Move all structures; those whose cells explode leave before a cell becomes singular."""
-        variables = self._variables
-        variables.move(self._optimizer.step(variables.coordinates(), forces, variables.rows))
-        if self._freedom is None:
+    def _finished(
+        self, places: np.ndarray, here: BatchState, result: BatchEvaluation, energy: np.ndarray, converged: np.ndarray
+    ) -> Iterator[Outcome]:
+        """Trajectories of structures, with the results that belong to their last geometry."""
+        if not len(places):
             return
-        ratio = np.linalg.det(variables.cells) / np.linalg.det(variables.start)
-        intact = (ratio > 1 / LARGEST_VOLUME_RATIO) & (ratio < LARGEST_VOLUME_RATIO)  # False for NaN
-        for position in np.flatnonzero(~intact):
-            member = self._members[position]
-            error = ExplosionError(
-                f"the cell of {member.atoms.get_chemical_formula()} has {ratio[position]:.3g} times its volume "
-                f"after {len(member.trajectory.energies)} steps, beyond what the force field can describe; use another "
-                "force field, or start from a better structure"
-            )
-            yield member.index, error
-        self._keep(intact)
+        rows, systems = here.atoms.of(places), to_device(places, here.device)
+        of_atoms = torch.cat((here.positions.index_select(0, rows), result.forces.index_select(0, rows)), dim=1)
+        of_cells = torch.cat((here.cells.index_select(0, systems), result.stress.index_select(0, systems)), dim=2)
+        flat, n = to_host(torch.cat((of_cells.reshape(-1), of_atoms.reshape(-1)))), 18 * len(places)
+        cells, atoms = flat[:n].reshape(-1, 3, 6), flat[n:].reshape(-1, 6)
+        first = 0
+        for place, cell in zip(places, cells, strict=True):
+            member = self._members[place]
+            own = atoms[first : first + len(member.atoms)]
+            first += len(member.atoms)
+            _place(member.atoms, own[:, :3], cell[:, :3])
+            member.trajectory.evaluation = Evaluation(float(energy[place]), own[:, 3:].copy(), cell[:, 3:].copy())
+            member.trajectory.converged = bool(converged[place])
+            yield member.index, member.trajectory
+
+    def _not_finite(self, place: np.intp, only_stress: bool) -> EvaluationError:
+        label, atoms = self.force_field.label, self._members[place].atoms
+        if only_stress:
+            return EvaluationError(f"{label!r} gives no stress to relax a cell by; set relax_cell=false")
+        return EvaluationError(
+            f"{label!r} returned NaN or infinity for {atoms.get_chemical_formula()}; check its interatomic distances, "
+            "or use dtype float64"
+        )
+
+    def _explosion(self, place: np.intp, ratio: float) -> ExplosionError:
+        member = self._members[place]
+        return ExplosionError(
+            f"the cell of {member.atoms.get_chemical_formula()} has {ratio:.3g} times its volume after "
+            f"{len(member.trajectory.energies)} steps, beyond what the force field can describe; use another force "
+            "field, or start from a better structure"
+        )
+
+
+def _place(atoms: Atoms, positions: np.ndarray, cell: np.ndarray) -> None:
+    atoms.positions[:] = positions
+    if atoms.pbc.all():
+        atoms.cell[:] = cell
+
+
+def _finite(result: BatchEvaluation, state: BatchState, *, stress: bool = False) -> Tensor:
+    """(systems,) bool, whether the stress, or energy and forces, are numbers."""
+    if stress:
+        return torch.isfinite(result.stress).flatten(1).all(dim=1)
+    nothing = 0.0 * (result.forces[:, 0] + result.forces[:, 1] + result.forces[:, 2])  # NaN where one is not finite
+    return torch.isfinite(result.energy) & (state.atoms.reduce(nothing) == 0)
+
+
+def _selected(result: BatchEvaluation, state: BatchState, places: np.ndarray) -> BatchEvaluation:
+    rows, systems = state.atoms.of(places), to_device(places, state.device)
+    return BatchEvaluation(
+        result.energy.index_select(0, systems),
+        result.forces.index_select(0, rows),
+        result.stress.index_select(0, systems),
+    )
+
+
+def _evaluate_apart(force_field: ForceField, state: BatchState) -> tuple[BatchEvaluation, dict[int, EsenFlowsError]]:
+    """Results of one call, and no errors; after an error, of halves, so that only structures that fail alone have none.
+
+    The rows of structures with an error are zero.
+    """
+    try:
+        return force_field.evaluate_batch(state), {}
+    except (StructureError, EvaluationError, InsufficientMemoryError) as error:
+        if state.n_systems == 1:
+            zeros = torch.zeros_like
+            return BatchEvaluation(state.cells.new_zeros(1), zeros(state.positions), zeros(state.cells)), {0: error}
+    half = state.n_systems // 2
+    (first, errors), (second, others) = (
+        _evaluate_apart(force_field, state.select(np.arange(*ends))) for ends in ((0, half), (half, state.n_systems))
+    )
+    joined = (torch.cat([getattr(one, name) for one in (first, second)]) for name in ("energy", "forces", "stress"))
+    return BatchEvaluation(*joined), errors | {half + place: error for place, error in others.items()}
 
 
 def evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:

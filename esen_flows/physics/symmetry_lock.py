@@ -4,7 +4,10 @@ The group is found once and stored as permutations of atoms and Cartesian rotati
 the rotations leaves them unchanged, so that they hold for every later cell, whatever its shape and orientation.
 """
 
+from functools import cached_property
+
 import numpy as np
+import torch
 from ase import Atoms
 
 from esen_flows.errors import StructureError
@@ -98,23 +101,30 @@ class SymmetryLock:
         result.set_scaled_positions(total / len(self._fractional))
         return result
 
-    def forces(self, forces: np.ndarray) -> np.ndarray:
-        """The part of forces that has the symmetry of the crystal.
+    @cached_property
+    def force_blocks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Projector of forces on the symmetry of the crystal, by pairs of atoms that the group connects.
 
-        Parameters
-        ----------
-        forces
-            (atoms, 3) in any unit.
+        The projected force of an atom is the sum over its pairs of matrix times force of the other atom. There are
+        fewer pairs than operations times atoms.
 
         Returns
         -------
-        np.ndarray
-            (atoms, 3) in the same unit.
+        tuple[np.ndarray, np.ndarray, np.ndarray]
+            (pairs,) atoms that get a force, ascending; (pairs,) the other atoms; (pairs, 3, 3) matrices.
         """
-        result = np.zeros_like(forces)
-        for rotation, image in zip(self._rotations, self._permutations, strict=True):
-            result[image] += forces @ rotation.T
-        return np.asarray(result / len(self._rotations))
+        operations, count = self._permutations.shape
+        codes = (self._permutations * count + np.arange(count)).ravel()
+        pairs, which = np.unique(codes, return_inverse=True)
+        blocks = np.zeros((len(pairs), 3, 3))
+        np.add.at(blocks, which.ravel(), np.repeat(self._rotations, count, axis=0))
+        return pairs // count, pairs % count, blocks / operations
+
+    @cached_property
+    def stress_projector(self) -> np.ndarray:
+        """(9, 9) projector of the rows of a stress, one after the other, on the symmetry of the crystal."""
+        rotations = self._rotations
+        return np.asarray(np.einsum("gik,gjl->ijkl", rotations, rotations).reshape(9, 9) / len(rotations))
 
     def stress(self, stress: np.ndarray) -> np.ndarray:
         """The part of a stress that has the symmetry of the crystal.
@@ -129,8 +139,7 @@ class SymmetryLock:
         np.ndarray
             (3, 3) in the same unit.
         """
-        rotations = self._rotations
-        return np.asarray((rotations @ stress @ rotations.transpose(0, 2, 1)).mean(axis=0))
+        return np.asarray((self.stress_projector @ stress.ravel()).reshape(3, 3))
 
     def check_freedom(self, freedom: CellFreedom, tolerance: float) -> None:
         """Refuse strains that are free in some directions and fixed in others that the symmetry makes equivalent.
@@ -150,7 +159,7 @@ class SymmetryLock:
         """
         for component in np.eye(9).reshape(9, 3, 3):
             symmetric = self.stress((component + component.T) / 2)
-            allowed = freedom.free_part(symmetric[None])[0]
+            allowed = freedom.free_part(torch.from_numpy(symmetric[None]))[0].numpy()
             if np.abs(self.stress(allowed) - allowed).max() > tolerance:
                 raise StructureError(
                     f"cell_mask={freedom.mask} frees only some of the strains that the space group {self.number} of "

@@ -4,14 +4,14 @@ from math import pi
 from typing import Any
 
 from esen_flows.store.database import Row
-from esen_flows.store.reading import distinct, find_one
+from esen_flows.store.reading import distinct
 from esen_flows.store.results import Store
 
 DEVICE_KINDS = ("cuda", "cpu")
 _LATEST = 10_000  # relaxations; older ones may have run with a slower version of this package
 
 
-def seconds_per_cost(store: Store, model_key: str, device_kind: str) -> float | None:
+def seconds_per_cost(store: Store, model_key: str, device_kind: str, dtype: str | None = None) -> float | None:
     """Computing time per predicted cost of finished members of all campaigns.
 
     A prediction that is multiplied by this value is right on average.
@@ -24,6 +24,8 @@ def seconds_per_cost(store: Store, model_key: str, device_kind: str) -> float | 
         Key of the force field.
     device_kind
         One of DEVICE_KINDS: devices that count have names that begin with it.
+    dtype
+        Precision of the campaigns that count; None: any.
 
     Returns
     -------
@@ -33,6 +35,8 @@ def seconds_per_cost(store: Store, model_key: str, device_kind: str) -> float | 
     kind = {"$regex": f"^{device_kind}"}
     on_kind = distinct(store.database, "campaign_runs", "campaign", {"device": kind})
     on_others = distinct(store.database, "campaign_runs", "campaign", {"device": {"$not": kind}})
+    if dtype is not None:
+        on_kind &= distinct(store.database, "campaigns", "_id", {"spec.dtype": dtype})
     query: Row = {
         "campaign": {"$in": sorted(on_kind - on_others)}, "state": "finished", "model_key": model_key,
         "seconds": {"$gt": 0},
@@ -40,11 +44,13 @@ def seconds_per_cost(store: Store, model_key: str, device_kind: str) -> float | 
     return _ratio(store, "campaign_members", [{"$match": query}], "$seconds", "$cost")
 
 
-def seconds_per_edge(store: Store, model_key: str, device_kind: str) -> float | None:
+def seconds_per_edge(
+    store: Store, model_key: str, device_kind: str, cutoff_angstrom: float, dtype: str | None = None
+) -> float | None:
     """Computing time per evaluated edge of the latest finished relaxations.
 
-    The number of edges follows from the density of the relaxed structure and from the cutoff, which the document of a
-    planned campaign holds. The number of force evaluations is part of each result.
+    The number of edges follows from the density of the relaxed structure and from the cutoff. The number of force
+    evaluations is part of each result.
 
     Parameters
     ----------
@@ -54,21 +60,24 @@ def seconds_per_edge(store: Store, model_key: str, device_kind: str) -> float | 
         Key of the force field.
     device_kind
         One of DEVICE_KINDS: devices that count have names that begin with it.
+    cutoff_angstrom
+        Cutoff radius of the force field in Angstrom.
+    dtype
+        Precision of the relaxations that count; None: any.
 
     Returns
     -------
     float | None
-        Seconds per edge; None if there are no such relaxations, or no campaign with this force field.
+        Seconds per edge; None if there are no such relaxations.
     """
-    campaign = find_one(store.database, "campaigns", {"models.key": model_key}, {"models.$": 1})
-    if campaign is None:
-        return None
     query: Row = {
         "model_key": model_key, "kind": "relax", "current": True, "state": "finished",
         "provenance.device": {"$regex": f"^{device_kind}"}, "provenance.force_evaluations": {"$gt": 0},
         "summary.volume_per_atom_angstrom3": {"$gt": 0},
     }  # fmt: skip
-    sphere = 4.0 / 3.0 * pi * campaign["models"][0]["cutoff_angstrom"] ** 3
+    if dtype is not None:
+        query["numeric.dtype"] = dtype
+    sphere = 4.0 / 3.0 * pi * cutoff_angstrom**3
     # Every atom has an edge to each atom within the cutoff: the volume of the sphere over the volume per atom.
     edges: Row = {"$divide": [{"$multiply": ["$nsites", sphere]}, "$summary.volume_per_atom_angstrom3"]}
     stages: list[Row] = [{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": _LATEST}]

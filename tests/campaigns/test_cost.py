@@ -100,14 +100,16 @@ def test_larger_tasks_cost_more() -> None:
 
 @pytest.mark.mongod
 def test_members_of_earlier_campaigns_tell_the_speed_of_a_device(store: Store) -> None:
-    assert seconds_per_unit(store, "bb" * 32, "cpu") is None
-    create_campaign(store, {"_id": "a", "spec": {}, "spec_sha256": "", "models": []})
+    assert seconds_per_unit(store, "bb" * 32, "cpu", 6.0) is None
+    create_campaign(store, {"_id": "a", "spec": {"dtype": "float32"}, "spec_sha256": "", "models": []})
     rows = [{"key": f"{number:064x}", "model_key": "bb" * 32, "cost": 1000.0 * (number + 1)} for number in range(3)]
     insert_members(store, "a", rows)
     done = [Outcome(row["key"], "finished", None, row["cost"] * 0.002) for row in rows[:2]]
     record_outcomes(store, "a", done)
-    assert seconds_per_unit(store, "bb" * 32, "cpu") is None  # on an unknown device
+    assert seconds_per_unit(store, "bb" * 32, "cpu", 6.0) is None  # on an unknown device
     begin_run(store, "a", "chunk", {"device": "cuda"})
-    assert seconds_per_unit(store, "bb" * 32, "cuda") == pytest.approx(0.002)
-    assert seconds_per_unit(store, "bb" * 32, "cpu") is None
-    assert seconds_per_unit(store, "cc" * 32, "cuda") is None
+    assert seconds_per_unit(store, "bb" * 32, "cuda", 6.0) == pytest.approx(0.002)
+    assert seconds_per_unit(store, "bb" * 32, "cuda", 6.0, "float32") == pytest.approx(0.002)
+    assert seconds_per_unit(store, "bb" * 32, "cuda", 6.0, "float64") is None  # another precision has another speed
+    assert seconds_per_unit(store, "bb" * 32, "cpu", 6.0) is None
+    assert seconds_per_unit(store, "cc" * 32, "cuda", 6.0) is None

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.io import write
 
+from esen_flows.campaigns.cost import seconds_per_unit
 from esen_flows.campaigns.plan import Planned, plan
 from esen_flows.errors import ClaimedElsewhereError, InputError
 from esen_flows.makers.compute import Context, result_document
@@ -281,6 +282,7 @@ def test_hours_follow_from_what_was_measured(store: Store, crystals: Path) -> No
     seconds_per_edge = 2.0 / (10 * 4 / 3 * np.pi * 6.0**3 / 11.8)
     assert found.pending_hours == {"cpu": pytest.approx(seconds_per_edge * found.pending_cost / 3600)}
     assert "cpu hours" in str(found)
+    assert seconds_per_unit(store, row["model_key"], "cpu", 6.0, "float32") is None  # another precision, another speed
 
 
 def test_a_killed_plan_is_completed_by_the_next(store: Store, crystals: Path, monkeypatch: pytest.MonkeyPatch) -> None:

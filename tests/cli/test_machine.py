@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from esen_flows.cli.machine import yield_waiting_threads
+from esen_flows.cli.machine import grow_gpu_segments, yield_waiting_threads
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
@@ -36,3 +36,15 @@ def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch, own, expected)
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
     yield_waiting_threads()
     assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+@pytest.mark.parametrize("own", [None, "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_memory_on_gpus_grows_in_place_unless_the_user_chose(monkeypatch, own):
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    if own:
+        monkeypatch.setenv(own, "max_split_size_mb:128")
+    grow_gpu_segments()
+    expected = {None: "expandable_segments:True", "PYTORCH_ALLOC_CONF": None}.get(own, "max_split_size_mb:128")
+    assert os.environ.get("PYTORCH_CUDA_ALLOC_CONF") == expected
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)

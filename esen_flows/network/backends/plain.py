@@ -70,7 +70,7 @@ def sum_in_chunks(
     total = torch.zeros_like(x)
     for edges in chunks:
         # Edges are sorted by target, so that the sums of a chunk concern few atoms, and only these sums are kept.
-        first, last = int(edges.target.min()), int(edges.target.max())
+        first, last = edges.targets or (int(edges.target.min()), int(edges.target.max()))
         values = (x, edges.rotation, edges.envelope, edges.basis, *edges.species)
         function = partial(_sum_of_chunk, one_sum, edges, first, last + 1 - first)
         total[first : last + 1] += recomputed(function, values, parameters)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 
@@ -26,6 +27,8 @@ class EdgeGeometry:
         Source and target species embeddings, each (atoms, edge_channels).
     charge_spin
         (atoms, channels) contribution of charge and spin to l = 0 in every layer, or None.
+    targets
+        First and last target, where this is one of several parts of sorted edges.
     """
 
     source: Tensor
@@ -35,6 +38,7 @@ class EdgeGeometry:
     basis: Tensor
     species: tuple[Tensor, Tensor]
     charge_spin: Tensor | None
+    targets: tuple[int, int] | None = None
 
     @cached_property
     def sorted_by_target(self) -> bool:
@@ -70,4 +74,10 @@ class EdgeGeometry:
         # gradient with zeros to the full size.
         names = ("source", "target", "rotation", "envelope", "basis")
         columns = [getattr(self, name).split(size) for name in names]
-        return [replace(self, **dict(zip(names, part, strict=True))) for part in zip(*columns, strict=True)]
+        parts = list(zip(*columns, strict=True))
+        # The ranges of all parts are read at once: each read waits for a GPU, and all layers share these parts.
+        ends = torch.stack([torch.stack((part[1][0], part[1][-1])) for part in parts]).tolist()
+        return [
+            replace(self, targets=(first, last), **dict(zip(names, part, strict=True)))
+            for part, (first, last) in zip(parts, ends, strict=True)
+        ]
