@@ -1,9 +1,10 @@
 """Graph batches of structures that stay on a device, without a copy of anything on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from esen_flows.data.batch import GraphBatch
 from esen_flows.data.batch_state import BatchState
@@ -66,22 +67,41 @@ def chosen_graphs(batch: GraphBatch, systems: Sequence[int], atoms: Rows, edge_c
     chosen, device = np.asarray(systems, dtype=np.int64), batch.numbers.device
     edges = Rows(edge_counts, device)
     own_atoms, own_edges = (Rows(rows.counts[chosen], device) for rows in (atoms, edges))
-    atom_rows, edge_rows, places = atoms.of(chosen), edges.of(chosen), to_device(chosen, device)
-    first_atom = to_device(own_atoms.starts - atoms.starts[chosen], device).index_select(0, own_edges.owner)
+    taken = _consecutive if len(chosen) and (np.diff(chosen) == 1).all() else _gathered
+    systems_of = Rows(np.ones_like(atoms.counts), device)
+    of_atoms, of_edges, of_systems = (taken(rows, chosen) for rows in (atoms, edges, systems_of))
+    first_atom = _spread(own_atoms.starts - atoms.starts[chosen], own_edges)
     reverse = None
     if batch.reverse is not None:
-        first_edge = to_device(own_edges.starts - edges.starts[chosen], device).index_select(0, own_edges.owner)
-        reverse = batch.reverse.index_select(0, edge_rows) + first_edge
+        reverse = of_edges(batch.reverse) + _spread(own_edges.starts - edges.starts[chosen], own_edges)
     return GraphBatch(
-        numbers=batch.numbers.index_select(0, atom_rows),
-        source=batch.source.index_select(0, edge_rows) + first_atom,
-        target=batch.target.index_select(0, edge_rows) + first_atom,
-        vectors=batch.vectors.index_select(0, edge_rows),
+        numbers=of_atoms(batch.numbers),
+        source=of_edges(batch.source) + first_atom,
+        target=of_edges(batch.target) + first_atom,
+        vectors=of_edges(batch.vectors),
         system=own_atoms.owner,
         edge_system=own_edges.owner,
-        volume=batch.volume.index_select(0, places),
-        charge=batch.charge.index_select(0, places),
-        spin=batch.spin.index_select(0, places),
+        volume=of_systems(batch.volume),
+        charge=of_systems(batch.charge),
+        spin=of_systems(batch.spin),
         n_systems=len(chosen),
         reverse=reverse,
     )
+
+
+def _gathered(rows: Rows, chosen: np.ndarray) -> Callable[[Tensor], Tensor]:
+    places = rows.of(chosen)
+    return lambda column: column.index_select(0, places)
+
+
+def _consecutive(rows: Rows, chosen: np.ndarray) -> Callable[[Tensor], Tensor]:
+    """The same for structures that follow one another, as views."""
+    first, length = int(rows.starts[chosen[0]]), int(rows.counts[chosen].sum())
+    return lambda column: column.narrow(0, first, length)
+
+
+def _spread(moved: np.ndarray, rows: Rows) -> Tensor | int:
+    """The number of its structure for each row."""
+    if (moved == moved[0]).all():
+        return int(moved[0])
+    return to_device(moved, rows.device).index_select(0, rows.owner)

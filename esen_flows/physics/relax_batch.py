@@ -77,6 +77,7 @@ class BatchRelaxation:
         self._freedom: CellFreedom | None = freedom_of(protocol) if cells else None
         self._optimizer = new_optimizer(protocol.optimizer, force_field.device)
         self._members: list[_Member] = []
+        self._steps = np.zeros(0, dtype=np.int64)  # of each member, -1 before its first evaluation
         self._state = BatchState.of([], force_field.device)
         self._variables = RelaxationVariables(self._state, self._freedom, self._state.cells)
         self._projections: Projections | None = None  # None where nothing is projected
@@ -130,6 +131,7 @@ class BatchRelaxation:
             atoms.info.update(start.atoms.info)
             trajectory = RelaxationTrajectory(atoms, start.reference_cell)
             self._members.append(_Member(index, start.lock, start.free_directions, trajectory))
+        self._steps = np.append(self._steps, np.full(len(entering), -1))
         self._project()
 
     def _project(self) -> None:
@@ -145,7 +147,7 @@ class BatchRelaxation:
             places = np.flatnonzero(keep)
             self._optimizer.keep(places, self._variables.rows)
             self._state, self._variables = self._state.select(places), self._variables.select(places)
-            self._members = [self._members[place] for place in places]
+            self._members, self._steps = [self._members[place] for place in places], self._steps[places]
             if self._projections is not None:
                 self._project()
 
@@ -184,8 +186,7 @@ class BatchRelaxation:
         for place in np.flatnonzero(~usable):
             yield self._members[place].index, self._not_finite(place, bool(finite[place]))
         self._record(here, usable, energy, fmax)
-        most = self.protocol.max_steps
-        out_of_steps = np.array([len(member.trajectory.energies) > most for member in self._members])
+        out_of_steps = self._steps >= self.protocol.max_steps
         converged = fmax < self.protocol.fmax_ev_per_angstrom
         done = usable & (converged | out_of_steps)
         yield from self._finished(np.flatnonzero(done), here, result, energy, converged)
@@ -202,12 +203,12 @@ class BatchRelaxation:
             positions, cells = to_host(here.positions), to_host(here.cells)
             for place, member in enumerate(self._members):
                 _place(member.atoms, positions[here.atoms.starts[place] :][: len(member.atoms)], cells[place])
-        for member, good, value, largest in zip(
-            self._members, usable.tolist(), energy.tolist(), fmax.tolist(), strict=True
-        ):
+        self._steps += 1
+        columns = (column.tolist() for column in (usable, energy, fmax, self._steps))
+        for member, good, value, largest, steps in zip(self._members, *columns, strict=True):
             if good:
                 member.trajectory.record(value, largest, self.protocol)
-                self.watch(member.index, member.trajectory.n_steps, largest)
+                self.watch(member.index, steps, largest)
 
     def _finished(
         self, places: np.ndarray, here: BatchState, result: BatchEvaluation, energy: np.ndarray, converged: np.ndarray
