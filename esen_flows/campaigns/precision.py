@@ -34,7 +34,7 @@ def precision_advice(spec: CampaignSpec, models: Sequence[ModelReference]) -> st
     Examples
     --------
     >>> from esen_flows.schemas.campaign import CampaignSpec
-    >>> spec = {"name": "a", "property": "relax", "structures": "a.xyz", "models": "esen_silicon"}
+    >>> spec = {"name": "a", "property": "relax", "structures": {"file": "a.xyz"}, "models": "emt"}
     >>> precision_advice(CampaignSpec.model_validate(spec | {"settings": {"fmax_ev_per_angstrom": 0.001}}), [])
     ''
     """

@@ -9,6 +9,7 @@ from ase import Atoms
 from torch import Tensor
 
 from esen_flows.data.neighbors import EdgeVectors, determinant, nearest, neighbor_pairs
+from esen_flows.data.ragged import sent
 from esen_flows.errors import StructureError
 
 
@@ -242,20 +243,20 @@ class GraphBatch:
             "charge": np.array([graph.charge for graph in graphs]),
             "spin": np.array([graph.spin for graph in graphs]),
         }
-        first = torch.from_numpy(np.repeat(np.cumsum(atoms) - atoms, edges)).to(device)
+        first = sent(torch.from_numpy(np.repeat(np.cumsum(atoms) - atoms, edges)), device)
         reverses = [graph.reverse for graph in graphs if graph.reverse is not None]
         reverse = None
         if reverses and len(reverses) == len(graphs):
-            first_edge = torch.from_numpy(np.repeat(np.cumsum(edges) - edges, edges)).to(device)
-            reverse = torch.cat(reverses).to(device) + first_edge
+            first_edge = sent(torch.from_numpy(np.repeat(np.cumsum(edges) - edges, edges)), device)
+            reverse = sent(torch.cat(reverses), device) + first_edge
         volume = torch.tensor([graph.volume for graph in graphs], dtype=torch.float64)
         return cls(
-            **{name: torch.from_numpy(value).to(device) for name, value in small.items()},
-            numbers=torch.cat([graph.numbers for graph in graphs]).to(device),
-            source=torch.cat([graph.source for graph in graphs]).to(device) + first,
-            target=torch.cat([graph.target for graph in graphs]).to(device) + first,
-            vectors=torch.cat([graph.vectors for graph in graphs]).to(device=device, dtype=dtype),
-            volume=volume.to(device=device, dtype=dtype),
+            **{name: sent(torch.from_numpy(value), device) for name, value in small.items()},
+            numbers=sent(torch.cat([graph.numbers for graph in graphs]), device),
+            source=sent(torch.cat([graph.source for graph in graphs]), device) + first,
+            target=sent(torch.cat([graph.target for graph in graphs]), device) + first,
+            vectors=sent(torch.cat([graph.vectors for graph in graphs]), device, dtype),
+            volume=sent(volume, device, dtype),
             n_systems=len(graphs),
             reverse=reverse,
         )

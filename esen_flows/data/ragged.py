@@ -28,8 +28,30 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     Tensor
         The values on the device.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+    return sent(torch.from_numpy(np.ascontiguousarray(values)), device)
+
+
+def sent(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor on another device and of another type; from the CPU to a GPU without waiting, by pinned memory.
+
+    Parameters
+    ----------
+    tensor
+        Tensor on any device; it must not change afterwards.
+    device
+        torch device.
+    dtype
+        Type of the result; None: that of the tensor.
+
+    Returns
+    -------
+    Tensor
+        The values; the same tensor where nothing changes.
+    """
+    tensor = tensor if dtype is None else tensor.to(dtype)
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def to_host(tensor: Tensor) -> np.ndarray:

@@ -11,7 +11,6 @@ from esen_flows.data.dataset import Dataset
 from esen_flows.training.config import TrainingConfig
 
 Value = TypeVar("Value")
-_MADE_AHEAD = 2  # values
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,8 @@ def passes(picks: Sequence[Pick], edges_per_pass: int | None) -> list[list[Pick]
     return [list(picks[first:last]) for first, last in zip(starts, [*starts[1:], len(picks)], strict=True)]
 
 
-def prefetched(make: Callable[[int], Value], numbers: Sequence[int]) -> Iterator[Value]:
-    """Make values in a thread, while the caller computes with earlier ones.
+def prefetched(make: Callable[[int], Value], numbers: Sequence[int], threads: int = 1) -> Iterator[Value]:
+    """Make values in threads, while the caller computes with earlier ones.
 
     Parameters
     ----------
@@ -191,18 +190,20 @@ def prefetched(make: Callable[[int], Value], numbers: Sequence[int]) -> Iterator
         Makes the value of a number.
     numbers
         Numbers in the order of their values.
+    threads
+        Number of threads; one more value than that is made ahead. Values come in the order of their numbers.
 
     Yields
     ------
     Value
         The value of each number.
     """
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         waiting: list[Future[Value]] = []
         try:
             for number in numbers:
                 waiting.append(pool.submit(make, number))
-                if len(waiting) > _MADE_AHEAD:
+                if len(waiting) > threads + 1:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()

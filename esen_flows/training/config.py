@@ -86,6 +86,8 @@ class TrainingConfig:
         "bfloat16" multiplies matrices in this precision; only for direct-force stages.
     dtype
         Precision of parameters and arithmetic.
+    tf32
+        Whether float32 products on a GPU may be rounded to 10 bits.
     """
 
     network: NetworkConfig
@@ -124,6 +126,7 @@ class TrainingConfig:
     validate_every_epochs: int = 1
     autocast: Literal["none", "bfloat16"] = "none"
     dtype: Literal["float32", "float64"] = "float32"
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         for name, hint in _HINTS.items():
@@ -154,6 +157,8 @@ class TrainingConfig:
                 f"stress_weight is {self.stress_weight}, but a direct-force network without a stress head has no "
                 "stress; set direct_stress, or stress_weight: 0"
             )
+        if self.tf32 and self.dtype != "float32":
+            raise InputError(f"tf32 is for dtype float32, got {self.dtype}; leave it out")
         if self.loss == "relative" and (direct or self.network.denoises):
             raise InputError("loss: relative is for conservative stages; set loss: absolute")
 
@@ -166,6 +171,8 @@ class TrainingConfig:
             Values by name, of the network and of the stage; `config_from_dict` restores the stage.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
+        if not self.tf32:  # a later field: at its default the keys of trainings stay what they were
+            del values["tf32"]
         family = family_of(self.network)
         named = {} if family == DEFAULT_FAMILY else {"family": family}
         return {**named, **asdict(self.network), **values}  # type: ignore[call-overload]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from esen_flows.data.batch import Graph, GraphBatch
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.ragged import sent
 from esen_flows.network.interface import NetworkConfig
 from esen_flows.training.batches import cut
 from esen_flows.training.denoising import Noise
@@ -202,17 +203,17 @@ def collate(
     """
 
     def tensor(parts: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(parts)).to(device=device, dtype=dtype)
+        return sent(torch.from_numpy(np.concatenate(parts)), device, dtype)
 
     noises = [frame.noise for frame in frames if frame.noise is not None]
     if noises and len(noises) < len(frames):
         raise ValueError(f"{len(noises)} of {len(frames)} structures of a batch are noised: all or none must be")
     return LabelledBatch(
         graph=GraphBatch.collate([frame.graph for frame in frames], dtype=dtype, device=device),
-        energy=torch.tensor([frame.energy for frame in frames], dtype=torch.float64, device=device),
+        energy=sent(torch.tensor([frame.energy for frame in frames], dtype=torch.float64), device),
         forces=tensor([frame.forces for frame in frames]),
         stress=tensor([frame.stress[None] for frame in frames]),
-        n_atoms=torch.tensor([len(frame.graph.numbers) for frame in frames], device=device),
+        n_atoms=sent(torch.tensor([len(frame.graph.numbers) for frame in frames]), device),
         noise=tensor([noise.displacement_angstrom for noise in noises]) if noises else None,
-        moved=torch.from_numpy(np.concatenate([noise.moved for noise in noises])).to(device) if noises else None,
+        moved=sent(torch.from_numpy(np.concatenate([noise.moved for noise in noises])), device) if noises else None,
     )

@@ -32,6 +32,7 @@ from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.load import check_device
 from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.forcefield.precision import tensor_float_32
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.stopping import SIGNALS, Allocation, handling
 from esen_flows.training.augmentation import random_orthogonal
@@ -52,6 +53,7 @@ from esen_flows.training.state import TrainingState, newest_state
 CHECKPOINT_NAME = "checkpoint.safetensors"
 SAVE_EVERY_SECONDS = 60.0
 LOG_EVERY_STEPS = 10
+LOADER_THREADS = 4  # that make batches for a GPU
 TERMS = ("energy", "forces", "stress", "denoising")
 Progress = Callable[[dict[str, float]], None]
 
@@ -227,7 +229,10 @@ def _run_epoch(
     state, config, leads = run.state, run.config, run.world.leads
     saved = time.monotonic()
     numbers = range(state.batch, len(plan))
-    for number, parts in zip(numbers, prefetched(partial(load_batch, run, plan, state.epoch), numbers), strict=True):
+    # A GPU computes faster than one thread makes neighbour lists; a CPU has no core to spare for more.
+    threads = LOADER_THREADS if run.world.device.type == "cuda" else 1
+    loaded = prefetched(partial(load_batch, run, plan, state.epoch), numbers, threads=threads)
+    for number, parts in zip(numbers, loaded, strict=True):
         started, cpu_started = time.monotonic(), time.process_time()
         done = (state.epoch + number / len(plan)) / config.epochs
         rate = config.learning_rate * learning_rate_factor(state.step, done, len(plan), config)
@@ -325,7 +330,8 @@ def training_step(
     # Terms of the loss are means over the whole batch, so its size is known before any part is computed. The request to
     # stop travels with the same message: all processes stop after the same step.
     *counted, stops = world.sum([*astuple(Counts.of(parts)), float(stop)])
-    sums = within_memory(partial(_gradient, run, Counts(*counted)), parts, state.limits, state.network)
+    with tensor_float_32(config.tf32):
+        sums = within_memory(partial(_gradient, run, Counts(*counted)), parts, state.limits, state.network)
     values = dict(zip(TERMS, world.sum(list(sums.values())), strict=True))
     if not all(map(math.isfinite, values.values())):
         raise _diverged(run, f"the loss is not finite ({values})", rate, picks)

@@ -71,6 +71,14 @@ def test_values_are_prefetched_in_a_thread_and_in_order():
     assert list(prefetched(make, range(6))) == [0, 1, 4, 9, 16, 25]
     assert made == [(number, False) for number in range(6)]
 
+    both = threading.Barrier(2, timeout=20)
+
+    def together(number):
+        both.wait()  # passes only if two values are made at once
+        return number
+
+    assert list(prefetched(together, range(4), threads=2)) == [0, 1, 2, 3]
+
     def fail(number):
         raise RuntimeError(f"record {number}")
 

@@ -96,3 +96,12 @@ def test_any_values_give_a_stage_or_one_message(changes):
         message = "stage.yaml: "
         assert config_from_dict(config.to_dict()) == config
     assert message.startswith("stage.yaml: ")
+
+
+def test_a_later_field_changes_no_key_at_its_default():
+    assert "tf32" not in stage().to_dict()
+    rounded = stage(tf32=True)
+    assert rounded.to_dict()["tf32"] is True
+    assert config_from_dict(rounded.to_dict()) == rounded
+    with pytest.raises(InputError, match="tf32 is for dtype float32, got float64"):
+        stage(tf32=True, dtype="float64")
