@@ -33,7 +33,7 @@ BARE_OWN = (
 # What a bare room may import inside a function, because it is reached only where the package is there.
 LAZY_IN_BARE_ROOMS = {
     "esen_flows/forcefield/third_party/chgnet.py": {"chgnet", "pymatgen"},
-    "esen_flows/forcefield/third_party/sevennet.py": {"sevenn"},
+    "esen_flows/forcefield/third_party/sevennet.py": {"sevenn", "torch_geometric"},
     "esen_flows/forcefield/load.py": {"esen_flows.schemas.card"},
     "esen_flows/forcefield/pull.py": {
         "esen_flows.schemas.card",

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import emt_campaigns
+import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from esen_flows.assets import asset_dir
@@ -37,6 +39,8 @@ def write_set(folder: Path) -> None:
     copper.info |= {"material_id": "mp-30"}
     copper.info |= {"fc2_supercell": [2] * 3, "fc3_supercell": [1] * 3, "q_mesh": [5] * 3}
     write(folder / "phononDB-PBE-structures.extxyz", copper)
+    copper.calc = SinglePointCalculator(copper, energy=0.0, forces=np.zeros((4, 3)))
+    write(folder / "frames.extxyz", copper)
     points = [{"symbol": "Cu", "coordinates": place} for place in copper.get_scaled_positions().tolist()]
     cell = {"lattice": copper.cell.tolist(), "points": points}
     lines = [f"unit_cell: {json.dumps(cell)}", "supercell_matrix: [[2, 0, 0], [0, 2, 0], [0, 0, 2]]"]
@@ -52,7 +56,9 @@ def test_each_can_be_planned(embedded_settings: Settings, tmp_path: Path) -> Non
             write_set(folder)
             # EMT has no checkpoint to fetch; it computes in float64 alone.
             content = read_yaml(asset_dir("workflows") / name / "spec.yaml") | {"models": "emt", "dtype": "float64"}
-            if "structures" in content:
+            if "dataset" in content.get("structures", {}):
+                content["structures"] = {"dataset": "frames.extxyz"}
+            elif "structures" in content:
                 content["structures"] = {"published": content["structures"]["published"], "folder": "."}
             content.pop("require", None)
             (folder / "spec.yaml").write_text(json.dumps(content))
