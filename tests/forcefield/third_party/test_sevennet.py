@@ -63,6 +63,21 @@ def test_a_molecule_without_a_cell_is_evaluated_in_both_precisions(both):
     np.testing.assert_allclose(single.forces, double.forces, atol=1e-4)
 
 
+def test_a_batch_gives_what_each_structure_gives(both, silicon):
+    """Crystals, a molecule in a box, and two atoms beyond the cutoff, which have no edge."""
+    far = Atoms("H2", [[25, 25, 25], [33, 25, 25]], cell=[50, 50, 50], pbc=True)
+    structures = [silicon, bulk("Cu"), far, Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])]
+    for force_field, tolerance in zip(both, (1e-5, 1e-12), strict=True):
+        before = force_field.force_evaluations
+        together = force_field.evaluate(structures)
+        assert force_field.force_evaluations == before + len(structures)
+        for atoms, batched in zip(structures, together, strict=True):
+            (alone,) = force_field.evaluate([atoms])
+            assert batched.energy == pytest.approx(alone.energy, abs=tolerance)
+            for name in ("forces", "stress", "energies"):
+                np.testing.assert_allclose(getattr(batched, name), getattr(alone, name), atol=tolerance)
+
+
 @pytest.mark.slow
 def test_sevennet_l3i5_on_silicon(silicon):
     pytest.importorskip("sevenn")
