@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,10 +104,14 @@ def direct_checkpoint(tmp_path: Path) -> Path:
     return write_header_only(tmp_path / "direct.safetensors", "d1" * 32, [14], conservative=False)
 
 
+HAS_FAILED = pytest.StashKey[bool]()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where ESEN_FLOWS_REQUIRE names markers ("mongod shared"), a skipped test with one of them has failed."""
     report = yield
+    item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed
     required = [m for m in os.environ.get("ESEN_FLOWS_REQUIRE", "").split() if item.get_closest_marker(m) is not None]
     if report.skipped and required and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
@@ -130,15 +135,36 @@ def embedded_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sett
     stop(settings, force=True)
 
 
-@pytest.fixture
-def store(embedded_settings: Settings) -> "Iterator[Store]":
-    """An empty store on the session's private mongod, in a database of its own."""
-    from esen_flows.store.connection import open_store
+@pytest.fixture(scope="session")
+def emptied_databases() -> list[str]:
+    """Names of databases that earlier tests have left, with their indexes and no documents."""
+    return []
 
-    settings = embedded_settings.model_copy(update={"database": f"test_{uuid.uuid4().hex[:12]}"})
+
+@pytest.fixture
+def store(
+    request: pytest.FixtureRequest, embedded_settings: Settings, emptied_databases: list[str]
+) -> "Iterator[Store]":
+    """An empty store on the session's private mongod, in a database that no other test uses meanwhile.
+
+    Databases are used again, because to make one with its indexes takes the server longer than most tests. Those of
+    workers, whose processes may write after the end of the test, and those of failed tests are not.
+    """
+    from esen_flows.store.connection import open_store
+    from esen_flows.store.database import INDEXES
+
+    is_own = "site" in request.fixturenames
+    name = emptied_databases.pop() if emptied_databases and not is_own else f"test_{uuid.uuid4().hex[:12]}"
+    settings = embedded_settings.model_copy(update={"database": name})
     yield open_store(settings)
     last = open_store(settings)  # another one where the test has closed the first
-    last.database.drop()
+    database = last.database
+    if is_own or request.node.stash.get(HAS_FAILED, False):
+        database.drop()
+    else:
+        for collection in (database[name] for name in database.collection_names()):
+            database.call(partial(collection.delete_many, {}) if collection.name in INDEXES else collection.drop)
+        emptied_databases.append(name)
     last.close()
 
 
