@@ -25,8 +25,10 @@ class Measure:
         What it is, for people.
     unit
         Its unit; empty for a ratio.
-    float64, float32
-        Largest value with which a force field passes, by the precision of its arithmetic; None: not judged.
+    float64
+        Largest value with which a force field that computes in float64 passes; None: not judged.
+    float32
+        The same for one that computes in float32.
     source
         Where the limit comes from.
     judged
