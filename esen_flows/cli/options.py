@@ -86,3 +86,5 @@ CampaignOption = Annotated[str | None, typer.Option(help="Results of this campai
 
 # Of the `campaign` commands.
 CampaignArgument = Annotated[str, typer.Argument(help="Name of the campaign (see: esen-flows campaign list).")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="The same as --protocol quick, the default.")]
+FullOption = Annotated[bool, typer.Option("--full", help="The same as --protocol full.")]

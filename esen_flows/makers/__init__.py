@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "AuditMaker",
     "ConductivityMaker",
     "DiatomicsMaker",
     "ElasticMaker",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from esen_flows.makers.audit import AuditMaker
     from esen_flows.makers.conductivity import ConductivityMaker
     from esen_flows.makers.diatomics import DiatomicsMaker
     from esen_flows.makers.elastic import ElasticMaker
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from esen_flows.makers.training_flows import PretrainFinetuneFlow, RecipeFlow
 
 _MODULES = {
+    "AuditMaker": "audit",
     "ConductivityMaker": "conductivity",
     "DiatomicsMaker": "diatomics",
     "ElasticMaker": "elastic",

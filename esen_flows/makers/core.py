@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
@@ -99,8 +100,8 @@ class ModelMaker(PropertyMaker):
 
     protocol: Frozen = field(default_factory=DiatomicsProtocol)
 
-    def make(self, prev_dir: str | None = None) -> Job:
-        """Make the job. Nothing is computed before it runs.
+    def make(self, prev_dir: str | None = None) -> Job | Flow:
+        """Make the jobs. Nothing is computed before they run.
 
         Parameters
         ----------
@@ -109,8 +110,9 @@ class ModelMaker(PropertyMaker):
 
         Returns
         -------
-        Job
-            The job. Where the force field is the output of another job, it is replaced by the keyed one when it runs.
+        Job | Flow
+            The job of a property with a single step, otherwise a flow whose output is that of its last job. Where the
+            force field is the output of another job: one job, which is replaced by these when it runs.
 
         Raises
         ------
@@ -121,13 +123,14 @@ class ModelMaker(PropertyMaker):
         if is_reference(self.force_field_name):
             return noted(self.make_when_known(carried(self.force_field_name)), self.name, kind, None)
         model = resolve_model(self.force_field_name)
-        (request,) = property_requests(model.key, model.key, self.protocol, self.numeric)
-        arguments = {
-            "structure": None,
-            "request": request.model_dump(mode="json"),
-            "model": self._model_argument(model),
-        }
-        return keyed_job(self, step_job, arguments, name=self.name, kind=kind, request=request)
+        requests = property_requests(model.key, model.key, self.protocol, self.numeric)
+
+        def step(request: ResultRequest, name: str, after: list[Any]) -> Job:
+            arguments: dict[str, Any] = {"structure": None, "request": request.model_dump(mode="json")}
+            arguments |= {"model": self._model_argument(model), **({"after": after} if after else {})}
+            return keyed_job(self, step_job, arguments, name=name, kind=request.kind, request=request)
+
+        return _chain(self.name, requests, step)
 
     @job
     def make_when_known(self, training: "Reference | str") -> "Response[Any]":
@@ -233,15 +236,7 @@ class StructureMaker(PropertyMaker):
             model.require_differentiable(f"{self.name} with force_constants=autodiff")
         _check_born(self.protocol, atoms)
         requests = property_requests(atoms_key(atoms), model.key, self.protocol, self.numeric)
-        names = _step_names(self.name, [request.kind for request in requests])
-        jobs: list[Job] = []
-        made: dict[str, Job] = {}
-        for request, name in zip(requests, names, strict=True):
-            parents = request.parents.values() or [request.parent_key]
-            after = [made[key].output for key in parents if key in made]
-            made[request.key] = self._step(atoms, model, request, name, after)
-            jobs.append(made[request.key])
-        return jobs[0] if len(jobs) == 1 else Flow(jobs, output=jobs[-1].output, name=self.name)
+        return _chain(self.name, requests, partial(self._step, atoms, model))
 
     @job
     def make_when_known(self, structure: Any, training: "Reference | str | None" = None) -> "Response[Any]":
@@ -275,6 +270,18 @@ class StructureMaker(PropertyMaker):
             request=request,
             data=LARGE_FIELDS if body is not step_job and len(atoms) > MOST_ATOMS_INLINE else (),
         )
+
+
+def _chain(
+    name: str, requests: Sequence[ResultRequest], step: Callable[[ResultRequest, str, list[Any]], Job]
+) -> Job | Flow:
+    """The jobs of a property: `step` makes each, from its request, its name and the outputs of those before it."""
+    made: dict[str, Job] = {}
+    for request, job_name in zip(requests, _step_names(name, [one.kind for one in requests]), strict=True):
+        parents = request.parents.values() or [request.parent_key]
+        made[request.key] = step(request, job_name, [made[key].output for key in parents if key in made])
+    jobs = list(made.values())
+    return jobs[0] if len(jobs) == 1 else Flow(jobs, output=jobs[-1].output, name=name)
 
 
 def _step_names(name: str, kinds: Sequence[str]) -> list[str]:

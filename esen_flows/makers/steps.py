@@ -11,14 +11,15 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows import progress
-from esen_flows.errors import InputError, StoreError
+from esen_flows.errors import InputError, ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
+from esen_flows.schemas.audit import MeasurementsOutput, MeasurementsProtocol, VerdictProtocol, judge
 from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
-from esen_flows.schemas.domain import domain_by
+from esen_flows.schemas.domain import domain_by, trained_systems
 from esen_flows.schemas.elastic import StrainProtocol, StrainsOutput
 from esen_flows.schemas.eos import EosFitProtocol
 from esen_flows.schemas.keys import array_key, atoms_key
@@ -271,6 +272,36 @@ def _conductivity(step: StepInputs) -> tuple[Document, Summary]:
     return output, summaries.conductivity_summary(output) | summaries.nac_summary(protocol)
 
 
+def _measurements(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.conservation.measurements import measure
+    from esen_flows.physics.conservation.systems import choose_systems
+
+    protocol, numeric = protocol_of(step.request, MeasurementsProtocol), step.request.numeric
+    force_field = step.force_field()
+    if not protocol.systems:
+        trained_on = trained_systems(step.model.get("location"))
+        systems = choose_systems(force_field.declaration.elements, trained_on, protocol.count)
+        protocol = protocol.model_copy(update={"systems": systems})
+    other_dtype = "float32" if numeric.dtype == "float64" else "float64"
+    other_numeric = numeric.model_copy(update={"dtype": other_dtype, "tf32": False})
+    try:
+        request = step.request.model_copy(update={"numeric": other_numeric})
+        other = requested_force_field(step.model, request)
+    except ModelError:  # it computes in one precision only
+        other = None
+
+    def show(done: int, total: int, words: str) -> None:
+        progress.report("measurements", done, total, words)
+
+    output = measure(force_field, protocol, other, show)
+    return output, output.summary()
+
+
+def _audit(step: StepInputs) -> tuple[Document, Summary]:
+    output = judge(step.parent_output(MeasurementsOutput), protocol_of(step.request, VerdictProtocol))
+    return output, output.summary()
+
+
 def _diatomics(step: StepInputs) -> tuple[Document, Summary]:
     from esen_flows.physics.diatomics import diatomic_curves
 
@@ -294,6 +325,8 @@ _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
     "phonon": _phonon,
     "conductivity": _conductivity,
     "diatomics": _diatomics,
+    "measurements": _measurements,
+    "audit": _audit,
 }
 
 

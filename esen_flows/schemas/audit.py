@@ -1,27 +1,30 @@
 """Audits of force fields: their protocols and documents. A verdict follows from an audit without a force call."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, create_model
 
 from esen_flows.schemas.audit_measures import MEASURES
 from esen_flows.schemas.declarations import Dtype, Equivariance, Parity
 from esen_flows.schemas.document_base import Document
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.protocols import one_or_more
 
 Row = dict[str, float | str | bool | None]
 PASSED, FAILED = "passed", "failed"
 
 
-class AuditProtocol(Frozen):
-    """What an audit evaluates.
+class MeasurementsProtocol(Frozen):
+    """What is evaluated to measure a force field.
 
     Attributes
     ----------
     systems
-        Names of crystals (`physics.conservation.systems`).
+        Names of crystals (`physics.conservation.systems`); empty, the default, for some that the force field covers.
+    count
+        Number of these.
     parity
         Whether the force field is averaged over the inversion; "as_is", the default, measures its own mirror error.
     rattle_angstrom
@@ -34,63 +37,131 @@ class AuditProtocol(Frozen):
         Seed of all random choices.
     """
 
-    systems: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = Field(min_length=1)
+    systems: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()
+    count: PositiveInt = 2
     parity: Parity = "as_is"
     rattle_angstrom: PositiveFloat = 0.05
     rotations: PositiveInt = 4
     loops: PositiveInt = 2
-    displacements_angstrom: Annotated[tuple[PositiveFloat, ...], BeforeValidator(one_or_more)] = (
-        0.2, 0.1, 0.03, 0.01, 0.003, 0.001,
-    )  # fmt: skip
+    displacements_angstrom: Annotated[tuple[PositiveFloat, ...], BeforeValidator(one_or_more)] = Field(
+        default=(0.2, 0.1, 0.03, 0.01, 0.003, 0.001), min_length=1
+    )
     seed: NonNegativeInt = 0
 
 
+class _Limits(Frozen):
+    """Largest values of measures in the place of the default limits; None: the default one."""
+
+    def key_fields(self) -> dict[str, Any]:
+        """The limits that are given, so that a new measure leaves old keys as they are."""
+        return {name: value for name, value in super().key_fields().items() if value is not None}
+
+
+if TYPE_CHECKING:
+    Limits = _Limits
+else:  # one field for each measure
+    _FIELDS = {name: (float | None, Field(default=None, ge=0.0)) for name in MEASURES}
+    Limits = create_model("Limits", __base__=_Limits, __module__=__name__, **_FIELDS)
+
+
 class VerdictProtocol(Frozen):
-    """Limits that a force field has to keep.
+    """The part of an AuditProtocol that needs no force call; it is part of the key of a verdict.
 
     Attributes
     ----------
     limits
-        Largest values of measures (`audit_measures.MEASURES`); a measure without a limit is not judged.
+        Largest values of measures in the place of the default limits (`audit_measures.MEASURES`), which depend on the
+        precision.
     """
 
-    limits: dict[str, float]
+    limits: Limits = Limits()
 
-    @field_validator("limits")
-    @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        if unknown := sorted(set(value) - set(MEASURES)):
-            raise ValueError(f"no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
-        if negative := [name for name, limit in value.items() if limit < 0]:
-            raise ValueError(f"a limit is at least 0, got {', '.join(f'{name}={value[name]:g}' for name in negative)}")
-        return dict(sorted(value.items()))
+    def limits_for(self, dtype: Dtype) -> dict[str, float]:
+        """The limits of all measures that are judged.
+
+        Parameters
+        ----------
+        dtype
+            Precision of the audited force field.
+
+        Returns
+        -------
+        dict[str, float]
+            Limits by measure.
+
+        Examples
+        --------
+        >>> VerdictProtocol().limits_for("float64")["jacobian_asymmetry"]
+        1e-08
+        """
+        defaults = {name: limit for name, one in MEASURES.items() if (limit := one.limit(dtype)) is not None}
+        return {**defaults, **self.limits.key_fields()}
 
 
-def verdict_protocol(dtype: Dtype, changed: Mapping[str, float] | None = None) -> VerdictProtocol:
-    """The limits for a precision.
+class AuditProtocol(VerdictProtocol):
+    """Audit of a force field: measurements, and a verdict on them.
+
+    Attributes
+    ----------
+    measurements
+        What is measured; the default, "quick", takes a minute or two for a small network on a CPU.
+    """
+
+    measurements: MeasurementsProtocol = MeasurementsProtocol()
+
+
+def quick_protocol(info: Mapping[str, Any]) -> AuditProtocol:
+    """Two systems.
 
     Parameters
     ----------
-    dtype
-        Precision of the audited force field.
-    changed
-        Limits in the place of the defaults.
+    info
+        Not used.
 
     Returns
     -------
-    VerdictProtocol
-        Limits of all measures that are judged.
-
-    Examples
-    --------
-    >>> verdict_protocol("float64").limits["jacobian_asymmetry"]
-    1e-08
+    AuditProtocol
+        The protocol, which is the default.
     """
-    limits = {name: limit for name, one in MEASURES.items() if (limit := one.limit(dtype)) is not None}
-    return VerdictProtocol(limits={**limits, **(changed or {})})
+    return AuditProtocol()
 
 
-class AuditOutput(Document):
+def full_protocol(info: Mapping[str, Any]) -> AuditProtocol:
+    """Four systems, more rotations, loops and displacements.
+
+    Parameters
+    ----------
+    info
+        Not used.
+
+    Returns
+    -------
+    AuditProtocol
+        The protocol.
+    """
+    displacements = (0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
+    return AuditProtocol(
+        measurements=MeasurementsProtocol(count=4, rotations=16, loops=8, displacements_angstrom=displacements)
+    )
+
+
+def audit_steps(protocol: AuditProtocol) -> tuple[Step, ...]:
+    """The steps to a verdict.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the audit.
+
+    Returns
+    -------
+    tuple[Step, ...]
+        The measurements, and the verdict, which makes no force call.
+    """
+    return Step("measurements", protocol.measurements), Step("audit", VerdictProtocol.of(protocol), (("", 0),))
+
+
+class MeasurementsOutput(Document):
     """Measurements of a force field.
 
     Attributes
@@ -146,49 +217,54 @@ class AuditOutput(Document):
                 found[name] = row
         return {name: found[name] for name in MEASURES if name in found}
 
-    def summary(self, name: str) -> dict[str, float | int | str | bool | None]:
-        """The largest value of each measure, and the recommended displacements.
-
-        Parameters
-        ----------
-        name
-            Name of the force field for people.
+    def summary(self) -> dict[str, float | int | str | bool | None]:
+        """The largest value of each measure.
 
         Returns
         -------
         dict[str, float | int | str | bool | None]
             Values by name.
         """
-        return {
-            "name": name,
-            "systems": ", ".join(self.systems),
-            **{measure: _number(row) for measure, row in self.worst().items()},
-            "recommended_displacement_angstrom": self.recommended_displacement_angstrom.get(self.dtype),
-            "recommended_third_order_displacement_angstrom": self.recommended_third_order_displacement_angstrom.get(
-                self.dtype
-            ),
-        }
+        return {"systems": ", ".join(self.systems), **{name: _number(row) for name, row in self.worst().items()}}
 
 
-class VerdictOutput(Document):
+class AuditOutput(Document):
     """Whether a force field keeps the limits.
 
     Attributes
     ----------
     verdict
         "passed" or "failed".
+    dtype
+        Precision of the force field's arithmetic.
+    systems
+        Names of the crystals.
     checks
         `measure`, `system` of the largest value, `value`, `limit`, `unit`, `passed`, and `source` of the limit.
     not_judged
         Names of measures whose declared property the force field does not have.
     not_measured
         Names of measures that have a limit but could not be measured.
+    displacements_angstrom, frequency_errors, third_derivative_errors
+        As in `MeasurementsOutput`, for figures.
+    recommended_displacement_angstrom
+        The largest displacement in Angstrom at which frequencies are about as good as they get in this precision; None
+        if it was not measured.
+    recommended_third_order_displacement_angstrom
+        The same for third derivatives.
     """
 
     verdict: str
+    dtype: Dtype
+    systems: list[str]
     checks: list[Row]
     not_judged: list[str]
     not_measured: list[str]
+    displacements_angstrom: list[float]
+    frequency_errors: dict[str, list[float]]
+    third_derivative_errors: dict[str, list[float]]
+    recommended_displacement_angstrom: float | None
+    recommended_third_order_displacement_angstrom: float | None
 
     def failures(self) -> list[str]:
         """The checks that failed.
@@ -202,13 +278,8 @@ class VerdictOutput(Document):
         failed.sort(key=lambda check: -_number(check) / max(float(check["limit"] or 0.0), 1e-12))
         return [f"{one['measure']} {_number(one):.2g} > {one['limit']:g} ({one['system']})" for one in failed]
 
-    def summary(self, name: str) -> dict[str, float | int | str | bool | None]:
-        """Verdict, number of checks, and the failed ones.
-
-        Parameters
-        ----------
-        name
-            Name of the force field for people.
+    def summary(self) -> dict[str, float | int | str | bool | None]:
+        """Verdict, failed checks, recommended displacements, and the value of each check.
 
         Returns
         -------
@@ -217,46 +288,64 @@ class VerdictOutput(Document):
         """
         failures = self.failures()
         return {
-            "name": name,
             "verdict": self.verdict,
+            "systems": ", ".join(self.systems),
             "checks": len(self.checks),
-            "failed": len(failures),
-            "failures": "; ".join(failures),
+            "failed_checks": len(failures),
+            "failures": "; ".join(failures) or None,
+            "recommended_displacement_angstrom": self.recommended_displacement_angstrom,
+            "recommended_third_order_displacement_angstrom": self.recommended_third_order_displacement_angstrom,
+            **{str(check["measure"]): _number(check) for check in self.checks},
         }
 
 
-def judge(audit: AuditOutput, protocol: VerdictProtocol) -> VerdictOutput:
-    """Apply limits to an audit.
+def judge(measured: MeasurementsOutput, protocol: VerdictProtocol) -> AuditOutput:
+    """Apply limits to measurements.
 
     Parameters
     ----------
-    audit
+    measured
         The measurements.
     protocol
         The limits.
 
     Returns
     -------
-    VerdictOutput
+    AuditOutput
         Passed if no measured value that is judged exceeds its limit; NaN exceeds every limit.
     """
-    worst, checks, not_judged, missing = audit.worst(), list[Row](), list[str](), list[str]()
+    limits = protocol.limits_for(measured.dtype)
+    worst, checks, not_judged, missing = measured.worst(), list[Row](), list[str](), list[str]()
     for name, measure in MEASURES.items():
-        limit = protocol.limits.get(name)
+        limit = limits.get(name)
         if limit is None:
             continue
         if name not in worst:
             missing.append(name)
-        elif not _applies(measure.judged, audit.equivariance):
+        elif not _applies(measure.judged, measured.equivariance):
             not_judged.append(name)
         else:
             value = _number(worst[name])
-            source = measure.source if limit == measure.limit(audit.dtype) else "given with the request"
+            source = measure.source if limit == measure.limit(measured.dtype) else "given with the request"
             checks.append(
                 {**worst[name], "limit": limit, "unit": measure.unit, "passed": value <= limit, "source": source}
             )
     verdict = PASSED if all(check["passed"] for check in checks) else FAILED
-    return VerdictOutput(verdict=verdict, checks=checks, not_judged=not_judged, not_measured=missing)
+    return AuditOutput(
+        verdict=verdict,
+        dtype=measured.dtype,
+        systems=measured.systems,
+        checks=checks,
+        not_judged=not_judged,
+        not_measured=missing,
+        displacements_angstrom=measured.displacements_angstrom,
+        frequency_errors=measured.frequency_errors,
+        third_derivative_errors=measured.third_derivative_errors,
+        recommended_displacement_angstrom=measured.recommended_displacement_angstrom.get(measured.dtype),
+        recommended_third_order_displacement_angstrom=measured.recommended_third_order_displacement_angstrom.get(
+            measured.dtype
+        ),
+    )
 
 
 def _applies(judged: str, equivariance: str) -> bool:

@@ -72,11 +72,23 @@ def domain_by(location: str | None, chemsys: str) -> Domain:
     Domain
         "inside", "outside", or "unknown", which it is without a card.
     """
-    return domain_of(chemsys, _trained_on(location))
+    return domain_of(chemsys, trained_systems(location))
 
 
 @cache
-def _trained_on(location: str | None) -> frozenset[str] | None:
+def trained_systems(location: str | None) -> frozenset[str] | None:
+    """The chemical systems of the training structures of a force field.
+
+    Parameters
+    ----------
+    location
+        Name of its card, or path of its checkpoint.
+
+    Returns
+    -------
+    frozenset[str] | None
+        Chemical systems, such as "As-Ga"; None: not known.
+    """
     if location is None or location not in list_cards():
         return None
     try:

@@ -7,6 +7,15 @@ table, and nothing else lists the kinds. A kind that is not in the table is an e
 from functools import partial
 from typing import Literal
 
+from esen_flows.schemas.audit import (
+    AuditProtocol,
+    MeasurementsProtocol,
+    VerdictProtocol,
+    audit_steps,
+    full_protocol,
+    quick_protocol,
+)
+from esen_flows.schemas.audit_measures import MEASURES
 from esen_flows.schemas.diatomics import DiatomicsProtocol, diatomics_steps
 from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
@@ -33,8 +42,8 @@ from esen_flows.schemas.steps import lattice_steps, relax_steps, static_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 Kind = Literal[
-    "relax", "static", "md", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics", "labelling",
-    "training", "evaluation",
+    "relax", "static", "md", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics",
+    "measurements", "audit", "labelling", "training", "evaluation",
 ]  # fmt: skip
 
 # Reports print lattice constants and the space group by themselves, after the other values.
@@ -47,6 +56,7 @@ _ERRORS = (
     Value("force_rmse_mev_per_angstrom", "forces, root mean square error", "meV/A", ".2f"),
     Value("stress_mae_mev_per_angstrom3", "stress, mean absolute error", "meV/A^3", ".3f"),
 )
+_MEASURED = tuple(Value(name, one.title, one.unit, ".2g") for name, one in MEASURES.items())
 _DATASET_NAME = Value("dataset_name", "dataset", type="text", column=True)
 _STRUCTURES = Value("structures", "structures", format="d", column=True)
 _PER_MOLE = "per mol of primitive cells, {primitive_atoms} atoms"
@@ -355,6 +365,40 @@ PROPERTIES: dict[Kind, Property] = {
         reproduction={
             "float64": Deviation("the last digits of a sum over edges depend on its order", relative=1e-6),
             "float32": Deviation("sums of absolute differences gather the last digits of energies", relative=1e-2),
+        },
+    ),
+    "measurements": Property(
+        title="measurements of a force field",
+        protocol=MeasurementsProtocol,
+        category="gpu",
+        summary=(Value("systems", "systems", type="text", column=True), *_MEASURED),
+        subject="model",
+    ),
+    "audit": Property(
+        title="audit",
+        protocol=AuditProtocol,
+        part=VerdictProtocol,
+        category="cpu",
+        summary=(
+            Value("verdict", "verdict", type="text", column=True, conditions=("passed", "failed")),
+            Value("failed_checks", "failed checks", format="d", column=True),
+            Value("checks", "checks", format="d", column=True),
+            Value("failures", "failed", type="text"),
+            Value("systems", "systems", type="text", column=True),
+            Value("recommended_displacement_angstrom", "best displacement for frequencies", "A", ".3g"),
+            Value("recommended_third_order_displacement_angstrom", "best displacement, third order", "A", ".3g"),
+            *_MEASURED,
+        ),
+        files=(ResultFile("audit.png", shows_several=True),),
+        command="audit",
+        help="Audit of a force field: conservation, smoothness, symmetry; a verdict that campaigns can require.",
+        published={"quick": quick_protocol, "full": full_protocol},
+        steps=audit_steps,
+        principal=lambda protocol: "failed_checks",
+        subject="model",
+        reproduction={
+            "float64": Deviation("the same checks fail", absolute=0.0),
+            "float32": Deviation("the same checks fail", absolute=0.0),
         },
     ),
     "labelling": Property(

@@ -14,12 +14,13 @@ from esen_flows.cli.output.report import print_report
 from esen_flows.cli.property_request import PropertyRequest, build_request, model_request
 from esen_flows.cli.run_or_load import build_flow, interruptible, missing_kinds, run_or_load
 from esen_flows.cli.store import open_store
-from esen_flows.cli.usage import check_folder, refuse_ignored
+from esen_flows.cli.usage import UsageError, check_folder, refuse_ignored
 from esen_flows.cli.work_ahead import describe_work
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 from esen_flows.schemas.properties import PROPERTIES, Kind
+from esen_flows.schemas.property_lookup import GENERAL
 
 DRAWN_LATER = "the same command without --submit draws the results once they are stored"
 
@@ -33,6 +34,8 @@ def _offered(kind: Kind) -> dict[str, bool]:
         "born": "born" in entry.protocol.model_fields,
         "lattice_backend": "lattice_backend" in entry.versions,
         "yes": "displacement" in entry.protocol.model_fields,
+        "quick": "quick" in entry.published,
+        "full": "full" in entry.published,
     }
 
 
@@ -65,7 +68,10 @@ def property_command(kind: Kind) -> Callable[..., None]:
         born: options.BornOption = None,
         lattice_backend: options.LatticeBackendOption = TRANSPORT_BACKEND,
         yes: options.YesOption = False,
+        quick: options.QuickOption = False,
+        full: options.FullOption = False,
     ) -> None:
+        protocol = _chosen(protocol, quick=quick, full=full)
         if of_model:
             request = model_request(
                 kind, model, set_ or [], dtype, device, compile=compile, tf32=tf32, protocol_name=protocol
@@ -97,6 +103,14 @@ def property_command(kind: Kind) -> Callable[..., None]:
     offered[0] = offered[0].replace(default=inspect.Parameter.empty, annotation=annotation)
     command.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
+
+
+def _chosen(protocol: str, **short: bool) -> str:
+    """The protocol that was named, by its name or by an option of its own."""
+    named = [name for name, given in short.items() if given]
+    if len(named) > 1 or (named and protocol not in (GENERAL, *named)):
+        raise UsageError(f"--{' and --'.join(named)} and --protocol {protocol} name protocols; give one of them")
+    return named[0] if named else protocol
 
 
 def _report(request: PropertyRequest, output: Path | None, yes: bool) -> None:

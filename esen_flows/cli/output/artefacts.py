@@ -110,6 +110,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         By file name, functions of a document and a path; those of figures that can show several results take the other
         documents as their third argument.
     """
+    from esen_flows.plots.audit import plot_audit
     from esen_flows.plots.conductivity import plot_cumulative, plot_kappa
     from esen_flows.plots.diatomics import plot_diatomics
     from esen_flows.plots.eos import plot_eos
@@ -123,6 +124,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         "eos.png": plot_eos,
         "diatomics.png": plot_diatomics,
         "md.png": plot_md,
+        "audit.png": plot_audit,
         "phonon.png": plot_phonon,
         "kappa.png": plot_kappa,
         "cumulative_kappa.png": plot_cumulative,

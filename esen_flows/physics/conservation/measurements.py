@@ -13,7 +13,7 @@ from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.conservation import convergence, derivatives, isolation, jacobian, smoothness, symmetry
 from esen_flows.physics.conservation.systems import crystal
-from esen_flows.schemas.audit import AuditOutput, AuditProtocol, Row
+from esen_flows.schemas.audit import MeasurementsOutput, MeasurementsProtocol, Row
 from esen_flows.schemas.declarations import Dtype
 
 Progress = Callable[[int, int, str], None]
@@ -29,12 +29,12 @@ CLUSTER_ATOMS = 8
 SECOND_ORDER_ANGSTROM, THIRD_ORDER_ANGSTROM = 0.01, 0.03
 
 
-def audit(
+def measure(
     force_field: ForceField,
-    protocol: AuditProtocol,
+    protocol: MeasurementsProtocol,
     other: ForceField | None = None,
     progress: Progress = lambda done, total, words: None,
-) -> AuditOutput:
+) -> MeasurementsOutput:
     """Measure conservation, smoothness and symmetry of a force field.
 
     Parameters
@@ -42,7 +42,7 @@ def audit(
     force_field
         Force field to measure.
     protocol
-        What is evaluated.
+        What is evaluated; its systems have to be named.
     other
         The same force field in the other precision; None if there is none. Exact derivatives are those in float64.
     progress
@@ -50,7 +50,7 @@ def audit(
 
     Returns
     -------
-    AuditOutput
+    MeasurementsOutput
         The measurements.
 
     Raises
@@ -76,9 +76,9 @@ def audit(
             "smoothness": system.smoothness,
             "displacements": partial(system.displacements, by_dtype, curves),
         }
-        for place, (words, measure) in enumerate(groups.items()):
+        for place, (words, group) in enumerate(groups.items()):
             progress(number * len(groups) + place, len(protocol.systems) * len(groups), f"{name}: {words}")
-            measure()
+            group()
     declared = measured.declaration
     errors = {
         what: {dtype: np.max(all_of, axis=0) for dtype, all_of in found.items()} for what, found in curves.items()
@@ -90,7 +90,7 @@ def audit(
         }
         for what, found in errors.items()
     }
-    return AuditOutput(
+    return MeasurementsOutput(
         conservative=declared.conservative,
         equivariance=declared.equivariance,
         smooth=declared.smooth,
@@ -129,14 +129,14 @@ class _System:
 
     rows: _Rows
     force_field: ForceField
-    protocol: AuditProtocol
+    protocol: MeasurementsProtocol
     perfect: Atoms
     rattled: Atoms
     result: Evaluation
     random: np.random.Generator
 
     @classmethod
-    def of(cls, number: int, rows: _Rows, force_field: ForceField, protocol: AuditProtocol) -> "_System":
+    def of(cls, number: int, rows: _Rows, force_field: ForceField, protocol: MeasurementsProtocol) -> "_System":
         """The crystal of this number in the protocol."""
         perfect, random = crystal(protocol.systems[number]), np.random.default_rng([protocol.seed, number])
         rattled = derivatives.moved(perfect, random.normal(scale=protocol.rattle_angstrom, size=(len(perfect), 3)))
@@ -271,7 +271,7 @@ class _System:
 
 
 def _errors_at(
-    function: Callable[..., np.ndarray], judged: float, protocol: AuditProtocol, *arguments: Any
+    function: Callable[..., np.ndarray], judged: float, protocol: MeasurementsProtocol, *arguments: Any
 ) -> tuple[np.ndarray, float]:
     """Errors at the displacements of the protocol, and at the one that is judged."""
     displacements = protocol.displacements_angstrom
