@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from jobflow import Flow, Job
 
+from esen_flows.campaigns.audits import require_audits
 from esen_flows.campaigns.cost import USUAL_CUTOFF_ANGSTROM, seconds_per_unit
 from esen_flows.campaigns.pack import pack
 from esen_flows.errors import InputError
@@ -87,7 +88,8 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
     Raises
     ------
     InputError
-        No such campaign, one whose plan was interrupted, or a paused one, whose fireworks would go on waiting.
+        No such campaign, one whose plan was interrupted, a paused one, whose fireworks would go on waiting, or a force
+        field without a passed audit (`require: audit`).
     ClaimedElsewhereError
         Another process is submitting the campaign at this moment.
     """
@@ -97,6 +99,7 @@ def submit_campaign(store: Store, name: str, device_kind: str = "cpu") -> Submit
         raise InputError(f"the plan of {name!r} is not complete; finish it first: esen-flows campaign plan SPEC")
     if campaign["state"] == "paused":
         raise InputError(f"the campaign {name!r} is paused; go on with: esen-flows campaign resume {name}")
+    require_audits(store, spec, campaign["models"])
     complaint = f"another process is submitting the campaign {name!r}; wait for it"
     with exclusive_lock(store, f"campaign {name}", complaint):
         refresh_states(store, name, answer_summary_field(spec))

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from esen_flows.campaigns.audits import verdicts
 from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, plain_metrics, write_materials
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import MemberRecord, Origins, records, refreshed_campaign
@@ -143,6 +144,10 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
     with written_whole(folder / MEMBERS) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         _write_members(out, spec, records(store, name, on_member), totals)
     summary = _summarise(spec, campaign, totals)
+    audits = verdicts(store)
+    for model in summary["models"]:
+        audit = audits.get((model["key"], spec.dtype))
+        model["audit"] = "not audited" if audit is None else f"{audit}{audit.failures and ': '}{audit.failures}"
     judged = _judge(store, spec, summary, folder)
     with written_whole(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -232,7 +237,8 @@ def _text(summary: Mapping[str, Any], totals: Totals, figures: list[str]) -> str
     rows = [(state, share["members"], _percent(share)) for state, share in summary["states"].items()]
     parts.append("## Members\n\n" + _table(("state", "members", "share (95 % interval)"), rows))
     models = [_model_row(model) for model in summary["models"]]
-    heading = ("force field", "finished", "failed", "pending", f"mean {summary['field']}", "95 % interval", "deviation")
+    of_results = (f"mean {summary['field']}", "95 % interval", "deviation")
+    heading = ("force field", "finished", "failed", "pending", *of_results, f"audit in {summary['dtype']}")
     parts.append("## Force fields\n\n" + _table(heading, models))
     if "benchmark" in summary:
         parts.append(_benchmark_text(summary["benchmark"]))
@@ -345,7 +351,7 @@ def _day(moment: str | None) -> str:
 def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
     counted = (model["label"], *(model[state] for state in _STATES))
     interval = "" if model["mean_low"] is None else f"{model['mean_low']:.6g} to {model['mean_high']:.6g}"
-    return (*counted, _short(model["mean"]), interval, _short(model["deviation"]))
+    return (*counted, _short(model["mean"]), interval, _short(model["deviation"]), model["audit"])
 
 
 def _examples(failure: str, examples: list[dict[str, Any]]) -> str:

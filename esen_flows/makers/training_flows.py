@@ -7,8 +7,10 @@ from typing import Any
 from jobflow import Flow, Job, Maker
 
 from esen_flows.errors import InputError
-from esen_flows.makers.keyed import noted
+from esen_flows.makers.audit import AuditMaker
+from esen_flows.makers.keyed import keyed_job, noted
 from esen_flows.makers.training import Data, Datasets, EvaluateMaker, LabelMaker, TrainMaker, repeated
+from esen_flows.makers.training_jobs import gate_job
 from esen_flows.schemas.card import card_path, read_card
 from esen_flows.schemas.requests import ResultRequest
 from esen_flows.schemas.training import Split
@@ -17,7 +19,7 @@ from esen_flows.training.config import read_config
 
 @dataclass
 class PretrainFinetuneFlow(Maker):
-    """Label if asked to, pre-train, fine-tune the pre-trained network, evaluate; each a job with a result of its own.
+    """Label if asked to, pre-train, fine-tune the pre-trained network, audit, evaluate; each a job with its own result.
 
     Parameters
     ----------
@@ -31,6 +33,11 @@ class PretrainFinetuneFlow(Maker):
         Evaluates the fine-tuned force field on the held-out part of its data; None: no evaluation.
     label
         Labels the data of `make`; None: they are a dataset already.
+    audit
+        Audits the fine-tuned force field; None: no audit.
+    stop_on_failed_audit
+        Whether a failed audit stops the jobs that use the flow's force field: the evaluation, and jobs of other flows
+        that take `output["training"]`.
     """
 
     name: str = "pretrain-finetune"
@@ -38,6 +45,8 @@ class PretrainFinetuneFlow(Maker):
     finetune: TrainMaker = field(default_factory=lambda: TrainMaker(name="finetune"))
     evaluate: EvaluateMaker | None = field(default_factory=EvaluateMaker)
     label: LabelMaker | None = None
+    audit: AuditMaker | None = field(default_factory=AuditMaker)
+    stop_on_failed_audit: bool = False
 
     def make(self, data: Any, finetune_data: Datasets | None = None, prev_dir: str | None = None) -> Flow:
         """Make the flow.
@@ -54,14 +63,22 @@ class PretrainFinetuneFlow(Maker):
         Returns
         -------
         Flow
-            Its output refers to the fine-tuning, and to the evaluation on each of its datasets.
+            Its output refers to the fine-tuning, its audit, and the evaluation on each of its datasets.
+
+        Raises
+        ------
+        InputError
+            A failed audit is to stop the flow, and there is none.
         """
         labelling = [] if self.label is None else [self.label.make(data)]
         if labelling:
             data = labelling[0].output
         last_data = data if finetune_data is None else finetune_data
         stages = chained([(self.pretrain, data), (self.finetune, last_data)])
-        return _evaluated([*labelling, *stages], self.evaluate, self.finetune.split, last_data, self.name)
+        if self.stop_on_failed_audit and self.audit is None:
+            raise InputError(f"{self.name}: stop_on_failed_audit needs an audit; give an AuditMaker, or leave it out")
+        finished = _Finished(self.audit, self.stop_on_failed_audit, self.evaluate, self.finetune.split)
+        return finished.flow([*labelling, *stages], last_data, self.name)
 
 
 @dataclass
@@ -80,6 +97,8 @@ class RecipeFlow(Maker):
         Settings that all stages share: split, device, launcher, max_seconds, tags.
     evaluate
         Evaluates the last stage's force field on the held-out part of its data; None: no evaluation.
+    audit
+        Audits the last stage's force field; None: no audit.
     """
 
     name: str = "recipe"
@@ -87,6 +106,7 @@ class RecipeFlow(Maker):
     recipe: str | None = None
     stage: TrainMaker = field(default_factory=TrainMaker)
     evaluate: EvaluateMaker | None = field(default_factory=EvaluateMaker)
+    audit: AuditMaker | None = field(default_factory=AuditMaker)
 
     def make(self, data: Mapping[str, Data], prev_dir: str | None = None) -> Flow:
         """Make the flow.
@@ -101,7 +121,7 @@ class RecipeFlow(Maker):
         Returns
         -------
         Flow
-            Its output refers to the last stage, and to the evaluation on each of its datasets.
+            Its output refers to the last stage, its audit, and the evaluation on each of its datasets.
 
         Raises
         ------
@@ -120,7 +140,8 @@ class RecipeFlow(Maker):
             path = card_path(self.card).parent / stage.file
             maker = replace(self.stage, name=f"{self.card} {number} {path.stem}", config=read_config(path))
             stages.append((maker, [(data[source.name], source.repeats) for source in stage.data]))
-        return _evaluated(chained(stages), self.evaluate, self.stage.split, stages[-1][1], f"{self.card} {chosen}")
+        finished = _Finished(self.audit, False, self.evaluate, self.stage.split)
+        return finished.flow(chained(stages), stages[-1][1], f"{self.card} {chosen}")
 
 
 def chained(stages: Sequence[tuple[TrainMaker, Datasets]]) -> list[Job]:
@@ -145,11 +166,33 @@ def chained(stages: Sequence[tuple[TrainMaker, Datasets]]) -> list[Job]:
     return jobs
 
 
-def _evaluated(jobs: list[Job], evaluate: EvaluateMaker | None, split: Split, data: Datasets, name: str) -> Flow:
-    """A flow of jobs, and of evaluations of the last one's force field on the held-out part of each of its datasets."""
-    training, evaluations = jobs[-1].output, []
-    if evaluate is not None:
-        maker = replace(evaluate, held_out=split)
-        evaluations = [maker.make(part, training=training) for part, _ in repeated(data)]
-    output = {"training": training, "evaluations": [evaluation.output for evaluation in evaluations]}
-    return Flow([*jobs, *evaluations], output=output, name=name)
+@dataclass(frozen=True)
+class _Finished:
+    """What follows the last training of a flow."""
+
+    audit: AuditMaker | None
+    stop: bool
+    evaluate: EvaluateMaker | None
+    split: Split
+
+    def flow(self, jobs: list[Job], data: Datasets, name: str) -> Flow:
+        """A flow of jobs, the audit of the last one's force field, and its errors on what was held out of its data."""
+        training, audits = jobs[-1].output, list[Job]()
+        if self.audit is not None:
+            work = replace(self.audit, force_field_name=training).make()
+            assert isinstance(work, Job)  # of a force field that is not known yet
+            audits.append(work)
+            if self.stop:
+                arguments = {"audit": work.output, "training": training}
+                audits.append(
+                    keyed_job(self.audit, gate_job, arguments, name="audit gate", kind="audit", request=None)
+                )
+                training = audits[-1].output
+        evaluations = []
+        if self.evaluate is not None:
+            maker = replace(self.evaluate, held_out=self.split)
+            evaluations = [maker.make(part, training=training) for part, _ in repeated(data)]
+        output = {"training": training, "evaluations": [evaluation.output for evaluation in evaluations]}
+        if audits:
+            output["audit"] = audits[0].output
+        return Flow([*jobs, *audits, *evaluations], output=output, name=name)

@@ -23,6 +23,7 @@ from esen_flows.makers.steps import Json, Reference, context_of, protocol_of, re
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
 from esen_flows.makers.trainings import finished_training
+from esen_flows.schemas.audit import PASSED
 from esen_flows.schemas.card import checkpoint_path, resolve_model
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.protocols import NumericSettings
@@ -247,6 +248,24 @@ def evaluation_job(
 
     context = context_of(identify_dataset(known.elements), model)
     return reference_to(compute_once(store, request, context, compute, not_stored=NOT_STORED))
+
+
+def gate_job(audit: Reference, training: Reference) -> Response[Any]:
+    """Hand on a training whose force field passed its audit, and otherwise stop the jobs that wait for it.
+
+    Parameters
+    ----------
+    audit
+        Output of the audit.
+    training
+        Output of the training.
+
+    Returns
+    -------
+    Response[Any]
+        The output of the training. The children of this job are stopped unless the audit has passed.
+    """
+    return Response(output=training, stop_children=audit["summary"]["verdict"] != PASSED)
 
 
 def _dataset_key(dataset: Reference | str) -> str:

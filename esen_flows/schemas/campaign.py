@@ -31,8 +31,9 @@ from esen_flows.schemas.requests import ResultRequest, parents_key, property_req
 from esen_flows.schemas.structure_source import Names, StructureSource
 
 # A force field declares conservative, differentiable and o3; covers_elements: it was trained on all elements of all
-# structures; inside_domain: on structures with exactly the elements of each structure.
-Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain"]
+# structures; inside_domain: on structures with exactly the elements of each structure; audit: it passed an audit in the
+# precision of the campaign, which is asked when the campaign is submitted.
+Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain", "audit"]
 Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics", "static-errors"]
 # What each benchmark judges.
 JUDGED: dict[Benchmark, Kind] = {

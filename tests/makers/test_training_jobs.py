@@ -20,10 +20,12 @@ from running import run
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.forcefield import load
 from esen_flows.forcefield.load import load_force_field
+from esen_flows.makers.audit import AuditMaker
 from esen_flows.makers.relax import RelaxMaker
 from esen_flows.makers.training import EvaluateMaker, LabelMaker, TrainMaker, trained_force_field
 from esen_flows.makers.training_flows import PretrainFinetuneFlow
 from esen_flows.progress import listening
+from esen_flows.schemas.audit import AuditProtocol, MeasurementsProtocol
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -285,6 +287,11 @@ def test_from_structures_to_an_evaluated_force_field(lab: Any) -> None:
         label=LabelMaker(force_field_name=str(lab.checkpoint)),
         pretrain=TrainMaker(name="pretrain", config=stage(**DENS, seed=5), split=SPLIT),
         finetune=TrainMaker(name="finetune", config=stage(seed=5, initial_energy_head=False), split=SPLIT),
+        audit=AuditMaker(
+            protocol=AuditProtocol(
+                measurements=MeasurementsProtocol(loops=1, rotations=1, displacements_angstrom=(0.01,))
+            )
+        ),
     ).make(crystals())
     run(flow, lab)
     finetuned, pretrained = query(lab.store, "training", sort="-created")
@@ -293,6 +300,9 @@ def test_from_structures_to_an_evaluated_force_field(lab: Any) -> None:
     assert pretrained.parent_key == labelling.summary["dataset_key"]
     assert finetuned.parent_key == pretrained.key
     assert finetuned.model_key == RANDOM_WEIGHTS
+    (audit,) = query(lab.store, "audit")
+    assert (audit.model_key, audit.summary["systems"]) == (finetuned.summary["model_key"], "Cu")
+    assert audit.summary["jacobian_asymmetry_exact"] < 1e-10
     assert evaluation.model_key == finetuned.summary["model_key"]
     assert (evaluation.model_label, evaluation.summary["structures"]) == ("finetune", 3)
     assert evaluation.summary["force_mae_mev_per_angstrom"] == pytest.approx(

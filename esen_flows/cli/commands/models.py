@@ -1,8 +1,9 @@
 """`esen-flows models [show | convert | pull]`: the force fields that exist, and how to get published ones."""
 
 import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -11,10 +12,14 @@ from rich.table import Table
 
 from esen_flows.cli.output.progress import downloading
 from esen_flows.cli.output.tables import show as show_table
+from esen_flows.cli.store import existing_store
 from esen_flows.cli.usage import UsageError, parse_assignments
-from esen_flows.errors import EsenFlowsError, InputError
-from esen_flows.schemas.card import checkpoint_path, list_cards, read_card
+from esen_flows.errors import EsenFlowsError, InputError, StoreError
+from esen_flows.schemas.card import checkpoint_path, list_cards, read_card, resolve_model
 from esen_flows.schemas.model_card import ModelCard
+
+if TYPE_CHECKING:
+    from esen_flows.campaigns.audits import AuditVerdict
 
 app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
 MissingOption = Annotated[
@@ -26,7 +31,7 @@ MissingOption = Annotated[
 def models(context: typer.Context) -> None:
     """List the model cards."""
     if context.invoked_subcommand is None:
-        show_table(_overview([read_card(card) for card in list_cards()]))
+        show_table(_overview([read_card(card) for card in list_cards()], _verdicts()))
 
 
 @app.command()
@@ -36,6 +41,11 @@ def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
     card = read_card(name)
     console.print(f"{card.name} ({card.family})\n{card.description.strip()}\n", highlight=False, markup=False)
     console.print(_facts(card), highlight=False, markup=False)
+    for verdict in _verdicts().values():
+        if verdict.model_key == _key(card):
+            failures = f": {verdict.failures}" if verdict.failures else ""
+            text = f"audit in {verdict.dtype} ({verdict.systems}): {verdict}{failures}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
     if card.measured:
         show_table(_measured(card))
 
@@ -89,11 +99,35 @@ def _number(symbol: str) -> int:
     return atomic_numbers[symbol.strip()]
 
 
-def _overview(cards: list[ModelCard]) -> Table:
-    table = Table("model", "here", "elements", "description", caption="more of one: esen-flows models show MODEL")
+def _overview(cards: list[ModelCard], verdicts: "dict[tuple[str, str], AuditVerdict]") -> Table:
+    columns = ("model", "here", *(["audit"] if verdicts else []), "elements", "description")
+    table = Table(*columns, caption="more of one: esen-flows models show MODEL")
     for card in cards:
-        table.add_row(card.name, _here(card), _elements(card), _first_sentence(card))
+        found = [verdict for verdict in verdicts.values() if verdict.model_key == _key(card)]
+        audits = "\n".join(f"{'passed' if one.passed else 'failed'} {one.dtype}" for one in found)
+        audited = [audits] if verdicts else []
+        table.add_row(card.name, _here(card), *audited, _elements(card), _first_sentence(card))
     return table
+
+
+def _verdicts() -> "dict[tuple[str, str], AuditVerdict]":
+    """Verdicts of stored audits; none where there is no database yet, which this command does not make."""
+    from esen_flows.campaigns.audits import verdicts
+
+    try:
+        store = existing_store()
+        return {} if store is None else verdicts(store)
+    except StoreError as error:
+        print(f"esen-flows: audits are not shown: {error}", file=sys.stderr)
+        return {}
+
+
+def _key(card: ModelCard) -> str | None:
+    """The key of a card's force field; None if it is not on this machine."""
+    try:
+        return resolve_model(card.name).key
+    except EsenFlowsError:
+        return None
 
 
 def _here(card: ModelCard) -> str:
