@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from esen_flows.plots.style import FAINT, INK, labelled, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.style import FAINT, INK, labelled, new_figure, origin_of, output_of, save
 from esen_flows.schemas.audit import AuditOutput
 from esen_flows.schemas.audit_measures import MEASURES
 from esen_flows.schemas.documents import ResultDocument
@@ -54,19 +54,18 @@ def plot_audit(document: ResultDocument, path: str | Path, others: Sequence[Resu
             for dtype, errors in sorted(audit.frequency_errors.items(), reverse=True):
                 curve = np.array(errors)[order]
                 right.plot(displacements[order], curve, _STYLES[dtype], color=colour, marker=".", markersize=4)
-            left.plot([], [], "o", color=colour, label=label)
+            right.plot([], [], "o", color=colour, label=label)
         left.axvline(1.0, color=INK, linewidth=0.8)
         left.set(xscale="log", xlim=(_SMALLEST / 3, _LARGEST * 3), ylim=(len(names) - 0.5, -0.5))
         left.set(xlabel="value / limit (circle: passed, cross: failed)")
         left.set_yticks(range(len(names)), [MEASURES[name].title for name in names], fontsize=7)
         left.grid(axis="y", color=FAINT, linewidth=0.3)
-        left.legend(loc="lower right")
         right.set(xscale="log", yscale="log", xlabel="Displacement (Å)")
         right.set(ylabel="Largest error of a frequency / highest frequency")
         for dtype, style in _STYLES.items():
             right.plot([], [], style, color=FAINT, label=dtype)
-        right.legend(loc="upper left")
-        set_title(left, documents)
+        right.legend(loc="lower right")
+        left.set_title(f"Audit of {document.model_label}" if not others else f"Audits of {len(documents)} force fields")
         return save(figure, path, origin_of(document))
 
 

@@ -1,0 +1,70 @@
+"""Audits of force fields side by side: benchmarks/results/audits.json and docs/figures/audits.png.
+
+    esen-flows audit esen_nano                # and esen_silicon, sevennet_0, chgnet, each with --dtype
+    esen-flows label benchmarks/audits/data.yaml --output data.xyz --model esen_nano
+    esen-flows train models/esen_nano/pretrain.yaml --data data=data.xyz --folder direct --set epochs=8 \
+        --set warmup_steps=50 --set validate_every_epochs=4
+    cp direct/checkpoint.safetensors direct.safetensors && esen-flows audit direct.safetensors
+    python benchmarks/audits.py
+
+Reads the newest audit by the default limits of each force field and precision from the database; nothing
+is computed. Times are those of a machine that was shared with other work.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from esen_flows.campaigns.audits import verdicts
+from esen_flows.plots.audit import plot_audit
+from esen_flows.schemas.audit import AuditOutput
+from esen_flows.schemas.documents import ResultDocument
+from esen_flows.store.connection import open_store
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, FIGURE = ROOT / "benchmarks" / "results" / "audits.json", ROOT / "docs" / "figures" / "audits.png"
+SHOWN = "float64"  # precision of the figure, where a force field was audited in it
+
+
+def _row(audit: ResultDocument, measurements: ResultDocument) -> dict[str, Any]:
+    output, origin = AuditOutput.model_validate(audit.output), measurements.provenance
+    curves = ("displacements_angstrom", "frequency_errors", "third_derivative_errors")
+    best = ("recommended_displacement_angstrom", "recommended_third_order_displacement_angstrom")
+    return {
+        "model": audit.model_label,
+        "model_key": audit.model_key,
+        "dtype": output.dtype,
+        "verdict": output.verdict,
+        "systems": output.systems,
+        "failures": output.failures(),
+        "not_judged": output.not_judged,
+        "not_measured": output.not_measured,
+        **{name: getattr(output, name) for name in (*best, *curves)},
+        "checks": [{name: check[name] for name in ("measure", "system", "value", "limit")} for check in output.checks],
+        "force_evaluations": origin.force_evaluations,
+        "seconds": round(origin.seconds, 1),
+        "threads": origin.threads,
+        "device": origin.device,
+        "libraries": origin.libraries,
+    }
+
+
+def main() -> None:
+    """Collect the stored audits."""
+    store = open_store()
+    audits = [audit for verdict in verdicts(store).values() if (audit := store.get(verdict.key)) is not None]
+    audits.sort(key=lambda audit: (audit.model_label, audit.numeric["dtype"]))
+    rows = [_row(audit, parent) for audit in audits if (parent := store.get(audit.parent_key)) is not None]
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    labels = {audit.model_label for audit in audits}
+    shown = []
+    for label in sorted(labels):
+        found = {audit.numeric["dtype"]: audit for audit in audits if audit.model_label == label}
+        shown.append(found.get(SHOWN) or next(iter(found.values())))
+    plot_audit(shown[0], FIGURE, shown[1:])
+    for row in rows:
+        print(row["model"], row["dtype"], row["verdict"], *row["failures"], sep="; ")
+
+
+if __name__ == "__main__":
+    main()
