@@ -198,7 +198,8 @@ def correlate(
     # A metric that no model has is refused with the names of those that exist.
     rows = [row for row in ranked([*published_rows(), *own], error) if row.compliant or not compliant]
     forces = [row for row in rows if row.conservative is not None]
-    groups = {"all with forces": forces, "conservative": passing(forces)}
+    audited = _audited(own)
+    groups = {"all with forces": forces, "conservative": passing(forces, audited)}
     found = {group: error_correlations(members, error) for group, members in groups.items()}
     if figure is not None:
         pairs = error_pairs(forces, error, against)
@@ -216,7 +217,23 @@ def correlate(
                 f"{one.spearman:.2f}", f"{rank_low:.2f}..{rank_high:.2f}",
             )  # fmt: skip
     Console().print(table)
-    print("Conservativeness is what the cards declare; no audit has measured it.")
+    if audited:
+        words = ", ".join(f"{label} ({'passed' if passed else 'failed'})" for label, passed in audited.items())
+        print(f"Conservativeness is measured by stored audits for {words}, and what the cards declare for the others.")
+    else:
+        print("Conservativeness is what the cards declare; no audit has measured it.")
+
+
+def _audited(rows: Sequence[LeaderboardRow]) -> dict[str, bool]:
+    """Whether models of this database passed their audits, for those that have one."""
+    if not rows:
+        return {}
+    from esen_flows.campaigns.audits import verdicts_by_model
+    from esen_flows.cli.store import open_store
+
+    found = verdicts_by_model(open_store())
+    keys = {row.key: resolve_model(row.key).key for row in rows}
+    return {label: found[key].passed for label, key in keys.items() if key in found}
 
 
 def _draw_pairs(rows: Sequence[LeaderboardRow], error: str, against: str, path: Path) -> Path:

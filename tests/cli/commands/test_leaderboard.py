@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from esen_flows.campaigns.audits import AuditVerdict
 from esen_flows.cli.app import main
+from esen_flows.cli.commands import leaderboard
 from esen_flows.metrics import correlations
+from esen_flows.metrics.correlations import passing
+from esen_flows.metrics.published import LeaderboardRow
 from esen_flows.metrics.statistics import correlation
+from esen_flows.schemas.card import resolve_model
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -71,3 +76,13 @@ def test_a_correlation_as_a_figure(
     assert (code, (tmp_path / "one.png").is_file()) == (0, True)
     code, _, err = run(capsys, "correlation", "--error", "n_parameters", "--figure", str(tmp_path), "--against", "x")
     assert (code, "no model has both n_parameters and x" in err) == (1, True)
+
+
+def test_models_of_the_database_are_judged_by_their_audits(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = LeaderboardRow("emt", "emt", False, True, False, {}, "a campaign")
+    failed = AuditVerdict(resolve_model("emt").key, "emt", "float64", False, "rotation 1 > 0 (Cu)", 25, "Cu", "")
+    monkeypatch.setattr("esen_flows.cli.store.open_store", lambda: None)
+    monkeypatch.setattr("esen_flows.campaigns.audits.verdicts_by_model", lambda store: {failed.model_key: failed})
+    assert leaderboard._audited([row]) == {"emt": False}
+    assert passing([row], leaderboard._audited([row])) == []
+    assert passing([row]) == [row]
