@@ -22,7 +22,7 @@ class MeasurementsProtocol(Frozen):
     Attributes
     ----------
     systems
-        Names of crystals (`physics.conservation.systems`); empty, the default, for some that the force field covers.
+        Names of crystals (`physics.conservation.systems`); None, the default, for some that the force field covers.
     count
         Number of these.
     parity
@@ -37,7 +37,7 @@ class MeasurementsProtocol(Frozen):
         Seed of all random choices.
     """
 
-    systems: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()
+    systems: Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_length=1)] | None = None
     count: PositiveInt = 2
     parity: Parity = "as_is"
     rattle_angstrom: PositiveFloat = 0.05
@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     Limits = _Limits
 else:  # one field for each measure
     _FIELDS = {name: (float | None, Field(default=None, ge=0.0)) for name in MEASURES}
-    Limits = create_model("Limits", __base__=_Limits, __module__=__name__, **_FIELDS)
+    _MEANINGS = "\n".join(f"{name}\n    Largest value of: {one.title}." for name, one in MEASURES.items())
+    _DOC = f"{_Limits.__doc__}\n\nAttributes\n----------\n{_MEANINGS}\n"
+    Limits = create_model("Limits", __base__=_Limits, __doc__=_DOC, __module__=__name__, **_FIELDS)
 
 
 class VerdictProtocol(Frozen):

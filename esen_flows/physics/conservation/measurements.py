@@ -61,14 +61,15 @@ def measure(
         The force field gave NaN or infinity.
     """
     measured = with_parity(force_field, protocol.parity)
+    systems = protocol.systems or ()
     by_dtype = {
         one.declaration.dtype: with_parity(one, protocol.parity) for one in (other, force_field) if one is not None
     }
     rows = _Rows()
     curves: dict[str, dict[str, list[np.ndarray]]] = {"frequency": {}, "third": {}}
-    for number, name in enumerate(protocol.systems):
+    for number, name in enumerate(systems):
         rows.system = name
-        system = _System.of(number, rows, measured, protocol)
+        system = _System.of(name, number, rows, measured, protocol)
         groups: dict[str, Callable[[], None]] = {
             "symmetry": system.symmetry,
             "conservation": system.conservation,
@@ -77,7 +78,7 @@ def measure(
             "displacements": partial(system.displacements, by_dtype, curves),
         }
         for place, (words, group) in enumerate(groups.items()):
-            progress(number * len(groups) + place, len(protocol.systems) * len(groups), f"{name}: {words}")
+            progress(number * len(groups) + place, len(systems) * len(groups), f"{name}: {words}")
             group()
     declared = measured.declaration
     errors = {
@@ -95,7 +96,7 @@ def measure(
         equivariance=declared.equivariance,
         smooth=declared.smooth,
         dtype=declared.dtype,
-        systems=list(protocol.systems),
+        systems=list(systems),
         measurements=rows.rows,
         not_measured=rows.missing,
         displacements_angstrom=list(protocol.displacements_angstrom),
@@ -136,9 +137,11 @@ class _System:
     random: np.random.Generator
 
     @classmethod
-    def of(cls, number: int, rows: _Rows, force_field: ForceField, protocol: MeasurementsProtocol) -> "_System":
-        """The crystal of this number in the protocol."""
-        perfect, random = crystal(protocol.systems[number]), np.random.default_rng([protocol.seed, number])
+    def of(
+        cls, name: str, number: int, rows: _Rows, force_field: ForceField, protocol: MeasurementsProtocol
+    ) -> "_System":
+        """The crystal of this name, with random choices of its own."""
+        perfect, random = crystal(name), np.random.default_rng([protocol.seed, number])
         rattled = derivatives.moved(perfect, random.normal(scale=protocol.rattle_angstrom, size=(len(perfect), 3)))
         (result,) = force_field.evaluate([rattled])
         return cls(rows, force_field, protocol, perfect, rattled, result, random)
