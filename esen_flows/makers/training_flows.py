@@ -184,9 +184,7 @@ class _Finished:
             audits.append(work)
             if self.stop:
                 arguments = {"audit": work.output, "training": training}
-                audits.append(
-                    keyed_job(self.audit, gate_job, arguments, name="audit gate", kind="audit", request=None)
-                )
+                audits.append(keyed_job(self.audit, gate_job, arguments, name="audit gate", kind="audit", request=None))
                 training = audits[-1].output
         evaluations = []
         if self.evaluate is not None:
