@@ -37,7 +37,6 @@ def static_errors(
         shift of each element (`aligned_energies`); and, if there is more than one subset, the same of each, as
         "SUBSET: NAME".
     """
-    aligned = aligned_energies(energy_errors_ev_per_atom, fractions)
     everything = np.ones(len(sums), dtype=bool)
     parts = [("", everything)]
     names = sorted(set(subsets))
@@ -49,7 +48,9 @@ def static_errors(
         found[f"{prefix}frames"] = int(errors["frames"])
         for name in SHOWN:
             found[prefix + name] = errors[name] if np.isfinite(errors[name]) else None
-        found[prefix + ALIGNED] = None if aligned is None else 1000 * float(np.abs(aligned[chosen]).mean())
+        # Of its own frames: a fit to all of them would follow the subset with the largest errors.
+        aligned = aligned_energies(energy_errors_ev_per_atom[chosen], fractions[chosen])
+        found[prefix + ALIGNED] = None if aligned is None else 1000 * float(np.abs(aligned).mean())
     return found
 
 

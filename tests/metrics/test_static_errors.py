@@ -27,6 +27,8 @@ def test_errors_by_hand() -> None:
     assert found["a: stress_mae_mev_per_angstrom3"] == pytest.approx(0.5)
     assert found["b: stress_mae_mev_per_angstrom3"] is None
     assert found["aligned_energy_mae_mev_per_atom"] == pytest.approx((13.3333 + 16.6667 + 3.3333) / 3, abs=1e-3)
+    assert found["a: aligned_energy_mae_mev_per_atom"] == pytest.approx(15.0)
+    assert found["b: aligned_energy_mae_mev_per_atom"] is None  # of one frame no shift can be told
     assert "a: frames" not in static_errors(sums[:2], ["a", "a"], np.array([0.01, -0.02]), np.ones((2, 1)))
 
 
