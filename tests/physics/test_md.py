@@ -69,11 +69,11 @@ def test_the_fluctuation_of_the_energy_falls_with_the_square_of_the_step() -> No
 
 @pytest.mark.parametrize("dynamics", ["langevin", "nose-hoover-chain"])
 def test_a_thermostat_makes_the_canonical_ensemble(dynamics: str) -> None:
-    """60 independent atoms at 300 K, 40 ps: energies within 3 sigma, momenta normal, no heat unaccounted for."""
+    """60 independent atoms at 300 K, 20 ps: energies within 3 sigma, momenta normal, no heat unaccounted for."""
     atoms, springs = crystal(60)
     atoms.rattle(0.1, seed=1)  # so that the chain couples to oscillators of different phases
     protocol = MDProtocol(
-        dynamics=dynamics, n_steps=6000, time_step=5.0, traj_interval=6, friction_per_ps=5.0,
+        dynamics=dynamics, n_steps=4000, time_step=5.0, traj_interval=4, friction_per_ps=5.0,
         tdamp=100.0, zero_linear_momentum=False, mb_velocity_seed=5,
     )  # fmt: skip
     output = molecular_dynamics(atoms, springs, protocol)
@@ -99,7 +99,7 @@ def test_temperatures_have_their_ratio_of_probabilities() -> None:
     energies = []
     for kelvin in (300.0, 360.0):
         protocol = MDProtocol(
-            n_steps=8000, time_step=5.0, traj_interval=20, friction_per_ps=20.0, temperature=kelvin,
+            n_steps=5000, time_step=5.0, traj_interval=20, friction_per_ps=20.0, temperature=kelvin,
             zero_linear_momentum=False,
         )  # fmt: skip
         energies.append(molecular_dynamics(atoms, springs, protocol).potential_energies_ev[20:])
@@ -115,7 +115,7 @@ def test_temperatures_have_their_ratio_of_probabilities() -> None:
         beta += np.linalg.solve(curvature, design.T @ (labels - odds))
     error = np.sqrt(np.linalg.inv(curvature)[1, 1])
     assert abs(beta[1] - expected) < 3.0 * error
-    assert error < 0.35 * expected  # the test can tell them apart
+    assert error < 0.45 * expected  # the test can tell them apart
 
 
 @pytest.mark.parametrize("dynamics", ["velocityverlet", "nose-hoover-chain"])

@@ -11,12 +11,14 @@ from ase.io import write
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.third_party.emt import emt
+from esen_flows.physics.conservation import nve_systems as systems
 from esen_flows.physics.conservation.nve_runs import nve_runs
 from esen_flows.physics.conservation.nve_systems import nve_systems
 from esen_flows.schemas.nve import NveProtocol
 
 
-def test_own_crystals_run_with_two_steps_and_their_energy_stays() -> None:
+def test_own_crystals_run_with_two_steps_and_their_energy_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systems, "_CRYSTALS", 2)
     seen: list[tuple[int, int]] = []
     protocol = NveProtocol(duration_ps=0.2, half_step_ps=0.1, seeds=(3,))
     output = nve_runs(emt(), protocol, progress=lambda done, total, words: seen.append((done, total)))
