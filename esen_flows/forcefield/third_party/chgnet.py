@@ -115,7 +115,8 @@ class ChgnetForceField(ForceField):
             forces, stress = (np.array(found[name], dtype=np.float64) for name in ("f", "s"))
             if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
                 raise not_finite(self.label, index, atoms)
-            results.append(Evaluation(energy=energy, forces=forces, stress=stress * GPa))
+            # It divides by a volume that is negative in a left-handed cell.
+            results.append(Evaluation(energy=energy, forces=forces, stress=stress * GPa * atoms.cell.handedness))
         return results
 
     def _graph(self, atoms: Atoms) -> Any:
