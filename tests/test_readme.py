@@ -75,10 +75,13 @@ def test_notebook_and_flow_are_one_result(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_at_once_and_submission_run(tmp_path: Path, named_store: Store) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
-    _, many = blocks("python", "docs/properties.md")
+    _, dynamics, many = blocks("python", "docs/properties.md")
     (submission,) = blocks("python", "docs/campaigns.md")
+    shorter = dynamics.replace("n_steps=1000", "n_steps=20").replace("esen_nano", "esen_silicon")
+    atoms = "from ase.build import bulk\nstructures = [bulk('Si'), bulk('Si', a=5.5)]\n"
     write(tmp_path / "candidates.extxyz", [bulk("Si", a=5.4), bulk("Ge", a=5.6)])
-    printed = run_example(many + submission + "print(document)", tmp_path)
+    printed = run_example(atoms + shorter + many + submission + "print(document)", tmp_path)
+    assert [printed.pop(0)[:2] for _ in range(2)] == ["0 ", "1 "]  # the drift of each trajectory
     assert "which 'esen_silicon' never saw" in printed[0]
     assert float(printed[1].removeprefix("0 ")) < -5.0  # eV/atom
     assert printed[-3:-1] == [
@@ -103,7 +106,7 @@ def test_joined_flows_run(tmp_path: Path) -> None:
 
 def test_names_of_the_notebook_are_public() -> None:
     # tests/cli/test_notebook.py runs these functions on a crystal that takes seconds.
-    notebook, _ = blocks("python", "docs/properties.md")
+    notebook, *_ = blocks("python", "docs/properties.md")
     compile(notebook, "docs/properties.md", "exec")
     used = set(re.findall(r"\bef\.(\w+)", notebook))
     assert used
