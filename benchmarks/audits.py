@@ -26,8 +26,8 @@ RESULTS, FIGURE = ROOT / "benchmarks" / "results" / "audits.json", ROOT / "docs"
 SHOWN = "float64"  # precision of the figure, where a force field was audited in it
 
 
-def _row(audit: ResultDocument, measurements: ResultDocument) -> dict[str, Any]:
-    output, origin = AuditOutput.model_validate(audit.output), measurements.provenance
+def _row(audit: ResultDocument, parents: list[ResultDocument]) -> dict[str, Any]:
+    output, origin = AuditOutput.model_validate(audit.output), parents[0].provenance
     curves = ("displacements_angstrom", "frequency_errors", "third_derivative_errors")
     best = ("recommended_displacement_angstrom", "recommended_third_order_displacement_angstrom")
     return {
@@ -41,8 +41,8 @@ def _row(audit: ResultDocument, measurements: ResultDocument) -> dict[str, Any]:
         "not_measured": output.not_measured,
         **{name: getattr(output, name) for name in (*best, *curves)},
         "checks": [{name: check[name] for name in ("measure", "system", "value", "limit")} for check in output.checks],
-        "force_evaluations": origin.force_evaluations,
-        "seconds": round(origin.seconds, 1),
+        "force_evaluations": sum(parent.provenance.force_evaluations for parent in parents),
+        "seconds": round(sum(parent.provenance.seconds for parent in parents), 1),
         "threads": origin.threads,
         "device": origin.device,
         "libraries": origin.libraries,
@@ -54,7 +54,10 @@ def main() -> None:
     store = open_store()
     audits = [audit for verdict in verdicts(store).values() if (audit := store.get(verdict.key)) is not None]
     audits.sort(key=lambda audit: (audit.model_label, audit.numeric["dtype"]))
-    rows = [_row(audit, parent) for audit in audits if (parent := store.get(audit.parent_key)) is not None]
+    rows = []
+    for audit in audits:
+        keys = audit.parents.values() or [audit.parent_key]
+        rows.append(_row(audit, [parent for key in keys if (parent := store.get(key)) is not None]))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     labels = {audit.model_label for audit in audits}
     shown = []

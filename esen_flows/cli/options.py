@@ -59,7 +59,7 @@ ProtocolOption = Annotated[
     str,
     typer.Option(
         help="Protocol that --set changes: general, or a published one (phonons: mdr; kappa: phonondb-v1, "
-        "phonondb-v1-two-stage; audit: quick, full)."
+        "phonondb-v1-two-stage; audit: quick, full, published)."
     ),
 ]
 BornOption = Annotated[

@@ -4,6 +4,7 @@ A step reads the results on which it builds by their keys, which its request hol
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.schemas.audit import MeasurementsOutput, MeasurementsProtocol, VerdictProtocol, judge
+from esen_flows.schemas.audit_measures import MEASUREMENTS, NVE
 from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.documents import Document, RelaxOutput, ResultDocument
 from esen_flows.schemas.domain import domain_by, trained_systems
@@ -25,6 +27,7 @@ from esen_flows.schemas.eos import EosFitProtocol
 from esen_flows.schemas.keys import array_key, atoms_key
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.md import MDProtocol
+from esen_flows.schemas.nve import NveOutput, NveProtocol
 from esen_flows.schemas.properties import Kind
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.schemas.protocols import (
@@ -35,6 +38,7 @@ from esen_flows.schemas.protocols import (
     TransportProtocol,
 )
 from esen_flows.schemas.requests import ResultRequest
+from esen_flows.settings import get_settings
 from esen_flows.store.connection import open_store
 from esen_flows.store.partial_results import PartialResult, PartialSeries
 from esen_flows.store.results import Store
@@ -298,7 +302,29 @@ def _measurements(step: StepInputs) -> tuple[Document, Summary]:
 
 
 def _audit(step: StepInputs) -> tuple[Document, Summary]:
-    output = judge(step.parent_output(MeasurementsOutput), protocol_of(step.request, VerdictProtocol))
+    parents = step.request.parents or {MEASUREMENTS: step.request.parent_key}
+    nve = parent_output(step.store, parents[NVE], NveOutput) if NVE in parents else None
+    measured = parent_output(step.store, parents[MEASUREMENTS], MeasurementsOutput)
+    output = judge(measured, protocol_of(step.request, VerdictProtocol), nve)
+    return output, output.summary()
+
+
+def _nve(step: StepInputs) -> tuple[Document, Summary]:
+    from esen_flows.physics.conservation.nve_runs import nve_runs
+
+    def show(done: int, total: int, words: str) -> None:
+        progress.report("nve", done, total, words)
+
+    key, store = step.request.key, step.store
+    with ExitStack() as unfinished:
+        output = nve_runs(
+            step.force_field(),
+            protocol_of(step.request, NveProtocol),
+            chemical_systems=trained_systems(step.model.get("location")),
+            root=get_settings().reference_folder,
+            progress=show,
+            checkpoints=lambda number: unfinished.enter_context(PartialSeries(store, f"{key}-{number}", key)),
+        )
     return output, output.summary()
 
 
@@ -326,6 +352,7 @@ _FUNCTIONS: dict[Kind, Callable[[StepInputs], tuple[Document, Summary]]] = {
     "conductivity": _conductivity,
     "diatomics": _diatomics,
     "measurements": _measurements,
+    "nve": _nve,
     "audit": _audit,
 }
 

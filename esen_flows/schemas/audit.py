@@ -1,14 +1,15 @@
 """Audits of force fields: their protocols and documents. A verdict follows from an audit without a force call."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, create_model
 
-from esen_flows.schemas.audit_measures import MEASURES
+from esen_flows.schemas.audit_measures import MEASUREMENTS, MEASURES, NVE
 from esen_flows.schemas.declarations import Dtype, Equivariance, Parity
 from esen_flows.schemas.document_base import Document
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.nve import NveOutput, NveProtocol
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.protocols import one_or_more
 
@@ -107,9 +108,13 @@ class AuditProtocol(VerdictProtocol):
     ----------
     measurements
         What is measured; the default, "quick", takes a minute or two for a small network on a CPU.
+    nve
+        Trajectories at constant energy; None, the default, for none.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"nve"})
     measurements: MeasurementsProtocol = MeasurementsProtocol()
+    nve: NveProtocol | None = None
 
 
 def quick_protocol(info: Mapping[str, Any]) -> AuditProtocol:
@@ -129,7 +134,7 @@ def quick_protocol(info: Mapping[str, Any]) -> AuditProtocol:
 
 
 def full_protocol(info: Mapping[str, Any]) -> AuditProtocol:
-    """Four systems, more rotations, loops and displacements.
+    """Four systems, more rotations, loops and displacements, and 10 ps at constant energy.
 
     Parameters
     ----------
@@ -143,8 +148,26 @@ def full_protocol(info: Mapping[str, Any]) -> AuditProtocol:
     """
     displacements = (0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
     return AuditProtocol(
-        measurements=MeasurementsProtocol(count=4, rotations=16, loops=8, displacements_angstrom=displacements)
+        measurements=MeasurementsProtocol(count=4, rotations=16, loops=8, displacements_angstrom=displacements),
+        nve=NveProtocol(),
     )
+
+
+def published_protocol(info: Mapping[str, Any]) -> AuditProtocol:
+    """The measurements of "full", and the trajectories of the eSEN paper, for GPUs.
+
+    Parameters
+    ----------
+    info
+        Not used.
+
+    Returns
+    -------
+    AuditProtocol
+        The protocol.
+    """
+    nve = NveProtocol(systems="published", duration_ps=100.0, half_step_ps=0.0)
+    return full_protocol(info).model_copy(update={"nve": nve})
 
 
 def audit_steps(protocol: AuditProtocol) -> tuple[Step, ...]:
@@ -158,9 +181,13 @@ def audit_steps(protocol: AuditProtocol) -> tuple[Step, ...]:
     Returns
     -------
     tuple[Step, ...]
-        The measurements, and the verdict, which makes no force call.
+        The measurements, trajectories at constant energy where they are asked for, and the verdict, which makes no
+        force call.
     """
-    return Step("measurements", protocol.measurements), Step("audit", VerdictProtocol.of(protocol), (("", 0),))
+    measurements, verdict = Step(MEASUREMENTS, protocol.measurements), VerdictProtocol.of(protocol)
+    if protocol.nve is None:
+        return measurements, Step("audit", verdict, (("", 0),))
+    return measurements, Step(NVE, protocol.nve), Step("audit", verdict, ((MEASUREMENTS, 0), (NVE, 1)))
 
 
 class MeasurementsOutput(Document):
@@ -301,7 +328,7 @@ class AuditOutput(Document):
         }
 
 
-def judge(measured: MeasurementsOutput, protocol: VerdictProtocol) -> AuditOutput:
+def judge(measured: MeasurementsOutput, protocol: VerdictProtocol, nve: NveOutput | None = None) -> AuditOutput:
     """Apply limits to measurements.
 
     Parameters
@@ -310,6 +337,8 @@ def judge(measured: MeasurementsOutput, protocol: VerdictProtocol) -> AuditOutpu
         The measurements.
     protocol
         The limits.
+    nve
+        Trajectories at constant energy; None: there are none, which is no failure.
 
     Returns
     -------
@@ -317,10 +346,12 @@ def judge(measured: MeasurementsOutput, protocol: VerdictProtocol) -> AuditOutpu
         Passed if no measured value that is judged exceeds its limit; NaN exceeds every limit.
     """
     limits = protocol.limits_for(measured.dtype)
+    if nve is not None:
+        measured = measured.model_copy(update={"measurements": measured.measurements + _nve_rows(nve)})
     worst, checks, not_judged, missing = measured.worst(), list[Row](), list[str](), list[str]()
     for name, measure in MEASURES.items():
         limit = limits.get(name)
-        if limit is None:
+        if limit is None or (measure.step == NVE and nve is None):
             continue
         if name not in worst:
             missing.append(name)
@@ -348,6 +379,18 @@ def judge(measured: MeasurementsOutput, protocol: VerdictProtocol) -> AuditOutpu
             measured.dtype
         ),
     )
+
+
+def _nve_rows(nve: NveOutput) -> list[Row]:
+    """The trajectories as measurements: all that ended, and the number of those that did not."""
+    rows: list[Row] = [{"measure": "nve_failures", "system": "all", "value": float(nve.failures)}]
+    for run in nve.runs:
+        if run.drift is not None:
+            slope = abs(run.drift.slope_mev_per_atom_ps) / 1000.0
+            name = f"{run.system}, {run.temperature_kelvin:.0f} K, {run.time_step_fs:g} fs"
+            rows.append({"measure": "nve_drift_ev_per_atom_ps", "system": name, "value": slope})
+            rows.append({"measure": "nve_drift_ratio", "system": name, "value": run.drift.mlipaudit_drift_ratio})
+    return rows
 
 
 def _applies(judged: str, equivariance: str) -> bool:

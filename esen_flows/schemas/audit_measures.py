@@ -9,6 +9,9 @@ from esen_flows.schemas.declarations import Dtype
 
 # Which declared property makes a measure part of the verdict; without it the number is reported alone.
 Judged = Literal["always", "O3", "not approximate"]
+StepKind = Literal["measurements", "nve"]
+MEASUREMENTS: StepKind = "measurements"
+NVE: StepKind = "nve"
 
 _MLPEG = "ml-peg's definition; limits of {} for float64 and {} for float32 are this package's"
 _CONTRACT = "tolerance of esen_flows.testing.check_force_field"
@@ -33,6 +36,8 @@ class Measure:
         Where the limit comes from.
     judged
         Declared property without which the number is reported but not judged.
+    step
+        Kind of the step of an audit that measures it.
     """
 
     title: str
@@ -41,6 +46,7 @@ class Measure:
     float32: float | None
     source: str
     judged: Judged = "always"
+    step: StepKind = MEASUREMENTS
 
     def limit(self, dtype: Dtype) -> float | None:
         """The default limit.
@@ -111,6 +117,25 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         ),
         "third_derivative_error": Measure(
             "third derivative by displacements of 0.03 A", "", 0.2, 0.2, "this package: 20 % of the derivative"
+        ),
+        "nve_drift_ev_per_atom_ps": Measure(
+            "drift of the energy at constant energy",
+            "eV/atom/ps",
+            5e-4,
+            5e-4,
+            "LAMBench: 3 sigma of MACE-MPA-0",
+            step=NVE,
+        ),
+        "nve_drift_ratio": Measure(
+            "drift over the run / spread of the kinetic energy",
+            "",
+            1.0,
+            1.0,
+            "MLIPAudit: soft threshold of its score",
+            step=NVE,
+        ),
+        "nve_failures": Measure(
+            "trajectories at constant energy that failed", "", 0.0, 0.0, "LAMBench: worst score", step=NVE
         ),
         "precision_force_ev_per_angstrom": Measure("forces in float32 less float64", "eV/A", None, 1e-3, _OWN),
     }

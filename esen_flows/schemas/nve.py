@@ -167,3 +167,18 @@ class NveOutput(Document):
     lambench_score: float
     largest_slope_ev_per_atom_ps: float | None
     failures: int
+
+    def summary(self) -> dict[str, float | int | str | bool | None]:
+        """The largest drift, LAMBench's score, and the numbers of trajectories and of failures.
+
+        Returns
+        -------
+        dict[str, float | int | str | bool | None]
+            Values by name.
+        """
+        return {
+            "largest_slope_ev_per_atom_ps": self.largest_slope_ev_per_atom_ps,
+            "lambench_score": self.lambench_score,
+            "failures": self.failures,
+            "trajectories": len(self.runs),
+        }

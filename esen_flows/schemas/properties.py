@@ -13,9 +13,10 @@ from esen_flows.schemas.audit import (
     VerdictProtocol,
     audit_steps,
     full_protocol,
+    published_protocol,
     quick_protocol,
 )
-from esen_flows.schemas.audit_measures import MEASURES
+from esen_flows.schemas.audit_measures import MEASUREMENTS, MEASURES
 from esen_flows.schemas.diatomics import DiatomicsProtocol, diatomics_steps
 from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
@@ -27,6 +28,7 @@ from esen_flows.schemas.named_protocols import (
     mdr_protocol,
     phonondb_protocol,
 )
+from esen_flows.schemas.nve import NveProtocol
 from esen_flows.schemas.property_entry import Deviation, Property, ResultFile
 from esen_flows.schemas.property_entry import SummaryField as Value
 from esen_flows.schemas.protocols import (
@@ -43,7 +45,7 @@ from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, T
 
 Kind = Literal[
     "relax", "static", "md", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics",
-    "measurements", "audit", "labelling", "training", "evaluation",
+    "measurements", "nve", "audit", "labelling", "training", "evaluation",
 ]  # fmt: skip
 
 # Reports print lattice constants and the space group by themselves, after the other values.
@@ -57,6 +59,9 @@ _ERRORS = (
     Value("stress_mae_mev_per_angstrom3", "stress, mean absolute error", "meV/A^3", ".3f"),
 )
 _MEASURED = tuple(Value(name, one.title, one.unit, ".2g") for name, one in MEASURES.items())
+_OF_MEASUREMENTS = tuple(
+    Value(name, one.title, one.unit, ".2g") for name, one in MEASURES.items() if one.step == MEASUREMENTS
+)
 _DATASET_NAME = Value("dataset_name", "dataset", type="text", column=True)
 _STRUCTURES = Value("structures", "structures", format="d", column=True)
 _PER_MOLE = "per mol of primitive cells, {primitive_atoms} atoms"
@@ -371,7 +376,19 @@ PROPERTIES: dict[Kind, Property] = {
         title="measurements of a force field",
         protocol=MeasurementsProtocol,
         category="gpu",
-        summary=(Value("systems", "systems", type="text", column=True), *_MEASURED),
+        summary=(Value("systems", "systems", type="text", column=True), *_OF_MEASUREMENTS),
+        subject="model",
+    ),
+    "nve": Property(
+        title="constant-energy dynamics of a force field",
+        protocol=NveProtocol,
+        category="gpu",
+        summary=(
+            Value("largest_slope_ev_per_atom_ps", "largest drift", "eV/atom/ps", ".2g", column=True),
+            Value("lambench_score", "LAMBench's score", "", ".3g", column=True),
+            Value("failures", "failed trajectories", format="d", column=True),
+            Value("trajectories", "trajectories", format="d"),
+        ),
         subject="model",
     ),
     "audit": Property(
@@ -392,7 +409,7 @@ PROPERTIES: dict[Kind, Property] = {
         files=(ResultFile("audit.png", shows_several=True),),
         command="audit",
         help="Audit of a force field: conservation, smoothness, symmetry; a verdict that campaigns can require.",
-        published={"quick": quick_protocol, "full": full_protocol},
+        published={"quick": quick_protocol, "full": full_protocol, "published": published_protocol},
         steps=audit_steps,
         principal=lambda protocol: "failed_checks",
         subject="model",

@@ -88,6 +88,19 @@ def test_audits_gate_campaigns(lab: Lab, tmp_path: Path) -> None:
     assert [one.provenance.force_evaluations for one in query(lab.store, "audit")] == [0, 0]
     assert verdicts(lab.store)[SOUND, "float64"].passed
 
+    # Trajectories are a step of their own, and the verdict on them builds on the same measurements.
+    # A fifth of a picosecond is too short for the default limit of the drift.
+    limits = {"nve_drift_ev_per_atom_ps": 0.01}
+    longer = lab.audit(sound, nve={"duration_ps": 0.2, "half_step_ps": 0.0}, limits=limits)
+    (trajectories,), newest = query(lab.store, "nve"), lab.store.get(longer["key"])
+    assert newest is not None
+    assert newest.parents == {"measurements": measurements.key, "nve": trajectories.key}
+    added = lab.force_fields[sound].force_evaluations - calls
+    assert trajectories.provenance.force_evaluations == added > 100
+    assert trajectories.summary["failures"] == 0
+    assert (longer["summary"]["checks"], longer["summary"]["verdict"]) == (30, "passed")
+    assert longer["summary"]["nve_drift_ratio"] < 1.0
+
     lab.audit(swirling)
     with pytest.raises(InputError, match=r"direct failed \d+ of 27 checks in float64: ") as refused:
         submit_campaign(lab.store, "c")

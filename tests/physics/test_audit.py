@@ -11,7 +11,8 @@ from esen_flows.physics.conservation.measurements import measure
 from esen_flows.physics.conservation.smoothness import largest_jump
 from esen_flows.physics.conservation.systems import choose_systems, crystal
 from esen_flows.schemas.audit import AuditOutput, MeasurementsOutput, MeasurementsProtocol, VerdictProtocol, judge
-from esen_flows.schemas.audit_measures import MEASURES
+from esen_flows.schemas.audit_measures import MEASURES, NVE
+from esen_flows.schemas.nve import NveOutput
 
 PROTOCOL = MeasurementsProtocol(systems=("Cu",), loops=1, rotations=1, displacements_angstrom=(0.1, 0.01))
 
@@ -30,9 +31,9 @@ def test_a_sound_force_field_passes_all_checks(sound: tuple[MeasurementsOutput, 
     output, verdict = sound
     assert verdict.verdict == "passed", verdict.failures()
     assert verdict.not_measured == ["jacobian_asymmetry_exact"]
-    assert {check["measure"] for check in verdict.checks} | set(verdict.not_measured) == set(
-        VerdictProtocol().limits_for("float64")
-    )
+    assert {check["measure"] for check in verdict.checks} | set(verdict.not_measured) == {
+        name for name in VerdictProtocol().limits_for("float64") if MEASURES[name].step != NVE
+    }
     assert output.frequency_errors["float64"][0] > 50 * output.frequency_errors["float64"][1]  # h^2: 100
 
 
@@ -98,6 +99,43 @@ def test_what_is_not_declared_is_reported_but_not_judged(sound: tuple[Measuremen
     verdict = judge(sound[0].model_copy(update={"equivariance": "approximate"}), VerdictProtocol())
     assert set(verdict.not_judged) == {"rotation", "net_torque", "inversion"}
     assert all(MEASURES[name].judged != "always" for name in verdict.not_judged)
+
+
+def trajectories(slope_mev: float, failures: int = 0) -> NveOutput:
+    """One trajectory that drifts, and some that failed."""
+    start = {"system": "Cu", "benchmark": "full", "start": "", "formula": "Cu8", "n_atoms": 8, "seed": 0}
+    start |= {"temperature_kelvin": 600.0, "time_step_fs": 2.0, "duration_ps": 10.0}
+    arrays = {name: np.zeros(0) for name in ("times_ps", "total_energies_ev", "kinetic_energies_ev")}
+    numbers = ("slope_interval_mev_per_atom_ps", "fluctuation_mev_per_atom", "fairchem_mev_per_atom_ps")
+    drift = dict.fromkeys((*numbers, "lambench_slope_ev_per_atom_ps", "lambench_score", "mlipaudit_drift_ratio"), 0.1)
+    ended = {**start, **arrays, "drift": {"slope_mev_per_atom_ps": slope_mev, **drift}, "failure": None}
+    failed = {**start, **arrays, "drift": None, "failure": "ExplosionError: 1e5 K"}
+    return NveOutput.model_validate({
+        "runs": [ended] + failures * [failed], "fairchem_mev_per_atom_ps": {}, "lambench_score": 0.0,
+        "largest_slope_ev_per_atom_ps": abs(slope_mev) / 1000, "failures": failures,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("nve", "failed"),
+    [
+        (trajectories(-0.4), []),
+        (trajectories(-0.6), ["nve_drift_ev_per_atom_ps 0.0006 > 0.0005 (Cu, 600 K, 2 fs)"]),
+        (trajectories(float("nan")), ["nve_drift_ev_per_atom_ps inf > 0.0005 (Cu, 600 K, 2 fs)"]),
+        (trajectories(0.0, failures=2), ["nve_failures 2 > 0 (all)"]),
+    ],
+    ids=["steady", "drifting", "not a number", "exploded"],
+)
+def test_trajectories_are_part_of_the_verdict_where_there_are_some(
+    sound: tuple[MeasurementsOutput, AuditOutput], nve: NveOutput, failed: list[str]
+) -> None:
+    output, without = sound
+    verdict = judge(output, VerdictProtocol(), nve)
+    assert verdict.failures() == failed
+    assert verdict.verdict == ("failed" if failed else "passed")
+    added = [check["measure"] for check in verdict.checks if check not in without.checks]
+    assert added == ["nve_drift_ev_per_atom_ps", "nve_drift_ratio", "nve_failures"]
+    assert verdict.not_measured == without.not_measured
 
 
 def test_systems_are_those_that_a_force_field_was_trained_on() -> None:
