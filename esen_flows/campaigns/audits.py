@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.audit import PASSED, VerdictProtocol
+from esen_flows.schemas.audit import MEASUREMENTS, PASSED, MeasurementsProtocol, VerdictProtocol
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.property_lookup import entry_of
@@ -81,7 +81,10 @@ class AuditVerdict:
 
 
 def verdicts(store: Store) -> dict[tuple[str, str], AuditVerdict]:
-    """The newest verdict on each force field in each precision, by the default limits of this version.
+    """The newest verdict on each force field in each precision, by the default limits.
+
+    Only measurements of the force field as it is count, on atoms that are displaced by as much as by default: easier
+    ones would let every force field pass.
 
     Parameters
     ----------
@@ -94,9 +97,21 @@ def verdicts(store: Store) -> dict[tuple[str, str], AuditVerdict]:
         Verdicts by model key and precision.
     """
     current = VerdictProtocol().hash(), entry_of("audit").numerics_revision
-    found = [one for one in stream(store, "audit") if (one.protocol_hash, one.numerics_revision) == current]
+    accepted = {one.key for one in stream(store, MEASUREMENTS) if _is_whole(one)}
+    found = [
+        one
+        for one in stream(store, "audit")
+        if (one.protocol_hash, one.numerics_revision) == current
+        and one.parents.get(MEASUREMENTS, one.parent_key) in accepted
+    ]
     found.sort(key=lambda one: one.created_at)
     return {(verdict.model_key, verdict.dtype): verdict for verdict in map(AuditVerdict.of, found)}
+
+
+def _is_whole(measurements: ResultDocument) -> bool:
+    """Whether nothing was made easier for the force field."""
+    asked, usual = MeasurementsProtocol.model_validate(measurements.protocol), MeasurementsProtocol()
+    return (asked.parity, asked.rattle_angstrom) == (usual.parity, usual.rattle_angstrom)
 
 
 def verdicts_by_model(store: Store) -> dict[str, AuditVerdict]:

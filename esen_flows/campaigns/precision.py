@@ -45,7 +45,7 @@ def precision_advice(spec: CampaignSpec, models: Sequence[ModelReference]) -> st
         return ""
     low, high = CPU_RATIOS
     return (
-        f"precision: float64 takes {low} to {high} times as long as float32 on a CPU, at least twice as long on a GPU "
-        f"for data centres, and many times as long on others; for forces of {protocol.fmax_ev_per_angstrom:g} "
-        "eV/Angstrom float32 is enough: write dtype: float32 (the results have other keys)"
+        f"precision: float64 takes {low} to {high} times as long as float32 on a CPU (measured with eSEN networks); "
+        f"for forces of {protocol.fmax_ev_per_angstrom:g} eV/Angstrom float32 is enough: write dtype: float32 (the "
+        "results have other keys)"
     )

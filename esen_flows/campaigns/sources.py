@@ -241,7 +241,7 @@ def structures_of_file(path: Path, on_bad: Callable[[str], None]) -> Iterator[Pl
         yield from _of_archive(file, on_bad)
         return
     for number, atoms in numbered_structures(path, on_bad):
-        yield _planned(atoms, file, number)
+        yield from _planned_or_bad(atoms, file, number, on_bad)
 
 
 def _of_archive(file: Path, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
@@ -257,7 +257,7 @@ def _of_archive(file: Path, on_bad: Callable[[str], None]) -> Iterator[PlannedSt
                     for number, atoms in frames:
                         if len(members) > 1:  # one file for each material, with its name
                             atoms.info.setdefault(_NAMES[0], _stem(Path(name)))
-                        yield _planned(atoms, Path(name), number)
+                        yield from _planned_or_bad(atoms, Path(name), number, on_bad)
     except zipfile.BadZipFile as error:
         raise InputError(f"{file} is not a zip archive or is broken off ({error}); fetch it again") from error
 
@@ -279,7 +279,14 @@ def _of_mdr(files: list[Path], on_bad: Callable[[str], None]) -> Iterator[Planne
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             on_bad(f"{file} is not a phonopy file of the MDR set ({error}); fetch it again")
         else:
-            yield _planned(atoms, file, 0)
+            yield from _planned_or_bad(atoms, file, 0, on_bad)
+
+
+def _planned_or_bad(atoms: Atoms, file: Path, number: int, on_bad: Callable[[str], None]) -> Iterator[PlannedStructure]:
+    try:
+        yield _planned(atoms, file, number)
+    except InputError as error:
+        on_bad(f"{file}, structure {number}: {error}")
 
 
 def _planned(atoms: Atoms, file: Path, number: int) -> PlannedStructure:

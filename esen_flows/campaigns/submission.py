@@ -286,10 +286,10 @@ def _write_discovery(
 ) -> _Written:
     energies: dict[str, float | None] = {}
     csv, structures = target.file(DISCOVERY), target.file(GEOMETRY)
-    done = 0
+    pending = 0
     with compressed_text(structures) as stream:
         for result in discovery_results(store, spec, place, on_member):
-            done += result.state != "pending"
+            pending += len(result.materials) if result.state == "pending" else 0
             for material in result.materials:
                 energies[material] = result.e_form_ev_per_atom
                 # A crystal without a correction has no place among the structures either.
@@ -304,7 +304,8 @@ def _write_discovery(
         analyses[tolerance] = target.reference(path)
         paths.append(path)
     reason = None
-    if done < _N_WBM:
+    done = len(energies) - pending
+    if pending or done < _N_WBM:
         reason = f"{done:,} of the {_N_WBM:,} crystals of WBM: {spec.description or spec.name}"
     sections = {"discovery": discovery_section(scores.metrics, reason, {"pred_file": target.reference(csv), **facts})}
     geometry = geometry_section(scores.metrics, reason, analyses, {"pred_file": target.reference(structures)})

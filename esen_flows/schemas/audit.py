@@ -343,7 +343,8 @@ def judge(measured: MeasurementsOutput, protocol: VerdictProtocol, nve: NveOutpu
     Returns
     -------
     AuditOutput
-        Passed if no measured value that is judged exceeds its limit; NaN exceeds every limit.
+        Passed if something was measured and no measured value that is judged exceeds its limit; NaN exceeds every
+        limit.
     """
     limits = protocol.limits_for(measured.dtype)
     if nve is not None:
@@ -363,7 +364,7 @@ def judge(measured: MeasurementsOutput, protocol: VerdictProtocol, nve: NveOutpu
             checks.append(
                 {**worst[name], "limit": limit, "unit": measure.unit, "passed": value <= limit, "source": source}
             )
-    verdict = PASSED if all(check["passed"] for check in checks) else FAILED
+    verdict = PASSED if checks and all(check["passed"] for check in checks) else FAILED
     return AuditOutput(
         verdict=verdict,
         dtype=measured.dtype,

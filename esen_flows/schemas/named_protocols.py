@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from esen_flows.errors import InputError
 from esen_flows.schemas.protocols import ConductivityProtocol, DisplacementProtocol, PhononProtocol, RelaxProtocol
 
 # Entries of each structure in the extended XYZ file of PhononDB's 103 crystals; published protocols use them.
@@ -29,9 +30,20 @@ def own_settings(info: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict[str, Any]
         Plain lists of integers, and the temperature in K, by name.
+
+    Raises
+    ------
+    InputError
+        An entry is not of numbers.
     """
-    own: dict[str, Any] = {name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info}
-    return own | ({TEMPERATURE: float(info[TEMPERATURE])} if TEMPERATURE in info else {})
+    try:
+        own: dict[str, Any] = {
+            name: np.asarray(info[name]).astype(int).tolist() for name in OWN_SETTINGS if name in info
+        }
+        return own | ({TEMPERATURE: float(info[TEMPERATURE])} if TEMPERATURE in info else {})
+    except (ValueError, TypeError) as error:
+        names = ", ".join((*OWN_SETTINGS, TEMPERATURE))
+        raise InputError(f"a structure has text or something else where numbers belong ({names}): {error}") from error
 
 
 def phonondb_protocol(info: Mapping[str, Any], *, two_stage: bool = False) -> ConductivityProtocol:

@@ -112,6 +112,7 @@ class PartialSeries:
         self._store, self._key, self._source = store, key, source
         self._written_at = time.monotonic()
         self._pieces = 0
+        self._refused = False  # the last piece was not kept
 
     def __enter__(self) -> "PartialSeries":
         return self
@@ -146,9 +147,10 @@ class PartialSeries:
         Returns
         -------
         bool
-            True if so.
+            True if so. After a piece that was not kept, half a minute has to pass in any case.
         """
-        return time.monotonic() - self._written_at >= INTERVAL_SECONDS or n_bytes > MOST_BYTES // 2
+        is_large = n_bytes > MOST_BYTES // 2 and not self._refused
+        return is_large or time.monotonic() - self._written_at >= INTERVAL_SECONDS
 
     def append(self, piece: np.ndarray) -> bool:
         """Keep one more piece.
@@ -163,8 +165,9 @@ class PartialSeries:
         bool
             False if it is too large or the server is away; then the next piece has to hold this one too.
         """
-        self._written_at = time.monotonic()
+        self._written_at, self._refused = time.monotonic(), True
         if piece.nbytes > MOST_BYTES:
+            logger.warning("the partial result of %s has become too large to be kept", self._key[:12])
             return False
         packed = pack(piece, path=COLLECTION)
         row: Row = {"series": self._key, "n": self._pieces, "source": self._source, "array": packed}
@@ -173,6 +176,7 @@ class PartialSeries:
         if self._call(lambda rows: rows.replace_one(name, row, upsert=True)) is None:
             return False
         self._pieces += 1
+        self._refused = False
         return True
 
     def delete(self) -> None:

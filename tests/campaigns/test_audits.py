@@ -101,6 +101,9 @@ def test_audits_gate_campaigns(lab: Lab, tmp_path: Path) -> None:
     assert (longer["summary"]["checks"], longer["summary"]["verdict"]) == (30, "passed")
     assert longer["summary"]["nve_drift_ratio"] < 1.0
 
+    # Atoms that are hardly displaced show little, so that such an audit does not count.
+    lab.audit(swirling, measurements=MEASUREMENTS.model_copy(update={"rattle_angstrom": 1e-6}))
+    assert (SWIRLING, "float64") not in verdicts(lab.store)
     lab.audit(swirling)
     with pytest.raises(InputError, match=r"direct failed \d+ of 27 checks in float64: ") as refused:
         submit_campaign(lab.store, "c")

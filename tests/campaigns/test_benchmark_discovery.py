@@ -130,7 +130,7 @@ def test_submission(
     assert {name: scored[name] for name in judged.with_missing_as_failed} == judged.with_missing_as_failed
     card = read_yaml(output / "models/emt/emt.yml")
     assert card["metrics"]["discovery"]["unique_prototypes"]["F1"] == 0.5
-    assert "3 of the 256,963 crystals of WBM" in card["metrics"]["discovery"]["reason"]
+    assert "4 of the 256,963 crystals of WBM" in card["metrics"]["discovery"]["reason"]
     assert card["metrics"]["geo_opt"]["symprec=1e-2"]["n_structures"] == 2
     # Written again, the files have the same bytes.
     before = {path: path.read_bytes() for path in output.rglob("*.gz")}

@@ -27,6 +27,6 @@ def test_models_trained_on_more() -> None:
 
 
 def test_phonons_and_what_is_not_known() -> None:
-    assert paper_table(4, []).rows[0].values["mdr_omega_max_mae_kelvin"] == 21
+    assert paper_table(4, []).rows[0].values["mdr_max_frequency_mae_k"] == 21
     with pytest.raises(InputError, match="table 5 of the paper"):
         paper_table(5, [])

@@ -14,7 +14,7 @@ from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.physics.md.analysis import mean_square_displacement
 from esen_flows.physics.md.dynamics import molecular_dynamics, molecular_dynamics_many
-from esen_flows.physics.md.start import start_of_dynamics
+from esen_flows.physics.md.start import degrees_of_freedom, start_of_dynamics
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.md_output import MDOutput
 
@@ -205,6 +205,21 @@ def test_a_killed_run_continues_to_the_bit(dynamics: str) -> None:
         assert np.array_equal(getattr(whole, name), getattr(resumed, name)), name
 
 
+def test_a_run_that_was_interrupted_after_its_last_step_ends_where_it_was() -> None:
+    atoms, springs = crystal(5)
+    protocol, kept = seeded(4, ensemble="nve"), Kept(1000)
+    whole = molecular_dynamics(atoms, springs, protocol)
+
+    def interrupt(step: int, kelvin: float) -> None:
+        if step == protocol.n_steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        molecular_dynamics(atoms, springs, protocol, interrupt, kept)
+    resumed = molecular_dynamics(atoms, springs, protocol, checkpoint=kept)
+    assert np.array_equal(resumed.structure.positions_angstrom, whole.structure.positions_angstrom)
+
+
 def test_fixed_atoms_stay_and_count_no_temperature() -> None:
     slab = COPPER * (1, 1, 2)
     slab.set_constraint(FixAtoms([0, 1]))
@@ -221,6 +236,9 @@ def test_momenta_at_the_start() -> None:
     water = start_of_dynamics(molecule("H2O"), MDProtocol(ensemble="nve", zero_angular_momentum=True))
     assert np.abs(water.get_momenta().sum(axis=0)).max() < 1e-12
     assert np.abs(water.get_angular_momentum()).max() < 1e-12
+    at_rest = MDProtocol(ensemble="nve", zero_angular_momentum=True)
+    counted = [degrees_of_freedom(molecule(name), at_rest) for name in ("H2O", "CO2", "CO")]
+    assert counted == [3, 4, 1]  # vibrations
     assert MDProtocol().time_step_fs(water.numbers) == 0.5
     assert MDProtocol(temperature=None, temperature_over_melting=1.25).temperature_kelvin(COPPER.numbers) == 1697.5
     with pytest.raises(InputError, match="no melting temperature of H-O"):

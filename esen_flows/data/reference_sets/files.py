@@ -116,9 +116,12 @@ def pull(name: str, root: Path, progress: Callable[[str], Progress] | None = Non
         A file cannot be fetched or has another content; the message says where to get it and where to put it.
     """
     published, folder, found = reference_set(name), root / name, find(name, root)
-    if found and (len(published.files) == 1 or found[0].parent != folder):  # perhaps under another name
+    here = {path.name for path in found}
+    # Files of a user's own folder, perhaps under another name; a set of several may be there in part only.
+    is_elsewhere = bool(found) and found[0].parent != folder
+    if found and (len(published.files) == 1 or (is_elsewhere and {file.name for file in published.files} <= here)):
         return found
-    here, pins = {path.name for path in found}, read_pins(folder)
+    here, pins = set() if is_elsewhere else here, read_pins(folder)
     for file in _files_to_have(published, folder):
         if file.name in here:
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from esen_flows.errors import EsenFlowsError
+from esen_flows.errors import EsenFlowsError, InsufficientMemoryError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.physics.conservation.nve import LAMBENCH_WORST
 from esen_flows.physics.conservation.nve_systems import NveSystem, nve_systems
@@ -104,6 +104,8 @@ def _planned(systems: list[NveSystem], protocol: NveProtocol) -> list[_Planned]:
 
 
 def _run(one: _Planned, outcome: MDOutput | EsenFlowsError) -> NveRun:
+    if isinstance(outcome, InsufficientMemoryError):  # this machine's fault, not the force field's
+        raise outcome
     atoms, protocol = one.system.atoms, one.protocol
     step, nothing = protocol.time_step_fs(atoms.numbers), np.zeros(0)
     output = outcome if isinstance(outcome, MDOutput) else None

@@ -224,6 +224,7 @@ class _Member:
             return
         self.atoms.set_cell(pieces[-1][:_CELL].reshape(3, 3))
         self.body.restore(pieces[-1][_CELL:size])
+        self.atoms.positions[:] = self.body.positions  # no step follows if the run was over
         self.frames = [frame for piece in pieces for frame in piece[size:].reshape(-1, row)]
         self.kept = len(self.frames)
 

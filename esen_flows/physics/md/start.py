@@ -50,7 +50,7 @@ def start_of_dynamics(atoms: Atoms, protocol: MDProtocol) -> Atoms:
 
 
 def degrees_of_freedom(atoms: Atoms, protocol: MDProtocol) -> int:
-    """Directions in which something moves: without fixed coordinates, and without a centre of mass that stays at rest.
+    """Directions in which something moves: without fixed coordinates, and without motions of the whole that stay zero.
 
     Parameters
     ----------
@@ -65,8 +65,13 @@ def degrees_of_freedom(atoms: Atoms, protocol: MDProtocol) -> int:
         Their number. The noise of Langevin dynamics moves the centre of mass too.
     """
     free = int(atoms.get_number_of_degrees_of_freedom())
-    stays = protocol.zero_linear_momentum and protocol.integrator != "langevin" and not atoms.constraints
-    return free - 3 if stays else free
+    if protocol.integrator == "langevin" or atoms.constraints:
+        return free
+    if protocol.zero_linear_momentum:
+        free -= 3
+    if protocol.zero_angular_momentum and not atoms.pbc.any():
+        free -= _rotations(atoms)
+    return free
 
 
 def _at_rest(atoms: Atoms, momenta: np.ndarray, protocol: MDProtocol) -> np.ndarray:
@@ -75,7 +80,19 @@ def _at_rest(atoms: Atoms, momenta: np.ndarray, protocol: MDProtocol) -> np.ndar
         momenta = momenta - masses * momenta.sum(axis=0) / masses.sum()
     if protocol.zero_angular_momentum and not atoms.pbc.any():
         places = atoms.positions - atoms.get_center_of_mass()
-        squares = (masses * places**2).sum() * np.eye(3) - (masses * places).T @ places
         angular = np.cross(places, momenta).sum(axis=0)
-        momenta = momenta - masses * np.cross(np.linalg.pinv(squares) @ angular, places)
+        momenta = momenta - masses * np.cross(np.linalg.pinv(_inertia(atoms)) @ angular, places)
     return momenta
+
+
+def _rotations(atoms: Atoms) -> int:
+    """Rotations of the whole: three, two of a linear molecule, none of one atom."""
+    tensor = _inertia(atoms)
+    return int(np.linalg.matrix_rank(tensor, tol=1e-6 * float(np.trace(tensor)), hermitian=True))
+
+
+def _inertia(atoms: Atoms) -> np.ndarray:
+    """Tensor of inertia in u Angstrom^2, [3, 3]."""
+    masses, places = atoms.get_masses()[:, None], atoms.positions - atoms.get_center_of_mass()
+    tensor: np.ndarray = (masses * places**2).sum() * np.eye(3) - (masses * places).T @ places
+    return tensor
