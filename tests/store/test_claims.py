@@ -23,7 +23,9 @@ def row(store: "Store") -> dict[str, Any]:
 
 def expire(store: "Store") -> None:
     """Let a claim expire now."""
-    store.database["claims"].update_one({"_id": KEY}, [{"$set": {"expires_at": "$$NOW"}}])
+    # A second ago: within the same millisecond it would not have expired yet.
+    earlier = {"$subtract": ["$$NOW", 1000]}
+    store.database["claims"].update_one({"_id": KEY}, [{"$set": {"expires_at": earlier}}])
 
 
 def test_a_claim_has_one_holder(store: "Store") -> None:
