@@ -59,7 +59,8 @@ def await_renewal(store: "Store", key: str = KEY) -> None:
 
 def expire(store: "Store", key: str = KEY) -> None:
     """Let a claim that is not renewed any more expire now."""
-    store.database["claims"].update_one({"_id": key}, [{"$set": {"expires_at": "$$NOW"}}])
+    earlier = {"$subtract": ["$$NOW", 1000]}
+    store.database["claims"].update_one({"_id": key}, [{"$set": {"expires_at": earlier}}])
 
 
 @pytest.mark.mongod
