@@ -145,6 +145,21 @@ def test_a_fault_is_reported_with_its_line(
     assert any(line.startswith(fault) for line in found), found
 
 
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("structures:\n", "name models property"),
+        ("name: a\nmodels: emt\nstructures:\n  file: Si.cif\nbenchmark: kappa-103\n", "property"),
+        ("name: a\nmodels: emt\nproperty: relax\nstructures:\nbenchmark: static-errors\n", "structures"),
+        (GOOD + "benchmark: nonsense\nenergy_corrections: add\n", "benchmark"),
+        (GOOD + "benchmark: discovery\nenergy_corrections: often\n", "energy_corrections"),
+    ],
+)
+def test_fields_that_depend_on_a_wrong_one_are_no_fault_of_the_program(folder: Path, text: str, faults: str) -> None:
+    found = faults_of(folder, text)
+    assert sorted(faults.split()) == sorted(line.split(": ")[1] for line in found)
+
+
 def test_all_faults_at_once_in_the_order_of_the_file(folder: Path) -> None:
     text = GOOD.replace("silicon\n", "a b\n", 1).replace("Si.cif", "Ge.cif").replace("esen_silicon", "nobody")
     found = faults_of(folder, text.replace("relax.fmax", "relax.gmax") + "tag: x\n")
