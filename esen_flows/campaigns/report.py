@@ -17,12 +17,11 @@ import numpy as np
 
 from esen_flows.campaigns.audits import verdicts
 from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, plain_metrics, write_materials
-from esen_flows.campaigns.judged_models import JudgedModel
+from esen_flows.campaigns.benchmark_figures import draw_all
 from esen_flows.campaigns.records import MemberRecord, Origins, records, refreshed_campaign
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
-from esen_flows.metrics.geometry import cumulative_distances
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.campaign_progress import number
@@ -153,7 +152,7 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
         temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     figures = _draw(name, answer_summary_field(spec), totals, folder)
     with written_whole(folder / TEXT) as temporary:
-        temporary.write_text(_text(summary, totals, [figure.name for figure in figures]), encoding="utf-8")
+        temporary.write_text(_text(summary, totals, [file.name for file in (*judged, *figures)]), encoding="utf-8")
     return [folder / MEMBERS, folder / SUMMARY, folder / TEXT, *judged, *figures]
 
 
@@ -168,19 +167,7 @@ def _judge(store: Store, spec: CampaignSpec, summary: dict[str, Any], folder: Pa
         summary["benchmark"] = {"name": benchmark, "missing": str(error)}
         return []
     summary["benchmark"] = {"name": benchmark, "models": plain_metrics(found)}
-    return [write_materials(found, folder / MATERIALS), *_draw_distances(spec.name, found, folder)]
-
-
-def _draw_distances(name: str, models: Sequence[JudgedModel], folder: Path) -> list[Path]:
-    """The figure of the distances from DFT's structures, where there are some."""
-    distances = {one.model: [row["rmsd"] for row in one.materials if row.get("rmsd") is not None] for one in models}
-    curves = {model: cumulative_distances(values) for model, values in distances.items() if values}
-    if not curves:
-        return []
-    from esen_flows.plots.geometry import plot_cumulative_distances
-
-    png = plot_cumulative_distances(curves, folder / "rmsd.png", name)
-    return [png, png.with_suffix(".svg")]
+    return [write_materials(found, folder / MATERIALS), *draw_all(found, folder, spec.name)]
 
 
 def _benchmark_text(benchmark: Mapping[str, Any]) -> str:

@@ -14,10 +14,12 @@ from ase.io import write
 
 from esen_flows.campaigns import benchmark_geometry
 from esen_flows.campaigns.benchmark import campaign_metrics, write_materials
+from esen_flows.campaigns.report import write_report
 from esen_flows.campaigns.submission import write_submission
 from esen_flows.cli.app import main
 from esen_flows.errors import InputError
 from esen_flows.metrics import geometry
+from esen_flows.metrics.artefacts import write_formation_energies
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import StructureData
 from esen_flows.settings import Settings
@@ -170,6 +172,29 @@ def test_files_and_leaderboard(
     ours = next(line for line in lines if line.startswith("emt <"))
     assert ours.split()[2:4] == ["0.500", "0.75"]  # precision 1 of 2, over 2 of 3
     assert "< a force field of this database" in lines
+
+    # Curves of the campaign and of a file of predictions; the report of the campaign has them too.
+    file = tmp_path / "2026-11-29-discovery.csv.gz"
+    write_formation_energies(file, {"m0": 0.12, "m1": 0.05, "m2": 0.01})
+    for kind in ("roc", "rolling-mae", "precision-recall", "parity"):
+        figure = tmp_path / f"{kind}.png"
+        arguments = ["--with", "c", "--predictions", str(file), "--figure", str(figure), "--kind", kind]
+        with pytest.raises(SystemExit) as stop:
+            main(["leaderboard", *arguments])
+        assert (stop.value.code or 0, figure.is_file()) == (0, True), capsys.readouterr().err
+        svg = figure.with_suffix(".svg").read_text()
+        assert ("emt" in svg, "2026-11-29-discovery" in svg) == (True, True)
+    for arguments, words in (
+        (["--figure", str(figure), "--kind", "roc"], "name a campaign by --with"),
+        (["--kind", "roc"], "belong to a figure"),
+        (["--with", "c", "--figure", str(figure), "--kind", "rmsd"], "no relaxed structure was compared"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["leaderboard", *arguments])
+        assert stop.value.code
+        assert words in capsys.readouterr().err
+    write_report(store, "c", tmp_path / "report")
+    assert "](roc.png)" in (tmp_path / "report" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

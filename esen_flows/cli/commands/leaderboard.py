@@ -1,4 +1,4 @@
-"""`esen-flows leaderboard [correlation]`: published results of force fields, and what they depend on."""
+"""`esen-flows leaderboard [correlation | score]`: published results of force fields, and what they depend on."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli.commands.leaderboard_score import score
+from esen_flows.cli.output.benchmark_figure import FigureKind, draw_benchmark
 from esen_flows.cli.output.paper_table import print_paper_table
 from esen_flows.cli.usage import UsageError
 from esen_flows.metrics.correlations import QUANTITIES, error_correlations, error_pairs, passing
@@ -53,13 +54,26 @@ def leaderboard(
         int | None,
         typer.Option("--table", min=2, max=5, help="Show this table of the eSEN paper (arXiv 2502.12147) instead."),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Also draw F1 against κ SRME into this PNG file.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw a figure into this PNG file.")] = None,
+    kind: Annotated[
+        FigureKind,
+        typer.Option(help="Figure: all models as points, or curves of the campaigns of --with and of --predictions."),
+    ] = "models",
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Formation energies for --kind, a file DATE-discovery.csv.gz. Repeatable."),
+    ] = None,
 ) -> None:
     """Show published results, the best first.
 
     F1, DAF and MAE (eV/atom) are those of unique prototypes; the RMSD is in units of (volume per atom)^(1/3).
     """
     if context.invoked_subcommand is not None:
+        return
+    if kind != "models" or predictions:
+        if figure is None or kind == "models":
+            raise UsageError("--kind and --predictions belong to a figure: --figure roc.png --kind roc")
+        print(draw_benchmark(kind, campaigns or (), predictions or (), figure))
         return
     if paper_table is not None:
         print_paper_table(paper_table, _own_rows(campaigns or ()))

@@ -1,0 +1,199 @@
+"""Figures of what a benchmark has judged, for the report of a campaign and for `leaderboard --figure`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from esen_flows.campaigns.judged_models import JudgedModel
+from esen_flows.errors import InputError
+from esen_flows.metrics.artefacts import read_formation_energies
+from esen_flows.metrics.discovery import DiscoveryReference, predicted_hull_distances
+from esen_flows.metrics.discovery_curves import (
+    HullDistances,
+    precision_recall_curve,
+    receiver_operating_curve,
+    rolling_error,
+)
+from esen_flows.metrics.geometry import cumulative_distances
+
+_HULL, _HULL_DFT = "e_above_hull_ev_per_atom", "reference_e_above_hull_ev_per_atom"
+# Value and DFT's value among the columns of a material, title, and whether its axes are logarithmic.
+_PARITIES = (
+    (_HULL, _HULL_DFT, "Hull distance (eV/atom)", False),
+    ("kappa_w_per_m_k", "reference_w_per_m_k", r"$\kappa$ at 300 K (W m$^{-1}$ K$^{-1}$)", True),
+    ("max_frequency_k", "reference_max_frequency_k", "Highest frequency (K)", False),
+)
+
+
+def draw(kind: str, models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+    """Draw one figure.
+
+    Parameters
+    ----------
+    kind
+        One of `FIGURES`.
+    models
+        Judged force fields; those without values of this kind are left out.
+    path
+        PNG file to write; an SVG file is written beside it.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    Path
+        The PNG file.
+
+    Raises
+    ------
+    InputError
+        No force field has values of this kind; the message says why.
+    """
+    return FIGURES[kind](models, path, title)
+
+
+def draw_all(models: Sequence[JudgedModel], folder: Path, title: str) -> list[Path]:
+    """Draw all figures for which there are values.
+
+    Parameters
+    ----------
+    models
+        Judged force fields.
+    folder
+        Folder to write into.
+    title
+        Title of the figures.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    files: list[Path] = []
+    for kind in FIGURES:
+        with suppress(InputError):  # another benchmark's figure, or nothing to show yet
+            png = draw(kind, models, folder / f"{kind}.png", title)
+            files += [png, png.with_suffix(".svg")]
+    return files
+
+
+def judged_file(path: Path, reference: DiscoveryReference) -> JudgedModel:
+    """A file of predicted formation energies as a judged force field, for figures.
+
+    Parameters
+    ----------
+    path
+        File of the discovery task (DATE-discovery.csv.gz), of a submission or a published one.
+    reference
+        DFT's values.
+
+    Returns
+    -------
+    JudgedModel
+        Hull distances without metrics, under the name of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or no crystal of it is in the reference.
+    """
+    distances = predicted_hull_distances(reference, read_formation_energies(path)).tolist()
+    rows = [
+        {_HULL: own, _HULL_DFT: true, "unique_prototype": unique, "state": "finished"}
+        for own, true, unique in zip(
+            distances, reference.e_above_hull_ev_per_atom.tolist(), reference.unique_prototype.tolist(), strict=True
+        )
+    ]
+    name = path.name.removesuffix(".gz").removesuffix(".csv")
+    return JudgedModel(name, len(rows), len(rows), {}, {}, {}, "", rows)
+
+
+def _column(model: JudgedModel, name: str) -> np.ndarray:
+    return np.array([row.get(name) for row in model.materials], dtype=float)  # None becomes NaN
+
+
+def _hull_distances(model: JudgedModel) -> HullDistances | None:
+    """Distances of the unique prototypes that are done and that DFT knows; None if there is none."""
+    if not model.materials or _HULL not in model.materials[0]:
+        return None
+    true = _column(model, _HULL_DFT)
+    chosen = [bool(row["unique_prototype"]) and row["state"] in ("finished", "failed") for row in model.materials]
+    kept = np.array(chosen) & np.isfinite(true)
+    return HullDistances(true[kept], _column(model, _HULL)[kept]).rounded() if kept.any() else None
+
+
+def _curves(models: Sequence[JudgedModel], curve: Callable[[HullDistances], Any]) -> dict[str, Any]:
+    """Curve of each force field that has one; the reason of the first failure if there is none at all."""
+    found, reasons = {}, []
+    for model in models:
+        distances = _hull_distances(model)
+        if distances is None:
+            reasons.append(f"{model.model} has no hull distance of a unique prototype that DFT knows")
+            continue
+        try:
+            found[model.model] = curve(distances)
+        except InputError as error:
+            reasons.append(f"{model.model}: {error}")
+    if not found:
+        raise InputError("; ".join(reasons) or "there is no force field to draw")
+    return found
+
+
+def _roc(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+    curves = _curves(models, receiver_operating_curve)
+    from esen_flows.plots.discovery import plot_roc
+
+    return plot_roc(curves, path, title)
+
+
+def _rolling(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+    curves = _curves(models, rolling_error)
+    from esen_flows.plots.discovery import plot_rolling_errors
+
+    return plot_rolling_errors(curves, path, title)
+
+
+def _precision_recall(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+    curves = _curves(models, precision_recall_curve)
+    from esen_flows.plots.discovery import plot_precision_recall
+
+    return plot_precision_recall(curves, path, title)
+
+
+def _rmsd(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+    distances = {one.model: [row["rmsd"] for row in one.materials if row.get("rmsd") is not None] for one in models}
+    curves = {model: cumulative_distances(values) for model, values in distances.items() if values}
+    if not curves:
+        raise InputError(
+            "no relaxed structure was compared with DFT's; this needs a campaign of benchmark discovery and, on this "
+            "machine, the set wbm-relaxed (esen-flows data pull wbm-relaxed) and moyopy"
+        )
+    from esen_flows.plots.geometry import plot_cumulative_distances
+
+    return plot_cumulative_distances(curves, path, title)
+
+
+def _parity(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+    for own, dft, quantity, is_logarithmic in _PARITIES:
+        pairs = {
+            model.model: (_column(model, dft), _column(model, own))
+            for model in models
+            if model.materials and own in model.materials[0]
+        }
+        if pairs:
+            from esen_flows.plots.discovery import plot_parity
+
+            return plot_parity(pairs, quantity, path, title, logarithmic=is_logarithmic)
+    raise InputError("parity is drawn for the benchmarks discovery, kappa-103 and mdr-phonons; these have no such values")
+
+
+FIGURES: Mapping[str, Callable[[Sequence[JudgedModel], Path, str], Path]] = {
+    "roc": _roc,
+    "rolling-mae": _rolling,
+    "precision-recall": _precision_recall,
+    "rmsd": _rmsd,
+    "parity": _parity,
+}
