@@ -9,6 +9,7 @@ from typing import Any
 from esen_flows.campaigns.benchmark_conductivity import conductivity_benchmark
 from esen_flows.campaigns.benchmark_diatomics import diatomics_benchmark
 from esen_flows.campaigns.benchmark_discovery import discovery_benchmark
+from esen_flows.campaigns.benchmark_md import md_benchmark
 from esen_flows.campaigns.benchmark_phonons import phonon_benchmark
 from esen_flows.campaigns.benchmark_static_errors import static_errors_benchmark
 from esen_flows.campaigns.judged_models import JudgedModel
@@ -23,12 +24,14 @@ _JUDGES = {
     "discovery": discovery_benchmark,
     "diatomics": diatomics_benchmark,
     "mdr-phonons": phonon_benchmark,
+    "md": md_benchmark,
     "static-errors": static_errors_benchmark,
 }
 # Benchmarks that a property of a published set belongs to without being named.
 _OF_SETS: dict[tuple[str, str | None], Benchmark] = {
     ("conductivity", "phonondb-103"): "kappa-103",
     ("phonon", "mdr"): "mdr-phonons",
+    ("md", "dynamat"): "md",
 }
 
 

@@ -187,7 +187,7 @@ def _parity(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
             from esen_flows.plots.discovery import plot_parity
 
             return plot_parity(pairs, quantity, path, title, logarithmic=is_logarithmic)
-    raise InputError("parity is drawn for the benchmarks discovery, kappa-103 and mdr-phonons; these have no such values")
+    raise InputError("parity needs values of the benchmarks discovery, kappa-103 or mdr-phonons; there are none")
 
 
 FIGURES: Mapping[str, Callable[[Sequence[JudgedModel], Path, str], Path]] = {

@@ -19,6 +19,7 @@ from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.reference_sets.files import find, reference_set
 from esen_flows.data.screening import ANY_FORCE
 from esen_flows.errors import InputError
+from esen_flows.metrics.md_artefact import read_reference_trajectories
 from esen_flows.schemas.atom_properties import properties_of
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.keys import atoms_key
@@ -97,6 +98,10 @@ def planned_structures(spec: CampaignSpec, store: Store, on_bad: Callable[[str],
         return (planned for planned, _ in labelled_structures(source))
     if source.published == "mdr":
         return _of_mdr(published_files("mdr", source.folder), on_bad)
+    if source.published == "dynamat":
+        file = published_files("dynamat", source.folder)[0]
+        starts = enumerate(read_reference_trajectories(file, starts_only=True))
+        return (one for number, found in starts for one in _planned_or_bad(found.start, file, number, on_bad))
     files = source.file
     if source.published is not None:
         files = tuple(map(str, published_files(source.published, source.folder)))

@@ -16,6 +16,7 @@ from esen_flows.campaigns.benchmark import benchmark_of, reference_folder
 from esen_flows.campaigns.benchmark_conductivity import conductivity_records
 from esen_flows.campaigns.benchmark_discovery import discovery_results
 from esen_flows.campaigns.benchmark_geometry import dft_structures
+from esen_flows.campaigns.benchmark_md import md_rows
 from esen_flows.campaigns.freeze import freeze
 from esen_flows.campaigns.manifest import MANIFEST, Manifest
 from esen_flows.campaigns.records import member_rows, refreshed_campaign
@@ -41,8 +42,10 @@ from esen_flows.metrics.leaderboard_card import (
     discovery_section,
     file_reference,
     geometry_section,
+    md_section,
     plain_dates,
 )
+from esen_flows.metrics.md_artefact import MD, write_md_metrics
 from esen_flows.schemas.campaign import CampaignSpec, base_protocol
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.diatomics import DiatomicsOutput
@@ -53,7 +56,7 @@ from esen_flows.yaml_files import read_yaml
 
 FROZEN = "frozen"
 _OWN_FIELDS = ("family", "hardware")  # of submission.yaml, and not of the card
-_N_WBM, _N_PHONONDB = 256_963, 103
+_N_WBM, _N_PHONONDB, _N_DYNAMAT = 256_963, 103, 17
 
 
 @dataclass(frozen=True)
@@ -360,4 +363,27 @@ def _write_diatomics(
     return {"diatomics": section}, [path], scores.metrics
 
 
-_TASKS = {"discovery": _write_discovery, "kappa-103": _write_conductivity, "diatomics": _write_diatomics}
+def _write_md(
+    store: Store,
+    spec: CampaignSpec,
+    target: _Target,
+    place: str | None,
+    facts: Mapping[str, Any],
+    on_member: Callable[[], None],
+) -> _Written:
+    rows = md_rows(store, spec, place, str(facts["hardware"]), on_member)
+    path = target.file(MD)
+    write_md_metrics(path, rows)
+    scores = _scores(target, place, {"md"})
+    done = sum(row["state"] == "finished" for row in rows)
+    reason = None if done == _N_DYNAMAT else f"{done} of the {_N_DYNAMAT} systems of DynaMat"
+    known = {"pred_file": target.reference(path), "hardware": facts["hardware"]}
+    return {"md": md_section(scores.metrics, reason, known)}, [path], scores.metrics
+
+
+_TASKS = {
+    "discovery": _write_discovery,
+    "kappa-103": _write_conductivity,
+    "diatomics": _write_diatomics,
+    "md": _write_md,
+}

@@ -34,10 +34,11 @@ from esen_flows.metrics.geometry import (
     flat_geometry_metrics,
 )
 from esen_flows.metrics.hull import hull_distances, read_computed_entries
+from esen_flows.metrics.md_artefact import MD, md_means, read_md_metrics
 from esen_flows.metrics.published import with_scores
 
 # File of each task.
-TASKS = {"discovery": DISCOVERY, "geometry": GEOMETRY, "conductivity": CONDUCTIVITY, "diatomics": DIATOMICS}
+TASKS = {"discovery": DISCOVERY, "geometry": GEOMETRY, "conductivity": CONDUCTIVITY, "diatomics": DIATOMICS, "md": MD}
 
 
 @dataclass
@@ -104,6 +105,8 @@ def score_artefacts(
         scores.metrics |= _conductivity(scores.files["conductivity"], reference("phonondb-103-kappa"))
     if "diatomics" in scores.files:
         scores.metrics |= diatomics_scores(scores.files["diatomics"])
+    if "md" in scores.files:
+        scores.metrics |= md_means(read_md_metrics(scores.files["md"]))
     known = {name: value for name, value in scores.metrics.items() if value is not None}
     scores.metrics |= with_scores(known)
     return scores

@@ -12,6 +12,7 @@ from jsonschema import Draft7Validator, FormatChecker, ValidationError
 from esen_flows.errors import InputError
 from esen_flows.metrics.diatomics import AGAINST_REFERENCE, REFERENCE_FREE
 from esen_flows.metrics.geometry import TOLERANCES
+from esen_flows.metrics.md_artefact import METRICS as MD_METRICS
 from esen_flows.yaml_files import read_yaml
 
 # The leaderboard's schema (MIT), with its licence in the file.
@@ -214,6 +215,31 @@ def diatomics_section(metrics: Mapping[str, float | None], facts: Mapping[str, A
     names = (*REFERENCE_FREE, *AGAINST_REFERENCE)
     values = {name: metrics.get(f"diatomics_{name}") for name in names}
     return dict(facts) | {name: value for name, value in values.items() if value is not None}
+
+
+def md_section(metrics: Mapping[str, float | None], reason: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Section of the molecular dynamics task.
+
+    Parameters
+    ----------
+    metrics
+        Metrics under the names of the table of published results.
+    reason
+        Why the results are not those of the whole benchmark; None if they are.
+    facts
+        File and hardware.
+
+    Returns
+    -------
+    dict
+        The section; what is not known is left out.
+    """
+    values = {
+        name: int(value) if name == "n_systems" else value
+        for name in (*MD_METRICS, "run_time_sec", "n_systems")
+        if (value := metrics.get(f"md_{name}")) is not None
+    }
+    return _status(reason) | dict(facts) | values
 
 
 def _status(reason: str | None) -> dict[str, Any]:

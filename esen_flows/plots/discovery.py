@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ _COLUMNS = 3
 _DRAWN = 600  # points of a curve, which are more than a figure has pixels
 
 
-def _styles(names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def _styles(names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Names with a colour each, and another kind of line when the colours begin again."""
     for i, name in enumerate(names):
         yield name, {"color": PALETTE[i % len(PALETTE)], "linestyle": _LINES[i // len(PALETTE) % len(_LINES)]}
@@ -152,7 +153,12 @@ def plot_precision_recall(curves: Mapping[str, tuple[Floats, Floats, Floats]], p
 
 
 def plot_parity(
-    pairs: Mapping[str, tuple[Floats, Floats]], quantity: str, path: str | Path, title: str, *, logarithmic: bool = False
+    pairs: Mapping[str, tuple[Floats, Floats]],
+    quantity: str,
+    path: str | Path,
+    title: str,
+    *,
+    logarithmic: bool = False,
 ) -> Path:
     """Values of force fields against DFT's, a panel for each force field; more than 1,000 points as their density.
 
@@ -230,7 +236,7 @@ def _points(axes: Axes, true: Floats, own: Floats, limits: tuple[float, float], 
         axes.scatter(true, own, s=14 if len(true) < _MANY // 10 else 5, color=PALETTE[0], alpha=0.7, lw=0)
         return
     low, high = np.log10(limits) if logarithmic else limits
-    kind = "log" if logarithmic else "linear"
+    kind: Literal["log", "linear"] = "log" if logarithmic else "linear"
     drawn = axes.hexbin(
         true, own, gridsize=60, extent=(low, high, low, high), xscale=kind, yscale=kind, mincnt=1, cmap="viridis",
         norm=LogNorm(), linewidths=0.1,

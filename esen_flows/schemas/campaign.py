@@ -34,13 +34,14 @@ from esen_flows.schemas.structure_source import Names, StructureSource
 # structures; inside_domain: on structures with exactly the elements of each structure; audit: it passed an audit in the
 # precision of the campaign, which is asked when the campaign is submitted.
 Requirement = Literal["conservative", "differentiable", "o3", "covers_elements", "inside_domain", "audit"]
-Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics", "static-errors"]
+Benchmark = Literal["kappa-103", "discovery", "mdr-phonons", "diatomics", "md", "static-errors"]
 # What each benchmark judges.
 JUDGED: dict[Benchmark, Kind] = {
     "kappa-103": "conductivity",
     "discovery": "relax",
     "mdr-phonons": "phonon",
     "diatomics": "diatomics",
+    "md": "md",
     "static-errors": "static",
 }
 # Field of protocols with displaced supercells that earlier versions did not have.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import emt_campaigns
+import h5py
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -44,6 +45,12 @@ def write_set(folder: Path) -> None:
     points = [{"symbol": "Cu", "coordinates": place} for place in copper.get_scaled_positions().tolist()]
     cell = {"lattice": copper.cell.tolist(), "points": points}
     lines = [f"unit_cell: {json.dumps(cell)}", "supercell_matrix: [[2, 0, 0], [0, 2, 0], [0, 0, 2]]"]
+    with h5py.File(folder / "dynamat-reference-trajectories.h5", "w") as file:
+        group = file.create_group("copper")
+        group.attrs.update({"dt_fs": 1.0, "temperature_kelvin": 300.0})
+        values = (copper.positions[None], copper.cell.array, copper.pbc, copper.numbers)
+        for field, value in zip(("positions", "cell", "pbc", "atomic_numbers"), values, strict=True):
+            group[field] = value
     (folder / "mp-30.yaml.bz2").write_bytes(bz2.compress("\n".join(lines).encode()))
 
 

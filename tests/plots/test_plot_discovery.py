@@ -28,7 +28,7 @@ def test_curves_have_their_names(tmp_path: Path) -> None:
     names = [f"m{i}" for i in range(8)]  # more than there are colours
     curves = dict.fromkeys(names, (x, x, x))
     files = [
-        plot_roc({name: (x, x, 0.5) for name in names}, tmp_path / "roc.png", "c"),
+        plot_roc(dict.fromkeys(names, (x, x, 0.5)), tmp_path / "roc.png", "c"),
         plot_rolling_errors(curves, tmp_path / "rolling.png", "c"),
         plot_precision_recall(dict.fromkeys(names, (x + 1, x, x)), tmp_path / "pr.png", "c"),
     ]

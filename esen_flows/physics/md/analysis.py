@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from ase import units
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
@@ -136,6 +137,25 @@ def vibrational_spectrum(trajectory: Trajectory) -> tuple[Floats, Floats]:
     total = power.sum(axis=0)
     density = np.divide(power, total, out=np.zeros_like(power), where=total > 0).sum(axis=1)
     return np.asarray(np.fft.rfftfreq(len(velocities), trajectory.interval_fs / 1000), dtype=float), density
+
+
+def kinetic_temperature_kelvin(trajectory: Trajectory, masses_u: Floats) -> float:
+    """Temperature by the velocities between frames, with three degrees of freedom for each atom.
+
+    Parameters
+    ----------
+    trajectory
+        Trajectory of at least two frames.
+    masses_u
+        (n_atoms,) masses in u.
+
+    Returns
+    -------
+    float
+        Temperature in K; too low where atoms vibrate within a few frames.
+    """
+    velocities = np.gradient(_unwrapped(trajectory), trajectory.interval_fs * units.fs, axis=0)
+    return float((masses_u[:, None] * velocities**2).mean() / units.kB)
 
 
 def _unwrapped(trajectory: Trajectory) -> Floats:
