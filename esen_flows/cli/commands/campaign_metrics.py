@@ -83,7 +83,7 @@ def print_benchmark(store: "Store", name: str) -> None:
     benchmark = benchmark_of(CampaignSpec.model_validate(campaign_of(store, name)["spec"]))
     if benchmark is None:
         return
-    if benchmark in ("discovery", "mdr-phonons"):  # which have too many members for a look
+    if benchmark in ("discovery", "mdr-phonons", "md"):  # too many members, or trajectories, for a look
         typer.echo(f"{benchmark}: esen-flows campaign metrics {name} judges what is done")
         return
     try:
