@@ -9,8 +9,8 @@ from esen_flows.schemas.campaign import CampaignSpec, protocol_for
 from esen_flows.schemas.card import ModelReference
 from esen_flows.schemas.protocols import RelaxProtocol
 
-# Relaxations to forces of this size and above do not feel the rounding of float32: it moves forces of up to 8 eV/Angstrom
-# by at most 5e-6 (benchmarks/results/float32_forces.json: the shipped networks, 8 and 216 atoms).
+# Relaxations to forces of this size and above do not feel the rounding of float32, which moves forces of up to 8
+# eV/Angstrom by at most 6e-6 (benchmarks/results/float32_forces.json: the shipped networks, 8 and 216 atoms).
 FLOAT32_FMAX_EV_PER_ANGSTROM = 0.01
 # Time of a force call in float64 over that in float32, benchmarks/results/esen_speed_cpu.json: 64 and 216 atoms of
 # the 3.2M model, 64 atoms of the 30M model.

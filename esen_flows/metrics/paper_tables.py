@@ -106,13 +106,13 @@ def _phonon_row(name: str, displacement: str, errors: Sequence[float]) -> Leader
     return LeaderboardRow(f"{name} ({displacement} Å)", name, True, None, False, values)
 
 
-def counterpart(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> LeaderboardRow | None:
-    """The published row of the force field of a campaign, found by its name.
+def counterpart(label: str, rows: Sequence[LeaderboardRow]) -> LeaderboardRow | None:
+    """The published row of a force field, found by its name.
 
     Parameters
     ----------
-    row
-        Row of a campaign.
+    label
+        Name of a force field, as its card has it.
     rows
         Published rows.
 
@@ -121,7 +121,7 @@ def counterpart(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> Leaderbo
     LeaderboardRow or None
         The row whose key is the label with hyphens, alone or followed by a version; None if there is none or several.
     """
-    key = row.key.lower().replace("_", "-")
+    key = label.lower().replace("_", "-")
     found = [each for each in rows if each.key == key] or [each for each in rows if each.key.startswith(f"{key}-")]
     return found[0] if len(found) == 1 else None
 
@@ -129,7 +129,7 @@ def counterpart(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> Leaderbo
 def _deviation(
     row: LeaderboardRow, rows: Sequence[LeaderboardRow], columns: Sequence[tuple[str, str, str]]
 ) -> tuple[LeaderboardRow, frozenset[str]]:
-    theirs = counterpart(row, rows) or row
+    theirs = counterpart(row.key, rows) or row
     both = [(name, form) for name, _, form in columns if name in row.values and name in theirs.values]
     return theirs, frozenset(
         name for name, form in both if format(row.values[name], form) != format(theirs.values[name], form)

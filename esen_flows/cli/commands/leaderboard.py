@@ -16,8 +16,9 @@ from esen_flows.cli.output.benchmark_figure import FigureKind, draw_benchmark
 from esen_flows.cli.output.paper_table import print_paper_table
 from esen_flows.cli.usage import UsageError
 from esen_flows.metrics.correlations import QUANTITIES, error_correlations, error_pairs, passing
+from esen_flows.metrics.paper_tables import counterpart
 from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked, with_scores
-from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.card import list_cards, resolve_model
 
 app = typer.Typer(
     help="Published results of force fields (Matbench Discovery, July 2026).", invoke_without_command=True
@@ -212,7 +213,7 @@ def correlate(
     # A metric that no model has is refused with the names of those that exist.
     rows = [row for row in ranked([*published_rows(), *own], error) if row.compliant or not compliant]
     forces = [row for row in rows if row.conservative is not None]
-    audited = _audited(own)
+    audited = _audited(forces)
     groups = {"all with forces": forces, "conservative": passing(forces, audited)}
     found = {group: error_correlations(members, error) for group, members in groups.items()}
     if figure is not None:
@@ -239,15 +240,23 @@ def correlate(
 
 
 def _audited(rows: Sequence[LeaderboardRow]) -> dict[str, bool]:
-    """Whether models of this database passed their audits, for those that have one."""
-    if not rows:
-        return {}
+    """Whether models passed their audits, for those that have one in this database, under the names of their rows."""
     from esen_flows.campaigns.audits import verdicts_by_model
-    from esen_flows.cli.store import open_store
+    from esen_flows.cli.store import existing_store
 
-    found = verdicts_by_model(open_store())
-    keys = {row.key: resolve_model(row.key).key for row in rows}
-    return {label: found[key].passed for label, key in keys.items() if key in found}
+    store = existing_store()
+    found = {} if store is None else verdicts_by_model(store)
+    if not found:
+        return {}
+    own = {row.key: resolve_model(row.key).key for row in rows if row.source != "published"}
+    audited = {label: found[key].passed for label, key in own.items() if key in found}
+    published = [row for row in rows if row.source == "published"]
+    cards = set(list_cards())
+    for verdict in found.values():
+        theirs = counterpart(verdict.model_label, published) if verdict.model_label in cards else None
+        if theirs is not None:
+            audited[theirs.key] = verdict.passed
+    return audited
 
 
 def _draw_pairs(rows: Sequence[LeaderboardRow], error: str, against: str, path: Path) -> Path:

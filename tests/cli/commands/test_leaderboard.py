@@ -1,6 +1,7 @@
 """`esen-flows leaderboard`: the published table and its correlations."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from esen_flows.cli.app import main
 from esen_flows.cli.commands import leaderboard
 from esen_flows.metrics import correlations
 from esen_flows.metrics.correlations import passing
-from esen_flows.metrics.published import LeaderboardRow
+from esen_flows.metrics.published import LeaderboardRow, published_rows
 from esen_flows.metrics.statistics import correlation
 from esen_flows.schemas.card import resolve_model
 
@@ -78,11 +79,21 @@ def test_a_correlation_as_a_figure(
     assert (code, "no model has both n_parameters and x" in err) == (1, True)
 
 
-def test_models_of_the_database_are_judged_by_their_audits(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = LeaderboardRow("emt", "emt", False, True, False, {}, "a campaign")
+def test_models_are_judged_by_the_audits_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = LeaderboardRow("emt", "emt", False, True, False, {}, "a campaign")
+    published = [row for row in published_rows() if row.key.startswith(("chgnet", "sevennet-0"))]
     failed = AuditVerdict(resolve_model("emt").key, "emt", "float64", False, "rotation 1 > 0 (Cu)", 25, "Cu", "")
-    monkeypatch.setattr("esen_flows.cli.store.open_store", lambda: None)
-    monkeypatch.setattr("esen_flows.campaigns.audits.verdicts_by_model", lambda store: {failed.model_key: failed})
-    assert leaderboard._audited([row]) == {"emt": False}
-    assert passing([row], leaderboard._audited([row])) == []
-    assert passing([row]) == [row]
+    verdicts = [
+        failed,
+        replace(failed, model_key="b", model_label="chgnet"),
+        replace(failed, model_key="c", model_label="x"),
+    ]
+    monkeypatch.setattr("esen_flows.cli.store.existing_store", lambda: True)
+    by_model = {one.model_key: one for one in verdicts}
+    monkeypatch.setattr("esen_flows.campaigns.audits.verdicts_by_model", lambda store: by_model)
+    audited = leaderboard._audited([own, *published])
+    assert audited == {"emt": False, "chgnet-0.3.0": False}
+    assert [row.key for row in passing([own, *published], audited)] == ["sevennet-0"]
+    assert passing([own]) == [own]
+    monkeypatch.setattr("esen_flows.cli.store.existing_store", lambda: None)
+    assert leaderboard._audited([own, *published]) == {}
