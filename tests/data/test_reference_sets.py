@@ -1,6 +1,7 @@
 """Reference sets: found, pulled from a server of our own, pinned, verified; and the table itself."""
 
 import hashlib
+import shutil
 import threading
 from fnmatch import fnmatch
 from functools import partial
@@ -133,6 +134,10 @@ def test_commands(sets, tmp_path, monkeypatch, capsys):
     assert "from https://example.org/page, md5 " in capsys.readouterr().out
     assert not run("data", "verify")
     assert f"3 files in {tmp_path} were read; 0 are missing or damaged" in capsys.readouterr().out
+    shutil.copy(tmp_path / "mdr/mp-1.yaml.bz2", tmp_path / "mdr/mp-3.yaml.bz2")
+    assert not run("data", "verify")
+    assert "not verified: 1 files without a published digest" in capsys.readouterr().out
+    (tmp_path / "mdr/mp-3.yaml.bz2").unlink()
     (tmp_path / "mdr/mp-1.yaml.bz2").write_bytes(b"cut")
     assert run("data", "verify") == 1
     assert "mp-1.yaml.bz2: has 3 bytes, the first downloaded file has 13" in capsys.readouterr().out

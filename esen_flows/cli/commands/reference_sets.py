@@ -59,12 +59,12 @@ def pull(names: Annotated[list[str], typer.Argument(help="Reference sets, as `da
 
 def verify(names: NamesArgument = None) -> None:
     """Name damaged and missing files of reference sets, with status 1; without names, of the sets that are here."""
-    from esen_flows.data.reference_sets.files import find
+    from esen_flows.data.reference_sets.files import find, without_digest
     from esen_flows.data.reference_sets.files import verify as check
     from esen_flows.data.reference_sets.table import REFERENCE_SETS
 
     root = get_settings().reference_folder
-    faults, checked = [], list[Path]()
+    faults, checked, unknown = [], list[Path](), list[Path]()
     with progress_bars(transient=True) as bars:
         task = bars.add_task("reading", total=None)
 
@@ -74,9 +74,15 @@ def verify(names: NamesArgument = None) -> None:
 
         for name in names or (known for known in REFERENCE_SETS if find(known, root)):
             faults += list(check(name, root, on_file))
+            unknown += without_digest(name, root)
     for fault in faults:
         typer.echo(str(fault))
     typer.echo(f"{len(checked)} files in {root} were read; {len(faults)} are missing or damaged")
+    if unknown:
+        typer.echo(
+            f"not verified: {len(unknown)} file(s) without a published digest that were not downloaded by esen-flows, "
+            f"such as {unknown[0]}"
+        )
     if faults:
         raise typer.Exit(1)
 

@@ -181,6 +181,34 @@ def verify(name: str, root: Path, on_file: Callable[[Path], None] | None = None)
             yield Fault(path, f"{reason}: damaged, or another version; {remedy}")
 
 
+def without_digest(name: str, root: Path) -> list[Path]:
+    """Files of a reference set that `verify` has nothing to compare with.
+
+    Parameters
+    ----------
+    name
+        Name of the set.
+    root
+        Folder of reference sets.
+
+    Returns
+    -------
+    list[Path]
+        Files that are here, have no published digest and were not downloaded by this package.
+
+    Raises
+    ------
+    InputError
+        There is no such set.
+    """
+    published, folder, found = reference_set(name), root / name, find(name, root)
+    pins = read_pins(folder)
+    digests = {file.name for file in published.files if file.md5 is not None}
+    if len(published.files) == 1 and digests:  # perhaps under another name
+        return []
+    return [path for path in found if path.name not in digests and not (path.parent == folder and path.name in pins)]
+
+
 def read_pins(folder: Path) -> dict[str, dict[str, Any]]:
     """Sizes and digests that were noted when files were downloaded.
 
