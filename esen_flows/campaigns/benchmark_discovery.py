@@ -109,7 +109,11 @@ def discovery_benchmark(
     counted = set(reference.material_ids.tolist())
     for label in labels:
         # As in a submission, a structure whose energy MP2020 rejects has no row.
-        relaxed = {material: keys[label][material] for material in energies[label] if material in counted}
+        relaxed = {
+            material: (keys[label][material], energy)
+            for material, energy in energies[label].items()
+            if material in counted
+        }
         compared = compared_with_dft(relaxed, partial(_structure, store), folder)
         yield _judge(label, reference, states[label], energies[label], compared)
 

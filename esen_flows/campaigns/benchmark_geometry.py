@@ -25,7 +25,7 @@ from esen_flows.metrics.geometry import (
 from esen_flows.settings import get_settings
 from esen_flows.structures.conversion import to_pymatgen
 
-_CACHE = "geometry-1.jsonl"  # another number where a definition changes
+_CACHE = "geometry-2.jsonl"  # another number where a definition changes
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,15 @@ class Compared:
 
 
 def compared_with_dft(
-    relaxed: Mapping[str, str], structure_of: Callable[[str], Structure], folder: str | None
+    relaxed: Mapping[str, tuple[str, float]], structure_of: Callable[[str], Structure], folder: str | None
 ) -> dict[str, Compared]:
     """Relaxed structures against the reference set wbm-relaxed.
 
     Parameters
     ----------
     relaxed
-        Result keys of relaxations by material.
+        Result keys and energies in eV/atom of relaxations by material. A result that was computed again is told by its
+        energy.
     structure_of
         Returns the relaxed structure of a result key.
     folder
@@ -81,20 +82,25 @@ def compared_with_dft(
     except ReferenceNotHereError:
         return {}
     cache = get_settings().cache_dir / _CACHE
+    state = reference.stat()
     known = dict(_read(cache))
-    missing = {material: key for material, key in relaxed.items() if (material, key) not in known}
+    # Results and the reference may change behind the same names.
+    marks = {
+        material: f"{key} {energy!r} {state.st_size} {state.st_mtime_ns}" for material, (key, energy) in relaxed.items()
+    }
+    missing = {material: mark for material, mark in marks.items() if (material, mark) not in known}
     if missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with cache.open("a", encoding="utf-8") as out:
             for planned in structures_of_file(reference, lambda fault: None):
-                key = missing.pop(planned.label, None)
-                if key is not None:
-                    found = _compare(structure_of(key), to_pymatgen(planned.atoms))
-                    known[planned.label, key] = found
-                    out.write(_line(planned.label, key, found))
+                mark = missing.pop(planned.label, None)
+                if mark is not None:
+                    found = _compare(structure_of(relaxed[planned.label][0]), to_pymatgen(planned.atoms))
+                    known[planned.label, mark] = found
+                    out.write(_line(planned.label, mark, found))
                 if not missing:
                     break
-    return {material: known[material, key] for material, key in relaxed.items() if (material, key) in known}
+    return {material: known[material, mark] for material, mark in marks.items() if (material, mark) in known}
 
 
 def geometry_columns(compared: Mapping[str, Compared]) -> dict[str, float | None]:
@@ -144,9 +150,9 @@ def _compare(relaxed: Structure, reference: Structure) -> Compared:
     return Compared(next(iter(rows.values())).rmsd, symmetries)
 
 
-def _line(material: str, key: str, found: Compared) -> str:
+def _line(material: str, mark: str, found: Compared) -> str:
     pairs = {name: [one and astuple(one) for one in pair] for name, pair in found.symmetries.items()}
-    return json.dumps({"material": material, "key": key, "rmsd": found.rmsd, "symmetries": pairs}) + "\n"
+    return json.dumps({"material": material, "mark": mark, "rmsd": found.rmsd, "symmetries": pairs}) + "\n"
 
 
 def _read(path: Path) -> Iterator[tuple[tuple[str, str], Compared]]:
@@ -157,7 +163,7 @@ def _read(path: Path) -> Iterator[tuple[tuple[str, str], Compared]]:
             try:
                 row: dict[str, Any] = json.loads(line)
                 pairs = {name: _pair(pair) for name, pair in row["symmetries"].items()}
-                yield (row["material"], row["key"]), Compared(row["rmsd"], pairs)
+                yield (row["material"], row["mark"]), Compared(row["rmsd"], pairs)
             except (ValueError, KeyError, TypeError):
                 continue  # a process was killed while it wrote; this one is compared again
 

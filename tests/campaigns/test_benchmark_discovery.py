@@ -231,10 +231,14 @@ def test_geometry(
     assert (rows["m0"], rows["m1"], rows["m2"]) == (pytest.approx(0.0, abs=1e-6), 1.0, None)
 
     # What was compared is not compared again; what a killed process left half-written is.
-    lines = (tmp_path / "geometry-1.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "geometry-1.jsonl").write_text(lines[0] + lines[1][:40])
+    lines = (tmp_path / "geometry-2.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "geometry-2.jsonl").write_text(lines[0] + lines[1][:40])
     asked: list[str] = []
     monkeypatch.setattr(geometry, "structure_rmsd", lambda ours, dft: asked.append(ours.formula) or 0.25)
     (again,) = campaign_metrics(store, "c", other)
     assert asked == ["Ag1"]
     assert again.done["rmsd_1e-2"] == pytest.approx(0.125, abs=1e-6)
+    write(other / "2024-08-04-wbm-relaxed-atoms.extxyz", dft[1:])  # another reference under the same name
+    (changed,) = campaign_metrics(store, "c", other)
+    assert asked == ["Ag1", "Ag1"]
+    assert changed.done["rmsd_1e-2"] == pytest.approx(0.25, abs=1e-6)
