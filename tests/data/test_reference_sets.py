@@ -136,7 +136,7 @@ def test_commands(sets, tmp_path, monkeypatch, capsys):
     assert f"3 files in {tmp_path} were read; 0 are missing or damaged" in capsys.readouterr().out
     shutil.copy(tmp_path / "mdr/mp-1.yaml.bz2", tmp_path / "mdr/mp-3.yaml.bz2")
     assert not run("data", "verify")
-    assert "not verified: 1 files without a published digest" in capsys.readouterr().out
+    assert "not verified: 1 file(s) without a published digest" in capsys.readouterr().out
     (tmp_path / "mdr/mp-3.yaml.bz2").unlink()
     (tmp_path / "mdr/mp-1.yaml.bz2").write_bytes(b"cut")
     assert run("data", "verify") == 1

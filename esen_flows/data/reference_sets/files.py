@@ -16,6 +16,7 @@ from esen_flows.errors import InputError
 from esen_flows.files import digest_of_file, sha256_of_file, written_whole
 
 PINS = "pinned.json"
+PINNED_TOGETHER = 100  # files of sets that have thousands of them
 # A user's files may lie in the folder of reference sets itself or up to two folders below it.
 _DEPTHS = ("", "*/", "*/*/")
 
@@ -122,20 +123,28 @@ def pull(name: str, root: Path, progress: Callable[[str], Progress] | None = Non
     if found and (len(published.files) == 1 or (is_elsewhere and {file.name for file in published.files} <= here)):
         return found
     here, pins = set() if is_elsewhere else here, read_pins(folder)
-    for file in _files_to_have(published, folder):
-        if file.name in here:
-            continue
+    missing = [file for file in _files_to_have(published, folder) if file.name not in here]
+    for number, file in enumerate(missing, 1):
         folder.mkdir(parents=True, exist_ok=True)
         target, pinned = folder / file.name, pins.get(file.name, {})
         report = None if progress is None else progress(file.name)
         try:
             download(file.url, target, md5=file.md5, sha256=pinned.get("sha256"), progress=report)
-        except DownloadError as error:
-            raise _by_hand(error, file.name, file.address, target) from error
+        except BaseException as error:
+            if pins:
+                _write_pins(folder, pins)
+            if isinstance(error, DownloadError):
+                raise _by_hand(error, file.name, file.address, target) from error
+            raise
         pins[file.name] = {"url": file.url, "bytes": target.stat().st_size, "sha256": sha256_of_file(target)}
-        with written_whole(folder / PINS) as temporary:
-            temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if number % PINNED_TOGETHER == 0 or number == len(missing):
+            _write_pins(folder, pins)
     return find(name, root)
+
+
+def _write_pins(folder: Path, pins: dict[str, dict[str, Any]]) -> None:
+    with written_whole(folder / PINS) as temporary:
+        temporary.write_text(json.dumps(pins, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def verify(name: str, root: Path, on_file: Callable[[Path], None] | None = None) -> Iterator[Fault]:
