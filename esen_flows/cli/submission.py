@@ -13,11 +13,14 @@ from esen_flows.cli.run_or_load import build_flow
 from esen_flows.cli.store import open_store
 from esen_flows.cli.training_data import DataSource, HeldOut
 from esen_flows.errors import EsenFlowsError
+from esen_flows.makers.audit import AuditMaker
 from esen_flows.makers.training import TrainMaker
-from esen_flows.makers.training_flows import chained
+from esen_flows.makers.training_flows import Finished, chained
 from esen_flows.queue.submit import Submission, submit
+from esen_flows.schemas.requests import property_requests
 from esen_flows.schemas.training import Split
 from esen_flows.settings import get_settings
+from esen_flows.store.launchpad import pending_fireworks
 from esen_flows.store.results import Store
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ def submit_training(
     device: str,
     max_seconds: float | None,
 ) -> None:
-    """Store the data of training stages, submit the stages, and print what to do next.
+    """Store the data of training stages, submit the stages and the audit of the last one, and print what to do next.
 
     Parameters
     ----------
@@ -124,7 +127,22 @@ def submit_training(
         data = [(_store_data(store, source), source.repeats) for source in sources]
         work.append((replace(maker, name=name or "train", config=config, initial=start), data))
     jobs = chained(work)
-    submit_work(Flow(jobs, output=jobs[-1].output, name=" ".join(job.name for job in jobs)), store)
+    maker = AuditMaker()
+    audit = None if _audit_is_known(store, maker, jobs[-1].metadata["result_key"]) else maker
+    submit_work(Finished(audit).flow(jobs, work[-1][1], " ".join(job.name for job in jobs)), store)
+
+
+def _audit_is_known(store: Store, maker: AuditMaker, training_key: str) -> bool:
+    """Whether the audit of a training's force field is stored, or comes with fireworks of an earlier submission.
+
+    Its key has the key of the weights in it, so that `submit` cannot find it before the training has ended.
+    """
+    training = store.get(training_key, load_arrays=False)
+    if training is None or training.failure is not None:
+        return bool(pending_fireworks(store.database, [training_key]))
+    model_key = str(training.summary["model_key"])
+    audit = property_requests(model_key, model_key, maker.protocol, maker.numeric)[-1]
+    return store.get(audit.key, load_arrays=False) is not None
 
 
 def _store_data(store: Store, source: DataSource) -> str:

@@ -77,7 +77,7 @@ class PretrainFinetuneFlow(Maker):
         stages = chained([(self.pretrain, data), (self.finetune, last_data)])
         if self.stop_on_failed_audit and self.audit is None:
             raise InputError(f"{self.name}: stop_on_failed_audit needs an audit; give an AuditMaker, or leave it out")
-        finished = _Finished(self.audit, self.stop_on_failed_audit, self.evaluate, self.finetune.split)
+        finished = Finished(self.audit, self.stop_on_failed_audit, self.evaluate, self.finetune.split)
         return finished.flow([*labelling, *stages], last_data, self.name)
 
 
@@ -140,7 +140,7 @@ class RecipeFlow(Maker):
             path = card_path(self.card).parent / stage.file
             maker = replace(self.stage, name=f"{self.card} {number} {path.stem}", config=read_config(path))
             stages.append((maker, [(data[source.name], source.repeats) for source in stage.data]))
-        finished = _Finished(self.audit, False, self.evaluate, self.stage.split)
+        finished = Finished(self.audit, False, self.evaluate, self.stage.split)
         return finished.flow(chained(stages), stages[-1][1], f"{self.card} {chosen}")
 
 
@@ -167,16 +167,43 @@ def chained(stages: Sequence[tuple[TrainMaker, Datasets]]) -> list[Job]:
 
 
 @dataclass(frozen=True)
-class _Finished:
-    """What follows the last training of a flow."""
+class Finished:
+    """What follows the last training of a flow.
 
-    audit: AuditMaker | None
-    stop: bool
-    evaluate: EvaluateMaker | None
-    split: Split
+    Attributes
+    ----------
+    audit
+        Audits its force field; None: no audit.
+    stop
+        Whether a failed audit stops what uses the force field.
+    evaluate
+        Evaluates the force field on what was held out of its data; None: no evaluation.
+    split
+        How the data were split.
+    """
+
+    audit: AuditMaker | None = None
+    stop: bool = False
+    evaluate: EvaluateMaker | None = None
+    split: Split = field(default_factory=Split)
 
     def flow(self, jobs: list[Job], data: Datasets, name: str) -> Flow:
-        """A flow of jobs, the audit of the last one's force field, and its errors on what was held out of its data."""
+        """Make a flow of trainings and what follows.
+
+        Parameters
+        ----------
+        jobs
+            The trainings, as of `chained`.
+        data
+            Data of the last one.
+        name
+            Name of the flow.
+
+        Returns
+        -------
+        Flow
+            Its output refers to the last training, its audit, and the evaluation on each of its datasets.
+        """
         training, audits = jobs[-1].output, list[Job]()
         if self.audit is not None:
             work = replace(self.audit, force_field_name=training).make()

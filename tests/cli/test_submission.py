@@ -8,11 +8,15 @@ import yaml
 from ase.build import bulk
 from ase.io import write
 from command_line import run
+from result_documents import commit, document
 
 from esen_flows.data.extxyz import write_labelled
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.makers.training import TrainMaker
+from esen_flows.schemas.audit import AuditProtocol
+from esen_flows.schemas.protocols import NumericSettings
+from esen_flows.schemas.requests import property_requests
 from esen_flows.schemas.training import Split
 from esen_flows.settings import get_settings
 from esen_flows.training.config import config_from_dict
@@ -87,8 +91,10 @@ def test_a_training_is_submitted_with_its_data(copper: Any, folder: Path, capsys
     request = TrainMaker(config=config, split=Split(fraction=0.25)).request(data)
     assert request is not None
     assert f"key      {request.key}" in printed
-    (spec,) = specs(copper)
+    spec, audit = specs(copper)
     assert (spec["result_key"], spec["kind"], spec["_category"]) == (request.key, "training", "gpu")
+    job = spec["_tasks"][0]["job"]
+    assert (audit["kind"], audit["_tasks"][0]["job"]["function_args"][0]["uuid"]) == ("audit", job["uuid"])
     arguments = spec["_tasks"][0]["job"]["function_kwargs"]
     assert arguments["datasets"] == [[data, 1]]
     assert arguments["run"]["max_seconds"] == 600
@@ -97,14 +103,23 @@ def test_a_training_is_submitted_with_its_data(copper: Any, folder: Path, capsys
     assert run("train", "t.yaml", *options, "--submit") == 0
     assert "nothing added: submitted before" in capsys.readouterr().out
 
+    # The audit of a stored training has a key; it is added until it is stored.
+    commit(copper.store, document(request.key, kind="training", summary={"model_key": "ab" * 32}))
+    assert run("train", "t.yaml", *options, "--submit") == 0
+    assert "fireworks 4, 3" in capsys.readouterr().out
+    *_, verdict = property_requests("ab" * 32, "ab" * 32, AuditProtocol(), NumericSettings())
+    commit(copper.store, document(verdict.key, kind="audit"))
+    assert run("train", "t.yaml", *options, "--submit") == 0
+    assert "nothing added: every result is stored" in capsys.readouterr().out
+
 
 def test_a_recipe_is_submitted_as_a_chain(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "esen_3.2m_mp", "--data", "MPtrj=copper.xyz:2", "--submit") == 0
-    first, second = specs(copper)
+    first, second, _ = specs(copper)
     data = read_dataset(folder / "copper.xyz").key
     assert [spec["_tasks"][0]["job"]["function_kwargs"]["datasets"] for spec in (first, second)] == [[[data, 2]]] * 2
     assert [spec["_tasks"][0]["job"]["name"] for spec in (first, second)] == ["1-pretrain", "2-finetune"]
-    assert copper.store.database["workflows"].find_one({})["links"] == {"1": [], "2": [1]}
+    assert copper.store.database["workflows"].find_one({})["links"] == {"1": [], "2": [1], "3": [2]}
     assert f"key      {second['result_key']}" in capsys.readouterr().out
 
 
