@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from esen_flows.cli.commands import campaign, data, db, launcher, leaderboard, models
 from esen_flows.cli.commands.converge import converge
 from esen_flows.cli.commands.doctor import doctor
+from esen_flows.cli.commands.export import export
 from esen_flows.cli.commands.fields import fields
 from esen_flows.cli.commands.label import label
 from esen_flows.cli.commands.plot import plot
@@ -52,7 +53,7 @@ app = typer.Typer(
 # In the order of `esen-flows --help`.
 for kind in OFFERED:
     app.command()(property_command(kind))
-for command in (fields, converge, show, query, plot, label, train, worker, doctor):
+for command in (fields, converge, show, query, plot, export, label, train, worker, doctor):
     app.command()(command)
 for name, group in {
     "models": models, "data": data, "db": db, "campaign": campaign, "leaderboard": leaderboard, "launcher": launcher,

@@ -1,4 +1,4 @@
-"""`esen-flows plot`: stored results in one figure."""
+"""`esen-flows plot` and `esen-flows export`: stored results in one figure, and as files of other programs."""
 
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ def test_phonons_in_one_figure(copper: Any, folder: Path, capsys: pytest.Capture
     assert "wrote    both/phonon.png" in capsys.readouterr().out
     drawn = (folder / "both" / "phonon.svg").read_text()
     assert all(f"displacement {length} Å" in drawn for length in ("0.01", "0.05"))  # of a step before the phonons
+    assert run("export", "phonopy", first, "-o", "phonopy") == 0
+    written = {path.name for path in (folder / "phonopy").iterdir()}
+    assert written == {"phonopy_params.yaml", "FORCE_SETS", "band.yaml", "thermal_properties.yaml"}
+    assert run("export", "phono3py", first, "-o", "phonopy") == 1
+    assert "phono3py takes one of kind conductivity" in " ".join(capsys.readouterr().err.split())
     (relaxation,) = keys_of(copper, "relax")
     for keys, words in (
         ((first, relaxation), "results of kind phonon, relax; give phonons alone"),
@@ -41,3 +46,8 @@ def test_conductivities_in_one_figure(copper: Any, folder: Path, capsys: pytest.
     assert run("plot", *keys_of(copper, "conductivity"), "-o", "both") == 0
     made = sorted(path.name for path in (folder / "both").glob("*.png"))
     assert made == ["cumulative_kappa.png", "lifetimes.png", "mean_free_paths.png"]
+    assert run("export", "phono3py", keys_of(copper, "conductivity")[0], "-o", "phono3py") == 0
+    # Both orders have the same supercell, so that there is no FORCES_FC2.
+    written = {path.name for path in (folder / "phono3py").iterdir()}
+    kappa = {"kappa-m333.hdf5", "kappa-m333.wigner.hdf5"}
+    assert written == {"phono3py_disp.yaml", "FORCES_FC3", "fc2.hdf5", "fc3.hdf5", *kappa}
