@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esen_flows.network.backends import plain
 from esen_flows.network.backends.cpu import frozen as cpu_frozen
@@ -55,6 +55,20 @@ class FrozenSums(Protocol):
             The functions, in the order of the parts.
         """
 
+    def on_nodes(self, module: nn.Module) -> EdgeSum:
+        """One of the norms and node blocks of the network, for batches that are supported.
+
+        Parameters
+        ----------
+        module
+            The module.
+
+        Returns
+        -------
+        Callable[[Tensor], Tensor]
+            Its function of node features.
+        """
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -69,10 +83,10 @@ class Backend:
     """
 
     message_sum: Callable[[EdgePart, Tensor, EdgeGeometry, int, int], Tensor]
-    frozen: Callable[[Sequence[EdgePart]], FrozenSums | None]
+    frozen: Callable[[Sequence[EdgePart], Sequence[nn.Module]], FrozenSums | None]
 
 
-def _nothing_frozen(parts: Sequence[EdgePart]) -> FrozenSums | None:
+def _nothing_frozen(parts: Sequence[EdgePart], nodes: Sequence[nn.Module]) -> FrozenSums | None:
     return None
 
 
@@ -96,20 +110,22 @@ def backend(device: torch.device) -> Backend:
     return BACKENDS.get(device.type, PLAIN)
 
 
-def frozen_sums(parts: Sequence[EdgePart]) -> FrozenSums | None:
+def frozen_sums(parts: Sequence[EdgePart], nodes: Sequence[nn.Module]) -> FrozenSums | None:
     """Faster code for the present values of the parameters of a network, on their device.
 
     Parameters
     ----------
     parts
         The parts of the network that send messages.
+    nodes
+        Its norms and node blocks.
 
     Returns
     -------
     FrozenSums | None
         None where the general code has to be used.
     """
-    return backend(next(parts[0].parameters()).device).frozen(parts)
+    return backend(next(parts[0].parameters()).device).frozen(parts, nodes)
 
 
 def edge_sums(
@@ -126,14 +142,14 @@ def edge_sums(
     edges_per_chunk
         Bound of the memory, as `Network.edges_per_chunk`.
     frozen
-        Code for constant parameters, from `frozen_sums`.
+        Code for constant parameters, from `frozen_sums`, where it supports these edges.
 
     Returns
     -------
     list[EdgeSum]
         The functions, in the order of the parts.
     """
-    if frozen is not None and frozen.supports(edges):
+    if frozen is not None:
         return frozen.sums(edges, edges_per_chunk)
     message_sum, chunks = backend(edges.basis.device).message_sum, edges.chunks(edges_per_chunk)
     return [

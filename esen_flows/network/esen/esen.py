@@ -29,6 +29,10 @@ _DIRECT_PARTS = ("force_head.", "stress_head.", "force_embedding.")
 _ENERGY_HEAD = "energy_block."
 
 
+def _itself(module: nn.Module) -> nn.Module:
+    return module
+
+
 class ESEN(Network):
     """Equivariant smooth energy network: a graph batch in, energies in network units out.
 
@@ -108,11 +112,13 @@ class ESEN(Network):
         if self.force_embedding is not None:
             forces = vectors.new_zeros(x.shape[0], 3) if noised_forces is None else noised_forces
             x = x + self.force_embedding(forces)
-        first, *others = edge_sums(self._edge_parts(), edges, self.edges_per_chunk, self.frozen)
+        frozen = self.frozen if self.frozen is not None and self.frozen.supports(edges) else None
+        first, *others = edge_sums(self._edge_parts(), edges, self.edges_per_chunk, frozen)
+        on_nodes = _itself if frozen is None else frozen.on_nodes
         x = x + first(x)
         for layer, edge_sum in zip(self.blocks, others, strict=True):
-            x = layer(x, edge_sum, edges.charge_spin)
-        return self.norm(x)
+            x = layer(x, edge_sum, edges.charge_spin, on_nodes)
+        return on_nodes(self.norm)(x)
 
     def _edge_parts(self) -> list[EdgePart]:
         return [self.edge_degree_embedding, *cast(Sequence[Layer], self.blocks)]
@@ -131,7 +137,9 @@ class ESEN(Network):
         Parameters that change afterwards have no effect where there is code for constant parameters.
         """
         super().freeze()
-        self.frozen = frozen_sums(self._edge_parts())
+        layers = cast(Sequence[Layer], self.blocks)
+        nodes = [module for layer in layers for module in layer.node_parts()]
+        self.frozen = frozen_sums(self._edge_parts(), [*nodes, self.norm])
 
     @property
     def energy_head(self) -> nn.Sequential:

@@ -113,7 +113,23 @@ class Layer(nn.Module):
         else:
             self.atom_wise = GridNodeBlock(c.lmax, c.sphere_channels, c.hidden_channels, c.grid_resolution)
 
-    def forward(self, x: Tensor, edge_sum: Callable[[Tensor], Tensor], charge_spin: Tensor | None) -> Tensor:
+    def node_parts(self) -> list[nn.Module]:
+        """Norms and node block.
+
+        Returns
+        -------
+        list[nn.Module]
+            The modules that act on the features of each atom by itself.
+        """
+        return [self.norm_1, self.norm_2, self.atom_wise]
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_sum: Callable[[Tensor], Tensor],
+        charge_spin: Tensor | None,
+        on_nodes: Callable[[nn.Module], Callable[[Tensor], Tensor]],
+    ) -> Tensor:
         """Node features after this layer.
 
         Parameters
@@ -124,14 +140,17 @@ class Layer(nn.Module):
             Sums this layer's messages of normed features.
         charge_spin
             (atoms, channels) contribution of charge and spin to l = 0, or None.
+        on_nodes
+            Gives the code that computes one of `node_parts`, which may be the module itself.
 
         Returns
         -------
         Tensor
             (atoms, coefficients, channels).
         """
-        x = x + edge_sum(add_to_scalars(self.norm_1(x), charge_spin))
-        return x + self.atom_wise(self.norm_2(x))
+        norm_1, norm_2, atom_wise = map(on_nodes, self.node_parts())
+        x = x + edge_sum(add_to_scalars(norm_1(x), charge_spin))
+        return x + atom_wise(norm_2(x))
 
     def edge_parameters(self) -> list[nn.Parameter]:
         """Parameters on which the messages depend.

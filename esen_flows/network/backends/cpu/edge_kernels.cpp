@@ -1,6 +1,6 @@
-// What an eSEN computes per edge outside its matrix products: gather and rotate, gate, rotate back and sum, and the
-// gradients of these. Plain C interface, called through ctypes by native.py. The order of the calls is that of
-// frozen.py; differentiable.py calls them one by one.
+// What an eSEN computes outside its matrix products. Per edge: gather and rotate, gate, rotate back and sum; per atom:
+// norm and gate; and the gradients of these. Plain C interface, called through ctypes by native.py. The order of the
+// calls is that of frozen.py and frozen_nodes.py; differentiable.py calls them one by one.
 //
 // Memory layout. All arrays are contiguous and row-major, channels last: the inner loops run over channels, which are
 // consecutive in memory, so that they vectorise, and the elements of a rotation are scalars in them.
@@ -586,6 +586,139 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
     }
 }
 
+// The norm "rms_norm_sh" of the features of each atom. `balance` has the weight of each coefficient in the mean square,
+// `weight` one row of channels for each degree; `bias` is added to l = 0.
+template <typename T>
+inline void balanced_moments(int size, int channels, const T* x, const T* balance, T& mean, T& inverse) {
+    T sum = 0, power = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int c = 0; c < channels; ++c) sum += x[c];
+    mean = sum / channels;
+    for (int s = 0; s < size; ++s) {
+        const T* from = x + s * channels;
+        const T shift = s ? T(0) : mean;
+        T part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int c = 0; c < channels; ++c) part += (from[c] - shift) * (from[c] - shift);
+        power += balance[s] * part;
+    }
+    inverse = T(1) / std::sqrt(power / channels + T(1e-5));
+}
+
+template <typename T>
+void node_norm(int lmax, int channels, int64_t n, const T* x, const T* balance, const T* weight, const T* bias, T* out,
+               int threads) {
+    const int size = (lmax + 1) * (lmax + 1);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; ++i) {
+        const T* from = x + i * size * channels;
+        T* to = out + i * size * channels;
+        T mean, inverse;
+        balanced_moments(size, channels, from, balance, mean, inverse);
+#pragma omp simd
+        for (int c = 0; c < channels; ++c) to[c] = (from[c] - mean) * (inverse * weight[c]) + bias[c];
+        for (int l = 1; l <= lmax; ++l) {
+            const T* scale = weight + l * channels;
+            for (int s = l * l; s < (l + 1) * (l + 1); ++s) {
+#pragma omp simd
+                for (int c = 0; c < channels; ++c) to[s * channels + c] = from[s * channels + c] * (inverse * scale[c]);
+            }
+        }
+    }
+}
+
+template <typename T>
+void node_norm_backward(int lmax, int channels, int64_t n, const T* x, const T* balance, const T* weight, const T* grad,
+                        T* grad_x, int threads) {
+    const int size = (lmax + 1) * (lmax + 1);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; ++i) {
+        const T *from = x + i * size * channels, *up = grad + i * size * channels;
+        T* down = grad_x + i * size * channels;
+        T mean, inverse, dot = 0, sum = 0;
+        balanced_moments(size, channels, from, balance, mean, inverse);
+        for (int l = 0; l <= lmax; ++l) {
+            const T* scale = weight + l * channels;
+            const T shift = l ? T(0) : mean;
+            for (int s = l * l; s < (l + 1) * (l + 1); ++s) {
+#pragma omp simd reduction(+ : dot)
+                for (int c = 0; c < channels; ++c) {
+                    const T g = up[s * channels + c] * scale[c];
+                    down[s * channels + c] = inverse * g;
+                    dot += g * (from[s * channels + c] - shift);
+                }
+            }
+        }
+        const T common = inverse * inverse * inverse * dot / channels;
+        for (int s = 0; s < size; ++s) {
+            const T shift = s ? T(0) : mean, factor = common * balance[s];
+#pragma omp simd
+            for (int c = 0; c < channels; ++c) down[s * channels + c] -= factor * (from[s * channels + c] - shift);
+        }
+#pragma omp simd reduction(+ : sum)
+        for (int c = 0; c < channels; ++c) sum += down[c];
+        sum /= channels;
+#pragma omp simd
+        for (int c = 0; c < channels; ++c) down[c] -= sum;
+    }
+}
+
+// The gate of a node block: SiLU on l = 0, every other coefficient times sigmoid(SiLU(gates)) of its degree. The
+// coefficients come first here, (coefficients, atoms, channels), so that each degree is one matrix for the products.
+template <typename T>
+void node_gate(int lmax, int channels, int64_t n, const T* gates, const T* hidden, T* out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; ++i) {
+        const T* scalar = hidden + i * channels;
+        T* first = out + i * channels;
+#pragma omp simd
+        for (int c = 0; c < channels; ++c) first[c] = scalar[c] * sigmoid(scalar[c]);
+        for (int l = 1; l <= lmax; ++l) {
+            const T* gate = gates + (i * lmax + l - 1) * channels;
+            for (int s = l * l; s < (l + 1) * (l + 1); ++s) {
+                const int64_t row = (s * n + i) * channels;
+#pragma omp simd
+                for (int c = 0; c < channels; ++c)
+                    out[row + c] = hidden[row + c] * sigmoid(gate[c] * sigmoid(gate[c]));
+            }
+        }
+    }
+}
+
+// `grad` becomes the gradient of `hidden`.
+template <typename T>
+void node_gate_backward(int lmax, int channels, int64_t n, const T* gates, const T* hidden, T* grad, T* grad_gates,
+                        int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; ++i) {
+        const T* scalar = hidden + i * channels;
+        T* first = grad + i * channels;
+#pragma omp simd
+        for (int c = 0; c < channels; ++c) {
+            const T s = sigmoid(scalar[c]);
+            first[c] *= s * (T(1) + scalar[c] * (T(1) - s));
+        }
+        for (int l = 1; l <= lmax; ++l) {
+            const T* gate = gates + (i * lmax + l - 1) * channels;
+            T* down = grad_gates + (i * lmax + l - 1) * channels;
+            std::fill(down, down + channels, T(0));
+            for (int s = l * l; s < (l + 1) * (l + 1); ++s) {
+                const int64_t row = (s * n + i) * channels;
+#pragma omp simd
+                for (int c = 0; c < channels; ++c) {
+                    down[c] += grad[row + c] * hidden[row + c];
+                    grad[row + c] *= sigmoid(gate[c] * sigmoid(gate[c]));
+                }
+            }
+#pragma omp simd
+            for (int c = 0; c < channels; ++c) {
+                const T inner = sigmoid(gate[c]), outer = sigmoid(gate[c] * inner);
+                down[c] *= outer * (T(1) - outer) * inner * (T(1) + gate[c] * (T(1) - inner));
+            }
+        }
+    }
+}
+
 }  // namespace
 
 // C symbols for ctypes: the templates for one type.
@@ -651,6 +784,21 @@ void spread_scalars_backward(int size, int channels, int64_t n, const int64_t* t
                                           const T* values, const T* grad, T* grad_columns, T* grad_values,             \
                                           int threads) {                                                               \
         spread_scalars_backward<T>(size, c, n, t, columns, values, grad, grad_columns, grad_values, threads);          \
+    }                                                                                                                  \
+    void node_norm_##suffix(int l, int c, int64_t n, const T* x, const T* balance, const T* weight, const T* bias,     \
+                            T* out, int threads) {                                                                     \
+        node_norm<T>(l, c, n, x, balance, weight, bias, out, threads);                                                 \
+    }                                                                                                                  \
+    void node_norm_backward_##suffix(int l, int c, int64_t n, const T* x, const T* balance, const T* weight,           \
+                                     const T* grad, T* grad_x, int threads) {                                          \
+        node_norm_backward<T>(l, c, n, x, balance, weight, grad, grad_x, threads);                                     \
+    }                                                                                                                  \
+    void node_gate_##suffix(int l, int c, int64_t n, const T* gates, const T* hidden, T* out, int threads) {           \
+        node_gate<T>(l, c, n, gates, hidden, out, threads);                                                            \
+    }                                                                                                                  \
+    void node_gate_backward_##suffix(int l, int c, int64_t n, const T* gates, const T* hidden, T* grad, T* grad_gates, \
+                                     int threads) {                                                                    \
+        node_gate_backward<T>(l, c, n, gates, hidden, grad, grad_gates, threads);                                      \
     }
 
 extern "C" {

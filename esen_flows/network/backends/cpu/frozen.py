@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esen_flows.network.backends.cpu.edge_chunks import ChunkedEdges, EdgeChunk, EdgeTensors, SpeciesTables
+from esen_flows.network.backends.cpu.frozen_nodes import on_nodes
 from esen_flows.network.backends.cpu.native import MAX_LMAX, Kernels, kernels
 from esen_flows.network.backends.cpu.training import message_sum
 from esen_flows.network.backends.plain import EdgePart, sum_in_chunks
@@ -253,7 +254,7 @@ def _differentiable_gradients(
 
 
 class FrozenKernels:
-    """The edge parts of a frozen network, by compiled kernels.
+    """A frozen network by compiled kernels: its edge parts, and its norms and node blocks.
 
     Parameters
     ----------
@@ -263,12 +264,17 @@ class FrozenKernels:
         First messages of the network; the present parameters are used.
     layers
         Its layers, likewise.
+    nodes
+        Its norms and node blocks, likewise.
     """
 
-    def __init__(self, kernel: Kernels, first: EdgeDegreeEmbedding, layers: Sequence[Layer]) -> None:
+    def __init__(
+        self, kernel: Kernels, first: EdgeDegreeEmbedding, layers: Sequence[Layer], nodes: Sequence[nn.Module]
+    ) -> None:
         self.dtype, self.channels = next(first.parameters()).dtype, first.channels
         self.parts: list[_LayerMessages | _DegreeMessages]
         self.parts = [_DegreeMessages(kernel, first), *(_LayerMessages(kernel, layer) for layer in layers)]
+        self.nodes = {module: on_nodes(kernel, module) for module in nodes}
 
     def supports(self, edges: EdgeGeometry) -> bool:
         """Whether these edges can be summed here.
@@ -304,19 +310,37 @@ class FrozenKernels:
         return [partial(_sum, part, chunked) for part in self.parts]
 
 
+    def on_nodes(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """One of the norms and node blocks, for batches that are supported.
+
+        Parameters
+        ----------
+        module
+            The module.
+
+        Returns
+        -------
+        Callable[[Tensor], Tensor]
+            Its function of node features (atoms, coefficients, channels), differentiable to any order.
+        """
+        return self.nodes[module]
+
+
 def _sum(part: _LayerMessages | _DegreeMessages, edges: ChunkedEdges, x: Tensor) -> Tensor:
     geometry = edges.geometry
     inputs = (x, geometry.rotation, geometry.envelope, geometry.basis)
     return cast(Tensor, _EdgeSum.apply(part, edges, *(value.contiguous() for value in inputs)))
 
 
-def frozen_kernels(parts: Sequence[EdgePart]) -> FrozenKernels | None:
+def frozen_kernels(parts: Sequence[EdgePart], nodes: Sequence[nn.Module]) -> FrozenKernels | None:
     """The compiled kernels for the parts of a network with their present parameters.
 
     Parameters
     ----------
     parts
         First messages and layers of a network whose parameters will not change.
+    nodes
+        Its norms and node blocks.
 
     Returns
     -------
@@ -330,4 +354,4 @@ def frozen_kernels(parts: Sequence[EdgePart]) -> FrozenKernels | None:
     if not all(isinstance(block.activation, GateActivation) and block.so2_conv_1.lmax <= MAX_LMAX for block in blocks):
         return None
     kernel = kernels(next(first.parameters()).dtype)
-    return None if kernel is None else FrozenKernels(kernel, first, cast(Sequence[Layer], layers))
+    return None if kernel is None else FrozenKernels(kernel, first, cast(Sequence[Layer], layers), nodes)

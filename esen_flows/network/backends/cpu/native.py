@@ -28,6 +28,10 @@ SIGNATURES = {
     "norm_silu_backward": "inppppp",
     "spread_scalars": "iinpppp",
     "spread_scalars_backward": "iinpppppp",
+    "node_norm": "iinppppp",
+    "node_norm_backward": "iinppppp",
+    "node_gate": "iinppp",
+    "node_gate_backward": "iinpppp",
 }
 SOURCE = NativeSource.beside(
     __file__,
