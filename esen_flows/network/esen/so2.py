@@ -6,6 +6,7 @@ Features are a list of parts, one per m = 0 .. mmax: (edges, lmax + 1, channels)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -106,6 +107,16 @@ class Columns:
     width_in: int
     width_out: int
 
+    @cached_property
+    def sizes_in(self) -> list[int]:
+        """Number of input columns of each product; they are consecutive."""
+        return [read.stop - read.start for read, _, _ in self.products]
+
+    @cached_property
+    def sizes_out(self) -> list[int]:
+        """Number of output columns of each product; they are consecutive."""
+        return [write.stop - write.start for _, write, _ in self.products]
+
     @property
     def scalars_out(self) -> slice:
         """Output columns of m = 0, which have the bias: extra scalars, then the rows of m = 0."""
@@ -148,8 +159,9 @@ class Columns:
         out
             (edges, width_out), overwritten.
         """
-        for read, write, which in self.products:
-            torch.mm(values[:, read], weights[which].T, out=out[:, write])
+        reads, writes = values.split(self.sizes_in, 1), out.split(self.sizes_out, 1)
+        for read, write, (_, _, which) in zip(reads, writes, self.products, strict=True):
+            torch.mm(read, weights[which].T, out=write)
 
     def multiply_back(self, grad: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
         """Write the gradient of the values.
@@ -163,8 +175,9 @@ class Columns:
         out
             (edges, width_in), overwritten.
         """
-        for read, write, which in self.products:
-            torch.mm(grad[:, write], weights[which], out=out[:, read])
+        reads, writes = out.split(self.sizes_in, 1), grad.split(self.sizes_out, 1)
+        for read, write, (_, _, which) in zip(reads, writes, self.products, strict=True):
+            torch.mm(write, weights[which], out=read)
 
 
 class SO2Convolution(nn.Module):

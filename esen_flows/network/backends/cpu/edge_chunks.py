@@ -25,6 +25,8 @@ class EdgeChunk:
 
     Attributes
     ----------
+    n
+        Number of edges.
     rows
         Their positions among all edges.
     source
@@ -47,6 +49,7 @@ class EdgeChunk:
         Memory that all chunks share. Allocating it anew for every chunk fragments the heap and touches new pages.
     """
 
+    n: int
     rows: slice
     source: Tensor
     target: Tensor
@@ -57,11 +60,6 @@ class EdgeChunk:
     tables: SpeciesTables
     keeps: bool
     buffers: dict[tuple[str, int], Tensor]
-
-    @property
-    def n(self) -> int:
-        """Number of edges."""
-        return len(self.source)
 
     def scratch(self, name: str, columns: int) -> Tensor:
         """Uninitialised memory that is valid until the next chunk.
@@ -79,9 +77,9 @@ class EdgeChunk:
             (n, columns), contiguous.
         """
         found = self.buffers.get((name, columns))
-        if found is None or len(found) < self.n:
+        if found is None or found.shape[0] < self.n:
             found = self.buffers[name, columns] = self.basis.new_empty(self.n, columns)
-        return found[: self.n]
+        return found if found.shape[0] == self.n else found[: self.n]
 
     def lasting(self, name: str, columns: int) -> Tensor:
         """Uninitialised memory for a forward value: its own if values are kept, otherwise scratch memory.
@@ -141,10 +139,13 @@ class ChunkedEdges:
         """
         start = 0
         for source, target, by_source in self.parts:
-            rows = slice(start, start := start + len(source))
-            rotation, envelope, basis = (tensor[rows] for tensor in tensors)
+            n = source.shape[0]
+            rows = slice(start, start := start + n)
+            # A single chunk is the common case of small cells, in which every operation counts.
+            parts = tensors if len(self.parts) == 1 else [tensor[rows] for tensor in tensors]
+            rotation, envelope, basis = parts
             keeps = self.limit is None or rows.stop <= self.limit
-            yield EdgeChunk(rows, source, target, by_source, rotation, envelope, basis, tables, keeps, self.buffers)
+            yield EdgeChunk(n, rows, source, target, by_source, rotation, envelope, basis, tables, keeps, self.buffers)
 
     def replaced(self, tensors: EdgeTensors) -> EdgeGeometry:
         """The geometry with other tensors.

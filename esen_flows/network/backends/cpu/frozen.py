@@ -45,6 +45,8 @@ class _Radial:
         self.weight, self.shift = second.weight.detach(), second.bias.detach()
         self.last_weight, self.last_bias = last.weight.detach(), last.bias.detach()
         self.channels = len(self.bias)
+        # Views that are made once: in a cell of a few atoms even these count.
+        self.basis_t, self.weight_t, self.last_weight_t = self.basis.T, self.weight.T, self.last_weight.T
 
     def tables(self, species: tuple[Tensor, Tensor]) -> SpeciesTables:
         """Contributions of source and target species to the first layer, per atom: edges of an atom share them."""
@@ -54,10 +56,10 @@ class _Radial:
         """Inputs of the two norms, in `memory` of (name, columns), and the result."""
         before_1, before_2 = memory("before_1", self.channels), memory("before_2", self.channels)
         after = chunk.scratch("after", self.channels)
-        torch.mm(chunk.basis, self.basis.T, out=before_1)
+        torch.mm(chunk.basis, self.basis_t, out=before_1)
         self.kernel.add_node_rows(self.channels, chunk.n, chunk.source, chunk.target, *chunk.tables, before_1)
         self.kernel.norm_silu(self.channels, chunk.n, before_1, *self.norms[0], after)
-        torch.addmm(self.shift, after, self.weight.T, out=before_2)
+        torch.addmm(self.shift, after, self.weight_t, out=before_2)
         self.kernel.norm_silu(self.channels, chunk.n, before_2, *self.norms[1], after)
         return before_1, before_2, after
 
@@ -116,7 +118,7 @@ class _LayerMessages:
         kernel, n = self.kernel, chunk.n
         before_1, before_2, scalars = self.radial.forward(chunk, chunk.lasting)
         modulation = chunk.lasting("modulation", len(self.radial.last_bias))
-        torch.addmm(self.radial.last_bias, scalars, self.radial.last_weight.T, out=modulation)
+        torch.addmm(self.radial.last_bias, scalars, self.radial.last_weight_t, out=modulation)
         rotated = chunk.scratch("rotated", self.rows * 2 * self.channels)
         shared = (chunk.source, chunk.target, x, chunk.rotation, modulation, rotated)
         kernel.gather_rotate(*self.sizes, self.channels, n, *shared)
@@ -169,6 +171,8 @@ class _DegreeMessages:
         self.kernel, self.differentiable = kernel, partial(message_sum, module)
         self.radial = _Radial(kernel, module.rad_func)
         self.degrees = torch.tensor(degree_index(module.rows - 1))
+        # Each coefficient in the m = 0 row of its degree, among the entries of a flattened rotation.
+        self.entries = self.degrees * len(self.degrees) + torch.arange(len(self.degrees))
         self.sizes = [2 * degree + 1 for degree in range(module.rows)]
         shape = (module.rows, module.channels)
         self.weights = self.radial.last_weight.view(*shape, self.radial.channels) / EDGE_DEGREE_RESCALE
@@ -176,7 +180,7 @@ class _DegreeMessages:
 
     def _columns(self, chunk: EdgeChunk) -> tuple[Tensor, Tensor]:
         """(n, coefficients) rotation of each coefficient to its degree's m = 0 row, and the same times the envelope."""
-        columns = chunk.rotation[:, self.degrees, torch.arange(len(self.degrees))]
+        columns = chunk.rotation.view(chunk.n, -1).index_select(1, self.entries)
         return columns, columns * chunk.envelope.unsqueeze(1)
 
     def _by_degree(self, sums: Tensor, weights: Iterable[Tensor]) -> Tensor:
@@ -213,7 +217,8 @@ class _DegreeMessages:
             self.kernel.spread_scalars_backward(size, channels, chunk.n, *shared)
             grad_columns += grad_counts.index_select(0, chunk.target)
             grad_rotation, grad_envelope, grad_basis = (each[chunk.rows] for each in grads)
-            grad_rotation[:, self.degrees, torch.arange(size)] = grad_columns * chunk.envelope.unsqueeze(1)
+            entries = grad_columns * chunk.envelope.unsqueeze(1)
+            grad_rotation.view(chunk.n, -1).index_copy_(1, self.entries, entries)
             grad_envelope.copy_((grad_columns * rotations).sum(dim=1))
             self.radial.backward(chunk, before_1, before_2, grad_scalars, grad_basis)
         return None, *grads
@@ -308,7 +313,6 @@ class FrozenKernels:
         """
         chunked = ChunkedEdges(edges, self.channels, edges_per_chunk)
         return [partial(_sum, part, chunked) for part in self.parts]
-
 
     def on_nodes(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
         """One of the norms and node blocks, for batches that are supported.

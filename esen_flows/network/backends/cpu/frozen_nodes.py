@@ -16,9 +16,11 @@ from esen_flows.network.esen.so3 import NodeBlock, SO3Linear
 
 
 class _NodeKernels(Protocol):
-    """A function of node features and its gradient; `module` is the same function, differentiable to any order."""
+    """A function of node features and its gradient."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """The same function, differentiable to any order."""
 
     def value(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The function of x (atoms, coefficients, channels), and what its gradient needs besides x."""
