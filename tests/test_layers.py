@@ -249,9 +249,14 @@ def named(names: set[str], path: Path) -> list[str]:
     return [f"{path.relative_to(ROOT).as_posix()}:{line}" for line in lines]
 
 
-def test_a_network_family_is_named_in_its_folder_and_in_the_table_of_families_alone() -> None:
-    own, table = PACKAGE / "network" / "esen", PACKAGE / "forcefield" / "families.py"
-    names = {"ESEN", "ESENConfig"}
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [("esen", {"ESEN", "ESENConfig"}), ("edge_transformer", {"EdgeTransformer", "EdgeTransformerConfig"})],
+)
+def test_a_network_family_is_named_in_its_folder_and_in_the_table_of_families_alone(
+    folder: str, names: set[str]
+) -> None:
+    own, table = PACKAGE / "network" / folder, PACKAGE / "forcefield" / "families.py"
     assert named(names, table)
     others = [path for path in sorted(PACKAGE.rglob("*.py")) if own not in path.parents and path != table]
     assert [line for path in others for line in named(names, path)] == []

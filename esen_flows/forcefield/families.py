@@ -3,11 +3,12 @@
 from typing import Any
 
 from esen_flows.errors import ModelError
+from esen_flows.network.edge_transformer.edge_transformer import EdgeTransformer
 from esen_flows.network.esen.esen import ESEN
 from esen_flows.network.interface import Network, NetworkConfig
 
 # By the name under which checkpoints and training files know the family.
-FAMILIES: dict[str, type[Network]] = {"esen": ESEN}
+FAMILIES: dict[str, type[Network]] = {"esen": ESEN, "edge_transformer": EdgeTransformer}
 DEFAULT_FAMILY = "esen"  # of training files that name none
 
 

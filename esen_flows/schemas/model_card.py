@@ -88,7 +88,7 @@ class ModelCard(Closed):
     """Everything that is known of one force field."""
 
     name: str
-    family: Literal["esen", "third_party"]
+    family: Literal["esen", "edge_transformer", "third_party"]
     description: str
     conservative: bool
     equivariance: Equivariance

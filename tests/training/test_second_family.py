@@ -124,7 +124,7 @@ def test_a_stage_goes_on_from_another_one(trained: Path, tmp_path: Path) -> None
 
 
 def test_other_families_and_unknown_ones_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no network family 'pear'; this release has esen, pair"):
+    with pytest.raises(InputError, match="no network family 'pear'; this release has edge_transformer, esen, pair"):
         config_from_dict({"family": "pear", "epochs": 1})
     with pytest.raises(InputError, match="missing \\['cutoff_angstrom', 'width'\\]"):
         config_from_dict({"family": "pair", "epochs": 1})
@@ -134,7 +134,7 @@ def test_other_families_and_unknown_ones_are_refused(trained: Path, tmp_path: Pa
         load_force_field(trained, compile=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(families.FAMILIES, "pair")
-        with pytest.raises(ModelError, match="no network family 'pair'; this release has esen"):
+        with pytest.raises(ModelError, match="no network family 'pair'; this release has edge_transformer, esen"):
             load_force_field(trained)
 
 

@@ -1,0 +1,1 @@
+"""The edge transformer family; of structures it knows only the GraphBatch."""
