@@ -18,12 +18,12 @@ class Neighborhood:
 
     Attributes
     ----------
-    source, target
-        (edges,) atoms that the edges connect; targets ascend.
+    source
+        (edges,) neighbour at the end of each edge.
+    target
+        (edges,) atom whose neighbour it is, ascending.
     reverse
         (edges,) index of the reverse edge.
-    log_switch
-        (edges,) logarithm of the weights below.
     switch
         (edges,) weights from 1 to 0, with which neighbours fade out at the cutoff.
     shape
@@ -37,7 +37,6 @@ class Neighborhood:
     source: Tensor
     target: Tensor
     reverse: Tensor
-    log_switch: Tensor
     switch: Tensor
     shape: Tensor
     place: Tensor
@@ -75,7 +74,7 @@ class Neighborhood:
         bias = bias.index_copy(0, place, torch.cat((vectors.new_zeros(n_atoms), log_switch)))
         shape = torch.cat((vectors, torch.linalg.vector_norm(vectors, dim=1, keepdim=True)), dim=1)
         table = bias.view(n_atoms, 1, 1, columns)
-        return cls(source, target, reverse, log_switch, log_switch.exp(), shape, place, table)
+        return cls(source, target, reverse, log_switch.exp(), shape, place, table)
 
     def table(self, tokens: Tensor) -> Tensor:
         """Tokens in the places of the table.
@@ -230,7 +229,17 @@ class GNNLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Features:
-    """What heads read: tokens of atoms (atoms, node width), messages (edges, width), and the neighbourhoods."""
+    """What heads read.
+
+    Attributes
+    ----------
+    nodes
+        (atoms, node width) tokens of atoms.
+    messages
+        (edges, width) messages after the last layer.
+    around
+        The neighbourhoods.
+    """
 
     nodes: Tensor
     messages: Tensor
