@@ -5,9 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from esen_flows.errors import InputError
-from esen_flows.schemas.audit import MEASUREMENTS, PASSED, MeasurementsProtocol, VerdictProtocol
+from esen_flows.schemas.audit import (
+    PASSED,
+    AuditOutput,
+    MeasurementsOutput,
+    MeasurementsProtocol,
+    VerdictProtocol,
+    judge,
+)
+from esen_flows.schemas.audit_measures import MEASUREMENTS, MEASURES, NVE
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.nve import NveOutput
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.queries.query import stream
 from esen_flows.store.results import Store
@@ -81,10 +90,11 @@ class AuditVerdict:
 
 
 def verdicts(store: Store) -> dict[tuple[str, str], AuditVerdict]:
-    """The newest verdict on each force field in each precision, by the default limits.
+    """The newest verdict on each force field in each precision, by the default limits of this version.
 
-    Only measurements of the force field as it is count, on atoms that are displaced by as much as by default: easier
-    ones would let every force field pass.
+    Where a default limit has changed since a verdict was stored, its measurements are judged again, without a force
+    call. Only measurements of the force field as it is count, on atoms that are displaced by as much as by default:
+    easier ones would let every force field pass.
 
     Parameters
     ----------
@@ -105,7 +115,27 @@ def verdicts(store: Store) -> dict[tuple[str, str], AuditVerdict]:
         and one.parents.get(MEASUREMENTS, one.parent_key) in accepted
     ]
     found.sort(key=lambda one: one.created_at)
-    return {(verdict.model_key, verdict.dtype): verdict for verdict in map(AuditVerdict.of, found)}
+    newest = {(one.model_key, str(one.numeric["dtype"])): one for one in found}
+    return {key: AuditVerdict.of(_by_limits_of_today(store, one)) for key, one in newest.items()}
+
+
+def _by_limits_of_today(store: Store, audit: ResultDocument) -> ResultDocument:
+    """An audit whose summary goes by the default limits of this version, which are not part of its key."""
+    stored = AuditOutput.model_validate(_output(store, audit.key))
+    parents = audit.parents or {MEASUREMENTS: audit.parent_key}
+    defaults = VerdictProtocol().limits_for(stored.dtype).items()
+    unused = {*stored.not_judged, *stored.not_measured}
+    limits = {name: limit for name, limit in defaults if MEASURES[name].step in parents and name not in unused}
+    if {str(check["measure"]): check["limit"] for check in stored.checks} == limits:
+        return audit
+    measured = MeasurementsOutput.model_validate(_output(store, parents[MEASUREMENTS]))
+    nve = NveOutput.model_validate(_output(store, parents[NVE])) if NVE in parents else None
+    return audit.model_copy(update={"summary": judge(measured, VerdictProtocol(), nve).summary()})
+
+
+def _output(store: Store, key: str) -> dict[str, Any] | None:
+    document = store.get(key)
+    return None if document is None else document.output
 
 
 def _is_whole(measurements: ResultDocument) -> bool:

@@ -1,6 +1,6 @@
 """Audits end to end: stored once, judged again without a force call, and required before a campaign is submitted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ase.io import write
 from jobflow import run_locally
 from pair_force_field import PairForceField
 
+from esen_flows.campaigns import audits
 from esen_flows.campaigns.audits import verdicts, verdicts_by_model
 from esen_flows.campaigns.control import submit_campaign
 from esen_flows.campaigns.plan import plan
@@ -17,7 +18,9 @@ from esen_flows.campaigns.report import write_report
 from esen_flows.errors import InputError
 from esen_flows.forcefield import load
 from esen_flows.makers.audit import AuditMaker
+from esen_flows.schemas import audit as audit_schemas
 from esen_flows.schemas.audit import AuditProtocol, MeasurementsProtocol
+from esen_flows.schemas.audit_measures import MEASURES
 from esen_flows.schemas.campaign import CampaignSpec
 from esen_flows.store.jobflow_store import job_store
 from esen_flows.store.queries.query import query
@@ -87,6 +90,16 @@ def test_audits_gate_campaigns(lab: Lab, tmp_path: Path) -> None:
     assert lab.force_fields[sound].force_evaluations == calls
     assert [one.provenance.force_evaluations for one in query(lab.store, "audit")] == [0, 0]
     assert verdicts(lab.store)[SOUND, "float64"].passed
+
+    # Default limits are not part of the key: the measurements are judged again by those of this version.
+    changed = {**MEASURES, "frequency_error": replace(MEASURES["frequency_error"], float64=1e-12)}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (audit_schemas, audits):
+            patch.setattr(module, "MEASURES", changed)
+        verdict = verdicts(lab.store)[SOUND, "float64"]
+    assert (str(verdict), verdict.failures) == ("failed 1 of 27 checks", strict["summary"]["failures"])
+    assert verdicts(lab.store)[SOUND, "float64"].passed
+    assert lab.force_fields[sound].force_evaluations == calls
 
     # Trajectories are a step of their own, and the verdict on them builds on the same measurements.
     # A fifth of a picosecond is too short for the default limit of the drift.
