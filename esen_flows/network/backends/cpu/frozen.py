@@ -180,7 +180,7 @@ class _DegreeMessages:
 
     def _columns(self, chunk: EdgeChunk) -> tuple[Tensor, Tensor]:
         """(n, coefficients) rotation of each coefficient to its degree's m = 0 row, and the same times the envelope."""
-        columns = chunk.rotation.view(chunk.n, -1).index_select(1, self.entries)
+        columns = chunk.rotation.flatten(1).index_select(1, self.entries)
         return columns, columns * chunk.envelope.unsqueeze(1)
 
     def _by_degree(self, sums: Tensor, weights: Iterable[Tensor]) -> Tensor:
@@ -218,7 +218,7 @@ class _DegreeMessages:
             grad_columns += grad_counts.index_select(0, chunk.target)
             grad_rotation, grad_envelope, grad_basis = (each[chunk.rows] for each in grads)
             entries = grad_columns * chunk.envelope.unsqueeze(1)
-            grad_rotation.view(chunk.n, -1).index_copy_(1, self.entries, entries)
+            grad_rotation.flatten(1).index_copy_(1, self.entries, entries)
             grad_envelope.copy_((grad_columns * rotations).sum(dim=1))
             self.radial.backward(chunk, before_1, before_2, grad_scalars, grad_basis)
         return None, *grads
