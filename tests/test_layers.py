@@ -21,7 +21,7 @@ PACKAGE = ROOT / "esen_flows"
 ORDER = (
     "cli", "campaigns", "queue", "makers", "metrics", "plots", "store", "testing", "physics", "training", "forcefield",
     "network", "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "yaml_files",
-    "files", "units", "errors", "version",
+    "files", "durations", "units", "errors", "version",
 )  # fmt: skip
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})

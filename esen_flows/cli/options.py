@@ -1,14 +1,40 @@
 """Options and arguments that several commands share: an annotated type for each, with its help text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from esen_flows.cli.property_request import Dtype
+from esen_flows.durations import parse_duration
 from esen_flows.schemas.lattice_versions import TransportBackend
 
 DEFAULT_MODEL = "esen_silicon"
+
+
+def duration_option(meaning: str) -> Any:
+    """An option that takes a duration as `durations.parse_duration` reads it, and gives seconds.
+
+    Parameters
+    ----------
+    meaning
+        Help text.
+
+    Returns
+    -------
+    Any
+        The option, for an annotation.
+    """
+    return typer.Option(parser=_seconds, metavar="TIME", help=meaning)
+
+
+def _seconds(value: object) -> float:
+    """Seconds of what was typed, or of the default, which typer hands over too."""
+    try:
+        return parse_duration(str(value))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 # Of the property commands and of `converge`.
 FileArgument = Annotated[

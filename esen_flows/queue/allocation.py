@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from esen_flows.durations import clock_seconds
+
 # Standard output, standard error and exit status of a command.
 Answer = tuple[str, str, int]
 CommandRunner = Callable[[Sequence[str]], Answer | None]
@@ -90,32 +92,7 @@ def seconds_until_end(environ: Mapping[str, str], run: CommandRunner = run_comma
     if ends.isdigit():
         return int(ends) - time.time()
     left = _output(run, ["squeue", "-h", "-j", job["id"], "-o", "%L"]) or ""
-    return parse_duration(left.strip().partition("\n")[0])
-
-
-def parse_duration(text: str) -> float | None:
-    """Seconds of a duration as queues write it.
-
-    Parameters
-    ----------
-    text
-        D-HH:MM:SS, HH:MM:SS or MM:SS.
-
-    Returns
-    -------
-    float | None
-        Seconds; None for UNLIMITED and anything else.
-
-    Examples
-    --------
-    >>> parse_duration("1-00:30:00")
-    88200.0
-    """
-    match = re.fullmatch(r"(?:(\d{1,12})-)?(?:(\d{1,12}):)?(\d{1,12}):(\d{1,12})", text.strip())
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    return clock_seconds(left.strip().partition("\n")[0])
 
 
 def _output(run: CommandRunner, command: Sequence[str]) -> str | None:
@@ -127,10 +104,10 @@ def _output(run: CommandRunner, command: Sequence[str]) -> str | None:
 def _pbs_seconds_left(job_id: str, run: CommandRunner) -> float | None:
     described = _output(run, ["qstat", "-f", job_id]) or ""
     fields = dict(re.findall(r"^\s*([\w.]+)\s*=\s*(.*?)\s*$", described, flags=re.MULTILINE))
-    limit = parse_duration(fields.get("Resource_List.walltime", ""))
+    limit = clock_seconds(fields.get("Resource_List.walltime", ""))
     if limit is None:
         return None
-    return limit - (parse_duration(fields.get("resources_used.walltime", "")) or 0.0)
+    return limit - (clock_seconds(fields.get("resources_used.walltime", "")) or 0.0)
 
 
 def ended_jobs(jobs: Sequence[tuple[Mapping[str, str], str]], run: CommandRunner = run_command) -> set[str]:

@@ -5,8 +5,8 @@ from command_line import run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esen_flows.durations import clock_seconds
 from esen_flows.errors import InputError
-from esen_flows.queue.allocation import parse_duration
 from esen_flows.schemas.protocol_fields import parse_value
 from esen_flows.settings import get_settings
 
@@ -17,8 +17,11 @@ from esen_flows.settings import get_settings
         (["--processes", "100000"], "should be less than or equal to 1024"),
         (["--threads", "100000"], "should be less than or equal to 1024"),
         (["--walltime", "99999999999-00:00:00"], "longer than ten years"),
-        (["--walltime", "9" * 500 + "-00:00:00"], "write hours, minutes and seconds"),
+        (["--walltime", "9" * 500 + "-00:00:00"], "is no duration; write seconds as 90"),
         (["--idle", "nan"], "--idle"),
+        (["--idle", "-5"], "--idle"),
+        (["--idle", "2 hours"], "write seconds as 90, or 30m, 2h"),
+        (["--grace", "4000d"], "longer than ten years"),
         (["--margin", "inf"], "--margin"),
         (["--query", "[" * 100_000], "--query is not JSON"),
         (["--query", "1" * 5000], "--query is not JSON"),
@@ -59,5 +62,5 @@ def test_a_variable_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 @given(st.text(alphabet="0123456789-:[]{},.\"' ae\u0661x", max_size=60))
 def test_any_text_is_a_value_and_perhaps_a_duration(text: str) -> None:
     parse_value(text)
-    seconds = parse_duration(text)
+    seconds = clock_seconds(text)
     assert seconds is None or 0 <= seconds < 1e18

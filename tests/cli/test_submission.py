@@ -83,7 +83,7 @@ def test_a_firework_whose_worker_was_killed_can_be_run_again(
 
 
 def test_a_training_is_submitted_with_its_data(copper: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--data", "copper.xyz", "--validation-fraction", "0.25", "--set", "epochs=3", "--max-seconds", "600"]
+    options = ["--data", "copper.xyz", "--validation-fraction", "0.25", "--set", "epochs=3", "--max-seconds", "10m"]
     assert run("train", "t.yaml", *options, "--submit") == 0
     printed = capsys.readouterr().out
     data = read_dataset(folder / "copper.xyz").key

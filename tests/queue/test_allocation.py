@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from esen_flows.durations import clock_seconds
 from esen_flows.queue.allocation import (
     Answer,
     ended_jobs,
     job_of_this_queue,
-    parse_duration,
     processors,
     queue_job,
     run_command,
@@ -70,7 +70,7 @@ def test_the_environment_says_the_queue_job() -> None:
     ],
 )
 def test_durations_as_queues_write_them(text: str, seconds: float | None) -> None:
-    assert parse_duration(text) == seconds
+    assert clock_seconds(text) == seconds
 
 
 def test_seconds_until_the_end_of_a_slurm_job() -> None:

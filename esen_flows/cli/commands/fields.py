@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,9 @@ def fields(what: PropertyArgument) -> None:
     """List the fields of a protocol, which --set and campaigns change."""
     commands = {PROPERTIES[kind].command: kind for kind in OFFERED}
     if what not in commands:
-        raise UsageError(f"no property {what!r}; choose one of {', '.join(commands)}")
+        near = get_close_matches(what[:80], commands, n=1)
+        meant = f"did you mean {near[0]}? properties:" if near else "choose one of"
+        raise UsageError(f"no property {what!r}; {meant} {', '.join(commands)}")
     table = Table(Column("field", no_wrap=True), "value", "meaning", caption="to change one: --set FIELD=VALUE")
     for name, value, meaning in _rows(PROPERTIES[commands[what]].protocol()):
         table.add_row(name, value, meaning)

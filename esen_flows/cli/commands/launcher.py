@@ -6,9 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from esen_flows.cli.options import duration_option
 from esen_flows.cli.output.tables import show
 
 app = typer.Typer(help="Scripts that start workers: as jobs of a queue, or on a workstation.", no_args_is_help=True)
+WalltimeOption = Annotated[float | None, duration_option("Time limit of a job: 4h, 23:30:00, 1-12:00:00.")]
+WarningOption = Annotated[float | None, duration_option("Time before its end to warn a job: 300 (s), 5m.")]
 
 
 @app.command(name="list")
@@ -38,8 +41,8 @@ def init(
     cpus_per_gpu: Annotated[int | None, typer.Option(help="Cores (and threads) for each GPU.")] = None,
     cpus_per_job: Annotated[int | None, typer.Option(help="Cores of a job without GPUs.")] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes of one training.")] = None,
-    walltime: Annotated[str | None, typer.Option(help="Time limit of a job, H:MM:SS.")] = None,
-    warning_seconds: Annotated[int | None, typer.Option(help="Seconds before its end to warn a job.")] = None,
+    walltime: WalltimeOption = None,
+    warning_seconds: WarningOption = None,
     uri_file: Annotated[Path | None, typer.Option(help="File of mode 0600 with the URI of the database.")] = None,
     database: Annotated[str | None, typer.Option(help="Name of the database. Default: esen_flows.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
@@ -48,6 +51,11 @@ def init(
     from esen_flows.queue.launchers import VALUES, fill
 
     given: dict[str, Any] = locals()
+    if walltime is not None:
+        minutes, seconds = divmod(round(walltime), 60)
+        given["walltime"] = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+    if warning_seconds is not None:
+        given["warning_seconds"] = round(warning_seconds)
     values = {name: str(given[name]) for name in VALUES if given[name] is not None}
     files, next_commands = fill(site, values, output, force=force)
     typer.echo(f"written to {files[0].parent}: {', '.join(path.name for path in files)}")

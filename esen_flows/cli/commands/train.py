@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esen_flows.cli.machine import tune_allocator
+from esen_flows.cli.options import duration_option
 from esen_flows.cli.training_data import (
     HeldOut,
     parse_sources,
@@ -41,6 +42,7 @@ SourcesOption = Annotated[
 FolderOption = Annotated[
     Path | None, typer.Option(help="Folder for all output; give it again to continue.", show_default="training")
 ]
+MaxSecondsOption = Annotated[float | None, duration_option("Save and stop after: 90 (s), 30m, 2h.")]
 SubmitOption = Annotated[
     bool, typer.Option("--submit", help="Train nothing here: store the data and submit the stages for workers.")
 ]
@@ -64,7 +66,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of the stages. Repeatable.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Measure a step, print the total cost, stop.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda. For several processes use torchrun.")] = "cpu",
-    max_seconds: Annotated[float | None, typer.Option(min=0, help="Save and stop after this many seconds.")] = None,
+    max_seconds: MaxSecondsOption = None,
     submit: SubmitOption = False,
 ) -> None:
     """Train an eSEN, or fine-tune one (--finetune).

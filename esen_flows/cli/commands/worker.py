@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from esen_flows.cli.options import duration_option
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
 from esen_flows.settings import get_settings
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 _STOPPED = 75  # EX_TEMPFAIL of sysexits.h: run the command again
 _ANY = "any"
 MOST_PROCESSES, MOST_THREADS = 1024, 1024  # of one worker
-LONGEST_SECONDS = 3.2e8  # ten years
 WalltimeOption = Annotated[
-    str | None, typer.Option(help="Time from now, as [D-]H:MM:SS. Default: until the SLURM or PBS job ends.")
+    float | None, duration_option("Time from now: 4h, 23:30:00, 1-12:00:00. Default: until the SLURM or PBS job ends.")
 ]
+IdleOption = Annotated[float, duration_option("Time without work after which the worker ends: 90 (s), 30m, 2h.")]
+MarginOption = Annotated[float, duration_option("Time before the end to hand work back: 90 (s), 5m.")]
+GraceOption = Annotated[float, duration_option("Time for handing work back after a signal: 25 (s).")]
 QueryOption = Annotated[
     str | None, typer.Option(help='Run only matching fireworks, as my_fworker.yaml does: {"spec.campaign": "wbm"}.')
 ]
@@ -47,15 +50,9 @@ def worker(
             help="Threads per process. Default: a share of the cores, at most ESEN_FLOWS_THREADS.",
         ),
     ] = None,
-    idle: Annotated[
-        float, typer.Option(min=0.0, max=LONGEST_SECONDS, help="Seconds without work after which the worker ends.")
-    ] = 60.0,
-    margin: Annotated[
-        float, typer.Option(min=0.0, max=LONGEST_SECONDS, help="Seconds before the end to hand work back.")
-    ] = 60.0,
-    grace: Annotated[
-        float, typer.Option(min=0.0, max=LONGEST_SECONDS, help="Seconds for handing work back after a signal.")
-    ] = 25.0,
+    idle: IdleOption = 60.0,
+    margin: MarginOption = 60.0,
+    grace: GraceOption = 25.0,
     name: Annotated[str | None, typer.Option(help="Name noted in fireworks. Default: the machine's.")] = None,
     folder: Annotated[Path, typer.Option(help="Folder for output; it is made if needed.")] = Path(),
     query: QueryOption = None,
@@ -124,28 +121,17 @@ def _devices(category: str, devices: str | None, processes: int | None) -> tuple
     return visible_devices(os.environ) or (None,)
 
 
-def _seconds_left(walltime: str | None, margin: float) -> float | None:
+def _seconds_left(walltime: float | None, margin: float) -> float | None:
     """Seconds until the end that an option or the queue sets; None: there is none."""
     from esen_flows.queue.allocation import seconds_until_end
 
-    left = seconds_until_end(os.environ) if walltime is None else _seconds(walltime)
+    left = seconds_until_end(os.environ) if walltime is None else walltime
     if left is not None and left <= margin:
         raise UsageError(
             f"the time ends in {left:.0f} s, of which --margin keeps {margin:g} s for handing work back; ask for more "
             "time, or give a shorter --margin"
         )
     return left
-
-
-def _seconds(text: str) -> float:
-    from esen_flows.queue.allocation import parse_duration
-
-    seconds = parse_duration(text)
-    if seconds is not None and seconds > LONGEST_SECONDS:
-        raise UsageError(f"--walltime {text[:40]!r} is longer than ten years; leave it out for a worker without an end")
-    if not seconds:
-        raise UsageError(f"--walltime {text!r}: write hours, minutes and seconds as 23:30:00, or days as 1-12:00:00")
-    return seconds
 
 
 def _query(text: str | None) -> dict[str, Any]:

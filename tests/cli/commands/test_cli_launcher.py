@@ -29,7 +29,7 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 def test_init(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("uri").write_text("mongodb://server/")
-    arguments = ("init", *SLURM, "--output", "site", "--walltime", "1:00:00", "--uri-file", "uri")
+    arguments = ("init", *SLURM, "--output", "site", "--walltime", "1h", "--uri-file", "uri")
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert f"sbatch {tmp_path}/site/node.sbatch" in out
@@ -52,7 +52,7 @@ def test_init(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
     [
         (("--site", "moon"), "no launcher for a site 'moon'; choose one of pbs_gpu, slurm_gpu, workstation"),
         ((*SLURM, "--uri-file", "uri"), "--walltime is missing: time limit of a job, H:MM:SS, such as 4:00:00"),
-        ((*SLURM, "--uri-file", "uri", "--walltime", "4h"), "got '4h'"),
+        ((*SLURM, "--uri-file", "uri", "--walltime", "2000h"), "got '2000:00:00'"),
         ((*SLURM, "--uri-file", "uri", "--walltime", "0:05:00"), "--warning-seconds: a job of 0:05:00 would be warned"),
         ((*SLURM, "--uri-file", "nothing", "--walltime", "4:00:00"), "/nothing; write the mongodb:// URI into it"),
         ((*SLURM, "--account", "a;rm -r .", "--walltime", "1:00:00", "--uri-file", "uri"), "got 'a;rm -r .'"),

@@ -60,10 +60,11 @@ def test_settings_come_from_the_slurm_job(
     job |= {"SLURM_CPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "0,1"}
     for name, value in job.items():
         monkeypatch.setenv(name, value)
-    assert run("--category", "gpu", "--idle", "7", "--grace", "3") == 0
+    assert run("--category", "gpu", "--idle", "2h", "--grace", "3", "--margin", "1m") == 0
     settings = recorded.settings
     assert settings.devices == ("0", "1")
-    assert (settings.category, settings.threads, settings.idle_seconds, settings.grace_seconds) == ("gpu", 1, 7.0, 3.0)
+    assert (settings.category, settings.threads) == ("gpu", 1)
+    assert (settings.idle_seconds, settings.grace_seconds, settings.margin_seconds) == (7200.0, 3.0, 60.0)
     assert settings.queue_job == {"kind": "slurm", "id": "17", "cluster": "test"}
     assert settings.deadline is not None
     assert settings.deadline - time.monotonic() == pytest.approx(540, abs=5)
@@ -137,8 +138,7 @@ def test_a_worker_stopped_with_work_left_exits_with_75(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--walltime", "90"), "--walltime '90': write hours, minutes and seconds as 23:30:00, or days as 1-12:00:00"),
-        (("--walltime", "0:00:00"), "--walltime '0:00:00': write hours"),
+        (("--walltime", "0:00:00", "--margin", "0"), "the time ends in 0 s"),
         (("--walltime", "0:01:00"), "--margin keeps 60 s for handing work back; ask for more time"),
         (("--devices", "0,1", "--processes", "2"), "give one of them"),
         (("--devices", "0,0"), "--devices '0,0': give different devices, such as 0,1"),

@@ -24,6 +24,8 @@ def test_every_field_has_its_value_and_meaning(kind: str, capsys: pytest.Capture
 def test_an_unknown_property_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fields", "colour") == 2
     assert "no property 'colour'; choose one of relax, " in capsys.readouterr().err
+    assert run("fields", "kapa") == 2
+    assert "no property 'kapa'; did you mean kappa? properties: relax, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
