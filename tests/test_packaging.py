@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from build import ProjectBuilder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +126,7 @@ def test_sdist_has_all_that_building_and_testing_needs(sdist: Path, unpacked_sdi
         "pyproject.toml",
         "README.md",
         "CHANGELOG.md",
+        "CITATION.cff",
         "LICENSE",
         "constraints.txt",
         "setup.sh",
@@ -146,10 +148,11 @@ def test_editable_install_points_at_the_checkout(tmp_path: Path) -> None:
     assert all(name.startswith("esen_flows/_data/") for name in names if name.startswith("esen_flows/"))
 
 
-def test_version_is_said_once_more_and_equally() -> None:
+def test_version_is_said_equally_everywhere() -> None:
     import esen_flows
 
     assert esen_flows.__version__ == VERSION
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == VERSION
     assert f"## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
