@@ -226,7 +226,7 @@ def _judge(
                 "material": material,
                 "state": states.get(material, "absent"),
                 "e_form_ev_per_atom": energies.get(material),
-                "e_above_hull_ev_per_atom": None if np.isnan(distances[i]) else round(float(distances[i]), 4),
+                "e_above_hull_ev_per_atom": None if np.isnan(distances[i]) else round(float(distances[i]), 9),
                 "reference_e_above_hull_ev_per_atom": float(reference.e_above_hull_ev_per_atom[i]),
                 "unique_prototype": bool(reference.unique_prototype[i]),
                 "rmsd": compared[material].counted_rmsd if material in compared else None,

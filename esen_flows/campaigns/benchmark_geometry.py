@@ -57,8 +57,8 @@ def compared_with_dft(
     Parameters
     ----------
     relaxed
-        Result keys and energies in eV/atom of relaxations by material. A result that was computed again is told by its
-        energy.
+        Result keys and energies in eV/atom of relaxations by material. A changed energy marks a result that was
+        computed again.
     structure_of
         Returns the relaxed structure of a result key.
     folder

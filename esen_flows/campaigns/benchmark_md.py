@@ -60,7 +60,9 @@ def md_benchmark(
             n_materials=len(found),
             n_done=sum(row["state"] in ("finished", "failed") for row in found),
             done=done,
-            intervals={f"md_{name}": _interval(finished, name) for name in METRICS} if len(finished) > 1 else {},
+            intervals={
+                f"md_{name}": interval for name in METRICS if (interval := _interval(finished, name)) is not None
+            },
             with_missing_as_failed={
                 name: value if complete else None for name, value in (done or {HEADLINE: None}).items()
             },
@@ -133,7 +135,9 @@ def _system(store: Store, row: Row | None, reference: ReferenceTrajectory) -> di
         return known
     metrics = trajectory_metrics(_trajectory(document.output), reference.trajectory)
     finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
-    return known | {"run_time_sec": round(document.provenance.seconds, 1)} | finite
+    # A run that was continued knows the time of its last process alone, which is no time of the run.
+    is_timed = document.provenance.force_evaluations >= int(document.output["n_steps"])
+    return known | {"run_time_sec": round(document.provenance.seconds, 1) if is_timed else None} | finite
 
 
 def _trajectory(output: Mapping[str, Any]) -> Trajectory:
@@ -150,8 +154,6 @@ def _trajectory(output: Mapping[str, Any]) -> Trajectory:
     )
 
 
-def _interval(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+def _interval(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float] | None:
     values = np.array([row[name] for row in rows if row[name] is not None], dtype=float)
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    return bootstrap_interval(lambda chosen: float(values[chosen].mean()), len(values))
+    return bootstrap_interval(lambda chosen: float(values[chosen].mean()), len(values)) if len(values) > 1 else None

@@ -100,13 +100,20 @@ def read_spec(name: str | Path, *, anywhere: bool = False) -> CampaignSpec:
         good["settings"] = _setting_of(good["property"]) | good.get("settings", {})
     if "property" in good and entry_of(good["property"]).subject == "model":
         good.setdefault("structures", None)
-    # These three are right or wrong together with other fields, for which placeholders would stand in.
+    # These three are checked against other fields, which placeholders may replace here.
     if "property" not in good and good.get("structures") is None:
         good.pop("structures", None)
     if wrong & {"benchmark", "energy_corrections"} or not {"property", "structures"} <= good.keys():
         good.pop("benchmark", None)
         good.pop("energy_corrections", None)
-    spec = _with_absolute_paths(CampaignSpec.model_validate(_PLACEHOLDERS | good), file.path.resolve().parent)
+    try:
+        spec = CampaignSpec.model_validate(_PLACEHOLDERS | good)
+    except ValidationError as error:  # of fields that contradict each other, which a wrong field had hidden
+        faults += _faults_of_schema(file, error)
+        spec = CampaignSpec.model_validate(
+            _PLACEHOLDERS | {name: good[name] for name in good if name not in ("benchmark", "energy_corrections")}
+        )
+    spec = _with_absolute_paths(spec, file.path.resolve().parent)
     if "property" in good:
         faults += _faults_of_protocol(spec)
     if not anywhere:

@@ -377,6 +377,9 @@ def _write_md(
     scores = _scores(target, place, {"md"})
     done = sum(row["state"] == "finished" for row in rows)
     reason = None if done == _N_DYNAMAT else f"{done} of the {_N_DYNAMAT} systems of DynaMat"
+    if spec.protocol != "dynamat-v1" or spec.settings:
+        other = ", ".join(f"{name}={value}" for name, value in spec.settings.items()) or f"protocol {spec.protocol}"
+        reason = f"{reason + '; ' if reason else ''}not the protocol dynamat-v1 as it is ({other})"
     known = {"pred_file": target.reference(path), "hardware": facts["hardware"]}
     return {"md": md_section(scores.metrics, reason, known)}, [path], scores.metrics
 

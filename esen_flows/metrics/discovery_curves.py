@@ -136,4 +136,4 @@ def rolling_error(distances: HullDistances) -> tuple[Floats, Floats, Floats]:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (sums[end] - sums[begin]) / count
         variance = np.maximum((squares[end] - squares[begin]) / count - mean**2, 0.0)
-        return _CENTRES_EV_PER_ATOM, mean, np.sqrt(variance / (count - 1.0))
+        return _CENTRES_EV_PER_ATOM, mean, np.where(count > 1, np.sqrt(variance / (count - 1.0)), np.nan)

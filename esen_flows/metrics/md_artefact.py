@@ -75,14 +75,16 @@ def read_reference_trajectories(path: Path, *, starts_only: bool = False) -> Ite
     Raises
     ------
     InputError
-        The file cannot be read, or atoms move by another temperature than is written there, by more than a factor of 3.
+        The file cannot be read, or the kinetic temperature differs from the stated one by more than a factor of 3.
     """
     import h5py
 
     frames = slice(0, 1) if starts_only else slice(None)
     try:
         with h5py.File(path) as file:
-            names = sorted(name for name, group in file.items() if "positions" in group)
+            names = sorted(
+                name for name, group in file.items() if isinstance(group, h5py.Group) and "positions" in group
+            )
             if not names:
                 raise InputError(f"{path} has no group with positions; fetch it again: esen-flows data pull dynamat")
             for name in names:
@@ -114,7 +116,7 @@ def _of_group(name: str, group: Any, frames: slice) -> ReferenceTrajectory:
 def _check_temperature(path: Path, found: ReferenceTrajectory) -> None:
     first = found.trajectory.every(1, min(_GUARDED_FRAMES, len(found.trajectory.positions_angstrom)))
     kelvin = kinetic_temperature_kelvin(first, atomic_masses[first.numbers])
-    if not 1 / _GUARD < kelvin / found.temperature_kelvin < _GUARD:
+    if not found.temperature_kelvin / _GUARD < kelvin < found.temperature_kelvin * _GUARD:
         raise InputError(
             f"{path}: atoms of {found.system} move by {kelvin:.0f} K and not by {found.temperature_kelvin:.0f} K; are "
             "its time step in fs and its positions in Angstrom?"
@@ -133,7 +135,7 @@ def md_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     -------
     dict
         Means of the metrics, without systems that have none, to 4 digits; the sum of the times in s, None where one is
-        missing or systems ran on different hardware, as on the leaderboard; and the number of systems.
+        missing or systems ran on different hardware, as on the leaderboard; and the number of systems with metrics.
     """
     means: dict[str, float | None] = {}
     for name in METRICS:
@@ -144,7 +146,7 @@ def md_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     is_timed = one_machine and bool(rows) and None not in seconds
     return means | {
         "md_run_time_sec": round(sum(float(each or 0.0) for each in seconds), 4) if is_timed else None,
-        "md_n_systems": len(rows),
+        "md_n_systems": sum(any(row.get(name) is not None for name in METRICS) for row in rows),
     }
 
 

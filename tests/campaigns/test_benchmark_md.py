@@ -156,7 +156,8 @@ def test_a_reference_that_is_wrong(tmp_path: Path) -> None:
     write_reference(path, {"Cu": frames(atoms, moving)}, 300.0, 1.0)
     with pytest.raises(InputError, match=r"atoms of Cu move by \d+ K and not by 300 K"):
         list(read_reference_trajectories(path))
-    assert [found.start.info["temperature_kelvin"] for found in read_reference_trajectories(path, starts_only=True)]
+    found = list(read_reference_trajectories(path, starts_only=True))
+    assert [each.temperature_kelvin for each in found] == [300.0]
     path.write_bytes(b"no HDF5")
     with pytest.raises(InputError, match="no trajectories can be read"):
         list(read_reference_trajectories(path))

@@ -153,6 +153,8 @@ def test_a_fault_is_reported_with_its_line(
         ("name: a\nmodels: emt\nproperty: relax\nstructures:\nbenchmark: static-errors\n", "structures"),
         (GOOD + "benchmark: nonsense\nenergy_corrections: add\n", "benchmark"),
         (GOOD + "benchmark: discovery\nenergy_corrections: often\n", "energy_corrections"),
+        (GOOD + "benchmark: kappa-103\ndtype: float16\n", "(file) dtype"),
+        (GOOD + "energy_corrections: add\ndtype: float16\n", "(file) dtype"),
     ],
 )
 def test_fields_that_depend_on_a_wrong_one_are_no_fault_of_the_program(folder: Path, text: str, faults: str) -> None:

@@ -15,6 +15,7 @@ from esen_flows.cli.commands.leaderboard_score import score
 from esen_flows.cli.output.benchmark_figure import FigureKind, draw_benchmark
 from esen_flows.cli.output.paper_table import print_paper_table
 from esen_flows.cli.usage import UsageError
+from esen_flows.errors import EsenFlowsError, StoreError
 from esen_flows.metrics.correlations import QUANTITIES, error_correlations, error_pairs, passing
 from esen_flows.metrics.paper_tables import counterpart
 from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow, published_rows, ranked, with_scores
@@ -244,19 +245,31 @@ def _audited(rows: Sequence[LeaderboardRow]) -> dict[str, bool]:
     from esen_flows.campaigns.audits import verdicts_by_model
     from esen_flows.cli.store import existing_store
 
-    store = existing_store()
-    found = {} if store is None else verdicts_by_model(store)
+    try:
+        store = existing_store()
+        found = {} if store is None else verdicts_by_model(store)
+    except StoreError as error:
+        print(f"esen-flows: stored audits are not counted: {error}", file=sys.stderr)
+        found = {}
     if not found:
         return {}
     own = {row.key: resolve_model(row.key).key for row in rows if row.source != "published"}
     audited = {label: found[key].passed for label, key in own.items() if key in found}
     published = [row for row in rows if row.source == "published"]
-    cards = set(list_cards())
     for verdict in found.values():
-        theirs = counterpart(verdict.model_label, published) if verdict.model_label in cards else None
-        if theirs is not None:
+        theirs = counterpart(verdict.model_label, published)
+        # A file of the user may have the name of a published force field.
+        if theirs is not None and _key_of_card(verdict.model_label) == verdict.model_key:
             audited[theirs.key] = verdict.passed
     return audited
+
+
+def _key_of_card(name: str) -> str | None:
+    """Key of the force field of a card; None if there is no such card, or it cannot be used on this machine."""
+    try:
+        return resolve_model(name).key if name in list_cards() else None
+    except EsenFlowsError:
+        return None
 
 
 def _draw_pairs(rows: Sequence[LeaderboardRow], error: str, against: str, path: Path) -> Path:

@@ -50,4 +50,4 @@ def draw_benchmark(kind: str, campaigns: Sequence[str], predictions: Sequence[Pa
     if predictions:
         reference = read_discovery_reference(reference_file("wbm-summary", None))
         judged += [judged_file(file, reference) for file in predictions]
-    return draw(kind, judged, path, ", ".join(campaigns) or "Unique prototypes of WBM")
+    return draw(kind, judged, path, ", ".join(campaigns) or ("WBM" if kind == "parity" else "Unique prototypes of WBM"))

@@ -81,19 +81,21 @@ def test_a_correlation_as_a_figure(
 
 def test_models_are_judged_by_the_audits_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     own = LeaderboardRow("emt", "emt", False, True, False, {}, "a campaign")
-    published = [row for row in published_rows() if row.key.startswith(("chgnet", "sevennet-0"))]
+    published = [row for row in published_rows() if row.key in ("chgnet-0.3.0", "sevennet-0")]
     failed = AuditVerdict(resolve_model("emt").key, "emt", "float64", False, "rotation 1 > 0 (Cu)", 25, "Cu", "")
+    # The second is a file of a user that is called as a published force field.
     verdicts = [
         failed,
         replace(failed, model_key="b", model_label="chgnet"),
-        replace(failed, model_key="c", model_label="x"),
+        replace(failed, model_key="c", model_label="sevennet_0"),
     ]
+    monkeypatch.setattr(leaderboard, "_key_of_card", {"sevennet_0": "c", "chgnet": "another"}.get)
     monkeypatch.setattr("esen_flows.cli.store.existing_store", lambda: True)
     by_model = {one.model_key: one for one in verdicts}
     monkeypatch.setattr("esen_flows.campaigns.audits.verdicts_by_model", lambda store: by_model)
     audited = leaderboard._audited([own, *published])
-    assert audited == {"emt": False, "chgnet-0.3.0": False}
-    assert [row.key for row in passing([own, *published], audited)] == ["sevennet-0"]
+    assert audited == {"emt": False, "sevennet-0": False}
+    assert [row.key for row in passing([own, *published], audited)] == ["chgnet-0.3.0"]
     assert passing([own]) == [own]
     monkeypatch.setattr("esen_flows.cli.store.existing_store", lambda: None)
     assert leaderboard._audited([own, *published]) == {}
