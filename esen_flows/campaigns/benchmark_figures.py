@@ -1,5 +1,6 @@
 """Figures of what a benchmark has judged, for the report of a campaign and for `leaderboard --figure`."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from esen_flows.metrics.discovery_curves import (
 )
 from esen_flows.metrics.geometry import cumulative_distances
 
+_STANDARD_NAME = re.compile(r"\d{4}-\d\d-\d\d-discovery")
 _HULL, _HULL_DFT = "e_above_hull_ev_per_atom", "reference_e_above_hull_ev_per_atom"
 # Value and DFT's value among the columns of a material, title, and whether its axes are logarithmic.
 _PARITIES = (
@@ -50,8 +52,12 @@ def draw(kind: str, models: Sequence[JudgedModel], path: Path, title: str) -> Pa
     Raises
     ------
     InputError
-        No force field has values of this kind; the message says why.
+        No force field has values of this kind, and the message says why; or two have the same name.
     """
+    names = [model.model for model in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{', '.join(twice)} would be several curves of one name; draw them in figures of their own")
     return FIGURES[kind](models, path, title)
 
 
@@ -93,7 +99,8 @@ def judged_file(path: Path, reference: DiscoveryReference) -> JudgedModel:
     Returns
     -------
     JudgedModel
-        Hull distances without metrics, under the name of the file.
+        Hull distances without metrics, under the name of the file, or of its folder where all files are called alike
+        (DATE-discovery.csv.gz).
 
     Raises
     ------
@@ -108,6 +115,8 @@ def judged_file(path: Path, reference: DiscoveryReference) -> JudgedModel:
         )
     ]
     name = path.name.removesuffix(".gz").removesuffix(".csv")
+    if _STANDARD_NAME.fullmatch(name) and path.resolve().parent.name:
+        name = path.resolve().parent.name
     return JudgedModel(name, len(rows), len(rows), {}, {}, {}, "", rows)
 
 

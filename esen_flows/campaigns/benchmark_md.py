@@ -8,6 +8,7 @@ import numpy as np
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import member_rows
 from esen_flows.campaigns.sources import reference_file
+from esen_flows.errors import InputError
 from esen_flows.metrics.md_artefact import METRICS, ReferenceTrajectory, md_means, read_reference_trajectories
 from esen_flows.metrics.statistics import bootstrap_interval
 from esen_flows.metrics.trajectories import Trajectory, trajectory_metrics
@@ -133,7 +134,10 @@ def _system(store: Store, row: Row | None, reference: ReferenceTrajectory) -> di
     document = store.get(row["key"]) if row is not None and state == "finished" else None
     if document is None or document.output is None:
         return known
-    metrics = trajectory_metrics(_trajectory(document.output), reference.trajectory)
+    try:
+        metrics = trajectory_metrics(_trajectory(document.output), reference.trajectory)
+    except (InputError, RuntimeError) as error:  # which would end the judgement of all other systems too
+        return known | {"state": "failed", "failure": f"its trajectory cannot be compared: {error}"}
     finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
     # A run that was continued knows the time of its last process alone, which is no time of the run.
     is_timed = document.provenance.force_evaluations >= int(document.output["n_steps"])

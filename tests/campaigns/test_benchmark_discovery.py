@@ -175,7 +175,8 @@ def test_files_and_leaderboard(
     assert "< a force field of this database" in lines
 
     # Curves of the campaign and of a file of predictions; the report of the campaign has them too.
-    file = tmp_path / "2026-11-29-discovery.csv.gz"
+    file = tmp_path / "another" / "2026-11-29-discovery.csv.gz"
+    file.parent.mkdir()
     write_formation_energies(file, {"m0": 0.12, "m1": 0.05, "m2": 0.01})
     for kind in ("roc", "rolling-mae", "precision-recall", "parity"):
         figure = tmp_path / f"{kind}.png"
@@ -184,10 +185,14 @@ def test_files_and_leaderboard(
             main(["leaderboard", *arguments])
         assert (stop.value.code or 0, figure.is_file()) == (0, True), capsys.readouterr().err
         svg = figure.with_suffix(".svg").read_text()
-        assert ("emt" in svg, "2026-11-29-discovery" in svg) == (True, True)
+        assert ("emt" in svg, "another" in svg) == (True, True)
     for arguments, words in (
         (["--figure", str(figure), "--kind", "roc"], "name a campaign by --with"),
         (["--kind", "roc"], "belong to a figure"),
+        (
+            ["--predictions", str(file), "--predictions", str(file), "--figure", str(figure), "--kind", "roc"],
+            "one name",
+        ),
         (["--with", "c", "--figure", str(figure), "--kind", "rmsd"], "no relaxed structure was compared"),
     ):
         with pytest.raises(SystemExit) as stop:
