@@ -35,6 +35,7 @@ LAZY_IN_BARE_ROOMS = {
     "esen_flows/forcefield/third_party/chgnet.py": {"chgnet", "pymatgen"},
     "esen_flows/forcefield/third_party/sevennet.py": {"sevenn", "torch_geometric"},
     "esen_flows/forcefield/load.py": {"esen_flows.schemas.card"},
+    "esen_flows/forcefield/rotations.py": {"scipy.integrate"},
     "esen_flows/forcefield/pull.py": {
         "esen_flows.schemas.card",
         "esen_flows.schemas.model_card",
