@@ -22,7 +22,8 @@ from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.property_lookup import entry_of, kind_of
-from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3, RelaxProtocol
+from esen_flows.schemas.protocol_types import Matrix3
+from esen_flows.schemas.protocols import DisplacementProtocol, RelaxProtocol
 from esen_flows.store.results import Store
 from esen_flows.store.timings import seconds_per_cost, seconds_per_edge
 

@@ -14,7 +14,8 @@ from esen_flows.physics.symmetry import operation_count, space_group_number
 from esen_flows.physics.symmetry_lock import SymmetryLock
 from esen_flows.schemas.atom_properties import AtomProperties, properties_of
 from esen_flows.schemas.documents import RelaxOutput, StructureData
-from esen_flows.schemas.protocols import Deformation, RelaxProtocol
+from esen_flows.schemas.protocol_types import Deformation
+from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.structures.checks import check_relaxation, check_size
 
 # Angles (rad) between the axes of a crystal and those of a mask of strains that still count as parallel.

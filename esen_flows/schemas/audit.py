@@ -11,7 +11,7 @@ from esen_flows.schemas.document_base import Document
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.nve import NveOutput, NveProtocol
 from esen_flows.schemas.property_entry import Step
-from esen_flows.schemas.protocols import one_or_more
+from esen_flows.schemas.protocol_types import one_or_more
 
 Row = dict[str, float | str | bool | None]
 PASSED, FAILED = "passed", "failed"

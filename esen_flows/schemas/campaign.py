@@ -26,7 +26,8 @@ from esen_flows.schemas.properties import OFFERED, Kind
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.property_lookup import GENERAL, named_protocol, offered_entry, require_settings
 from esen_flows.schemas.protocol_fields import field_names, with_values
-from esen_flows.schemas.protocols import NumericSettings, one_or_more
+from esen_flows.schemas.protocol_types import one_or_more
+from esen_flows.schemas.protocols import NumericSettings
 from esen_flows.schemas.requests import ResultRequest, parents_key, property_requests
 from esen_flows.schemas.structure_source import Names, StructureSource
 

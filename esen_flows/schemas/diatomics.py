@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from esen_flows.schemas.document_base import Array, Document
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
-from esen_flows.schemas.protocols import Length, one_or_more
+from esen_flows.schemas.protocol_types import Length, one_or_more
 
 # Matbench Discovery runs Z = 1 to 92 and scores all but these five.
 NOT_SCORED = ("Po", "At", "Rn", "Fr", "Ra")

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, PositiveFloat, model_valid
 from esen_flows.schemas.document_base import Array, Document
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
-from esen_flows.schemas.protocols import RelaxProtocol, one_or_more
+from esen_flows.schemas.protocol_types import one_or_more
+from esen_flows.schemas.protocols import RelaxProtocol
 
 
 def _magnitudes(value: tuple[float, ...]) -> tuple[float, ...]:

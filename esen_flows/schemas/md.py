@@ -10,7 +10,8 @@ from esen_flows.errors import InputError
 from esen_flows.schemas.declarations import Parity
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
-from esen_flows.schemas.protocols import HIGHEST_KELVIN, RelaxProtocol, Steps
+from esen_flows.schemas.protocol_types import HIGHEST_KELVIN, Steps
+from esen_flows.schemas.protocols import RelaxProtocol
 
 Ensemble = Literal["nve", "nvt"]
 Dynamics = Literal["velocityverlet", "langevin", "nose-hoover-chain"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PositiveInt, model_validator
 
 from esen_flows.schemas.frozen import Closed
-from esen_flows.schemas.protocols import one_or_more
+from esen_flows.schemas.protocol_types import one_or_more
 
 PublishedSet = Literal["wbm", "phonondb-103", "mdr", "dynamat"]
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]

@@ -39,7 +39,8 @@ from esen_flows.physics.lattice.linear_response import linear_forces
 from esen_flows.physics.symmetry import atoms_in_primitive, centring, conventional_cell
 from esen_flows.schemas.documents import StructureData
 from esen_flows.schemas.lattice_documents import ForcesOutput
-from esen_flows.schemas.protocols import DisplacementProtocol, Matrix3
+from esen_flows.schemas.protocol_types import Matrix3
+from esen_flows.schemas.protocols import DisplacementProtocol
 from esen_flows.structures.checks import check_all_free, check_size
 
 Progress = Callable[[int, int], None]
