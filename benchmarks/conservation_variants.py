@@ -1,0 +1,198 @@
+"""The variants of table 1 of the eSEN paper at laptop size: test errors, and energy conservation beside them.
+
+    esen-flows label models/esen_nano/data.yaml --output nano.xyz      # by SevenNet-l3i5: pip install -e ".[sevennet]"
+    python benchmarks/conservation_variants.py train nano.xyz --folder variants
+    python benchmarks/conservation_variants.py measure nano.xyz --folder variants
+    python benchmarks/conservation_variants.py draw
+
+All variants see the same structures of four crystals for the same number of epochs, from random weights; each differs
+from the default in what its name says. An interrupted run continues; rows that are in
+benchmarks/results/conservation_variants.json are not measured again.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from matplotlib import pyplot as plt
+
+from esen_flows.data.dataset import Dataset, subset
+from esen_flows.data.importing import read_dataset
+from esen_flows.data.splits import split_by_material
+from esen_flows.errors import EsenFlowsError
+from esen_flows.files import written_whole
+from esen_flows.forcefield.contract import ForceField
+from esen_flows.forcefield.load import load_force_field
+from esen_flows.physics.conservation.measurements import measure
+from esen_flows.physics.md.dynamics import molecular_dynamics_many
+from esen_flows.schemas.audit import MeasurementsProtocol
+from esen_flows.schemas.md import MDProtocol
+from esen_flows.schemas.nve import EnergyDrift
+from esen_flows.training.config import TrainingConfig, config_from_dict
+from esen_flows.training.evaluate import evaluate_dataset
+from esen_flows.training.train import CHECKPOINT_NAME, train
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "conservation_variants.json"
+FIGURE = ROOT / "docs" / "figures" / "conservation_variants.png"
+CRYSTALS = ({"C"}, {"Na", "Cl"}, {"Mg", "O"}, {"Ga", "As"})
+# The network and the schedule of models/esen_nano/finetune.yaml, with the paper's 10 radial functions.
+BASE: dict[str, Any] = {
+    "num_layers": 2, "lmax": 2, "mmax": 2, "sphere_channels": 32, "hidden_channels": 32, "edge_channels": 32,
+    "num_distance_basis": 10, "cutoff_angstrom": 5.0,
+    "epochs": 40, "validate_every_epochs": 10, "edges_per_batch": 3000, "learning_rate": 0.003, "betas": [0.9, 0.98],
+    "weight_decay": 0.001, "warmup_steps": 100, "final_factor": 0.01, "clip_norm": 20.0, "ema_decay": 0.99,
+    "loss": "absolute", "energy_weight": 20.0, "force_weight": 20.0, "stress_weight": 50.0, "random_inversion": True,
+    "initial_head_factor": 0.1, "seed": 1,
+}  # fmt: skip
+DISCRETE = {"act_type": "s2", "mlp_type": "grid"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "direct forces": {"direct_forces": True, "direct_stress": "source_target", "stress_weight": 5.0},
+    "20 neighbours": {"max_neighbors": 20},
+    "no envelope": {"use_envelope": False},
+    "512 radial functions": {"num_distance_basis": 512},
+    "Bessel functions": {"distance_function": "bessel"},
+    **{f"grid of {points}": {**DISCRETE, "grid_resolution": points} for points in (6, 10, 14)},
+    "default, seed 2": {"seed": 2},
+    "default, seed 3": {"seed": 3},
+    "width 16": {"sphere_channels": 16, "hidden_channels": 16, "edge_channels": 16},
+}
+# Conventional cells, whose longest free path at these temperatures stays inside of what the data show.
+SYSTEMS: dict[str, Atoms] = {
+    "NaCl": bulk("NaCl", "rocksalt", a=5.69, cubic=True),
+    "MgO": bulk("MgO", "rocksalt", a=4.25, cubic=True),
+    "C": bulk("C", "diamond", a=3.571, cubic=True),
+    "GaAs": bulk("GaAs", "zincblende", a=5.753, cubic=True),
+}
+KELVIN, STEP_FS, PICOSECONDS = 600.0, 2.0, 10.0
+
+
+def config(name: str) -> TrainingConfig:
+    return config_from_dict({**BASE, **VARIANTS[name]}, name)
+
+
+def read(path: Path) -> tuple[Dataset, Dataset]:
+    """Training and held-out structures of the four crystals."""
+    everything = read_dataset(path)
+    chosen = [i for i, item in enumerate(everything) if set(item.atoms.get_chemical_symbols()) in CRYSTALS]
+    dataset = subset(everything, chosen)
+    return split_by_material(dataset, 0.15, seed=0).apply(dataset)
+
+
+def folder_of(folder: Path, name: str) -> Path:
+    return folder / name.replace(" ", "_").replace(",", "")
+
+
+def train_all(data: Path, folder: Path, only: list[str]) -> None:
+    training, validation = read(data)
+    print(f"{len(training)} structures to train on, {len(validation)} held out")
+    for name in only:
+        path = folder_of(folder, name)
+        if (path / "seconds").exists():
+            continue
+        begin = time.process_time()
+        train(config(name), training, validation, path)
+        (path / "seconds").write_text(f"{time.process_time() - begin:.0f}")
+        print(name, (path / "seconds").read_text(), "CPU seconds", flush=True)
+
+
+def drifts(force_field: ForceField) -> dict[str, Any]:
+    """Statistics of the total energy of each system, or why there are none."""
+    protocol = MDProtocol(
+        ensemble="nve", n_steps=round(1000 * PICOSECONDS / STEP_FS), time_step=STEP_FS, temperature=KELVIN,
+        traj_interval=10,
+    )  # fmt: skip
+    outcomes = molecular_dynamics_many(list(SYSTEMS.values()), force_field, [protocol] * len(SYSTEMS))
+    names = list(SYSTEMS)
+    found: dict[str, Any] = {}
+    for index, outcome in outcomes:
+        if isinstance(outcome, EsenFlowsError):
+            found[names[index]] = f"{type(outcome).__name__}: {outcome}"
+        else:
+            assert outcome.drift is not None  # there are hundreds of frames
+            found[names[index]] = outcome.drift.model_dump()
+    return {name: found[name] for name in names}
+
+
+def conservation(force_field: ForceField) -> dict[str, float]:
+    """The largest value of each measure of an audit over two crystals."""
+    output = measure(force_field, MeasurementsProtocol(systems=("NaCl", "MgO"), displacements_angstrom=(0.01, 0.2)))
+    values: dict[str, list[float]] = {}
+    for row in output.measurements:
+        values.setdefault(row["measure"], []).append(abs(row["value"]))
+    return {name: max(found) for name, found in values.items()}
+
+
+def measure_all(data: Path, folder: Path, only: list[str]) -> None:
+    _, validation = read(data)
+    for name in only:
+        path = folder_of(folder, name)
+        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        if name in rows or not (path / "seconds").exists():
+            continue
+        force_field = load_force_field(str(path / CHECKPOINT_NAME), dtype="float64")
+        errors = evaluate_dataset(force_field, validation)["all"]
+        row: dict[str, Any] = {"changed": VARIANTS[name], "training_cpu_seconds": int((path / "seconds").read_text())}
+        row |= {"test": errors, "conservation": conservation(force_field)}
+        begin = time.process_time()
+        row |= {"drift": drifts(force_field), "drift_cpu_seconds": round(time.process_time() - begin, 1)}
+        with written_whole(RESULTS) as temporary:
+            temporary.write_text(json.dumps(rows | {name: row}, indent=1) + "\n")
+        print(name, json.dumps(errors), flush=True)
+
+
+def largest_drift(row: dict[str, Any]) -> float:
+    """Largest slope of the total energy in meV/atom/ps over the systems; infinite if a trajectory failed."""
+    return max(
+        (np.inf if isinstance(one, str) else abs(EnergyDrift(**one).slope_mev_per_atom_ps))
+        for one in row["drift"].values()
+    )
+
+
+def draw() -> None:
+    """Error of the forces against the drift, one point a variant."""
+    rows = json.loads(RESULTS.read_text())
+    figure, axes = plt.subplots(figsize=(7.0, 4.6), layout="constrained")
+    finite = [largest_drift(row) for row in rows.values() if np.isfinite(largest_drift(row))]
+    failed_at = 10 * max(finite, default=1.0)
+    for name, row in rows.items():
+        drift = largest_drift(row)
+        failed = not np.isfinite(drift)
+        error = row["test"]["force_mae_mev_per_angstrom"]
+        axes.plot(error, failed_at if failed else drift, marker="x" if failed else "o", color="C3" if failed else "C0")
+        label = f"{name} (a trajectory failed)" if failed else name
+        axes.annotate(label, (error, failed_at if failed else drift), (5, 3), textcoords="offset points", fontsize=8)
+    axes.axhline(0.5, color="0.5", linestyle=":", label="limit of an audit, 0.5 meV/atom/ps")
+    axes.set(yscale="log", xlabel="force MAE, held-out structures (meV/Å)", ylabel="largest energy drift (meV/atom/ps)")
+    axes.margins(x=0.25)
+    axes.legend()
+    figure.savefig(FIGURE, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "measure", "draw"])
+    parser.add_argument("data", nargs="?", type=Path, help="labelled structures: nano.xyz")
+    parser.add_argument("--folder", type=Path, default=Path("variants"), help="folder of the trainings")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="variants to run")
+    arguments = parser.parse_args()
+    if arguments.what == "draw":
+        return draw()
+    if arguments.data is None:
+        parser.error(f"{arguments.what} needs the file of labelled structures")
+    run: Callable[..., None] = train_all if arguments.what == "train" else measure_all
+    run(arguments.data, arguments.folder, arguments.only)
+
+
+if __name__ == "__main__":
+    main()
