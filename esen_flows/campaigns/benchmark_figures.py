@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,22 @@ _PARITIES = (
 )
 
 
-def draw(kind: str, models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+class Drawn(NamedTuple):
+    """A figure that was written.
+
+    Attributes
+    ----------
+    path
+        The PNG file.
+    left_out
+        Why force fields are not in it, a sentence for each.
+    """
+
+    path: Path
+    left_out: list[str]
+
+
+def draw(kind: str, models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
     """Draw one figure.
 
     Parameters
@@ -38,7 +53,8 @@ def draw(kind: str, models: Sequence[JudgedModel], path: Path, title: str) -> Pa
     kind
         One of `FIGURES`.
     models
-        Judged force fields; those without values of this kind are left out.
+        Judged force fields; those without values of this kind are left out. Where curves are of different numbers of
+        crystals, their labels give them.
     path
         PNG file to write; an SVG file is written beside it.
     title
@@ -46,8 +62,8 @@ def draw(kind: str, models: Sequence[JudgedModel], path: Path, title: str) -> Pa
 
     Returns
     -------
-    Path
-        The PNG file.
+    Drawn
+        The PNG file, and what is not in it.
 
     Raises
     ------
@@ -81,7 +97,7 @@ def draw_all(models: Sequence[JudgedModel], folder: Path, title: str) -> list[Pa
     files: list[Path] = []
     for kind in FIGURES:
         with suppress(InputError):  # another benchmark's figure, or nothing to show yet
-            png = draw(kind, models, folder / f"{kind}.png", title)
+            png = draw(kind, models, folder / f"{kind}.png", title).path
             files += [png, png.with_suffix(".svg")]
     return files
 
@@ -134,9 +150,9 @@ def _hull_distances(model: JudgedModel) -> HullDistances | None:
     return HullDistances(true[kept], _column(model, _HULL)[kept]).rounded() if kept.any() else None
 
 
-def _curves(models: Sequence[JudgedModel], curve: Callable[[HullDistances], Any]) -> dict[str, Any]:
-    """Curve of each force field that has one; the reason of the first failure if there is none at all."""
-    found, reasons = {}, []
+def _curves(models: Sequence[JudgedModel], curve: Callable[[HullDistances], Any]) -> tuple[dict[str, Any], list[str]]:
+    """Curve of each force field that has one, and why others have none; an error if there is no curve at all."""
+    found, counts, reasons = {}, {}, []
     for model in models:
         distances = _hull_distances(model)
         if distances is None:
@@ -146,46 +162,59 @@ def _curves(models: Sequence[JudgedModel], curve: Callable[[HullDistances], Any]
             found[model.model] = curve(distances)
         except InputError as error:
             reasons.append(f"{model.model}: {error}")
+        else:
+            counts[model.model] = len(distances.true)
     if not found:
         raise InputError("; ".join(reasons) or "there is no force field to draw")
-    return found
+    return _with_counts(found, counts), reasons
 
 
-def _roc(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
-    curves = _curves(models, receiver_operating_curve)
+def _with_counts(curves: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
+    """Curves under labels with their numbers of crystals, where these differ."""
+    if len(set(counts.values())) < 2:
+        return dict(curves)
+    return {f"{model}, {counts[model]:,} crystals": curve for model, curve in curves.items()}
+
+
+def _roc(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
+    curves, left_out = _curves(models, receiver_operating_curve)
     from esen_flows.plots.discovery import plot_roc
 
-    return plot_roc(curves, path, title)
+    return Drawn(plot_roc(curves, path, title), left_out)
 
 
-def _rolling(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
-    curves = _curves(models, rolling_error)
+def _rolling(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
+    curves, left_out = _curves(models, rolling_error)
     from esen_flows.plots.discovery import plot_rolling_errors
 
-    return plot_rolling_errors(curves, path, title)
+    return Drawn(plot_rolling_errors(curves, path, title), left_out)
 
 
-def _precision_recall(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
-    curves = _curves(models, precision_recall_curve)
+def _precision_recall(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
+    curves, left_out = _curves(models, precision_recall_curve)
     from esen_flows.plots.discovery import plot_precision_recall
 
-    return plot_precision_recall(curves, path, title)
+    return Drawn(plot_precision_recall(curves, path, title), left_out)
 
 
-def _rmsd(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+def _rmsd(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
     distances = {one.model: [row["rmsd"] for row in one.materials if row.get("rmsd") is not None] for one in models}
-    curves = {model: cumulative_distances(values) for model, values in distances.items() if values}
+    counts = {model: len(values) for model, values in distances.items() if values}
+    curves = {model: cumulative_distances(distances[model]) for model in counts}
     if not curves:
         raise InputError(
             "no relaxed structure was compared with DFT's; this needs a campaign of benchmark discovery and, on this "
             "machine, the set wbm-relaxed (esen-flows data pull wbm-relaxed) and moyopy"
         )
+    left_out = [
+        f"{model} has no relaxed structure that was compared with DFT's" for model in distances if model not in counts
+    ]
     from esen_flows.plots.geometry import plot_cumulative_distances
 
-    return plot_cumulative_distances(curves, path, title)
+    return Drawn(plot_cumulative_distances(_with_counts(curves, counts), path, title), left_out)
 
 
-def _parity(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
+def _parity(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
     for own, dft, quantity, is_logarithmic in _PARITIES:
         pairs = {
             model.model: (_column(model, dft), _column(model, own))
@@ -193,13 +222,14 @@ def _parity(models: Sequence[JudgedModel], path: Path, title: str) -> Path:
             if model.materials and own in model.materials[0]
         }
         if pairs:
+            left_out = [f"{model.model} has no values of this quantity" for model in models if model.model not in pairs]
             from esen_flows.plots.discovery import plot_parity
 
-            return plot_parity(pairs, quantity, path, title, logarithmic=is_logarithmic)
+            return Drawn(plot_parity(pairs, quantity, path, title, logarithmic=is_logarithmic), left_out)
     raise InputError("parity needs values of the benchmarks discovery, kappa-103 or mdr-phonons; there are none")
 
 
-FIGURES: Mapping[str, Callable[[Sequence[JudgedModel], Path, str], Path]] = {
+FIGURES: Mapping[str, Callable[[Sequence[JudgedModel], Path, str], Drawn]] = {
     "roc": _roc,
     "rolling-mae": _rolling,
     "precision-recall": _precision_recall,

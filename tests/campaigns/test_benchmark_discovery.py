@@ -14,6 +14,8 @@ from ase.io import write
 
 from esen_flows.campaigns import benchmark_geometry
 from esen_flows.campaigns.benchmark import campaign_metrics, write_materials
+from esen_flows.campaigns.benchmark_figures import draw
+from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.report import write_report
 from esen_flows.campaigns.submission import write_submission
 from esen_flows.cli.app import main
@@ -201,6 +203,24 @@ def test_files_and_leaderboard(
         assert words in capsys.readouterr().err
     write_report(store, "c", tmp_path / "report")
     assert "](roc.png)" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_curves_of_different_crystals_say_so(tmp_path: Path) -> None:
+    def judged(model: str, own: list[float | None]) -> JudgedModel:
+        rows = [
+            {"e_above_hull_ev_per_atom": value, "reference_e_above_hull_ev_per_atom": dft, "unique_prototype": True,
+             "state": "finished"}
+            for value, dft in zip(own, (-0.1, 0.1, 0.2), strict=False)
+        ]  # fmt: skip
+        return JudgedModel(model, 3, len(rows), {}, {}, {}, "", rows)
+
+    models = [judged("whole", [-0.1, 0.2, 0.3]), judged("half", [0.1, 0.2]), judged("none", [])]
+    drawn = draw("roc", models, tmp_path / "roc.png", "test")
+    assert drawn.left_out == ["none has no hull distance of a unique prototype that DFT knows"]
+    svg = drawn.path.with_suffix(".svg").read_text()
+    assert ("whole, 3 crystals" in svg, "half, 2 crystals" in svg) == (True, True)
+    draw("roc", models[::2], tmp_path / "one.png", "test")
+    assert "3 crystals" not in (tmp_path / "one.svg").read_text()
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,11 @@ def _own_rows(names: Sequence[str]) -> list[LeaderboardRow]:
     values: dict[str, dict[str, float]] = {}
     for name in names:
         for model in campaign_metrics(store, name):
+            known = {name: value for name, value in model.with_missing_as_failed.items() if value is not None}
             if model.n_done < model.n_materials:
                 done = f"{model.n_done:,} of {model.n_materials:,} materials"
-                print(f"{name}: {model.model} has {done}; the rest counts as failed", file=sys.stderr)
-            known = {name: value for name, value in model.with_missing_as_failed.items() if value is not None}
+                rest = "the rest counts as failed" if known else "the leaderboard takes all or none"
+                print(f"{name}: {model.model} has {done}; {rest}", file=sys.stderr)
             values.setdefault(model.model, {}).update(known)
     return [_own_row(label, with_scores(found), ", ".join(names)) for label, found in values.items()]
 

@@ -1,5 +1,6 @@
 """Figures of campaigns and of files of predictions against DFT, for `esen-flows leaderboard --figure`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -50,4 +51,8 @@ def draw_benchmark(kind: str, campaigns: Sequence[str], predictions: Sequence[Pa
     if predictions:
         reference = read_discovery_reference(reference_file("wbm-summary", None))
         judged += [judged_file(file, reference) for file in predictions]
-    return draw(kind, judged, path, ", ".join(campaigns) or ("WBM" if kind == "parity" else "Unique prototypes of WBM"))
+    title = ", ".join(campaigns) or ("WBM" if kind == "parity" else "Unique prototypes of WBM")
+    drawn = draw(kind, judged, path, title)
+    for reason in drawn.left_out:
+        print(f"not in the figure: {reason}", file=sys.stderr)
+    return drawn.path
