@@ -14,9 +14,9 @@ from torch import Tensor
 
 from esen_flows.data.batch_state import BatchState
 from esen_flows.data.ragged import to_device
-from esen_flows.errors import NotDifferentiableError
+from esen_flows.errors import ModelError, NotDifferentiableError
 from esen_flows.schemas import declarations
-from esen_flows.schemas.declarations import Dtype, Equivariance
+from esen_flows.schemas.declarations import Dtype, Equivariance, ForceKind
 from esen_flows.structures.inputs import AnyStructures
 
 # Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
@@ -94,6 +94,9 @@ class Declaration:
     smooth
         Whether the energy has no jumps by construction. A limit of neighbours, messages without an envelope and s2
         activations on edges make jumps.
+    direct
+        Whether direct heads give forces and stress besides those that are derivatives of the energy
+        (`ForceField.direct`).
     """
 
     conservative: bool
@@ -104,6 +107,14 @@ class Declaration:
     outputs: tuple[str, ...] = ("energy", "forces", "stress")
     cutoff_angstrom: float | None = None
     smooth: bool = True
+    direct: bool = False
+
+    @property
+    def force_kinds(self) -> tuple[ForceKind, ...]:
+        """Kinds of forces and stress that the force field offers; `evaluate` gives the first one."""
+        if not self.conservative:
+            return ("direct",)
+        return ("conservative", "direct") if self.direct else ("conservative",)
 
 
 class ForceField(ABC):
@@ -201,6 +212,27 @@ class ForceField(ABC):
             np.array([result.stress for result in results]).reshape(-1, 3, 3),
         )
         return BatchEvaluation(*(to_device(array, state.device) for array in arrays))
+
+    def direct(self) -> "ForceField":
+        """The force field whose forces and stress are those of direct heads, which need no derivative of the energy.
+
+        Returns
+        -------
+        ForceField
+            A force field with the same energies that declares no conservative forces. Force fields with both kinds
+            override this method.
+
+        Raises
+        ------
+        ModelError
+            There are no direct heads.
+        """
+        if "direct" not in self.declaration.force_kinds:
+            raise ModelError(
+                f"{self.label!r} has no heads that predict forces directly, only the gradient of its energy; use "
+                "forces=conservative, or a force field with both"
+            )
+        return self
 
     def atoms_at_once(self, atoms: Atoms) -> int:
         """Number of atoms in structures like this one that are worth handing over together.

@@ -1,9 +1,12 @@
 """Networks of any family behind the contract of force fields."""
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import torch
@@ -30,7 +33,7 @@ from esen_flows.forcefield.hessian import hessian_vector_products
 from esen_flows.forcefield.memory import available_bytes, edges_that_fit
 from esen_flows.forcefield.precision import tensor_float_32
 from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_stress
-from esen_flows.schemas.declarations import Dtype
+from esen_flows.schemas.declarations import Dtype, ForceKind
 from esen_flows.structures.inputs import AnyStructures, as_structures
 
 # Graphs are made for this many edges at a time (40 bytes each), or for a few full batches if these have more.
@@ -97,6 +100,7 @@ class NetworkForceField(ForceField):
         uses_cuda_graphs = compile and self.device.type == "cuda" and config.smooth and config.conservative
         self._cuda_graphs = CudaGraphRunner(self._compute, config.cutoff_angstrom) if uses_cuda_graphs else None
         self._tf32 = tf32
+        self._kind: ForceKind = "conservative" if config.conservative else "direct"
         self.scale_ev, self.offset_ev = checkpoint.scale_ev, checkpoint.energy_offset_ev
         self.references_ev = np.zeros(config.max_num_elements)
         self.references_ev[list(checkpoint.references_ev)] = list(checkpoint.references_ev.values())
@@ -111,6 +115,7 @@ class NetworkForceField(ForceField):
             dtype=dtype,
             outputs=("energy", "forces", *(("stress",) if config.gives_stress else ()), "energies"),
             cutoff_angstrom=config.cutoff_angstrom,
+            direct=config.has_both_forces,
         )
         self.neighbors = NeighborCache(config.cutoff_angstrom, device=self.device, reverse=config.reads_reverse_edges)
         self._is_known = np.isin(np.arange(config.max_num_elements), sorted(checkpoint.elements))
@@ -120,7 +125,33 @@ class NetworkForceField(ForceField):
         self._hessian_budget = EdgeBudget(edges_that_fit(differentiated, memory))
 
     def _compute(self, batch: GraphBatch) -> EnergyForcesStress:
-        return energy_forces_stress(self._evaluator, batch)
+        return energy_forces_stress(self._evaluator, batch, kind=self._kind)
+
+    def direct(self) -> Self:
+        """The same network with the forces and stress of its direct heads.
+
+        Returns
+        -------
+        NetworkForceField
+            A force field that counts its own evaluations, and shares the memory of this one.
+
+        Raises
+        ------
+        ModelError
+            There are no direct heads.
+        """
+        super().direct()
+        config = self.network.config
+        if self._kind == "direct":
+            return self
+        view = copy.copy(self)
+        view._kind, view._cuda_graphs, view.force_evaluations = "direct", None, 0
+        view.label = f"{self.label}, direct forces"
+        outputs = ("energy", "forces", *(("stress",) if config.gives_direct_stress else ()), "energies")
+        view.declaration = replace(
+            self.declaration, conservative=False, differentiable=False, direct=False, outputs=outputs
+        )
+        return view
 
     def _give_back(self) -> bool:
         """Give back memory that is only kept for speed; whether there was any."""

@@ -56,6 +56,21 @@ class InversionAveraged(ForceField):
         equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
         self.declaration = replace(inner.declaration, equivariance=equivariance)
 
+    def direct(self) -> "InversionAveraged":
+        """The average of the inner force field's direct forces and stress.
+
+        Returns
+        -------
+        InversionAveraged
+            A force field of its own around the same network.
+
+        Raises
+        ------
+        ModelError
+            The inner force field has no direct heads.
+        """
+        return InversionAveraged(self.inner.direct())
+
     def atoms_at_once(self, atoms: Atoms) -> int:
         """Number of atoms in structures like this one that are worth handing over together.
 

@@ -13,6 +13,24 @@ from torch import Tensor
 from esen_flows.data.batch import GraphBatch
 from esen_flows.network.gradients import gradients_without_parameters
 from esen_flows.network.interface import Network, NetworkOutput
+from esen_flows.schemas.declarations import ForceKind
+
+
+@dataclass(frozen=True)
+class DirectOutputs:
+    """Forces and stress of direct heads beside those that are derivatives of the energy, in network units.
+
+    Attributes
+    ----------
+    forces
+        (atoms, 3) output of the force head.
+    stress
+        (systems, 3, 3) output of the stress head. NaN for systems that are not periodic along three vectors, and for
+        all systems where there is no stress head.
+    """
+
+    forces: Tensor
+    stress: Tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,8 @@ class EnergyForcesStress:
         (atoms, ...) features of the atoms after the last layer.
     noise
         (atoms, 3) output of the denoising head in units of the noise's standard deviation, or None.
+    direct
+        Outputs of the direct heads of a network with both kinds of forces, where they were asked for.
     """
 
     energy: Tensor
@@ -42,10 +62,16 @@ class EnergyForcesStress:
     stress: Tensor
     embedding: Tensor | None = None
     noise: Tensor | None = None
+    direct: DirectOutputs | None = None
 
 
 def energy_forces_stress(
-    network: Network, graph: GraphBatch, *, create_graph: bool = False, noised_forces: Tensor | None = None
+    network: Network,
+    graph: GraphBatch,
+    *,
+    create_graph: bool = False,
+    noised_forces: Tensor | None = None,
+    kind: ForceKind | None = None,
 ) -> EnergyForcesStress:
     """Energy, forces and stress of a batch.
 
@@ -59,18 +85,21 @@ def energy_forces_stress(
         Whether the results stay differentiable, for training.
     noised_forces
         (atoms, 3) inputs of direct denoising networks, as in `Network.forward`.
+    kind
+        Which forces and stress of a network with both kinds to compute: "direct" needs no derivative. None: the
+        derivatives, and the outputs of the direct heads besides.
 
     Returns
     -------
     EnergyForcesStress
         The results, detached unless `create_graph` is set.
     """
-    if not network.config.conservative:
+    if not network.config.conservative or kind == "direct":
         with torch.set_grad_enabled(create_graph):
             return _from_direct_heads(network(graph, noised_forces=noised_forces), graph)
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_(True)
-        output = network(graph, vectors=vectors)
+        output = network(graph, vectors=vectors, heads=kind is None)
         with gradients_without_parameters():
             (gradient,) = torch.autograd.grad(output.energy.sum(), vectors, create_graph=create_graph)
     n_atoms = graph.numbers.shape[0]
@@ -83,7 +112,11 @@ def energy_forces_stress(
     virial = (0.5 * (virial + virial.transpose(1, 2))).to(gradient.dtype)
     results = (output.energy, output.node_energy, output.node_embedding)
     energy, node_energy, embedding = results if create_graph else (value.detach() for value in results)
-    return EnergyForcesStress(energy, node_energy, forces, _over_volume(virial, graph), embedding)
+    direct = None
+    if output.forces is not None:
+        heads = (output.forces, _direct_stress(output, graph))
+        direct = DirectOutputs(*(heads if create_graph else (value.detach() for value in heads)))
+    return EnergyForcesStress(energy, node_energy, forces, _over_volume(virial, graph), embedding, direct=direct)
 
 
 def _over_volume(virial: Tensor, graph: GraphBatch) -> Tensor:
@@ -96,10 +129,14 @@ def _over_volume(virial: Tensor, graph: GraphBatch) -> Tensor:
 
 def _from_direct_heads(output: NetworkOutput, graph: GraphBatch) -> EnergyForcesStress:
     assert output.forces is not None
-    if output.stress is None:
-        stress = output.forces.new_full((graph.n_systems, 3, 3), float("nan"))
-    else:
-        stress = torch.where(torch.isfinite(graph.volume).view(-1, 1, 1), output.stress, float("nan"))
+    stress = _direct_stress(output, graph)
     return EnergyForcesStress(
         output.energy, output.node_energy, output.forces, stress, output.node_embedding, output.noise
     )
+
+
+def _direct_stress(output: NetworkOutput, graph: GraphBatch) -> Tensor:
+    """(systems, 3, 3) output of the stress head; NaN without a head, and for systems without a volume."""
+    if output.stress is None:
+        return output.energy.new_full((graph.n_systems, 3, 3), float("nan"), dtype=output.node_energy.dtype)
+    return torch.where(torch.isfinite(graph.volume).view(-1, 1, 1), output.stress, float("nan"))

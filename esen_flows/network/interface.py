@@ -72,6 +72,16 @@ class NetworkConfig:
         return self.conservative
 
     @property
+    def has_both_forces(self) -> bool:
+        """Whether a conservative network has heads that predict forces and stress besides."""
+        return False
+
+    @property
+    def gives_direct_stress(self) -> bool:
+        """Whether a head predicts the stress."""
+        return self.gives_stress and not self.conservative
+
+    @property
     def denoises(self) -> bool:
         """Whether true forces of noised atoms are an input, and the noise an output (DeNS)."""
         return False
@@ -174,7 +184,12 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, graph: GraphBatch, *, vectors: Tensor | None = None, noised_forces: Tensor | None = None
+        self,
+        graph: GraphBatch,
+        *,
+        vectors: Tensor | None = None,
+        noised_forces: Tensor | None = None,
+        heads: bool = True,
     ) -> NetworkOutput:
         """Energies of a batch, differentiable with respect to `vectors`.
 
@@ -186,6 +201,8 @@ class Network(nn.Module, ABC):
             (edges, 3) edge vectors in Angstrom, from target to source; default: those of the graph.
         noised_forces
             (atoms, 3) true forces in eV/Angstrom of noised atoms, zero for the others (denoising networks alone).
+        heads
+            Whether to compute the outputs of direct heads, where the network has both kinds of forces.
 
         Returns
         -------

@@ -175,8 +175,9 @@ def _broken_rules(ours: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
         is_needed = name in ("model_key", "elements", "declaration")
         if (is_needed or name in ours) and not (isinstance(value, str) == (name == "model_key") and holds(value)):
             yield name, value, rule
-    declaration = ours["declaration"]
-    if declaration["conservative"] and ours.get("architecture", {}).get("direct_forces", False):
+    declaration, architecture = ours["declaration"], ours.get("architecture", {})
+    is_direct = architecture.get("direct_forces", False) and not architecture.get("both_heads", False)
+    if declaration["conservative"] and is_direct:
         yield "declaration", declaration, "must not call direct forces conservative"
 
 

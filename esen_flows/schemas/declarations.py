@@ -11,6 +11,8 @@ from esen_flows.errors import NotConservativeError, NotDifferentiableError
 Equivariance = Literal["O3", "SO3", "approximate"]
 # Treatment of mirror images: averaged over inversion, or as the force field gives them.
 Parity = Literal["average", "as_is"]
+# How forces and stress are predicted: as derivatives of the energy, or by heads of their own.
+ForceKind = Literal["conservative", "direct"]
 Dtype = Literal["float32", "float64"]
 # Number of directions of Lebedev's rules with positive weights, and the degree up to which each is exact.
 LEBEDEV_DEGREES = {6: 3, 14: 5, 26: 7, 38: 9, 50: 11, 86: 15, 110: 17, 146: 19, 170: 21, 194: 23}

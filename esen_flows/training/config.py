@@ -39,6 +39,8 @@ class TrainingConfig:
     energy_weight, force_weight, stress_weight
         Coefficients of the terms of the loss. With a direct stress head, the isotropic and the anisotropic part have
         this coefficient each.
+    direct_force_weight, direct_stress_weight
+        The same for the direct heads of a network with `both_heads`, beside those of the derivatives of the energy.
     seed
         Decides the random weights, the order of the structures and the noise.
     structures_per_batch
@@ -127,6 +129,8 @@ class TrainingConfig:
     autocast: Literal["none", "bfloat16"] = "none"
     dtype: Literal["float32", "float64"] = "float32"
     tf32: bool = False
+    direct_force_weight: float = 0.0
+    direct_stress_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, hint in _HINTS.items():
@@ -157,6 +161,11 @@ class TrainingConfig:
                 f"stress_weight is {self.stress_weight}, but a direct-force network without a stress head has no "
                 "stress; set direct_stress, or stress_weight: 0"
             )
+        if self.network.has_both_forces != (self.direct_force_weight > 0):
+            raise InputError(
+                "direct_force_weight is for networks with both_heads, and these need it, because their direct heads "
+                f"would not be trained; got direct_force_weight {self.direct_force_weight}"
+            )
         if self.tf32 and self.dtype != "float32":
             raise InputError(f"tf32 is for dtype float32, got {self.dtype}; leave it out")
         if self.loss == "relative" and (direct or self.network.denoises):
@@ -171,8 +180,9 @@ class TrainingConfig:
             Values by name, of the network and of the stage; `config_from_dict` restores the stage.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
-        if not self.tf32:  # a later field: at its default the keys of trainings stay what they were
-            del values["tf32"]
+        for name in ("tf32", "direct_force_weight", "direct_stress_weight"):
+            if not values[name]:  # later fields: at their default the keys of trainings stay what they were
+                del values[name]
         family = family_of(self.network)
         named = {} if family == DEFAULT_FAMILY else {"family": family}
         return {**named, **asdict(self.network), **values}  # type: ignore[call-overload]
@@ -185,6 +195,7 @@ _COUNT = (1, 10**9)
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "clip_norm", "denoising_std_angstrom", "initial_head_factor"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "energy_weight", "force_weight", "stress_weight", "denoising_weight"), _ANY),
+    **dict.fromkeys(("direct_force_weight", "direct_stress_weight"), _ANY),
     **dict.fromkeys(("denoising_probability", "denoising_atoms", "warmup_factor", "final_factor"), _SHARE),
     **dict.fromkeys(("edges_per_batch", "structures_per_batch", "edges_per_pass", "edges_per_chunk"), _COUNT),
     **{"epochs": (1, 10**6), "validate_every_epochs": (1, 10**6), "warmup_steps": (0, 10**9), "warmup_epochs": _ANY},

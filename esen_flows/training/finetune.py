@@ -76,6 +76,8 @@ def finetune_config(parent: Checkpoint, training: Dataset, changes: Mapping[str,
     if not network.conservative:
         raise InputError("the parent predicts forces directly; fine-tune it by a stage file with direct_forces: false")
     values = {"family": family_of(network), **network.to_dict(), **DEFAULTS, "epochs": 1, "validate_every_epochs": 1}
+    if network.has_both_forces:
+        values |= {f"direct_{name}": DEFAULTS[name] for name in ("force_weight", "stress_weight")}
     if training.elements <= set(parent.references_ev):
         # Data with few elements would pull their species embeddings away from those of all other elements.
         values["freeze"] = network.SPECIES_TABLES

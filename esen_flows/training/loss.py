@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from esen_flows.network.derivatives import EnergyForcesStress
+from esen_flows.network.derivatives import DirectOutputs, EnergyForcesStress
 from esen_flows.network.symmetric_tensors import stress_components
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.frames import LabelledBatch
@@ -75,12 +75,14 @@ class PredictionErrors:
     stress: Tensor
 
 
-def _errors_of(prediction: EnergyForcesStress, batch: LabelledBatch, scale_ev: float) -> PredictionErrors:
-    """Errors of a prediction in network units, of which each is `scale_ev`."""
+def _errors_of(
+    prediction: EnergyForcesStress, outputs: EnergyForcesStress | DirectOutputs, batch: LabelledBatch, scale_ev: float
+) -> PredictionErrors:
+    """Errors of an energy and of forces and stress (`outputs`) in network units, of which each is `scale_ev`."""
     labelled = _labelled(batch).view(-1, 1, 1)
-    stress = torch.where(labelled, prediction.stress * scale_ev - torch.nan_to_num(batch.stress), 0.0)
+    stress = torch.where(labelled, outputs.stress * scale_ev - torch.nan_to_num(batch.stress), 0.0)
     energy = (prediction.energy * scale_ev - batch.energy) / batch.n_atoms
-    return PredictionErrors(energy, prediction.forces * scale_ev - batch.forces, stress)
+    return PredictionErrors(energy, outputs.forces * scale_ev - batch.forces, stress)
 
 
 def training_loss(
@@ -108,17 +110,19 @@ def training_loss(
     Returns
     -------
     dict[str, Tensor]
-        "energy", "forces", "stress" and "denoising", as far as the stage has them.
+        "energy", "forces", "stress", "denoising", "direct_forces" and "direct_stress", as far as the stage has them.
     """
     counts = counts or Counts.of([batch])
-    errors = _errors_of(prediction, batch, scale_ev)
+    errors = _errors_of(prediction, prediction, batch, scale_ev)
+    direct = None if prediction.direct is None else _errors_of(prediction, prediction.direct, batch, scale_ev)
     if config.loss == "relative":
-        return _relative(errors, batch, config, counts)
-    return _absolute(errors, prediction, batch, config, scale_ev, counts)
+        return _relative(errors, direct, batch, config, counts)
+    return _absolute(errors, direct, prediction, batch, config, scale_ev, counts)
 
 
 def _absolute(
     errors: PredictionErrors,
+    direct: PredictionErrors | None,
     prediction: EnergyForcesStress,
     batch: LabelledBatch,
     config: TrainingConfig,
@@ -131,7 +135,13 @@ def _absolute(
         "forces": config.force_weight * _force_term(errors.forces / scale_ev, batch, config, counts),
     }
     if config.stress_weight:
-        terms["stress"] = config.stress_weight * _stress_term(errors.stress / scale_ev, config, counts)
+        is_direct = not config.network.conservative
+        terms["stress"] = config.stress_weight * _stress_term(errors.stress / scale_ev, is_direct, counts)
+    if direct is not None:
+        term = _force_term(direct.forces / scale_ev, batch, config, counts)
+        terms["direct_forces"] = config.direct_force_weight * term
+        if config.direct_stress_weight:
+            terms["direct_stress"] = config.direct_stress_weight * _stress_term(direct.stress / scale_ev, True, counts)
     if batch.moved is not None and batch.noise is not None and prediction.noise is not None:
         missed = prediction.noise - batch.noise / config.denoising_std_angstrom
         distance = torch.where(batch.moved, _norm(missed, 1), 0.0)
@@ -150,17 +160,21 @@ def _force_term(errors: Tensor, batch: LabelledBatch, config: TrainingConfig, co
     return per_atom.sum() / max(1.0, counts.atoms - counts.moved)
 
 
-def _stress_term(errors: Tensor, config: TrainingConfig, counts: Counts) -> Tensor:
+def _stress_term(errors: Tensor, is_direct: bool, counts: Counts) -> Tensor:
     """Mean absolute error of nine components, or of a direct head's isotropic one plus that of its five others."""
     stresses = max(1.0, counts.stresses)
-    if config.network.conservative:
+    if not is_direct:
         return errors.abs().sum() / (9 * stresses)
     isotropic, anisotropic = stress_components(errors)
     return isotropic.abs().sum() / stresses + anisotropic.abs().sum() / (5 * stresses)
 
 
 def _relative(
-    errors: PredictionErrors, batch: LabelledBatch, config: TrainingConfig, counts: Counts
+    errors: PredictionErrors,
+    direct: PredictionErrors | None,
+    batch: LabelledBatch,
+    config: TrainingConfig,
+    counts: Counts,
 ) -> dict[str, Tensor]:
     """Errors of each structure, divided by the size of its own force, stress and energy above the references.
 
@@ -169,12 +183,20 @@ def _relative(
     energy_floor, force_floor, stress_floor = config.relative_floors
     above = (batch.energy / batch.n_atoms).abs()
     energy = 0.01 * errors.energy_per_atom.abs() / (above + energy_floor)
-    rms = _mean_per_system(batch.forces.square().sum(dim=1), batch).sqrt()
-    forces = _mean_per_system(_norm(errors.forces, 1), batch) / (rms + force_floor)
-    size = torch.linalg.vector_norm(torch.nan_to_num(batch.stress), dim=(1, 2))
-    stress = _norm(errors.stress, (1, 2)) / (size + stress_floor)
+    force_size = _mean_per_system(batch.forces.square().sum(dim=1), batch).sqrt() + force_floor
+    stress_size = torch.linalg.vector_norm(torch.nan_to_num(batch.stress), dim=(1, 2)) + stress_floor
+
+    def forces_and_stress(found: PredictionErrors) -> tuple[Tensor, Tensor]:
+        forces = _mean_per_system(_norm(found.forces, 1), batch) / force_size
+        return forces, _norm(found.stress, (1, 2)) / stress_size
+
+    forces, stress = forces_and_stress(errors)
     weighted = {"energy": (config.energy_weight, energy), "forces": (config.force_weight, forces)}
     weighted["stress"] = (config.stress_weight, stress)
+    if direct is not None:
+        forces, stress = forces_and_stress(direct)
+        weighted["direct_forces"] = (config.direct_force_weight, forces)
+        weighted["direct_stress"] = (config.direct_stress_weight, stress)
     return {name: weight * term.sum() / counts.systems for name, (weight, term) in weighted.items()}
 
 

@@ -55,6 +55,7 @@ SAVE_EVERY_SECONDS = 60.0
 LOG_EVERY_STEPS = 10
 LOADER_THREADS = 4  # that make batches for a GPU
 TERMS = ("energy", "forces", "stress", "denoising")
+DIRECT_TERMS = ("direct_forces", "direct_stress")  # of networks with both kinds of forces
 Progress = Callable[[dict[str, float]], None]
 
 
@@ -332,7 +333,7 @@ def training_step(
     *counted, stops = world.sum([*astuple(Counts.of(parts)), float(stop)])
     with tensor_float_32(config.tf32):
         sums = within_memory(partial(_gradient, run, Counts(*counted)), parts, state.limits, state.network)
-    values = dict(zip(TERMS, world.sum(list(sums.values())), strict=True))
+    values = dict(zip(sums, world.sum(list(sums.values())), strict=True))
     if not all(map(math.isfinite, values.values())):
         raise _diverged(run, f"the loss is not finite ({values})", rate, picks)
     trained = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
@@ -351,7 +352,7 @@ def training_step(
 def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) -> dict[str, float]:
     """Compute the gradient of all parts of a batch, and return their terms of the loss together."""
     run.state.optimizer.zero_grad(set_to_none=True)
-    sums = dict.fromkeys(TERMS, 0.0)
+    sums = dict.fromkeys((*TERMS, *(DIRECT_TERMS if run.config.network.has_both_forces else ())), 0.0)
     for part in parts:
         for name, value in _backward(run, part, counts).items():
             sums[name] += value
@@ -396,9 +397,13 @@ def _validate(
     checkpoint = Checkpoint(averaged.float(), state.scale_ev, state.references_ev, tuple(sorted(state.references_ev)))
     force_field = NetworkForceField(checkpoint, device=str(run.world.device), dtype=config.dtype)
     errors = evaluate_dataset(force_field, validation, world=run.world)
+    row = dict(errors["all"])
+    training = {**header, "epoch": state.epoch, "steps": state.step, "seconds": state.seconds, "validation": errors}
+    if config.network.has_both_forces:
+        direct = training["validation_direct"] = evaluate_dataset(force_field.direct(), validation, world=run.world)
+        row |= {f"direct_{name}": direct["all"][name] for name in row if name.startswith(("force", "stress"))}
     if metrics is None:
         return
     times = {"seconds": round(state.seconds, 1), "cpu_seconds": round(state.cpu_seconds, 1)}
-    metrics.write(HISTORY_NAME, {"step": state.step, "epoch": state.epoch, **times, **errors["all"]})
-    training = {**header, "epoch": state.epoch, "steps": state.step, "seconds": state.seconds, "validation": errors}
+    metrics.write(HISTORY_NAME, {"step": state.step, "epoch": state.epoch, **times, **row})
     save(folder / CHECKPOINT_NAME, replace(checkpoint, training=training))

@@ -46,7 +46,12 @@ class PairNetwork(Network):
         return 20.0 * self.config.width * self.dtype.itemsize
 
     def forward(
-        self, graph: GraphBatch, *, vectors: Tensor | None = None, noised_forces: Tensor | None = None
+        self,
+        graph: GraphBatch,
+        *,
+        vectors: Tensor | None = None,
+        noised_forces: Tensor | None = None,
+        heads: bool = True,
     ) -> NetworkOutput:
         share = torch.linalg.vector_norm(graph.vectors if vectors is None else vectors, dim=1, keepdim=True)
         share = share / self.config.cutoff_angstrom

@@ -9,13 +9,14 @@ import torch
 from ase.build import bulk
 from stages import STAGE, argon, argon_data
 
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.schemas.card import resolve_model
+from esen_flows.testing import check_force_field
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.finetune import finetune_config
 from esen_flows.training.frames import collate, make_frame
@@ -25,6 +26,14 @@ from esen_flows.training.train import train
 
 OF_ESEN = {"num_layers", "lmax", "mmax", "sphere_channels", "hidden_channels", "edge_channels", "num_distance_basis"}
 SIZES = {"width": 16, "num_gnn_layers": 2, "num_attention_layers": 1, "num_heads": 4, "cutoff_angstrom": 4.5}
+BOTH = {
+    "direct_forces": True, "direct_stress": True, "both_heads": True, "direct_force_weight": 5.0,
+    "direct_stress_weight": 2.0,
+}  # fmt: skip
+HEADS: dict[str, dict[str, Any]] = {
+    "conservative": {}, "direct": {"direct_forces": True, "direct_stress": True}, "both": BOTH,
+    "both, relative loss": {**BOTH, "loss": "relative"},
+}  # fmt: skip
 ABSOLUTE = {"loss": "absolute", "energy_weight": 20.0, "force_weight": 20.0, "stress_weight": 5.0}
 
 
@@ -39,17 +48,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(stage(epochs=3), *argon_data(), tmp_path_factory.mktemp("edges"))
 
 
-@pytest.mark.parametrize("direct", [False, True], ids=["conservative", "direct"])
-def test_the_gradient_of_the_loss_equals_finite_differences(direct: bool) -> None:
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_the_gradient_of_the_loss_equals_finite_differences(heads: dict[str, Any]) -> None:
     """Along random directions in all parameters at once, each parameter with its own length."""
     torch.manual_seed(0)
-    config = stage(direct_forces=direct, direct_stress=direct)
+    config = stage(**heads)
     network = make_network(config.network).double()
     batch = collate([make_frame(item, config.network, {18: 0.0}) for item in argon(2)], torch.float64)
 
     def loss() -> torch.Tensor:
         found = energy_forces_stress(network, batch.graph, create_graph=True)
-        return torch.stack(list(training_loss(found, batch, config, 1.3).values())).sum()
+        terms = training_loss(found, batch, config, 1.3)
+        assert all(float(term.detach()) > 0 for term in terms.values())
+        assert ("direct_forces" in terms) == config.network.has_both_forces
+        return torch.stack(list(terms.values())).sum()
 
     loss().backward()  # type: ignore[no-untyped-call]
     parameters = [one for one in network.parameters() if one.grad is not None]
@@ -105,3 +117,31 @@ def test_a_conservative_stage_follows_a_direct_one(tmp_path: Path) -> None:
     assert not any(name.startswith(("force_head", "stress_head")) for name in second.network.state_dict())
     with pytest.raises(InputError, match="is another network: the stage says width=8 instead of 16"):
         train(stage(width=8), *argon_data(), tmp_path / "other", initial=first)
+
+
+def test_one_checkpoint_has_conservative_and_direct_heads(tmp_path: Path, trained: Path) -> None:
+    """Both are trained in one stage, the direct ones of a checkpoint without them from random weights."""
+    with pytest.raises(InputError, match="direct_force_weight is for networks with both_heads"):
+        stage(**{**BOTH, "direct_force_weight": 0.0})
+    with pytest.raises(InputError, match="direct_force_weight is for networks with both_heads"):
+        stage(direct_force_weight=1.0)
+    path = train(stage(**BOTH, epochs=4), *argon_data(), tmp_path / "both", initial=load(trained))
+    rows = read_rows(tmp_path / "both" / "history.csv")
+    for name in ("force_rmse_mev_per_angstrom", "direct_force_rmse_mev_per_angstrom"):
+        assert rows[-1][name] < rows[0][name]
+    found = load_force_field(path)
+    assert resolve_model(path).conservative
+    assert found.declaration.force_kinds == ("conservative", "direct")
+    direct = found.direct()
+    assert (direct.declaration.conservative, direct.declaration.differentiable) == (False, False)
+    structures = [one.atoms for one in argon(2)]
+    check_force_field(found, structures)
+    check_force_field(direct, structures)
+    (one,), (other,) = found.evaluate(structures[:1]), direct.evaluate(structures[:1])
+    assert other.energy == pytest.approx(one.energy, abs=1e-12)
+    assert 1e-4 < np.abs(other.forces - one.forces).max() < 0.1
+    assert finetune_config(load(path), argon_data()[0], {"epochs": 1}).direct_force_weight == 1.0
+    alone = load_force_field(trained)
+    assert alone.declaration.force_kinds == ("conservative",)
+    with pytest.raises(ModelError, match="has no heads that predict forces directly"):
+        alone.direct()

@@ -40,6 +40,9 @@ class EdgeTransformerConfig(NetworkConfig):
         Whether a head predicts forces. The forces are then not the gradient of the energy.
     direct_stress
         Whether a head predicts the stress (needs direct_forces).
+    both_heads
+        Whether forces and stress are derivatives of the energy nevertheless, and those of the direct heads are given
+        besides, for fast dynamics (needs direct_forces).
     """
 
     SIZES: ClassVar[tuple[str, ...]] = (
@@ -50,7 +53,7 @@ class EdgeTransformerConfig(NetworkConfig):
         "cutoff_angstrom",
         "max_num_elements",
     )
-    MAY_DIFFER: ClassVar[tuple[str, ...]] = ("direct_forces", "direct_stress")
+    MAY_DIFFER: ClassVar[tuple[str, ...]] = ("direct_forces", "direct_stress", "both_heads")
     SPECIES_TABLES: ClassVar[tuple[str, ...]] = ("species", "neighbor_species")
     width: int = 128
     num_gnn_layers: int = 2
@@ -62,6 +65,7 @@ class EdgeTransformerConfig(NetworkConfig):
     adaptive_neighbors: float | None = None
     direct_forces: bool = False
     direct_stress: bool = False
+    both_heads: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -73,8 +77,8 @@ class EdgeTransformerConfig(NetworkConfig):
                 f"cutoff_width_angstrom must be at most cutoff_angstrom {self.cutoff_angstrom}, "
                 f"got {self.cutoff_width_angstrom}"
             )
-        if self.direct_stress and not self.direct_forces:
-            raise ValueError("direct_stress is a part of a direct-force model: set direct_forces too")
+        if (self.direct_stress or self.both_heads) and not self.direct_forces:
+            raise ValueError("direct_stress and both_heads need a force head: set direct_forces too")
 
     @staticmethod
     def _check(name: str, value: Any, kind: Any) -> None:
@@ -99,12 +103,22 @@ class EdgeTransformerConfig(NetworkConfig):
     @property
     def conservative(self) -> bool:
         """Whether forces and stress are derivatives of the energy."""
-        return not self.direct_forces
+        return not self.direct_forces or self.both_heads
+
+    @property
+    def has_both_forces(self) -> bool:
+        """Whether direct heads give forces and stress besides the derivatives of the energy."""
+        return self.both_heads
 
     @property
     def gives_stress(self) -> bool:
         """Whether there is a stress."""
-        return not self.direct_forces or self.direct_stress
+        return self.conservative or self.direct_stress
+
+    @property
+    def gives_direct_stress(self) -> bool:
+        """Whether a head predicts the stress."""
+        return self.direct_stress
 
     @property
     def reads_reverse_edges(self) -> bool:

@@ -90,7 +90,12 @@ class EdgeTransformer(Network):
         )
 
     def forward(
-        self, graph: GraphBatch, *, vectors: Tensor | None = None, noised_forces: Tensor | None = None
+        self,
+        graph: GraphBatch,
+        *,
+        vectors: Tensor | None = None,
+        noised_forces: Tensor | None = None,
+        heads: bool = True,
     ) -> NetworkOutput:
         """Energies of a batch, differentiable with respect to `vectors`.
 
@@ -102,6 +107,8 @@ class EdgeTransformer(Network):
             (edges, 3) edge vectors in Angstrom, from target to source; default: those of the graph.
         noised_forces
             Must be None: there is no denoising.
+        heads
+            Whether to compute the outputs of the direct heads.
 
         Returns
         -------
@@ -126,8 +133,8 @@ class EdgeTransformer(Network):
         # A float32 sum over thousands of atoms would lose meV.
         total = node_energy.new_zeros(graph.n_systems, dtype=torch.float64)
         energy = total.index_add(0, graph.system, node_energy.double())
-        forces = None if self.force_head is None else self.force_head(features)
-        stress = None if self.stress_head is None else _stress(self.stress_head(features), graph)
+        forces = self.force_head(features) if heads and self.force_head is not None else None
+        stress = _stress(self.stress_head(features), graph) if heads and self.stress_head is not None else None
         return NetworkOutput(energy, node_energy, nodes, forces, None, stress)
 
     def _neighborhood(self, graph: GraphBatch, vectors: Tensor) -> Neighborhood:

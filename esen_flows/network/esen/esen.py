@@ -250,6 +250,7 @@ class ESEN(Network):
         edge_frames: Tensor | None = None,
         displacement: Tensor | None = None,
         noised_forces: Tensor | None = None,
+        heads: bool = True,
     ) -> NetworkOutput:
         """Energies of a batch, differentiable with respect to `vectors` and `displacement`.
 
@@ -266,6 +267,8 @@ class ESEN(Network):
         noised_forces
             (atoms, 3) true forces in eV/Angstrom of noised atoms, zero for the others (denoising models; default: no
             atom is noised).
+        heads
+            Without effect: no network of this family has both kinds of forces.
 
         Returns
         -------

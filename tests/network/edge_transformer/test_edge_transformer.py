@@ -20,6 +20,7 @@ from esen_flows.testing import check_force_field
 SMALL = EdgeTransformerConfig(width=16, num_heads=4, cutoff_angstrom=4.0, max_num_elements=20)
 ADAPTIVE = replace(SMALL, cutoff_angstrom=5.0, adaptive_neighbors=5.0)
 DIRECT = replace(ADAPTIVE, direct_forces=True, direct_stress=True)
+BOTH = replace(DIRECT, both_heads=True)
 
 
 def force_field(config: EdgeTransformerConfig, **options: Any) -> NetworkForceField:
@@ -53,7 +54,7 @@ def test_it_keeps_what_it_declares(config: EdgeTransformerConfig) -> None:
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-10), ("float32", 1e-6)])
 def test_the_jacobian_of_conservative_forces_is_symmetric(dtype: Any, limit: float) -> None:
-    found = force_field(ADAPTIVE, dtype=dtype)
+    found = force_field(BOTH, dtype=dtype)
     for atoms in structures()[:2]:
         directions = np.eye(3 * len(atoms)).reshape(-1, len(atoms), 3)
         jacobian = found.hessian_vector_products(atoms, directions).reshape(3 * len(atoms), -1)
@@ -102,6 +103,7 @@ def test_adaptive_cutoffs_solve_their_equation() -> None:
         ({"width": 20, "num_heads": 8}, "width must be a multiple of num_heads, got 20 and 8"),
         ({"direct_forces": "false"}, "direct_forces must be true or false"),
         ({"direct_stress": True}, "set direct_forces too"),
+        ({"both_heads": True}, "set direct_forces too"),
         ({"adaptive_neighbors": 0}, "adaptive_neighbors must be positive"),
         ({"num_gnn_layers": 2.5}, "num_gnn_layers must be an integer"),
         ({"cutoff_width_angstrom": 9.0}, "at most cutoff_angstrom"),
