@@ -111,6 +111,16 @@ class EvaluationError(EsenFlowsError):
     final = True
 
 
+class CalculatorDiedError(EvaluationError):
+    """The process in which another package evaluates structures crashed, hung, or gave an answer of the wrong form.
+
+    Try the structure again, on another machine or with another force field; the message ends with the last words of the
+    process.
+    """
+
+    final = False
+
+
 class InsufficientMemoryError(EsenFlowsError):
     """A structure does not fit into memory, not even in the smallest parts.
 

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
         Folder or URL from which published checkpoints are fetched; None: their own addresses.
     hub_token
         Token for gated checkpoints, also read from HF_TOKEN, and never printed.
+    torch_index
+        Package index from which torch is installed into environments of other force fields, on machines without a GPU;
+        None: PyTorch's CPU wheels.
     threads
         Number of threads of torch and OpenMP; None: the default of the libraries.
     """
@@ -79,6 +82,7 @@ class Settings(BaseSettings):
     server_timeout_seconds: float = Field(default=15.0, gt=0.0, le=_LONGEST_SECONDS)
     model_mirror: str | None = None
     hub_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices(f"{_PREFIX}HUB_TOKEN", "HF_TOKEN"))
+    torch_index: str | None = None
     threads: int | None = Field(default=None, ge=1, le=_MOST_THREADS)
 
     @property

@@ -4,12 +4,14 @@ Every check raises AssertionError with the measured number and the tolerance.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.build import bulk
+from ase.data import chemical_symbols, covalent_radii
 from safetensors.torch import load_file
 
 from esen_flows.errors import ModelError, NotDifferentiableError
@@ -58,6 +60,32 @@ def load_fixture(folder: str | Path, name: str, dtype: Dtype = "float64") -> Net
     elements = tuple(range(1, network.config.max_num_elements))
     checkpoint = Checkpoint(network, 1.0, {}, elements, model_key=f"fixture {name}")
     return NetworkForceField(checkpoint, label=name, dtype=dtype)
+
+
+def sample_structures(elements: Collection[int] | None) -> list[Atoms]:
+    """Small rattled crystals for `check_force_field`, of elements that a force field knows.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers; None: any.
+
+    Returns
+    -------
+    list[Atoms]
+        Two crystals of 8 and 4 atoms where silicon, or sodium and chlorine, are known; otherwise a face-centred cubic
+        crystal of the first element.
+    """
+    known = frozenset(range(1, 119)) if elements is None else frozenset(elements)
+    crystals = (bulk("Si", cubic=True), bulk("NaCl", "rocksalt", a=5.6).repeat((2, 1, 1)))
+    found = [atoms for atoms in crystals if set(atoms.numbers.tolist()) <= known]
+    if not found:
+        number = min(known)
+        spacing = 2.0**0.5 * 2.0 * covalent_radii[number]  # neighbours at the sum of their radii
+        found = [bulk(chemical_symbols[number], "fcc", a=spacing, cubic=True)]
+    for seed, atoms in enumerate(found):
+        atoms.rattle(0.08, seed=seed)
+    return found
 
 
 def check_force_field(

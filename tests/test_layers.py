@@ -36,6 +36,12 @@ LAZY_IN_BARE_ROOMS = {
     "esen_flows/forcefield/third_party/sevennet.py": {"sevenn", "torch_geometric"},
     "esen_flows/forcefield/load.py": {"esen_flows.schemas.card"},
     "esen_flows/forcefield/rotations.py": {"scipy.integrate"},
+    "esen_flows/forcefield/environments.py": {
+        "esen_flows.schemas.card",
+        "esen_flows.schemas.model_card",
+        "esen_flows.settings",
+    },
+    "esen_flows/forcefield/third_party/calculator.py": {"esen_flows.schemas.model_card"},
     "esen_flows/forcefield/pull.py": {
         "esen_flows.schemas.card",
         "esen_flows.schemas.model_card",
@@ -150,7 +156,7 @@ def upward(imports: list[Import]) -> list[str]:
         elif own not in ORDER or other not in ORDER:
             allowed = False
         else:
-            allowed = ORDER.index(own) < ORDER.index(other) and other != "testing"
+            allowed = ORDER.index(own) < ORDER.index(other) and (other != "testing" or own == "cli")
         if not allowed:
             faults.append(f"{found.where}: {own} imports {found.module}")
     return faults
@@ -302,7 +308,7 @@ def test_a_cycle_of_files_is_found() -> None:
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import esen_flows.cli",
             3,
         ),
-        ("upward", "cli/app.py", "from esen_flows.testing import check_force_field", 1),
+        ("upward", "makers/core.py", "from esen_flows.testing import check_force_field", 1),
         ("upward", "helpers/a.py", "from esen_flows.errors import InputError", 1),
         ("upward", "__init__.py", "from esen_flows.forcefield.load import load_force_field", 1),
         ("upward", "__init__.py", "def f():\n    from esen_flows.store.connection import open_store", 2),

@@ -137,9 +137,11 @@ def _frozen_model(model: Mapping[str, Any]) -> FrozenModel:
             f"{model['location']} is no longer the force field of this campaign: its key is {found.key[:16]}... "
             f"instead of {model['key'][:16]}...; to freeze, put back the file or package that computed the results"
         )
-    if found.card is not None and found.card.family == "third_party":
+    if found.card is not None and not found.card.is_network:
         assert found.card.package is not None  # the card's validator sees to it
-        return FrozenModel(**known, package=found.card.package, version=version(found.card.package))
+        recipe = found.card.calculator
+        installed = version(found.card.package) if recipe is None else recipe.version
+        return FrozenModel(**known, package=found.card.package, version=installed)
     path = Path(found.location) if found.card is None else checkpoint_path(found.card)
     return FrozenModel(**known, file=path.name, sha256=sha256_of_file(path))
 

@@ -272,6 +272,6 @@ def _check_numeric(numeric: NumericSettings, model: ModelReference, device: str)
     """Refuse settings that would change the key without changing the numbers."""
     if numeric.tf32 and (numeric.dtype != "float32" or device == "cpu"):
         raise UsageError(f"--tf32 needs --dtype float32 and --device cuda, got {numeric.dtype} on {device}")
-    is_third_party = model.card is not None and model.card.family == "third_party"
+    is_third_party = model.card is not None and not model.card.is_network
     if (numeric.tf32 or numeric.compile) and is_third_party:
         raise UsageError(f"--compile and --tf32 are for this package's own networks, not for {model.label}")

@@ -9,6 +9,7 @@ from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.forcefield.third_party.calculator import calculator
 from esen_flows.forcefield.third_party.chgnet import chgnet
 from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.forcefield.third_party.sevennet import sevennet
@@ -31,7 +32,8 @@ def load_force_field(
     Parameters
     ----------
     card_or_path
-        Name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint.
+        Name of a card in models/ ("esen_silicon"), or path of a native .safetensors checkpoint or of a calculator card
+        (.yaml).
     device
         torch device, such as "cpu", "cuda" or "cuda:1".
     dtype
@@ -62,18 +64,21 @@ def load_force_field(
     """
     _check_options(device, dtype, tf32)
     text = str(card_or_path)
-    if text.endswith(".safetensors") or "/" in text:
+    is_card = text.endswith((".yaml", ".yml"))
+    if not is_card and (text.endswith(".safetensors") or "/" in text):
         checkpoint, label = load(text), Path(text).stem
     else:
         # Cards need YAML and pydantic, which a bare GPU machine does not have; paths of checkpoints work there as well.
-        from esen_flows.schemas.card import checkpoint_path, read_card
+        from esen_flows.schemas.card import checkpoint_path, find_card
 
-        card = read_card(text)
-        if card.family == "third_party":
+        card, file = find_card(text)
+        if not card.is_network:
             if compile or tf32:
                 raise InputError(
                     f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
                 )
+            if card.calculator is not None:
+                return calculator(card, file.parent, device=device, dtype=dtype)
             return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
         checkpoint, label = load(checkpoint_path(card)), card.name
     return NetworkForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)

@@ -42,6 +42,8 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
     from esen_flows.schemas.card import pulled_folder  # pydantic, which a bare machine lacks
 
     source = card.source
+    if card.calculator is not None:
+        raise ModelError(f"{card.name!r} computes in an environment of its own: esen-flows models install {card.name}")
     if source is None:
         raise ModelError(f"model {card.name!r} has no address to download from: nothing to pull")
     folder = pulled_folder(card)
@@ -51,7 +53,7 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     fetched = folder / source.filename
     if not fetched.is_file():
-        _fetch(source, fetched, progress)
+        fetch(source, fetched, progress)
     found = sha256_of_file(fetched)
     if source.sha256 not in (None, found):
         raise ModelError(
@@ -64,7 +66,23 @@ def pull(card: "ModelCard", *, progress: Progress | None = None) -> Path:
     return native
 
 
-def _fetch(source: "PublishedSource", path: Path, progress: Progress | None) -> None:
+def fetch(source: "PublishedSource", path: Path, progress: Progress | None) -> None:
+    """Download a published file from its address, or copy it from the mirror.
+
+    Parameters
+    ----------
+    source
+        Address and sha256 of the file.
+    path
+        File to write; its folder exists.
+    progress
+        Function that is called with the bytes so far and the bytes in all (None: not known).
+
+    Raises
+    ------
+    ModelError
+        There is no such file, no network or no access; the message says how to get it by hand.
+    """
     from esen_flows.settings import get_settings
 
     mirror, secret = get_settings().model_mirror, get_settings().hub_token

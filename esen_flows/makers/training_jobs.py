@@ -281,7 +281,7 @@ def _cached_dataset(key: str) -> Path:
 def _resolved_checkpoint(initial: Mapping[str, Any]) -> Path:
     """The checkpoint on this machine of the force field that a training starts from."""
     model = resolve_model(initial["location"])
-    if model.card is not None and model.card.family == "third_party":
+    if model.card is not None and not model.card.is_network:
         raise ModelError(f"a training cannot start from {model.label!r}: it is not a network of this package")
     if model.key != initial["key"]:
         raise ModelError(

@@ -156,14 +156,65 @@ def read_card(name: str) -> ModelCard:
         The name is unknown, or the card breaks the schema; the message names file and field.
     """
     path = card_path(name)
-    try:
-        card = ModelCard.model_validate(read_yaml(path))
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(card)'}: {e['msg']}" for e in error.errors())
-        raise ModelError(f"{path}: {faults}") from error
+    card = _card_of_file(path)
     if card.name != name:
         raise ModelError(f"{path}: name: {card.name!r} differs from its folder {name!r}; rename one of them")
     return card
+
+
+def find_card(name_or_path: str) -> tuple[ModelCard, Path]:
+    """A card of this package by its name, or any calculator card by its path.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a card, or path of a YAML file.
+
+    Returns
+    -------
+    ModelCard
+        Card, checked against the schema.
+    Path
+        Its file.
+
+    Raises
+    ------
+    ModelError
+        The name is unknown, the file is missing, or the card breaks the schema.
+    """
+    if not is_card_file(name_or_path):
+        return read_card(name_or_path), card_path(name_or_path)
+    path = Path(name_or_path).expanduser().absolute()
+    if not path.is_file():
+        raise ModelError(f"no file {path}; give the name of a model, or the path of a calculator card")
+    card = _card_of_file(path)
+    if card.calculator is None:
+        raise ModelError(f"{path} is a card of family {card.family!r}; by its path only a calculator card can be used")
+    return card, path
+
+
+def is_card_file(name_or_path: str) -> bool:
+    """Whether the argument of a model is the path of a card.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a card, or path of a card or checkpoint.
+
+    Returns
+    -------
+    bool
+        Whether it ends as YAML files do.
+    """
+    return name_or_path.endswith((".yaml", ".yml"))
+
+
+def _card_of_file(path: Path) -> ModelCard:
+    try:
+        return ModelCard.model_validate(read_yaml(path))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(card)'}: {e['msg']}" for e in error.errors())
+        raise ModelError(f"{path}: {faults}") from error
 
 
 def checkpoint_path(card: ModelCard) -> Path:
@@ -258,10 +309,10 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
     (True, [13, 28, 29, 46, 47, 78, 79])
     """
     text = str(card_or_path)
-    if text.endswith(".safetensors") or "/" in text:
+    if not is_card_file(text) and (text.endswith(".safetensors") or "/" in text):
         return _resolve_file(Path(text))
-    card = read_card(text)
-    if card.family == "third_party":
+    card, file = find_card(text)
+    if not card.is_network:
         key, elements, differentiable = _third_party_key(card), None, False
     else:
         header = _checkpoint_header(card)
@@ -272,7 +323,7 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
     return ModelReference(
         label=card.name,
         key=key,
-        location=card.name,
+        location=str(file) if is_card_file(text) else card.name,
         elements=elements,
         card=card,
         conservative=card.conservative,
@@ -317,6 +368,9 @@ def _checkpoint_header(card: ModelCard) -> dict[str, Any]:
 
 def _third_party_key(card: ModelCard) -> str:
     package = card.package or ""  # a card of this family names one, which its validator checks
+    if card.calculator is not None:  # the card alone says it: the environment is needed to compute, not to look up
+        sha256 = card.calculator.checkpoint_sha256 if card.source is None else card.source.sha256
+        return card.calculator.model_key(package, card.arguments, sha256)
     try:
         return third_party_key(package, version(package), card.arguments)
     except PackageNotFoundError as error:

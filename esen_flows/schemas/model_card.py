@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
+from esen_flows.schemas.calculator_card import CalculatorRecipe
 from esen_flows.schemas.declarations import Dtype, Equivariance, Parity
 from esen_flows.schemas.frozen import Closed
 
@@ -88,7 +89,7 @@ class ModelCard(Closed):
     """Everything that is known of one force field."""
 
     name: str
-    family: Literal["esen", "edge_transformer", "third_party"]
+    family: Literal["esen", "edge_transformer", "third_party", "calculator"]
     description: str
     conservative: bool
     equivariance: Equivariance
@@ -104,9 +105,11 @@ class ModelCard(Closed):
     training: dict[str, Any] = Field(default_factory=dict)
     recipes: dict[str, tuple[RecipeStage, ...]] = Field(default_factory=dict)  # `esen-flows train NAME`
     measured: tuple[Measured, ...] = ()
-    # Third-party force fields only: the package, the function of forcefield.third_party that builds it, its arguments.
+    # Force fields of other packages only: the package, what builds it (a function of forcefield.third_party in this
+    # process, or a recipe for a process in an environment of its own), and the arguments.
     package: str | None = None
     builder: str | None = None
+    calculator: CalculatorRecipe | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     dtype: Dtype | None = None  # its only precision; None: both
 
@@ -133,9 +136,35 @@ class ModelCard(Closed):
     def _source_of_numbers(self) -> "ModelCard":
         if self.family == "third_party" and (self.package is None or self.builder is None):
             raise ValueError("a third_party card needs `package` and `builder`")
-        if self.family != "third_party" and not (self.checkpoint or self.source or self.recipes):
+        if (self.family == "calculator") != (self.calculator is not None):
+            raise ValueError("a card has `calculator` if its family is calculator, and only then")
+        if self.calculator is not None:
+            self._check_calculator(self.calculator)
+        if self.is_network and not (self.checkpoint or self.source or self.recipes):
             raise ValueError(f"a card of family {self.family!r} needs `checkpoint`, `source` or `recipes`")
         return self
+
+    def _check_calculator(self, recipe: CalculatorRecipe) -> None:
+        if self.package is None:
+            raise ValueError("a calculator card needs `package`")
+        if (self.dtype is None) == (recipe.dtype_argument is None):
+            raise ValueError("a calculator card has either `dtype`, its only one, or `calculator.dtype_argument`")
+        if self.source is not None and (self.source.sha256 is None or recipe.checkpoint_file is not None):
+            raise ValueError("the checkpoint of a calculator needs one `source` with sha256, or one `checkpoint_file`")
+        if (recipe.checkpoint_argument is None) != (self.source is None and recipe.checkpoint_file is None):
+            raise ValueError("`checkpoint_argument` goes together with `source` or `checkpoint_file`")
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the force field is a network of this package."""
+        return self.family not in ("third_party", "calculator")
+
+    @property
+    def in_own_environment(self) -> tuple[CalculatorRecipe, str]:
+        """Recipe and package of a force field that computes in an environment of its own."""
+        assert self.calculator is not None  # cards without one never get here
+        assert self.package is not None
+        return self.calculator, self.package
 
     @property
     def is_installed(self) -> bool:

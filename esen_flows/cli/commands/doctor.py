@@ -106,13 +106,18 @@ def _compute() -> Iterator[Finding]:
 
 def _models() -> Iterator[Finding]:
     """The model cards; a force field that is optional and absent is no fault."""
+    from esen_flows.forcefield.environments import is_installed
     from esen_flows.schemas.card import list_cards, read_card, resolve_model
 
     for name in list_cards():
+        card = read_card(name)
         try:
-            yield f"model {name}", resolve_model(name).key[:12], "ok"
+            key = resolve_model(name).key
+            if card.calculator is not None and not is_installed(card):
+                yield f"model {name}", f"optional, not installed: esen-flows models install {name}", "ok"
+            else:
+                yield f"model {name}", key[:12], "ok"
         except EsenFlowsError as error:
-            card = read_card(name)
             if card.package is not None and not card.is_installed:
                 yield f"model {name}", f"optional, not installed: {card.install_command}", "ok"
             elif card.source is not None:

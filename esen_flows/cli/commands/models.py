@@ -1,4 +1,4 @@
-"""`esen-flows models [show | convert | pull]`: the force fields that exist, and how to get published ones."""
+"""`esen-flows models [show | convert | pull | install | check]`: the force fields that exist, and how to get others."""
 
 import re
 import sys
@@ -10,12 +10,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli.options import DeviceOption, DtypeOption
 from esen_flows.cli.output.progress import downloading
 from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.store import existing_store
 from esen_flows.cli.usage import UsageError, parse_assignments
-from esen_flows.errors import EsenFlowsError, InputError, StoreError
-from esen_flows.schemas.card import checkpoint_path, list_cards, read_card, resolve_model
+from esen_flows.errors import EsenFlowsError, InputError, ModelError, StoreError
+from esen_flows.schemas.card import checkpoint_path, find_card, list_cards, read_card, resolve_model
 from esen_flows.schemas.model_card import ModelCard
 
 if TYPE_CHECKING:
@@ -91,6 +92,48 @@ def pull(name: Annotated[str, typer.Argument(help="A model card with a source.")
     typer.echo(f"{card.name} is at {path}")
 
 
+@app.command()
+def install(
+    name: Annotated[str, typer.Argument(help="A model of family calculator, or the path of its card.")],
+    python: Annotated[
+        Path | None,
+        typer.Option(help="Interpreter of an environment that has the package already."),
+    ] = None,
+) -> None:
+    """Make the environment of another package's force field and fetch its checkpoint."""
+    card, _ = find_card(name)
+    from esen_flows.forcefield.environments import install as make
+
+    with downloading() as begin:
+        # An environment is a path inside of it: a symbolic link to its interpreter must not be followed.
+        path = make(card, python=python and python.absolute(), say=typer.echo, progress=begin(card.name))
+    typer.echo(f"{card.name} computes by {path}; test it: esen-flows models check {name}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A model, or the path of a checkpoint or of a card.")],
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
+) -> None:
+    """Test what a force field declares: symmetry, forces and stress as derivatives, batches, shapes."""
+    model = resolve_model(name)
+    from esen_flows.forcefield.load import load_force_field
+    from esen_flows.testing import check_force_field, sample_structures
+
+    force_field = load_force_field(model.location, device=device, dtype=dtype or model.dtype or "float64")
+    structures = sample_structures(force_field.declaration.elements)
+    try:
+        deviations = check_force_field(force_field, structures)
+    except AssertionError as error:
+        raise ModelError(f"the contract does not hold: {error}") from error
+    formulas = ", ".join(atoms.get_chemical_formula() for atoms in structures)
+    table = Table("check", "largest relative deviation", title=f"{force_field.label} on {formulas}: passed")
+    for check_name, value in deviations.items():
+        table.add_row(check_name, f"{value:.2g}")
+    show_table(table)
+
+
 def _number(symbol: str) -> int:
     from ase.data import atomic_numbers
 
@@ -131,6 +174,10 @@ def _key(card: ModelCard) -> str | None:
 
 
 def _here(card: ModelCard) -> str:
+    if card.calculator is not None:
+        from esen_flows.forcefield.environments import is_installed
+
+        return "yes" if is_installed(card) else "to install"
     if card.family == "third_party":
         return "yes" if card.is_installed else "to install"
     try:

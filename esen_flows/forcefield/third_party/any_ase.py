@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from ase.calculators.calculator import Calculator
 
-from esen_flows.data.labelled import can_have_stress
 from esen_flows.errors import EvaluationError, StructureError, UnknownElementError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.forcefield.third_party.calculator_child import evaluate_one
 from esen_flows.structures.inputs import AnyStructures, as_structures
 
 
@@ -59,35 +59,17 @@ class AseForceField(ForceField):
 
     def _evaluate_one(self, index: int, atoms: Atoms) -> Evaluation:
         # A copy, so that neither the caller's calculator nor its cached results are touched.
-        work = atoms.copy()
-        work.calc = self.calculator
-        energy = float(work.get_potential_energy())
-        forces = np.array(work.get_forces(apply_constraint=False), dtype=np.float64)
-        stress = self._stress(work)
+        energy, forces, stress, energies = evaluate_one(atoms.copy(), self.calculator)
         self.force_evaluations += 1
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise not_finite(self.label, index, atoms)
-        return Evaluation(energy=energy, forces=forces, stress=stress, energies=self._energies(work))
-
-    def _stress(self, work: Atoms) -> np.ndarray:
-        missing = np.full((3, 3), np.nan)
-        if not can_have_stress(work) or "stress" not in self.calculator.implemented_properties:
-            return missing
-        try:
-            stress = np.array(work.get_stress(voigt=False, apply_constraint=False), dtype=np.float64)
-        except PropertyNotImplementedError:  # several ASE calculators have a stress only for some periodicities
-            return missing
-        if not np.isfinite(stress).all():
+        if stress is None:
+            stress = np.full((3, 3), np.nan)
+        elif not np.isfinite(stress).all():
             raise EvaluationError(
-                f"{self.label!r} gave a NaN or infinite stress for {work.get_chemical_formula()}; check its cell"
+                f"{self.label!r} gave a NaN or infinite stress for {atoms.get_chemical_formula()}; check its cell"
             )
-        return stress
-
-    def _energies(self, work: Atoms) -> np.ndarray | None:
-        if "energies" not in self.calculator.implemented_properties:
-            return None
-        energies = np.array(self.calculator.get_property("energies", work), dtype=np.float64)
-        return energies if energies.shape == (len(work),) else None
+        return Evaluation(energy=energy, forces=forces, stress=stress, energies=energies)
 
 
 def check_structures(structures: Sequence[Atoms], elements: frozenset[int] | None, label: str) -> None:
