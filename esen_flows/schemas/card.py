@@ -183,7 +183,7 @@ def find_card(name_or_path: str) -> tuple[ModelCard, Path]:
         The name is unknown, the file is missing, or the card breaks the schema.
     """
     if not is_card_file(name_or_path):
-        return read_card(name_or_path), card_path(name_or_path)
+        return read_card(name_or_path), asset_dir("models") / name_or_path / "card.yaml"
     path = Path(name_or_path).expanduser().absolute()
     if not path.is_file():
         raise ModelError(f"no file {path}; give the name of a model, or the path of a calculator card")
