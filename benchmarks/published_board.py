@@ -17,13 +17,12 @@ from typing import Any
 import yaml
 
 from esen_flows.metrics.diatomics import ELEMENTS, PBE_FILE
-from esen_flows.metrics.published import COLUMNS, PUBLISHED_FILE
+from esen_flows.metrics.published import COLUMNS, PUBLISHED_FILE, card_metrics
 
 
 def row_of(card: dict[str, Any]) -> dict[str, Any] | None:
     """The row of one card; None for a card without metrics."""
-    metrics = card.get("metrics")
-    if not metrics:
+    if not card.get("metrics"):
         return None
     found: dict[str, Any] = {
         "model_key": card["model_key"],
@@ -33,26 +32,9 @@ def row_of(card: dict[str, Any]) -> dict[str, Any] | None:
         "targets": card["targets"],
         "added": str(card["dates"]["benchmark_added"]),
         "lifecycle": card["lifecycle"],
+        **card_metrics(card),
     }
-    discovery = part(metrics, "discovery")
-    for subset, prefix in (("unique_prototypes", "unique"), ("full_test_set", "full"), ("most_stable_10k", "top")):
-        found |= {f"{prefix}_{name}": value for name, value in part(discovery, subset).items()}
-    geometry = part(metrics, "geo_opt")
-    for tolerance in ("1e-2", "1e-5"):
-        found |= {f"{name}_{tolerance}": value for name, value in part(geometry, f"symprec={tolerance}").items()}
-    found |= part(part(metrics, "phonons"), "kappa_103")
-    for task in ("diatomics", "md"):
-        values = part(metrics, task)
-        found |= {f"{task}_{name}": value for name, value in values.items()}
-        if values:
-            found[f"{task}_excluded"] = len(values.get("excluded_formula_reasons") or ())
     return {name: found.get(name) for name in COLUMNS}
-
-
-def part(metrics: dict[str, Any], name: str) -> dict[str, Any]:
-    """Metrics of one task; empty where the card says in a word why there are none."""
-    value = metrics.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def main() -> None:

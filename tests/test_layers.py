@@ -19,9 +19,9 @@ PACKAGE = ROOT / "esen_flows"
 
 # Imports point down this list only.
 ORDER = (
-    "cli", "campaigns", "queue", "makers", "metrics", "plots", "store", "testing", "physics", "training", "forcefield",
-    "network", "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native", "yaml_files",
-    "files", "durations", "units", "errors", "version",
+    "cli", "reports", "campaigns", "queue", "makers", "metrics", "plots", "store", "testing", "physics", "training",
+    "forcefield", "network", "structures", "data", "schemas", "settings", "assets", "progress", "stopping", "native",
+    "yaml_files", "files", "durations", "units", "errors", "version",
 )  # fmt: skip
 BARE_ROOMS = ("training", "forcefield", "network", "data")
 BARE_PACKAGES = frozenset({"torch", "numpy", "ase", "safetensors", "vesin"})
@@ -65,7 +65,7 @@ ONLY_IMPORTER = {
     "fireworks": ADAPTER,
 }
 HEAVY = ("torch", "atomate2")
-NEVER_HEAVY = ("schemas", "store", "plots", "metrics")
+NEVER_HEAVY = ("schemas", "store", "plots", "metrics", "reports")
 PUBLIC_MODULES = ("esen_flows.cli.notebook", "esen_flows.forcefield.load", "esen_flows.queue.submit")
 NOT_HEAVY_AT_IMPORT = ("cli", "__init__")
 

@@ -23,7 +23,7 @@ from esen_flows.metrics.geometry import cumulative_distances
 _STANDARD_NAME = re.compile(r"\d{4}-\d\d-\d\d-discovery")
 _HULL, _HULL_DFT = "e_above_hull_ev_per_atom", "reference_e_above_hull_ev_per_atom"
 # Value and DFT's value among the columns of a material, title, and whether its axes are logarithmic.
-_PARITIES = (
+PARITIES = (
     (_HULL, _HULL_DFT, "Hull distance (eV/atom)", False),
     ("kappa_w_per_m_k", "reference_w_per_m_k", r"$\kappa$ at 300 K (W m$^{-1}$ K$^{-1}$)", True),
     ("max_frequency_k", "reference_max_frequency_k", "Highest frequency (K)", False),
@@ -215,7 +215,7 @@ def _rmsd(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
 
 
 def _parity(models: Sequence[JudgedModel], path: Path, title: str) -> Drawn:
-    for own, dft, quantity, is_logarithmic in _PARITIES:
+    for own, dft, quantity, is_logarithmic in PARITIES:
         pairs = {
             model.model: (_column(model, dft), _column(model, own))
             for model in models

@@ -1,6 +1,6 @@
 """Two campaigns, member by member: which settings differ, which outcomes changed, which numbers moved and how far."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ from esen_flows.campaigns.records import member_rows, refreshed_campaign
 from esen_flows.errors import InputError
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, base_protocol
 from esen_flows.schemas.protocol_fields import with_values
-from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 
 # Fields of a specification that do not affect numbers, or are compared in another way (protocol, models).
@@ -78,7 +77,7 @@ def compare_campaigns(
         raise InputError(f"{old!r} gives {fields[0]} and {new!r} {fields[1]}; compare campaigns of one quantity")
     with_model = any(len(campaign["models"]) > 1 for campaign, _ in campaigns)
     before, after = ((Side.of(row, with_model=with_model) for row in member_rows(store, name)) for name in (old, new))
-    of_old, of_new = (_settings(spec, campaign) for campaign, spec in campaigns)
+    of_old, of_new = (settings_of(spec, campaign["models"]) for campaign, spec in campaigns)
     names = sorted(of_old.keys() | of_new.keys())
     return CampaignDifference(
         old=old,
@@ -91,19 +90,45 @@ def compare_campaigns(
     )
 
 
-def _settings(spec: CampaignSpec, campaign: Row) -> dict[str, Any]:
-    """All that numbers depend on, by dotted names; with settings at their defaults, which may be written or not."""
+def settings_of(spec: CampaignSpec, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All that the numbers of a campaign depend on, with settings at their defaults, which may be written or not.
+
+    Parameters
+    ----------
+    spec
+        Specification of the campaign.
+    models
+        Label and key of its force fields.
+
+    Returns
+    -------
+    dict[str, Any]
+        Values by dotted names.
+    """
     protocol = with_values(base_protocol(spec, {}), spec.settings.items())
-    found = dict(_flat(spec.model_dump(mode="json", exclude=set(_LEFT_OUT))))
+    found = dict(flat(spec.model_dump(mode="json", exclude=set(_LEFT_OUT))))
     found["protocol"] = spec.protocol or "general"
-    found |= dict(_flat(protocol.model_dump(mode="json"), "settings."))
-    return found | {f"models.{model['label']}": model["key"][:16] for model in campaign["models"]}
+    found |= dict(flat(protocol.model_dump(mode="json"), "settings."))
+    return found | {f"models.{model['label']}": model["key"][:16] for model in models}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested mappings by dotted names."""
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested mappings by dotted names.
+
+    Parameters
+    ----------
+    values
+        Values and mappings by name.
+    prefix
+        Begin of every name.
+
+    Yields
+    ------
+    tuple[str, Any]
+        Dotted name and value.
+    """
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

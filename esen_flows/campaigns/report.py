@@ -18,6 +18,7 @@ import numpy as np
 from esen_flows.campaigns.audits import verdicts
 from esen_flows.campaigns.benchmark import benchmark_of, campaign_metrics, plain_metrics, write_materials
 from esen_flows.campaigns.benchmark_figures import draw_all
+from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.campaigns.records import MemberRecord, Origins, records, refreshed_campaign
 from esen_flows.campaigns.status import QUANTILE_95, Share
 from esen_flows.errors import InputError
@@ -113,7 +114,37 @@ class Totals:
             add(self.slowest, (row["seconds"], row["key"], row))
 
 
-def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[], None] | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class CampaignReport:
+    """What a report of a campaign says, and its files.
+
+    Attributes
+    ----------
+    spec
+        Specification.
+    summary
+        Content of summary.json.
+    totals
+        Totals over all members.
+    judged
+        Metrics of each force field in the campaign's benchmark; empty without one, or where its reference is not here.
+    members
+        File of the table of all members.
+    files
+        All files that were written.
+    """
+
+    spec: CampaignSpec
+    summary: dict[str, Any]
+    totals: Totals
+    judged: tuple[JudgedModel, ...]
+    members: Path
+    files: tuple[Path, ...]
+
+
+def write_report(
+    store: Store, name: str, folder: Path, *, on_member: Callable[[], None] | None = None
+) -> CampaignReport:
     """Write the report of a campaign, finished or not.
 
     Parameters
@@ -129,8 +160,8 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
 
     Returns
     -------
-    list[Path]
-        The files.
+    CampaignReport
+        What was written.
 
     Raises
     ------
@@ -147,27 +178,29 @@ def write_report(store: Store, name: str, folder: Path, *, on_member: Callable[[
     for model in summary["models"]:
         audit = audits.get((model["key"], spec.dtype))
         model["audit"] = "not audited" if audit is None else f"{audit}{audit.failures and ': '}{audit.failures}"
-    judged = _judge(store, spec, summary, folder)
+    judged = _judge(store, spec, summary)
+    shown = [write_materials(judged, folder / MATERIALS), *draw_all(judged, folder, spec.name)] if judged else []
     with written_whole(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     figures = _draw(name, answer_summary_field(spec), totals, folder)
     with written_whole(folder / TEXT) as temporary:
-        temporary.write_text(_text(summary, totals, [file.name for file in (*judged, *figures)]), encoding="utf-8")
-    return [folder / MEMBERS, folder / SUMMARY, folder / TEXT, *judged, *figures]
+        temporary.write_text(_text(summary, totals, [file.name for file in (*shown, *figures)]), encoding="utf-8")
+    files = (folder / MEMBERS, folder / SUMMARY, folder / TEXT, *shown, *figures)
+    return CampaignReport(spec, summary, totals, judged, folder / MEMBERS, files)
 
 
-def _judge(store: Store, spec: CampaignSpec, summary: dict[str, Any], folder: Path) -> list[Path]:
-    """Add the metrics of the campaign's benchmark to the summary, and write the errors of each material."""
+def _judge(store: Store, spec: CampaignSpec, summary: dict[str, Any]) -> tuple[JudgedModel, ...]:
+    """Metrics of the campaign's benchmark, which are added to the summary; empty if there are none."""
     benchmark = benchmark_of(spec)
     if benchmark is None:
-        return []
+        return ()
     try:
         found = campaign_metrics(store, spec.name)
     except InputError as error:  # the reference is not on this machine; the rest of the report does not need it
         summary["benchmark"] = {"name": benchmark, "missing": str(error)}
-        return []
+        return ()
     summary["benchmark"] = {"name": benchmark, "models": plain_metrics(found)}
-    return [write_materials(found, folder / MATERIALS), *draw_all(found, folder, spec.name)]
+    return found
 
 
 def _benchmark_text(benchmark: Mapping[str, Any]) -> str:

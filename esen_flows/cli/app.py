@@ -17,6 +17,7 @@ from esen_flows.cli.commands.fields import fields
 from esen_flows.cli.commands.label import label
 from esen_flows.cli.commands.plot import plot
 from esen_flows.cli.commands.properties import property_command
+from esen_flows.cli.commands.report import report
 from esen_flows.cli.commands.results import query, show
 from esen_flows.cli.commands.train import train
 from esen_flows.cli.commands.worker import worker
@@ -53,7 +54,7 @@ app = typer.Typer(
 # In the order of `esen-flows --help`.
 for kind in OFFERED:
     app.command()(property_command(kind))
-for command in (fields, converge, show, query, plot, export, label, train, worker, doctor):
+for command in (fields, converge, show, query, plot, report, export, label, train, worker, doctor):
     app.command()(command)
 for name, group in {
     "models": models, "data": data, "db": db, "campaign": campaign, "leaderboard": leaderboard, "launcher": launcher,

@@ -27,7 +27,7 @@ from esen_flows.metrics.conductivity import ModeConductivity
 from esen_flows.metrics.geometry import GeometryRow
 
 DISCOVERY, GEOMETRY, CONDUCTIVITY = "discovery.csv.gz", "geo-opt.jsonl.gz", "phonons-kappa-103.json.gz"
-_BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def read_formation_energies(path: Path) -> dict[str, float]:
             column = next(i for i, name in enumerate(names) if name.startswith("e_form_per_atom"))
             first = names.index("material_id")
             return {row[first]: float(row[column]) for row in rows if row[column]}
-    except (*_BROKEN, StopIteration) as error:
+    except (*BROKEN, StopIteration) as error:
         raise InputError(f"{path}: no formation energies can be read ({type(error).__name__}: {error})") from None
 
 
@@ -187,7 +187,7 @@ def read_structures(path: Path) -> Iterator[RelaxedCrystal]:
                     str(row["material_id"]), structure, float(row["energy"]), bool(row["converged"]),
                     int(row["n_steps"]),
                 )  # fmt: skip
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{path}: no relaxed structures can be read ({type(error).__name__}: {error})") from None
 
 
@@ -303,13 +303,39 @@ def read_conductivities(path: Path) -> dict[str, ModeConductivity]:
     InputError
         The file cannot be read.
     """
+    return {material: conductivity for material, conductivity, _ in read_conductivity_rows(path)}
+
+
+def read_conductivity_rows(path: Path) -> list[tuple[str, ModeConductivity, dict[str, Any]]]:
+    """Conductivities of the file of the conductivity task, with the other columns.
+
+    Parameters
+    ----------
+    path
+        File with a table, column by column.
+
+    Returns
+    -------
+    list of tuple
+        Number, conductivity by modes at 300 K, and values without those of modes (formula, errors, relaxation, ...) of
+        each material.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
     try:
         columns: dict[str, dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
-        return {
-            str(material): _conductivity({name: column.get(index) for name, column in columns.items()})
+        return [
+            (
+                str(material),
+                _conductivity({name: column.get(index) for name, column in columns.items()}),
+                {name: column.get(index) for name, column in columns.items() if name not in _ARRAYS},
+            )
             for index, material in columns["material_id"].items()
-        }
-    except _BROKEN as error:
+        ]
+    except BROKEN as error:
         raise InputError(f"{path}: no conductivities can be read ({type(error).__name__}: {error})") from None
 
 

@@ -1,10 +1,11 @@
 """Published results: the models of Matbench Discovery's leaderboard, July 2026."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from esen_flows.errors import InputError
 from esen_flows.metrics.diatomics import AGAINST_REFERENCE, REFERENCE_FREE
@@ -92,6 +93,40 @@ def _row(columns: dict[str, str]) -> LeaderboardRow:
         values=with_scores(values),
         added=columns["added"],
     )
+
+
+def card_metrics(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of a leaderboard card under the names of `COLUMNS`.
+
+    Parameters
+    ----------
+    card
+        Card of a model or of a submission.
+
+    Returns
+    -------
+    dict
+        Metrics by name; those of tasks for which the card only says why there are none are left out.
+    """
+    metrics = card.get("metrics") or {}
+    discovery, geometry = (_part(metrics, name) for name in ("discovery", "geo_opt"))
+    found: dict[str, Any] = {}
+    for subset, prefix in (("unique_prototypes", "unique"), ("full_test_set", "full"), ("most_stable_10k", "top")):
+        found |= {f"{prefix}_{name}": value for name, value in _part(discovery, subset).items()}
+    for tolerance in ("1e-2", "1e-5"):
+        found |= {f"{name}_{tolerance}": value for name, value in _part(geometry, f"symprec={tolerance}").items()}
+    found |= _part(_part(metrics, "phonons"), "kappa_103")
+    for task in ("diatomics", "md"):
+        values = _part(metrics, task)
+        found |= {f"{task}_{name}": value for name, value in values.items()}
+        if values:
+            found[f"{task}_excluded"] = len(values.get("excluded_formula_reasons") or ())
+    return {name: value for name, value in found.items() if name in COLUMNS}
+
+
+def _part(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = metrics.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def with_scores(values: dict[str, float]) -> dict[str, float]:

@@ -54,7 +54,7 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
         bands, dos = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
         for i, (output, label, colour) in enumerate(labelled(documents, outputs)):
             # The first document is drawn on top of the others.
-            _draw_bands(bands, output, _matched_distances(output, outputs[0], label), label, colour, 3.0 - 0.1 * i)
+            _draw_bands(bands, output, matched_distances(output, outputs[0], label), label, colour, 3.0 - 0.1 * i)
             _draw_dos(dos, output, colour, with_elements=not others)
         _finish_bands(bands, outputs)
         dos.set(xlabel="DOS (states/THz/cell)", xlim=(0.0, None))
@@ -65,10 +65,29 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
         return save(figure, path, origin_of(document))
 
 
-def _matched_distances(output: dict[str, Any], first: dict[str, Any], label: str) -> list[np.ndarray]:
+def matched_distances(output: dict[str, Any], first: dict[str, Any], label: str) -> list[np.ndarray]:
     """Distances along the path, stretched segment by segment onto those of the first document.
 
     Force fields give slightly different lattice constants and therefore paths of slightly different lengths.
+
+    Parameters
+    ----------
+    output
+        Output of phonons.
+    first
+        That of the first document.
+    label
+        Name of the phonons, for the message.
+
+    Returns
+    -------
+    list[np.ndarray]
+        (n_points,) distances of each segment.
+
+    Raises
+    ------
+    InputError
+        The two have different paths.
     """
     own_path, first_path = ("-".join(each["band_labels"]) for each in (output, first))
     if own_path != first_path or len(output["band_distances"]) != len(first["band_distances"]):

@@ -77,6 +77,29 @@ def stored_model(database: Database, key: str) -> dict[str, Any] | None:
     return {"key": row["_id"], "labels": sorted(row["labels"]), "card": row["card"]}
 
 
+def count_results(database: Database, key: str) -> dict[str, int]:
+    """Number of current results by a force field.
+
+    Parameters
+    ----------
+    database
+        Database to search.
+    key
+        Model key.
+
+    Returns
+    -------
+    dict[str, int]
+        Number of finished and failed results by kind, in alphabetical order.
+    """
+    steps: list[Row] = [
+        {"$match": {"model_key": key, "current": True}},
+        {"$group": {"_id": "$kind", "count": {"$sum": 1}}},
+    ]
+    rows: list[Row] = database.call(lambda: list(database["results"].aggregate(steps)))
+    return {str(row["_id"]): int(row["count"]) for row in sorted(rows, key=lambda row: str(row["_id"]))}
+
+
 def model_problems(row: Row) -> list[str]:
     """What is wrong with a document of the `models` collection.
 

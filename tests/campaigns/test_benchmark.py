@@ -118,7 +118,7 @@ def test_files_and_commands(
     assert (
         "kappa-103, emt: κ_SRME 1.5556 with missing members as failures, 1.3333 (0.6667 to 2.0000) over 2 of 3" in out
     )
-    files = write_report(store, "c", tmp_path / "report")
+    files = write_report(store, "c", tmp_path / "report").files
     assert tmp_path / "report" / "benchmark.csv" in files
     assert "## Benchmark kappa-103" in (tmp_path / "report" / "report.md").read_text()
     assert json.loads((tmp_path / "report" / "summary.json").read_text())["benchmark"]["models"][0]["n_done"] == 2

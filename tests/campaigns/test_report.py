@@ -31,7 +31,7 @@ def finished(embedded_settings: Settings) -> Iterator[Store]:
 def folder(finished: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "c"
     seen: list[None] = []
-    files = write_report(finished, "c", folder, on_member=lambda: seen.append(None))
+    files = write_report(finished, "c", folder, on_member=lambda: seen.append(None)).files
     assert len(seen) == COUNT
     assert sorted(path.name for path in folder.iterdir()) == sorted(file.name for file in files)
     return folder
@@ -95,7 +95,7 @@ def test_the_text_has_the_same_numbers(folder: Path) -> None:
 
 def test_a_campaign_that_has_not_begun_has_a_report(named_store: Store, tmp_path: Path) -> None:
     keys = emt_campaigns.plan(named_store, emt_campaigns.crystals(2))
-    files = write_report(named_store, "c", tmp_path)
+    files = write_report(named_store, "c", tmp_path).files
     assert [file.name for file in files] == ["members.csv", "summary.json", "report.md"]
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found["states"]["pending"]["members"] == 2

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from esen_flows.cli.commands import report as report_command
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import CampaignArgument
 from esen_flows.cli.output.differences import print_difference, print_members
@@ -22,16 +23,11 @@ FolderOption = Annotated[Path, typer.Option("--output", "-o", help="Folder to wr
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="How many of the largest changes to print.")]
 
 
-def report(name: CampaignArgument, output: FolderOption) -> None:
-    """Write results of all members (members.csv), a summary (summary.json), a report (report.md) and figures."""
-    from esen_flows.campaigns.report import write_report
-    from esen_flows.store.campaigns import member_count
-
-    store = open_store()
-    with counted(f"reading {name}", member_count(store, name)) as advance:
-        files = write_report(store, name, output, on_member=advance)
-    for file in files:
-        typer.echo(f"wrote {file}")
+def report(
+    name: CampaignArgument, output: report_command.FolderOption = None, against: report_command.AgainstOption = None
+) -> None:
+    """Write report.html, members.csv, summary.json, report.md and figures: the same as `esen-flows report NAME`."""
+    report_command.write_report(name, output, against or [], "campaign")
 
 
 def diff(
