@@ -7,7 +7,7 @@ from typing import Any
 from esen_flows.campaigns.benchmark_figures import PARITIES
 from esen_flows.campaigns.judged_models import JudgedModel
 from esen_flows.metrics.geometry import cumulative_distances
-from esen_flows.reports.page import Axis, Chart, Trace, column_of
+from esen_flows.reports.page import Axis, Chart, Trace, column_of, title_of
 
 _E_FORM = ("e_form_ev_per_atom", "reference_e_form_ev_per_atom", "", False)
 
@@ -45,7 +45,7 @@ def _parity(judged: Sequence[JudgedModel], own: str, dft: str, is_logarithmic: b
     if not traces:
         return None
     x, y = (Axis(f"{column.title}, {name}", column.unit, is_logarithmic) for name in ("DFT", "force field"))
-    title = f"{column.title[:1].upper()}{column.title[1:]} against DFT"
+    title = f"{title_of(column.title)} against DFT"
     return Chart(title, x, y, traces, " ".join(sentences), has_diagonal=True)
 
 

@@ -19,7 +19,7 @@ from esen_flows.reports.members import (
     members_table,
     read_members,
 )
-from esen_flows.reports.page import FEW_ROWS, Axis, Cell, Chart, Column, Page, Part, Section, Table, Trace
+from esen_flows.reports.page import FEW_ROWS, Axis, Cell, Chart, Column, Page, Part, Section, Table, Trace, title_of
 from esen_flows.reports.settings import settings_table, versions_table
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.results import Store
@@ -222,5 +222,5 @@ def _parity(store: Store, report: CampaignReport, other: str, principal: Column)
     x, y = ([float(pair[i]["value"]) for pair in both] for i in (1, 0))
     trace = Trace(report.spec.name, x, y, [member_label(dict(pair[0])) for pair in both])
     axes = [Axis(f"{principal.title}, {name}", principal.unit) for name in (other, report.spec.name)]
-    title = f"{principal.title[:1].upper()}{principal.title[1:]} in both campaigns"
+    title = f"{title_of(principal.title)} in both campaigns"
     return Chart(title, axes[0], axes[1], [trace], has_diagonal=True)

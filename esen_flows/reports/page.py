@@ -110,8 +110,10 @@ class Trace:
     ----------
     name
         Name in the legend.
-    x, y
-        (n,) places; None ends a line.
+    x
+        (n,) horizontal places; None ends a line.
+    y
+        (n,) vertical places.
     labels
         Name of each point, shown beside its numbers; empty for lines without names of points.
     mode
@@ -139,8 +141,10 @@ class Chart:
     ----------
     title
         Title.
-    x, y
-        Axes.
+    x
+        Horizontal axis.
+    y
+        Vertical axis.
     traces
         What is drawn.
     note
@@ -271,6 +275,27 @@ def cell_text(value: Cell, form: str = "") -> str:
         return str(value)
     sign = "+" if form.startswith("+") else ""
     return format(value, f"{sign}z{form.removeprefix('+') or '.6g'}")
+
+
+def title_of(text: str) -> str:
+    """A text that begins with a capital, except where it begins with a symbol.
+
+    Parameters
+    ----------
+    text
+        Text.
+
+    Returns
+    -------
+    str
+        The title.
+
+    Examples
+    --------
+    >>> title_of("hull distance"), title_of("κ at 300 K")
+    ('Hull distance', 'κ at 300 K')
+    """
+    return text[:1].upper() + text[1:] if text.isascii() else text
 
 
 def column_of(name: str, form: str = ".5g") -> Column:

@@ -65,13 +65,8 @@ def test_a_result_has_numbers_charts_and_settings(phonons: ResultDocument) -> No
 
 
 def test_two_results_lie_over_each_other(phonons: ResultDocument, phonon_document) -> None:
-    other = phonon_document(
-        stiffness=5.0,
-        key="d" * 64,
-        model_label="soft",
-        protocol={"mesh": [5, 5, 5]},
-        summary={"max_frequency_thz": 4.0},
-    )
+    content = {"protocol": {"mesh": [5, 5, 5]}, "summary": {"max_frequency_thz": 4.0}}
+    other = phonon_document(stiffness=5.0, key="d" * 64, model_label="soft", **content)
     page = result_page([phonons], [[other]])
     chart = parts(page, "Figures")[0]
     assert isinstance(chart, Chart)

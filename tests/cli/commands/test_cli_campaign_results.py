@@ -40,6 +40,7 @@ def test_a_report(finished: Store, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert f"wrote {tmp_path}/new/report.md" in done.output
     assert len(list(csv.DictReader((tmp_path / "new/members.csv").open()))) == COUNT
+    assert "<title>c (campaign)</title>" in (tmp_path / "new/report.html").read_text()
 
 
 def test_a_frozen_campaign_is_reproduced_in_another_database(
