@@ -1,4 +1,4 @@
-"""Pages in Debian's Chromium: opened, sorted, filtered and hovered at 400 and at 1,600 px, without errors or requests."""
+"""Pages in Debian's Chromium: opened, sorted, filtered and hovered at 400 and 1,600 px, without errors or requests."""
 
 import shutil
 from collections.abc import Callable, Iterator
