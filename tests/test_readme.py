@@ -1,15 +1,21 @@
-"""The Python examples of README and docs/ run, their commands are understood, and what they name is there."""
+"""The Python examples of README and docs/ run, their commands are understood, and what they name is there.
+
+Commands of docs/tutorials/ are run by test_tutorials.py; the site marks all others as not run (docs/hooks.py).
+"""
 
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import esen_flows
@@ -20,17 +26,33 @@ from esen_flows.store.results import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 NAMED_FILE = re.compile(r"`((?:benchmarks|models|tests|launchers|workflows|esen_flows|docs)/[\w./-]+)`")
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its title (may be empty) and its text."""
+
+    language: str
+    title: str
+    text: str
+
+
+def fenced(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = [Block(*groups) for groups in FENCED.findall(text)]
+    assert 2 * len(found) == len(re.findall(r"^```", text, flags=re.MULTILINE)), (
+        f"{page}: a fence that is not understood"
+    )
+    return found
 
 
 def blocks(language: str, *names: str) -> list[str]:
     """Fenced blocks of a language, in README and docs/ or in the pages that are named."""
     pages = [ROOT / name for name in names] or PAGES
-    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    return [content for name, content in fenced if name == language]
+    return [block.text for page in pages for block in fenced(page) if block.language == language]
 
 
 def run_example(example: str, folder: Path) -> list[str]:
@@ -114,13 +136,38 @@ def test_names_of_the_notebook_are_public() -> None:
 
 
 def test_commands_are_understood() -> None:
-    lines = [line.partition("#")[0] for block in blocks("bash") for line in block.splitlines()]
-    asked = [shlex.split(found.group(1)) for line in lines if (found := re.search(r"bin/esen-flows (.*)", line))]
+    asked = [found for block in blocks("bash") for line in block.splitlines() for found in commands_in(line)]
     assert ["kappa", "workflows/silicon_kappa/Si.cif"] in asked
     assert (ROOT / "workflows/silicon_kappa/Si.cif").is_file()
-    commands = get_command(app).commands
-    for name, *arguments in asked:
-        commands[name].make_context(name, arguments)
+    with pytest.raises(Exception, match="No such option: --nope"):
+        understand(get_command(app), "esen-flows", ["campaign", "status", "--nope", "oxides"])
+    for arguments in asked:
+        understand(get_command(app), "esen-flows", arguments)
+
+
+def commands_in(line: str) -> Iterator[list[str]]:
+    """The arguments of every esen-flows in a line of the shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    arguments: list[str] | None = None
+    for token in [*lexer, ";"]:
+        if set(token) <= set("();<>|&"):
+            if arguments is not None:
+                yield arguments
+            arguments = None
+        elif arguments is not None:
+            arguments.append(token)
+        elif token.rpartition("/")[2] == "esen-flows":
+            arguments = []
+
+
+def understand(command: TyperCommand | TyperGroup, name: str, arguments: list[str]) -> None:
+    context = command.make_context(name, list(arguments))
+    if isinstance(command, TyperGroup):
+        below = [*context._protected_args, *context.args]
+        if below or not command.invoke_without_command:
+            name, command, rest = command.resolve_command(context, below)
+            understand(command, name, rest)
 
 
 def test_tree_is_the_tree() -> None:
