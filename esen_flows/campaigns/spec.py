@@ -14,7 +14,7 @@ from esen_flows.errors import InputError, ModelError
 from esen_flows.schemas.campaign import SETTING, CampaignSpec, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
-from esen_flows.schemas.property_lookup import GENERAL, entry_of, is_exact, named_protocol
+from esen_flows.schemas.property_lookup import GENERAL, entry_of, is_exact, named_protocol, require_forces
 from esen_flows.schemas.protocol_fields import FieldError, field_names, with_values
 from esen_flows.schemas.structure_source import StructureQuery, StructureSource
 from esen_flows.structures.files import split_index
@@ -156,7 +156,8 @@ def check_requirements(spec: CampaignSpec, models: Sequence[ModelReference]) -> 
 
 
 def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
-    exact = is_exact(with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items()))
+    protocol = with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items())
+    exact = is_exact(protocol)
     for model in models:
         if model.dtype not in (None, spec.dtype):
             yield (
@@ -164,9 +165,8 @@ def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
                 f"{model.label} computes in {model.dtype} only, got {spec.dtype}; write dtype: {model.dtype}",
             )
         try:
-            if entry_of(spec.property).conservative:
-                model.require_conservative(spec.property)
-            elif "conservative" in spec.require:
+            require_forces(model, protocol, spec.property)
+            if "conservative" in spec.require:
                 model.require_conservative("`require: conservative`")
             if exact:
                 model.require_differentiable("force_constants=autodiff")

@@ -88,6 +88,15 @@ ProtocolOption = Annotated[
         "phonondb-v1-two-stage; audit: quick, full, published)."
     ),
 ]
+ForcesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--forces",
+        metavar="KIND",
+        help="conservative (default); direct: those of direct heads; md also mts(M), e.g. mts(8): direct ones, "
+        "corrected in every M-th step. Part of the key.",
+    ),
+]
 BornOption = Annotated[
     Path | None,
     typer.Option(

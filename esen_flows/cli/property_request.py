@@ -14,7 +14,14 @@ from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.properties import Kind
-from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of, named_protocol, require_settings
+from esen_flows.schemas.property_lookup import (
+    entry_of,
+    is_exact,
+    kind_of,
+    named_protocol,
+    require_forces,
+    require_settings,
+)
 from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
@@ -157,8 +164,7 @@ def request_of(
         protocol = _with_born(protocol, born, atoms)
     check_elements(atoms, reference)
     warn_outside(atoms, name, reference)
-    if entry_of(kind).conservative:
-        reference.require_conservative(kind)
+    require_forces(reference, protocol, kind)
     if is_exact(protocol):
         reference.require_differentiable("force_constants=autodiff")
     dtype = _dtype(reference, dtype)

@@ -20,7 +20,7 @@ from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
 from esen_flows.schemas.properties import Kind
-from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of
+from esen_flows.schemas.property_lookup import entry_of, is_exact, kind_of, require_forces
 from esen_flows.schemas.protocols import ConductivityProtocol, NumericSettings, PhononProtocol, RelaxProtocol
 from esen_flows.schemas.requests import ResultRequest, property_requests
 from esen_flows.structures.checks import check_all_free, warn_outside
@@ -230,8 +230,7 @@ class StructureMaker(PropertyMaker):
         entry = entry_of(self.kind)
         if entry.crystal:
             check_all_free(atoms, atoms.get_chemical_formula(), self.name)
-        if entry.conservative:
-            model.require_conservative(self.name)
+        require_forces(model, self.protocol, self.name)
         if is_exact(self.protocol):
             model.require_differentiable(f"{self.name} with force_constants=autodiff")
         _check_born(self.protocol, atoms)

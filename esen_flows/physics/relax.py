@@ -7,6 +7,7 @@ from ase import Atoms
 
 from esen_flows.errors import EsenFlowsError, EvaluationError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import ForceField
+from esen_flows.forcefield.direct import with_forces
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.relax_ase import relax_by_ase
 from esen_flows.physics.relax_batch import BatchRelaxation, Outcome, Watch
@@ -128,7 +129,7 @@ def relax_many(
     >>> [f"{outcomes[number].volume_per_atom_angstrom3:.1f} Angstrom^3" for number in (0, 1)]
     ['11.6 Angstrom^3', '16.7 Angstrom^3']
     """
-    averaged, watch = with_parity(force_field, protocol.parity), watch or _ignore
+    averaged, watch = with_parity(with_forces(force_field, protocol.forces), protocol.parity), watch or _ignore
     inputs: dict[int, Atoms] = {}
     first_stages: dict[int, RelaxationTrajectory] = {}  # of relaxations with a free second stage
     outcomes = _trajectories(_starts(structures, protocol, inputs), averaged, protocol, atoms_at_once, watch)

@@ -6,6 +6,7 @@ from ase import Atoms
 
 from esen_flows.errors import EsenFlowsError, EvaluationError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.direct import with_forces
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.relax import ATOMS_AT_ONCE
 from esen_flows.physics.relax_batch import Watch
@@ -79,7 +80,7 @@ def static_many(
     tuple[int, StaticOutput | EsenFlowsError]
         The number of a structure in the order of `structures`, and its document or the error that `static` would raise.
     """
-    averaged = with_parity(force_field, protocol.parity)
+    averaged = with_parity(with_forces(force_field, protocol.forces), protocol.parity)
     batch: list[tuple[int, Atoms]] = []
     size = 0
     for index, atoms in enumerate(structures):

@@ -51,6 +51,8 @@ class ModelReference:
         Whether exact second derivatives of the energy are declared; only networks of this package have them.
     chemical_systems
         Exact sets of elements of the training structures, such as "As-Ga"; None: not known.
+    direct
+        Whether heads of the network predict forces, alone or besides the gradient of the energy.
     """
 
     label: str
@@ -63,6 +65,7 @@ class ModelReference:
     dtype: Dtype | None = None
     differentiable: bool = False
     chemical_systems: frozenset[str] | None = None
+    direct: bool = False
 
     def require_conservative(self, purpose: str) -> None:
         """Refuse a force field without conservative forces, before it is loaded.
@@ -313,11 +316,11 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         return _resolve_file(Path(text))
     card, file = find_card(text)
     if not card.is_network:
-        key, elements, differentiable = _third_party_key(card), None, False
+        key, elements, differentiable, direct = _third_party_key(card), None, False, not card.conservative
     else:
         header = _checkpoint_header(card)
         key, elements = header["model_key"], frozenset(header["elements"])
-        differentiable = _differentiable(header)
+        differentiable, direct = _differentiable(header), _direct(header)
     if card.elements is not None:
         elements = frozenset(atomic_numbers[symbol] for symbol in card.elements)
     return ModelReference(
@@ -331,6 +334,7 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         dtype=card.dtype,
         differentiable=differentiable,
         chemical_systems=None if card.chemical_systems is None else frozenset(card.chemical_systems),
+        direct=direct,
     )
 
 
@@ -345,6 +349,7 @@ def _resolve_file(path: Path) -> ModelReference:
         conservative=header["declaration"]["conservative"],
         equivariance=header["declaration"]["equivariance"],
         differentiable=_differentiable(header),
+        direct=_direct(header),
     )
 
 
@@ -352,6 +357,12 @@ def _differentiable(header: dict[str, Any]) -> bool:
     """The declaration of a checkpoint; those that make none are of networks that differ in nothing else."""
     declaration = header["declaration"]
     return bool(declaration.get("differentiable", declaration["conservative"]))
+
+
+def _direct(header: dict[str, Any]) -> bool:
+    """Whether a checkpoint has direct heads; those that do not say so have no others beside an energy."""
+    declaration = header["declaration"]
+    return bool(declaration.get("direct", not declaration["conservative"]))
 
 
 def _checkpoint_header(card: ModelCard) -> dict[str, Any]:

@@ -62,6 +62,12 @@ class ElasticProtocol(Frozen):
     relax: RelaxProtocol = RelaxProtocol(fmax_ev_per_angstrom=1e-4, max_steps=1000, symmetry="fix")
     strain: StrainProtocol = StrainProtocol()
 
+    @model_validator(mode="after")
+    def _possible(self) -> "ElasticProtocol":
+        if "direct" in (self.relax.forces, self.strain.relax.forces):
+            raise ValueError("an elastic tensor needs stresses that are derivatives of the energy; leave forces out")
+        return self
+
 
 def elastic_steps(protocol: ElasticProtocol) -> tuple[Step, ...]:
     """The steps to an elastic tensor.

@@ -49,6 +49,8 @@ class EosProtocol(Frozen):
             raise ValueError("at_volume: the volume has to stay; set constant_volume=true or relax_cell=false")
         if self.at_volume.deformation is not None:
             raise ValueError("at_volume.deformation follows from linear_strain; leave it out")
+        if "direct" in (self.relax.forces, self.at_volume.forces):
+            raise ValueError("an equation of state needs forces that are the gradient of the energy; leave forces out")
         return self
 
 

@@ -1,6 +1,6 @@
 """Molecular dynamics: its protocol and steps."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.declarations import Parity
+from esen_flows.schemas.forces import MDForces, slow_interval
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
 from esen_flows.schemas.protocol_types import HIGHEST_KELVIN, Steps
@@ -68,7 +69,15 @@ class MDProtocol(Frozen):
         as it is, the default, because an average doubles the cost.
     relax
         Relaxation before the dynamics; None, the default, starts from the structure as it is given.
+    forces
+        "conservative", the default: the forces that the force field gives, which declares whether they are the gradient
+        of its energy. "direct": those of its direct heads, whose energy drifts. "mts(M)", such as mts(8): direct forces
+        in every step and, in every M-th, M times what conservative ones differ from them (r-RESPA), which conserves
+        energy nearly as conservative forces do and costs little more than direct ones. Frames are then taken in steps
+        with conservative forces: M divides `traj_interval`.
     """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"forces"})
 
     ensemble: Ensemble = "nvt"
     dynamics: Dynamics | None = None
@@ -86,6 +95,7 @@ class MDProtocol(Frozen):
     tloop: int = Field(default=1, ge=1, le=100)
     parity: Parity = "as_is"
     relax: RelaxProtocol | None = None
+    forces: MDForces = "conservative"
 
     @model_validator(mode="after")
     def _possible(self) -> "MDProtocol":
@@ -95,6 +105,12 @@ class MDProtocol(Frozen):
             raise ValueError("temperature and temperature_over_melting contradict each other; set temperature=null")
         if self.n_steps < self.traj_interval:
             raise ValueError(f"traj_interval={self.traj_interval} is longer than the run of n_steps={self.n_steps}")
+        interval = slow_interval(self.forces) or 1
+        if self.traj_interval % interval or self.n_steps % interval:
+            raise ValueError(
+                f"forces={self.forces}: {interval} divides traj_interval and n_steps, because momenta belong to a time "
+                f"in every {interval}-th step only; got {self.traj_interval} and {self.n_steps}"
+            )
         return self
 
     @property

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, ModelError
+from esen_flows.schemas.card import ModelReference
+from esen_flows.schemas.forces import slow_interval
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.named_protocols import FC2_SUPERCELL, FC3_SUPERCELL, MESH
 from esen_flows.schemas.properties import OFFERED, PROPERTIES, Kind
@@ -158,6 +160,53 @@ def is_exact(protocol: Frozen) -> bool:
     """
     steps = entry_of(kind_of(protocol)).steps(protocol)
     return any(getattr(step.protocol, "force_constants", None) == "autodiff" for step in steps)
+
+
+def forces_used(protocol: Frozen) -> frozenset[str]:
+    """Kinds of forces that the steps to a property use.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of the property.
+
+    Returns
+    -------
+    frozenset[str]
+        Values of the field `forces` of its steps: "conservative", "direct" or "mts(M)".
+    """
+    steps = entry_of(kind_of(protocol)).steps(protocol)
+    return frozenset(getattr(step.protocol, "forces", "conservative") for step in steps)
+
+
+def require_forces(model: ModelReference, protocol: Frozen, purpose: str) -> None:
+    """Refuse a force field without the forces that a property or its protocol needs, before it is loaded.
+
+    Parameters
+    ----------
+    model
+        The force field.
+    protocol
+        Protocol of the property.
+    purpose
+        Property or step that needs them, for the message.
+
+    Raises
+    ------
+    NotConservativeError
+        The forces are not declared to be the gradient of the energy, and the protocol does not accept direct ones.
+    ModelError
+        The protocol names direct forces, and the force field has none.
+    """
+    used = forces_used(protocol)
+    is_split = any(map(slow_interval, used))
+    if is_split or (entry_of(kind_of(protocol)).conservative and "direct" not in used):
+        model.require_conservative(purpose)
+    if (is_split or "direct" in used) and not model.direct:
+        raise ModelError(
+            f"{model.label!r} has no heads that predict forces directly, only the gradient of its energy; leave forces "
+            "out, or use a force field with both"
+        )
 
 
 def require_settings(kind: str, name: str | None, protocol: Frozen, remedy: str) -> None:

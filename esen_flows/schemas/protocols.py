@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from esen_flows.schemas.born_charges import BornCharges
-from esen_flows.schemas.declarations import Dtype, Parity
+from esen_flows.schemas.declarations import Dtype, ForceKind, Parity
+from esen_flows.schemas.forces import refuse_direct
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.protocol_types import (
@@ -96,10 +97,22 @@ class RelaxProtocol(Frozen):
     deformation
         Deformation gradient F by which the start is changed before the relaxation, in rows: lattice vectors and
         positions x become F x. None, the default, relaxes the structure as it is given.
+    forces
+        "conservative", the default: the forces that the force field gives, which declares whether they are the gradient
+        of its energy. "direct": those of its direct heads, for fast relaxations that end near the minimum only.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory", "deformation"}
+        {
+            "optimizer",
+            "hydrostatic",
+            "constant_volume",
+            "then_free",
+            "keep_unconverged",
+            "trajectory",
+            "deformation",
+            "forces",
+        }
     )
 
     fmax_ev_per_angstrom: float = Field(default=1e-3, gt=0.0, le=1000.0)
@@ -116,6 +129,7 @@ class RelaxProtocol(Frozen):
     keep_unconverged: bool = False
     trajectory: bool = False
     deformation: Deformation | None = None
+    forces: ForceKind = "conservative"
 
     @model_validator(mode="after")
     def _possible(self) -> "RelaxProtocol":
@@ -134,9 +148,23 @@ class StaticProtocol(Frozen):
     parity
         "average": use (E(x) + E(-x)) / 2 for a force field that is not O(3)-equivariant; "as_is": use the force field
         as it is, the default, because an average doubles the cost.
+    forces
+        "conservative", the default: the forces that the force field gives, which declares whether they are the gradient
+        of its energy. "direct": those of its direct heads, which need accept_direct.
+    accept_direct
+        Whether direct forces beside a final energy are accepted.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"forces", "accept_direct"})
+
     parity: Parity = "as_is"
+    forces: ForceKind = "conservative"
+    accept_direct: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> "StaticProtocol":
+        refuse_direct(self.forces, self.accept_direct)
+        return self
 
 
 class DisplacementProtocol(Frozen):
@@ -177,9 +205,16 @@ class DisplacementProtocol(Frozen):
         and conductivities set it. "as_given": the choice depends on the structure as it was given; the default, as in
         published protocols and in results of earlier versions. So `PhononProtocol()` is canonical, and
         `PhononProtocol(displacement=DisplacementProtocol())` is not unless the setting is given.
+    forces
+        "conservative", the default: the gradient of the energy. "direct": forces of direct heads, whose force constants
+        are not symmetric; they need accept_direct. A flow relaxes with the same.
+    accept_direct
+        Whether forces that are not the gradient of an energy are accepted, for studies of what they spoil.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"force_constants", "fc3_pair_cutoff_angstrom", "setting"})
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"force_constants", "fc3_pair_cutoff_angstrom", "setting", "forces", "accept_direct"}
+    )
 
     order: Literal[2, 3] = 2
     displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
@@ -192,6 +227,15 @@ class DisplacementProtocol(Frozen):
     parity: Parity = "average"
     force_constants: ForceConstants = "finite_displacement"
     setting: Setting = "as_given"
+    forces: ForceKind = "conservative"
+    accept_direct: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DisplacementProtocol":
+        refuse_direct(self.forces, self.accept_direct)
+        if self.forces == "direct" and self.force_constants == "autodiff":
+            raise ValueError("forces=direct have no energy to differentiate; use force_constants=finite_displacement")
+        return self
 
 
 class HarmonicProtocol(Frozen):

@@ -55,7 +55,8 @@ def lattice_steps(kind: str, part: type[Frozen], protocol: PhononProtocol | Cond
         Relaxation, forces of displaced supercells, the property.
     """
     displacement = protocol.displacement
-    # With the parity of the displacements, so that all force calls of a flow see one energy surface.
-    relaxation = protocol.relax.model_copy(update={"parity": displacement.parity})
+    # With the forces of the displacements, so that all force calls of a flow see one energy surface.
+    same = {"parity": displacement.parity, "forces": displacement.forces}
+    relaxation = protocol.relax.model_copy(update=same)
     last = Step(kind, part.of(protocol), (("", 1),))
     return Step("relax", relaxation), Step("forces", displacement, (("", 0),)), last

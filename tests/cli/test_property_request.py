@@ -7,7 +7,10 @@ from ase.io import write
 from esen_flows.cli.app import main
 from esen_flows.cli.property_request import build_request, vary_request
 from esen_flows.cli.usage import UsageError
-from esen_flows.errors import InputError, NotDifferentiableError
+from esen_flows.errors import InputError, ModelError, NotDifferentiableError
+from esen_flows.forcefield.checkpoint import Checkpoint, save
+from esen_flows.forcefield.families import make_network
+from esen_flows.network.edge_transformer.config import EdgeTransformerConfig
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.named_protocols import mdr_protocol
 from esen_flows.schemas.protocols import PhononProtocol
@@ -78,3 +81,48 @@ def test_a_born_file_that_does_not_fit_ends_the_command(
         main([*command, str(silicon), "--model", str(header_only_checkpoint), "--born", str(born)])
     assert caught.value.code == 1
     assert "do not sum to zero" in " ".join(capsys.readouterr().err.split())
+
+
+def both_heads(path: Path) -> Path:
+    """A network of silicon with conservative and direct heads, of random weights."""
+    config = EdgeTransformerConfig(
+        width=8, num_heads=2, cutoff_angstrom=4.0, max_num_elements=15, direct_forces=True, direct_stress=True,
+        both_heads=True,
+    )  # fmt: skip
+    save(path, Checkpoint(make_network(config), 1.0, {14: 0.0}, (14,)))
+    return path
+
+
+def test_forces_are_a_setting_that_force_fields_without_direct_heads_refuse(
+    silicon: Path, header_only_checkpoint: Path, tmp_path: Path
+) -> None:
+    model, accept = str(both_heads(tmp_path / "both.safetensors")), "displacement.accept_direct=true"
+
+    def keys(kind: str, *settings: str) -> list[str]:
+        return [step.key for step in build_request(kind, silicon, model, list(settings), None, "cpu").steps]
+
+    assert keys("md") == keys("md", "forces=conservative")
+    plain, direct = keys("phonon"), keys("phonon", "displacement.forces=direct", accept)
+    assert all(one != other for one, other in zip(plain, direct, strict=True))  # the relaxation too
+    assert keys("md", "forces=mts(5)") != keys("md")
+    for kind, setting in (("md", "forces=mts(5)"), ("relax", "forces=direct")):
+        with pytest.raises(ModelError, match="has no heads that predict forces directly"):
+            build_request(kind, silicon, str(header_only_checkpoint), [setting], None, "cpu")
+    for kind, setting in (("phonon", "displacement.forces=direct"), ("static", "forces=direct")):
+        with pytest.raises(UsageError, match="accept_direct=true accepts them"):
+            build_request(kind, silicon, model, [setting], None, "cpu")
+    for kind in ("eos", "elastic"):
+        with pytest.raises(UsageError, match="leave forces out"):
+            build_request(kind, silicon, model, ["relax.forces=direct"], None, "cpu")
+
+
+def test_the_option_forces_sets_the_field_of_the_property(silicon: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, kind, words in (
+        ("md", "mts(8)", "8 divides traj_interval"),
+        ("phonon", "mts(8)", "forces: Input should be 'conservative'"),
+        ("elastic", "direct", "No such option: --forces"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([command, str(silicon), "--forces", kind])
+        assert caught.value.code == 2
+        assert words in capsys.readouterr().err

@@ -8,9 +8,11 @@ from ase.constraints import FixAtoms
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 from scipy.stats import kstest
+from two_kinds import TwoKinds
 
-from esen_flows.errors import ExplosionError, InputError, StructureError
+from esen_flows.errors import ExplosionError, InputError, ModelError, StructureError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.forcefield.direct import DirectForces
 from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.physics.md.analysis import mean_square_displacement
 from esen_flows.physics.md.dynamics import molecular_dynamics, molecular_dynamics_many
@@ -190,11 +192,13 @@ class Kept:
         return True
 
 
+@pytest.mark.parametrize("forces", ["conservative", "mts(4)"])
 @pytest.mark.parametrize("dynamics", ["velocityverlet", "langevin", "nose-hoover-chain"])
-def test_a_killed_run_continues_to_the_bit(dynamics: str) -> None:
-    atoms, springs = crystal(5)
+def test_a_killed_run_continues_to_the_bit(dynamics: str, forces: str) -> None:
+    atoms, springs = crystal(5)[0], TwoKinds(crystal(5)[1].sites)
     ensemble = "nve" if dynamics == "velocityverlet" else "nvt"
-    protocol = seeded(4, ensemble=ensemble, dynamics=dynamics, traj_interval=7)
+    interval = 7 if forces == "conservative" else 8
+    protocol = seeded(4, ensemble=ensemble, dynamics=dynamics, traj_interval=interval, forces=forces)
     whole, kept = molecular_dynamics(atoms, springs, protocol), Kept(23)
     with pytest.raises(KeyboardInterrupt):
         molecular_dynamics(atoms, springs, protocol, checkpoint=kept)
@@ -257,3 +261,59 @@ def test_pairs_vibrations_and_displacements_are_those_of_the_trajectory() -> Non
     walk = np.cumsum(np.random.default_rng(0).normal(size=(400, 50, 3)), axis=0)
     times, moved = mean_square_displacement(walk, 1000.0, np.ones(50))
     assert moved[10] / times[10] == pytest.approx(3 * 49 / 50, rel=0.1)  # relative to the centre of 50 walkers
+
+
+def test_multiple_time_steps_are_those_of_r_respa() -> None:
+    """Against the published scheme, written out: half a slow kick, M steps with fast forces, half a slow kick."""
+    atoms, steps, interval = crystal(4)[0], 24, 4
+    force_field = TwoKinds(crystal(4)[1].sites, swirl=0.8)
+    protocol = MDProtocol(
+        ensemble="nve", n_steps=steps, time_step=1.5, traj_interval=8, forces="mts(4)", temperature=900.0
+    )
+    output = molecular_dynamics(atoms, force_field, protocol)
+    assert force_field.force_evaluations == (steps + 1) + (steps // interval + 1)
+    moving, time = start_of_dynamics(atoms, protocol), 1.5 * units.fs
+    momenta, masses, fast = moving.get_momenta(), moving.get_masses()[:, None], DirectForces(force_field)
+
+    def forces(which: ForceField) -> np.ndarray:
+        return which.evaluate([moving])[0].forces
+
+    for step in range(steps):
+        if step % interval == 0:
+            momenta = momenta + interval * time / 2 * (forces(force_field) - forces(fast))
+        momenta = momenta + time / 2 * forces(fast)
+        moving.positions += time * momenta / masses
+        momenta = momenta + time / 2 * forces(fast)
+        if (step + 1) % interval == 0:
+            momenta = momenta + interval * time / 2 * (forces(force_field) - forces(fast))
+    np.testing.assert_allclose(output.structure.positions_angstrom, moving.positions, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(output.velocities_angstrom_per_fs, momenta / masses * units.fs, rtol=0, atol=1e-14)
+
+
+def test_multiple_time_steps_conserve_energy_where_direct_forces_do_not() -> None:
+    atoms, springs = crystal(6)[0], crystal(6)[1]
+    drifts = {}
+    for forces in ("conservative", "direct", "mts(4)"):
+        protocol = MDProtocol(
+            ensemble="nve", n_steps=400, time_step=2.0, traj_interval=8, forces=forces, temperature=300.0
+        )
+        output = molecular_dynamics(atoms, TwoKinds(springs.sites, swirl=0.05), protocol)
+        assert output.drift is not None
+        drifts[forces] = abs(output.drift.slope_mev_per_atom_ps)
+    assert drifts["direct"] > 1.0
+    assert drifts["mts(4)"] < 0.02 * drifts["direct"]
+    assert drifts["conservative"] < 0.02 * drifts["direct"]
+
+
+def test_impossible_choices_of_forces_are_refused() -> None:
+    atoms, springs = crystal(2)
+    for text in ("mts", "mts(1)", "mts(2000)", "fast"):
+        with pytest.raises(ValueError, match="conservative, direct, or mts"):
+            MDProtocol(forces=text)
+    with pytest.raises(ValueError, match="8 divides traj_interval and n_steps"):
+        MDProtocol(forces="mts(8)")
+    with pytest.raises(ModelError, match="no heads that predict forces directly"):
+        molecular_dynamics(atoms, springs, MDProtocol(forces="direct"))
+    with pytest.raises(InputError, match="share `parity` and `forces`"):
+        list(molecular_dynamics_many([atoms, atoms], springs, [MDProtocol(), MDProtocol(forces="direct")]))
+    assert MDProtocol(forces="conservative").hash() == MDProtocol().hash() != MDProtocol(forces="direct").hash()

@@ -5,14 +5,16 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from two_kinds import TwoKinds
 
 from esen_flows.errors import EsenFlowsError, StructureError
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.symmetrized import InversionAveraged
 from esen_flows.makers.summaries import static_summary
+from esen_flows.physics.relax import relax
 from esen_flows.physics.static import static, static_many
 from esen_flows.schemas.documents import StaticOutput
-from esen_flows.schemas.protocols import StaticProtocol
+from esen_flows.schemas.protocols import RelaxProtocol, StaticProtocol
 from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 
 DIMER = Atoms("CuAu", [[0, 0, 0], [0, 0, 2.4]])
@@ -87,3 +89,16 @@ def test_errors_of_the_program_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         list(static_many([bulk("Cu")], broken, StaticProtocol()))
     assert not issubclass(ZeroDivisionError, EsenFlowsError)
+
+
+def test_direct_forces_beside_a_final_energy_have_to_be_accepted() -> None:
+    inner = TwoKinds(np.zeros((9, 3)), push=0.3)
+    with pytest.raises(ValueError, match="accept_direct=true accepts them"):
+        StaticProtocol(forces="direct")
+    accepted = StaticProtocol(forces="direct", accept_direct=True)
+    outputs = [static(DIMER, inner, protocol) for protocol in (StaticProtocol(), accepted)]
+    assert outputs[0].energy_ev == outputs[1].energy_ev
+    assert np.abs(outputs[1].forces_ev_per_angstrom.sum(axis=0)).max() < 1e-13 < 0.1
+    assert StaticProtocol().key_fields() == {"parity": "as_is"}
+    relaxed = relax(DIMER, TwoKinds(DIMER.positions), RelaxProtocol(forces="direct"))
+    assert relaxed.n_steps == 0

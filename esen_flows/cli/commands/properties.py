@@ -21,6 +21,7 @@ from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 from esen_flows.schemas.properties import PROPERTIES, Kind
 from esen_flows.schemas.property_lookup import GENERAL
+from esen_flows.schemas.protocol_fields import field_names
 
 DRAWN_LATER = "the same command without --submit draws the results once they are stored"
 
@@ -34,9 +35,15 @@ def _offered(kind: Kind) -> dict[str, bool]:
         "born": "born" in entry.protocol.model_fields,
         "lattice_backend": "lattice_backend" in entry.versions,
         "yes": "displacement" in entry.protocol.model_fields,
+        "forces": bool(_forces_fields(kind)),
         "quick": "quick" in entry.published,
         "full": "full" in entry.published,
     }
+
+
+def _forces_fields(kind: Kind) -> set[str]:
+    """The field of the protocol that `--forces` sets, if there is one; steps before this one take over its value."""
+    return {"forces", "displacement.forces"} & set(field_names(PROPERTIES[kind].protocol()))
 
 
 def property_command(kind: Kind) -> Callable[..., None]:
@@ -65,6 +72,7 @@ def property_command(kind: Kind) -> Callable[..., None]:
         output: options.OutputOption = None,
         submit: options.SubmitOption = False,
         protocol: options.ProtocolOption = "general",
+        forces: options.ForcesOption = None,
         born: options.BornOption = None,
         lattice_backend: options.LatticeBackendOption = TRANSPORT_BACKEND,
         yes: options.YesOption = False,
@@ -72,13 +80,14 @@ def property_command(kind: Kind) -> Callable[..., None]:
         full: options.FullOption = False,
     ) -> None:
         protocol = _chosen(protocol, quick=quick, full=full)
+        set_ = [*(f"{field}={forces}" for field in _forces_fields(kind) if forces is not None), *(set_ or [])]
         if of_model:
             request = model_request(
-                kind, model, set_ or [], dtype, device, compile=compile, tf32=tf32, protocol_name=protocol
+                kind, model, set_, dtype, device, compile=compile, tf32=tf32, protocol_name=protocol
             )
         else:
             request = build_request(
-                kind, file, model, set_ or [], dtype, device,
+                kind, file, model, set_, dtype, device,
                 compile=compile, tf32=tf32, protocol_name=protocol, born=born, lattice_backend=lattice_backend,
             )  # fmt: skip
         if submit:

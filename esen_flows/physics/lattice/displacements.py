@@ -25,6 +25,7 @@ from ase import Atoms
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import ForceField, require_conservative, require_differentiable
+from esen_flows.forcefield.direct import with_forces
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.canonical import canonical_cell
 from esen_flows.physics.lattice.adapter import plan_displacements
@@ -98,14 +99,16 @@ def displaced_forces(
         The structure is not a crystal (not periodic in three directions), has fixed atoms, is beyond all bounds, or no
         symmetry is found.
     NotConservativeError
-        The force field does not declare forces that are the gradient of an energy.
+        The force field does not declare forces that are the gradient of an energy, and the protocol does not accept
+        others.
     NotDifferentiableError
         The method is "autodiff", and the force field does not declare exact second derivatives.
     UnknownElementError, EvaluationError
         The force field refuses a structure or fails.
     """
     start, calls_before = time.perf_counter(), force_field.force_evaluations
-    require_conservative(force_field, "lattice dynamics")
+    if protocol.forces == "conservative":  # the protocol has accepted others
+        require_conservative(force_field, "lattice dynamics")
     check_size(atoms, atoms.get_chemical_formula())
     check_all_free(atoms, atoms.get_chemical_formula(), "lattice dynamics")
     if protocol.force_constants == "autodiff":
@@ -116,7 +119,8 @@ def displaced_forces(
     plans = plan_displacements(
         unitcell, *matrices, length, symprec, protocol.fc3_pair_cutoff_angstrom, primitive_matrix
     )
-    averaged = with_parity(force_field, protocol.parity)
+    chosen = with_forces(force_field, protocol.forces)
+    averaged = with_parity(chosen, protocol.parity)
     if protocol.force_constants == "autodiff":
         forces: _Forces = partial(linear_forces, force_field=averaged)
     else:
@@ -132,7 +136,7 @@ def displaced_forces(
         force_constants=protocol.force_constants,
         symprec_angstrom=symprec,
         parity=protocol.parity,
-        parity_averaged=averaged is not force_field,
+        parity_averaged=averaged is not chosen,
         displacements_fc3=fc3[0] if fc3 else None,
         forces_fc3=fc3[1] if fc3 else None,
         displacements_fc2=fc2[0],

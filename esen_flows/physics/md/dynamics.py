@@ -16,12 +16,12 @@ from esen_flows.errors import (
     StructureError,
 )
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.md.document import document_of
+from esen_flows.physics.md.forces import DynamicsForces
 from esen_flows.physics.md.integrators import Body, Integrator, integrator_of
 from esen_flows.physics.md.start import degrees_of_freedom, start_of_dynamics
 from esen_flows.physics.relax import ATOMS_AT_ONCE, relax
-from esen_flows.physics.relax_batch import Watch, evaluate_apart
+from esen_flows.physics.relax_batch import Watch
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.md_output import MDOutput
 
@@ -152,7 +152,7 @@ def molecular_dynamics_many(
     force_field
         Force field.
     protocol
-        One protocol for all, or one for each structure: these may differ in everything but `parity`.
+        One protocol for all, or one for each structure: these may differ in everything but `parity` and `forces`.
     atoms_at_once
         Largest number of atoms that move together; a larger structure moves alone.
     watch
@@ -169,13 +169,16 @@ def molecular_dynamics_many(
     Raises
     ------
     InputError
-        The protocols differ in `parity`.
+        The protocols differ in `parity` or `forces`.
+    ModelError
+        The protocol names direct forces, and the force field has none.
     """
-    parities = {one.parity for one in ([protocol] if isinstance(protocol, MDProtocol) else protocol)}
-    if len(parities) != 1:
-        raise InputError("structures that share force calls share `parity`; give all protocols the same one")
-    run = _Run(with_parity(force_field, parities.pop()), atoms_at_once, watch)
-    yield from run.outcomes(_members(structures, run.force_field, protocol, checkpoints))
+    protocols = [protocol] if isinstance(protocol, MDProtocol) else protocol
+    if len({(one.parity, one.forces) for one in protocols}) != 1:
+        raise InputError("structures that share force calls share `parity` and `forces`; give all protocols the same")
+    forces = DynamicsForces.of(force_field, protocols[0])
+    run = _Run(forces, atoms_at_once, watch)
+    yield from run.outcomes(_members(structures, forces.accurate, protocol, checkpoints))
 
 
 @dataclass
@@ -257,7 +260,9 @@ def _member(
     member.resume()
     if member.begun or protocol.relax is None:
         return member
-    relaxed = relax(atoms, force_field, protocol.relax.model_copy(update={"parity": "as_is"})).structure.to_atoms()
+    relaxed = relax(
+        atoms, force_field, protocol.relax.model_copy(update={"parity": "as_is", "forces": "conservative"})
+    ).structure.to_atoms()
     relaxed.info.update(member.atoms.info)
     return at_start(relaxed)
 
@@ -265,8 +270,8 @@ def _member(
 class _Run:
     """The structures in motion, and their steps."""
 
-    def __init__(self, force_field: ForceField, atoms_at_once: int, watch: Watch | None) -> None:
-        self.force_field, self.atoms_at_once, self.watch = force_field, atoms_at_once, watch
+    def __init__(self, forces: DynamicsForces, atoms_at_once: int, watch: Watch | None) -> None:
+        self.forces, self.atoms_at_once, self.watch = forces, atoms_at_once, watch
         self.members: list[_Member] = []
         self._between_steps = True
 
@@ -301,7 +306,7 @@ class _Run:
         """Evaluate new structures at their start; those that continue know their forces."""
         fresh = [member for member in entering if not member.begun]
         self.members += [member for member in entering if member.begun]
-        results = evaluate_apart(self.force_field, [member.atoms for member in fresh]) if fresh else []
+        results = self.forces.at([(member.atoms, 0) for member in fresh])
         for member, result in zip(fresh, results, strict=True):
             if isinstance(result, EsenFlowsError):
                 yield member.index, result
@@ -316,7 +321,7 @@ class _Run:
         for member in moving:
             member.integrator.begin(member.body)
             member.atoms.positions[:] = member.body.positions
-        results = evaluate_apart(self.force_field, [member.atoms for member in moving]) if moving else []
+        results = self.forces.at([(member.atoms, member.body.step + 1) for member in moving])
         failed: dict[int, EsenFlowsError] = {}
         for member, result in zip(moving, results, strict=True):
             error = self._finish(member, result)

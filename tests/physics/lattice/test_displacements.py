@@ -140,6 +140,21 @@ def test_forces_that_are_no_gradient_are_refused(not_conservative) -> None:
         displaced_forces(bulk("Cu"), not_conservative, THIRD)
 
 
+def test_direct_forces_are_refused_unless_accepted(not_conservative) -> None:
+    """Acceptance is a part of the protocol, and so of the key."""
+    with pytest.raises(ValueError, match=r"not the gradient of an energy.*accept_direct=true accepts them"):
+        DisplacementProtocol(forces="direct")
+    with pytest.raises(ValueError, match="got forces=conservative, accept_direct=true"):
+        DisplacementProtocol(accept_direct=True)
+    protocol = DisplacementProtocol(fc2_supercell=(1, 1, 1), forces="direct", accept_direct=True)
+    output = displaced_forces(bulk("Cu"), not_conservative, protocol)
+    assert output.n_evaluations == len(output.forces_fc2)
+    assert np.abs(output.forces_fc2.sum(axis=1)).max() < 1e-12
+    plain = DisplacementProtocol(fc2_supercell=(1, 1, 1))
+    assert plain.key_fields().keys() & {"forces", "accept_direct"} == set()
+    assert plain.hash() != protocol.hash()
+
+
 def test_supercells_by_length_are_the_smallest_that_are_long_enough() -> None:
     unitcell = Atoms("Po", cell=[3.0, 4.0, 7.6], pbc=True)
     fc2, fc3 = supercell_matrices(unitcell, DisplacementProtocol(order=3))

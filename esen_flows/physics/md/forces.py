@@ -1,0 +1,99 @@
+"""Forces of molecular dynamics: one kind in every step, or direct ones with a correction in every M-th.
+
+The correction is r-RESPA (Tuckerman, Berne and Martyna 1992): the difference between conservative and direct forces
+acts as a kick of M time steps. It is added to the forces of that step, M times as large, so that the two half kicks of
+any integrator around this step are those of the correction too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ase import Atoms
+
+from esen_flows.errors import EsenFlowsError
+from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.direct import with_forces
+from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.physics.relax_batch import evaluate_apart
+from esen_flows.schemas.declarations import ForceKind
+from esen_flows.schemas.forces import slow_interval
+from esen_flows.schemas.md import MDProtocol
+
+Outcome = Evaluation | EsenFlowsError
+
+
+@dataclass(frozen=True)
+class DynamicsForces:
+    """The force fields of a trajectory.
+
+    Attributes
+    ----------
+    accurate
+        Force field of energies and stresses of frames.
+    fast
+        Force field of every step; the same one where there is one kind of forces.
+    interval
+        Steps from one correction to the next; 1 where there is one kind of forces.
+    """
+
+    accurate: ForceField
+    fast: ForceField
+    interval: int
+
+    @classmethod
+    def of(cls, force_field: ForceField, protocol: MDProtocol) -> "DynamicsForces":
+        """The forces that a protocol names.
+
+        Parameters
+        ----------
+        force_field
+            Force field as loaded.
+        protocol
+            Protocol of the dynamics.
+
+        Returns
+        -------
+        DynamicsForces
+            The force fields.
+
+        Raises
+        ------
+        ModelError
+            The protocol names direct forces, and the force field has none.
+        """
+        interval = slow_interval(protocol.forces)
+        if interval is None:
+            kind: ForceKind = "direct" if protocol.forces == "direct" else "conservative"
+            chosen = with_parity(with_forces(force_field, kind), protocol.parity)
+            return cls(chosen, chosen, 1)
+        accurate = with_parity(force_field, protocol.parity)
+        return cls(accurate, with_parity(with_forces(force_field, "direct"), protocol.parity), interval)
+
+    def at(self, moving: Sequence[tuple[Atoms, int]]) -> list[Outcome]:
+        """Results of structures at the steps to which they have moved.
+
+        Parameters
+        ----------
+        moving
+            Each structure with the number of its step, 0 for the start.
+
+        Returns
+        -------
+        list[Evaluation | EsenFlowsError]
+            Energy, stress and the forces by which the momenta change, or why there are none.
+        """
+        if not moving:
+            return []
+        found = list(evaluate_apart(self.fast, [atoms for atoms, _ in moving]))
+        due = [place for place, (_, step) in enumerate(moving) if step % self.interval == 0]
+        if self.fast is self.accurate or not due:
+            return found
+        corrections = evaluate_apart(self.accurate, [moving[place][0] for place in due])
+        for place, correct in zip(due, corrections, strict=True):
+            found[place] = self._corrected(found[place], correct)
+        return found
+
+    def _corrected(self, fast: Outcome, accurate: Outcome) -> Outcome:
+        if isinstance(fast, EsenFlowsError) or isinstance(accurate, EsenFlowsError):
+            return fast if isinstance(fast, EsenFlowsError) else accurate
+        return replace(accurate, forces=fast.forces + self.interval * (accurate.forces - fast.forces))
