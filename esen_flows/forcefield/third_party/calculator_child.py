@@ -140,8 +140,9 @@ def evaluate_one(atoms: Atoms, calculator: Any) -> tuple[float, np.ndarray, np.n
         with contextlib.suppress(PropertyNotImplementedError):
             stress = np.array(atoms.get_stress(voigt=False, apply_constraint=False), dtype=np.float64)
     if "energies" in calculator.implemented_properties:
-        energies = np.array(calculator.get_property("energies", atoms), dtype=np.float64)
-        energies = energies if energies.shape == (len(atoms),) else None
+        with contextlib.suppress(PropertyNotImplementedError):  # some give them only on request
+            found = np.array(calculator.get_property("energies", atoms), dtype=np.float64)
+            energies = found if found.shape == (len(atoms),) else None
     return energy, forces, stress, energies
 
 
