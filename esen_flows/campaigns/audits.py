@@ -141,7 +141,7 @@ def _output(store: Store, key: str) -> dict[str, Any] | None:
 def _is_whole(measurements: ResultDocument) -> bool:
     """Whether nothing was made easier for the force field."""
     asked, usual = MeasurementsProtocol.model_validate(measurements.protocol), MeasurementsProtocol()
-    return (asked.parity, asked.rattle_angstrom) == (usual.parity, usual.rattle_angstrom)
+    return all(getattr(asked, name) == getattr(usual, name) for name in ("parity", "rattle_angstrom", "force_symmetry"))
 
 
 def verdicts_by_model(store: Store) -> dict[str, AuditVerdict]:

@@ -18,6 +18,7 @@ from esen_flows.errors import ModelError
 from esen_flows.schemas.card import ModelReference, checkpoint_path
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.schemas.diatomics import DiatomicsProtocol
+from esen_flows.schemas.force_symmetry import ForceSymmetry
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.property_entry import Step
@@ -129,7 +130,7 @@ def _step_cost(step: Step, atoms: Atoms, edges: float, model: CostModel) -> floa
     protocol = step.protocol
     if isinstance(protocol, DiatomicsProtocol):
         return 2.0 * protocol.points * len(protocol.symbols)
-    times = _times(getattr(protocol, "parity", "as_is"), model)
+    times = _times(protocol, model)
     if isinstance(protocol, DisplacementProtocol):
         return float(times * _displaced_edges(atoms, protocol, model.cutoff_angstrom))
     if isinstance(protocol, MDProtocol):
@@ -207,8 +208,12 @@ def seconds_per_unit(
     return seconds_per_edge(store, model_key, device_kind, cutoff_angstrom, dtype)
 
 
-def _times(parity: str, model: CostModel) -> float:
-    return 2.0 if parity == "average" and model.mirrored else 1.0
+def _times(protocol: Frozen, model: CostModel) -> float:
+    """Evaluations of one structure, without what its own symmetry saves."""
+    symmetry: ForceSymmetry | None = getattr(protocol, "force_symmetry", None)
+    mirrored = getattr(protocol, "parity", "as_is") == "average" and model.mirrored
+    count = 1 if symmetry is None else symmetry.count
+    return 2.0 * count if mirrored and not (symmetry and symmetry.inversion) else float(count)
 
 
 def _displaced_edges(atoms: Atoms, protocol: DisplacementProtocol, cutoff: float) -> float:

@@ -97,6 +97,15 @@ ForcesOption = Annotated[
         "corrected in every M-th step. Part of the key.",
     ),
 ]
+SymmetryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--symmetry",
+        metavar="TEXT",
+        help="Average forces over rotations, project them on the space group: octahedral, icosahedral+inversion, "
+        "lebedev:14x9, random:32:7, project. Part of the key.",
+    ),
+]
 BornOption = Annotated[
     Path | None,
     typer.Option(

@@ -143,16 +143,27 @@ class BatchState:
         """
         return replace(self, positions=positions, cells=self.cells if cells is None else cells, known=None)
 
-    def inverted(self) -> Self:
-        """The images of the structures under x -> -x, with the same cells.
+    def turned(self, matrices: Tensor) -> Self:
+        """The images of the structures under orthogonal matrices, with their neighbour tables.
+
+        An improper matrix is a rotation, which turns positions and cell, times the inversion, which turns the positions
+        alone: a lattice is its own inverse.
+
+        Parameters
+        ----------
+        matrices
+            (structures, 3, 3) float64 orthogonal matrices for column vectors.
 
         Returns
         -------
         BatchState
-            New state, with the neighbour tables of the images and what is known of them.
+            New state.
         """
-        tables = None if self.tables is None else self.tables.inverted()
-        return replace(self, positions=-self.positions, tables=tables)
+        signs = determinant(matrices).sign()
+        proper = signs[:, None, None] * matrices.transpose(1, 2)
+        positions = torch.bmm(self.positions.unsqueeze(1), self.atoms.spread(matrices.transpose(1, 2))).squeeze(1)
+        tables = None if self.tables is None else self.tables.turned(proper, signs)
+        return replace(self, positions=positions, cells=torch.bmm(self.cells, proper), tables=tables, known=None)
 
     def select(self, structures: Sequence[int] | np.ndarray) -> Self:
         """Some of the structures.
@@ -285,6 +296,30 @@ class BatchState:
         StructureError
             Two atoms of a structure coincide, or a coordinate is NaN.
         """
+        tables = self.find_tables(cutoff_angstrom, reverse=reverse)
+        assert self.known is not None  # with the tables
+        return tables.edges(self.positions, self.cells, self.known[1])
+
+    def find_tables(self, cutoff_angstrom: float, *, reverse: bool = False) -> NeighborTables:
+        """The tables of all structures, made or searched again where that is needed; they are kept in `tables`.
+
+        Parameters
+        ----------
+        cutoff_angstrom
+            Length of the longest edge in Angstrom.
+        reverse
+            Whether the index of the reverse of each edge is needed.
+
+        Returns
+        -------
+        NeighborTables
+            The tables.
+
+        Raises
+        ------
+        StructureError
+            Two atoms of a structure coincide, or a coordinate is NaN.
+        """
         fits = self.tables is not None and self.tables.cutoff == cutoff_angstrom
         if self.tables is None or not fits or (reverse and self.tables.reverse is None):
             self._require_finite()
@@ -304,7 +339,7 @@ class BatchState:
                 f"{formula} (structure {close[0]} of the batch): two atoms are {distance:.2g} Angstrom apart; remove "
                 "the duplicate"
             )
-        return self.tables.edges(self.positions, self.cells, self.known[1])
+        return self.tables
 
     def _search_again(self, stale: np.ndarray) -> None:
         """Replace the tables of some structures."""

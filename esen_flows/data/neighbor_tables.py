@@ -239,15 +239,30 @@ class NeighborTables:
             cells=both("cells"),
         )
 
-    def inverted(self) -> "NeighborTables":
-        """The tables of the images of the structures under x -> -x, whose cells are the same.
+    def turned(self, proper: Tensor, signs: Tensor) -> "NeighborTables":
+        """The tables of the images of the structures under rotations, with or without the inversion.
+
+        Parameters
+        ----------
+        proper
+            (structures, 3, 3) float64 matrices that turn row vectors.
+        signs
+            (structures,) -1 where positions, but not cells, are inverted too, otherwise 1.
 
         Returns
         -------
         NeighborTables
-            Tables whose edges are the negative ones, in the same order.
+            Tables with the same pairs in the same order.
         """
-        return replace(self, shifts=-self.shifts, wraps=-self.wraps, positions=-self.positions)
+        turned = torch.bmm(self.positions.unsqueeze(1), self.atoms.spread(proper)).squeeze(1)
+        of_atoms = self.atoms.spread(signs)
+        return replace(
+            self,
+            shifts=self.images.spread(signs) * self.shifts,
+            wraps=of_atoms * self.wraps,
+            positions=of_atoms * turned,
+            cells=torch.bmm(self.cells, proper),
+        )
 
     def status(self, positions: Tensor, cells: Tensor) -> Tensor:
         """What has to be known of a geometry before its edges can be taken from the tables.

@@ -72,6 +72,7 @@ class ForceFieldCalculator(Calculator):
         super().__init__(**kwargs)
         self._force_field = force_field
         self._model, self._device, self._dtype = model, device, dtype
+        self.spread: np.ndarray | None = None  # of the last calculation, as that of `Evaluation`
 
     @property
     def force_field(self) -> ForceField:
@@ -110,6 +111,7 @@ class ForceFieldCalculator(Calculator):
         """
         super().calculate(atoms, list(properties), list(system_changes))
         result = self.force_field.evaluate([self.atoms])[0]
+        self.spread = result.spread
         self.results = {"energy": result.energy, "free_energy": result.energy, "forces": result.forces}
         if np.isfinite(result.stress).all():
             self.results["stress"] = result.stress[_VOIGT]

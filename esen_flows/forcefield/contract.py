@@ -41,12 +41,16 @@ class Evaluation:
         periodic along three lattice vectors.
     energies
         (n,) energies of the atoms in eV, or None.
+    spread
+        (3,) of results that are means over rotations: root mean square over the rotations, and over all components, of
+        the deviations of energy per atom (eV), forces (eV/Angstrom) and stress (eV/Angstrom^3); None for others.
     """
 
     energy: float
     forces: np.ndarray
     stress: np.ndarray
     energies: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,17 @@ class BatchEvaluation:
     stress
         (systems, 3, 3) in eV/Angstrom^3, with ASE's sign (dE/dstrain / volume); NaN where a structure is not periodic
         along three lattice vectors.
+    energies
+        (atoms,) energies of the atoms in eV, or None.
+    spread
+        (systems, 3) as that of `Evaluation`, or None.
     """
 
     energy: Tensor
     forces: Tensor
     stress: Tensor
+    energies: Tensor | None = None
+    spread: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +243,24 @@ class ForceField(ABC):
                 "forces=conservative, or a force field with both"
             )
         return self
+
+    def find_neighbors(self, state: BatchState) -> None:  # noqa: B027  nothing to do is right for most
+        """Make the neighbour tables of a state, or search them again where that is needed, before copies are made.
+
+        Force fields without such tables do nothing.
+
+        Parameters
+        ----------
+        state
+            Structures at one geometry; its `tables` are replaced.
+
+        Raises
+        ------
+        StructureError
+            Two atoms of a structure coincide, or a coordinate is NaN.
+        InsufficientMemoryError
+            The tables do not fit into memory.
+        """
 
     def atoms_at_once(self, atoms: Atoms) -> int:
         """Number of atoms in structures like this one that are worth handing over together.

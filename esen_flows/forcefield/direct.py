@@ -126,6 +126,16 @@ class DirectForces(ForceField):
         self._count(state.n_systems)
         return replace(result, forces=_balanced(result.forces, state.positions, state.atoms, state.templates))
 
+    def find_neighbors(self, state: BatchState) -> None:
+        """Make the neighbour tables of a state, or search them again where that is needed.
+
+        Parameters
+        ----------
+        state
+            Structures at one geometry.
+        """
+        self._inner.find_neighbors(state)
+
     def _count(self, structures: int) -> None:
         self.force_evaluations += structures
         if self._inner is not self._origin:

@@ -240,13 +240,12 @@ class NetworkForceField(ForceField):
         if self._checked is not state.templates:
             self._check_elements(state.templates)
             self._checked = state.templates
-        find = partial(state.edges, config.cutoff_angstrom, reverse=config.reads_reverse_edges)
-        edges = unless_out_of_memory(find)
-        if edges is None:
-            largest = max(len(atoms) for atoms in state.templates)
-            raise InsufficientMemoryError(_NO_TABLES.format(state.n_systems, largest, self.device))
+        edges = self._found(partial(state.edges, config.cutoff_angstrom, reverse=config.reads_reverse_edges), state)
         batch = state_graphs(state, edges, self.torch_dtype)
         energy = state.atoms.reduce(self._references.index_select(0, state.numbers)) + self.offset_ev
+        energies = self._references.index_select(0, state.numbers) + self.offset_ev / state.atoms.spread(
+            to_device(state.atoms.counts.astype(np.float64), state.device)
+        ).squeeze(1)
         forces = torch.empty_like(state.positions)
         stress = torch.empty_like(state.cells)
 
@@ -256,6 +255,7 @@ class NetworkForceField(ForceField):
             result = self._run(part)
             rows, systems = state.atoms.of(indices), to_device(np.array(indices), state.device)
             energy.index_add_(0, systems, self.scale_ev * result.energy.double())
+            energies.index_add_(0, rows, self.scale_ev * result.node_energy.double())
             forces.index_copy_(0, rows, self.scale_ev * result.forces.double())
             stress.index_copy_(0, systems, self.scale_ev * result.stress.double())
             return indices
@@ -263,7 +263,34 @@ class NetworkForceField(ForceField):
         with tensor_float_32(self._tf32):
             self._budget.run(compute, range(state.n_systems), edges.counts.tolist(), self._give_back)
         self.force_evaluations += state.n_systems
-        return BatchEvaluation(energy, forces, stress)
+        return BatchEvaluation(energy, forces, stress, energies)
+
+    def find_neighbors(self, state: BatchState) -> None:
+        """Make the neighbour tables of a state, or search them again where that is needed.
+
+        Parameters
+        ----------
+        state
+            Structures at one geometry.
+
+        Raises
+        ------
+        StructureError
+            Two atoms of a structure coincide, or a coordinate is NaN.
+        InsufficientMemoryError
+            The tables do not fit into memory.
+        """
+        config = self.network.config
+        if config.neighbor_limit is None and config.charge_and_spin_limits is None:
+            self._found(partial(state.find_tables, config.cutoff_angstrom, reverse=config.reads_reverse_edges), state)
+
+    def _found(self, find: Callable[[], Result], state: BatchState) -> Result:
+        """Tables or edges of a state."""
+        found = unless_out_of_memory(find)
+        if found is None:
+            largest = max(len(atoms) for atoms in state.templates)
+            raise InsufficientMemoryError(_NO_TABLES.format(state.n_systems, largest, self.device))
+        return found
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Exact second derivatives of the energy along directions, in the precision of the force field.

@@ -1,67 +1,139 @@
-"""Inversion averaging, which makes a force field that is exact under rotations exact under mirror images too."""
+"""A force field averaged over rotations and mirror images, and projected on the space groups of its structures.
 
-from dataclasses import replace
+An average over orthogonal matrices T of E(T x) has the forces T^T F(T x) and the stress T^T S(T x) T. Where T' is T p
+with an operation p of the structure, T' x is T x with its atoms exchanged and is not evaluated: 60 rotations of a cubic
+crystal whose axes are those of the icosahedron take 5 evaluations. The average over {1, inversion} of a force field
+that is exact under SO(3) is exact under O(3), because every improper operation is the inversion times a proper
+rotation; it is needed because phonon codes reduce displacements by all operations of the space group.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from ase import Atoms
+from torch import Tensor
 
 from esen_flows.data.batch_state import BatchState
-from esen_flows.forcefield.contract import ATOMS_AT_ONCE, BatchEvaluation, Evaluation, ForceField
+from esen_flows.data.ragged import to_device, to_host
+from esen_flows.errors import EvaluationError
+from esen_flows.forcefield.contract import (
+    ATOMS_AT_ONCE,
+    BatchEvaluation,
+    Evaluation,
+    ForceField,
+    require_differentiable,
+)
+from esen_flows.forcefield.rotations import IDENTITY, Rotations
+from esen_flows.forcefield.symmetry_images import (
+    ImagePlan,
+    Operations,
+    Projector,
+    Reference,
+    SymmetryFinder,
+    chunk_of,
+    planned,
+    turned,
+)
 from esen_flows.schemas.declarations import Equivariance, Parity
 from esen_flows.schemas.keys import sha256_of
 from esen_flows.structures.inputs import AnyStructures, as_structures
 
 
-def inverted(atoms: Atoms) -> Atoms:
-    """Image of a structure under x -> -x.
+@dataclass(frozen=True)
+class _Results:
+    """Results at the images of one structure, with one row for each image."""
 
-    Positions change sign and the cell stays. A lattice is its own inverse (with every vector L it holds -L), so that
-    this is the same crystal as with a negated cell, and the cell keeps its handedness. Charge, spin and magnetic
-    moments (axial vectors) are even under inversion and stay too.
-
-    Parameters
-    ----------
-    atoms
-        Structure; it is not changed.
-
-    Returns
-    -------
-    Atoms
-        Inverted copy.
-    """
-    image = atoms.copy()
-    image.set_positions(-atoms.positions, apply_constraint=False)
-    return image
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+    energies: Tensor | None = None
 
 
-class InversionAveraged(ForceField):
-    """Force field of the energy (E(x) + E(-x))/2 and its gradients, from two evaluations in one batch.
+class Symmetrized(ForceField):
+    """Force field whose results are averages over rotations, projected where that is asked for.
 
-    Every improper operation is the inversion times a proper rotation. The average over {1, inversion} of a force field
-    that is exact under SO(3) is therefore exact under O(3). Energies, energies of atoms, stress and Hessian (tensors of
-    even rank) are averaged; forces, which are odd under inversion, are subtracted. The average of conservative forces
-    is conservative. It is needed because phonon codes reduce displacements by all space-group operations, and a
-    constant mirror error divided by the displacement ruins third-order force constants.
+    The average of conservative forces is conservative, and so are forces projected on a group as long as the structure
+    keeps it. Structures of a `BatchState` have the axes and the space group of their templates, those of a list their
+    own, unless `about` or `along` has fixed them.
 
     Parameters
     ----------
     inner
-        Force field to average; its `evaluate` receives every structure followed by its inverse.
+        Force field whose results are averaged.
+    rotations
+        Rotations of the average, in the axes that `finder` gives; by default {1, inversion}.
+    finder
+        Finds axes, operations and space groups. None: rotations refer to Cartesian axes, all are evaluated, and nothing
+        is projected.
     """
 
-    def __init__(self, inner: ForceField) -> None:
-        self.inner, self.device = inner, inner.device
-        self.key = sha256_of({"wrapper": "inversion_averaged", "revision": 1, "inner": inner.key})
-        self.label = f"{inner.label}, inversion-averaged"
-        equivariance: Equivariance = "approximate" if inner.declaration.equivariance == "approximate" else "O3"
-        self.declaration = replace(inner.declaration, equivariance=equivariance)
+    def __init__(
+        self,
+        inner: ForceField,
+        rotations: Rotations = IDENTITY.with_inversion(),  # noqa: B008  it is frozen
+        finder: SymmetryFinder | None = None,
+    ) -> None:
+        self.inner, self.device, self.rotations, self.finder = inner, inner.device, rotations, finder
+        improper = bool((np.linalg.det(rotations.matrices) < 0).any())
+        if finder is None:
+            self.key = sha256_of({"wrapper": "inversion_averaged", "revision": 1, "inner": inner.key})
+            self.label = f"{inner.label}, inversion-averaged"
+        else:
+            identity = {"wrapper": "symmetrized", "revision": 1, "symmetry": finder.name, "improper": improper}
+            self.key = sha256_of({**identity, "inner": inner.key})
+            self.label = f"{inner.label}, {finder.name}"
+        own = inner.declaration.equivariance
+        equivariance: Equivariance = "O3" if own == "SO3" and improper else own
+        exact = inner.declaration.differentiable and not (finder is not None and finder.projects)
+        self.declaration = replace(inner.declaration, equivariance=equivariance, differentiable=exact)
+        self._axes: np.ndarray | None = None
+        self._reference: Reference | None = None
+        self._references: dict[int, tuple[Atoms, Reference]] = {}  # of the templates of the last state
+        self._plans: dict[tuple[int, bytes], ImagePlan] = {}
+        self._takes_lists = type(inner).evaluate_batch is ForceField.evaluate_batch
 
-    def direct(self) -> "InversionAveraged":
+    def about(self, structure: Atoms) -> "Symmetrized":
+        """The same for one structure in motion, whose axes and space group stay those at the start.
+
+        Parameters
+        ----------
+        structure
+            The structure at the start.
+
+        Returns
+        -------
+        Symmetrized
+            A force field for structures with the same atoms.
+        """
+        fixed = self._around(self.inner)
+        fixed._reference = self._reference_of(structure)
+        return fixed
+
+    def along(self, crystal: Atoms) -> "Symmetrized":
+        """The same with the axes of one crystal for all structures, as for its displaced supercells.
+
+        Parameters
+        ----------
+        crystal
+            Crystal whose axes are taken; structures still have their own space groups.
+
+        Returns
+        -------
+        Symmetrized
+            The force field with these axes.
+        """
+        fixed = self._around(self.inner)
+        fixed._axes = None if self.finder is None else self.finder.axes(crystal)
+        return fixed
+
+    def direct(self) -> "Symmetrized":
         """The average of the inner force field's direct forces and stress.
 
         Returns
         -------
-        InversionAveraged
+        Symmetrized
             A force field of its own around the same network.
 
         Raises
@@ -69,7 +141,13 @@ class InversionAveraged(ForceField):
         ModelError
             The inner force field has no direct heads.
         """
-        return InversionAveraged(self.inner.direct())
+        return self._around(self.inner.direct())
+
+    def _around(self, inner: ForceField) -> "Symmetrized":
+        """The same average of a force field, with an own count of evaluations."""
+        other = Symmetrized(inner, self.rotations, self.finder)
+        other._axes, other._reference = self._axes, self._reference
+        return other
 
     def atoms_at_once(self, atoms: Atoms) -> int:
         """Number of atoms in structures like this one that are worth handing over together.
@@ -82,12 +160,12 @@ class InversionAveraged(ForceField):
         Returns
         -------
         int
-            Half of the inner force field's number, which gets every structure twice, or the usual number.
+            The inner force field's number divided by that of the rotations, or the usual number.
         """
-        return max(ATOMS_AT_ONCE, self.inner.atoms_at_once(atoms) // 2)
+        return max(ATOMS_AT_ONCE, self.inner.atoms_at_once(atoms) // len(self.rotations.weights))
 
     def evaluate(self, structures: AnyStructures) -> list[Evaluation]:
-        """Averaged energies, forces and stresses of structures, in their order; each counts as two evaluations.
+        """Averaged energies, forces and stresses of structures, in their order; each counts once for every image.
 
         Parameters
         ----------
@@ -97,17 +175,34 @@ class InversionAveraged(ForceField):
         Returns
         -------
         list[Evaluation]
-            One result per structure.
+            One result per structure, with its spread where a `finder` is there.
+
+        Raises
+        ------
+        StructureError
+            The space group on which forces are projected is not found.
         """
-        batch = [image for atoms in as_structures(structures) for image in (atoms, inverted(atoms))]
-        results = self.inner.evaluate(batch)
-        self.force_evaluations += len(batch)
-        return [_averaged(*pair) for pair in zip(results[0::2], results[1::2], strict=True)]
+        given = as_structures(structures)
+        if not given:
+            return []
+        plans = [self._plan(atoms, self._reference or self._reference_of(atoms)) for atoms in given]
+        if self.finder is None or self._takes_lists:  # energies of atoms come with lists, and nothing is found twice
+            return [_evaluation(self._mean(*one)) for one in zip(plans, self._of_list(given, plans), strict=True)]
+        state = BatchState.of(given, self.device)
+        results = [_evaluation(self._mean(*one)) for one in zip(plans, self._of_state(state, plans), strict=True)]
+        for atoms, result in zip(given, results, strict=True):
+            has_stress = atoms.pbc.all() and "stress" in self.declaration.outputs
+            if not np.isfinite([result.energy, result.forces.sum(), result.stress.sum() if has_stress else 0.0]).all():
+                raise EvaluationError(
+                    f"{self.label!r} returned NaN or infinity for {atoms.get_chemical_formula()}; check its "
+                    "interatomic distances, or use dtype float64"
+                )
+        return results
 
     def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
         """Averaged energies, forces and stresses of structures that stay on a device from step to step.
 
-        The edges of the images are the negative ones of the structures, so that both share their neighbour tables.
+        The images of a structure have its neighbour pairs, so that these are searched once.
 
         Parameters
         ----------
@@ -117,23 +212,34 @@ class InversionAveraged(ForceField):
         Returns
         -------
         BatchEvaluation
-            Results of all structures; each counts as two evaluations.
+            Results of all structures; each counts once for every image.
         """
-        if type(self.inner).evaluate_batch is ForceField.evaluate_batch:
-            return super().evaluate_batch(state)  # it takes lists: structures and images in one
-        original = self.inner.evaluate_batch(state)
-        image = self.inner.evaluate_batch(state.inverted())
-        self.force_evaluations += 2 * state.n_systems
+        if not state.n_systems:
+            return super().evaluate_batch(state)
+        known = self._references
+        self._references = {
+            id(one): known.get(id(one)) or (one, self._reference or self._reference_of(one)) for one in state.templates
+        }
+        now = state.structures() if self._takes_lists or self.finder is not None else state.templates
+        plans = [
+            self._plan(atoms, self._references[id(template)][1])
+            for atoms, template in zip(now, state.templates, strict=True)
+        ]
+        if len(self._plans) > 4 * len(plans) + 64:  # of structures that have left
+            self._plans.clear()
+        found = self._of_list(now, plans) if self._takes_lists else self._of_state(state, plans)
+        means = [self._mean(*one) for one in zip(plans, found, strict=True)]
+        energies = [mean.energies for mean in means]
         return BatchEvaluation(
-            energy=(original.energy + image.energy) / 2,
-            forces=(original.forces - image.forces) / 2,
-            stress=(original.stress + image.stress) / 2,
+            energy=torch.stack([mean.energy for mean in means]).to(state.device),
+            forces=torch.cat([mean.forces for mean in means]).to(state.device),
+            stress=torch.stack([mean.stress for mean in means]).to(state.device),
+            energies=None if any(one is None for one in energies) else torch.cat(energies).to(state.device),  # type: ignore[arg-type]
+            spread=None if self.finder is None else torch.stack([m.spread for m in means]).to(state.device),  # type: ignore[misc]
         )
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Averaged second derivatives of the energy along directions.
-
-        The second derivatives of E(-x) are those of E at -x: both signs of the chain rule cancel.
 
         Parameters
         ----------
@@ -146,23 +252,130 @@ class InversionAveraged(ForceField):
         -------
         np.ndarray
             (k, n, 3) in eV/Angstrom^2 times the unit of `vectors`.
+
+        Raises
+        ------
+        NotDifferentiableError
+            The inner force field has no exact second derivatives, or forces are projected.
         """
-        original, image = (self.inner.hessian_vector_products(each, vectors) for each in (atoms, inverted(atoms)))
-        self.force_evaluations += 2 * len(vectors)
-        return np.asarray(original + image) / 2
+        require_differentiable(self, "a Hessian")
+        total = np.zeros(np.shape(vectors))
+        turns = (self._reference or self._reference_of(atoms)).turns
+        for turn, weight in zip(turns, self.rotations.weights, strict=True):
+            # Second derivatives of E(T x) are T^T H(T x) T.
+            total += weight * (self.inner.hessian_vector_products(turned(atoms, turn), vectors @ turn.T) @ turn)
+        self.force_evaluations += len(turns) * len(vectors)
+        return total
+
+    def _reference_of(self, atoms: Atoms) -> Reference:
+        if self.finder is None:
+            return Reference(self.rotations.matrices, Operations.identity(len(atoms)), None)
+        several = len(self.rotations.weights) > 1
+        axes = self._axes if self._axes is not None or not several else self.finder.axes(atoms)
+        turns = self.rotations.matrices if axes is None else self.rotations.matrices @ axes
+        operations = self.finder.operations(atoms) if several else Operations.identity(len(atoms))
+        return Reference(turns, operations, self.finder.projector(atoms))
+
+    def _plan(self, atoms: Atoms, reference: Reference) -> ImagePlan:
+        """The images that have to be evaluated at this geometry."""
+        operations = reference.operations
+        holds = operations.holding(atoms.positions, atoms.cell.array)
+        key = id(reference), holds.tobytes()
+        if key not in self._plans:
+            chosen = Operations(operations.rotations[holds], operations.permutations[holds])
+            made = planned(reference, self.rotations.weights, chosen)
+            if reference is not self._reference and id(reference) not in {id(r) for _, r in self._references.values()}:
+                return made  # of a structure that is seen once
+            self._plans[key] = made
+        return self._plans[key]
+
+    def _of_list(self, structures: Sequence[Atoms], plans: Sequence[ImagePlan]) -> list[_Results]:
+        """Results at the images of each structure, of one list of all images."""
+        images = [
+            turned(atoms, plan.turns[k]) for atoms, plan in zip(structures, plans, strict=True) for k in plan.images
+        ]
+        found = self.inner.evaluate(images)
+        self.force_evaluations += len(images)
+        results, first = [], 0
+        for plan in plans:
+            own = found[first : (first := first + len(plan.images))]
+            energy, forces, stress = (torch.from_numpy(np.array([getattr(one, x) for one in own])) for x in _OF_BATCH)
+            energies = [one.energies for one in own if one.energies is not None]
+            of_atoms = torch.from_numpy(np.array(energies)) if len(energies) == len(own) else None
+            results.append(_Results(energy, forces, stress, of_atoms))
+        return results
+
+    def _of_state(self, state: BatchState, plans: Sequence[ImagePlan]) -> list[_Results]:
+        """Results at the images of each structure, with its neighbour pairs, as many at once as atoms of the state."""
+        self.inner.find_neighbors(state)
+        places = np.repeat(np.arange(len(plans)), [len(plan.images) for plan in plans])
+        turns = np.concatenate([plan.turns[plan.images] for plan in plans])
+        atoms = state.atoms.counts[places]
+        chunks = np.split(np.arange(len(places)), np.flatnonzero(np.diff(chunk_of(atoms, state.atoms.total))) + 1)
+        found = [
+            self.inner.evaluate_batch(state.select(places[chunk]).turned(to_device(turns[chunk], state.device)))
+            for chunk in chunks
+        ]
+        self.force_evaluations += len(places)
+        energy, forces, stress = (torch.cat([getattr(one, name) for one in found]) for name in _OF_BATCH)
+        per_atom = [one.energies for one in found if one.energies is not None]
+        energies = torch.cat(per_atom) if len(per_atom) == len(found) else None
+        results, image, row = [], 0, 0
+        for plan, count in zip(plans, state.atoms.counts.tolist(), strict=True):
+            images, rows = slice(image, image + len(plan.images)), slice(row, row + len(plan.images) * count)
+            of_atoms = None if energies is None else energies[rows].view(-1, count)
+            results.append(_Results(energy[images], forces[rows].view(-1, count, 3), stress[images], of_atoms))
+            image, row = images.stop, rows.stop
+        return results
+
+    def _mean(self, plan: ImagePlan, results: _Results) -> BatchEvaluation:
+        """The weighted mean over all rotations, projected; the energy is a scalar and the spread has three numbers."""
+        device = results.forces.device
+        image, turns, weights = (to_device(array, device) for array in (plan.image_of, plan.turns, plan.weights))
+        permutations = to_device(plan.permutations, device)
+        energy = results.energy[image]
+        forces = torch.bmm(results.forces[image.unsqueeze(1), permutations], turns)  # rows times T: T^T F
+        stress = torch.bmm(torch.bmm(turns.transpose(1, 2), results.stress[image]), turns)
+        mean_forces, mean_stress = _weighted(weights, forces), _weighted(weights, stress)
+        mean = BatchEvaluation(_weighted(weights, energy), mean_forces, mean_stress)
+        if self.finder is not None:
+            count = forces.shape[1]
+            deviations = ((energy - mean.energy) / count, forces - mean_forces, stress - mean_stress)
+            variances = [(weights * (one**2).flatten(1).mean(1)).sum() for one in map(_as_rows, deviations)]
+            mean = replace(mean, spread=torch.stack(variances).sqrt())
+        if results.energies is not None:
+            mean = replace(mean, energies=_weighted(weights, results.energies[image.unsqueeze(1), permutations]))
+        return mean if plan.projector is None else _projected(mean, plan.projector)
 
 
-def _averaged(original: Evaluation, image: Evaluation) -> Evaluation:
-    """Mean of the results of a structure and of its inverse, in the frame of the structure."""
-    energies = None
-    if original.energies is not None and image.energies is not None:
-        energies = (original.energies + image.energies) / 2
-    return Evaluation(
-        energy=(original.energy + image.energy) / 2,
-        forces=np.asarray(original.forces - image.forces) / 2,
-        stress=np.asarray(original.stress + image.stress) / 2,
-        energies=energies,
+_OF_BATCH = ("energy", "forces", "stress")
+
+
+def _as_rows(values: Tensor) -> Tensor:
+    return values.unsqueeze(1) if values.ndim == 1 else values
+
+
+def _weighted(weights: Tensor, values: Tensor) -> Tensor:
+    """Weighted sum over the first dimension."""
+    return (weights.view(-1, *[1] * (values.ndim - 1)) * values).sum(dim=0)
+
+
+def _projected(mean: BatchEvaluation, projector: Projector) -> BatchEvaluation:
+    device = mean.forces.device
+    targets, sources, matrices, of_stress = (
+        to_device(array, device)
+        for array in (projector.targets, projector.sources, projector.matrices, projector.stress)
     )
+    acting = torch.bmm(matrices, mean.forces.index_select(0, sources).unsqueeze(2)).squeeze(2)
+    forces = torch.zeros_like(mean.forces).index_add_(0, targets, acting)
+    return replace(mean, forces=forces, stress=(of_stress @ mean.stress.reshape(9)).view(3, 3))
+
+
+def _evaluation(mean: BatchEvaluation) -> Evaluation:
+    forces, stress = to_host(mean.forces), to_host(mean.stress)
+    energies = None if mean.energies is None else to_host(mean.energies)
+    spread = None if mean.spread is None else to_host(mean.spread)
+    return Evaluation(float(mean.energy), forces, stress, energies, spread)
 
 
 def with_parity(force_field: ForceField, parity: Parity) -> ForceField:
@@ -179,7 +392,30 @@ def with_parity(force_field: ForceField, parity: Parity) -> ForceField:
     Returns
     -------
     ForceField
-        The same object, or `InversionAveraged` around it.
+        The same object, or `Symmetrized` around it.
+
+    Raises
+    ------
+    ValueError
+        `parity` is neither "average" nor "as_is".
+    """
+    return Symmetrized(force_field) if needs_inversion(force_field, parity) else force_field
+
+
+def needs_inversion(force_field: ForceField, parity: Parity) -> bool:
+    """Whether a protocol's parity asks for an average over the inversion.
+
+    Parameters
+    ----------
+    force_field
+        Force field as loaded.
+    parity
+        Field of the protocol.
+
+    Returns
+    -------
+    bool
+        False for force fields that are O3 already.
 
     Raises
     ------
@@ -188,6 +424,4 @@ def with_parity(force_field: ForceField, parity: Parity) -> ForceField:
     """
     if parity not in ("average", "as_is"):
         raise ValueError(f"parity must be 'average' or 'as_is', got {parity!r}")
-    if parity == "as_is" or force_field.declaration.equivariance == "O3":
-        return force_field
-    return InversionAveraged(force_field)
+    return parity == "average" and force_field.declaration.equivariance != "O3"

@@ -8,7 +8,7 @@ from ase import Atoms
 from esen_flows.errors import EsenFlowsError, EvaluationError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.direct import with_forces
-from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.physics.force_symmetry import about, symmetrized
 from esen_flows.physics.relax_ase import relax_by_ase
 from esen_flows.physics.relax_batch import BatchRelaxation, Outcome, Watch
 from esen_flows.physics.relax_start import RelaxationStart, RelaxationTrajectory, deformed, output_of, start_of
@@ -129,7 +129,8 @@ def relax_many(
     >>> [f"{outcomes[number].volume_per_atom_angstrom3:.1f} Angstrom^3" for number in (0, 1)]
     ['11.6 Angstrom^3', '16.7 Angstrom^3']
     """
-    averaged, watch = with_parity(with_forces(force_field, protocol.forces), protocol.parity), watch or _ignore
+    chosen, watch = with_forces(force_field, protocol.forces), watch or _ignore
+    averaged = symmetrized(chosen, protocol.parity, protocol.force_symmetry)
     inputs: dict[int, Atoms] = {}
     first_stages: dict[int, RelaxationTrajectory] = {}  # of relaxations with a free second stage
     outcomes = _trajectories(_starts(structures, protocol, inputs), averaged, protocol, atoms_at_once, watch)
@@ -218,6 +219,6 @@ def _trajectories_by_ase(
             yield index, start
             continue
         try:
-            yield index, relax_by_ase(start, force_field, protocol, partial(watch, index))
+            yield index, relax_by_ase(start, about(force_field, start.atoms), protocol, partial(watch, index))
         except (StructureError, EvaluationError, InsufficientMemoryError) as error:
             yield index, error

@@ -44,7 +44,7 @@ def relax_by_ase(
     fixed_atoms = list(work.constraints)  # of slabs and molecules; crystals have none, or no symmetry to keep
     if start.fixed is not None:
         work.set_constraint(start.fixed)
-    work.calc = ForceFieldCalculator(force_field)
+    work.calc = calculator = ForceFieldCalculator(force_field)
     target = work
     if protocol.relax_cell and work.pbc.all():
         target = FrechetCellFilter(
@@ -65,7 +65,8 @@ def relax_by_ase(
     trajectory.converged = bool(optimizer.run(fmax=protocol.fmax_ev_per_angstrom, steps=protocol.max_steps))
     # Without the constraint's projection: documents hold the forces and the stress of the force field.
     stress = work.get_stress(voigt=False, apply_constraint=False) if can_have_stress(work) else np.full((3, 3), np.nan)
-    trajectory.evaluation = Evaluation(trajectory.energies[-1], work.get_forces(apply_constraint=False), stress)
+    energy, forces = trajectory.energies[-1], work.get_forces(apply_constraint=False)
+    trajectory.evaluation = Evaluation(energy, forces, stress, spread=calculator.spread)
     work.calc = None
     work.set_constraint(fixed_atoms)
     return trajectory

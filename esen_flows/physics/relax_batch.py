@@ -5,7 +5,7 @@ forces; a step at which structures leave waits once more, for their results.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -220,14 +220,16 @@ class BatchRelaxation:
         of_atoms = torch.cat((here.positions.index_select(0, rows), result.forces.index_select(0, rows)), dim=1)
         of_cells = torch.cat((here.cells.index_select(0, systems), result.stress.index_select(0, systems)), dim=2)
         flat, n = to_host(torch.cat((of_cells.reshape(-1), of_atoms.reshape(-1)))), 18 * len(places)
+        spreads = None if result.spread is None else to_host(result.spread.index_select(0, systems))
         cells, atoms = flat[:n].reshape(-1, 3, 6), flat[n:].reshape(-1, 6)
         first = 0
-        for place, cell in zip(places, cells, strict=True):
+        for number, (place, cell) in enumerate(zip(places, cells, strict=True)):
             member = self._members[place]
             own = atoms[first : first + len(member.atoms)]
             first += len(member.atoms)
             _place(member.atoms, own[:, :3], cell[:, :3])
-            member.trajectory.evaluation = Evaluation(float(energy[place]), own[:, 3:].copy(), cell[:, 3:].copy())
+            evaluation = Evaluation(float(energy[place]), own[:, 3:].copy(), cell[:, 3:].copy())
+            member.trajectory.evaluation = replace(evaluation, spread=None if spreads is None else spreads[number])
             member.trajectory.converged = bool(converged[place])
             yield member.index, member.trajectory
 
@@ -269,6 +271,7 @@ def _selected(result: BatchEvaluation, state: BatchState, places: np.ndarray) ->
         result.energy.index_select(0, systems),
         result.forces.index_select(0, rows),
         result.stress.index_select(0, systems),
+        spread=None if result.spread is None else result.spread.index_select(0, systems),
     )
 
 
@@ -288,7 +291,9 @@ def _evaluate_apart(force_field: ForceField, state: BatchState) -> tuple[BatchEv
         _evaluate_apart(force_field, state.select(np.arange(*ends))) for ends in ((0, half), (half, state.n_systems))
     )
     joined = (torch.cat([getattr(one, name) for one in (first, second)]) for name in ("energy", "forces", "stress"))
-    return BatchEvaluation(*joined), errors | {half + place: error for place, error in others.items()}
+    spreads = [one.spread for one in (first, second) if one.spread is not None]
+    spread = torch.cat(spreads) if len(spreads) == 2 else None
+    return BatchEvaluation(*joined, spread=spread), errors | {half + place: error for place, error in others.items()}
 
 
 def evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:

@@ -304,6 +304,7 @@ def output_of(
         positions_path_angstrom=np.array(trajectory.positions) if protocol.trajectory else None,
         cells_path_angstrom=np.array(trajectory.cells) if protocol.trajectory else None,
         redirected=redirected,
+        orientation_spread=evaluation.spread,
     )
 
 

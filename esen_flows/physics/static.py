@@ -7,7 +7,7 @@ from ase import Atoms
 from esen_flows.errors import EsenFlowsError, EvaluationError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.direct import with_forces
-from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.physics.force_symmetry import symmetrized
 from esen_flows.physics.relax import ATOMS_AT_ONCE
 from esen_flows.physics.relax_batch import Watch
 from esen_flows.schemas.documents import StaticOutput, StructureData
@@ -80,7 +80,8 @@ def static_many(
     tuple[int, StaticOutput | EsenFlowsError]
         The number of a structure in the order of `structures`, and its document or the error that `static` would raise.
     """
-    averaged = with_parity(with_forces(force_field, protocol.forces), protocol.parity)
+    chosen = with_forces(force_field, protocol.forces)
+    averaged = symmetrized(chosen, protocol.parity, protocol.force_symmetry)
     batch: list[tuple[int, Atoms]] = []
     size = 0
     for index, atoms in enumerate(structures):
@@ -123,4 +124,5 @@ def _document(atoms: Atoms, result: Evaluation) -> StaticOutput:
         forces_ev_per_angstrom=result.forces,
         stress_ev_per_angstrom3=result.stress,
         atom_energies_ev=result.energies,
+        orientation_spread=result.spread,
     )

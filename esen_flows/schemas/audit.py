@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 from esen_flows.schemas.audit_measures import MEASUREMENTS, MEASURES, NVE
 from esen_flows.schemas.declarations import Dtype, Equivariance, Parity
 from esen_flows.schemas.document_base import Document
+from esen_flows.schemas.force_symmetry import ForceSymmetry
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.nve import NveOutput, NveProtocol
 from esen_flows.schemas.property_entry import Step
@@ -36,7 +37,12 @@ class MeasurementsProtocol(Frozen):
         Displacements at which finite differences are compared with exact derivatives.
     seed
         Seed of all random choices.
+    force_symmetry
+        Average over rotations and projection with which the force field is measured, along the axes of the perfect
+        crystals; None, the default, measures it as it is.
     """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"force_symmetry"})
 
     systems: Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_length=1)] | None = None
     count: PositiveInt = 2
@@ -48,6 +54,7 @@ class MeasurementsProtocol(Frozen):
         default=(0.2, 0.1, 0.03, 0.01, 0.003, 0.001), min_length=1
     )
     seed: NonNegativeInt = 0
+    force_symmetry: ForceSymmetry | None = None
 
 
 class _Limits(Frozen):

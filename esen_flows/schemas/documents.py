@@ -112,6 +112,10 @@ class StaticOutput(Document):
         (3, 3) stress in eV/Angstrom^3, positive under tension as in ASE; NaN where the cell has no volume.
     atom_energies_ev
         (n,) energies of the atoms in eV; None for a force field that does not give them.
+    orientation_spread
+        (3,) for results that are means over rotations: root mean square over the rotations, and over all components, of
+        the deviations of the energy per atom (eV), the forces (eV/Angstrom) and the stress (eV/Angstrom^3); None where
+        nothing was averaged over rotations.
     """
 
     structure: StructureData
@@ -120,6 +124,7 @@ class StaticOutput(Document):
     forces_ev_per_angstrom: Array
     stress_ev_per_angstrom3: Array
     atom_energies_ev: Array | None = None
+    orientation_spread: Array | None = None
 
 
 class RelaxOutput(Document):
@@ -157,6 +162,8 @@ class RelaxOutput(Document):
         (n_steps + 1, 3, 3) cells in Angstrom along the relaxation, likewise.
     redirected
         For a relaxation in two stages: whether the stage without symmetry changed the space group and was discarded.
+    orientation_spread
+        (3,) as that of a `StaticOutput`, of the last step.
     """
 
     structure: StructureData
@@ -174,6 +181,7 @@ class RelaxOutput(Document):
     positions_path_angstrom: Array | None = None
     cells_path_angstrom: Array | None = None
     redirected: bool | None = None
+    orientation_spread: Array | None = None
 
 
 class Failure(Document):

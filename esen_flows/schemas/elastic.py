@@ -54,7 +54,7 @@ class ElasticProtocol(Frozen):
     Attributes
     ----------
     relax
-        Relaxation before the strains. Its `parity` is that of all steps.
+        Relaxation before the strains. Its `parity` and `force_symmetry` are those of all steps.
     strain
         The strained cells.
     """
@@ -66,6 +66,11 @@ class ElasticProtocol(Frozen):
     def _possible(self) -> "ElasticProtocol":
         if "direct" in (self.relax.forces, self.strain.relax.forces):
             raise ValueError("an elastic tensor needs stresses that are derivatives of the energy; leave forces out")
+        symmetry = self.relax.force_symmetry
+        if symmetry is not None and symmetry.average != "none" and symmetry.frame == "crystal":
+            raise ValueError(f"relax.force_symmetry: strained cells have other axes; give {symmetry}+lab")
+        if symmetry is not None and symmetry.project:
+            raise ValueError("relax.force_symmetry: strained cells have other space groups; average, or leave it out")
         return self
 
 
@@ -83,7 +88,8 @@ def elastic_steps(protocol: ElasticProtocol) -> tuple[Step, ...]:
         Relaxation, stresses of all strained cells, the fit.
     """
     # With one parity, so that all force calls see one energy surface.
-    relaxation = protocol.strain.relax.model_copy(update={"parity": protocol.relax.parity})
+    same = {"parity": protocol.relax.parity, "force_symmetry": protocol.relax.force_symmetry}
+    relaxation = protocol.strain.relax.model_copy(update=same)
     strains = Step("strains", protocol.strain.model_copy(update={"relax": relaxation}), (("", 0),))
     return Step("relax", protocol.relax), strains, Step("elastic", ElasticFitProtocol(), (("", 1),))
 

@@ -19,7 +19,8 @@ class EosProtocol(Frozen):
     Attributes
     ----------
     relax
-        Relaxation to the volume that the series is centred on. Its `parity` is that of all steps.
+        Relaxation to the volume that the series is centred on. Its `parity` and `force_symmetry` are those of all
+        steps.
     at_volume
         Relaxation of positions and cell shape at each volume. By default the space group is kept, because another phase
         at some volumes would end the curve.
@@ -71,7 +72,8 @@ def eos_steps(protocol: EosProtocol) -> tuple[Step, ...]:
     for strain in np.linspace(*protocol.linear_strain, protocol.number_of_frames):
         scale = round(1.0 + float(strain), 10)  # in decimal digits that every machine agrees on
         deformation = ((scale, 0.0, 0.0), (0.0, scale, 0.0), (0.0, 0.0, scale))
-        relaxation = protocol.at_volume.model_copy(update={"deformation": deformation, "parity": protocol.relax.parity})
+        same = {"parity": protocol.relax.parity, "force_symmetry": protocol.relax.force_symmetry}
+        relaxation = protocol.at_volume.model_copy(update={"deformation": deformation, **same})
         volumes.append(Step("relax", relaxation, (("", 0),)))
     parents = tuple((f"volume_{number:02d}", number) for number in range(1, len(volumes) + 1))
     return Step("relax", protocol.relax), *volumes, Step("eos", EosFitProtocol.of(protocol), parents)

@@ -100,6 +100,25 @@ class ForceSymmetry(Frozen):
         rotations = polyhedral.get(self.average) or self.rotations or (self.directions or 1) * (self.angles or 1)
         return rotations * (2 if self.inversion else 1)
 
+    def require_finer_than(self, displacement_angstrom: float) -> None:
+        """Refuse a tolerance that would not see displacements.
+
+        Parameters
+        ----------
+        displacement_angstrom
+            Length of the displacements in Angstrom.
+
+        Raises
+        ------
+        ValueError
+            The tolerance is more than a tenth of that.
+        """
+        if self.symprec_angstrom > displacement_angstrom / 10:
+            raise ValueError(
+                f"force_symmetry: project:{self.symprec_angstrom:g} would not see displacements of "
+                f"{displacement_angstrom:g} Angstrom; give a tolerance of at most a tenth of that"
+            )
+
     def __str__(self) -> str:
         words: list[str] = []
         if self.project:

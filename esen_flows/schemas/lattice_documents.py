@@ -47,6 +47,10 @@ class ForcesOutput(Document):
     given_to_primitive
         (n_given,) index in the primitive cell of each atom of the relaxed structure, in the order in which it was
         given; None in documents of earlier versions and of published force sets.
+    orientation_spread
+        (3,) for results that are means over rotations: root mean square over supercells, rotations and components of
+        the deviations of the energy per atom (eV), the forces (eV/Angstrom) and the stress (eV/Angstrom^3); None where
+        nothing was averaged over rotations. An interrupted process has no part in it.
     """
 
     unitcell: StructureData
@@ -65,6 +69,7 @@ class ForcesOutput(Document):
     n_evaluations: int
     seconds: float
     given_to_primitive: Array | None = None
+    orientation_spread: Array | None = None
 
 
 class Instability(Document):
@@ -156,6 +161,7 @@ class PhononOutput(Document):
     heat_capacity_j_per_k_mol: Array
     force_constants_ev_per_angstrom2: Array
     given_to_primitive: Array | None = None
+    orientation_spread: Array | None = None
 
 
 class TransportResult(Document):
@@ -263,3 +269,4 @@ class ConductivityOutput(Document):
     lifetimes_ps: Array | None = None
     seconds_forces: float | None = None
     given_to_primitive: Array | None = None
+    orientation_spread: Array | None = None

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from esen_flows.errors import InputError
 from esen_flows.schemas.declarations import Parity
+from esen_flows.schemas.force_symmetry import ForceSymmetry
 from esen_flows.schemas.forces import MDForces, slow_interval
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.property_entry import Step
@@ -67,6 +68,9 @@ class MDProtocol(Frozen):
     parity
         "average": use (E(x) + E(-x)) / 2 for a force field that is not O(3)-equivariant; "as_is": use the force field
         as it is, the default, because an average doubles the cost.
+    force_symmetry
+        Average over rotations, as text such as "octahedral" or "random:8:1"; None, the default, takes the forces as
+        they are. Nothing is projected, because moving atoms leave the space group. It holds for `relax` too.
     relax
         Relaxation before the dynamics; None, the default, starts from the structure as it is given.
     forces
@@ -77,7 +81,7 @@ class MDProtocol(Frozen):
         with conservative forces: M divides `traj_interval`.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"forces"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"force_symmetry", "forces"})
 
     ensemble: Ensemble = "nvt"
     dynamics: Dynamics | None = None
@@ -96,6 +100,7 @@ class MDProtocol(Frozen):
     parity: Parity = "as_is"
     relax: RelaxProtocol | None = None
     forces: MDForces = "conservative"
+    force_symmetry: ForceSymmetry | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "MDProtocol":
@@ -103,6 +108,8 @@ class MDProtocol(Frozen):
             raise ValueError(f"dynamics={self.dynamics} is for ensemble={_ENSEMBLES[self.dynamics]}")
         if self.temperature is not None and self.temperature_over_melting is not None:
             raise ValueError("temperature and temperature_over_melting contradict each other; set temperature=null")
+        if self.force_symmetry is not None and self.force_symmetry.project:
+            raise ValueError("force_symmetry: moving atoms leave the space group; average, and leave project out")
         if self.n_steps < self.traj_interval:
             raise ValueError(f"traj_interval={self.traj_interval} is longer than the run of n_steps={self.n_steps}")
         interval = slow_interval(self.forces) or 1

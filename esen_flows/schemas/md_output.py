@@ -46,6 +46,10 @@ class MDOutput(Document):
         (frequencies,) vibrational density of states in 1/THz, whose integral over the frequency is 3 n.
     drift
         Statistics of the energy without the heat of the thermostat; None for fewer than 40 frames.
+    orientation_spread
+        (3,) for forces that are means over rotations: root mean square over steps, rotations and components of the
+        deviations of the energy per atom (eV), the forces (eV/Angstrom) and the stress (eV/Angstrom^3); None where
+        nothing was averaged over rotations. Steps before an interruption have no part in it.
     """
 
     structure: StructureData
@@ -67,6 +71,7 @@ class MDOutput(Document):
     vdos_frequencies_thz: Array
     vdos: Array
     drift: EnergyDrift | None
+    orientation_spread: Array | None = None
 
     @property
     def times_ps(self) -> np.ndarray:

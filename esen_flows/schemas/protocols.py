@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from esen_flows.schemas.born_charges import BornCharges
 from esen_flows.schemas.declarations import Dtype, ForceKind, Parity
+from esen_flows.schemas.force_symmetry import ForceSymmetry
 from esen_flows.schemas.forces import refuse_direct
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.lattice_versions import TransportBackend
@@ -100,6 +101,9 @@ class RelaxProtocol(Frozen):
     forces
         "conservative", the default: the forces that the force field gives, which declares whether they are the gradient
         of its energy. "direct": those of its direct heads, for fast relaxations that end near the minimum only.
+    force_symmetry
+        Average over rotations and projection of the forces, such as "project" or "icosahedral+inversion"; None, the
+        default, takes them as they are. It is not `symmetry`, which is that of the structure.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
@@ -112,6 +116,7 @@ class RelaxProtocol(Frozen):
             "trajectory",
             "deformation",
             "forces",
+            "force_symmetry",
         }
     )
 
@@ -130,6 +135,7 @@ class RelaxProtocol(Frozen):
     trajectory: bool = False
     deformation: Deformation | None = None
     forces: ForceKind = "conservative"
+    force_symmetry: ForceSymmetry | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "RelaxProtocol":
@@ -153,13 +159,17 @@ class StaticProtocol(Frozen):
         of its energy. "direct": those of its direct heads, which need accept_direct.
     accept_direct
         Whether direct forces beside a final energy are accepted.
+    force_symmetry
+        Average over rotations and projection of the forces, such as "project" or "icosahedral+inversion"; None, the
+        default, takes them as they are. It is not `symmetry`, which is that of the structure.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"forces", "accept_direct"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"forces", "accept_direct", "force_symmetry"})
 
     parity: Parity = "as_is"
     forces: ForceKind = "conservative"
     accept_direct: bool = False
+    force_symmetry: ForceSymmetry | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "StaticProtocol":
@@ -210,10 +220,13 @@ class DisplacementProtocol(Frozen):
         are not symmetric; they need accept_direct. A flow relaxes with the same.
     accept_direct
         Whether forces that are not the gradient of an energy are accepted, for studies of what they spoil.
+    force_symmetry
+        Average over rotations and projection of the forces, such as "project" (on the group of each supercell) or
+        "icosahedral"; None, the default, takes them as they are. A flow relaxes with the same.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"force_constants", "fc3_pair_cutoff_angstrom", "setting", "forces", "accept_direct"}
+        {"force_constants", "fc3_pair_cutoff_angstrom", "setting", "forces", "accept_direct", "force_symmetry"}
     )
 
     order: Literal[2, 3] = 2
@@ -229,12 +242,17 @@ class DisplacementProtocol(Frozen):
     setting: Setting = "as_given"
     forces: ForceKind = "conservative"
     accept_direct: bool = False
+    force_symmetry: ForceSymmetry | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "DisplacementProtocol":
         refuse_direct(self.forces, self.accept_direct)
         if self.forces == "direct" and self.force_constants == "autodiff":
             raise ValueError("forces=direct have no energy to differentiate; use force_constants=finite_displacement")
+        if self.force_symmetry is not None and self.force_symmetry.project:
+            if self.force_constants == "autodiff":
+                raise ValueError("force_symmetry: exact Hessians are not projected; use finite_displacement")
+            self.force_symmetry.require_finer_than(self.displacement_angstrom)
         return self
 
 

@@ -56,7 +56,7 @@ def lattice_steps(kind: str, part: type[Frozen], protocol: PhononProtocol | Cond
     """
     displacement = protocol.displacement
     # With the forces of the displacements, so that all force calls of a flow see one energy surface.
-    same = {"parity": displacement.parity, "forces": displacement.forces}
+    same = {name: getattr(displacement, name) for name in ("parity", "forces", "force_symmetry")}
     relaxation = protocol.relax.model_copy(update=same)
     last = Step(kind, part.of(protocol), (("", 1),))
     return Step("relax", relaxation), Step("forces", displacement, (("", 0),)), last

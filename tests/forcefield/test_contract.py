@@ -14,12 +14,12 @@ from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.network import NetworkForceField
-from esen_flows.forcefield.symmetrized import InversionAveraged
+from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.structures.conversion import to_pymatgen
 
 FORCE_FIELDS: dict[str, Callable[[], ForceField]] = {
     "network": lambda: NetworkForceField(small_checkpoint()),
-    "averaged": lambda: InversionAveraged(NetworkForceField(small_checkpoint())),
+    "averaged": lambda: Symmetrized(NetworkForceField(small_checkpoint())),
     "of ASE": lambda: load_force_field("emt"),
 }
 

@@ -18,7 +18,7 @@ from esen_flows.forcefield import network as network_module
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
 from esen_flows.forcefield.network import NetworkForceField
-from esen_flows.forcefield.symmetrized import InversionAveraged
+from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.testing import check_force_field
 
@@ -89,7 +89,7 @@ def test_every_variant_passes_the_contract(options):
 
 def test_averaging_over_inversion_makes_rotation_exact_variants_o3():
     for options in ({}, {"so2_weights": "real"}, {"norm_type": "layer_norm_sh"}):
-        averaged = InversionAveraged(NetworkForceField(small_checkpoint(**options)))
+        averaged = Symmetrized(NetworkForceField(small_checkpoint(**options)))
         assert averaged.declaration.equivariance == "O3"
         assert check_force_field(averaged, mixed_structures())["inversion"] < 1e-12
 
@@ -265,16 +265,16 @@ def test_a_batch_of_displaced_supercells_is_what_the_memory_holds():
     edges = len(Graph.from_atoms(cell, 4.0).source)
     plenty, little = NetworkForceField(small_checkpoint(), memory_bytes=1e12), NetworkForceField(small_checkpoint())
     assert plenty.atoms_at_once(cell) == plenty.max_edges * 8 // edges > 100_000
-    assert InversionAveraged(plenty).atoms_at_once(cell) == plenty.atoms_at_once(cell) // 2
+    assert Symmetrized(plenty).atoms_at_once(cell) == plenty.atoms_at_once(cell) // 2
     little._budget.max_edges = 1000
-    assert little.atoms_at_once(cell) == InversionAveraged(little).atoms_at_once(cell) == 2048
+    assert little.atoms_at_once(cell) == Symmetrized(little).atoms_at_once(cell) == 2048
 
 
 @pytest.mark.parametrize("average", [False, True])
 def test_a_batch_on_tensors_equals_lists_at_every_step(average, monkeypatch):
     """Slabs, molecules, cells that wrap, left-handed cells, one atom; in one group and in small ones."""
     plain = NetworkForceField(small_checkpoint())
-    force_field = InversionAveraged(plain) if average else plain
+    force_field = Symmetrized(plain) if average else plain
     structures = [bulk("Si"), bulk("Si", a=2.5), fcc111("Si", (2, 2, 2), a=5.4, vacuum=6, periodic=False)]
     structures += [
         Atoms("Si"),

@@ -9,7 +9,8 @@ from ase.neighborlist import neighbor_list
 from small_force_field import assert_equal
 
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
-from esen_flows.forcefield.symmetrized import InversionAveraged, inverted, with_parity
+from esen_flows.forcefield.symmetrized import Symmetrized, with_parity
+from esen_flows.forcefield.symmetry_images import inverted
 from esen_flows.structures.inputs import AnyStructures, as_structures
 from esen_flows.testing import check_force_field
 
@@ -103,16 +104,16 @@ def _reflection_error(force_field: ForceField, atoms: Atoms) -> float:
 def test_averaging_restores_mirror_symmetry(crystal):
     chiral = ChiralForceField()
     assert _reflection_error(chiral, crystal) > 1e-2
-    assert _reflection_error(InversionAveraged(chiral), crystal) < 1e-12
+    assert _reflection_error(Symmetrized(chiral), crystal) < 1e-12
 
 
 def test_averaging_removes_exactly_the_odd_part(crystal):
-    with_chirality = InversionAveraged(ChiralForceField()).evaluate([crystal])
+    with_chirality = Symmetrized(ChiralForceField()).evaluate([crystal])
     assert_equal(with_chirality, ChiralForceField(chirality=0.0).evaluate([crystal]))
 
 
 def test_the_average_passes_the_contract_as_o3(crystal):
-    wrapped = InversionAveraged(ChiralForceField())
+    wrapped = Symmetrized(ChiralForceField())
     deviations = check_force_field(wrapped, [crystal, bulk("Cu").repeat((1, 1, 2))])
     assert wrapped.declaration.equivariance == "O3"
     assert deviations["inversion"] < 1e-12
@@ -120,7 +121,7 @@ def test_the_average_passes_the_contract_as_o3(crystal):
 
 def test_hessian_is_averaged_and_counted(crystal):
     directions = np.random.default_rng(0).normal(size=(2, len(crystal), 3))
-    wrapped = InversionAveraged(ChiralForceField())
+    wrapped = Symmetrized(ChiralForceField())
     without = ChiralForceField(chirality=0.0).hessian_vector_products(crystal, directions)
     np.testing.assert_allclose(wrapped.hessian_vector_products(crystal, directions), without, atol=1e-12)
     assert np.abs(wrapped.inner.hessian_vector_products(crystal, directions) - without).max() > 1e-2
@@ -134,7 +135,7 @@ def test_inner_force_field_itself_breaks_only_mirrors(crystal):
 
 def test_both_evaluations_are_one_batch_and_are_counted(crystal):
     chiral = ChiralForceField()
-    wrapped = InversionAveraged(chiral)
+    wrapped = Symmetrized(chiral)
     wrapped.evaluate([crystal, crystal, crystal])
     assert chiral.batches == [6]
     assert wrapped.force_evaluations == chiral.force_evaluations == 6
@@ -157,7 +158,7 @@ def test_inverted_keeps_the_lattice_the_order_and_the_original(crystal):
 def test_a_molecule_without_stress_is_averaged():
     ethanol = molecule("CH3CH2OH")
     ethanol.rattle(0.1, seed=1)
-    (result,) = InversionAveraged(ChiralForceField()).evaluate([ethanol])
+    (result,) = Symmetrized(ChiralForceField()).evaluate([ethanol])
     (without,) = ChiralForceField(chirality=0.0).evaluate([ethanol])
     np.testing.assert_allclose(result.forces, without.forces, atol=1e-12)
     assert np.isnan(result.stress).all()
@@ -165,26 +166,26 @@ def test_a_molecule_without_stress_is_averaged():
 
 def test_key_and_label_differ_from_those_of_the_inner_force_field():
     chiral = ChiralForceField()
-    wrapped = InversionAveraged(chiral)
-    assert wrapped.key == InversionAveraged(ChiralForceField()).key
+    wrapped = Symmetrized(chiral)
+    assert wrapped.key == Symmetrized(ChiralForceField()).key
     assert wrapped.key != chiral.key
     other = ChiralForceField()
     other.key = "another"
-    assert InversionAveraged(other).key != wrapped.key
+    assert Symmetrized(other).key != wrapped.key
     assert wrapped.label != chiral.label
 
 
 def test_approximate_equivariance_stays_approximate():
     chiral = ChiralForceField()
     chiral.declaration = Declaration(True, "approximate", False, None, "float64")
-    assert InversionAveraged(chiral).declaration.equivariance == "approximate"
+    assert Symmetrized(chiral).declaration.equivariance == "approximate"
 
 
 def test_with_parity_wraps_only_where_it_changes_something():
     chiral = ChiralForceField()
     assert with_parity(chiral, "as_is") is chiral
     wrapped = with_parity(chiral, "average")
-    assert isinstance(wrapped, InversionAveraged)
+    assert isinstance(wrapped, Symmetrized)
     assert with_parity(wrapped, "average") is wrapped
     with pytest.raises(ValueError, match="got 'both'"):
         with_parity(chiral, "both")

@@ -314,6 +314,6 @@ def test_impossible_choices_of_forces_are_refused() -> None:
         MDProtocol(forces="mts(8)")
     with pytest.raises(ModelError, match="no heads that predict forces directly"):
         molecular_dynamics(atoms, springs, MDProtocol(forces="direct"))
-    with pytest.raises(InputError, match="share `parity` and `forces`"):
+    with pytest.raises(InputError, match="share `parity`, `force_symmetry` and `forces`"):
         list(molecular_dynamics_many([atoms, atoms], springs, [MDProtocol(), MDProtocol(forces="direct")]))
     assert MDProtocol(forces="conservative").hash() == MDProtocol().hash() != MDProtocol(forces="direct").hash()

@@ -9,7 +9,7 @@ from two_kinds import TwoKinds
 
 from esen_flows.errors import EsenFlowsError, StructureError
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.forcefield.symmetrized import InversionAveraged
+from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.makers.summaries import static_summary
 from esen_flows.physics.relax import relax
 from esen_flows.physics.static import static, static_many
@@ -75,7 +75,7 @@ def test_mirror_images_are_averaged_on_demand() -> None:
     atoms, silicon = bulk("Si", a=5.5, cubic=True), load_force_field("esen_silicon")
     atoms.rattle(0.1, seed=2)
     plain, averaged = (static(atoms, silicon, StaticProtocol(parity=parity)) for parity in ("as_is", "average"))
-    assert averaged.energy_ev == pytest.approx(InversionAveraged(silicon).evaluate([atoms])[0].energy, abs=1e-9)
+    assert averaged.energy_ev == pytest.approx(Symmetrized(silicon).evaluate([atoms])[0].energy, abs=1e-9)
     assert averaged.energy_ev != plain.energy_ev
 
 

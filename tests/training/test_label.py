@@ -14,7 +14,7 @@ from esen_flows.data.extxyz import read_provenance
 from esen_flows.data.importing import read_dataset
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration, Evaluation
-from esen_flows.forcefield.symmetrized import InversionAveraged
+from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.forcefield.third_party.any_ase import AseForceField
 from esen_flows.training.label import label, merge, shard_path
 
@@ -65,7 +65,7 @@ def test_labels_are_averaged_with_the_inverse(tmp_path, structures):
 def test_provenance_names_labeller_structures_and_versions(tmp_path, structures):
     path = label(structures, Labeller(), tmp_path / "a.xyz", recipe_hash="abc", licence="free", batch_size=3)
     provenance = read_provenance(path)
-    assert provenance["labeller"]["key"] == InversionAveraged(Labeller()).key
+    assert provenance["labeller"]["key"] == Symmetrized(Labeller()).key
     assert provenance["labeller"]["inner_key"] == "emt"
     assert provenance["averaged_with_inversion"] is True
     assert provenance["groups"] == {"even": 4, "odd": 3}

@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from esen_flows.cli import options
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
 from esen_flows.cli.output.report import print_report
@@ -18,11 +20,18 @@ from esen_flows.cli.usage import UsageError, check_folder, refuse_ignored
 from esen_flows.cli.work_ahead import describe_work
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.force_symmetry import ForceSymmetry
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 from esen_flows.schemas.properties import PROPERTIES, Kind
 from esen_flows.schemas.property_lookup import GENERAL
 from esen_flows.schemas.protocol_fields import field_names
 
+# The fields that `--symmetry` sets, by the first field of their path; other steps take over the value.
+SYMMETRY_FIELDS = {
+    "force_symmetry": "force_symmetry",
+    "displacement": "displacement.force_symmetry",
+    "measurements": "measurements.force_symmetry",
+}
 DRAWN_LATER = "the same command without --submit draws the results once they are stored"
 
 
@@ -36,6 +45,7 @@ def _offered(kind: Kind) -> dict[str, bool]:
         "lattice_backend": "lattice_backend" in entry.versions,
         "yes": "displacement" in entry.protocol.model_fields,
         "forces": bool(_forces_fields(kind)),
+        "symmetry": not SYMMETRY_FIELDS.keys().isdisjoint(entry.protocol.model_fields),
         "quick": "quick" in entry.published,
         "full": "full" in entry.published,
     }
@@ -73,6 +83,7 @@ def property_command(kind: Kind) -> Callable[..., None]:
         submit: options.SubmitOption = False,
         protocol: options.ProtocolOption = "general",
         forces: options.ForcesOption = None,
+        symmetry: options.SymmetryOption = None,
         born: options.BornOption = None,
         lattice_backend: options.LatticeBackendOption = TRANSPORT_BACKEND,
         yes: options.YesOption = False,
@@ -81,6 +92,7 @@ def property_command(kind: Kind) -> Callable[..., None]:
     ) -> None:
         protocol = _chosen(protocol, quick=quick, full=full)
         set_ = [*(f"{field}={forces}" for field in _forces_fields(kind) if forces is not None), *(set_ or [])]
+        set_ = [*_symmetry(kind, symmetry), *set_]
         if of_model:
             request = model_request(
                 kind, model, set_, dtype, device, compile=compile, tf32=tf32, protocol_name=protocol
@@ -112,6 +124,19 @@ def property_command(kind: Kind) -> Callable[..., None]:
     offered[0] = offered[0].replace(default=inspect.Parameter.empty, annotation=annotation)
     command.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]
     return command
+
+
+def _symmetry(kind: Kind, text: str | None) -> list[str]:
+    """The field of the protocol that `--symmetry` sets, after a look at its text."""
+    if text is None:
+        return []
+    try:
+        ForceSymmetry.model_validate(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UsageError(f"--symmetry {text}: {str(fault['msg']).removeprefix('Value error, ')}") from error
+    (field,) = SYMMETRY_FIELDS.keys() & PROPERTIES[kind].protocol.model_fields.keys()
+    return [f"{SYMMETRY_FIELDS[field]}={text}"]
 
 
 def _chosen(protocol: str, **short: bool) -> str:

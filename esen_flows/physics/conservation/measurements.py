@@ -10,9 +10,9 @@ from ase import Atoms
 
 from esen_flows.errors import EvaluationError, StructureError
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.physics.conservation import convergence, derivatives, isolation, jacobian, smoothness, symmetry
 from esen_flows.physics.conservation.systems import crystal
+from esen_flows.physics.force_symmetry import along, symmetrized
 from esen_flows.schemas.audit import MeasurementsOutput, MeasurementsProtocol, Row
 from esen_flows.schemas.declarations import Dtype
 
@@ -60,10 +60,12 @@ def measure(
     EvaluationError
         The force field gave NaN or infinity.
     """
-    measured = with_parity(force_field, protocol.parity)
+    measured = symmetrized(force_field, protocol.parity, protocol.force_symmetry)
     systems = protocol.systems or ()
     by_dtype = {
-        one.declaration.dtype: with_parity(one, protocol.parity) for one in (other, force_field) if one is not None
+        one.declaration.dtype: symmetrized(one, protocol.parity, protocol.force_symmetry)
+        for one in (other, force_field)
+        if one is not None
     }
     rows = _Rows()
     curves: dict[str, dict[str, list[np.ndarray]]] = {"frequency": {}, "third": {}}
@@ -142,6 +144,7 @@ class _System:
     ) -> "_System":
         """The crystal of this name, with random choices of its own."""
         perfect, random = crystal(name), np.random.default_rng([protocol.seed, number])
+        force_field = along(force_field, perfect)
         rattled = derivatives.moved(perfect, random.normal(scale=protocol.rattle_angstrom, size=(len(perfect), 3)))
         (result,) = force_field.evaluate([rattled])
         return cls(rows, force_field, protocol, perfect, rattled, result, random)

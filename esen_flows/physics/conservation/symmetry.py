@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.symmetrized import inverted
+from esen_flows.forcefield.symmetry_images import inverted
 
 
 def difference(a: Evaluation, b: Evaluation) -> float:

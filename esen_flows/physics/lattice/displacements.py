@@ -26,8 +26,9 @@ from ase import Atoms
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import ForceField, require_conservative, require_differentiable
 from esen_flows.forcefield.direct import with_forces
-from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.forcefield.symmetrized import needs_inversion
 from esen_flows.physics.canonical import canonical_cell
+from esen_flows.physics.force_symmetry import along, symmetrized
 from esen_flows.physics.lattice.adapter import plan_displacements
 from esen_flows.physics.lattice.datasets import (
     Dataset,
@@ -120,12 +121,15 @@ def displaced_forces(
         unitcell, *matrices, length, symprec, protocol.fc3_pair_cutoff_angstrom, primitive_matrix
     )
     chosen = with_forces(force_field, protocol.forces)
-    averaged = with_parity(chosen, protocol.parity)
+    averaged = along(symmetrized(chosen, protocol.parity, protocol.force_symmetry), unitcell)
+    spreads: list[np.ndarray] = []
     if protocol.force_constants == "autodiff":
         forces: _Forces = partial(linear_forces, force_field=averaged)
     else:
         resumed = _ResumedForces(plans, known, on_forces)
-        forces = partial(_evaluate_plan, force_field=averaged, atoms_per_batch=atoms_per_batch, resumed=resumed)
+        forces = partial(
+            _evaluate_plan, force_field=averaged, atoms_per_batch=atoms_per_batch, resumed=resumed, spreads=spreads
+        )
     fc2, fc3 = _both_orders(plans, forces, progress)
     return ForcesOutput(
         unitcell=StructureData.from_atoms(unitcell),
@@ -136,7 +140,7 @@ def displaced_forces(
         force_constants=protocol.force_constants,
         symprec_angstrom=symprec,
         parity=protocol.parity,
-        parity_averaged=averaged is not chosen,
+        parity_averaged=needs_inversion(chosen, protocol.parity),
         displacements_fc3=fc3[0] if fc3 else None,
         forces_fc3=fc3[1] if fc3 else None,
         displacements_fc2=fc2[0],
@@ -144,6 +148,7 @@ def displaced_forces(
         n_evaluations=force_field.force_evaluations - calls_before,
         seconds=time.perf_counter() - start,
         given_to_primitive=atoms_in_primitive(atoms, plans.primitive),
+        orientation_spread=np.sqrt(np.mean(np.square(spreads), axis=0)) if spreads else None,
     )
 
 
@@ -253,6 +258,7 @@ def _evaluate_plan(
     force_field: ForceField,
     atoms_per_batch: int | None,
     resumed: _ResumedForces,
+    spreads: list[np.ndarray],
     report: Callable[[int], None],
 ) -> np.ndarray:
     """Forces (n_supercells, n_atoms, 3) in eV/Angstrom, batch by batch."""
@@ -264,7 +270,9 @@ def _evaluate_plan(
     first_cell = plan.supercells[0]
     size = max(1, (atoms_per_batch or force_field.atoms_at_once(first_cell)) // len(first_cell))
     for first in range(len(forces), len(plan.supercells), size):
-        found = [result.forces for result in force_field.evaluate(plan.supercells[first : first + size])]
+        results = force_field.evaluate(plan.supercells[first : first + size])
+        spreads += [result.spread for result in results if result.spread is not None]
+        found = [result.forces for result in results]
         forces += found
         resumed.add(found)
         report(len(found))

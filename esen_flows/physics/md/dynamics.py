@@ -152,7 +152,8 @@ def molecular_dynamics_many(
     force_field
         Force field.
     protocol
-        One protocol for all, or one for each structure: these may differ in everything but `parity` and `forces`.
+        One protocol for all, or one for each structure: these may differ in everything but `parity`, `force_symmetry`
+        and `forces`.
     atoms_at_once
         Largest number of atoms that move together; a larger structure moves alone.
     watch
@@ -169,16 +170,18 @@ def molecular_dynamics_many(
     Raises
     ------
     InputError
-        The protocols differ in `parity` or `forces`.
+        The protocols differ in `parity`, `force_symmetry` or `forces`.
     ModelError
         The protocol names direct forces, and the force field has none.
     """
     protocols = [protocol] if isinstance(protocol, MDProtocol) else protocol
-    if len({(one.parity, one.forces) for one in protocols}) != 1:
-        raise InputError("structures that share force calls share `parity` and `forces`; give all protocols the same")
+    if len({(one.parity, one.force_symmetry, one.forces) for one in protocols}) != 1:
+        raise InputError(
+            "structures that share force calls share `parity`, `force_symmetry` and `forces`; give all the same"
+        )
     forces = DynamicsForces.of(force_field, protocols[0])
-    run = _Run(forces, atoms_at_once, watch)
-    yield from run.outcomes(_members(structures, forces.accurate, protocol, checkpoints))
+    run = _Run(atoms_at_once, watch)
+    yield from run.outcomes(_members(structures, forces, protocol, checkpoints))
 
 
 @dataclass
@@ -192,8 +195,10 @@ class _Member:
     body: Body
     integrator: Integrator
     checkpoint: Checkpoint | None
+    forces: DynamicsForces  # with the axes of this structure, where these matter
     frames: list[np.ndarray] = field(default_factory=list)
     kept: int = 0
+    spreads: list[np.ndarray] = field(default_factory=list)
 
     @property
     def begun(self) -> bool:
@@ -205,6 +210,8 @@ class _Member:
         self.frames.append(np.concatenate([scalars, body.stress.ravel(), body.positions.ravel()]))
 
     def take(self, result: Evaluation) -> None:
+        if result.spread is not None:
+            self.spreads.append(result.spread)
         self.body.energy, self.body.stress = result.energy, np.asarray(result.stress, dtype=float)
         self.body.forces = self.body.projected(result.forces)
 
@@ -234,44 +241,55 @@ class _Member:
 
 def _members(
     structures: Iterable[Atoms],
-    force_field: ForceField,
+    forces: DynamicsForces,
     protocol: MDProtocol | Sequence[MDProtocol],
     checkpoints: Callable[[int], Checkpoint | None] | None,
 ) -> Iterator[tuple[int, "_Member | EsenFlowsError"]]:
     for index, atoms in enumerate(structures):
         own = protocol if isinstance(protocol, MDProtocol) else protocol[index]
         try:
-            yield index, _member(index, atoms, force_field, own, checkpoints(index) if checkpoints else None)
+            yield index, _member(index, atoms, forces, own, checkpoints(index) if checkpoints else None)
         except EsenFlowsError as error:
             yield index, error
 
 
 def _member(
-    index: int, atoms: Atoms, force_field: ForceField, protocol: MDProtocol, checkpoint: Checkpoint | None
+    index: int, atoms: Atoms, forces: DynamicsForces, protocol: MDProtocol, checkpoint: Checkpoint | None
 ) -> _Member:
     def at_start(structure: Atoms) -> _Member:
         start = start_of_dynamics(structure, protocol)
         body = Body.at_start(start, protocol.tchain, degrees_of_freedom(start, protocol))
         kelvin = protocol.temperature_kelvin(start.numbers)
         integrator = integrator_of(protocol, start.numbers, kelvin)
-        return _Member(index, start, protocol, kelvin, body, integrator, checkpoint)
+        return _Member(index, start, protocol, kelvin, body, integrator, checkpoint, forces.about(start))
 
     member = at_start(atoms)
     member.resume()
     if member.begun or protocol.relax is None:
         return member
-    relaxed = relax(
-        atoms, force_field, protocol.relax.model_copy(update={"parity": "as_is", "forces": "conservative"})
-    ).structure.to_atoms()
+    settled = {"parity": "as_is", "force_symmetry": None, "forces": "conservative"}  # as the force field has them
+    relaxed = relax(atoms, forces.accurate, protocol.relax.model_copy(update=settled)).structure.to_atoms()
     relaxed.info.update(member.atoms.info)
     return at_start(relaxed)
+
+
+def _evaluated(moving: Sequence[tuple[_Member, int]]) -> list[Evaluation | EsenFlowsError]:
+    """Results of the structures at their steps, in one call for all that share their forces."""
+    groups: dict[int, list[int]] = {}
+    for place, (member, _) in enumerate(moving):
+        groups.setdefault(id(member.forces), []).append(place)
+    results: dict[int, Evaluation | EsenFlowsError] = {}
+    for places in groups.values():
+        own = [(moving[place][0].atoms, moving[place][1]) for place in places]
+        results.update(zip(places, moving[places[0]][0].forces.at(own), strict=True))
+    return [results[place] for place in range(len(moving))]
 
 
 class _Run:
     """The structures in motion, and their steps."""
 
-    def __init__(self, forces: DynamicsForces, atoms_at_once: int, watch: Watch | None) -> None:
-        self.forces, self.atoms_at_once, self.watch = forces, atoms_at_once, watch
+    def __init__(self, atoms_at_once: int, watch: Watch | None) -> None:
+        self.atoms_at_once, self.watch = atoms_at_once, watch
         self.members: list[_Member] = []
         self._between_steps = True
 
@@ -306,7 +324,7 @@ class _Run:
         """Evaluate new structures at their start; those that continue know their forces."""
         fresh = [member for member in entering if not member.begun]
         self.members += [member for member in entering if member.begun]
-        results = self.forces.at([(member.atoms, 0) for member in fresh])
+        results = _evaluated([(member, 0) for member in fresh])
         for member, result in zip(fresh, results, strict=True):
             if isinstance(result, EsenFlowsError):
                 yield member.index, result
@@ -321,7 +339,7 @@ class _Run:
         for member in moving:
             member.integrator.begin(member.body)
             member.atoms.positions[:] = member.body.positions
-        results = self.forces.at([(member.atoms, member.body.step + 1) for member in moving])
+        results = _evaluated([(member, member.body.step + 1) for member in moving])
         failed: dict[int, EsenFlowsError] = {}
         for member, result in zip(moving, results, strict=True):
             error = self._finish(member, result)
@@ -337,7 +355,11 @@ class _Run:
         ended = [member for member in self.members if member.body.step >= member.protocol.n_steps]
         self.members = [member for member in self.members if member.body.step < member.protocol.n_steps]
         for member in ended:
-            yield member.index, document_of(member.atoms, member.body, np.array(member.frames), member.protocol)
+            document = document_of(member.atoms, member.body, np.array(member.frames), member.protocol)
+            if member.spreads:
+                spread = np.sqrt(np.mean(np.square(member.spreads), axis=0))
+                document = document.model_copy(update={"orientation_spread": spread})
+            yield member.index, document
 
     def _finish(self, member: _Member, result: Evaluation | EsenFlowsError) -> EsenFlowsError | None:
         """Finish the step of a structure; the error that ends its trajectory, or None."""

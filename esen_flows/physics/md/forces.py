@@ -13,7 +13,7 @@ from ase import Atoms
 from esen_flows.errors import EsenFlowsError
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.direct import with_forces
-from esen_flows.forcefield.symmetrized import with_parity
+from esen_flows.physics.force_symmetry import about, symmetrized
 from esen_flows.physics.relax_batch import evaluate_apart
 from esen_flows.schemas.declarations import ForceKind
 from esen_flows.schemas.forces import slow_interval
@@ -61,13 +61,32 @@ class DynamicsForces:
         ModelError
             The protocol names direct forces, and the force field has none.
         """
+        asked = protocol.parity, protocol.force_symmetry
         interval = slow_interval(protocol.forces)
         if interval is None:
             kind: ForceKind = "direct" if protocol.forces == "direct" else "conservative"
-            chosen = with_parity(with_forces(force_field, kind), protocol.parity)
+            chosen = symmetrized(with_forces(force_field, kind), *asked)
             return cls(chosen, chosen, 1)
-        accurate = with_parity(force_field, protocol.parity)
-        return cls(accurate, with_parity(with_forces(force_field, "direct"), protocol.parity), interval)
+        accurate = symmetrized(force_field, *asked)
+        return cls(accurate, symmetrized(with_forces(force_field, "direct"), *asked), interval)
+
+    def about(self, structure: Atoms) -> "DynamicsForces":
+        """The forces for one structure in motion, with the axes at its start where averages need axes.
+
+        Parameters
+        ----------
+        structure
+            The structure at the start.
+
+        Returns
+        -------
+        DynamicsForces
+            The same object where no axes are needed.
+        """
+        accurate = about(self.accurate, structure)
+        if accurate is self.accurate:
+            return self
+        return replace(self, accurate=accurate, fast=accurate if self.interval == 1 else about(self.fast, structure))
 
     def at(self, moving: Sequence[tuple[Atoms, int]]) -> list[Outcome]:
         """Results of structures at the steps to which they have moved.

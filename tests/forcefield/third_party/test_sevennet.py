@@ -10,7 +10,7 @@ from ase.build import bulk
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
-from esen_flows.forcefield.symmetrized import inverted
+from esen_flows.forcefield.symmetry_images import inverted
 from esen_flows.forcefield.third_party.sevennet import sevennet
 from esen_flows.schemas.card import resolve_model
 from esen_flows.testing import check_force_field
