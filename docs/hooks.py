@@ -8,6 +8,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import esen_flows
+
 ROOT = Path(__file__).resolve().parents[1]
 NEW_PAGES = "How-tos"  # the section of pages that the navigation does not name
 PAGES_ELSEWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "launchers/README.md", "launchers/*/README.md")
@@ -51,6 +53,9 @@ def reference_page(package: str) -> str:
     folder = ROOT.joinpath(*package.split("."))
     modules = [f"{package}.{path.stem}" for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
     directives = [f"::: {name}\n    options: {{heading_level: 2}}" for name in modules]
+    if package == "esen_flows":
+        names = [f"- [`esen_flows.{name}`][{module}.{name}]" for name, module in esen_flows._MODULES.items()]
+        directives.insert(0, "Loaded by `import esen_flows`:\n\n" + "\n".join(names))
     return "\n\n".join([f"# {package}", *directives]) + "\n"
 
 
