@@ -57,6 +57,24 @@ MANY: dict[str, tuple[Many, Callable[[Any], Summary]]] = {
 KEPT = ("md",)
 
 
+def in_batches(run: ChunkRun, rows: Sequence[Row]) -> bool:
+    """Whether members can share their force calls.
+
+    Parameters
+    ----------
+    run
+        The work on the chunk.
+    rows
+        Members that have one protocol.
+
+    Returns
+    -------
+    bool
+        False for relaxations that explore, whose steps are results of their own.
+    """
+    return all(getattr(run.requests(row)[0].protocol, "symmetry", None) != "explore" for row in rows[:1])
+
+
 def batch_group(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
     """Compute members that have one force field together, and commit the result of each.
 

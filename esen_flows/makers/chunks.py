@@ -12,7 +12,7 @@ from typing import Any
 from jobflow import Flow, Job, Response, job
 
 from esen_flows.errors import InputError
-from esen_flows.makers.chunk_batch import MANY, batch_group
+from esen_flows.makers.chunk_batch import MANY, batch_group, in_batches
 from esen_flows.makers.chunk_run import CAUTION, HALTED, ChunkRun
 from esen_flows.makers.chunk_steps import all_steps, force_steps, force_steps_needed, lattice_steps
 from esen_flows.makers.crash_isolation import isolation_groups
@@ -148,7 +148,7 @@ def _compute(run: ChunkRun, stage: Stage) -> list[Row]:
             force_steps(run, group)
         elif stage == LATTICE:
             lattice_steps(run, group)
-        elif stage not in MANY:
+        elif stage not in MANY or not in_batches(run, group):
             all_steps(run, group)
         else:
             leftovers += batch_group(run, group)

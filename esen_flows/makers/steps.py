@@ -181,7 +181,28 @@ def _relax(step: StepInputs) -> tuple[Document, Summary]:
     def show(steps: int, fmax: float) -> None:
         progress.report("relax", steps, None, f"step {steps}, largest force {fmax:.1e} eV/A")
 
-    output = relax(step.start(), step.force_field(), protocol_of(step.request, RelaxProtocol), show)
+    protocol = protocol_of(step.request, RelaxProtocol)
+    if protocol.symmetry == "explore":
+        return _exploration(step, protocol)
+    output = relax(step.start(), step.force_field(), protocol, show)
+    return output, summaries.relax_summary(output)
+
+
+def _exploration(step: StepInputs, protocol: RelaxProtocol) -> tuple[Document, Summary]:
+    """A relaxation whose parts are results of their own, which an interrupted one finds in the store."""
+    from esen_flows.makers.exploration import StoredSteps
+    from esen_flows.physics.exploration import explore
+
+    context = structure_context(identify(step.atoms), step.model)
+    parts = StoredSteps(step.store, step.request, context, requested_force_field(step.model, step.request))
+    count = 0
+
+    def show(words: str) -> None:
+        nonlocal count
+        count += 1
+        progress.report("relax", count, None, words)
+
+    output = explore(step.start(), parts, protocol, show)
     return output, summaries.relax_summary(output)
 
 

@@ -6,8 +6,10 @@ from ase.data import chemical_symbols
 from esen_flows.makers.compute import Summary
 from esen_flows.metrics.diatomics import curves_of, model_metrics, pbe_curves
 from esen_flows.physics.symmetry import conventional_lengths
+from esen_flows.schemas.branch_documents import BranchOutput
 from esen_flows.schemas.diatomics import DiatomicsOutput
 from esen_flows.schemas.documents import Document, RelaxOutput, StaticOutput, StructureData
+from esen_flows.schemas.exploration import lowest_branch
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
@@ -34,7 +36,7 @@ def relax_summary(output: RelaxOutput) -> Summary:
     Returns
     -------
     Summary
-        Energy, volume, lattice, pressure, largest force and convergence.
+        Energy, volume, lattice, pressure, largest force and convergence; of an exploration also what was found.
     """
     return {
         **_fields(output, "energy_per_atom_ev", "volume_per_atom_angstrom3"),
@@ -42,7 +44,39 @@ def relax_summary(output: RelaxOutput) -> Summary:
         "pressure_gpa": _pressure(output.stress_ev_per_angstrom3),
         **_fields(output, "fmax_ev_per_angstrom", "n_steps", "converged", "space_group_initial", "space_group_final"),
         **_fixed_atoms(output.structure),
+        **_exploration(output),
     }
+
+
+def _exploration(output: RelaxOutput) -> Summary:
+    """Number of structures that an exploration found, and the lowest one; empty otherwise, as in earlier documents."""
+    if output.branches is None:
+        return {}
+    place = lowest_branch(output.branches)
+    lowest = output.branches[place]
+    found = {"structures_found": len(output.branches), "lowest_structure": place, "verdict": lowest.verdict}
+    return {**found, "lowest_frequency_thz": lowest.lowest_frequency_thz}
+
+
+def branch_summary(output: BranchOutput) -> Summary:
+    """Summarise a branch of an exploration.
+
+    Parameters
+    ----------
+    output
+        The result.
+
+    Returns
+    -------
+    Summary
+        The mode that was followed, and energy, symmetry and size of the structure that was found.
+    """
+    names = (
+        "energy_per_atom_ev", "energy_change_per_atom_ev", "frequency_thz", "degeneracy", "amplitude_angstrom",
+        "subgroup", "space_group_final", "snapped", "volume_per_atom_angstrom3", "n_steps",
+    )  # fmt: skip
+    point = ", ".join(f"{component:.4g}" for component in output.q_point)
+    return {**_fields(output, *names), "q_point": point, "atoms": len(output.structure.numbers)}
 
 
 def static_summary(output: StaticOutput) -> Summary:

@@ -5,7 +5,7 @@ from functools import partial
 
 from ase import Atoms
 
-from esen_flows.errors import EsenFlowsError, EvaluationError, InsufficientMemoryError, StructureError
+from esen_flows.errors import EsenFlowsError, EvaluationError, InputError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.direct import with_forces
 from esen_flows.physics.force_symmetry import about, symmetrized
@@ -113,6 +113,11 @@ def relax_many(
     watch
         Called with the number of a structure, its steps and its largest generalised force (eV/Angstrom).
 
+    Raises
+    ------
+    InputError
+        The protocol has symmetry="explore", which `physics.exploration` computes.
+
     Yields
     ------
     tuple[int, RelaxOutput | EsenFlowsError]
@@ -129,6 +134,8 @@ def relax_many(
     >>> [f"{outcomes[number].volume_per_atom_angstrom3:.1f} Angstrom^3" for number in (0, 1)]
     ['11.6 Angstrom^3', '16.7 Angstrom^3']
     """
+    if protocol.symmetry == "explore":
+        raise InputError("symmetry=explore is more than one relaxation; call physics.exploration.explore")
     chosen, watch = with_forces(force_field, protocol.forces), watch or _ignore
     averaged = symmetrized(chosen, protocol.parity, protocol.force_symmetry)
     inputs: dict[int, Atoms] = {}

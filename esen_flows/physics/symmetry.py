@@ -97,6 +97,33 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
         The structure is not periodic in three directions, or spglib finds no cell (overlapping atoms, too loose
         symprec).
     """
+    return _standard_cell(atoms, symprec_angstrom, to_primitive=False)
+
+
+def standard_primitive_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
+    """The primitive cell of a crystal in spglib's standard setting, neither rotated nor idealised.
+
+    Parameters
+    ----------
+    atoms
+        Crystal in any cell.
+    symprec_angstrom
+        Distance tolerance of spglib in Angstrom.
+
+    Returns
+    -------
+    Atoms
+        The primitive cell.
+
+    Raises
+    ------
+    StructureError
+        As `conventional_cell`.
+    """
+    return _standard_cell(atoms, symprec_angstrom, to_primitive=True)
+
+
+def _standard_cell(atoms: Atoms, symprec_angstrom: float, *, to_primitive: bool) -> Atoms:
     if not atoms.pbc.all():
         raise StructureError(
             f"{atoms.get_chemical_formula()} is periodic in {int(atoms.pbc.sum())} of 3 directions; lattice "
@@ -106,7 +133,9 @@ def conventional_cell(atoms: Atoms, symprec_angstrom: float) -> Atoms:
     species = species_numbers(atoms.numbers, masses)  # lattice dynamics tells isotopes apart
     crystal = (atoms.cell.array, atoms.get_scaled_positions(wrap=False), species)
     try:
-        standard = spglib.standardize_cell(crystal, no_idealize=True, symprec=symprec_angstrom)
+        standard = spglib.standardize_cell(
+            crystal, to_primitive=to_primitive, no_idealize=True, symprec=symprec_angstrom
+        )
     except spglib.SpglibError:  # newer versions of spglib raise where older ones return None
         standard = None
     if standard is None:

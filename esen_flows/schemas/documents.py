@@ -13,6 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from esen_flows.schemas.atom_properties import AtomProperties, properties_of
 from esen_flows.schemas.document_base import SCHEMA_VERSION, Array, Document
+from esen_flows.schemas.exploration import Branch
 from esen_flows.schemas.properties import PROPERTIES, Kind
 
 
@@ -164,6 +165,8 @@ class RelaxOutput(Document):
         For a relaxation in two stages: whether the stage without symmetry changed the space group and was discarded.
     orientation_spread
         (3,) as that of a `StaticOutput`, of the last step.
+    branches
+        For a relaxation with symmetry="explore": all structures that were found. This one is the lowest of them.
     """
 
     structure: StructureData
@@ -182,6 +185,7 @@ class RelaxOutput(Document):
     cells_path_angstrom: Array | None = None
     redirected: bool | None = None
     orientation_spread: Array | None = None
+    branches: list[Branch] | None = None
 
 
 class Failure(Document):

@@ -17,6 +17,7 @@ from esen_flows.schemas.audit import (
     quick_protocol,
 )
 from esen_flows.schemas.audit_measures import MEASUREMENTS, MEASURES
+from esen_flows.schemas.branches import BranchProtocol
 from esen_flows.schemas.diatomics import DiatomicsProtocol, diatomics_steps
 from esen_flows.schemas.elastic import ElasticFitProtocol, ElasticProtocol, StrainProtocol, elastic_steps
 from esen_flows.schemas.eos import EosFitProtocol, EosProtocol, eos_steps
@@ -44,7 +45,7 @@ from esen_flows.schemas.steps import lattice_steps, relax_steps, static_steps
 from esen_flows.schemas.training import EvaluationProtocol, LabellingProtocol, TrainingProtocol
 
 Kind = Literal[
-    "relax", "static", "md", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics",
+    "relax", "branch", "static", "md", "eos", "strains", "elastic", "forces", "phonon", "conductivity", "diatomics",
     "measurements", "nve", "audit", "labelling", "training", "evaluation",
 ]  # fmt: skip
 
@@ -107,6 +108,10 @@ PROPERTIES: dict[Kind, Property] = {
             Value("fixed_atoms", "fixed atoms", "", "d"),
             Value("space_group_initial"),
             Value("space_group_final"),
+            Value("structures_found", "structures found", "", "d"),
+            Value("lowest_structure", "lowest of them", "", "d"),
+            Value("verdict", "its modes", type="text", conditions=("stable", "unstable")),
+            Value("lowest_frequency_thz", "its lowest frequency", "THz", ".3f"),
         ),
         structure="structure",
         files=(
@@ -115,6 +120,7 @@ PROPERTIES: dict[Kind, Property] = {
             ResultFile("POSCAR", crystal=True),
             ResultFile("trajectory.extxyz", needs="positions_path_angstrom"),
             ResultFile("relaxation.png"),
+            ResultFile("branches.png", needs="branches"),
         ),
         command="relax",
         help="Relax positions and cell.",
@@ -124,6 +130,26 @@ PROPERTIES: dict[Kind, Property] = {
             "float64": Deviation("the last digits of forces move the end of a relaxation a little", absolute=1e-6),
             "float32": Deviation("single-precision forces move the end of a relaxation", absolute=1e-4),
         },
+    ),
+    "branch": Property(
+        title="branch of a relaxation",
+        protocol=BranchProtocol,
+        category="gpu",
+        summary=(
+            Value("energy_per_atom_ev", "energy", "eV/atom", ".6f", column=True),
+            Value("energy_change_per_atom_ev", "change of the energy", "eV/atom", ".6f", column=True),
+            Value("frequency_thz", "frequency of the mode", "THz", ".3f", column=True),
+            Value("q_point", "wave vector", type="text", column=True),
+            Value("degeneracy", "modes of this frequency", "", "d"),
+            Value("amplitude_angstrom", "displacement of the start", "A", ".2f"),
+            Value("subgroup", "space group kept", "", "d", column=True),
+            Value("space_group_final", "space group", "", "d", column=True),
+            Value("snapped", "snapped to a higher symmetry", type="boolean"),
+            Value("volume_per_atom_angstrom3", "volume", "A^3/atom", ".4f"),
+            Value("atoms", "atoms", "", "d"),
+            Value("n_steps", "steps", "", "d"),
+        ),
+        structure="structure",
     ),
     "static": Property(
         title="energy and forces",

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from esen_flows.schemas.born_charges import BornCharges
 from esen_flows.schemas.declarations import Dtype, ForceKind, Parity
+from esen_flows.schemas.exploration import ExplorationProtocol
 from esen_flows.schemas.force_symmetry import ForceSymmetry
 from esen_flows.schemas.forces import refuse_direct
 from esen_flows.schemas.frozen import Frozen
@@ -74,7 +75,8 @@ class RelaxProtocol(Frozen):
     symmetry
         "free": no constraint, the default, so that a relaxation shows whether the symmetry is stable. "fix": ASE's
         FixSymmetry, as in published protocols. "lock": forces and stress are projected on the space group of the start,
-        for any cell shape and orientation, and in batches.
+        for any cell shape and orientation, and in batches. "explore": "lock", and then the way out of imaginary modes:
+        displaced along the lowest one, relaxed in the subgroup, until none is left.
     symprec_angstrom
         Tolerance of the search for the space group in Angstrom; the default is that of the published protocols.
     parity
@@ -104,6 +106,8 @@ class RelaxProtocol(Frozen):
     force_symmetry
         Average over rotations and projection of the forces, such as "project" or "icosahedral+inversion"; None, the
         default, takes them as they are. It is not `symmetry`, which is that of the structure.
+    exploration
+        How "explore" looks for imaginary modes and follows them.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
@@ -117,6 +121,7 @@ class RelaxProtocol(Frozen):
             "deformation",
             "forces",
             "force_symmetry",
+            "exploration",
         }
     )
 
@@ -124,7 +129,7 @@ class RelaxProtocol(Frozen):
     max_steps: Steps = 500
     relax_cell: bool = True
     cell_mask: tuple[bool, bool, bool, bool, bool, bool] = (True,) * 6
-    symmetry: Literal["free", "fix", "lock"] = "free"
+    symmetry: Literal["free", "fix", "lock", "explore"] = "free"
     symprec_angstrom: Tolerance = 0.01
     parity: Parity = "as_is"
     optimizer: Literal["fire", "lbfgs"] = "fire"
@@ -136,6 +141,7 @@ class RelaxProtocol(Frozen):
     deformation: Deformation | None = None
     forces: ForceKind = "conservative"
     force_symmetry: ForceSymmetry | None = None
+    exploration: ExplorationProtocol = ExplorationProtocol()
 
     @model_validator(mode="after")
     def _possible(self) -> "RelaxProtocol":
@@ -143,7 +149,18 @@ class RelaxProtocol(Frozen):
             raise ValueError("hydrostatic and constant_volume together leave the cell as it is; set relax_cell=false")
         if self.then_free and self.symmetry == "free":
             raise ValueError("then_free is a stage after one with symmetry; set symmetry to fix or lock")
+        if self.symmetry == "explore":
+            self._check_exploration()
         return self
+
+    def _check_exploration(self) -> None:
+        if self.then_free or self.keep_unconverged or self.cell_mask != (True,) * 6 or self.forces != "conservative":
+            raise ValueError("symmetry=explore takes no then_free, keep_unconverged, cell_mask and direct forces")
+        if (least := self.exploration.amplitudes_angstrom[0]) < 2 * self.symprec_angstrom:
+            raise ValueError(
+                f"exploration.amplitudes_angstrom begin at {least}, which is not far above symprec_angstrom="
+                f"{self.symprec_angstrom}: the symmetry that is left would not be seen"
+            )
 
 
 class StaticProtocol(Frozen):

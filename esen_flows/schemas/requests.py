@@ -141,6 +141,31 @@ def property_requests(
     return tuple(requests)
 
 
+def following_request(of: ResultRequest, kind: str, protocol: Frozen, parents: Mapping[str, str]) -> ResultRequest:
+    """Request of a step that builds on results which are known only while another step is computed.
+
+    Parameters
+    ----------
+    of
+        Request of the other step, whose structure, force field and numeric settings are shared.
+    kind
+        Kind of the step.
+    protocol
+        Its protocol.
+    parents
+        Keys of the results on which it builds, by their roles; the role of a single one is empty. No key for a step
+        that starts from the input structure.
+
+    Returns
+    -------
+    ResultRequest
+        The request.
+    """
+    parent_key = parents_key(parents) if parents else of.structure_key
+    several = {} if list(parents) == [""] else parents
+    return _request(kind, protocol, parent_key, of.structure_key, of.model_key, of.numeric, several)
+
+
 def labelling_request(
     structures_key: str, model_key: str, protocol: LabellingProtocol, numeric: NumericSettings
 ) -> ResultRequest:

@@ -111,6 +111,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         documents as their third argument.
     """
     from esen_flows.plots.audit import plot_audit
+    from esen_flows.plots.branches import plot_branches
     from esen_flows.plots.conductivity import plot_cumulative, plot_kappa
     from esen_flows.plots.diatomics import plot_diatomics
     from esen_flows.plots.eos import plot_eos
@@ -121,6 +122,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
 
     functions: dict[str, Callable[..., Path]] = {
         "relaxation.png": plot_relaxation,
+        "branches.png": plot_branches,
         "eos.png": plot_eos,
         "diatomics.png": plot_diatomics,
         "md.png": plot_md,

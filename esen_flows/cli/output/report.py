@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from esen_flows.cli.output.branches import branch_lines
 from esen_flows.cli.output.tables import number_text, show
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import resolve_model
@@ -47,6 +48,8 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
     for quantity, value, unit, field in _rows(result):
         table.add_row(quantity, value, unit, *([_comparison(compared.get(field, ()))] if measured else []))
     show(table)
+    for line in branch_lines(result):
+        out.print(line, highlight=False, soft_wrap=True)
     for conditions in dict.fromkeys(entry.conditions for entry in measured if entry.conditions):
         out.print(f"compared values: {conditions}", highlight=False)
     if result.summary.get("domain") == "outside":

@@ -139,7 +139,7 @@ def _refuse_unstable(lattice: AnharmonicLattice, protocol: TransportProtocol) ->
         raise ImaginaryModesError(
             f"{lattice.primitive.get_chemical_formula()} has an imaginary mode of {frequencies[worst]:.3f} THz (band "
             f"{worst[1] + 1}) at q = ({at}) of its primitive cell: it is dynamically unstable here and has no "
-            "conductivity. Look at the mode with `phonon`, relax along it (symmetry=free in a supercell), or, for a "
-            "small value, check the relaxation and a larger fc2_supercell"
+            "conductivity. Look at the mode with `phonon`, follow it to a stable structure (relax with "
+            "symmetry=explore), or, for a small value, check the relaxation and a larger fc2_supercell"
         )
     return float(frequencies.min())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+from phonopy.harmonic.force_constants import compact_fc_to_full_fc
 from phonopy.phonon.grid import BZGrid, get_ir_grid_points, length2mesh
 from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 
@@ -69,6 +70,49 @@ class HarmonicLattice:
     def force_constants(self) -> np.ndarray:
         """(n_primitive, n_supercell, 3, 3) force constants in eV/Angstrom^2."""
         return np.array(self._phonon.force_constants)
+
+    @property
+    def supercell(self) -> Atoms:
+        """The supercell without displacements."""
+        return ase_atoms(self._phonon.supercell, self._unitcell)
+
+    @property
+    def supercell_masses(self) -> np.ndarray:
+        """(n_supercell,) masses in u."""
+        return np.array(self._phonon.supercell.masses)
+
+    @property
+    def supercell_to_primitive(self) -> np.ndarray:
+        """(n_supercell,) atom of the primitive cell of which each atom of the supercell is a translation."""
+        primitive = self._phonon.primitive
+        return np.array([primitive.p2p_map[atom] for atom in primitive.s2p_map])
+
+    @property
+    def thz_factor(self) -> float:
+        """Frequency in THz of a mode whose eigenvalue is 1 eV/Angstrom^2/u."""
+        return float(self._phonon.unit_conversion_factor)
+
+    def supercell_cells(self) -> np.ndarray:
+        """Lattice vectors from atoms of the primitive cell to those of the supercell.
+
+        Returns
+        -------
+        np.ndarray
+            (n_supercell, 3) integers, in units of the primitive cell.
+        """
+        primitive, supercell = self._phonon.primitive, self._phonon.supercell
+        apart = supercell.positions - primitive.positions[self.supercell_to_primitive]
+        return np.rint(apart @ np.linalg.inv(primitive.cell)).astype(int)
+
+    def full_force_constants(self) -> np.ndarray:
+        """Force constants between all atoms of the supercell.
+
+        Returns
+        -------
+        np.ndarray
+            (n_supercell, n_supercell, 3, 3) in eV/Angstrom^2.
+        """
+        return np.array(compact_fc_to_full_fc(self._phonon.primitive, self._phonon.force_constants))
 
     def commensurate_points(self) -> np.ndarray:
         """The q-points that are commensurate with the supercell, where no frequency is interpolated.
