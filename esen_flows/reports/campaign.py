@@ -19,7 +19,19 @@ from esen_flows.reports.members import (
     members_table,
     read_members,
 )
-from esen_flows.reports.page import FEW_ROWS, Axis, Cell, Chart, Column, Page, Part, Section, Table, Trace, title_of
+from esen_flows.reports.page import (
+    Axis,
+    Cell,
+    Chart,
+    Column,
+    Page,
+    Part,
+    Section,
+    Table,
+    Trace,
+    compact_table,
+    title_of,
+)
 from esen_flows.reports.settings import settings_table, versions_table
 from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.results import Store
@@ -125,7 +137,7 @@ def _audits(summary: dict[str, Any], dtype: str, known: dict[tuple[str, str], Au
         if not any(verdict.dtype == dtype for verdict in own):
             command = audit_command({"location": model["label"]}, dtype)
             rows.append((model["label"], dtype, "not audited", None, f"make one with: {command}", "", ""))
-    return Table(AUDIT_COLUMNS, rows)
+    return compact_table(AUDIT_COLUMNS, rows)
 
 
 AUDIT_COLUMNS = (
@@ -186,9 +198,7 @@ def _comparison(store: Store, report: CampaignReport, other: str, principal: Col
     if members.changed:
         rows = [(each.label, each.formula, each.model, each.old, each.new) for each in members.changed]
         names = ("member", "formula", "force field", other, report.spec.name)
-        parts.append(
-            Table([Column(name) for name in names], rows, "Other outcomes", is_searchable=len(rows) > FEW_ROWS)
-        )
+        parts.append(compact_table([Column(name) for name in names], rows, title="Other outcomes"))
     if members.moved:
         parts.append(_moves(found, principal))
     return Section(f"Comparison with {other}", parts)
@@ -202,7 +212,7 @@ def _moves(found: CampaignDifference, principal: Column) -> Table:
     numbers = [Column(name, principal.unit, ".6g") for name in (found.old, found.new)]
     changes = [Column("change", principal.unit, "+.3g"), Column("relative change", "%", "+.3g")]
     columns = [Column("member"), Column("formula"), Column("force field"), *numbers, *changes]
-    return Table(columns, rows, f"Largest changes of {principal.title}")
+    return compact_table(columns, rows, title=f"Largest changes of {principal.title}")
 
 
 def _parity(store: Store, report: CampaignReport, other: str, principal: Column) -> Chart | None:

@@ -48,7 +48,7 @@ class Accumulated:
     colour: int = 0
 
 
-def phonon_charts(documents: Sequence[ResultDocument], labels: Sequence[str] = ()) -> list[Chart]:
+def phonon_charts(documents: Sequence[ResultDocument], labels: Sequence[str] = (), subject: str = "") -> list[Chart]:
     """Bands and density of states of one crystal, of several results over each other.
 
     Parameters
@@ -57,6 +57,8 @@ def phonon_charts(documents: Sequence[ResultDocument], labels: Sequence[str] = (
         Finished phonons along the same path.
     labels
         Their names. Default: force fields and settings in which they differ.
+    subject
+        Name of the crystal. Default: its formula.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def phonon_charts(documents: Sequence[ResultDocument], labels: Sequence[str] = (
         limits=(1.08 * low if is_imaginary else 0.0, 1.05 * high),
     )  # fmt: skip
     path = Axis("wave vector", ticks=ticks, limits=(places[0], places[-1]))
-    formula = documents[0].subject_name
+    formula = subject or documents[0].subject_name
     return [
         Chart(f"Phonons of {formula}", path, frequency, bands),
         Chart(f"Density of states of {formula}", Axis("DOS", "states/THz/cell"), frequency, states),
@@ -211,7 +213,8 @@ def campaign_charts(store: Store, spec: CampaignSpec, rows: Sequence[Mapping[str
     for crystal in _chosen_crystals(finished, len(models)):
         found = list(_documents(store, crystal, _BANDS))
         try:
-            parts += phonon_charts([document for _, document in found], [row["model"] for row, _ in found])
+            documents, labels = [document for _, document in found], [row["model"] for row, _ in found]
+            parts += phonon_charts(documents, labels, _name(crystal[0]))
         except InputError as error:  # the relaxed cells have different lattices
             parts.append(f"{_name(crystal[0])}: {error}")
     return parts

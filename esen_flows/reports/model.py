@@ -67,7 +67,7 @@ def model_page(card: ModelCard, key: str | None, verdicts: Sequence[AuditVerdict
         sections.append(Section("On the leaderboard", [f"Published as {row.name}, added {row.added}.", *parts]))
     audits: Part = "No audit of it is stored in this database."
     if verdicts:
-        audits = Table(AUDIT_COLUMNS, [verdict_row(verdict) for verdict in verdicts])
+        audits = compact_table(AUDIT_COLUMNS, [verdict_row(verdict) for verdict in verdicts])
     sections.append(Section("Audits", [audits]))
     if results:
         columns = (Column("kind"), Column("results", "", "d"))

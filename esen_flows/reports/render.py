@@ -170,7 +170,7 @@ def _is_hidden(chart: Chart, x: float | None, y: float | None) -> bool:
 def _axis(axis: Axis) -> dict[str, Any]:
     found: dict[str, Any] = {"title": _plain(f"{axis.title} ({axis.unit})" if axis.unit else axis.title)}
     if axis.logarithmic:
-        found |= {"log": True, "dtick": "D2"}
+        found["log"] = True
     if axis.ticks:
         found["ticks"] = [[_rounded(place), _plain(text)] for place, text in axis.ticks]
     if axis.limits is not None:

@@ -27,6 +27,8 @@ def settings_table(names: Sequence[str], settings: Sequence[Mapping[str, Any]], 
     rows: list[list[Cell]] = []
     for name in dict.fromkeys(name for each in settings for name in each):
         values = [setting_text(each.get(name)) for each in settings]
+        if not any(values):  # a setting that none of them uses
+            continue
         rows.append([name, *values, *(["yes" if len(set(values)) > 1 else ""] if len(names) > 1 else [])])
     columns = [Column("setting"), *(Column(name) for name in names)]
     note = ""

@@ -31,7 +31,7 @@ _COLUMNS = {
     "e_above_hull_ev_per_atom": column_of("e_above_hull_ev_per_atom", ".4f"),
     "reference_e_above_hull_ev_per_atom": column_of("reference_e_above_hull_ev_per_atom", ".4f"),
     "rmsd": Column("RMSD from DFT", "(V/atom)^⅓", ".4f"),
-    "space_group": Column(f"space group at {SYMPREC} Å", "", "d"),
+    "space_group": Column(f"space group at {float(SYMPREC):g} Å", "", "d"),
     "symmetry_operations": Column("symmetry operations", "", "d"),
     "kappa_w_per_m_k": Column("κ at 300 K", "W/m/K", ".4g"),
     "reference_w_per_m_k": Column("κ at 300 K, DFT", "W/m/K", ".4g"),

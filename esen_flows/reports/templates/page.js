@@ -72,7 +72,6 @@
     zeroline: false,
     automargin: true,
     ...(found.range && { range: found.range }),
-    ...(found.log && { dtick: found.dtick }),
     ...(found.ticks && { tickvals: found.ticks.map((each) => each[0]), ticktext: found.ticks.map((each) => each[1]) }),
   });
 
@@ -107,7 +106,7 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--ink"), size: 12, family: "system-ui, Liberation Sans, Arial, sans-serif" },
-      margin: { l: 56, r: 12, t: 12, b: 48 },
+      margin: { l: 56, r: 12, t: 30, b: 48 },
       xaxis: axis(chart.x),
       yaxis: axis(chart.y),
       shapes,
