@@ -18,7 +18,8 @@ from esen_flows.forcefield.symmetrized import Symmetrized, with_parity
 from esen_flows.forcefield.symmetry_images import turned
 from esen_flows.network.edge_transformer.config import EdgeTransformerConfig
 from esen_flows.network.edge_transformer.edge_transformer import EdgeTransformer
-from esen_flows.physics.force_symmetry import symmetrized
+from esen_flows.physics.conservation.symmetry import rotation_force_error
+from esen_flows.physics.force_symmetry import along, symmetrized
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.md.dynamics import molecular_dynamics
 from esen_flows.physics.relax import relax
@@ -231,6 +232,17 @@ def test_documents_hold_the_spread(metal):
     forces = displaced_forces(atoms, metal, protocol)
     assert forces.orientation_spread[1] > 1e-6
     assert 1 < forces.n_evaluations < 24  # the displaced atom leaves the operations about its direction
+
+
+def test_audits_measure_a_force_field_as_it_is_and_with_its_average(copper, rattled):
+    """The measures of audits, along the axes of the perfect crystal as in `measure`."""
+    errors = []
+    for force_field in (copper, along(wrapped(copper, "icosahedral"), bulk("Cu", a=3.8, cubic=True))):
+        (result,) = force_field.evaluate([rattled])
+        errors.append(rotation_force_error(force_field, rattled, result, np.random.default_rng(0), 2))
+    assert errors[0] > 1e-4
+    assert errors[1] < 1e-12
+    assert MeasurementsProtocol(force_symmetry="icosahedral").hash() != MeasurementsProtocol().hash()
 
 
 def test_contradictions_are_refused():
