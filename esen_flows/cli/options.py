@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from esen_flows.cli import completion
 from esen_flows.cli.property_request import Dtype
 from esen_flows.durations import parse_duration
 from esen_flows.schemas.lattice_versions import TransportBackend
+from esen_flows.units import FrequencyUnit
 
 DEFAULT_MODEL = "esen_silicon"
 
@@ -42,21 +44,18 @@ FileArgument = Annotated[
 ]
 
 
-def _model_names(incomplete: str) -> list[str]:
-    """Model cards for the completion of a shell."""
-    from esen_flows.schemas.card import list_cards
-
-    return [name for name in list_cards() if name.startswith(incomplete)]
-
-
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="Model card (esen-flows models) or .safetensors file.", autocompletion=_model_names
+        "--model",
+        "-m",
+        help="Model card (esen-flows models) or .safetensors file.",
+        autocompletion=completion.model_names,
     ),
 ]
 ModelArgument = Annotated[
-    str, typer.Argument(help="Model card (esen-flows models) or .safetensors file.", autocompletion=_model_names)
+    str,
+    typer.Argument(help="Model card (esen-flows models) or .safetensors file.", autocompletion=completion.model_names),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -65,6 +64,7 @@ SetOption = Annotated[
         "-s",
         metavar="KEY=VALUE",
         help="Set a field of the protocol, e.g. mesh=9,9,9 (list: esen-flows fields). Repeatable.",
+        autocompletion=completion.assignments,
     ),
 ]
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the force calls.", show_default="float64")]
@@ -80,12 +80,16 @@ OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder for figures and structures.", show_default="results/FORMULA-KEY"),
 ]
+UnitOption = Annotated[
+    FrequencyUnit, typer.Option("--unit", help="Unit of frequencies in tables and figures; results are stored in THz.")
+]
 SubmitOption = Annotated[bool, typer.Option("--submit", help="Compute nothing here: submit the jobs for workers.")]
 ProtocolOption = Annotated[
     str,
     typer.Option(
         help="Protocol that --set changes: general, or a published one (phonons: mdr; kappa: phonondb-v1, "
-        "phonondb-v1-two-stage; audit: quick, full, published)."
+        "phonondb-v1-two-stage; audit: quick, full, published).",
+        autocompletion=completion.protocols,
     ),
 ]
 ForcesOption = Annotated[

@@ -11,6 +11,7 @@ from esen_flows.schemas.diatomics import DiatomicsOutput
 from esen_flows.schemas.documents import Document, RelaxOutput, StaticOutput, StructureData
 from esen_flows.schemas.exploration import lowest_branch
 from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, PhononOutput
+from esen_flows.schemas.properties import KAPPA_COMPONENTS
 from esen_flows.schemas.protocols import HarmonicProtocol, TransportProtocol
 from esen_flows.schemas.training import ErrorTable, EvaluationOutput, LabellingOutput, TrainingOutput, overall
 from esen_flows.structures.identity import identify
@@ -19,6 +20,7 @@ from esen_flows.units import EV_PER_ANGSTROM3_TO_GPA
 SYMPREC_ANGSTROM = 0.01  # for tables; keys and displacements have tolerances of their own
 ROOM_TEMPERATURE_KELVIN = 300.0
 _MOST_TEMPERATURES = 200  # of a summary, which every listing reads
+_MOST_TENSORS = 20  # temperatures; each has up to 18 numbers
 ERRORS = (
     "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom",
     "stress_mae_mev_per_angstrom3",
@@ -174,8 +176,8 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
     Returns
     -------
     Summary
-        Conductivity (mean of xx, yy, zz) by each method nearest to 300 K and at every temperature, lattice, frequency
-        range and mesh.
+        Conductivity (mean of xx, yy, zz, and the tensor) by each method nearest to 300 K and at every temperature,
+        lattice, frequency range and mesh. Of many temperatures only the means.
     """
     nearest = _nearest(output.temperatures_kelvin)
     summary: Summary = {"temperature_kelvin": float(output.temperatures_kelvin[nearest])}
@@ -184,6 +186,11 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
         name, means = f"kappa_{method}_w_per_m_k", np.mean(result.kappa_w_per_m_k[:, :3], axis=1)
         summary[name] = float(means[nearest])
         at_temperatures |= _at_temperatures(name, output.temperatures_kelvin, means)
+        for component, values in zip(KAPPA_COMPONENTS, result.kappa_w_per_m_k.T, strict=True):
+            name = f"kappa_{method}_{component}_w_per_m_k"
+            summary[name] = float(values[nearest])
+            if len(values) <= _MOST_TENSORS:
+                at_temperatures |= _at_temperatures(name, output.temperatures_kelvin, values)
     return {
         **summary,
         **_lattice_summary(output.structure),

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, INK, PALETTE, field_text, logarithmic, new_figure, save
+from esen_flows.plots.style import FAINT, PALETTE, field_text, logarithmic, new_figure, over_points, room_above, save
 
 # Axis labels of the principal numbers of properties, and whether the numbers span decades.
 _AXES = {
@@ -109,6 +109,7 @@ def plot_distribution(values: Mapping[str, np.ndarray], field: str, path: str | 
         else:
             _draw_histograms(axes, values, _edges(everything, most, decades))
             title = f"{name}  ·  dotted: medians"
+            room_above(axes, len(values))
         axes.set(xlabel=label, title=title)
         if decades:
             logarithmic(axes.xaxis)
@@ -134,7 +135,7 @@ def _draw_histograms(axes: Axes, values: Mapping[str, np.ndarray], edges: np.nda
             axes.axvline(float(np.median(numbers)), color=color, linewidth=0.8, linestyle=":")
     axes.set(ylabel="Members per bin")
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=(1, 2, 2.5, 5, 10)))
-    axes.legend()
+    axes.legend(loc="upper right")
 
 
 def _edges(values: np.ndarray, most: int, decades: bool) -> np.ndarray:
@@ -180,18 +181,21 @@ def plot_cost(atoms: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]
                 cost,
                 s=20 if few else 6,
                 color=color,
-                alpha=0.4,
+                alpha=0.2 if many else 0.5,
                 linewidths=0,
                 label=model,
                 rasterized=many,
             )
             sizes = np.unique(size)
-            medians = [np.median(cost[size == each]) for each in sizes]
-            axes.plot(sizes, medians, color=INK, linewidth=0.8, zorder=3)
+            if not few:  # a line from point to point would look like a law
+                medians = [np.median(cost[size == each]) for each in sizes]
+                axes.plot(sizes, medians, color=color, zorder=3, path_effects=over_points(1.4))
         axes.set(xlabel="Atoms in the input structure", ylabel="Time per member (s)")
         logarithmic(axes.xaxis)
         logarithmic(axes.yaxis)
         axes.grid(visible=True, color=FAINT, linewidth=0.3)
-        axes.set_title(f"{name}  ·  line: medians")
-        axes.legend(markerscale=1 if few else 2)
+        axes.set_title(name if few else f"{name}  ·  line: medians")
+        marks = axes.legend(markerscale=1 if few else 2, loc="upper left").legend_handles
+        for mark in filter(None, marks):
+            mark.set_alpha(1.0)
         return save(figure, path, f"campaign {name}, cost")

@@ -14,6 +14,7 @@ from esen_flows.plots.style import (
     INK,
     KAPPA_UNIT,
     PALETTE,
+    frequency_unit,
     labelled,
     mesh_text,
     new_figure,
@@ -24,6 +25,7 @@ from esen_flows.plots.style import (
     shared,
 )
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.units import PER_THZ, FrequencyUnit
 
 _METHOD = {"rta": "RTA", "wigner": "Wigner", "lbte": "LBTE"}
 # Coherences below this share of the total would only stretch a logarithmic axis; the legend gives their share instead.
@@ -164,7 +166,9 @@ def _logarithmic_axes(axes: Axes, temperatures: np.ndarray) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = ()) -> Path:
+def plot_cumulative(
+    document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = (), unit: FrequencyUnit = "THz"
+) -> Path:
     """Conductivity of all modes up to a frequency against that frequency; the right axis gives the share of the total.
 
     Parameters
@@ -175,6 +179,8 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
         PNG file to write; an SVG file is written beside it.
     others
         Conductivities to draw in the same figure.
+    unit
+        Unit of the frequencies.
 
     Returns
     -------
@@ -192,7 +198,7 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
     with new_figure() as figure:
         axes = figure.subplots()
         for output, label, colour in labelled(documents, outputs):
-            frequencies = np.asarray(output["cumulative_frequencies_thz"])
+            frequencies = PER_THZ[unit] * np.asarray(output["cumulative_frequencies_thz"])
             values = np.asarray(output["cumulative_kappa_w_per_m_k"])
             axes.plot(frequencies, values, color=colour, label=f"{label}: {values[-1]:.4g}")
             if not others:
@@ -200,11 +206,12 @@ def plot_cumulative(document: ResultDocument, path: str | Path, others: Sequence
         if others:
             axes.legend(loc="best", title=f"total {KAPPA_UNIT}", alignment="left")
         elif first_total > 0:
-            _mark_total_and_half(axes, outputs[0], first_total)
-        axes.set_xlim(0.0, max(float(np.asarray(o["cumulative_frequencies_thz"])[-1]) for o in outputs))
+            _mark_total_and_half(axes, outputs[0], first_total, unit)
+        highest = max(float(np.asarray(o["cumulative_frequencies_thz"])[-1]) for o in outputs)
+        axes.set_xlim(0.0, PER_THZ[unit] * highest)
         highest = max(float(np.asarray(o["cumulative_kappa_w_per_m_k"]).max()) for o in outputs)
         axes.set_ylim(0.0, 1.08 * highest if highest > 0 else None)
-        axes.set(xlabel="Frequency (THz)", ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
+        axes.set(xlabel=f"Frequency ({frequency_unit(unit)})", ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
         if first_total > 0:
             share = axes.secondary_yaxis("right", functions=_percent_of(first_total))
             share.set_ylabel(f"Share of the {'first ' if others else ''}total (%)")
@@ -218,11 +225,12 @@ def _percent_of(total: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any
     return (lambda kappa: 100.0 * kappa / total), (lambda percent: percent * total / 100.0)
 
 
-def _mark_total_and_half(axes: Axes, output: dict[str, Any], total: float) -> None:
+def _mark_total_and_half(axes: Axes, output: dict[str, Any], total: float, unit: FrequencyUnit) -> None:
     """Mark the total, and the frequency below which half of the heat is carried."""
-    frequencies = np.asarray(output["cumulative_frequencies_thz"])
+    frequencies = PER_THZ[unit] * np.asarray(output["cumulative_frequencies_thz"])
     half = float(np.interp(0.5 * total, np.asarray(output["cumulative_kappa_w_per_m_k"]), frequencies))
     axes.axhline(total, color=FAINT, linewidth=0.8, linestyle="--")
     axes.plot([half, half], [0.0, 0.5 * total], color=FAINT, linewidth=0.8, linestyle=":")
-    text = f"total {total:.4g} W m$^{{-1}}$ K$^{{-1}}$\nhalf of it below {half:.1f} THz"
+    below = f"{half:.{0 if unit == 'cm-1' else 1}f} {frequency_unit(unit)}"
+    text = f"total {total:.4g} W m$^{{-1}}$ K$^{{-1}}$\nhalf of it below {below}"
     axes.annotate(text, (0.97, 0.12), xycoords="axes fraction", ha="right", color=INK, fontsize=9)

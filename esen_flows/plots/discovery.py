@@ -209,7 +209,7 @@ def plot_parity(
             axes.tick_params(labelsize=8)
         figure.supxlabel(f"{quantity}, DFT", fontsize=9)
         figure.supylabel(f"{quantity}, force field", fontsize=9)
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, x=0.02, ha="left")
         return save(figure, path, f"{title}, {quantity} against DFT")
 
 
@@ -233,7 +233,7 @@ def _limits(pairs: Sequence[tuple[Floats, Floats]], logarithmic: bool) -> tuple[
 
 def _points(axes: Axes, true: Floats, own: Floats, limits: tuple[float, float], logarithmic: bool) -> None:
     if len(true) <= _MANY:
-        axes.scatter(true, own, s=14 if len(true) < _MANY // 10 else 5, color=PALETTE[0], alpha=0.7, lw=0)
+        axes.scatter(true, own, s=24 if len(true) < _MANY // 10 else 5, color=PALETTE[0], alpha=0.7, lw=0)
         return
     low, high = np.log10(limits) if logarithmic else limits
     kind: Literal["log", "linear"] = "log" if logarithmic else "linear"

@@ -45,6 +45,6 @@ def plot_eos(document: ResultDocument, path: str | Path) -> Path:
         axes.axvline(answer.volume_per_atom_angstrom3, color=FAINT, linewidth=0.6, zorder=0)
         axes.set(xlabel="Volume (Å$^3$/atom)", ylabel="Energy above the minimum (meV/atom)")
         axes.legend()
-        modulus = f"B$_0$ = {answer.bulk_modulus_gpa:.1f} ± {answer.bulk_modulus_interval_gpa:.1g} GPa"
+        modulus = f"B$_0$ = {answer.bulk_modulus_gpa:.1f} ± {answer.bulk_modulus_interval_gpa:.2g} GPa"
         set_title(axes, [document], modulus, f"B$_0$′ = {answer.bulk_modulus_derivative:.2f}")
         return save(figure, path, origin_of(document))

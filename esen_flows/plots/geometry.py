@@ -40,5 +40,5 @@ def plot_cumulative_distances(curves: Mapping[str, Curve], path: str | Path, nam
         axes.set(
             xlabel="RMSD / (volume per atom)$^{1/3}$", ylabel="Fraction of structures", title=name, ylim=(0.0, 1.02)
         )
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(loc="lower right")
         return save(figure, path, f"campaign {name}, distances from DFT's structures")

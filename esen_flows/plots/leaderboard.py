@@ -10,6 +10,8 @@ from matplotlib.transforms import Bbox
 from esen_flows.errors import InputError
 from esen_flows.plots.style import FAINT, INK, PALETTE, new_figure, save
 
+_MARKER_RADIUS_PIXELS = 3.5
+
 
 @dataclass(frozen=True)
 class ModelPoint:
@@ -88,7 +90,7 @@ def plot_models(points: Sequence[ModelPoint], x_label: str, y_label: str, path: 
             )
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.legend(frameon=False, fontsize=8, loc="best")
+        axes.legend(fontsize=8, loc="best")
         figure.draw_without_rendering()  # so that the sizes of the names are known
         _name(axes, sorted(points, key=lambda point: not point.own))
         return save(figure, path, f"{len(points)} models")
@@ -106,7 +108,7 @@ def _name(axes: Axes, points: Sequence[ModelPoint]) -> None:
             ha="right" if side < 0 else "left", fontsize=7, color=INK,
         )  # fmt: skip
         box = text.get_window_extent()
-        covers = any(box.contains(*other) for other in positions)
+        covers = any(box.padded(_MARKER_RADIUS_PIXELS).contains(*other) for other in positions)
         if not point.own and (covers or box.count_overlaps(taken)):
             text.remove()
         else:

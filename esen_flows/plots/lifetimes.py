@@ -10,7 +10,9 @@ from esen_flows.errors import InputError
 from esen_flows.plots.style import (
     FAINT,
     KAPPA_UNIT,
+    frequency_unit,
     labelled,
+    logarithmic,
     mesh_text,
     new_figure,
     origin_of,
@@ -20,6 +22,7 @@ from esen_flows.plots.style import (
     shared,
 )
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.units import PER_THZ, FrequencyUnit
 
 # Modes with shorter or longer mean free paths than those that carry all but this share of the heat are off the axis:
 # modes at rest have group velocities of 1e-48 m/s instead of zero, which would leave the curve one pixel.
@@ -27,8 +30,10 @@ _OFF_AXIS = 1e-3
 _MICROMETRE_PER_METRE_PS_PER_S = 1e-6  # m/s times ps is 1e-12 m
 
 
-def plot_lifetimes(document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = ()) -> Path:
-    """Lifetime (ps) of every irreducible mode against its frequency (THz), with a line where it is one period.
+def plot_lifetimes(
+    document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = (), unit: FrequencyUnit = "THz"
+) -> Path:
+    """Lifetime (ps) of every irreducible mode against its frequency, with a line where it is one period.
 
     Phonons below that line are overdamped and cannot be pictured as particles between collisions.
 
@@ -40,6 +45,8 @@ def plot_lifetimes(document: ResultDocument, path: str | Path, others: Sequence[
         PNG file to write; an SVG file is written beside it.
     others
         Conductivities to draw in the same figure, for example of other force fields.
+    unit
+        Unit of the frequencies.
 
     Returns
     -------
@@ -58,11 +65,13 @@ def plot_lifetimes(document: ResultDocument, path: str | Path, others: Sequence[
         for output, label, colour in labelled(documents, outputs):
             shown = np.isfinite(output["lifetimes_ps"]) & (output["frequencies_thz"] > 0)
             frequencies, lifetimes = output["frequencies_thz"][shown], output["lifetimes_ps"][shown]
-            axes.plot(frequencies, lifetimes, ".", color=colour, markersize=2.5, alpha=0.6, label=label)
+            axes.plot(PER_THZ[unit] * frequencies, lifetimes, ".", color=colour, markersize=2.5, alpha=0.6, label=label)
         highest = max(float(output["frequencies_thz"].max()) for output in outputs)
         sampled = np.linspace(highest / 100, highest, 200)
-        axes.plot(sampled, 1 / sampled, color=FAINT, linewidth=0.9, linestyle="--", label="one period")
-        axes.set(xlabel="Frequency (THz)", ylabel="Lifetime (ps)", xlim=(0.0, 1.02 * highest), yscale="log")
+        axes.plot(PER_THZ[unit] * sampled, 1 / sampled, color=FAINT, linewidth=0.9, linestyle="--", label="one period")
+        axes.set(xlabel=f"Frequency ({frequency_unit(unit)})", ylabel="Lifetime (ps)")
+        logarithmic(axes.yaxis)
+        axes.set_xlim(0.0, 1.02 * PER_THZ[unit] * highest)
         axes.legend(loc="best", markerscale=3)
         set_title(axes, documents, *_conditions(outputs))
         return save(figure, path, origin_of(document))
@@ -103,8 +112,8 @@ def plot_mean_free_paths(document: ResultDocument, path: str | Path, others: Seq
                 continue
             half = float(lengths[np.searchsorted(cumulative, 0.5 * total)])
             axes.plot([half, half], [0.0, 0.5 * total], color=colour, linewidth=0.8, linestyle=":")
-        axes.set(xscale="log", ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}")
-        axes.set(xlim=(shortest, longest), ylim=(0.0, None))
+        axes.set(ylabel=rf"Cumulative $\kappa$ {KAPPA_UNIT}", xlim=(shortest, longest), ylim=(0.0, None))
+        logarithmic(axes.xaxis)
         axes.set_xlabel("Mean free path (µm); dotted: half of the heat")
         axes.legend(loc="best", title=f"total {KAPPA_UNIT}", alignment="left")
         set_title(axes, documents, *_conditions(outputs))

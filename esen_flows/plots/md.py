@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from esen_flows.plots.style import FAINT, PALETTE, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.style import FAINT, PALETTE, frequency_unit, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.md_output import MDOutput
+from esen_flows.units import PER_THZ, FrequencyUnit
 
 _SHOWN = 0.99  # fraction of the vibrations whose frequencies are drawn
 
 
-def plot_md(document: ResultDocument, path: str | Path) -> Path:
+def plot_md(document: ResultDocument, path: str | Path, *, unit: FrequencyUnit = "THz") -> Path:
     """Energy without the heat of the thermostat, temperature, g(r), displacements and vibrations.
 
     Parameters
@@ -20,6 +21,8 @@ def plot_md(document: ResultDocument, path: str | Path) -> Path:
         Finished molecular dynamics.
     path
         PNG file to write; an SVG file is written beside it.
+    unit
+        Unit of the frequencies.
 
     Returns
     -------
@@ -48,10 +51,11 @@ def plot_md(document: ResultDocument, path: str | Path) -> Path:
         else:
             pairs.plot(output.msd_times_ps, output.msd_angstrom2, color=PALETTE[2])
             pairs.set(xlabel="Time (ps)", ylabel="Mean square displacement (Å$^2$)")
-        vibrations.plot(output.vdos_frequencies_thz, output.vdos, color=PALETTE[3])
+        vibrations.plot(PER_THZ[unit] * output.vdos_frequencies_thz, output.vdos / PER_THZ[unit], color=PALETTE[3])
         within = np.cumsum(output.vdos) < _SHOWN * output.vdos.sum()
-        vibrations.set_xlim(0.0, 1.1 * float(output.vdos_frequencies_thz[within].max(initial=1.0)))
-        vibrations.set(xlabel="Frequency (THz)", ylabel="Density of states (1/THz)")
+        vibrations.set_xlim(0.0, 1.1 * PER_THZ[unit] * float(output.vdos_frequencies_thz[within].max(initial=1.0)))
+        text = frequency_unit(unit)
+        vibrations.set(xlabel=f"Frequency ({text})", ylabel=f"Density of states (1/{text})")
         drift = output.drift
         words = (
             ""

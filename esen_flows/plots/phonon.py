@@ -1,4 +1,4 @@
-"""Phonon bands and density of states, side by side on one frequency axis."""
+"""Phonon bands and density of states, side by side on one frequency axis; thermal properties against temperature."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from esen_flows.plots.style import (
     FAINT,
     INK,
     PALETTE,
+    frequency_unit,
     labelled,
     new_figure,
     origin_of,
@@ -22,12 +23,15 @@ from esen_flows.plots.style import (
     shared,
 )
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.units import PER_THZ, FrequencyUnit
 
 _VERDICT = {"stable": "stable", "acoustic_noise": "stable (acoustic noise)", "unstable": "unstable"}
 
 
-def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = ()) -> Path:
-    """Bands along the high-symmetry path and density of states, in THz; imaginary frequencies below zero.
+def plot_phonon(
+    document: ResultDocument, path: str | Path, others: Sequence[ResultDocument] = (), unit: FrequencyUnit = "THz"
+) -> Path:
+    """Bands along the high-symmetry path and density of states; imaginary frequencies below zero.
 
     Parameters
     ----------
@@ -37,6 +41,8 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
         PNG file to write; an SVG file is written beside it.
     others
         Phonons of the same crystal to draw in the same figure, for example of other force fields.
+    unit
+        Unit of the frequencies.
 
     Returns
     -------
@@ -49,20 +55,32 @@ def plot_phonon(document: ResultDocument, path: str | Path, others: Sequence[Res
         A document is not a finished phonon calculation, or has another path through the Brillouin zone.
     """
     documents = [document, *others]
-    outputs = [output_of(each, "phonon") for each in documents]
+    outputs = [_in_unit(output_of(each, "phonon"), unit) for each in documents]
     with new_figure(7.0, 4.2) as figure:
         bands, dos = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
         for i, (output, label, colour) in enumerate(labelled(documents, outputs)):
             # The first document is drawn on top of the others.
             _draw_bands(bands, output, matched_distances(output, outputs[0], label), label, colour, 3.0 - 0.1 * i)
             _draw_dos(dos, output, colour, with_elements=not others)
-        _finish_bands(bands, outputs)
-        dos.set(xlabel="DOS (states/THz/cell)", xlim=(0.0, None))
+        _finish_bands(bands, outputs, unit)
+        dos.set(xlabel=f"DOS (states/{frequency_unit(unit)}/cell)", xlim=(0.0, None))
         if len(documents) > 1:
             # Below the axes, because bands leave no corner free: the acoustic ones begin in those at the bottom.
             figure.legend(*bands.get_legend_handles_labels(), loc="outside lower left", ncols=2)
         set_title(bands, documents, shared([_VERDICT[output["verdict"]] for output in outputs]))
         return save(figure, path, origin_of(document))
+
+
+def _in_unit(output: dict[str, Any], unit: FrequencyUnit) -> dict[str, Any]:
+    """An output whose frequencies are in another unit than their names say, and its densities of states too."""
+    factor, projected = PER_THZ[unit], output.get("projected_dos_states_per_thz")
+    return {
+        **output,
+        "band_frequencies_thz": [factor * np.asarray(bands) for bands in output["band_frequencies_thz"]],
+        "dos_frequencies_thz": factor * np.asarray(output["dos_frequencies_thz"]),
+        "dos_states_per_thz": np.asarray(output["dos_states_per_thz"]) / factor,
+        "projected_dos_states_per_thz": None if projected is None else np.asarray(projected) / factor,
+    }
 
 
 def matched_distances(output: dict[str, Any], first: dict[str, Any], label: str) -> list[np.ndarray]:
@@ -131,7 +149,7 @@ def _draw_dos(axes: Axes, output: dict[str, Any], colour: str, *, with_elements:
     axes.legend(loc="best", handlelength=1.2)
 
 
-def _finish_bands(axes: Axes, outputs: list[dict[str, Any]]) -> None:
+def _finish_bands(axes: Axes, outputs: list[dict[str, Any]], unit: FrequencyUnit) -> None:
     positions, labels = tick_labels(outputs[0]["band_labels"], np.asarray(outputs[0]["band_label_distances"]))
     for position in positions:
         axes.axvline(position, color=FAINT, linewidth=0.6, zorder=0)
@@ -144,8 +162,8 @@ def _finish_bands(axes: Axes, outputs: list[dict[str, Any]]) -> None:
     # Acoustic noise of a thousandth of a THz is not shown as imaginary frequencies.
     imaginary = bottom < -0.02 * top
     axes.set_ylim(1.08 * bottom if imaginary else 0.0, 1.05 * top)
-    ylabel = "Frequency (THz), imaginary below 0" if imaginary else "Frequency (THz)"
-    axes.set(xlabel="Wave vector", ylabel=ylabel)
+    ylabel = f"Frequency ({frequency_unit(unit)})"
+    axes.set(xlabel="Wave vector", ylabel=f"{ylabel}, imaginary below 0" if imaginary else ylabel)
 
 
 def tick_labels(labels: Sequence[str], distances: np.ndarray) -> tuple[list[float], list[str]]:

@@ -1,6 +1,7 @@
 """The energy along a relaxation."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -10,6 +11,7 @@ from esen_flows.schemas.documents import ResultDocument
 
 # Below this many meV per atom the axis is linear, so that the rounding noise of the last steps does not fill decades.
 _LINEAR_MEV = 1e-3
+_MOST_MARKERS = 200
 
 
 def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
@@ -38,7 +40,10 @@ def plot_relaxation(document: ResultDocument, path: str | Path) -> Path:
     with new_figure() as figure:
         axes = figure.subplots()
         axes.axhline(0.0, color=FAINT, linewidth=0.6, zorder=0)
-        axes.plot(np.arange(len(relative)), relative, color=PALETTE[0], marker="o", markersize=3)
+        look: dict[str, Any] = (
+            {"marker": "o", "markersize": 3} if len(relative) <= _MOST_MARKERS else {"linewidth": 0.8}
+        )
+        axes.plot(np.arange(len(relative)), relative, color=PALETTE[0], **look)
         axes.set_yscale("symlog", linthresh=_LINEAR_MEV)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="Step", ylabel="Energy above the last step (meV/atom)")

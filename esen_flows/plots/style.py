@@ -1,4 +1,17 @@
-"""One look for every figure: palette, fonts, titles, and files that are written whole or not at all."""
+"""One look for every figure: palette, fonts, titles, and files that are written whole or not at all.
+
+Rules for all figures, looked at with 5 and with 5,000 points:
+
+- Axes name their quantity in words and its unit in brackets; units of fields come from `field_text`, those of
+  frequencies from `frequency_unit`. Logarithmic axes have plain numbers (`logarithmic`).
+- The title, at the left, names what all curves share; a legend names what differs between them (`labels_of`).
+  Legends are opaque, so that a line behind one does not cross its words, and stand where the data leave room:
+  `room_above` makes some, bands have them below the axes.
+- Few points are drawn one by one and large; of many, distributions are histograms, pairs are densities, and clouds of
+  points are pixels also in SVG files, which stay under 1 MB. Medians over a cloud have the colour of their points and a
+  white edge (`over_points`).
+- Colours are those of `PALETTE`; where they begin again, the kind of line changes. Reference lines are grey.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +24,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import Kind, ResultDocument
+from esen_flows.units import FrequencyUnit
 
 # The palette of Okabe and Ito (https://jfly.uni-koeln.de/color/), distinguishable with any colour vision. Its yellow is
 # left out, because it is too faint for a line on white.
@@ -27,8 +42,17 @@ KAPPA_UNIT = r"(W m$^{-1}$ K$^{-1}$)"
 _UNITS = {
     "ev_per_angstrom": "eV/Å",
     "angstrom": "Å",
+    "mev_per_atom_ps": "meV/atom/ps",
+    "mev_per_atom": "meV/atom",
+    "ev_per_atom": "eV/atom",
+    "w_per_m_k": "W m$^{-1}$ K$^{-1}$",
+    "angstrom2": "Å$^2$",
+    "angstrom3": "Å$^3$",
+    "gpa": "GPa",
+    "ev": "eV",
     "thz": "THz",
     "kelvin": "K",
+    "ps": "ps",
     "micrometre": "µm",
 }
 # Words for names of fields that are abbreviations.
@@ -60,7 +84,10 @@ _STYLE: dict[Any, Any] = {
     "ytick.direction": "in",
     "lines.linewidth": 1.4,
     "lines.markersize": 4.5,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.borderpad": 0.2,
     "legend.fontsize": 9,
     "legend.title_fontsize": 9,
     "svg.fonttype": "none",
@@ -109,6 +136,52 @@ def logarithmic(axis: Axis) -> None:
     if high / low <= _PLAIN_RATIO:
         axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def room_above(axes: Axes, rows: int) -> None:
+    """Raise the upper end of a linear vertical axis, so that a legend has a place of its own; after drawing.
+
+    Parameters
+    ----------
+    axes
+        Axes to change.
+    rows
+        Entries of the legend.
+    """
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + min(0.08 * (rows + 1), 0.6) * (high - low))
+
+
+def over_points(width: float) -> list[AbstractPathEffect]:
+    """Effects that set a line off from points of its own colour, by a white edge.
+
+    Parameters
+    ----------
+    width
+        Width of the line in points.
+
+    Returns
+    -------
+    list[AbstractPathEffect]
+        For the `path_effects` of a line.
+    """
+    return [Stroke(linewidth=width + 1.6, foreground="white"), Normal()]
+
+
+def frequency_unit(unit: FrequencyUnit) -> str:
+    """A unit of frequency as the label of an axis.
+
+    Parameters
+    ----------
+    unit
+        The unit.
+
+    Returns
+    -------
+    str
+        Text for matplotlib.
+    """
+    return "cm$^{-1}$" if unit == "cm-1" else unit
 
 
 def origin_of(document: ResultDocument) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import PALETTE, new_figure, save
+from esen_flows.plots.style import PALETTE, logarithmic, new_figure, save
 
 Row = Mapping[str, float]
 
@@ -69,9 +69,12 @@ def plot_learning_curves(
             for (name, stages), color in zip(runs.items(), PALETTE * len(runs), strict=False):
                 _draw(axes, stages, table, column, color, name, clock)
             minutes = "Minutes of training" if clock == "seconds" else "CPU minutes of training"
-            axes.set(xlabel=minutes, ylabel=title, yscale="log")
+            axes.set(xlabel=minutes, ylabel=title)
+            logarithmic(axes.yaxis)
         if len(runs) > 1:
             panels[-1].legend()
+        else:
+            panels[0].set_title(next(iter(runs)))
         return save(figure, path, f"training {', '.join(runs)}")
 
 

@@ -66,6 +66,12 @@ _OF_MEASUREMENTS = tuple(
 _DATASET_NAME = Value("dataset_name", "dataset", type="text", column=True)
 _STRUCTURES = Value("structures", "structures", format="d", column=True)
 _PER_MOLE = "per mol of primitive cells, {primitive_atoms} atoms"
+KAPPA_COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")  # of tensors in documents, in their order
+_KAPPA_TENSORS = tuple(
+    Value(f"kappa_{method}_{component}_w_per_m_k", alias=f"kappa_{component}" if method == "rta" else "")
+    for method in ("rta", "wigner", "lbte")
+    for component in KAPPA_COMPONENTS
+)
 _NAC = Value("nac", "non-analytical correction", type="boolean")
 _ISOTOPES = Value("isotopes", "isotopes", type="text")  # of structures that have masses of their own
 
@@ -188,7 +194,7 @@ PROPERTIES: dict[Kind, Property] = {
             Value("duration_ps", "duration", "ps", "g", column=True),
         ),
         structure="structure",
-        files=(ResultFile("final.extxyz"), ResultFile("trajectory.extxyz"), ResultFile("md.png")),
+        files=(ResultFile("final.extxyz"), ResultFile("trajectory.extxyz"), ResultFile("md.png", frequencies=True)),
         command="md",
         help="Molecular dynamics at constant energy or temperature: g(r), displacements, vibrations, drift.",
         published={"dynamat-v1": dynamat_protocol, "tm23": tm23_protocol, "md22": md22_protocol},
@@ -308,7 +314,10 @@ PROPERTIES: dict[Kind, Property] = {
         # Harmonic phonons do not use phono3py, so that its next version must not change their keys.
         versions=("phonopy",),
         structure="structure",
-        files=(ResultFile("phonon.png", shows_several=True),),
+        files=(
+            ResultFile("phonon.png", shows_several=True, frequencies=True),
+            ResultFile("thermal_properties.png", shows_several=True),
+        ),
         command="phonon",
         help="Harmonic phonons: bands, density of states, thermal properties, stability.",
         published={"mdr": mdr_protocol, "mdr-esen": mdr_esen_protocol, "mdr-loew": mdr_loew_protocol},
@@ -333,6 +342,7 @@ PROPERTIES: dict[Kind, Property] = {
             ),
             Value("kappa_wigner_w_per_m_k", "kappa Wigner, {temperature_kelvin:g} K", "W/m/K", ".2f", column=True),
             Value("kappa_lbte_w_per_m_k", "kappa LBTE, {temperature_kelvin:g} K", "W/m/K", ".2f"),
+            *_KAPPA_TENSORS,
             *_LATTICE,
             Value("max_frequency_thz", "highest frequency", "THz", ".3f"),
             Value("min_frequency_thz", "lowest frequency", "THz", ".3f"),
@@ -345,9 +355,9 @@ PROPERTIES: dict[Kind, Property] = {
         structure="structure",
         files=(
             ResultFile("kappa.png"),
-            ResultFile("cumulative_kappa.png", shows_several=True),
+            ResultFile("cumulative_kappa.png", shows_several=True, frequencies=True),
             # Results of earlier versions have no modes.
-            ResultFile("lifetimes.png", needs="mode_kappa_w_per_m_k.rta", shows_several=True),
+            ResultFile("lifetimes.png", needs="mode_kappa_w_per_m_k.rta", shows_several=True, frequencies=True),
             ResultFile("mean_free_paths.png", needs="mode_kappa_w_per_m_k.rta", shows_several=True),
         ),
         command="kappa",

@@ -61,12 +61,15 @@ class ResultFile:
         Whether a figure can show several results.
     crystal
         Whether only structures that are periodic in three directions have it.
+    frequencies
+        Whether a figure has an axis of frequencies, which can be in several units.
     """
 
     name: str
     needs: str = ""
     shows_several: bool = False
     crystal: bool = False
+    frequencies: bool = False
 
 
 @dataclass(frozen=True)

@@ -150,11 +150,21 @@ def test_show_and_query(copper: Any, folder: Path, capsys: pytest.CaptureFixture
     assert run("show", key[:8]) == 0
     shown = capsys.readouterr().out
     assert re.sub(r"wrote    .*\n", "", table) == shown
-    assert run("show", key, "--format", "json") == 0
+    assert run("show", key, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["key"], document["formula"], document["state"]) == (key, "Cu", "finished")
     assert len(document["output"]["forces_ev_per_angstrom"]) == 4  # the arrays too
     assert document["model"] == {"key": "cc" * 32, "labels": ["emt"], "card": None}
+    assert run("relax", "Cu.cif", "--model", copper.checkpoint, "--json") == 0
+    again = json.loads(capsys.readouterr().out)  # nothing else is on standard output
+    assert (again["output"], again["from_database"], again["files"]) == (document["output"], True, [])
+    for form in ("cif", "poscar", "extxyz"):
+        assert run("export", form, key[:8], "--output", "structures") == 0
+    names = [f"Cu-{key[:16]}.cif", f"Cu-{key[:16]}.extxyz", f"POSCAR-Cu-{key[:16]}"]
+    assert sorted(os.listdir("structures")) == names
+    for name in names:
+        assert read(folder / "structures" / name).cell.lengths() == pytest.approx(3.5898, abs=5e-4)
+    capsys.readouterr()
 
     assert run("query", "relax", "--elements", "Cu", "--spacegroup", "225", "--format", "json") == 0
     assert [found["key"] for found in json.loads(capsys.readouterr().out)] == [key]

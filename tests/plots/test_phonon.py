@@ -7,6 +7,7 @@ import pytest
 
 from esen_flows.errors import InputError
 from esen_flows.plots.phonon import plot_phonon, point_text, tick_labels
+from esen_flows.plots.thermal import plot_thermal
 
 
 def test_bands_and_dos_as_given(phonon_document, drawn, tmp_path: Path) -> None:
@@ -29,6 +30,34 @@ def test_bands_and_dos_as_given(phonon_document, drawn, tmp_path: Path) -> None:
     np.testing.assert_array_equal(by_label["total"].get_xdata(), output["dos_states_per_thz"])
     np.testing.assert_array_equal(by_label["Na"].get_xdata(), output["projected_dos_states_per_thz"][0])
     np.testing.assert_array_equal(by_label["Cl"].get_xdata(), output["projected_dos_states_per_thz"][1])
+
+
+def test_another_unit_keeps_the_number_of_states(phonon_document, drawn, tmp_path: Path) -> None:
+    plot_phonon(phonon_document(), tmp_path / "bands.png", unit="meV")
+    bands, dos = drawn[0].axes
+    assert (bands.get_ylabel(), dos.get_xlabel()) == ("Frequency (meV)", "DOS (states/meV/cell)")
+    output = phonon_document().output
+    first = next(line for line in bands.lines if len(line.get_xdata()) == 41)
+    # 1 THz is h = 4.135668 meV.
+    assert first.get_ydata() == pytest.approx(4.135667697 * output["band_frequencies_thz"][0][:, 0], rel=1e-9)
+    total = next(line for line in dos.lines if line.get_label() == "total")
+    states = np.sum(output["dos_states_per_thz"][1:] * np.diff(output["dos_frequencies_thz"]))
+    assert np.sum(total.get_xdata()[1:] * np.diff(total.get_ydata())) == pytest.approx(states)
+
+
+def test_thermal_properties_as_given(phonon_document, drawn, tmp_path: Path) -> None:
+    document = phonon_document()
+    other = document.model_copy(update={"model_label": "other"})
+    plot_thermal(document, tmp_path / "thermal.png", [other])
+    energy, heat = drawn[0].axes
+    assert (energy.get_ylabel(), energy.get_xlabel()) == ("Free energy (kJ/mol)", "Temperature (K)")
+    np.testing.assert_array_equal(energy.lines[1].get_ydata(), document.output["free_energy_kj_per_mol"])
+    classical, capacity, entropy = (line.get_ydata() for line in heat.lines[:3])
+    assert classical[0] == pytest.approx(6 * 8.314462618)  # 3NR of two atoms
+    np.testing.assert_array_equal(capacity, document.output["heat_capacity_j_per_k_mol"])
+    np.testing.assert_array_equal(entropy, document.output["entropy_j_per_k_mol"])
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [document.model_label, "other"]
+    assert [text.get_text() for text in heat.get_legend().get_texts()] == ["3NR", "C$_V$", "S"]
 
 
 def test_optical_branch_at_gamma_is_the_textbook_value(phonon_document, drawn, tmp_path: Path) -> None:

@@ -1,18 +1,17 @@
 """`esen-flows campaign ...`: one property of many structures, from a YAML file to a queue and back."""
 
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from esen_flows.cli.commands import campaign_metrics, campaign_results, campaign_submission
 from esen_flows.cli.options import CampaignArgument
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
@@ -56,9 +55,13 @@ SkipBadOption = Annotated[
 
 
 @app.command()
-def plan(spec: SpecArgument, skip_bad: SkipBadOption = False) -> None:
+def plan(spec: SpecArgument, skip_bad: SkipBadOption = False, as_json: JsonOption = False) -> None:
     """Check a specification, store its structures, and count what is stored already and what is pending."""
-    typer.echo(_plan(spec, skip_bad))
+    planned = _plan(spec, skip_bad)
+    if as_json:
+        print_json(planned)
+        return
+    typer.echo(planned)
     typer.echo(f"next: esen-flows campaign submit {spec}{' --skip-bad' if skip_bad else ''}")
 
 
@@ -92,7 +95,7 @@ def status(
     name: CampaignArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Update until nothing is pending; Ctrl-C ends it.")] = False,
     interval: Annotated[float, typer.Option(min=0.5, help="Seconds between updates.")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the progress of a campaign: counts, failures, rates, time left."""
     from esen_flows.campaigns.status import campaign_status
@@ -100,31 +103,36 @@ def status(
     store = open_store()
     found = campaign_status(store, name)
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        print_json(found)
         return
     if not watch:
-        Console().print(_status_tables(found))
+        for table in _status_tables(found):
+            show(table)
         campaign_metrics.print_benchmark(store, name)
         return
-    with Live(_status_tables(found), refresh_per_second=2) as live:
+    with Live(Group(*_status_tables(found)), refresh_per_second=2) as live:
         while found.pending:
             time.sleep(interval)
             found = campaign_status(store, name)
-            live.update(_status_tables(found))
+            live.update(Group(*_status_tables(found)))
 
 
 @app.command("list")
-def list_campaigns() -> None:
+def list_campaigns(as_json: JsonOption = False) -> None:
     """List all campaigns of this database."""
     from esen_flows.campaigns.status import campaign_status
     from esen_flows.store.campaigns import campaign_names
 
     store = open_store()
-    table = Table("campaign", "property", "state", "members", "finished", "failed", "pending")
-    for name in campaign_names(store):
-        found = campaign_status(store, name)
-        numbers = (found.members, found.finished, found.failed, found.pending)
-        table.add_row(name, found.property, found.state, *map(str, numbers))
+    campaigns = [campaign_status(store, name) for name in campaign_names(store)]
+    if as_json:
+        print_json(campaigns)
+        return
+    numbers = [Column(name, justify="right") for name in ("members", "finished", "failed", "pending")]
+    table = Table("campaign", "property", "state", *numbers)
+    for found in campaigns:
+        counts = (found.members, found.finished, found.failed, found.pending)
+        table.add_row(found.name, found.property, found.state, *map(str, counts))
     show(table)
 
 
@@ -233,7 +241,7 @@ def _print_submitted(name: str, submitted: "Submitted") -> None:
         )
 
 
-def _status_tables(found: "CampaignStatus") -> Group:
+def _status_tables(found: "CampaignStatus") -> list[Table]:
     counts = Table(title=f"{found.name}: {found.property}, {found.state}", show_header=False)
     for label in ("members", "finished", "failed", "pending"):
         counts.add_row(label, f"{getattr(found, label)}")
@@ -251,12 +259,13 @@ def _status_tables(found: "CampaignStatus") -> Group:
         counts.add_row("processes that died", f"{found.lost_runs}")
     counts.add_row("time left", _time_left(found))
     if not found.rates:
-        return Group(counts)
-    rates = Table("worker", "device", "done", "materials/s", "atoms/s")
+        return [counts]
+    numbers = [Column(name, justify="right") for name in ("done", "materials/s", "atoms/s")]
+    rates = Table("worker", "device", *numbers)
     for rate in found.rates:
-        numbers = (f"{rate.done}", f"{rate.materials_per_second:.3g}", f"{rate.atoms_per_second:.3g}")
-        rates.add_row(rate.worker, rate.device, *numbers)
-    return Group(counts, rates)
+        values = (f"{rate.done}", f"{rate.materials_per_second:.3g}", f"{rate.atoms_per_second:.3g}")
+        rates.add_row(rate.worker, rate.device, *values)
+    return [counts, rates]
 
 
 def _time_left(found: "CampaignStatus") -> str:

@@ -1,15 +1,15 @@
 """`esen-flows campaign metrics`: the metrics of a campaign's benchmark, beside published ones."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli.options import CampaignArgument
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.progress import counted
+from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
 from esen_flows.errors import InputError
 
@@ -26,7 +26,7 @@ def metrics(
         Path | None, typer.Option(help="Folder of DFT's results. Default: that of the published structures.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write errors by material as CSV.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the metrics of the benchmark that a campaign belongs to, over what is done so far."""
     from esen_flows.campaigns.benchmark import campaign_metrics, plain_metrics, write_materials
@@ -36,14 +36,14 @@ def metrics(
     with counted(f"reading {name}", member_count(store, name)) as advance:
         found = campaign_metrics(store, name, folder, advance)
     if as_json:
-        typer.echo(json.dumps(plain_metrics(found), ensure_ascii=False, indent=1))
+        print_json(plain_metrics(found))
     else:
         if description := campaign_of(store, name)["spec"]["description"]:
             typer.echo(description)
         for model in found:
-            Console().print(_table(model))
+            show(_table(model))
     if output is not None:
-        typer.echo(f"wrote {write_materials(found, output)}", err=as_json)
+        typer.echo(f"wrote {write_materials(found, output)}")
 
 
 def _table(model: "JudgedModel") -> Table:

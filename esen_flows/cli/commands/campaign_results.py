@@ -8,7 +8,8 @@ import typer
 from esen_flows.cli.commands import report as report_command
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import CampaignArgument
-from esen_flows.cli.output.differences import print_difference, print_members
+from esen_flows.cli.output.differences import members_content, print_difference, print_members
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.progress import counted, progress_bars
 from esen_flows.cli.run_or_load import interruptible
 from esen_flows.cli.store import open_store
@@ -36,6 +37,7 @@ def diff(
     form: Annotated[
         Literal["table", "json", "csv"], typer.Option("--format", help="table for people, the others for programs.")
     ] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     limit: LimitOption = 10,
     tolerance: Annotated[
         str | None, typer.Option(help="Largest accepted change: 0.01 in the unit, 0.1% of the old one, or 0.01,0.1%.")
@@ -50,7 +52,7 @@ def diff(
 
     limits = Tolerance() if tolerance is None else _tolerance(tolerance)
     found = compare_campaigns(open_store(), old, new, limits, limit)
-    print_difference(found, form)
+    print_difference(found, "json" if as_json else form)
     if tolerance is not None and not found.members.is_within:
         raise typer.Exit(1)
 
@@ -78,6 +80,7 @@ def reproduce(
     name: Annotated[str | None, typer.Option(help="Name of the campaign here. Default: the name it had.")] = None,
     here: Annotated[bool, typer.Option("--here", help="Compute in this process, without workers.")] = False,
     limit: LimitOption = 10,
+    as_json: JsonOption = False,
 ) -> None:
     """Repeat a frozen campaign and compare the results with the frozen ones.
 
@@ -104,7 +107,7 @@ def reproduce(
         if left:
             typer.echo(f"{left} members are still pending: other processes compute them, or they failed temporarily")
             raise typer.Exit(1)
-    _compare(store, planned, limit)
+    _compare(store, planned, limit, as_json)
 
 
 def _submit(store: "Store", planned: "Reproduction", pending: int) -> None:
@@ -127,7 +130,7 @@ def _compute(store: "Store", name: str) -> None:
         compute_here(store, name, lambda done: bars.update(task, completed=done))
 
 
-def _compare(store: "Store", planned: "Reproduction", limit: int) -> None:
+def _compare(store: "Store", planned: "Reproduction", limit: int, as_json: bool) -> None:
     from esen_flows.campaigns.reproduce import compare_with_frozen, tolerance_of
     from esen_flows.schemas.campaign import answer_summary_field
 
@@ -139,6 +142,8 @@ def _compare(store: "Store", planned: "Reproduction", limit: int) -> None:
     limits += [f"{tolerance.relative:.1%} of {field}"] if tolerance.relative else []
     typer.echo(f"tolerance, {spec.dtype}: {' + '.join(limits)}: {reason}")
     print_members(found, field)
+    if as_json:
+        print_json({"campaign": planned.name, "field": field, "tolerance": tolerance, **members_content(found)})
     if not found.is_within:
         raise typer.Exit(1)
     typer.echo(f"reproduced: {found.matched} members, nothing differs by more than the tolerance")

@@ -4,14 +4,16 @@ Every point is an ordinary stored result with its own key: an interrupted study 
 commands have computed are not computed again. Meshes share their forces.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
-from esen_flows.cli import options
+from esen_flows.cli import completion, options
 from esen_flows.cli.commands.properties import DRAWN_LATER
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.property_request import Dtype, PropertyRequest, build_request, vary_request
@@ -50,6 +52,7 @@ VaryOption = Annotated[
         metavar="FIELD=V1:V2",
         help="Field of the protocol (or dtype) to vary, and its values. A single number for mesh divides all axes. "
         "Repeatable. Default: everything that the result depends on.",
+        autocompletion=completion.assignments,
     ),
 ]
 
@@ -67,6 +70,7 @@ def converge(
     submit: options.SubmitOption = False,
     born: options.BornOption = None,
     yes: options.YesOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Vary one choice of a protocol at a time; store, print and plot every point."""
     kind = kind_named(what)
@@ -76,7 +80,7 @@ def converge(
     if submit:
         from esen_flows.cli.submission import submit_requests
 
-        refuse_ignored({"--output": output}, "with --submit", DRAWN_LATER)
+        refuse_ignored({"--output": output, "--json": as_json}, "with --submit", DRAWN_LATER)
         submit_requests([request for _, points in studies for _, request in points])
         return
     from esen_flows.plots.convergence import plot_convergence
@@ -85,10 +89,15 @@ def converge(
     check_folder(output or Path("results"))
     field, quantity = _quantity(base)
     with interruptible():
-        series = [_measure(study, field, base, yes) for study in studies if study[1]]
+        measured = [_measure(study, field, base, yes) for study in studies if study[1]]
+        series = [one.series for one in measured]
         key = base.steps[-1].key
+        if as_json:
+            print_json({"field": field, "key": key, "choices": [one.content() for one in measured]})
+            if output is None:
+                return
         folder = output or Path("results") / f"{base.atoms.get_chemical_formula(empirical=True)}-converge-{key[:8]}"
-        _print(series, quantity)
+        _print(measured, quantity)
         subject = f"{formula_text(base.atoms.get_chemical_formula(empirical=True))}  ·  {base.model.label}"
         label = f"κ{quantity[5:]}" if quantity.startswith("kappa") else quantity[:1].upper() + quantity[1:]
         figure = plot_convergence(series, label, subject, key, folder / f"converge_{what}.png")
@@ -171,16 +180,35 @@ def _points(
     return points
 
 
-def _measure(study: Study, field: str, base: PropertyRequest, yes: bool) -> "Series":
+@dataclass(frozen=True)
+class _Measured:
+    """A series with the key of each point, and whether the point was stored before."""
+
+    series: "Series"
+    keys: list[str]
+    stored: list[bool]
+
+    def content(self) -> dict[str, Any]:
+        """The series for `--json`."""
+        one = self.series
+        return {
+            "field": one.name, "values": one.values, "numbers": one.numbers, "base": one.chosen,
+            "keys": self.keys, "from_database": self.stored,
+        }  # fmt: skip
+
+
+def _measure(study: Study, field: str, base: PropertyRequest, yes: bool) -> _Measured:
     """The quantity at every point; where a point failed for good (an unstable crystal, say) the reason is printed."""
     from esen_flows.plots.convergence import Series
 
     name, points = study
     numbers: list[float | None] = []
+    stored: list[bool] = []
     for value, request in points:
-        number = None
+        number, known = None, False
         try:
-            number = run_or_load(request, yes=yes).documents[-1].summary.get(field)
+            answer = run_or_load(request, yes=yes)
+            number, known = answer.documents[-1].summary.get(field), answer.documents[-1].key in answer.stored
         except ModelError:  # of the force field, hence the same at every point
             raise
         except EsenFlowsError as error:
@@ -188,16 +216,19 @@ def _measure(study: Study, field: str, base: PropertyRequest, yes: bool) -> "Ser
                 raise
             typer.echo(f"{name}={value}: {type(error).__name__}: {error}", err=True)
         numbers.append(float(number) if isinstance(number, int | float) else None)
+        stored.append(known)
     keys = [request.steps[-1].key for _, request in points]
     base_key = base.steps[-1].key
     chosen = keys.index(base_key) if base_key in keys else None
-    return Series(name, tuple(value for value, _ in points), tuple(numbers), chosen)
+    return _Measured(Series(name, tuple(value for value, _ in points), tuple(numbers), chosen), keys, stored)
 
 
-def _print(series: "list[Series]", quantity: str) -> None:
+def _print(measured: list[_Measured], quantity: str) -> None:
     """One row per point, with its distance from the last point of its series."""
-    table = Table("choice", "value", quantity, "from the last (%)")
-    for one in series:
+    known = [stored for one in measured for stored in one.stored]
+    table = Table("choice", "value", Column(quantity, justify="right"), Column("from the last (%)", justify="right"))
+    table.caption = f"{sum(known)} of {len(known)} points from the database" if any(known) else None
+    for one in (each.series for each in measured):
         last = one.numbers[-1]
         for index, (value, number) in enumerate(zip(one.values, one.numbers, strict=True)):
             mark = " (base)" if index == one.chosen else ""

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from esen_flows.cli.commands import reference_sets
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.progress import progress_bars
+from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError
 from esen_flows.data.sources.vocabulary import EnergyUnit, OnBad, SourceFormat, StressOrder, StressUnit
@@ -101,15 +102,18 @@ def _check_bounds(max_force: float, cutoff: float | None) -> None:
 
 
 @app.command()
-def info(folder: FolderArgument) -> None:
+def info(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Describe a dataset folder: size, groups, statistics, sources, what was left out."""
     from esen_flows.data.folders import read_index
 
+    if as_json:
+        print_json(read_index(folder))
+        return
     _show(read_index(folder), folder)
 
 
 @app.command()
-def check(folder: FolderArgument) -> None:
+def check(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Check that no record of a dataset has changed, and that the labels are derivatives of the energies."""
     from esen_flows.data.folders import open_dataset, read_index, verify
     from esen_flows.data.stress_check import check_labels_by_strain, require_right
@@ -122,6 +126,8 @@ def check(folder: FolderArgument) -> None:
     slopes = check_labels_by_strain(dataset)
     for slope in slopes:
         typer.echo(slope.words())
+    if as_json:
+        print_json({"records": len(dataset), "by_strain": slopes})
     require_right(slopes)
 
 
@@ -142,16 +148,21 @@ def store(
 
 
 @app.command()
-def stored() -> None:
+def stored(as_json: JsonOption = False) -> None:
     """List the datasets of the database."""
     from esen_flows.store.datasets import list_datasets
 
-    table = Table("name", "records", "atoms", "elements", "key", "in", box=None, pad_edge=False)
-    for document in list_datasets(open_store()):
+    documents = list_datasets(open_store())
+    if as_json:
+        print_json([document.model_dump(mode="json", exclude={"records", "schema_version"}) for document in documents])
+        return
+    numbers = [Column(name, justify="right") for name in ("records", "atoms")]
+    table = Table("name", *numbers, "elements", "key", "in", box=None, pad_edge=False)
+    for document in documents:
         few = " ".join(document.elements[:8]) + (" ..." if len(document.elements) > 8 else "")
         names, place = ", ".join(document.names), document.folder or "the database"
         table.add_row(names, f"{document.count:,}", f"{document.atoms:,}", few, document.key[:16], place)
-    Console().print(table)
+    show(table)
 
 
 app.command(name="list")(reference_sets.list_sets)

@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from esen_flows.cli.commands.upkeep import export, gc, import_, ingest, init, migrate, size, verify
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 from esen_flows.errors import StoreError
 from esen_flows.settings import get_settings
@@ -37,13 +38,17 @@ def stop(
 
 
 @app.command()
-def status() -> None:
+def status(as_json: JsonOption = False) -> None:
     """Show whether the private server runs, and where its data is; starts nothing."""
     from esen_flows.store.server import embedded
 
     if get_settings().mongo_uri is not None:
         typer.echo("ESEN_FLOWS_MONGO_URI is set: that server is used instead of the private one")
-    _print(embedded.status())
+    facts = embedded.status()
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
 
 
 for command in (init, size, gc, verify, migrate, export, import_, ingest):

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 from esen_flows.errors import EsenFlowsError
 from esen_flows.files import free_bytes
@@ -22,18 +23,21 @@ Finding = tuple[str, str, Level]
 _STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def doctor() -> None:
+def doctor(as_json: JsonOption = False) -> None:
     """Report versions, database, devices, threads, allocator and models, each as ok, warning or error.
 
     The exit status is 1 if there is an error: something without which nothing can be computed or stored.
     """
-    table = Table("", "what", "found")
     found = list(_checks())
+    counts = Counter(level for _, _, level in found)
+    if as_json:
+        print_json([dict(zip(("what", "found", "level"), each, strict=True)) for each in found])
+    table = Table("", "what", "found")
     for name, value, level in found:
         table.add_row(Text(level, style=_STYLES[level]), name, value)
-    show(table)
-    counts = Counter(level for _, _, level in found)
-    typer.echo(f"{counts['error']} errors, {counts['warning']} warnings")
+    if not as_json:
+        show(table)
+        typer.echo(f"{counts['error']} errors, {counts['warning']} warnings")
     if counts["error"]:
         raise typer.Exit(1)
 

@@ -9,28 +9,39 @@ import typer
 from pydantic import BaseModel
 from rich.table import Column, Table
 
+from esen_flows.cli import completion
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 from esen_flows.cli.usage import UsageError
 from esen_flows.schemas.properties import OFFERED, PROPERTIES
 
-PropertyArgument = Annotated[str, typer.Argument(help="Name of a property command, such as kappa.", metavar="PROPERTY")]
+PropertyArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a property command, such as kappa.", metavar="PROPERTY", autocompletion=completion.properties
+    ),
+]
 
 
-def fields(what: PropertyArgument) -> None:
+def fields(what: PropertyArgument, as_json: JsonOption = False) -> None:
     """List the fields of a protocol, which --set and campaigns change."""
     commands = {PROPERTIES[kind].command: kind for kind in OFFERED}
     if what not in commands:
         near = get_close_matches(what[:80], commands, n=1)
         meant = f"did you mean {near[0]}? properties:" if near else "choose one of"
         raise UsageError(f"no property {what!r}; {meant} {', '.join(commands)}")
+    rows = _rows(PROPERTIES[commands[what]].protocol())
+    if as_json:
+        print_json([{"field": name, "value": value, "meaning": meaning} for name, value, meaning in rows])
+        return
     table = Table(Column("field", no_wrap=True), "value", "meaning", caption="to change one: --set FIELD=VALUE")
-    for name, value, meaning in _rows(PROPERTIES[commands[what]].protocol()):
-        table.add_row(name, value, meaning)
+    for name, value, meaning in rows:
+        table.add_row(name, _text(value), meaning)
     show(table)
 
 
-def _rows(protocol: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
-    """Dotted name, value as --set reads it, and first sentence of the description of every field."""
+def _rows(protocol: BaseModel, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """Dotted name, value and first sentence of the description of every field."""
     meanings: dict[str, str] = {}
     for each in reversed(type(protocol).__mro__):  # fields that a protocol shares with others are described there
         meanings |= attribute_descriptions(each)
@@ -40,7 +51,7 @@ def _rows(protocol: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
         if isinstance(value, BaseModel):
             rows += _rows(value, f"{prefix}{name}.")
         else:
-            rows.append((prefix + name, _text(value), meanings.get(name, "")))
+            rows.append((prefix + name, value, meanings.get(name, "")))
     return rows
 
 

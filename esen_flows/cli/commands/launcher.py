@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from esen_flows.cli.options import duration_option
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 
 app = typer.Typer(help="Scripts that start workers: as jobs of a queue, or on a workstation.", no_args_is_help=True)
@@ -15,10 +16,13 @@ WarningOption = Annotated[float | None, duration_option("Time before its end to 
 
 
 @app.command(name="list")
-def list_() -> None:
+def list_(as_json: JsonOption = False) -> None:
     """List the sites that have templates, and the options that each needs or accepts."""
     from esen_flows.queue.launchers import about, flag, list_sites, values_of
 
+    if as_json:
+        print_json([{"site": site, "for": about(site), "options": values_of(site)} for site in list_sites()])
+        return
     table = Table("site", "for", "needs", "takes", box=None, pad_edge=False)
     for site in list_sites():
         values = values_of(site).items()

@@ -1,6 +1,5 @@
 """`esen-flows leaderboard [correlation | score]`: published results of force fields, and what they depend on."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli.commands.leaderboard_score import score
 from esen_flows.cli.output.benchmark_figure import FigureKind, draw_benchmark
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.paper_table import print_paper_table
+from esen_flows.cli.output.tables import show
 from esen_flows.cli.usage import UsageError
 from esen_flows.errors import EsenFlowsError, StoreError
 from esen_flows.metrics.correlations import QUANTITIES, error_correlations, error_pairs, passing
@@ -38,7 +38,6 @@ _COLUMNS = (
 CompliantOption = Annotated[
     bool, typer.Option("--compliant", help="Only models trained on the Materials Project of 2022 (MPtrj) alone.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON with all metrics instead of a table.")]
 
 
 @app.callback()
@@ -78,7 +77,7 @@ def leaderboard(
         print(draw_benchmark(kind, campaigns or (), predictions or (), figure))
         return
     if paper_table is not None:
-        print_paper_table(paper_table, _own_rows(campaigns or ()))
+        print_paper_table(paper_table, _own_rows(campaigns or ()), as_json)
         return
     chosen = [
         row for row in published_rows() if (row.compliant or not compliant) and (superseded or not row.superseded)
@@ -87,7 +86,7 @@ def leaderboard(
     if figure is not None:
         print(_draw(best, figure))
     if as_json:
-        print(json.dumps([_plain(row) for row in best[:rows]], indent=1, ensure_ascii=False))
+        print_json([_plain(row) for row in best[:rows]])
         return
     print_rows(best[:rows], sort)
     if len(best) > rows:
@@ -155,7 +154,7 @@ def print_rows(rows: Sequence[LeaderboardRow], sort: str) -> None:
             cells.append("" if value is None else format(value, form) + _mark(row, name))
         own = row.source != "published"
         table.add_row(row.key + (" <" if own else "" if row.compliant else " +"), *cells, style="bold" if own else None)
-    Console().print(table)
+    show(table)
     remarks = []
     if any(row.source != "published" for row in rows):
         remarks.append("< a force field of this database")
@@ -220,9 +219,9 @@ def correlate(
     found = {group: error_correlations(members, error) for group, members in groups.items()}
     if figure is not None:
         pairs = error_pairs(forces, error, against)
-        print(_draw_pairs(pairs, error, against, figure), file=sys.stderr if as_json else sys.stdout)
+        print(_draw_pairs(pairs, error, against, figure))
     if as_json:
-        print(json.dumps({g: {n: vars(c) for n, c in each.items()} for g, each in found.items()}, ensure_ascii=False))
+        print_json(found)
         return
     table = Table("models", f"{error} with", "n", "Pearson", "95 %", "Spearman", "95 %", box=None, padding=(0, 1, 0, 0))
     for group, each in found.items():
@@ -233,7 +232,9 @@ def correlate(
                 group, QUANTITIES[name], str(one.n), f"{one.pearson:.2f}", f"{low:.2f}..{high:.2f}",
                 f"{one.spearman:.2f}", f"{rank_low:.2f}..{rank_high:.2f}",
             )  # fmt: skip
-    Console().print(table)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    show(table)
     if audited:
         words = ", ".join(f"{label} ({'passed' if passed else 'failed'})" for label, passed in audited.items())
         print(f"Conservativeness is measured by stored audits for {words}, and what the cards declare for the others.")

@@ -1,15 +1,15 @@
 """`esen-flows leaderboard score`: the metrics of a submission from its files alone."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from esen_flows.cli.commands.campaign_submission import ReferenceOption
+from esen_flows.cli.output.json_output import JsonOption, print_json
+from esen_flows.cli.output.tables import show
 from esen_flows.errors import InputError
 
 
@@ -20,7 +20,7 @@ def score(
         Path | None,
         typer.Option(help="Computed entries (JSON): also take hull distances from a phase diagram of them."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON with all metrics instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute all metrics of a submission from its files; neither its card nor a database is read."""
     from esen_flows.campaigns.benchmark_geometry import dft_structures
@@ -36,7 +36,7 @@ def score(
     if entries is not None:
         metrics["hull_deviation_ev_per_atom"] = hull_deviation(found, reference, entries)
     if as_json:
-        typer.echo(json.dumps(metrics, ensure_ascii=False, indent=1))
+        print_json(metrics)
         return
     for task, path in found.files.items():
         typer.echo(f"{task}: {path}")
@@ -44,4 +44,4 @@ def score(
     table.columns[1].justify = "right"
     for name, value in metrics.items():
         table.add_row(name, "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-    Console().print(table)
+    show(table)

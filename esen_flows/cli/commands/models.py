@@ -3,14 +3,15 @@
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli import completion
 from esen_flows.cli.options import DeviceOption, DtypeOption
+from esen_flows.cli.output.json_output import JsonOption, jsonable, print_json
 from esen_flows.cli.output.progress import downloading
 from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.store import existing_store
@@ -23,30 +24,37 @@ if TYPE_CHECKING:
     from esen_flows.campaigns.audits import AuditVerdict
 
 app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
+CardArgument = Annotated[str, typer.Argument(help="A model card.", autocompletion=completion.model_names)]
 MissingOption = Annotated[
     list[str] | None, typer.Option("--set", help="An option that the file lacks, e.g. use_envelope=true. Repeatable.")
 ]
 
 
 @app.callback()
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the model cards."""
-    if context.invoked_subcommand is None:
-        show_table(_overview([read_card(card) for card in list_cards()], _verdicts()))
+    if context.invoked_subcommand is not None:
+        return
+    cards, verdicts = [read_card(card) for card in list_cards()], _verdicts()
+    if as_json:
+        print_json([_content(card, verdicts) for card in cards])
+    else:
+        show_table(_overview(cards, verdicts))
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A model card.")]) -> None:
+def show(name: CardArgument, as_json: JsonOption = False) -> None:
     """Show a model card with its measured results."""
-    console = Console()
     card = read_card(name)
-    console.print(f"{card.name} ({card.family})\n{card.description.strip()}\n", highlight=False, markup=False)
-    console.print(_facts(card), highlight=False, markup=False)
+    if as_json:
+        print_json(_content(card, _verdicts()))
+        return
+    typer.echo(f"{card.name} ({card.family})\n{card.description.strip()}\n")
+    typer.echo(_facts(card))
     for verdict in _verdicts().values():
         if verdict.model_key == _key(card):
             failures = f": {verdict.failures}" if verdict.failures else ""
-            text = f"audit in {verdict.dtype} ({verdict.systems}): {verdict}{failures}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            typer.echo(f"audit in {verdict.dtype} ({verdict.systems}): {verdict}{failures}")
     if card.measured:
         show_table(_measured(card))
 
@@ -82,7 +90,7 @@ def convert(
 
 
 @app.command()
-def pull(name: Annotated[str, typer.Argument(help="A model card with a source.")]) -> None:
+def pull(name: CardArgument) -> None:
     """Download a published checkpoint by its card, verify it and convert it."""
     card = read_card(name)
     from esen_flows.forcefield.pull import pull as fetch
@@ -115,6 +123,7 @@ def check(
     name: Annotated[str, typer.Argument(help="A model, or the path of a checkpoint or of a card.")],
     device: DeviceOption = "cpu",
     dtype: DtypeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Test what a force field declares: symmetry, forces and stress as derivatives, batches, shapes."""
     model = resolve_model(name)
@@ -127,6 +136,9 @@ def check(
         deviations = check_force_field(force_field, structures)
     except AssertionError as error:
         raise ModelError(f"the contract does not hold: {error}") from error
+    if as_json:
+        print_json({"model": force_field.label, "largest_relative_deviations": deviations})
+        return
     formulas = ", ".join(atoms.get_chemical_formula() for atoms in structures)
     table = Table("check", "largest relative deviation", title=f"{force_field.label} on {formulas}: passed")
     for check_name, value in deviations.items():
@@ -151,6 +163,13 @@ def _overview(cards: list[ModelCard], verdicts: "dict[tuple[str, str], AuditVerd
         audited = [audits] if verdicts else []
         table.add_row(card.name, _here(card), *audited, _elements(card), _first_sentence(card))
     return table
+
+
+def _content(card: ModelCard, verdicts: "dict[tuple[str, str], AuditVerdict]") -> dict[str, Any]:
+    """A card for `--json`, with its key, whether it can be used here, and the verdicts of its audits."""
+    key = _key(card)
+    audits = [verdict for verdict in verdicts.values() if verdict.model_key == key]
+    return {**jsonable(card), "key": key, "here": _here(card), "audits": audits}
 
 
 def _verdicts() -> "dict[tuple[str, str], AuditVerdict]":

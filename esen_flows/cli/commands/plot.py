@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from esen_flows.cli import options
 from esen_flows.cli.commands.results import one_result, parents_of
-from esen_flows.cli.output.artefacts import plot_functions
+from esen_flows.cli.output.artefacts import in_unit, plot_functions
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import check_folder
 from esen_flows.errors import InputError
@@ -24,16 +25,17 @@ KeysArgument = Annotated[
 FiguresOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the figures.")]
 
 
-def plot(keys: KeysArgument, output: FiguresOption = Path("results/together")) -> None:
-    """Compare phonons or conductivities in one figure: bands and DOS, or cumulative kappa and lifetimes."""
+def plot(
+    keys: KeysArgument, output: FiguresOption = Path("results/together"), unit: options.UnitOption = "THz"
+) -> None:
+    """Compare phonons or conductivities in one figure: bands, DOS and heat, or cumulative kappa and lifetimes."""
     from esen_flows.makers.compute import raise_if_failed
 
     store = open_store()
     documents = [one_result(store, key, load_arrays=True) for key in dict.fromkeys(keys)]
     kinds = sorted({document.kind for document in documents})
     functions = plot_functions(kinds[0]) if len(kinds) == 1 else {}
-    several = {file.name for kind in kinds for file in entry_of(kind).files if file.shows_several}
-    figures = {name: draw for name, draw in functions.items() if name in several}
+    figures = [file for kind in kinds for file in entry_of(kind).files if file.shows_several and file.name in functions]
     if not figures:
         raise InputError(f"these are results of kind {', '.join(kinds)}; give phonons alone, or conductivities alone")
     formulas = sorted({document.subject_name for document in documents})
@@ -44,8 +46,10 @@ def plot(keys: KeysArgument, output: FiguresOption = Path("results/together")) -
     documents = [_with_parents(store, document) for document in documents]
     check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
-    for name, draw in figures.items():
-        typer.echo(f"wrote    {draw(documents[0], output / name, documents[1:])}")
+    for file in figures:
+        draw, path = functions[file.name], output / in_unit(file, unit)
+        in_its_unit = {"unit": unit} if file.frequencies else {}
+        typer.echo(f"wrote    {draw(documents[0], path, documents[1:], **in_its_unit)}")
 
 
 def _with_parents(store: "Store", document: ResultDocument) -> ResultDocument:

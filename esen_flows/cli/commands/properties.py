@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from esen_flows.cli import options
 from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
-from esen_flows.cli.output.report import print_report
+from esen_flows.cli.output.json_output import JsonOption, print_json
+from esen_flows.cli.output.report import print_report, result_content
 from esen_flows.cli.property_request import PropertyRequest, build_request, model_request
 from esen_flows.cli.run_or_load import build_flow, interruptible, missing_kinds, run_or_load
 from esen_flows.cli.store import open_store
@@ -25,6 +26,7 @@ from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
 from esen_flows.schemas.properties import PROPERTIES, Kind
 from esen_flows.schemas.property_lookup import GENERAL
 from esen_flows.schemas.protocol_fields import field_names
+from esen_flows.units import FrequencyUnit
 
 # The fields that `--symmetry` sets, by the first field of their path; other steps take over the value.
 SYMMETRY_FIELDS = {
@@ -43,6 +45,7 @@ def _offered(kind: Kind) -> dict[str, bool]:
         "protocol": bool(entry.published),
         "born": "born" in entry.protocol.model_fields,
         "lattice_backend": "lattice_backend" in entry.versions,
+        "unit": any(file.frequencies for file in entry.files),
         "yes": "displacement" in entry.protocol.model_fields,
         "forces": bool(_forces_fields(kind)),
         "symmetry": not SYMMETRY_FIELDS.keys().isdisjoint(entry.protocol.model_fields),
@@ -89,6 +92,8 @@ def property_command(kind: Kind) -> Callable[..., None]:
         yes: options.YesOption = False,
         quick: options.QuickOption = False,
         full: options.FullOption = False,
+        unit: options.UnitOption = "THz",
+        as_json: JsonOption = False,
     ) -> None:
         protocol = _chosen(protocol, quick=quick, full=full)
         set_ = [*(f"{field}={forces}" for field in _forces_fields(kind) if forces is not None), *(set_ or [])]
@@ -105,7 +110,7 @@ def property_command(kind: Kind) -> Callable[..., None]:
         if submit:
             from esen_flows.cli.submission import submit_work
 
-            refuse_ignored({"--output": output}, "with --submit", DRAWN_LATER)
+            refuse_ignored({"--output": output, "--json": as_json}, "with --submit", DRAWN_LATER)
             store = open_store()
             stored = [step.key for step in request.steps if store.get(step.key, load_arrays=False) is not None]
             describe_work(request, missing_kinds(request, stored), store, yes=yes)
@@ -113,7 +118,7 @@ def property_command(kind: Kind) -> Callable[..., None]:
         else:
             check_folder(output or Path("results"))
             with interruptible():
-                _report(request, output, yes)
+                _report(request, output, yes, unit, as_json)
 
     command.__name__, command.__doc__ = PROPERTIES[kind].command, PROPERTIES[kind].help
     # Options that have no effect on this property are not offered.
@@ -147,29 +152,34 @@ def _chosen(protocol: str, **short: bool) -> str:
     return named[0] if named else protocol
 
 
-def _report(request: PropertyRequest, output: Path | None, yes: bool) -> None:
+def _report(request: PropertyRequest, output: Path | None, yes: bool, unit: FrequencyUnit, as_json: bool) -> None:
     """Print the result of a request and write its files, after computing it if it is not stored."""
     answer = run_or_load(request, yes=yes)
     documents = answer.documents
     result = documents[-1]
+    if as_json:
+        files = [] if output is None else _files(documents, output, unit)
+        complete = open_store().get(result.key) or result  # with its large arrays
+        print_json({**result_content([*documents[:-1], complete], answer.stored), "files": files})
+        return
     folder = output or Path("results") / f"{result.subject_name}-{result.key[:8]}"
     try:
-        files = _files(documents, folder)
+        files = _files(documents, folder, unit)
     except OSError as error:
-        print_report(documents, stored=answer.stored)
+        print_report(documents, stored=answer.stored, unit=unit)
         raise InputError(
             f"the result above is stored, but files cannot be written to {folder} ({error.strerror or error}); "
             "make room, or give the same command another --output"
         ) from error
-    print_report(documents, files, answer.stored)
+    print_report(documents, files, answer.stored, unit)
 
 
-def _files(documents: list[ResultDocument], folder: Path) -> list[Path]:
+def _files(documents: list[ResultDocument], folder: Path, unit: FrequencyUnit) -> list[Path]:
     """Figures and structures of the last step; those that are missing are made now."""
     result = documents[-1]
-    paths = artefact_paths(result, folder)
+    paths = artefact_paths(result, folder, unit)
     if not all(path.exists() for path in paths):
         complete = open_store().get(result.key)  # with its large arrays
         if complete is not None:
-            write_artefacts(complete, folder, documents[:-1])
+            write_artefacts(complete, folder, documents[:-1], unit)
     return paths

@@ -7,6 +7,7 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.progress import downloading, progress_bars
 from esen_flows.cli.output.tables import show
 from esen_flows.settings import get_settings
@@ -14,12 +15,16 @@ from esen_flows.settings import get_settings
 NamesArgument = Annotated[list[str] | None, typer.Argument(help="Reference sets. Default: all.")]
 
 
-def list_sets(names: NamesArgument = None) -> None:
+def list_sets(names: NamesArgument = None, as_json: JsonOption = False) -> None:
     """List reference sets: what they are, whether they are here, sizes and licences; with names also addresses."""
     from esen_flows.data.reference_sets.files import find, read_pins, reference_set
     from esen_flows.data.reference_sets.table import REFERENCE_SETS
 
     root = get_settings().reference_folder
+    if as_json:
+        sets = {name: reference_set(name) for name in names or REFERENCE_SETS}
+        print_json([{"name": name, **vars(each), "here": find(name, root)} for name, each in sets.items()])
+        return
     if not names:
         table = Table("set", "here", "size", "licence", "content")
         table.caption = f"in {root}; addresses: esen-flows data list SET"
@@ -57,7 +62,7 @@ def pull(names: Annotated[list[str], typer.Argument(help="Reference sets, as `da
         typer.echo(f"{name} is at {found[0] if len(found) == 1 else f'{found[0].parent}, {len(found):,} files'}")
 
 
-def verify(names: NamesArgument = None) -> None:
+def verify(names: NamesArgument = None, as_json: JsonOption = False) -> None:
     """Name damaged and missing files of reference sets, with status 1; without names, of the sets that are here."""
     from esen_flows.data.reference_sets.files import find, without_digest
     from esen_flows.data.reference_sets.files import verify as check
@@ -83,6 +88,8 @@ def verify(names: NamesArgument = None) -> None:
             f"not verified: {len(unknown)} file(s) without a published digest that were not downloaded by esen-flows, "
             f"such as {unknown[0]}"
         )
+    if as_json:
+        print_json({"read": checked, "faults": [str(fault) for fault in faults], "without_digest": unknown})
     if faults:
         raise typer.Exit(1)
 

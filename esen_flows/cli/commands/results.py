@@ -1,6 +1,5 @@
 """`esen-flows show KEY` and `esen-flows query KIND`: stored results. Nothing is computed, and torch is not imported."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from esen_flows.cli import options
-from esen_flows.cli.output.report import print_report
+from esen_flows.cli import completion, options
+from esen_flows.cli.output.json_output import JsonOption, print_json
+from esen_flows.cli.output.report import print_report, result_content
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import UsageError, split_names
 from esen_flows.errors import InputError
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.properties import PROPERTIES
 from esen_flows.schemas.property_lookup import COMMANDS, kind_named
+from esen_flows.units import FrequencyUnit
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -35,7 +36,15 @@ LimitOption = Annotated[
     int | None, typer.Option(min=1, help="At most this many.", show_default="50 in a table, otherwise all")
 ]
 ColumnsOption = Annotated[
-    str | None, typer.Option(help="Columns, as in --where, separated by commas: key,formula,kappa_300K.")
+    str | None,
+    typer.Option(
+        help="Columns, as in --where, separated by commas: key,formula,kappa_300K.",
+        autocompletion=completion.columns,
+    ),
+]
+SortOption = Annotated[
+    str | None,
+    typer.Option(help="Name as in --where to sort by; -NAME: descending.", autocompletion=completion.columns),
 ]
 FormatOption = Annotated[
     Literal["table", "csv", "json", "jsonl", "extxyz", "cif"],
@@ -49,20 +58,19 @@ StructureOption = Annotated[
 
 def show(
     key: Annotated[str, typer.Argument(help="Result key, or at least its first four digits.")],
-    form: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="How to print.")] = "table",
+    unit: options.UnitOption = "THz",
+    as_json: JsonOption = False,
 ) -> None:
     """Show one stored result; as JSON with its arrays, in which null stands for numbers that do not exist."""
-    from esen_flows.cli.output.listing import plain, plain_arrays
-    from esen_flows.store.models import stored_model
-
     store = open_store()
-    document = one_result(store, key, load_arrays=form == "json")
-    if form == "json":
-        force_field = stored_model(store.database, document.model_key)
-        content = {**plain(document), "model": force_field, "output": plain_arrays(document.output)}
-        typer.echo(json.dumps(content, indent=1, allow_nan=False))
+    document = one_result(store, key, load_arrays=as_json)
+    if as_json:
+        from esen_flows.store.models import stored_model
+
+        parents = parents_of(store, document)
+        print_json({**result_content([*parents, document]), "model": stored_model(store.database, document.model_key)})
     elif document.failure is None:
-        print_report([*parents_of(store, document), document])
+        print_report([*parents_of(store, document), document], unit=unit)
     else:
         _print_failure(document)
 
@@ -140,14 +148,21 @@ def query(
     campaign: options.CampaignOption = None,
     where: WhereOption = None,
     failed: Annotated[bool, typer.Option("--failed", help="List failed results instead of finished ones.")] = False,
-    sort: Annotated[str | None, typer.Option(help="Name as in --where to sort by; -NAME: descending.")] = None,
+    sort: SortOption = None,
     limit: LimitOption = None,
     columns: ColumnsOption = None,
     form: FormatOption = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; for cif a folder.")] = None,
     structure: StructureOption = "computed",
+    unit: options.UnitOption = "THz",
 ) -> None:
     """List stored results, newest first, or write them or their structures to files."""
+    if as_json and form not in ("table", "json"):
+        raise UsageError(f"--json and --format {form} are two formats; give one of them")
+    form = "json" if as_json else form
+    if unit != "THz" and form != "table":
+        raise UsageError(f"--unit is for tables; names of values in {form} say that frequencies are in THz")
     stored_kind = kind if kind == "structures" else kind_named(kind)
     filters: dict[str, Any] = {
         "chemsys": chemsys,
@@ -167,10 +182,12 @@ def query(
     if form in ("extxyz", "cif"):
         _write_structures(stored_kind, filters, names, form, output, structure)
     else:
-        _write_rows(stored_kind, filters, names, form, output)
+        _write_rows(stored_kind, filters, names, form, output, unit)
 
 
-def _write_rows(kind: Any, filters: dict[str, Any], names: list[str] | None, form: str, output: Path | None) -> None:
+def _write_rows(
+    kind: Any, filters: dict[str, Any], names: list[str] | None, form: str, output: Path | None, unit: FrequencyUnit
+) -> None:
     from esen_flows.cli.output.listing import output_file, print_table, write_rows
     from esen_flows.store.queries.query import stream, stream_structures
 
@@ -183,7 +200,7 @@ def _write_rows(kind: Any, filters: dict[str, Any], names: list[str] | None, for
     found: Iterable[Found]
     found = stream_structures(store, **filters) if kind == "structures" else stream(store, kind, **filters)
     if form == "table":
-        print_table(kind, found, names, filters.get("failed", False), rows)
+        print_table(kind, found, names, filters.get("failed", False), rows, unit)
         return
     with output_file(output) as out:
         write_rows(out, form, kind, found, names)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from esen_flows.cli import options
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.output.tables import show
 from esen_flows.cli.store import open_store
 from esen_flows.cli.usage import split_names
@@ -48,12 +49,16 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to write to; it is 
         )
 
 
-def size() -> None:
+def size(as_json: JsonOption = False) -> None:
     """Show how much disk space the database uses."""
     from esen_flows.store.upkeep.maintenance import size as sizes
 
-    table = Table("collection", "documents", "data MB", "on disk MB", "indexes MB")
     collections = sizes(open_store().database)
+    if as_json:
+        print_json(collections)
+        return
+    numbers = [Column(name, justify="right") for name in ("documents", "data MB", "on disk MB", "indexes MB")]
+    table = Table("collection", *numbers)
     for one in collections:
         values = (one.data_bytes, one.disk_bytes, one.index_bytes)
         table.add_row(one.name, str(one.documents), *(f"{value / _MEGA:.2f}" for value in values))
@@ -75,11 +80,13 @@ def gc(apply: ApplyOption = False) -> None:
         typer.echo("nothing was changed; to remove them: esen-flows db gc --apply")
 
 
-def verify() -> None:
+def verify(as_json: JsonOption = False) -> None:
     """Read everything and check that documents are readable, references resolve, keys and checksums are right."""
     from esen_flows.store.upkeep.verify import verify as check
 
     report = check(open_store())
+    if as_json:
+        print_json({"checked": report.checked, "problems": [str(problem) for problem in report.problems]})
     counts = ", ".join(f"{report.checked[name]} {name}" for name in ("results", "structures", "arrays"))
     if report.problems:
         problems = [f"  {problem}" for problem in report.problems]

@@ -14,7 +14,9 @@ from esen_flows.cli.output.report import references_of
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import RelaxOutput, ResultDocument, StaticOutput
 from esen_flows.schemas.md_output import MDOutput
+from esen_flows.schemas.property_entry import ResultFile
 from esen_flows.schemas.property_lookup import entry_of
+from esen_flows.units import FrequencyUnit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from esen_flows.plots.conductivity import ReferencePoint
 
 
-def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
+def artefact_paths(document: ResultDocument, folder: Path, unit: FrequencyUnit = "THz") -> list[Path]:
     """Files that a result has, as far as it holds the data that they show.
 
     Parameters
@@ -31,19 +33,45 @@ def artefact_paths(document: ResultDocument, folder: Path) -> list[Path]:
         Stored result; large arrays need not be loaded.
     folder
         Folder of the files.
+    unit
+        Unit of frequencies in figures; the names of those in another unit than THz end in it.
 
     Returns
     -------
     list[Path]
         Paths of the files, whether they exist or not; none for a failed result.
     """
+    return list(_files(document, folder, unit))
+
+
+def _files(document: ResultDocument, folder: Path, unit: FrequencyUnit) -> dict[Path, ResultFile]:
+    """Paths of the files of a result, with their entries in the table of properties."""
     if not document.output:
-        return []
+        return {}
     entry = entry_of(document.kind)
     files = [file for file in entry.files if _has(document.output, file.needs)]
     if any(file.crystal for file in files) and not np.all(document.output[entry.structure]["pbc"]):
         files = [file for file in files if not file.crystal]
-    return [folder / file.name for file in files]
+    return {folder / in_unit(file, unit): file for file in files}
+
+
+def in_unit(file: ResultFile, unit: FrequencyUnit) -> str:
+    """The name of a file of a result in a unit of frequency.
+
+    Parameters
+    ----------
+    file
+        Entry of the file.
+    unit
+        Unit of frequencies.
+
+    Returns
+    -------
+    str
+        The name, which ends in the unit if that matters to the figure and is not THz.
+    """
+    stem, dot, suffix = file.name.rpartition(".")
+    return f"{stem}_{unit}{dot}{suffix}" if file.frequencies and unit != "THz" else file.name
 
 
 def _has(output: Any, path: str) -> bool:
@@ -53,7 +81,9 @@ def _has(output: Any, path: str) -> bool:
     return output is not None
 
 
-def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[ResultDocument] = ()) -> None:
+def write_artefacts(
+    document: ResultDocument, folder: Path, parents: Sequence[ResultDocument] = (), unit: FrequencyUnit = "THz"
+) -> None:
     """Write the files of a result that do not exist yet, and remove what killed commands left half-written.
 
     Parameters
@@ -64,6 +94,8 @@ def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[Re
         Folder of the files; it is made if it does not exist.
     parents
         Results of the steps before, which say what reference values the result can be compared with.
+    unit
+        Unit of frequencies in figures.
 
     Raises
     ------
@@ -74,15 +106,17 @@ def write_artefacts(document: ResultDocument, folder: Path, parents: Sequence[Re
 
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
-    for path in artefact_paths(document, folder):
+    for path, file in _files(document, folder, unit).items():
         if path.exists():
             continue
         if path.suffix == ".png":
-            draw = plot_functions(document.kind)[path.name]
+            draw = plot_functions(document.kind)[file.name]
             if path.name == "kappa.png":
                 draw(document, path, _reference_points([*parents, document]))
             elif path.name == "diatomics.png":
                 draw(document, path, _pbe_energies())
+            elif file.frequencies:
+                draw(document, path, unit=unit)
             else:
                 draw(document, path)
         else:
@@ -108,7 +142,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
     -------
     dict[str, Callable[..., Path]]
         By file name, functions of a document and a path; those of figures that can show several results take the other
-        documents as their third argument.
+        documents as their third argument, and those with an axis of frequencies their unit as `unit`.
     """
     from esen_flows.plots.audit import plot_audit
     from esen_flows.plots.branches import plot_branches
@@ -119,6 +153,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
     from esen_flows.plots.md import plot_md
     from esen_flows.plots.phonon import plot_phonon
     from esen_flows.plots.relaxation import plot_relaxation
+    from esen_flows.plots.thermal import plot_thermal
 
     functions: dict[str, Callable[..., Path]] = {
         "relaxation.png": plot_relaxation,
@@ -128,6 +163,7 @@ def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
         "md.png": plot_md,
         "audit.png": plot_audit,
         "phonon.png": plot_phonon,
+        "thermal_properties.png": plot_thermal,
         "kappa.png": plot_kappa,
         "cumulative_kappa.png": plot_cumulative,
         "lifetimes.png": plot_lifetimes,

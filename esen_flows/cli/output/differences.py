@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import typer
 from rich.table import Column, Table
+
+from esen_flows.cli.output.json_output import print_json
+from esen_flows.cli.output.tables import show
 
 if TYPE_CHECKING:
     from esen_flows.campaigns.compare import CampaignDifference
@@ -29,15 +32,19 @@ def print_difference(found: "CampaignDifference", form: str) -> None:
         "table" for people, "json", or "csv" with one line per difference.
     """
     if form == "json":
-        print(json.dumps(_plain(found), indent=1))
+        settings = [{"name": name, "old": old, "new": new} for name, old, new in found.settings]
+        names = {"old": found.old, "new": found.new, "field": found.field}
+        print_json({**names, "settings": settings, **members_content(found.members)})
     elif form == "csv":
         _write_csv(found)
     else:
-        out = Console()
         table = Table("setting", found.old, found.new, title="settings that differ", title_justify="left")
         for name, old, new in found.settings:
             table.add_row(name, _text(old), _text(new))
-        out.print(table if found.settings else "no setting differs")
+        if found.settings:
+            show(table)
+        else:
+            typer.echo("no setting differs")
         print_members(found.members, found.field)
 
 
@@ -51,44 +58,43 @@ def print_members(found: "Difference", field: str) -> None:
     field
         Summary field of the principal number, which names its unit.
     """
-    out = Console()
     remarks = {"pending and not compared": found.pending, "only before": found.only_old, "only now": found.only_new}
     counts = [f"{count} {remark}" for remark, count in remarks.items() if count]
-    out.print(", ".join((f"{found.matched} members in both", *counts)))
+    typer.echo(", ".join((f"{found.matched} members in both", *counts)))
     if found.unmatched:
-        out.print("in one campaign only: " + ", ".join(found.unmatched), highlight=False)
+        typer.echo("in one campaign only: " + ", ".join(found.unmatched))
     if found.changed:
-        _print_changes(out, found)
+        _print_changes(found)
     if not found.moved:
-        out.print(f"{field}: the same for all {found.compared} members that have one")
+        typer.echo(f"{field}: the same for all {found.compared} members that have one")
         return
     largest = found.moved[0]
-    out.print(
+    typer.echo(
         f"{field}: mean absolute change {found.mean_absolute:.3g}, largest {abs(largest.absolute):.3g} "
         f"({largest.label}), among {found.compared} members"
     )
-    _print_moves(out, found.moved, f"largest changes of {field}")
+    _print_moves(found.moved, f"largest changes of {field}")
     if {each.label for each in found.moved} != {each.label for each in found.moved_relatively}:
-        _print_moves(out, found.moved_relatively, f"largest relative changes of {field}")
+        _print_moves(found.moved_relatively, f"largest relative changes of {field}")
 
 
-def _print_changes(out: Console, found: "Difference") -> None:
+def _print_changes(found: "Difference") -> None:
     title = ", ".join(f"{count} {old} → {new}" for (old, new), count in found.transitions.items())
     more = len(found.changed) - SHOWN
     caption = f"and {more} more" if more > 0 else None
     table = Table("material", "before", "now", title=title, title_justify="left", caption=caption)
     for each in found.changed[:SHOWN]:
         table.add_row(_name(each), each.old, each.new)
-    out.print(table)
+    show(table)
 
 
-def _print_moves(out: Console, moves: "Sequence[Moved]", title: str) -> None:
+def _print_moves(moves: "Sequence[Moved]", title: str) -> None:
     columns = [Column(name, justify="right") for name in ("before", "now", "change", "relative")]
     table = Table("material", *columns, title=title, title_justify="left")
     for each in moves:
         numbers = (f"{each.old:.8g}", f"{each.new:.8g}", f"{each.absolute:+.3g}", f"{each.relative:+.3%}")
         table.add_row(_name(each), *numbers)
-    out.print(table)
+    show(table)
 
 
 def _name(each: "Changed | Moved") -> str:
@@ -96,8 +102,19 @@ def _name(each: "Changed | Moved") -> str:
     return " ".join(part for part in (each.label, each.formula, each.model) if part)
 
 
-def _plain(found: "CampaignDifference") -> dict[str, Any]:
-    members = found.members
+def members_content(members: "Difference") -> dict[str, Any]:
+    """Differences in results for `--json`.
+
+    Parameters
+    ----------
+    members
+        Differences in results.
+
+    Returns
+    -------
+    dict[str, Any]
+        Values by name.
+    """
     content = asdict(members)
     transitions = members.transitions.items()
     content |= {
@@ -106,8 +123,7 @@ def _plain(found: "CampaignDifference") -> dict[str, Any]:
         "moved_relatively": [_move(each) for each in members.moved_relatively],
         "is_within": members.is_within,
     }
-    settings = [{"name": name, "old": old, "new": new} for name, old, new in found.settings]
-    return {"old": found.old, "new": found.new, "field": found.field, "settings": settings, **content}
+    return content
 
 
 def _move(move: "Moved") -> dict[str, Any]:

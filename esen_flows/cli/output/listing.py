@@ -3,20 +3,18 @@
 import csv
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 from ase import Atoms
 from rich.table import Table
 
-from esen_flows.cli.output.tables import natural_width, number_text, show, terminal_width
+from esen_flows.cli.output.json_output import jsonable, output_stream
+from esen_flows.cli.output.tables import frequency_text, natural_width, number_text, show, terminal_width
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import ResultDocument
@@ -25,52 +23,13 @@ from esen_flows.schemas.property_lookup import entry_of
 from esen_flows.store.queries.fields import Field
 from esen_flows.store.queries.query import StructureRecord
 from esen_flows.store.queries.tables import RESULT_COLUMNS, STRUCTURE_COLUMNS, Found, columns_of, row_of
+from esen_flows.units import FrequencyUnit
 
 _FAILURE = ("error", "message")
 # Columns that a narrow terminal gets last.
 _KEY_DIGITS = 12
 _LEFT_OUT_FIRST = ("created", "spacegroup", "temperature_kelvin", "model")
 _UNITS = {"angstrom": "A", "kelvin": "K"}  # of fields that reports do not label
-
-
-def plain(found: Found) -> dict[str, Any]:
-    """A result or structure as values for JSON, without its arrays.
-
-    Parameters
-    ----------
-    found
-        Result or structure.
-
-    Returns
-    -------
-    dict[str, Any]
-        Values by field name.
-    """
-    if isinstance(found, ResultDocument):
-        return found.model_dump(mode="json", exclude={"output", "schema_version"})
-    return {"key": found.key, **{name: _jsonable(value) for name, value in found.fields.items()}}
-
-
-def plain_arrays(value: Any) -> Any:
-    """The output of a result as values for JSON.
-
-    Parameters
-    ----------
-    value
-        Output, or a part of it.
-
-    Returns
-    -------
-    Any
-        Arrays as nested lists; None for numbers that do not exist, such as lifetimes of modes at rest.
-    """
-    if isinstance(value, Mapping):
-        return {str(name): plain_arrays(part) for name, part in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain_arrays(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain_arrays(part) for part in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _identity(kind: str) -> tuple[str, ...]:
@@ -87,7 +46,14 @@ def _columns(kind: str) -> tuple[str, ...]:
     return tuple(field.name for field in entry_of(kind).summary if field.column)
 
 
-def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None, failed: bool, limit: int) -> None:
+def print_table(
+    kind: str,
+    found: Iterable[Found],
+    columns: Sequence[str] | None,
+    failed: bool,
+    limit: int,
+    unit: FrequencyUnit = "THz",
+) -> None:
     """Print a table, and whether there are more rows.
 
     Parameters
@@ -102,6 +68,8 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         Whether these are failed results, whose errors are shown.
     limit
         Largest number of rows.
+    unit
+        Unit of frequencies.
 
     Raises
     ------
@@ -131,11 +99,16 @@ def print_table(kind: str, found: Iterable[Found], columns: Sequence[str] | None
         if "key" in values and (heading or terminal_width() is not None):
             values["key"] = values["key"][:_KEY_DIGITS]  # enough for `show`
         contents.append(values)
-    show(_fitting(kind, fields, contents, caption, _LEFT_OUT_FIRST if heading else ()))
+    show(_fitting(kind, fields, contents, caption, _LEFT_OUT_FIRST if heading else (), unit))
 
 
 def _fitting(
-    kind: str, fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]], caption: str | None, spare: Sequence[str]
+    kind: str,
+    fields: Mapping[str, Field],
+    rows: Sequence[Mapping[str, Any]],
+    caption: str | None,
+    spare: Sequence[str],
+    unit: FrequencyUnit,
 ) -> Table:
     """A table without those of the spare columns, the first ones first, for which the terminal has no room."""
     names, width = list(fields), terminal_width()
@@ -145,10 +118,14 @@ def _fitting(
         table = Table(caption="; ".join(words) or None)
         for name in names:
             heading = name if width is None else _heading(kind, name)
+            if _is_frequency(fields[name]):
+                heading = heading.replace("_thz", f"_{unit}").replace("(THz)", f"({unit})")
             is_number = fields[name].type == "number" and name != "spacegroup"  # which is shown by its symbol
             table.add_column(heading, justify="right" if is_number else "left")
         for row in rows:
-            table.add_row(*(_text(row[name], _format(kind, name)) for name in names))
+            texts = {name: _text(row[name], _format(kind, name)) for name in names}
+            texts |= {name: _frequency_text(row[name], unit) for name in names if _is_frequency(fields[name])}
+            table.add_row(*texts.values())
         candidates = [name for name in spare if name in names]
         if width is None or not candidates or natural_width(table) <= width:
             return table
@@ -170,6 +147,14 @@ def _heading(kind: str, name: str) -> str:
     else:
         words, unit = name, ""
     return "\n".join([*words.replace("_", " ").split(), *([f"({unit})"] if unit else [])])
+
+
+def _is_frequency(field: Field) -> bool:
+    return field.path.endswith("_thz")
+
+
+def _frequency_text(value: float | None, unit: FrequencyUnit) -> str:
+    return "" if value is None else frequency_text(value, unit)
 
 
 def _format(kind: str, name: str) -> str | None:
@@ -214,11 +199,11 @@ def write_rows(out: TextIO, form: str, kind: str, found: Iterable[Found], column
         return
     rows = _json_rows(kind, found, columns)
     if form == "jsonl":
-        out.writelines(json.dumps(row) + "\n" for row in rows)
+        out.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         return
     separator = "[\n"
     for row in rows:
-        out.write(separator + json.dumps(row, indent=1))
+        out.write(separator + json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False))
         separator = ",\n"
     out.write("[]\n" if separator == "[\n" else "\n]\n")
 
@@ -285,15 +270,26 @@ def write_cifs(folder: Path, pairs: Iterable[tuple[Found, Atoms]]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for found, atoms in pairs:
-        path = folder / f"{_file_formula(found)}-{found.key[:16]}.cif"
+        path = folder / f"{file_formula(found)}-{found.key[:16]}.cif"
         with written_whole(path) as temporary:
             write_crystal(temporary, atoms, "cif", str(path))
         count += 1
     return count
 
 
-def _file_formula(found: Found) -> str:
-    """The formula, with characters that are safe in file names."""
+def file_formula(found: Found) -> str:
+    """The formula of a result or structure, with characters that are safe in file names.
+
+    Parameters
+    ----------
+    found
+        Result or structure.
+
+    Returns
+    -------
+    str
+        Part of a file name.
+    """
     formula = found.formula or "" if isinstance(found, ResultDocument) else str(found.fields.get("formula", ""))
     return re.sub(r"[^A-Za-z0-9]", "_", formula)[:60]
 
@@ -318,7 +314,7 @@ def output_file(path: Path | None) -> Iterator[TextIO]:
         `path` is a folder.
     """
     if path is None:
-        yield sys.stdout
+        yield output_stream()
         return
     path = path.resolve()  # to replace the target of a link rather than the link
     if path.is_dir():
@@ -333,19 +329,18 @@ def output_file(path: Path | None) -> Iterator[TextIO]:
 
 def _json_rows(kind: str, found: Iterable[Found], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     if columns is None:
-        yield from map(plain, found)
+        for each in found:
+            yield jsonable(each if isinstance(each, ResultDocument) else {"key": each.key, **each.fields})
         return
     fields = columns_of(kind, columns)
     for each in found:
-        yield {name: _jsonable(value) for name, value in row_of(each, fields).items()}
-
-
-def _jsonable(value: Any) -> Any:
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+        yield jsonable(row_of(each, fields))
 
 
 def _cell(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else _jsonable(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return jsonable(value) if isinstance(value, datetime) else value
 
 
 def _symbol(found: Found) -> str:

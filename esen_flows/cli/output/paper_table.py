@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from esen_flows.cli.output.json_output import print_json
+from esen_flows.cli.output.tables import show
 from esen_flows.metrics.paper_tables import paper_table
 from esen_flows.metrics.published import OLD_RMSD_SCALE, LeaderboardRow
 
 
-def print_paper_table(number: int, own: Sequence[LeaderboardRow]) -> None:
+def print_paper_table(number: int, own: Sequence[LeaderboardRow], as_json: bool = False) -> None:
     """Print a table of the paper.
 
     Parameters
@@ -19,6 +20,8 @@ def print_paper_table(number: int, own: Sequence[LeaderboardRow]) -> None:
         Number of the table.
     own
         Rows of campaigns.
+    as_json
+        Whether JSON is printed, with the columns of the table alone.
 
     Raises
     ------
@@ -26,6 +29,14 @@ def print_paper_table(number: int, own: Sequence[LeaderboardRow]) -> None:
         No number of the table is among our sources.
     """
     found = paper_table(number, own)
+    if as_json:
+        names = [name for name, _, _ in found.columns]
+        rows = [
+            {"model": row.key, "source": row.source, "metrics": {name: row.values.get(name) for name in names}}
+            for row in found.rows
+        ]
+        print_json({"title": found.title, "rows": rows})
+        return
     typer.echo(found.title)
     table = Table("model", *(title for _, title, _ in found.columns), box=None, padding=(0, 1, 0, 0))
     for column in table.columns[1:]:
@@ -44,7 +55,7 @@ def print_paper_table(number: int, own: Sequence[LeaderboardRow]) -> None:
         table.add_row(row.key + (" <" if ours else ""), *cells, style="bold" if ours else None)
         if ours and theirs is not row:
             remarks.append(f"! {row.key} ({row.source}) differs from the published {theirs.key} in these digits")
-    Console().print(table)
+    show(table)
     if any(row.source != "published" for row in found.rows):
         remarks.insert(0, "< a force field of this database; materials without a result count as failed")
     if any(

@@ -8,19 +8,26 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from esen_flows.cli.output.branches import branch_lines
-from esen_flows.cli.output.tables import number_text, show
+from esen_flows.cli.output.json_output import jsonable
+from esen_flows.cli.output.tables import frequency_text, number_text, show
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.model_card import Measured, ModelCard
 from esen_flows.schemas.property_lookup import entry_of
+from esen_flows.units import PER_THZ, FrequencyUnit
 
 FROM_DATABASE = ", from the database"
 NON_METALS = frozenset(["H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Ge", "As", "Se", "Br", "Sb", "Te", "I"])
 OUTSIDE = "{} was not trained on any structure with exactly the elements {}: numbers may be wrong"
 
 
-def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = (), stored: Collection[str] = ()) -> None:
+def print_report(
+    documents: Sequence[ResultDocument],
+    files: Sequence[Path] = (),
+    stored: Collection[str] = (),
+    unit: FrequencyUnit = "THz",
+) -> None:
     """Print the last step as a table of numbers, and the cost of every step.
 
     Parameters
@@ -31,6 +38,8 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         Figures and structures that were written.
     stored
         Keys of results that were not computed now.
+    unit
+        Unit of frequencies.
     """
     out, result = Console(), documents[-1]
     compared = {
@@ -45,8 +54,9 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
     ]
     title = f"{result.subject_name}: {entry_of(result.kind).title} by {result.model_label}"
     table = Table(*columns, title=title, title_justify="left")
-    for quantity, value, unit, field in _rows(result):
-        table.add_row(quantity, value, unit, *([_comparison(compared.get(field, ()))] if measured else []))
+    for quantity, value, own_unit, field in report_rows(result, unit):
+        factor = PER_THZ[unit] if field.endswith("_thz") else 1.0
+        table.add_row(quantity, value, own_unit, *([_comparison(compared.get(field, ()), factor)] if measured else []))
     show(table)
     for line in branch_lines(result):
         out.print(line, highlight=False, soft_wrap=True)
@@ -62,13 +72,52 @@ def print_report(documents: Sequence[ResultDocument], files: Sequence[Path] = ()
         out.print(line, highlight=False, soft_wrap=True)
 
 
-def _rows(document: ResultDocument) -> list[tuple[str, str, str, str]]:
-    """Quantity, value, unit and summary field of every row."""
+def result_content(documents: Sequence[ResultDocument], stored: Collection[str] | None = None) -> dict[str, Any]:
+    """The last step and all its numbers for `--json`, with the steps before it.
+
+    Parameters
+    ----------
+    documents
+        Stored results of all steps; the last one is the property, with its arrays.
+    stored
+        Keys of results that were not computed now; None where all of them were stored.
+
+    Returns
+    -------
+    dict[str, Any]
+        Fields of the result, its arrays as `output`, the other results without arrays as `steps`, and whether each was
+        stored before as `from_database`.
+    """
+    contents = [
+        {**jsonable(document), "from_database": stored is None or document.key in stored} for document in documents
+    ]
+    return {**contents[-1], "output": documents[-1].output, "steps": contents[:-1]}
+
+
+def report_rows(document: ResultDocument, frequency_unit: FrequencyUnit = "THz") -> list[tuple[str, str, str, str]]:
+    """Rows of the report of a result.
+
+    Parameters
+    ----------
+    document
+        Stored result.
+    frequency_unit
+        Unit of frequencies.
+
+    Returns
+    -------
+    list[tuple[str, str, str, str]]
+        Quantity, value, unit and summary field of every row.
+    """
     summary, rows = document.summary, []
     for field in entry_of(document.kind).summary:
         if field.label and (value := summary.get(field.name)) is not None:
             label, unit = field.label.format_map(summary), _unit(field.unit, summary)
-            rows.append((label, number_text(value, field.format), unit, field.name))
+            if unit == "THz" and isinstance(value, float):
+                text, unit = frequency_text(value, frequency_unit), frequency_unit
+            else:
+                text = number_text(value, field.format)
+            rows.append((label, text, unit, field.name))
     return rows + _lattice_rows(summary)
 
 
@@ -177,5 +226,7 @@ def _computed_with(documents: Sequence[ResultDocument]) -> dict[str, Any]:
     return found
 
 
-def _comparison(entries: Sequence[Measured]) -> str:
-    return "\n".join(f"{reference.source} {reference.value:g}" for entry in entries for reference in entry.reference)
+def _comparison(entries: Sequence[Measured], factor: float) -> str:
+    return "\n".join(
+        f"{reference.source} {factor * reference.value:.6g}" for entry in entries for reference in entry.reference
+    )

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from esen_flows.units import PER_THZ, FrequencyUnit
+
 _WIDE = 10_000  # characters; no line is longer
 _LEAST_TEXT = 8  # characters to which a column of text may be folded
 
@@ -34,6 +36,29 @@ def number_text(value: object, form: str) -> str:
     """
     text = format(value, form)
     return text.removeprefix("-") if text.strip("-0.") == "" else text
+
+
+def frequency_text(thz: float, unit: FrequencyUnit) -> str:
+    """A frequency as text, with the digits that a thousandth of a THz is worth.
+
+    Parameters
+    ----------
+    thz
+        Frequency in THz.
+    unit
+        Unit of the text.
+
+    Returns
+    -------
+    str
+        The number without its unit.
+
+    Examples
+    --------
+    >>> frequency_text(15.3, "THz"), frequency_text(15.3, "cm-1"), frequency_text(15.3, "meV")
+    ('15.300', '510.4', '63.276')
+    """
+    return number_text(PER_THZ[unit] * thz, ".1f" if unit == "cm-1" else ".3f")
 
 
 def terminal_width() -> int | None:

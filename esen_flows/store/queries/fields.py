@@ -161,6 +161,8 @@ def find_field(kind: str, name: str) -> Field:
     ('summary.temperature_kelvin', 300.0)
     >>> find_field("conductivity", "kappa_450K").path
     'summary.kappa_rta_w_per_m_k_at_450K'
+    >>> find_field("conductivity", "kappa_xx_450K").path
+    'summary.kappa_rta_xx_w_per_m_k_at_450K'
     """
     fields = fields_of(kind)
     if name in fields:
