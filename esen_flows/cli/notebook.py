@@ -6,19 +6,21 @@ silicon = ef.load("Si.cif")
 kappa = ef.kappa(silicon, "esen_silicon", settings={"mesh": (15, 15, 15)})
 """
 
+import base64
 import html
 import io
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
 from esen_flows.cli.options import DEFAULT_MODEL
-from esen_flows.cli.output.artefacts import artefact_paths, write_artefacts
-from esen_flows.cli.output.report import print_report
+from esen_flows.cli.output.artefacts import artefact_paths, first_figure, write_artefacts
+from esen_flows.cli.output.report import print_report, report_rows
 from esen_flows.cli.property_request import model_request, request_of
 from esen_flows.cli.run_or_load import run_or_load
 from esen_flows.cli.store import open_store
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 class Result:
     """A property of a structure, which is stored.
 
-    Printing it gives the report of the command.
+    Printing it gives the report of the command; a notebook shows its numbers and its first figure.
 
     Attributes
     ----------
@@ -108,7 +110,27 @@ class Result:
         return f"<{self.document.kind} of {self.document.subject_name} by {self.document.model_label}, {self.key[:12]}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        document, title = self.document, entry_of(self.document.kind).title
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{html.escape(value)}</td>"
+            f"<td>{html.escape(unit)}</td></tr>"
+            for name, value, unit, _ in report_rows(document)
+        )
+        origin = "from the database" if document.key in self.stored else f"{document.provenance.seconds:.2f} s"
+        caption = f"{document.subject_name}: {title} by {document.model_label}, {origin}, {document.key[:12]}"
+        return (
+            f"<div><table><caption>{html.escape(caption)}</caption>"
+            f"<tr><th>quantity</th><th>value</th><th>unit</th></tr>{rows}</table>{self._figure_html}</div>"
+        )
+
+    @cached_property
+    def _figure_html(self) -> str:
+        """The first figure as an image inside of the page; empty for a result that has none."""
+        figure = first_figure(self._complete(), self.steps[:-1])
+        if figure is None:
+            return ""
+        image = base64.b64encode(figure).decode()
+        return f"<img style='max-width:700px;width:100%' src='data:image/png;base64,{image}'>"
 
     def _complete(self) -> ResultDocument:
         return open_store().get(self.key) or self.document

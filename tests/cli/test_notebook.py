@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ def test_a_property_is_that_of_the_command(copper: Any, folder: Path, capsys: py
     assert copper.force_field.force_evaluations == calls
     assert relaxed.key in capsys.readouterr().out
     assert "from the database" in str(relaxed)
-    assert relaxed._repr_html_().startswith("<pre>Cu: relaxation by")
+    shown = relaxed._repr_html_()
+    assert "<caption>Cu: relaxation by emt, from the database" in shown
+    assert "<td>volume</td><td style='text-align:right'>11.5" in shown
+    assert "src='data:image/png;base64,iVBORw0KGgo" in shown
+    named = ef.relax(ef.load("Cu.cif"), model, settings=SMALL)
+    hostile = replace(named, steps=(named.document.model_copy(update={"model_label": "<script>"}),))
+    assert "by &lt;script&gt;," in hostile._repr_html_()
     assert relaxed.structure.get_chemical_formula() == "Cu4"
     assert len(relaxed.output["energies_ev"]) == relaxed.summary["n_steps"] + 1
     names = {path.name for path in relaxed.write("files")}

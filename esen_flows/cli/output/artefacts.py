@@ -4,6 +4,7 @@ import glob
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,15 +111,7 @@ def write_artefacts(
         if path.exists():
             continue
         if path.suffix == ".png":
-            draw = plot_functions(document.kind)[file.name]
-            if path.name == "kappa.png":
-                draw(document, path, _reference_points([*parents, document]))
-            elif path.name == "diatomics.png":
-                draw(document, path, _pbe_energies())
-            elif file.frequencies:
-                draw(document, path, unit=unit)
-            else:
-                draw(document, path)
+            _draw(document, file, path, parents, unit)
         else:
             with written_whole(path) as temporary:
                 frames = _frames(document, path.name)
@@ -126,6 +119,43 @@ def write_artefacts(
                     write_frames(temporary, frames)
                 else:
                     write_crystal(temporary, frames[0], "cif" if path.suffix == ".cif" else "vasp", str(path))
+
+
+def first_figure(document: ResultDocument, parents: Sequence[ResultDocument] = ()) -> bytes | None:
+    """The first figure of a result.
+
+    Parameters
+    ----------
+    document
+        Stored result with its arrays.
+    parents
+        Results of the steps before.
+
+    Returns
+    -------
+    bytes | None
+        A PNG image; None for a result without figures.
+    """
+    with TemporaryDirectory() as folder:
+        for path, file in _files(document, Path(folder), "THz").items():
+            if path.suffix == ".png":
+                _draw(document, file, path, parents, "THz")
+                return path.read_bytes()
+    return None
+
+
+def _draw(
+    document: ResultDocument, file: ResultFile, path: Path, parents: Sequence[ResultDocument], unit: FrequencyUnit
+) -> None:
+    draw = plot_functions(document.kind)[file.name]
+    if file.name == "kappa.png":
+        draw(document, path, _reference_points([*parents, document]))
+    elif file.name == "diatomics.png":
+        draw(document, path, _pbe_energies())
+    elif file.frequencies:
+        draw(document, path, unit=unit)
+    else:
+        draw(document, path)
 
 
 def plot_functions(kind: str) -> dict[str, Callable[..., Path]]:
