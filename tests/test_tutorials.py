@@ -9,6 +9,8 @@ understood by their language and title:
   as is a block of any other language with a title.
 """
 
+import ast
+import json
 import os
 import re
 import shlex
@@ -106,3 +108,26 @@ def test_tutorial(name: str, newcomer: Newcomer, tmp_path: Path) -> None:
             assert expected(block.text).search(told), (
                 f"{page[before].text}\nprinted\n{printed[before]}\nexpected\n{block.text}"
             )
+
+
+def as_script(notebook: Path) -> str:
+    """The code of a notebook; the last expression of a cell is shown as a page shows it, else as text."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    lines = ["def show(value):", "    print(value._repr_html_() if hasattr(value, '_repr_html_') else value)"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], f"{notebook.name} holds outputs; clear them before it is committed"
+            body = ast.parse("".join(cell["source"])).body
+            if isinstance(body[-1], ast.Expr):
+                body[-1] = ast.Expr(ast.Call(ast.Name("show", ast.Load()), [body[-1].value], []))
+            lines += [ast.unparse(ast.fix_missing_locations(statement)) for statement in body]
+    return "\n".join(lines)
+
+
+def test_notebook(newcomer: Newcomer) -> None:
+    script = as_script(ROOT / "docs/notebooks/silicon.ipynb")
+    done = newcomer.type(f".venv/bin/python - <<'END_OF_FILE'\n{script}\nEND_OF_FILE\n")
+    assert done.returncode == 0, done.stderr
+    for title in ("relaxation", "phonons", "thermal conductivity"):
+        assert f"<caption>Si: {title} by esen_silicon," in done.stdout
+    assert done.stdout.count("src='data:image/png;base64,iVBORw0KGgo") == 3

@@ -271,6 +271,10 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     near = f"kappa_700K > {0.999 * expected} and kappa_700K < {1.001 * expected}"
     assert query(copper.store, "conductivity", where=near) == [conductivity]
     assert query(copper.store, "conductivity", where="kappa_701K > 0") == []
+    tensor = output["methods"]["wigner"]["kappa_w_per_m_k"][index]
+    zz = f"kappa_wigner_zz_700K > {0.999 * tensor[2]} and kappa_wigner_zz_700K < {1.001 * tensor[2]}"
+    assert query(copper.store, "conductivity", where=zz) == [conductivity]
+    assert to_frame([conductivity], columns=["kappa_wigner_yz_700K"])["kappa_wigner_yz_700K"][0] == tensor[3]
     assert to_frame([conductivity], columns=["kappa_700K"])["kappa_700K"][0] == pytest.approx(expected)
     assert query(copper.store, "phonon", where="heat_capacity_500K > 20 and entropy_50K > 0")
     frame = to_frame([conductivity], columns=["formula", "kappa_300K", "kappa_rta_w_per_m_k", "seconds"])
