@@ -1,7 +1,7 @@
 """The settings of a training stage: one flat file says what ran, without includes or defaults hidden elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -290,8 +290,12 @@ def config_from_dict(values: Mapping[str, Any], source: str = "training stage") 
     stage_names = {field.name for field in fields(TrainingConfig)} - {"network"}
     if unknown := sorted(set(values) - network_names - stage_names, key=repr):
         raise InputError(f"{source}: unknown keys {unknown}; known are {sorted(network_names | stage_names)}")
-    if missing := sorted(set(kind.SIZES) - {"max_num_elements"} - set(values)):
-        raise InputError(f"{source}: missing {missing}: the sizes of the network are written out")
+    required = {f.name for f in fields(TrainingConfig) if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted((required | set(kind.SIZES)) - {"network", "max_num_elements"} - set(values)):
+        raise InputError(
+            f"{source}: missing {missing}: sizes, loss and learning rate are written out; "
+            "models/esen_silicon/training.yaml is an example"
+        )
     try:
         network = kind(**{name: value for name, value in values.items() if name in network_names})
         stage = {name: value for name, value in values.items() if name in stage_names}

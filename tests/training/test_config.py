@@ -16,7 +16,7 @@ from esen_flows.training.config import config_from_dict, read_config
         ("- 1\n", "mapping"),
         ("epochs: [", "YAML"),
         ("7: 1\n", r"unknown keys \[7\]"),
-        ("epochs: 3\n", "missing"),
+        ("epochs: 3\n", r"missing \[.*'clip_norm'.*'num_layers'.*example"),
     ],
 )
 def test_errors_of_training_files_name_the_key(tmp_path, text, words):
