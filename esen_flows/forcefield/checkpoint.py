@@ -127,7 +127,6 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
             "conservative": config.conservative,
             "equivariance": config.equivariance,
             "differentiable": config.differentiable,
-            "direct": config.has_both_forces or not config.conservative,
         },
         "training": checkpoint.training,
         "model_key": key,

@@ -360,9 +360,8 @@ def _differentiable(header: dict[str, Any]) -> bool:
 
 
 def _direct(header: dict[str, Any]) -> bool:
-    """Whether a checkpoint has direct heads; those that do not say so have no others beside an energy."""
-    declaration = header["declaration"]
-    return bool(declaration.get("direct", not declaration["conservative"]))
+    """Whether a checkpoint has direct heads, alone or besides the gradient of its energy."""
+    return bool(header.get("architecture", {}).get("direct_forces", not header["declaration"]["conservative"]))
 
 
 def _checkpoint_header(card: ModelCard) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 ADAPTIVE_WIDTH_ANGSTROM = 1.0  # of the shell in which neighbours are counted in part
 SMALLEST_SHARE = 1 / 16  # of the cutoff radius, which an adaptive cutoff never falls below
-_BISECTIONS = 24  # the bracket is then 1e-7 of the cutoff, from where two Newton steps reach rounding
+_BISECTIONS = 16  # the bracket is then 1e-5 of the cutoff, from where three Newton steps reach rounding
 # Beyond these limits the switch is 1 or 0 within 1e-27, and its tangent would overflow.
 _INNER, _OUTER = 0.01, 0.99
 
@@ -60,27 +60,31 @@ def adaptive_cutoffs(distance: Tensor, target: Tensor, n_atoms: int, cutoff: flo
         (atoms,) in Angstrom, from cutoff / 16 to cutoff, twice differentiable with respect to the distances.
     """
 
-    def excess(radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Left side minus right side of the equation, and its slope with the radius."""
-        switch = log_switch(distance, radius[target], ADAPTIVE_WIDTH_ANGSTROM).exp()
-        share = (distance - radius[target] + ADAPTIVE_WIDTH_ANGSTROM) / ADAPTIVE_WIDTH_ANGSTROM
-        inside = (share > _INNER) & (share < _OUTER)
-        sine = torch.sin(pi * share.clamp(_INNER, _OUTER))
-        slope = torch.where(inside, 2 * pi * switch * (1 - switch) / sine.square(), 0.0) / ADAPTIVE_WIDTH_ANGSTROM
-        cube = neighbors * (radius / cutoff).pow(3)
-        value = cube.index_add(0, target, switch) - neighbors
-        return value, (3 * cube / radius).index_add(0, target, slope)
+    def excess(radius: Tensor) -> Tensor:
+        """Left side minus right side of the equation."""
+        share = (distance - radius[target]) / ADAPTIVE_WIDTH_ANGSTROM + 1
+        switch = torch.sigmoid(2 / torch.tan(pi * share.clamp(_INNER, _OUTER)))
+        return (neighbors * (radius / cutoff).pow(3) - neighbors).index_add(0, target, switch)
+
+    def slope(radius: Tensor) -> Tensor:
+        """Derivative of the left side with respect to the radius."""
+        share = (distance - radius[target]) / ADAPTIVE_WIDTH_ANGSTROM + 1
+        angle = pi * share.clamp(_INNER, _OUTER)
+        switch = torch.sigmoid(2 / torch.tan(angle))
+        steep = 2 * pi * switch * (1 - switch) / torch.sin(angle).square() / ADAPTIVE_WIDTH_ANGSTROM
+        steep = torch.where((share > _INNER) & (share < _OUTER), steep, 0.0)
+        return (3 * neighbors * (radius / cutoff).pow(3) / radius).index_add(0, target, steep)
 
     with torch.no_grad():
         low = distance.new_full((n_atoms,), cutoff * SMALLEST_SHARE)
         high = torch.full_like(low, cutoff)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            above = excess(middle)[0] > 0
+            above = excess(middle) > 0
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        radius = 0.5 * (low + high)
+        radius = radius - excess(radius) / slope(radius)
     # From a constant starting point, one Newton step carries the first derivative of the root, two also the second.
-    radius = 0.5 * (low + high)
     for _ in range(2):
-        value, slope = excess(radius)
-        radius = radius - value / slope
+        radius = radius - excess(radius) / slope(radius)
     return radius.clamp(cutoff * SMALLEST_SHARE, cutoff)
