@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import FAINT, PALETTE, field_text, logarithmic, new_figure, over_points, room_above, save
+from esen_flows.plots.axes import logarithmic, over_points, room_above
+from esen_flows.plots.style import FAINT, PALETTE, field_text, new_figure, save
 
 # Axis labels of the principal numbers of properties, and whether the numbers span decades.
 _AXES = {

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from esen_flows.plots.axes import frequency_unit
 from esen_flows.plots.style import (
     FAINT,
     INK,
     KAPPA_UNIT,
     PALETTE,
-    frequency_unit,
     labelled,
     mesh_text,
     new_figure,

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from esen_flows.errors import InputError
+from esen_flows.plots.axes import frequency_unit, logarithmic
 from esen_flows.plots.style import (
     FAINT,
     KAPPA_UNIT,
-    frequency_unit,
     labelled,
-    logarithmic,
     mesh_text,
     new_figure,
     origin_of,

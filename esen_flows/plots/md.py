@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from esen_flows.plots.style import FAINT, PALETTE, frequency_unit, new_figure, origin_of, output_of, save, set_title
+from esen_flows.plots.axes import frequency_unit
+from esen_flows.plots.style import FAINT, PALETTE, new_figure, origin_of, output_of, save, set_title
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.md_output import MDOutput
 from esen_flows.units import PER_THZ, FrequencyUnit

@@ -9,11 +9,11 @@ from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
+from esen_flows.plots.axes import frequency_unit
 from esen_flows.plots.style import (
     FAINT,
     INK,
     PALETTE,
-    frequency_unit,
     labelled,
     new_figure,
     origin_of,

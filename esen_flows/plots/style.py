@@ -3,13 +3,13 @@
 Rules for all figures, looked at with 5 and with 5,000 points:
 
 - Axes name their quantity in words and its unit in brackets; units of fields come from `field_text`, those of
-  frequencies from `frequency_unit`. Logarithmic axes have plain numbers (`logarithmic`).
+  frequencies from `axes.frequency_unit`. Logarithmic axes have plain numbers (`axes.logarithmic`).
 - The title, at the left, names what all curves share; a legend names what differs between them (`labels_of`).
   Legends are opaque, so that a line behind one does not cross its words, and stand where the data leave room:
-  `room_above` makes some, bands have them below the axes.
+  `axes.room_above` makes some, bands have them below the axes.
 - Few points are drawn one by one and large; of many, distributions are histograms, pairs are densities, and clouds of
   points are pixels also in SVG files, which stay under 1 MB. Medians over a cloud have the colour of their points and a
-  white edge (`over_points`).
+  white edge (`axes.over_points`).
 - Colours are those of `PALETTE`; where they begin again, the kind of line changes. Reference lines are grey.
 """
 
@@ -21,16 +21,12 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.schemas.documents import Kind, ResultDocument
-from esen_flows.units import FrequencyUnit
 
 # The palette of Okabe and Ito (https://jfly.uni-koeln.de/color/), distinguishable with any colour vision. Its yellow is
 # left out, because it is too faint for a line on white.
@@ -62,8 +58,6 @@ _WORDS = {
     "fc2 min length": "least length of fc2 supercell",
     "fc3 min length": "least length of fc3 supercell",
 }
-_LEAST_RATIO = 5.0  # between the ends of a logarithmic axis, so that it has at least two of the marks 1, 2, 5, 10
-_PLAIN_RATIO = 1e4  # above it powers of ten are easier to read
 _MOST_SETTINGS = 3  # in a legend entry
 _MOST_PARTS = 6  # of a list that is written out
 
@@ -115,73 +109,6 @@ def new_figure(width_inch: float = 5.0, height_inch: float = 3.6) -> Iterator[Fi
         figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-
-
-def logarithmic(axis: Axis) -> None:
-    """Make an axis logarithmic with plain numbers as labels, and wide enough to have two of them; after drawing.
-
-    Parameters
-    ----------
-    axis
-        Axis to change.
-    """
-    name = "x" if axis is axis.axes.xaxis else "y"
-    axis.axes.set(**{f"{name}scale": "log"})
-    low, high = axis.get_view_interval()
-    if high / low < _LEAST_RATIO:
-        margin = (_LEAST_RATIO * low / high) ** 0.5
-        low, high = low / margin, high * margin
-    axis.axes.set(**{f"{name}lim": (low, high)})
-    axis.set_minor_formatter(NullFormatter())
-    if high / low <= _PLAIN_RATIO:
-        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def room_above(axes: Axes, rows: int) -> None:
-    """Raise the upper end of a linear vertical axis, so that a legend has a place of its own; after drawing.
-
-    Parameters
-    ----------
-    axes
-        Axes to change.
-    rows
-        Entries of the legend.
-    """
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + min(0.08 * (rows + 1), 0.6) * (high - low))
-
-
-def over_points(width: float) -> list[AbstractPathEffect]:
-    """Effects that set a line off from points of its own colour, by a white edge.
-
-    Parameters
-    ----------
-    width
-        Width of the line in points.
-
-    Returns
-    -------
-    list[AbstractPathEffect]
-        For the `path_effects` of a line.
-    """
-    return [Stroke(linewidth=width + 1.6, foreground="white"), Normal()]
-
-
-def frequency_unit(unit: FrequencyUnit) -> str:
-    """A unit of frequency as the label of an axis.
-
-    Parameters
-    ----------
-    unit
-        The unit.
-
-    Returns
-    -------
-    str
-        Text for matplotlib.
-    """
-    return "cm$^{-1}$" if unit == "cm-1" else unit
 
 
 def origin_of(document: ResultDocument) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from esen_flows.errors import InputError
-from esen_flows.plots.style import PALETTE, logarithmic, new_figure, save
+from esen_flows.plots.axes import logarithmic
+from esen_flows.plots.style import PALETTE, new_figure, save
 
 Row = Mapping[str, float]
 
