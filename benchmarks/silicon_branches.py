@@ -96,22 +96,25 @@ def main() -> None:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The acoustic branches of all cases, over those without the error."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True, constrained_layout=True)
+    """The acoustic branches, and by how much the transverse ones differ."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     x = np.linspace(0, 1, POINTS)
-    for axis, row in zip(axes, rows[1:], strict=True):
-        for number in range(3):
-            label = {"label": "without the error"} if number == 0 else {}
-            axis.plot(x, np.array(rows[0]["frequencies_thz"])[:, number], color="0.65", lw=3, **label)
-        for number, colour in enumerate(("C0", "C1", "C2")):
-            axis.plot(x, np.array(row["frequencies_thz"])[:, number], color=colour, lw=1.2)
-        axis.set_title(row["case"], fontsize=10)
-        splitting = row["largest_splitting_of_ta_thz"]
-        axis.text(0.97, 0.04, f"TA split by {splitting:.1g} THz", transform=axis.transAxes, ha="right", fontsize=9)
+    styles = (
+        {"color": "0.7", "lw": 4},
+        {"color": "C3", "lw": 1.2},
+        {"color": "C0", "ls": "--"},
+        {"color": "k", "ls": ":"},
+    )
+    for row, style in zip(rows, styles, strict=True):
+        frequencies = np.array(row["frequencies_thz"])[:, :3]
+        left.plot(x, frequencies, **style)
+        right.semilogy(x[1:], np.maximum(frequencies[1:, 1] - frequencies[1:, 0], 1e-6), label=row["case"], **style)
+    left.set_ylabel("Frequency (THz)")
+    right.set_ylabel("Splitting of the TA branches (THz)")
+    right.legend(frameon=False, fontsize=8, loc="center right")
+    for axis in (left, right):
         axis.set_xticks([0, 1], ["Γ", "X"])
         axis.set_xlim(0, 1)
-    axes[0].set_ylabel("Frequency (THz)")
-    axes[0].legend(frameon=False, fontsize=9, loc="upper left")
     figure.savefig(path, dpi=150)
 
 
