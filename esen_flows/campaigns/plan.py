@@ -8,10 +8,10 @@ from uuid import uuid4
 
 from ase import Atoms
 
-from esen_flows.campaigns.cost import CostModel, member_cost, seconds_per_unit
+from esen_flows.campaigns.cost import CostModel, member_cost
 from esen_flows.campaigns.identifying import Identifier
 from esen_flows.campaigns.plan_checks import PlanChecks
-from esen_flows.campaigns.precision import precision_advice
+from esen_flows.campaigns.precision import hours_in_words, pending_hours, precision_advice
 from esen_flows.campaigns.sources import PlannedStructure, planned_structures
 from esen_flows.campaigns.spec import check_requirements
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_keys, protocol_for
@@ -31,7 +31,7 @@ from esen_flows.store.campaigns import (
 from esen_flows.store.database import Row
 from esen_flows.store.results import Store
 from esen_flows.store.structures import add_tags, stored_identities
-from esen_flows.store.timings import DEVICE_KINDS
+from esen_flows.store.timings import DeviceKind
 
 _AHEAD = 2  # batches that are read before the first of them is stored
 
@@ -57,7 +57,12 @@ class Planned:
     pending_cost
         Predicted edge evaluations of the pending members.
     pending_hours
-        Predicted hours on one device, by kind of device; only kinds on which all force fields were measured.
+        Predicted hours on one device, by "device in precision", such as "cuda in float64"; only those on which all
+        force fields were measured.
+    device
+        Kind of device that was asked for; None: all kinds.
+    dtype
+        Precision of the campaign.
     doubtful
         The first structures that will probably fail, and why.
     doubtful_count
@@ -89,6 +94,8 @@ class Planned:
     bad: tuple[str, ...] = ()
     bad_count: int = 0
     precision: str = ""
+    device: DeviceKind | None = None
+    dtype: str = "float64"
 
     def __str__(self) -> str:
         states = ", ".join(f"{number} {state}" for state, number in self.members.items())
@@ -98,11 +105,14 @@ class Planned:
         if self.structures:
             merged = f"; {self.repeated} repeated ones merged" if self.repeated else ""
             lines.append(f"structures: {self.structures}, {self.stored} of them stored before{merged}")
-        hours = " or ".join(f"{hours:.2g} {kind} hours" for kind, hours in self.pending_hours.items())
         if self.members.get("pending"):
-            lines.append(f"pending: {self.pending_cost:.3g} edge evaluations, {hours or 'not measured yet'}")
+            lines.append(f"pending: {self.pending_cost:.3g} edge evaluations, {self._hours}")
             lines += [self.precision] if self.precision else []
         return "\n".join([*lines, *self.warnings])
+
+    @property
+    def _hours(self) -> str:
+        return hours_in_words(self.pending_hours, self.dtype, self.device)
 
     @property
     def warnings(self) -> list[str]:
@@ -127,6 +137,7 @@ def plan(
     on_progress: Callable[[int], None] | None = None,
     *,
     skip_bad: bool = False,
+    device: DeviceKind | None = None,
 ) -> Planned:
     """Store the structures of a campaign and its members; if it is repeated, only new structures are added.
 
@@ -142,6 +153,8 @@ def plan(
         Called with the number of structures so far.
     skip_bad
         Whether structures that cannot be read or have no meaning are left out instead of refused.
+    device
+        Kind of device for which hours are predicted, in both precisions; None: all kinds, in that of the campaign.
 
     Returns
     -------
@@ -178,7 +191,7 @@ def plan(
             raise
         add_tags(store, (key.hex() for key in planning.keys), spec.all_tags)
         refresh_states(store, spec.name, answer_summary_field(spec))
-        found = planning.result()
+        found = planning.result(device)
         note_warnings(store, spec.name, found.warnings)
         if unfinished:
             set_campaign_state(store, spec.name, "planned")
@@ -339,7 +352,7 @@ class _Planning:
         put_structures(self._store, writes)
         return identities
 
-    def result(self) -> Planned:
+    def result(self, device: DeviceKind | None) -> Planned:
         """Numbers of structures and members, and predicted cost."""
         states = dict.fromkeys(("pending", "finished", "failed"), 0)
         cost = dict.fromkeys((model.label for model, _ in self._models), 0.0)
@@ -347,17 +360,7 @@ class _Planning:
             states[row["state"]] += row["members"]
             if row["state"] == "pending":
                 cost[row["model_label"]] += row["cost"]
-        hours = {}
-        for kind in DEVICE_KINDS:
-            rates = {
-                model.label: seconds_per_unit(
-                    self._store, model.key, kind, cost_model.cutoff_angstrom, self._spec.dtype
-                )
-                for model, cost_model in self._models
-            }
-            seconds = [rate * cost[label] for label, rate in rates.items() if rate is not None]
-            if len(seconds) == len(rates):
-                hours[kind] = sum(seconds) / 3600.0
+        hours = pending_hours(self._store, self._models, cost, self._spec.dtype, device)
         return Planned(
             name=self._spec.name,
             structures=self._structures,
@@ -373,5 +376,7 @@ class _Planning:
             outside_count=self.checks.outside.count,
             bad=tuple(self.checks.bad.first),
             bad_count=self.checks.bad.count,
-            precision=precision_advice(self._spec, [model for model, _ in self._models]),
+            precision=precision_advice(self._spec, [model for model, _ in self._models], device or "cpu", hours),
+            device=device,
+            dtype=self._spec.dtype,
         )

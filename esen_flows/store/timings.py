@@ -1,13 +1,14 @@
 """Computing times of stored results and campaigns, from which the time of new ones is predicted."""
 
 from math import pi
-from typing import Any
+from typing import Any, Literal
 
 from esen_flows.store.database import Row
 from esen_flows.store.reading import distinct
 from esen_flows.store.results import Store
 
-DEVICE_KINDS = ("cuda", "cpu")
+DeviceKind = Literal["cuda", "cpu"]
+DEVICE_KINDS: tuple[DeviceKind, ...] = ("cuda", "cpu")
 _LATEST = 10_000  # relaxations; older ones may have run with a slower version of this package
 
 

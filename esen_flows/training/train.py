@@ -9,8 +9,9 @@ The file reads top to bottom. For each epoch `_run_epochs`
 3. validates the average on held-out structures, and writes a checkpoint of it (`_validate`);
 4. saves its state, as it does every minute.
 
-Every batch is a function of seed, epoch and its number alone, so that a training that was stopped and resumed ends with
-the same bits as one that was not.
+Every batch is a function of seed, epoch and its number alone, so that a training that was stopped and resumed on CPUs
+ends with the same bits as one that was not. On GPUs the batches are the same, but the terms of sums over edges
+(`index_add`) are added in an order that changes from run to run, and so do the last digits.
 """
 
 import math

@@ -280,8 +280,9 @@ def test_hours_follow_from_what_was_measured(store: Store, crystals: Path) -> No
     found = planned(store, spec)
     # 2 s for 10 evaluations of one atom with 4/3 pi 6^3 / 11.8 neighbours.
     seconds_per_edge = 2.0 / (10 * 4 / 3 * np.pi * 6.0**3 / 11.8)
-    assert found.pending_hours == {"cpu": pytest.approx(seconds_per_edge * found.pending_cost / 3600)}
+    assert found.pending_hours == {"cpu in float64": pytest.approx(seconds_per_edge * found.pending_cost / 3600)}
     assert "cpu hours" in str(found)
+    assert "hours on cuda are not known" in str(plan(store, spec, "text", device="cuda"))
     assert seconds_per_unit(store, row["model_key"], "cpu", 6.0, "float32") is None  # another precision, another speed
 
 

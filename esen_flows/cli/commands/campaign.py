@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -35,10 +35,10 @@ SpecOrNameArgument = Annotated[
 ]
 
 
-def _check_device(device: str) -> str:
+def _check_device(device: str | None) -> str | None:
     from esen_flows.store.timings import DEVICE_KINDS
 
-    if device not in DEVICE_KINDS:
+    if device is not None and device not in DEVICE_KINDS:
         raise InputError(f"--device is the device of the workers, cpu or cuda; got {device!r}")
     return device
 
@@ -49,15 +49,28 @@ WorkersOption = Annotated[
 ]
 
 
+PlanDeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", callback=_check_device, help="Device, cpu or cuda, whose hours are predicted, in both precisions."
+    ),
+]
+
+
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out structures that cannot be read, instead of refusing the file.")
 ]
 
 
 @app.command()
-def plan(spec: SpecArgument, skip_bad: SkipBadOption = False, as_json: JsonOption = False) -> None:
+def plan(
+    spec: SpecArgument,
+    skip_bad: SkipBadOption = False,
+    device: PlanDeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check a specification, store its structures, and count what is stored already and what is pending."""
-    planned = _plan(spec, skip_bad)
+    planned = _plan(spec, skip_bad, device)
     if as_json:
         print_json(planned)
         return
@@ -213,7 +226,7 @@ for command in (
     app.command()(command)
 
 
-def _plan(spec: str, skip_bad: bool) -> "Planned":
+def _plan(spec: str, skip_bad: bool, device: Any = None) -> "Planned":
     from esen_flows.campaigns.plan import plan as plan_campaign
     from esen_flows.campaigns.spec import find_spec, read_spec
 
@@ -222,8 +235,9 @@ def _plan(spec: str, skip_bad: bool) -> "Planned":
         checked = read_spec(path)
         text = Path(path).read_text(encoding="utf-8")
         return plan_campaign(
-            open_store(), checked, text, lambda done: line.update(f"{done} structures"), skip_bad=skip_bad
-        )
+            open_store(), checked, text, lambda done: line.update(f"{done} structures"),
+            skip_bad=skip_bad, device=device,
+        )  # fmt: skip
 
 
 def _submit(name: str, device: str) -> None:
