@@ -66,14 +66,47 @@ def hessian_vector_products(
         vectors = batch.vectors.detach().requires_grad_(True)
         energy = network(batch, vectors=vectors).energy.sum()
         (gradient,) = torch.autograd.grad(energy, vectors, create_graph=True)
-        products = [_along(batch, vectors, gradient, group, index < n_groups - 1) for index, group in enumerate(groups)]
+        products = [
+            along(batch, vectors, gradient, group, keep=index < n_groups - 1) for index, group in enumerate(groups)
+        ]
     joined = torch.cat(products).double().cpu().numpy()
     return joined.reshape(padded.shape)[: len(directions)]
 
 
-def _along(batch: GraphBatch, vectors: Tensor, gradient: Tensor, direction: Tensor, keep: bool) -> Tensor:
-    """Derivative of `gradient` along a direction (atoms, 3), summed onto the atoms; its graph stays with `keep`."""
+def along(
+    batch: GraphBatch,
+    vectors: Tensor,
+    gradient: Tensor,
+    direction: Tensor,
+    *,
+    keep: bool = False,
+    create_graph: bool = False,
+) -> Tensor:
+    """Derivative of a gradient by the edge vectors along a direction, summed onto the atoms.
+
+    Parameters
+    ----------
+    batch
+        Structures.
+    vectors
+        (edges, 3) edge vectors, by which the energy was differentiated.
+    gradient
+        (edges, 3) gradient of the energy, with its graph.
+    direction
+        (atoms, 3) direction.
+    keep
+        Whether the graph of the gradient stays, for another direction.
+    create_graph
+        Whether the result can be differentiated.
+
+    Returns
+    -------
+    Tensor
+        (atoms, 3) in the unit of the gradient times that of the direction, per Angstrom.
+    """
     weights = direction.index_select(0, batch.source) - direction.index_select(0, batch.target)
-    (product,) = torch.autograd.grad(gradient, vectors, weights, retain_graph=keep)
+    (product,) = torch.autograd.grad(
+        gradient, vectors, weights, retain_graph=keep or create_graph, create_graph=create_graph
+    )
     result = product.new_zeros(direction.shape).index_add(0, batch.source, product)
     return result.index_add(0, batch.target, -product)

@@ -39,6 +39,7 @@ from esen_flows.stopping import SIGNALS, Allocation, handling
 from esen_flows.training.augmentation import random_orthogonal
 from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetched, share_of
 from esen_flows.training.config import TrainingConfig
+from esen_flows.training.curvature import Curvature
 from esen_flows.training.denoising import draw_noise, is_noised
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.divergence import TrainingDivergedError, blamed
@@ -94,6 +95,7 @@ def train(
     progress: Progress | None = None,
     world: World = ALONE,
     max_seconds: float | None = None,
+    curvature: Curvature | None = None,
 ) -> Path:
     """Train one stage and write a checkpoint of its averaged weights.
 
@@ -117,6 +119,8 @@ def train(
         The processes that share the work, from `distributed.joined`.
     max_seconds
         Wall time of this call; None: no limit.
+    curvature
+        Force constants whose products with random directions are a further term of the loss; None: no such term.
 
     Returns
     -------
@@ -133,9 +137,12 @@ def train(
     check_device(str(world.device))
     folder, initial_key = Path(folder), None if initial is None else initial.model_key
     keys = {"training": training.key, "validation": validation.key, "initial": initial_key}
+    if curvature is not None:
+        keys["curvature"] = curvature.key
     identity = {"config": config.to_dict(), **keys}
     state = _state(folder, identity, config, training, initial, world)
-    run = TrainingRun(config, training, training.edge_counts(config.network.cutoff_angstrom), world, state)
+    edges = training.edge_counts(config.network.cutoff_angstrom)
+    run = TrainingRun(config, training, edges, world, state, curvature)
     time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
     _run_epochs(run, validation, folder, identity, provenance or {}, progress, time_of_call)
     world.wait()
@@ -185,6 +192,8 @@ class TrainingRun:
         The processes that share the work.
     state
         Network, optimiser and position; every step changes it.
+    curvature
+        Force constants to train on, or None.
     """
 
     config: TrainingConfig
@@ -192,6 +201,7 @@ class TrainingRun:
     edges: np.ndarray
     world: World
     state: TrainingState
+    curvature: Curvature | None = None
 
 
 def _state(
@@ -357,6 +367,11 @@ def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) 
     for part in parts:
         for name, value in _backward(run, part, counts).items():
             sums[name] += value
+    if run.curvature is not None:  # each process has directions of its own
+        world, state = run.world, run.state
+        term = run.curvature.loss(state.network, state.scale_ev, state.step, world.rank) / world.size
+        term.backward()
+        sums["curvature"] = float(term.detach())
     return sums
 
 

@@ -17,6 +17,7 @@ from esen_flows.cli.training_data import (
     read_stages,
     stage_configs,
 )
+from esen_flows.cli.training_phonons import PhononSource, read_phonons
 from esen_flows.cli.usage import UsageError, check_device, check_folder, parse_assignments, refuse_ignored
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="Recipe of the card. Default: its first.")] = None,
     stage: Annotated[int | None, typer.Option(help="Train only this stage of the recipe, from 1.")] = None,
     finetune: Annotated[str | None, typer.Option(help="Card or checkpoint to fine-tune on --data.")] = None,
+    phonons: Annotated[
+        Path | None,
+        typer.Option(help="phonopy_params.yaml, or a folder with phonopy_disp.yaml and FORCE_SETS, with --finetune."),
+    ] = None,
+    curvature_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of Hessian-vector products in the loss, with --phonons.")
+    ] = 1.0,
     replay: Annotated[Path | None, typer.Option(help="Data of the parent's domain, with --finetune.")] = None,
     replay_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of --replay to train on; the rest is held out.")
@@ -74,9 +82,9 @@ def train(
     An interrupted training saves its state; the same command continues with the next batch.
     """
     if (what is None) == (finetune is None):
-        raise UsageError("give a training file or a card, or --finetune MODEL with --data")
+        raise UsageError("give a training file or a card, or --finetune MODEL with --data or --phonons")
     if what is not None:
-        refuse_ignored({"--replay": replay}, "without --finetune")
+        refuse_ignored({"--replay": replay, "--phonons": phonons}, "without --finetune")
     else:
         of_stages = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate}
         refuse_ignored({**of_stages, "--submit": submit}, "with --finetune")
@@ -86,7 +94,8 @@ def train(
     check_device(device)
     if not 0.0 < validation_fraction < 1.0:
         raise UsageError(f"--validation-fraction {validation_fraction:g}: give a share between 0 and 1")
-    sources, changes = parse_sources(data or []), parse_assignments(overrides or [], "epochs=20")
+    sources = [] if phonons is not None and not data else parse_sources(data or [])
+    changes = parse_assignments(overrides or [], "epochs=20")
     held_out = HeldOut(validation, validation_fraction, split_seed)
     if what is not None and submit:
         from esen_flows.cli.submission import submit_training
@@ -98,9 +107,10 @@ def train(
     folder = folder or Path("training")
     check_folder(folder, "--folder")
     if finetune is not None:
-        data_sets = held_out.split(read_sources(sources), folder)
+        data_sets = held_out.split(read_sources(sources), folder) if sources else None
         domain = read_parent_domain(replay, replay_share, split_seed)
-        _finetune(finetune, data_sets, domain, folder, changes, device, max_seconds)
+        source = None if phonons is None else read_phonons(phonons, curvature_weight)
+        _finetune(finetune, data_sets, source, domain, folder, changes, device, max_seconds)
     elif what is not None:
         stages = read_stages(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
         if estimate:
@@ -134,7 +144,8 @@ def _train(
 
 def _finetune(
     model: str,
-    data_sets: tuple["Dataset", "Dataset"],
+    data_sets: tuple["Dataset", "Dataset"] | None,
+    phonons: PhononSource | None,
     domain: "Parent | None",
     folder: Path,
     changes: dict[str, Any],
@@ -149,6 +160,9 @@ def _finetune(
     with joined(device) as world:
         is_file = model.endswith(".safetensors") or "/" in model
         parent = load(Path(model) if is_file else checkpoint_path(read_card(model)))
+        if phonons is not None:
+            data_sets, changes = phonons.data(parent, data_sets), phonons.defaults(data_sets is None) | changes
+        assert data_sets is not None  # without phonons, data are required
         training, validation = data_sets
         config = finetune_config(parent, training, changes)
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,10 +172,12 @@ def _finetune(
             report = finetune(
                 parent, config, training, validation, folder, domain=domain,
                 provenance={"data": training.provenance, "parent": model}, progress=show, world=world,
-                max_seconds=max_seconds,
+                max_seconds=max_seconds, curvature=None if phonons is None else phonons.curvature,
             )  # fmt: skip
         if world.leads:
             _print_errors(report)
+            if phonons is not None:
+                typer.echo(phonons.report(parent, load(report["checkpoint"]), folder))
             typer.echo(f"checkpoint {report['checkpoint']}; all errors by group in {folder / 'report.json'}")
             _draw([folder], folder)
 

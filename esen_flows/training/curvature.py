@@ -1,0 +1,185 @@
+"""Loss on the curvature of the energy: products of the Hessian with random directions, against known force constants.
+
+Phonons are decided by second derivatives, which forces of displaced supercells show only where atoms were displaced. A
+product with a direction that moves all atoms tests all force constants of a supercell at once. Published fine-tuning on
+phonons: arXiv 2601.07742.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.errors import InputError
+from esen_flows.forcefield.hessian import along
+from esen_flows.network.interface import Network
+from esen_flows.schemas.keys import array_key, atoms_key, sha256_of
+
+
+@dataclass(frozen=True)
+class ForceConstants:
+    """A supercell at its equilibrium, with all of its force constants.
+
+    Parameters
+    ----------
+    supercell
+        The structure.
+    values
+        (n, n, 3, 3) second derivatives d2E / dx_ia dx_jb in eV/Angstrom^2, as phonopy orders them.
+    """
+
+    supercell: Atoms
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.supercell)
+        if self.values.shape != (n, n, 3, 3) or not np.isfinite(self.values).all():
+            raise InputError(f"force constants of {n} atoms must be finite and of shape {(n, n, 3, 3)}")
+
+    def products(self, directions: np.ndarray) -> np.ndarray:
+        """Second derivatives along directions.
+
+        Parameters
+        ----------
+        directions
+            (k, n, 3) directions.
+
+        Returns
+        -------
+        np.ndarray
+            (k, n, 3) in eV/Angstrom^2 times the unit of the directions.
+        """
+        return np.einsum("ijab,kjb->kia", self.values, directions, optimize=True)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Force constants to train on, beside the structures of a stage.
+
+    Parameters
+    ----------
+    references
+        Supercells with force constants; each step takes the next one.
+    weight
+        Coefficient of the term in the loss, whose other terms are those of the stage.
+    directions
+        Directions of a step.
+    seed
+        Decides the directions.
+    """
+
+    references: Sequence[ForceConstants]
+    weight: float = 1.0
+    directions: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.references or self.weight <= 0.0 or self.directions < 1:
+            raise InputError("a loss on curvature needs force constants, a positive weight and at least one direction")
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of everything that decides the term."""
+        content = [[atoms_key(each.supercell), array_key(each.values)] for each in self.references]
+        return sha256_of([content, self.weight, self.directions, self.seed])
+
+    def loss(self, network: Network, scale_ev: float, step: int, rank: int = 0) -> Tensor:
+        """The weighted term of one step: mean error of the products, relative to their size.
+
+        Parameters
+        ----------
+        network
+            Network to train.
+        scale_ev
+            eV of one network unit.
+        step
+            Number of the step, which decides the supercell and, with the rank, the directions.
+        rank
+            Number of the process.
+
+        Returns
+        -------
+        Tensor
+            A number that can be differentiated by the parameters.
+        """
+        reference = self.references[step % len(self.references)]
+        random = np.random.default_rng((self.seed, step, rank))
+        directions = random.normal(size=(self.directions, len(reference.supercell), 3))
+        return self.weight * curvature_error(network, reference, directions, scale_ev)
+
+
+def curvature_error(network: Network, reference: ForceConstants, directions: np.ndarray, scale_ev: float) -> Tensor:
+    """Mean 2-norm of the errors of Hessian-vector products over atoms and directions, over that of the products.
+
+    Parameters
+    ----------
+    network
+        Network whose energy is differentiated; its parameters decide precision and device.
+    reference
+        Supercell with the true force constants.
+    directions
+        (k, n, 3) directions.
+    scale_ev
+        eV of one network unit.
+
+    Returns
+    -------
+    Tensor
+        A number that can be differentiated by the parameters.
+    """
+    parameter, config = next(network.parameters()), network.config
+    state = config.charge_and_spin_limits is not None
+    graph = Graph.from_atoms(
+        reference.supercell,
+        config.cutoff_angstrom,
+        config.neighbor_limit,
+        charge_and_spin=state,
+        reverse=config.reads_reverse_edges,
+    )
+    batch = GraphBatch.collate([graph] * len(directions), dtype=parameter.dtype, device=parameter.device)
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.reshape(-1, 3)).to(parameter)
+
+    with torch.enable_grad(), _ExplicitLayerNorm():
+        vectors = batch.vectors.detach().requires_grad_(True)
+        energy = network(batch, vectors=vectors).energy.sum()
+        (gradient,) = torch.autograd.grad(energy, vectors, create_graph=True)
+        found = along(batch, vectors, gradient, tensor(directions), create_graph=True)
+    wanted = reference.products(directions)
+    size = float(np.linalg.norm(wanted, axis=-1).mean())
+    errors = scale_ev * found - tensor(wanted)
+    # A bare square root has an infinite slope at an error of exactly zero.
+    return (errors.square().sum(dim=1) + 1e-16).sqrt().mean() / size
+
+
+class _ExplicitLayerNorm(TorchFunctionMode):
+    """Layer norms as elementary operations.
+
+    Third derivatives of torch's own layer norm (2.13) are wrong without a word: gradients of a Hessian-vector product
+    by the weights before it were up to 50 % off finite differences.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.layer_norm:
+            return _layer_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    dims = tuple(range(-len(shape), 0))
+    centred = x - x.mean(dim=dims, keepdim=True)
+    found = centred * (centred.square().mean(dim=dims, keepdim=True) + eps).rsqrt()
+    found = found if weight is None else found * weight
+    return found if bias is None else found + bias
