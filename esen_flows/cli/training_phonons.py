@@ -45,7 +45,11 @@ class PhononSource:
         dict[str, Any]
             Settings by name.
         """
-        return {"epochs": EPOCHS, "references": "keep", "scale": "keep", "warmup_steps": 20, "ema_decay": 0.98} if alone else {}
+        return (
+            {"epochs": EPOCHS, "references": "keep", "scale": "keep", "warmup_steps": 20, "ema_decay": 0.98}
+            if alone
+            else {}
+        )
 
     def data(self, parent: "Checkpoint", others: "tuple[Dataset, Dataset] | None") -> "tuple[Dataset, Dataset]":
         """Training and validation data: the supercells, beside other data where there are some.

@@ -31,8 +31,10 @@ class PhononLabels:
     ----------
     force_constants
         The perfect supercell with symmetrised force constants.
-    displacements, forces
-        (k, n, 3) displacements in Angstrom and forces in eV/Angstrom of the displaced supercells.
+    displacements
+        (k, n, 3) displacements of the displaced supercells in Angstrom.
+    forces
+        (k, n, 3) their forces in eV/Angstrom.
     primitive
         phonopy's primitive cell, which knows the translations of the supercell.
     """
@@ -69,7 +71,13 @@ class PhononLabels:
         return found
 
     def frequencies_thz(self) -> np.ndarray:
-        """(3n,) frequencies of the supercell in THz, ascending, imaginary ones negative; without LO-TO splitting."""
+        """Frequencies at the points that the supercell holds, without LO-TO splitting.
+
+        Returns
+        -------
+        np.ndarray
+            (3n,) in THz, ascending, imaginary ones negative.
+        """
         return _frequencies(self.force_constants.supercell, self.force_constants.values)
 
 
