@@ -278,13 +278,18 @@ def displaced_supercells(atoms: Atoms, protocol: DisplacementProtocol) -> list[D
     lengths, unit = np.linalg.norm(found.std_lattice, axis=1), len(found.std_types)
     density = unit / abs(float(np.linalg.det(found.std_lattice)))
     size = unit * _cells(lengths, protocol.fc2_supercell, protocol.fc2_min_length_angstrom)
-    second = DisplacedSupercells(2, 6.0 * primitive * FC2_FACTOR * order**FC2_EXPONENT, size)
+    # Of the images of a displacement, few equal one another by symmetry.
+    images = {"none": 1.0, "equivalents": order / 2, "rotations": float(protocol.fc_frames)}[protocol.fc_average]
+    second = DisplacedSupercells(2, images * 6.0 * primitive * FC2_FACTOR * order**FC2_EXPONENT, size)
     if protocol.order == 2:
         return [second]
     size = unit * _cells(lengths, protocol.fc3_supercell, protocol.fc3_min_length_angstrom)
     reach = protocol.fc3_pair_cutoff_angstrom
     partners = size if reach is None else min(size, 4.0 / 3.0 * pi * reach**3 * density)
-    return [second, DisplacedSupercells(3, 36.0 * primitive * partners * FC3_FACTOR * order**FC3_EXPONENT, size)]
+    return [
+        second,
+        DisplacedSupercells(3, images * 36.0 * primitive * partners * FC3_FACTOR * order**FC3_EXPONENT, size),
+    ]
 
 
 def _cells(lengths: np.ndarray, given: Matrix3 | None, min_length: float) -> float:

@@ -133,7 +133,21 @@ def forces_summary(output: ForcesOutput) -> Summary:
         "displacements_fc3": None if output.forces_fc3 is None else len(output.forces_fc3),
         "atoms_fc3": None if output.forces_fc3 is None else int(output.forces_fc3.shape[1]),
         **_fields(output, "parity_averaged", "force_constants"),
+        **_average(output),
     }
+
+
+def _average(output: ForcesOutput | PhononOutput | ConductivityOutput) -> Summary:
+    """Over what forces were averaged, and what that left; empty where they were not, as in earlier documents."""
+    if output.fc_average == "none":
+        return {}
+    found: Summary = {"fc_average": output.fc_average}
+    if isinstance(output, ForcesOutput):
+        return found | {"force_spread_ev_per_angstrom": output.force_spread_fc2_ev_per_angstrom}
+    found["force_spread_ev_per_angstrom"] = output.force_spread_ev_per_angstrom
+    if isinstance(output, PhononOutput):
+        found["max_frequency_error_thz"] = output.max_frequency_error_thz
+    return found
 
 
 def phonon_summary(output: PhononOutput) -> Summary:
@@ -159,6 +173,7 @@ def phonon_summary(output: PhononOutput) -> Summary:
         "entropy_j_per_k_mol": float(output.entropy_j_per_k_mol[nearest]),
         "heat_capacity_j_per_k_mol": float(output.heat_capacity_j_per_k_mol[nearest]),
         "primitive_atoms": len(output.structure.numbers),
+        **_average(output),
         **_at_temperatures("free_energy_kj_per_mol", temperatures, output.free_energy_kj_per_mol),
         **_at_temperatures("entropy_j_per_k_mol", temperatures, output.entropy_j_per_k_mol),
         **_at_temperatures("heat_capacity_j_per_k_mol", temperatures, output.heat_capacity_j_per_k_mol),
@@ -182,10 +197,13 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
     nearest = _nearest(output.temperatures_kelvin)
     summary: Summary = {"temperature_kelvin": float(output.temperatures_kelvin[nearest])}
     at_temperatures: Summary = {}
+    errors: Summary = {}
     for method, result in output.methods.items():
         name, means = f"kappa_{method}_w_per_m_k", np.mean(result.kappa_w_per_m_k[:, :3], axis=1)
         summary[name] = float(means[nearest])
         at_temperatures |= _at_temperatures(name, output.temperatures_kelvin, means)
+        if result.kappa_error_w_per_m_k is not None:  # components of a cubic crystal have one error
+            errors[f"kappa_{method}_error_w_per_m_k"] = float(result.kappa_error_w_per_m_k[nearest, :3].max())
         for component, values in zip(KAPPA_COMPONENTS, result.kappa_w_per_m_k.T, strict=True):
             name = f"kappa_{method}_{component}_w_per_m_k"
             summary[name] = float(values[nearest])
@@ -197,6 +215,8 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
         **_fields(output, "max_frequency_thz", "min_frequency_thz"),
         "mesh": "x".join(map(str, output.mesh)),
         "phono3py": f"{output.phono3py_version} ({output.backend})",
+        **_average(output),
+        **errors,
         **at_temperatures,
     }
 

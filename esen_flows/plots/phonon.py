@@ -123,8 +123,11 @@ def matched_distances(output: dict[str, Any], first: dict[str, Any], label: str)
 def _draw_bands(
     axes: Axes, output: dict[str, Any], distances: list[np.ndarray], label: str, colour: str, zorder: float
 ) -> None:
+    errors = output.get("band_frequency_errors_thz")  # from random orientations
     for i, (distance, frequencies) in enumerate(zip(distances, output["band_frequencies_thz"], strict=True)):
         lines = axes.plot(distance, frequencies, color=colour, linewidth=1.2, zorder=zorder)
+        for one, error in zip(frequencies.T, errors[i].T if errors else (), strict=False):
+            axes.fill_between(distance, one - error, one + error, color=colour, alpha=0.3, lw=0, zorder=zorder - 1)
         if i == 0:  # one entry in the legend for all bands
             lines[0].set_label(label)
 

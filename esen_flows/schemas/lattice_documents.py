@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from esen_flows.schemas.declarations import Parity
 from esen_flows.schemas.documents import Array, Document, StructureData
+from esen_flows.schemas.protocol_types import ForceConstantAverage
 
 
 class ForcesOutput(Document):
@@ -51,6 +52,12 @@ class ForcesOutput(Document):
         (3,) for results that are means over rotations: root mean square over supercells, rotations and components of
         the deviations of the energy per atom (eV), the forces (eV/Angstrom) and the stress (eV/Angstrom^3); None where
         nothing was averaged over rotations. An interrupted process has no part in it.
+    fc_average
+        Over what forces were averaged.
+    force_spread_fc2_ev_per_angstrom, force_spread_fc3_ev_per_angstrom
+        Root mean square deviation of force components from their mean, over equivalent supercells or orientations.
+    frame_forces_fc2, frame_forces_fc3
+        (k, n_displacements, n_atoms, 3) forces in eV/Angstrom in each of k random orientations, turned back.
     """
 
     unitcell: StructureData
@@ -70,6 +77,11 @@ class ForcesOutput(Document):
     seconds: float
     given_to_primitive: Array | None = None
     orientation_spread: Array | None = None
+    fc_average: ForceConstantAverage = "none"
+    force_spread_fc2_ev_per_angstrom: float | None = None
+    force_spread_fc3_ev_per_angstrom: float | None = None
+    frame_forces_fc2: Array | None = None
+    frame_forces_fc3: Array | None = None
 
 
 class Instability(Document):
@@ -140,6 +152,17 @@ class PhononOutput(Document):
     given_to_primitive
         (n_given,) index in the primitive cell of each atom of the relaxed structure, in the order in which it was
         given; None in documents of earlier versions.
+    fc_average
+        Over what the forces were averaged.
+    fc_residuals
+        Deviations of the force constants from their exact properties ("space_group", "permutation", "translation"),
+        relative to their norm and before they were imposed; None where forces were not averaged.
+    force_spread_ev_per_angstrom
+        Root mean square deviation of force components from their mean over equivalent supercells or orientations.
+    band_frequency_errors_thz
+        (n_points, n_bands) standard errors of the frequencies of every segment in THz, from random orientations.
+    max_frequency_error_thz
+        Standard error of the highest frequency on the path in THz.
     """
 
     structure: StructureData
@@ -162,6 +185,11 @@ class PhononOutput(Document):
     force_constants_ev_per_angstrom2: Array
     given_to_primitive: Array | None = None
     orientation_spread: Array | None = None
+    fc_average: ForceConstantAverage = "none"
+    fc_residuals: dict[str, float] | None = None
+    force_spread_ev_per_angstrom: float | None = None
+    band_frequency_errors_thz: list[Array] | None = None
+    max_frequency_error_thz: float | None = None
 
 
 class TransportResult(Document):
@@ -175,11 +203,14 @@ class TransportResult(Document):
         (n_temperatures, 6) part of the populations in W/m/K, for the Wigner method.
     kappa_coherence_w_per_m_k
         (n_temperatures, 6) part of the coherences between bands in W/m/K, for the Wigner method.
+    kappa_error_w_per_m_k
+        (n_temperatures, 6) standard errors in W/m/K, from random orientations.
     """
 
     kappa_w_per_m_k: Array
     kappa_particle_w_per_m_k: Array | None
     kappa_coherence_w_per_m_k: Array | None
+    kappa_error_w_per_m_k: Array | None = None
 
 
 class ConductivityOutput(Document):
@@ -243,6 +274,13 @@ class ConductivityOutput(Document):
     given_to_primitive
         (n_given,) index in the primitive cell of each atom of the relaxed structure, in the order in which it was
         given.
+    fc_average
+        Over what the forces were averaged.
+    fc_residuals
+        Deviations of the force constants from their exact properties, by order and kind ("fc3_space_group"), relative
+        to their norm and before they were imposed; None where forces were not averaged.
+    force_spread_ev_per_angstrom
+        Root mean square deviation of force components of the third order from their mean.
     """
 
     structure: StructureData
@@ -270,3 +308,6 @@ class ConductivityOutput(Document):
     seconds_forces: float | None = None
     given_to_primitive: Array | None = None
     orientation_spread: Array | None = None
+    fc_average: ForceConstantAverage = "none"
+    fc_residuals: dict[str, float] | None = None
+    force_spread_ev_per_angstrom: float | None = None

@@ -72,6 +72,10 @@ _KAPPA_TENSORS = tuple(
     for method in ("rta", "wigner", "lbte")
     for component in KAPPA_COMPONENTS
 )
+_AVERAGE = (
+    Value("fc_average", "forces averaged over", type="text"),
+    Value("force_spread_ev_per_angstrom", "spread of the forces", "eV/A", ".2g"),
+)
 _NAC = Value("nac", "non-analytical correction", type="boolean")
 _ISOTOPES = Value("isotopes", "isotopes", type="text")  # of structures that have masses of their own
 
@@ -289,6 +293,7 @@ PROPERTIES: dict[Kind, Property] = {
             Value("atoms_fc3", "atoms, third order", "", "d"),
             Value("parity_averaged", "inversion-averaged", type="boolean", column=True),
             Value("force_constants", "force constants by", type="text"),
+            *_AVERAGE,
         ),
         structure="unitcell",
     ),
@@ -308,6 +313,8 @@ PROPERTIES: dict[Kind, Property] = {
             Value("heat_capacity_j_per_k_mol", "heat capacity, {temperature_kelvin:g} K", f"J/K {_PER_MOLE}", ".3f"),
             Value("entropy_j_per_k_mol", "entropy, {temperature_kelvin:g} K", f"J/K {_PER_MOLE}", ".3f"),
             Value("primitive_atoms"),
+            *_AVERAGE,
+            Value("max_frequency_error_thz", "highest frequency, standard error", "THz", ".2g"),
             _NAC,
             _ISOTOPES,
         ),
@@ -347,6 +354,10 @@ PROPERTIES: dict[Kind, Property] = {
             Value("max_frequency_thz", "highest frequency", "THz", ".3f"),
             Value("min_frequency_thz", "lowest frequency", "THz", ".3f"),
             Value("mesh", "mesh", type="text", column=True),
+            *_AVERAGE,
+            Value("kappa_rta_error_w_per_m_k", "kappa RTA, standard error", "W/m/K", ".2g"),
+            Value("kappa_wigner_error_w_per_m_k", "kappa Wigner, standard error", "W/m/K", ".2g"),
+            Value("kappa_lbte_error_w_per_m_k", "kappa LBTE, standard error", "W/m/K", ".2g"),
             _NAC,
             _ISOTOPES,
             Value("phono3py", "phono3py", type="text"),

@@ -9,6 +9,7 @@ Method = Literal["rta", "wigner", "lbte"]
 # Where a negative frequency may be noise: within the reach of the supercell, or at Gamma alone as for PhononDB's 103.
 ImaginaryTest = Literal["near_gamma", "gamma"]
 ForceConstants = Literal["finite_displacement", "autodiff"]
+ForceConstantAverage = Literal["none", "equivalents", "rotations"]
 # The conventional cell that is displaced: with canonical axes, origin and order of atoms, or with those of the input.
 Setting = Literal["canonical", "as_given"]
 Vector3 = tuple[float, float, float]

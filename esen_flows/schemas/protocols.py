@@ -13,6 +13,7 @@ from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.lattice_versions import TransportBackend
 from esen_flows.schemas.protocol_types import (
     Deformation,
+    ForceConstantAverage,
     ForceConstants,
     ImaginaryTest,
     Length,
@@ -112,18 +113,10 @@ class RelaxProtocol(Frozen):
 
     added_later: ClassVar[frozenset[str]] = frozenset(
         {
-            "optimizer",
-            "hydrostatic",
-            "constant_volume",
-            "then_free",
-            "keep_unconverged",
-            "trajectory",
-            "deformation",
-            "forces",
-            "force_symmetry",
-            "exploration",
+            "optimizer", "hydrostatic", "constant_volume", "then_free", "keep_unconverged", "trajectory", "deformation",
+            "forces", "force_symmetry", "exploration",
         }
-    )
+    )  # fmt: skip
 
     fmax_ev_per_angstrom: float = Field(default=1e-3, gt=0.0, le=1000.0)
     max_steps: Steps = 500
@@ -156,11 +149,8 @@ class RelaxProtocol(Frozen):
     def _check_exploration(self) -> None:
         if self.then_free or self.keep_unconverged or self.cell_mask != (True,) * 6 or self.forces != "conservative":
             raise ValueError("symmetry=explore takes no then_free, keep_unconverged, cell_mask and direct forces")
-        if (least := self.exploration.amplitudes_angstrom[0]) < 2 * self.symprec_angstrom:
-            raise ValueError(
-                f"exploration.amplitudes_angstrom begin at {least}, which is not far above symprec_angstrom="
-                f"{self.symprec_angstrom}: the symmetry that is left would not be seen"
-            )
+        if self.exploration.amplitudes_angstrom[0] < 2 * self.symprec_angstrom:
+            raise ValueError("exploration.amplitudes_angstrom: the least would not be seen with this symprec_angstrom")
 
 
 class StaticProtocol(Frozen):
@@ -240,11 +230,27 @@ class DisplacementProtocol(Frozen):
     force_symmetry
         Average over rotations and projection of the forces, such as "project" (on the group of each supercell) or
         "icosahedral"; None, the default, takes them as they are. A flow relaxes with the same.
+    fc_average
+        For force fields that are not exact under rotations. "none", the default: one displaced supercell stands for all
+        that are equal by symmetry. "equivalents": the forces of all of them are averaged. "rotations": each is
+        evaluated in `fc_frames` random orientations, whose spread gives error bars.
+    fc_frames, fc_seed
+        Number of random orientations, and their seed.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"force_constants", "fc3_pair_cutoff_angstrom", "setting", "forces", "accept_direct", "force_symmetry"}
-    )
+        {
+            "force_constants",
+            "fc3_pair_cutoff_angstrom",
+            "setting",
+            "forces",
+            "accept_direct",
+            "force_symmetry",
+            "fc_average",
+            "fc_frames",
+            "fc_seed",
+        }
+    )  # fmt: skip
 
     order: Literal[2, 3] = 2
     displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
@@ -260,6 +266,9 @@ class DisplacementProtocol(Frozen):
     forces: ForceKind = "conservative"
     accept_direct: bool = False
     force_symmetry: ForceSymmetry | None = None
+    fc_average: ForceConstantAverage = "none"
+    fc_frames: int = Field(default=8, ge=2, le=1000)
+    fc_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _possible(self) -> "DisplacementProtocol":
@@ -270,6 +279,8 @@ class DisplacementProtocol(Frozen):
             if self.force_constants == "autodiff":
                 raise ValueError("force_symmetry: exact Hessians are not projected; use finite_displacement")
             self.force_symmetry.require_finer_than(self.displacement_angstrom)
+        if self.fc_average != "none" and self.force_constants == "autodiff":
+            raise ValueError("fc_average averages forces of displaced supercells; use finite_displacement")
         return self
 
 

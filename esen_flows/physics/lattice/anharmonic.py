@@ -16,6 +16,7 @@ from esen_flows.physics.lattice.adapter import new_phono3py, solver_of, symmetri
 from esen_flows.physics.lattice.datasets import Nac, with_forces
 from esen_flows.physics.lattice.masses import ase_atoms, mass_variances
 from esen_flows.physics.lattice.native_transport import NativeLinewidths
+from esen_flows.physics.lattice.supercell_symmetry import supercell_symmetry
 from esen_flows.schemas.lattice_documents import ForcesOutput, TransportResult
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND, TransportBackend
 from esen_flows.schemas.protocols import TransportProtocol
@@ -40,6 +41,12 @@ class AnharmonicLattice:
     nac
         Non-analytical correction of a polar crystal, or None.
 
+    Attributes
+    ----------
+    residuals
+        Deviations of the force constants from their exact properties before they were imposed; None where forces were
+        not averaged.
+
     Raises
     ------
     InputError
@@ -63,6 +70,7 @@ class AnharmonicLattice:
         if separate:
             ph3.phonon_dataset = with_forces(forces.displacements_fc2, forces.forces_fc2)
             ph3.produce_fc2(fc_calculator=fc2_solver)
+        self.residuals = None if forces.fc_average == "none" else _project(ph3, forces.symprec_angstrom)
         if fc3_solver == "traditional":
             ph3.symmetrize_fc3()
         if fc2_solver == "traditional":
@@ -224,6 +232,20 @@ class AnharmonicLattice:
             "cumulative_frequencies_thz": np.array(result.sampling_points),
             "cumulative_kappa_w_per_m_k": np.array(result.cumulative[0, :, 0]),
         }
+
+
+def _project(ph3: Any, symprec_angstrom: float) -> dict[str, float]:
+    """Project force constants of both orders on the space group; their deviations before that, by order and kind."""
+    found: dict[str, float] = {}
+    for name, supercell, primitive in (
+        ("fc2", ph3.phonon_supercell, ph3.phonon_primitive),
+        ("fc3", ph3.supercell, ph3.primitive),
+    ):
+        constants, first = np.array(getattr(ph3, name)), np.array(primitive.p2s_map)
+        symmetry = supercell_symmetry(ase_atoms(supercell), symprec_angstrom)
+        found |= {f"{name}_{kind}": value for kind, value in symmetry.residuals(constants, first).items()}
+        setattr(ph3, name, symmetry.projected(constants, first))
+    return found
 
 
 def _in_parts(

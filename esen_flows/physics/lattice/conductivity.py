@@ -16,10 +16,11 @@ from esen_flows.physics.lattice.adapter import PHONO3PY_VERSION
 from esen_flows.physics.lattice.anharmonic import AnharmonicLattice, OnPoints
 from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import Nac
+from esen_flows.physics.lattice.force_averages import jackknife_error, without_frame
 from esen_flows.physics.lattice.masses import without_abundances
 from esen_flows.physics.lattice.stability import stability_verdict
 from esen_flows.schemas.documents import StructureData
-from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, TransportResult
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND, TransportBackend
 from esen_flows.schemas.protocols import TransportProtocol
 
@@ -87,6 +88,8 @@ def conductivity(
     temperatures = np.array(protocol.temperatures_kelvin)
     nearest = int(np.argmin(np.abs(temperatures - MODE_TEMPERATURE_KELVIN)))
     transport = lattice.transport(protocol, nearest, backend, known, on_points)
+    if forces.frame_forces_fc3 is not None:
+        _add_errors(transport["methods"], forces, protocol, nac, backend)
     done = time.perf_counter()
     return ConductivityOutput(
         structure=StructureData.from_atoms(lattice.primitive),
@@ -103,8 +106,30 @@ def conductivity(
         given_to_primitive=forces.given_to_primitive,
         phono3py_version=PHONO3PY_VERSION,
         backend=backend,
+        fc_average=forces.fc_average,
+        fc_residuals=lattice.residuals,
+        force_spread_ev_per_angstrom=forces.force_spread_fc3_ev_per_angstrom,
         **transport,
     )
+
+
+def _add_errors(
+    methods: dict[str, TransportResult],
+    forces: ForcesOutput,
+    protocol: TransportProtocol,
+    nac: Nac | None,
+    backend: TransportBackend,
+) -> None:
+    """Give conductivities their standard errors from random orientations: transport is solved once for each."""
+    assert forces.frame_forces_fc3 is not None
+    left_out: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    for number in range(len(forces.frame_forces_fc3)):
+        lattice = AnharmonicLattice(without_frame(forces, number), nac)
+        lattice.grid_modes(protocol.mesh)
+        for method, result in lattice.transport(protocol, 0, backend)["methods"].items():
+            left_out[method].append(result.kappa_w_per_m_k)
+    for method, values in left_out.items():
+        methods[method].kappa_error_w_per_m_k = jackknife_error(np.array(values))
 
 
 def _refuse_harmonic(lattice: AnharmonicLattice, forces: ForcesOutput) -> None:

@@ -13,7 +13,7 @@ the published reference data.
 
 With a protocol's `force_constants` "autodiff", forces are those of `linear_response`: the same document in the limit of
 small displacements, from exact Hessians. The displacement then matters for the third order alone, as the step between
-two Hessians.
+two Hessians. With `fc_average` more than one supercell is evaluated for each displacement, see `force_averages`.
 """
 
 import time
@@ -37,6 +37,7 @@ from esen_flows.physics.lattice.datasets import (
     first_order,
     zeros_beyond_cutoff,
 )
+from esen_flows.physics.lattice.force_averages import AveragedPlans
 from esen_flows.physics.lattice.linear_response import linear_forces
 from esen_flows.physics.symmetry import atoms_in_primitive, centring, conventional_cell
 from esen_flows.schemas.documents import StructureData
@@ -123,14 +124,16 @@ def displaced_forces(
     chosen = with_forces(force_field, protocol.forces)
     averaged = along(symmetrized(chosen, protocol.parity, protocol.force_symmetry), unitcell)
     spreads: list[np.ndarray] = []
+    averages = AveragedPlans(plans, protocol)
     if protocol.force_constants == "autodiff":
         forces: _Forces = partial(linear_forces, force_field=averaged)
     else:
-        resumed = _ResumedForces(plans, known, on_forces)
-        forces = partial(
+        resumed = _ResumedForces(averages.evaluated, known, on_forces)
+        evaluate = partial(
             _evaluate_plan, force_field=averaged, atoms_per_batch=atoms_per_batch, resumed=resumed, spreads=spreads
         )
-    fc2, fc3 = _both_orders(plans, forces, progress)
+        forces = partial(averages.forces, evaluate=evaluate)
+    fc2, fc3 = _both_orders(averages.evaluated, forces, progress)
     return ForcesOutput(
         unitcell=StructureData.from_atoms(unitcell),
         supercell_matrix_fc3=matrices[1],
@@ -149,6 +152,8 @@ def displaced_forces(
         seconds=time.perf_counter() - start,
         given_to_primitive=atoms_in_primitive(atoms, plans.primitive),
         orientation_spread=np.sqrt(np.mean(np.square(spreads), axis=0)) if spreads else None,
+        fc_average=protocol.fc_average,
+        **averages.fields(),
     )
 
 

@@ -18,6 +18,7 @@ from esen_flows.physics.lattice.adapter import (
 from esen_flows.physics.lattice.datasets import DensitiesOfStates, Nac, ThermalProperties, with_forces
 from esen_flows.physics.lattice.masses import ase_atoms
 from esen_flows.physics.lattice.modes import atom_shares
+from esen_flows.physics.lattice.supercell_symmetry import supercell_symmetry
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.lattice_versions import LATTICE_BACKEND
 
@@ -38,6 +39,12 @@ class HarmonicLattice:
         Whether the mean force of each supercell is taken from its forces.
     symmetrize
         Whether translation and permutation symmetry are imposed on the force constants.
+
+    Attributes
+    ----------
+    residuals
+        Deviations of the force constants from their exact properties before they were imposed; None where forces were
+        not averaged.
     """
 
     def __init__(
@@ -46,15 +53,35 @@ class HarmonicLattice:
         phonon = new_phonopy(
             forces.unitcell, forces.supercell_matrix_fc2, forces.primitive_matrix, forces.symprec_angstrom
         )
-        drift = forces.forces_fc2.mean(axis=1, keepdims=True) if remove_drift else 0.0
-        phonon.dataset = with_forces(forces.displacements_fc2, forces.forces_fc2 - drift)
-        solver = solver_of(forces.displacements_fc2)
-        phonon.produce_force_constants(calculate_full_force_constants=False, fc_calculator=solver, show_drift=False)
-        if solver == "traditional" and symmetrize:
-            phonon.symmetrize_force_constants(level=3, show_drift=False)  # level 3 is phono3py's default
         if nac is not None:
             phonon.nac_params = nac
-        self._phonon, self._unitcell = phonon, forces.unitcell
+        self._phonon, self._unitcell, self._dataset = phonon, forces.unitcell, forces.displacements_fc2
+        self._remove_drift, self._symmetrize = remove_drift, symmetrize
+        # Force constants from averaged forces are projected on the space group.
+        self._symmetry = None
+        if forces.fc_average != "none":
+            self._symmetry = supercell_symmetry(self.supercell, forces.symprec_angstrom)
+        self.residuals: dict[str, float] | None = None
+        self.use(forces.forces_fc2)
+
+    def use(self, forces: np.ndarray) -> None:
+        """Make force constants from other forces of the same displacements.
+
+        Parameters
+        ----------
+        forces
+            (n, n_atoms, 3) in eV/Angstrom.
+        """
+        phonon, solver = self._phonon, solver_of(self._dataset)
+        drift = forces.mean(axis=1, keepdims=True) if self._remove_drift else 0.0
+        phonon.dataset = with_forces(self._dataset, forces - drift)
+        phonon.produce_force_constants(calculate_full_force_constants=False, fc_calculator=solver, show_drift=False)
+        if self._symmetry is not None:
+            constants, first = np.array(phonon.force_constants), np.array(phonon.primitive.p2s_map)
+            self.residuals = self._symmetry.residuals(constants, first)
+            phonon.force_constants = self._symmetry.projected(constants, first)
+        if solver == "traditional" and self._symmetrize:
+            phonon.symmetrize_force_constants(level=3, show_drift=False)  # level 3 is phono3py's default
 
     @property
     def primitive(self) -> Atoms:

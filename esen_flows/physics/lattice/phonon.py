@@ -9,6 +9,7 @@ from ase import Atoms
 
 from esen_flows.physics.lattice.born import born_parameters
 from esen_flows.physics.lattice.datasets import DensitiesOfStates, Nac, ThermalProperties
+from esen_flows.physics.lattice.force_averages import jackknife_error, without_frame
 from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.stability import Verdict, stability_verdict
 from esen_flows.schemas.atom_properties import properties_of, species_numbers
@@ -70,6 +71,7 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
     distances, bands = lattice.bands(path.segments)
     densities = lattice.densities_of_states(mesh)
     thermal = lattice.thermal_properties(mesh, protocol.temperatures_kelvin)
+    residuals, errors = lattice.residuals, _errors(lattice, forces, path)
     modes = _all_modes(lattice, path, bands, densities, thermal)
     verdict, instability = _stability(lattice, *modes, protocol.imaginary_tolerance_thz)
     labels, ticks = _ticks(path.labels, distances)
@@ -93,7 +95,30 @@ def phonon(forces: ForcesOutput, protocol: HarmonicProtocol, nac: Nac | None = N
         heat_capacity_j_per_k_mol=thermal.heat_capacity,
         force_constants_ev_per_angstrom2=lattice.force_constants,
         given_to_primitive=forces.given_to_primitive,
+        fc_average=forces.fc_average,
+        fc_residuals=residuals,
+        force_spread_ev_per_angstrom=forces.force_spread_fc2_ev_per_angstrom,
+        band_frequency_errors_thz=errors,
+        max_frequency_error_thz=None if errors is None else _error_of_highest(bands, errors),
     )
+
+
+def _errors(lattice: HarmonicLattice, forces: ForcesOutput, path: BandPath) -> list[np.ndarray] | None:
+    """Standard errors of the frequencies along the path, from random orientations; the lattice is left as it was."""
+    if forces.frame_forces_fc2 is None:
+        return None
+    left_out = []
+    for number in range(len(forces.frame_forces_fc2)):
+        lattice.use(without_frame(forces, number).forces_fc2)
+        left_out.append(lattice.bands(path.segments)[1])
+    lattice.use(forces.forces_fc2)
+    return [jackknife_error(np.array(segment)) for segment in zip(*left_out, strict=True)]
+
+
+def _error_of_highest(bands: list[np.ndarray], errors: list[np.ndarray]) -> float:
+    """Standard error of the highest frequency on the path."""
+    segment = int(np.argmax([frequencies.max() for frequencies in bands]))
+    return float(errors[segment].flat[int(bands[segment].argmax())])
 
 
 def band_path(primitive: Atoms, points: int, symprec_angstrom: float) -> BandPath:

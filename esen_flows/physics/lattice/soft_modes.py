@@ -67,7 +67,7 @@ def soft_modes(forces: ForcesOutput, tolerance_thz: float) -> tuple[list[SoftMod
     lattice = HarmonicLattice(forces)
     supercell, masses = lattice.supercell, lattice.supercell_masses
     symmetry = supercell_symmetry(supercell, forces.symprec_angstrom)
-    constants = symmetry.projected(lattice.full_force_constants())
+    constants = symmetry.projected(lattice.full_force_constants(), np.arange(len(masses)))
     roots, size = np.sqrt(masses), len(masses)
     dynamical = constants / (roots[:, None] * roots[None])[..., None, None]
     matrix = dynamical.transpose(0, 2, 1, 3).reshape(3 * size, 3 * size)

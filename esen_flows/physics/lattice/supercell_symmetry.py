@@ -29,26 +29,115 @@ class SupercellSymmetry:
     permutations: np.ndarray
     translations: np.ndarray
 
-    def projected(self, force_constants: np.ndarray) -> np.ndarray:
-        """Second-order force constants averaged over the operations.
-
-        The average over all operations includes those that leave a pair of atoms where it is (the stabiliser of the
-        pair), so that the result is invariant under the whole group if the argument is under translations.
+    def to_first(self, first: np.ndarray) -> np.ndarray:
+        """For each atom, the translation that brings it to one of some atoms.
 
         Parameters
         ----------
-        force_constants
-            (atoms, atoms, 3, 3) force constants of the whole supercell, in any unit.
+        first
+            (p,) atoms, one of each set of translations of one another.
 
         Returns
         -------
         np.ndarray
-            (atoms, atoms, 3, 3) in the same unit.
+            (atoms, atoms) a row of `translations` for each atom.
         """
-        total = np.zeros_like(force_constants)
+        return self.translations[np.isin(self.translations, first).argmax(axis=0)]
+
+    def projected(self, constants: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Force constants averaged over the whole space group.
+
+        The average includes the operations that leave a pair or triplet of atoms where it is (its stabiliser), so that
+        the result is exactly invariant.
+
+        Parameters
+        ----------
+        constants
+            (p, atoms, 3, 3) or (p, atoms, atoms, 3, 3, 3) force constants in any unit, invariant under translations.
+        first
+            (p,) atoms of the first index.
+
+        Returns
+        -------
+        np.ndarray
+            Those of the same shape in the same unit.
+        """
+        place, to_first = {int(atom): number for number, atom in enumerate(first)}, self.to_first(first)
+        total = np.zeros_like(constants)
         for rotation, permutation in zip(self.rotations, self.permutations, strict=True):
-            total[permutation[:, None], permutation[None]] += rotation @ force_constants @ rotation.T
+            for number, atom in enumerate(first):
+                moved = to_first[permutation[atom]][permutation]
+                others = np.ix_(*[moved] * (constants.ndim // 2 - 1))
+                total[place[int(moved[atom])]][others] += _turned(constants[number], rotation)
         return total / len(self.rotations)
+
+    def projected_forces(self, forces: np.ndarray) -> np.ndarray:
+        """Forces on the perfect supercell averaged over the whole space group.
+
+        Parameters
+        ----------
+        forces
+            (atoms, 3) in any unit, invariant under translations.
+
+        Returns
+        -------
+        np.ndarray
+            (atoms, 3) in the same unit.
+        """
+        total = np.zeros_like(forces)
+        for rotation, permutation in zip(self.rotations, self.permutations, strict=True):
+            total[permutation] += forces @ rotation.T
+        return total / len(self.rotations)
+
+    def swapped(self, constants: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Force constants with the first two atoms and their components exchanged, which change nothing in exact ones.
+
+        Parameters
+        ----------
+        constants, first
+            As for `projected`.
+
+        Returns
+        -------
+        np.ndarray
+            Those of the same shape in the same unit.
+        """
+        place, to_first = {int(atom): number for number, atom in enumerate(first)}, self.to_first(first)
+        result = np.empty_like(constants)
+        axes = (1, 0) if constants.ndim == 4 else (0, 2, 1, 3)
+        for number, atom in enumerate(first):
+            for other, moved in enumerate(to_first):
+                row = constants[place[int(moved[other])], moved[atom]]
+                result[number, other] = (row if constants.ndim == 4 else row[moved]).transpose(axes)
+        return result
+
+    def residuals(self, constants: np.ndarray, first: np.ndarray) -> dict[str, float]:
+        """How far force constants are from their exact properties, relative to their Frobenius norm.
+
+        Parameters
+        ----------
+        constants, first
+            As for `projected`.
+
+        Returns
+        -------
+        dict[str, float]
+            "space_group": the part that the projection removes. "permutation": the change by an exchange of the first
+            two atoms. "translation": sums over the second atom, which vanish for exact ones.
+        """
+        norm = float(np.linalg.norm(constants)) or 1.0
+        return {
+            "space_group": float(np.linalg.norm(constants - self.projected(constants, first))) / norm,
+            "permutation": float(np.linalg.norm(constants - self.swapped(constants, first))) / norm,
+            "translation": float(np.linalg.norm(constants.sum(axis=1))) / norm,
+        }
+
+
+def _turned(constants: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Force constants (..., 3, 3) or (..., 3, 3, 3) in turned axes."""
+    if constants.ndim == 3:
+        return np.asarray(rotation @ constants @ rotation.T)
+    return np.einsum("ia,jb,kc,...abc->...ijk", rotation, rotation, rotation, constants, optimize=True)
 
 
 def supercell_symmetry(supercell: Atoms, symprec_angstrom: float) -> SupercellSymmetry:
