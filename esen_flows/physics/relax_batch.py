@@ -290,10 +290,14 @@ def _evaluate_apart(force_field: ForceField, state: BatchState) -> tuple[BatchEv
     (first, errors), (second, others) = (
         _evaluate_apart(force_field, state.select(np.arange(*ends))) for ends in ((0, half), (half, state.n_systems))
     )
-    joined = (torch.cat([getattr(one, name) for one in (first, second)]) for name in ("energy", "forces", "stress"))
+    energy, forces, stress = (
+        torch.cat([getattr(one, name) for one in (first, second)]) for name in ("energy", "forces", "stress")
+    )
     spreads = [one.spread for one in (first, second) if one.spread is not None]
     spread = torch.cat(spreads) if len(spreads) == 2 else None
-    return BatchEvaluation(*joined, spread=spread), errors | {half + place: error for place, error in others.items()}
+    return BatchEvaluation(energy, forces, stress, spread=spread), errors | {
+        half + place: error for place, error in others.items()
+    }
 
 
 def evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:
