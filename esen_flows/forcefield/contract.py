@@ -17,7 +17,7 @@ from esen_flows.data.ragged import to_device
 from esen_flows.errors import ModelError, NotDifferentiableError
 from esen_flows.schemas import declarations
 from esen_flows.schemas.declarations import Dtype, Equivariance, ForceKind
-from esen_flows.structures.inputs import AnyStructures
+from esen_flows.structures.inputs import AnyStructures, as_structures
 
 # Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
 # (three products a row).
@@ -243,6 +243,31 @@ class ForceField(ABC):
                 "forces=conservative, or a force field with both"
             )
         return self
+
+    def evaluate_both(self, structures: AnyStructures) -> list[tuple[Evaluation, Evaluation]]:
+        """Evaluations with the gradient of the energy, and with the forces of direct heads.
+
+        Here in two calls; force fields that can do so in one override this.
+
+        Parameters
+        ----------
+        structures
+            Structures that the force field can evaluate.
+
+        Returns
+        -------
+        list[tuple[Evaluation, Evaluation]]
+            For each structure the result of `evaluate`, and that of `direct().evaluate`.
+
+        Raises
+        ------
+        ModelError
+            There are no direct heads.
+        """
+        chosen, direct = as_structures(structures), self.direct()
+        found = list(zip(self.evaluate(chosen), direct.evaluate(chosen), strict=True))
+        self.force_evaluations += 0 if direct is self else len(chosen)
+        return found
 
     def find_neighbors(self, state: BatchState) -> None:  # noqa: B027  nothing to do is right for most
         """Make the neighbour tables of a state, or search them again where that is needed, before copies are made.

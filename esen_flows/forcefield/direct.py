@@ -101,13 +101,26 @@ class DirectForces(ForceField):
         chosen = as_structures(structures)
         results = self._inner.evaluate(chosen)
         self._count(len(chosen))
-        if not chosen:
-            return []
-        forces = torch.from_numpy(np.concatenate([result.forces for result in results]))
-        positions = torch.from_numpy(np.concatenate([atoms.positions for atoms in chosen]))
-        counts = np.array([len(atoms) for atoms in chosen])
-        parts = np.split(to_host(_balanced(forces, positions, Rows(counts), chosen)), np.cumsum(counts)[:-1])
-        return [replace(result, forces=part) for result, part in zip(results, parts, strict=True)]
+        return _all_balanced(results, chosen)
+
+    def evaluate_beside_gradient(self, structures: AnyStructures) -> list[tuple[Evaluation, Evaluation]]:
+        """Evaluations of the force field itself and with its direct forces, in one pass where it has one.
+
+        Parameters
+        ----------
+        structures
+            Structures that the force field can evaluate.
+
+        Returns
+        -------
+        list[tuple[Evaluation, Evaluation]]
+            For each structure the result with the gradient of the energy, and that of `evaluate`.
+        """
+        chosen = as_structures(structures)
+        pairs = self._origin.evaluate_both(chosen)
+        self.force_evaluations += len(chosen)
+        balanced = _all_balanced([direct for _, direct in pairs], chosen)
+        return [(conservative, direct) for (conservative, _), direct in zip(pairs, balanced, strict=True)]
 
     def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
         """Energies, direct forces and stresses of structures that stay on a device from step to step.
@@ -140,6 +153,17 @@ class DirectForces(ForceField):
         self.force_evaluations += structures
         if self._inner is not self._origin:
             self._origin.force_evaluations += structures
+
+
+def _all_balanced(results: list[Evaluation], structures: list[Atoms]) -> list[Evaluation]:
+    """The results of structures with balanced forces."""
+    if not results:
+        return []
+    forces = torch.from_numpy(np.concatenate([result.forces for result in results]))
+    positions = torch.from_numpy(np.concatenate([atoms.positions for atoms in structures]))
+    counts = np.array([len(atoms) for atoms in structures])
+    parts = np.split(to_host(_balanced(forces, positions, Rows(counts), structures)), np.cumsum(counts)[:-1])
+    return [replace(result, forces=part) for result, part in zip(results, parts, strict=True)]
 
 
 def _balanced(forces: Tensor, positions: Tensor, atoms: Rows, structures: list[Atoms]) -> Tensor:

@@ -214,6 +214,41 @@ class NetworkForceField(ForceField):
         self.force_evaluations += len(results)
         return results
 
+    def evaluate_both(self, structures: AnyStructures) -> list[tuple[Evaluation, Evaluation]]:
+        """Evaluations with the gradient of the energy, and with the forces of direct heads, in one pass.
+
+        Parameters
+        ----------
+        structures
+            Structures as those of `evaluate`.
+
+        Returns
+        -------
+        list[tuple[Evaluation, Evaluation]]
+            For each structure the result of `evaluate`, and that of `direct().evaluate`; both are one evaluation.
+
+        Raises
+        ------
+        ModelError
+            There are no direct heads beside a gradient.
+        InsufficientMemoryError, StructureError, UnknownElementError, EvaluationError
+            As those of `evaluate`.
+        """
+        if not self.declaration.direct:
+            return super().evaluate_both(structures)
+        other = self.direct()
+
+        def compute(graphs: list[Graph]) -> list[tuple[Evaluation, Evaluation]]:
+            self._evaluator.edges_per_chunk = self.max_edges
+            result = energy_forces_stress(self._evaluator, self._collate(graphs))
+            assert result.direct is not None  # the declaration says so
+            direct = replace(result, forces=result.direct.forces, stress=result.direct.stress)
+            return list(zip(self._evaluations(result, graphs), other._evaluations(direct, graphs), strict=True))
+
+        results = self._in_batches(as_structures(structures), compute)
+        self.force_evaluations += len(results)
+        return results
+
     def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
         """Energies, forces and stresses of structures that stay on a device from step to step.
 
@@ -446,7 +481,9 @@ class NetworkForceField(ForceField):
         return _split(joined, graphs)
 
     def _evaluate_batch(self, graphs: list[Graph]) -> list[Evaluation]:
-        result = self._run(self._collate(graphs))
+        return self._evaluations(self._run(self._collate(graphs)), graphs)
+
+    def _evaluations(self, result: EnergyForcesStress, graphs: list[Graph]) -> list[Evaluation]:
         of_atoms = torch.cat((result.node_energy.double().unsqueeze(1), result.forces.double()), dim=1)
         of_systems = torch.cat((result.energy.double().unsqueeze(1), result.stress.double().flatten(1)), dim=1)
         atoms, systems = of_atoms.cpu().numpy() * self.scale_ev, of_systems.cpu().numpy() * self.scale_ev

@@ -22,6 +22,7 @@ from esen_flows.errors import (
     InsufficientMemoryError,
     StructureError,
 )
+from esen_flows.forcefield.batching import Result
 from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
 from esen_flows.physics.frechet import CellFreedom, RelaxationVariables
 from esen_flows.physics.optimizers import new_optimizer
@@ -300,25 +301,27 @@ def _evaluate_apart(force_field: ForceField, state: BatchState) -> tuple[BatchEv
     }
 
 
-def evaluate_apart(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation | EsenFlowsError]:
+def evaluate_apart(
+    evaluate: Callable[[list[Atoms]], list[Result]], structures: list[Atoms]
+) -> list[Result | EsenFlowsError]:
     """Evaluations in one call; after an error, of halves, so that only structures that fail alone have no result.
 
     Parameters
     ----------
-    force_field
-        Force field.
+    evaluate
+        Method of a force field that has one result per structure.
     structures
         Structures.
 
     Returns
     -------
-    list[Evaluation | EsenFlowsError]
-        For each structure its evaluation, or the error by which it fails.
+    list[Result | EsenFlowsError]
+        For each structure its result, or the error by which it fails.
     """
     try:
-        return list(force_field.evaluate(structures))
+        return list(evaluate(structures))
     except (StructureError, EvaluationError, InsufficientMemoryError) as error:
         if len(structures) == 1:
             return [error]
         half = len(structures) // 2
-        return evaluate_apart(force_field, structures[:half]) + evaluate_apart(force_field, structures[half:])
+        return evaluate_apart(evaluate, structures[:half]) + evaluate_apart(evaluate, structures[half:])

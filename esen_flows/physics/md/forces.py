@@ -12,7 +12,7 @@ from ase import Atoms
 
 from esen_flows.errors import EsenFlowsError
 from esen_flows.forcefield.contract import Evaluation, ForceField
-from esen_flows.forcefield.direct import with_forces
+from esen_flows.forcefield.direct import DirectForces, with_forces
 from esen_flows.physics.force_symmetry import about, symmetrized
 from esen_flows.physics.relax_batch import evaluate_apart
 from esen_flows.schemas.declarations import ForceKind
@@ -103,16 +103,19 @@ class DynamicsForces:
         """
         if not moving:
             return []
-        found = list(evaluate_apart(self.fast, [atoms for atoms, _ in moving]))
-        due = [place for place, (_, step) in enumerate(moving) if step % self.interval == 0]
-        if self.fast is self.accurate or not due:
-            return found
-        corrections = evaluate_apart(self.accurate, [moving[place][0] for place in due])
-        for place, correct in zip(due, corrections, strict=True):
-            found[place] = self._corrected(found[place], correct)
-        return found
+        corrects = [self.interval > 1 and step % self.interval == 0 for _, step in moving]
+        alone = [atoms for (atoms, _), due in zip(moving, corrects, strict=True) if not due]
+        both = [atoms for (atoms, _), due in zip(moving, corrects, strict=True) if due]
+        fast = iter(evaluate_apart(self.fast.evaluate, alone) if alone else ())
+        corrected = iter(evaluate_apart(self._evaluate_corrected, both) if both else ())
+        return [next(corrected if due else fast) for due in corrects]
 
-    def _corrected(self, fast: Outcome, accurate: Outcome) -> Outcome:
-        if isinstance(fast, EsenFlowsError) or isinstance(accurate, EsenFlowsError):
-            return fast if isinstance(fast, EsenFlowsError) else accurate
-        return replace(accurate, forces=fast.forces + self.interval * (accurate.forces - fast.forces))
+    def _evaluate_corrected(self, structures: list[Atoms]) -> list[Evaluation]:
+        if isinstance(self.fast, DirectForces):
+            pairs = self.fast.evaluate_beside_gradient(structures)
+        else:  # averages are apart
+            pairs = list(zip(self.accurate.evaluate(structures), self.fast.evaluate(structures), strict=True))
+        return [
+            replace(accurate, forces=fast.forces + self.interval * (accurate.forces - fast.forces))
+            for accurate, fast in pairs
+        ]

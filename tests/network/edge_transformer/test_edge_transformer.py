@@ -10,7 +10,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint
+from esen_flows.forcefield.direct import DirectForces
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.network.edge_transformer.config import PRESETS, EdgeTransformerConfig
@@ -59,6 +61,24 @@ def test_the_jacobian_of_conservative_forces_is_symmetric(dtype: Any, limit: flo
         directions = np.eye(3 * len(atoms)).reshape(-1, len(atoms), 3)
         jacobian = found.hessian_vector_products(atoms, directions).reshape(3 * len(atoms), -1)
         assert 0 < np.linalg.norm(jacobian - jacobian.T) / 2 <= limit * np.linalg.norm(jacobian)
+
+
+@pytest.mark.parametrize("config", [BOTH, replace(BOTH, direct_stress=False)], ids=["two heads", "no stress head"])
+def test_one_pass_gives_what_two_calls_give(config: EdgeTransformerConfig) -> None:
+    """The forces of multiple time steps, whose direct part is balanced; one pass counts as one evaluation."""
+    found, many = force_field(config), structures()
+    direct = DirectForces(found)
+    expected = list(zip(found.evaluate(many), direct.evaluate(many), strict=True))
+    before = found.force_evaluations
+    together = direct.evaluate_beside_gradient(many)
+    assert found.force_evaluations == before + len(many)
+    for one, other in zip((x for pair in together for x in pair), (x for pair in expected for x in pair), strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-12)
+        np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-14)
+    assert np.abs(together[0][0].forces - together[0][1].forces).max() > 1e-3
+    with pytest.raises(ModelError, match="no heads that predict forces directly"):
+        force_field(SMALL).evaluate_both(many)
 
 
 @pytest.mark.parametrize("config", [SMALL, ADAPTIVE], ids=["fixed cutoff", "adaptive cutoff"])
