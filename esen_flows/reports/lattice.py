@@ -209,8 +209,12 @@ def campaign_charts(store: Store, spec: CampaignSpec, rows: Sequence[Mapping[str
         return [cumulative_chart(curves, as_share=True)] if curves else []
     if spec.property != "phonon":
         return []
+    crystals = _chosen_crystals(finished, len(models))
     parts: list[Part] = []
-    for crystal in _chosen_crystals(finished, len(models)):
+    if len(crystals) < (n_crystals := len({row["label"] for row in finished})):
+        reason = "on which the force fields differ most" if len(models) > 1 else "with the lowest frequencies"
+        parts.append(f"Bands of {len(crystals)} of {n_crystals:,} crystals are drawn, those {reason}.")
+    for crystal in crystals:
         found = list(_documents(store, crystal, _BANDS))
         try:
             documents, labels = [document for _, document in found], [row["model"] for row, _ in found]

@@ -98,6 +98,12 @@ def test_a_campaign_of_phonons_shows_where_force_fields_differ_most(phonon_docum
     assert [trace.name for trace in first.traces] == ["a", "b"]
     assert max(map(max, lines(first.traces[1]))) < max(map(max, lines(first.traces[0])))
 
+    # Six of seven crystals are drawn, and the page says so.
+    many = [row("a1", label=f"m{i}", max_frequency_thz=5.0, min_frequency_thz=-0.1 * i) for i in range(7)]
+    note, *charts = campaign_charts(store, SimpleNamespace(property="phonon"), many)  # type: ignore[arg-type]
+    assert note == "Bands of 6 of 7 crystals are drawn, those with the lowest frequencies."
+    assert len(charts) == 12
+
 
 def test_of_many_curves_an_even_choice_is_drawn(conductivity_document) -> None:
     from esen_flows.reports.lattice import Accumulated
