@@ -92,7 +92,12 @@ class Axis:
     ticks
         Places and texts of named points, instead of numbers.
     limits
-        Ends of the axis; None: those of the data.
+        Ends of the axis in the unit of the numbers; None: those of the data.
+
+    Raises
+    ------
+    ValueError
+        An end of a logarithmic axis is not above zero.
     """
 
     title: str
@@ -100,6 +105,10 @@ class Axis:
     logarithmic: bool = False
     ticks: Sequence[tuple[float, str]] = ()
     limits: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.logarithmic and self.limits is not None and min(self.limits) <= 0:
+            raise ValueError(f"axis {self.title!r}: ends of a logarithmic axis must be above zero, not {self.limits}")
 
 
 @dataclass(frozen=True)

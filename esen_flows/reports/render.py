@@ -174,7 +174,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
     if axis.ticks:
         found["ticks"] = [[_rounded(place), _plain(text)] for place, text in axis.ticks]
     if axis.limits is not None:
-        found["range"] = [_rounded(end) for end in axis.limits]
+        # Plotly takes the ends of a logarithmic axis as exponents of ten.
+        found["range"] = [_rounded(math.log10(end) if axis.logarithmic else end) for end in axis.limits]
     return found
 
 

@@ -113,6 +113,16 @@ def test_numbers_that_json_does_not_have_are_left_out() -> None:
     assert found["y"]["title"] == "y (eV)"
 
 
+def test_limits_of_a_logarithmic_axis_are_powers_of_ten() -> None:
+    axes = Axis("x", limits=(1.0, 3.0)), Axis("y", logarithmic=True, limits=(0.01, 1000.0))
+    chart = Chart("c", *axes, [Trace("t", [1.0], [1.0])])
+    html = render.page_html(Page("model", "m", sections=[Section("s", [chart])]))
+    (found,) = Elements(html).charts()
+    assert (found["x"]["range"], found["y"]["range"]) == ([1.0, 3.0], [-2.0, 3.0])
+    with pytest.raises(ValueError, match="'y': ends of a logarithmic axis must be above zero"):
+        Axis("y", logarithmic=True, limits=(0.0, 1.0))
+
+
 def test_points_that_are_not_drawn_are_counted() -> None:
     many = [float(i) for i in range(2 * MOST_POINTS)]
     chart = Chart("c", Axis("x"), Axis("y", logarithmic=True), [Trace("t", many, many)])
