@@ -131,10 +131,10 @@ def conductivity_charts(documents: Sequence[ResultDocument]) -> list[Chart]:
     traces, curves = [], []
     for colour, (output, name) in enumerate(zip(outputs, labels_of(documents), strict=True)):
         temperatures = np.asarray(output["temperatures_kelvin"]).tolist()
-        for number, (method, result) in enumerate(output["methods"].items()):
+        for method, result in output["methods"].items():
             mean = directional_mean(np.asarray(result["kappa_w_per_m_k"])).tolist()
             title = f"{_METHODS.get(method, method)}, {name}"
-            traces.append(Trace(title, temperatures, mean, mode="lines+markers", colour=2 * colour + number))
+            traces.append(Trace(title, temperatures, mean, mode="lines+markers", colour=len(traces)))
         curves.append(_accumulated(name, output, colour))
     formula = documents[0].subject_name
     axes = Axis("temperature", "K", logarithmic=True), Axis("κ, mean of xx, yy, zz", "W/m/K", logarithmic=True)

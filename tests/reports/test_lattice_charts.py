@@ -60,6 +60,14 @@ def test_conductivity_against_temperature_and_frequency(conductivity_document) -
     assert cumulative.traces[0].name == "chain_model: 100 W/m/K"
 
 
+def test_every_method_of_every_force_field_has_its_colour(conductivity_document) -> None:
+    documents = [conductivity_document(), conductivity_document(model_label="soft", key="d" * 64)]
+    for document in documents:
+        document.output["methods"]["lbte"] = document.output["methods"]["rta"]
+    traces = conductivity_charts(documents)[0].traces
+    assert len({trace.name for trace in traces}) == len({trace.colour for trace in traces}) == 6
+
+
 class Stored:
     """A store of documents in memory; force constants are not read unless arrays are asked for."""
 
