@@ -264,10 +264,11 @@ def _followed(
 
 
 def _protocols(number: int, mode: SoftMode, lock: RelaxProtocol) -> Iterator[BranchProtocol]:
+    relaxation = lock.model_copy(update={"deformation": None})  # the parent is deformed already
     for direction, one in enumerate(mode.directions[: lock.exploration.max_directions]):
-        yield BranchProtocol(mode=number, direction=direction, relax=lock)
+        yield BranchProtocol(mode=number, direction=direction, relax=relaxation)
         if one.two_sided:
-            yield BranchProtocol(mode=number, direction=direction, side="higher", relax=lock)
+            yield BranchProtocol(mode=number, direction=direction, side="higher", relax=relaxation)
 
 
 def _energy(found: Found) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk
-from double_well import DoubleWell, crystal
+from double_well import LENGTH, DoubleWell, crystal
 
 from esen_flows.errors import InputError, NotConvergedError
 from esen_flows.physics.exploration import Found, Steps, explore
@@ -18,6 +18,8 @@ from esen_flows.schemas.protocols import RelaxProtocol
 PROTOCOL = RelaxProtocol(
     symmetry="explore", relax_cell=False, fmax_ev_per_angstrom=1e-5, exploration={"min_length_angstrom": 3.0}
 )
+
+FEW_BRANCHES = PROTOCOL.exploration.model_copy(update={"max_depth": 1, "max_directions": 1})
 
 
 def cubic(*, inversion: bool) -> np.ndarray:
@@ -76,6 +78,15 @@ def test_a_stable_crystal_is_its_locked_relaxation() -> None:
     assert [one.verdict for one in found.branches] == ["stable"]
     assert np.array_equal(found.structure.positions_angstrom, locked.structure.positions_angstrom)
     assert found.energy_ev == locked.energy_ev
+
+
+def test_a_start_is_deformed_once() -> None:
+    stretched = {"deformation": tuple(map(tuple, 1.02 * np.eye(3))), "exploration": FEW_BRANCHES}
+    found = explore(crystal(), Steps(DoubleWell()), PROTOCOL.model_copy(update=stretched))
+    assert found.branches is not None
+    assert [one.verdict for one in found.branches] == ["unstable", "unstable"]  # a deformed branch would be higher
+    volume = found.structure.to_atoms().get_volume() / (len(found.structure.numbers) / 2)
+    assert volume == pytest.approx((1.02 * LENGTH) ** 3)
 
 
 def test_a_failed_branch_is_noted_and_the_depth_is_a_limit() -> None:
