@@ -81,9 +81,13 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
 
 
 def _nearest(name: str, valid: list[str]) -> str | None:
-    """The field that a misspelt or shortened name most plausibly means; None if there is no such field."""
+    """The field that a misspelt or shortened name most plausibly means; None if there is no such field.
+
+    Of fields with the same last part it is the least nested one, and the first of those.
+    """
     name = name[:80].lower()
-    by_last_part = {field.rpartition(".")[2]: field for field in reversed(valid)}
+    by_depth = sorted(valid, key=lambda field: field.count("."))
+    by_last_part = {field.rpartition(".")[2]: field for field in reversed(by_depth)}
     last = name.rpartition(".")[2]
     if close := get_close_matches(last, by_last_part, n=1, cutoff=0.7):
         return by_last_part[close[0]]

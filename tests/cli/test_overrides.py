@@ -77,7 +77,7 @@ def test_a_diagonal_supercell() -> None:
         ("methods=[]", "--set methods: .* at least 1 item"),
         ("relax.fmax_ev_per_angstrom=Infinity", r"relax.fmax_ev_per_angstrom: .*finite number \(got inf\)"),
         ("mesh=9,9,x", r"--set mesh: .*integer.* \(got 'x'\)"),
-        ("relax.symmetry=keep", r"relax.symmetry: .*'free', 'fix' or 'lock' \(got 'keep'\)"),
+        ("relax.symmetry=keep", r"relax.symmetry: .*'free', 'fix', 'lock' or 'explore' \(got 'keep'\)"),
         ("temperatures_kelvin=300,100", "temperatures_kelvin: .*must be ascending"),
     ],
 )
