@@ -29,6 +29,9 @@ Row = dict[str, Any]
 # not read yet the key that signs the cluster's time.
 KEYS_NOT_YET_READ = 211
 OUT_OF_DISK_SPACE = 14031
+# A server that ends answers writes with ShutdownInProgress or InterruptedAtShutdown, as errors of the write and not of
+# the connection.
+SHUTTING_DOWN = (91, 11600)
 # The order of every list. With the id as last field it is unique, so that pages neither overlap nor leave gaps.
 _NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 
@@ -158,14 +161,11 @@ class Database:
             except DuplicateKeyError:
                 raise
             except AutoReconnect as error:
-                if time.monotonic() > deadline:
-                    raise ServerUnavailableError(
-                        f"the database server does not answer ({self._redacted(_reason(error))}); check that it runs "
-                        "and that ESEN_FLOWS_MONGO_URI names it"
-                    ) from None
-                self._restart()
-                time.sleep(0.05)
+                self._await_server(error, deadline)
             except OperationFailure as error:
+                if is_away(error):
+                    self._await_server(error, deadline)
+                    continue
                 if error.code == OUT_OF_DISK_SPACE:
                     raise ServerUnavailableError(
                         "the disk of the database server is full; free space there, or compute without a server: "
@@ -179,6 +179,16 @@ class Database:
                 raise StoreError(f"a value cannot be in a document of the database: {reason}; correct it") from None
             except PyMongoError as error:
                 raise StoreError(f"the database operation failed: {self._redacted(str(error))[:500]}") from None
+
+    def _await_server(self, error: PyMongoError, deadline: float) -> None:
+        """Start a private server again, and wait for a moment; an error once the time is up."""
+        if time.monotonic() > deadline:
+            raise ServerUnavailableError(
+                f"the database server does not answer ({self._redacted(_reason(error))}); check that it runs and that "
+                "ESEN_FLOWS_MONGO_URI names it"
+            ) from None
+        self._restart()
+        time.sleep(0.05)
 
     def make_indexes(self) -> None:
         """Create the indexes that are missing."""
@@ -256,7 +266,23 @@ class Database:
         return text
 
 
-def _reason(error: AutoReconnect) -> str:
+def is_away(error: BaseException) -> bool:
+    """Whether an error of pymongo means that the server is away or about to end.
+
+    Parameters
+    ----------
+    error
+        Any error.
+
+    Returns
+    -------
+    bool
+        True where the same operation can succeed when the server is back.
+    """
+    return isinstance(error, AutoReconnect) or (isinstance(error, OperationFailure) and error.code in SHUTTING_DOWN)
+
+
+def _reason(error: PyMongoError) -> str:
     """The message of pymongo without its timeouts and its description of each server."""
     message = re.sub(r" \(configured timeouts[^)]*\)", "", str(error))
     return message.partition(", Timeout: ")[0][:300]

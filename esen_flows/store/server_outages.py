@@ -4,10 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pymongo.errors import AutoReconnect
-
 from esen_flows.errors import ServerUnavailableError
-from esen_flows.store.database import Database
+from esen_flows.store.database import Database, is_away
 from esen_flows.store.reading import find_one
 
 T = TypeVar("T")
@@ -28,7 +26,7 @@ def is_outage(error: BaseException | None) -> bool:
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, AutoReconnect | ServerUnavailableError):
+        if is_away(error) or isinstance(error, ServerUnavailableError):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__

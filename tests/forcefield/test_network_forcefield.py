@@ -136,11 +136,11 @@ def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch
     scarce = NetworkForceField(small_checkpoint())
     limit, sizes = 100, []
 
-    def scarce_memory(network, batch):
+    def scarce_memory(network, batch, kind):
         sizes.append(min(batch.n_edges, network.edges_per_chunk))
         if sizes[-1] > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return energy_forces_stress(network, batch)
+        return energy_forces_stress(network, batch, kind=kind)
 
     monkeypatch.setattr(network_module, "energy_forces_stress", scarce_memory)
     assert_equal(scarce.evaluate(structures), expected, ENERGY)

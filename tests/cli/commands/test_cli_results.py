@@ -245,6 +245,18 @@ def test_mistakes(
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
 
 
+# Values of results with isotopes, fixed atoms, Born charges, explored modes or averaged force constants.
+ISOTOPES, ERRORS = {"isotopes", "fixed_atoms"}, {"fc_average", "force_spread_ev_per_angstrom"}
+WITH_OPTIONS = {
+    "relax": ISOTOPES | {"structures_found", "lowest_structure", "lowest_frequency_thz", "verdict"},
+    "forces": ISOTOPES | ERRORS,
+    "phonon": ISOTOPES | ERRORS | {"nac", "max_frequency_error_thz"},
+    "conductivity": ISOTOPES
+    | ERRORS
+    | {"nac", *(f"kappa_{name}_error_w_per_m_k" for name in ("rta", "wigner", "lbte"))},
+}
+
+
 @pytest.mark.slow
 def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """What the Makers write into summaries is what queries have names for; and the same results in Python."""
@@ -255,8 +267,7 @@ def test_every_kind_has_the_values_that_conditions_know(copper: Any, tmp_path: P
     for kind in ("relax", "forces", "phonon", "conductivity"):  # of the others: tests/makers/test_training_jobs.py
         documents = query(copper.store, kind)  # type: ignore[arg-type]
         assert documents, kind
-        # Results with Born charges, isotopes or fixed atoms have these.
-        known = {value.name for value in entry_of(kind).summary} - {"nac", "isotopes", "fixed_atoms"}
+        known = {value.name for value in entry_of(kind).summary} - WITH_OPTIONS[kind]
         stored = {name for document in documents for name in document.summary}
         assert {name for name in stored if not is_at_temperature(name)} == known
     (conductivity,) = query(
