@@ -78,6 +78,8 @@ def load_force_field(
                     f"compile and tf32 are options of this package's own networks; leave them out for {text!r}"
                 )
             if card.calculator is not None:
+                if card.builder is not None:
+                    _builder(text, card.builder)  # whose key the card has: a wrong name is refused
                 return calculator(card, file.parent, device=device, dtype=dtype)
             return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
         checkpoint, label = load(checkpoint_path(card)), card.name

@@ -1,9 +1,12 @@
 """Part of a model card that says how the ASE calculator of another package is built, in an environment of its own."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from esen_flows.errors import ModelError
+from esen_flows.files import sha256_of_file
 from esen_flows.schemas.frozen import Closed
 from esen_flows.schemas.keys import sha256_of, third_party_key
 
@@ -83,8 +86,16 @@ class CalculatorRecipe(Closed):
         recipe = self.model_dump(include={"python", "torch", "requirements", "dependencies"}, mode="json")
         return f"{package}-{self.version}-{sha256_of(recipe)[:8]}"
 
-    def model_key(self, package: str, arguments: dict[str, Any], checkpoint_sha256: str | None) -> str:
-        """Model key, which is the same where the package is imported into this process.
+    def model_key(
+        self,
+        package: str,
+        arguments: dict[str, Any],
+        checkpoint_sha256: str | None,
+        *,
+        builder: str | None,
+        folder: Path,
+    ) -> str:
+        """Model key, which needs no environment.
 
         Parameters
         ----------
@@ -94,11 +105,39 @@ class CalculatorRecipe(Closed):
             Arguments of the calculator, without device, precision and path of the checkpoint.
         checkpoint_sha256
             sha256 of the checkpoint; None: the package brings its own.
+        builder
+            Builder of this package that has the same numbers: the key is then the one that it gives; None: none has.
+        folder
+            Folder of the card, to which `paths` are relative.
 
         Returns
         -------
         str
             Hexadecimal sha256.
+
+        Raises
+        ------
+        ModelError
+            A folder of `paths` is missing, or has no code.
         """
-        checkpoint = {} if checkpoint_sha256 is None else {"checkpoint_sha256": checkpoint_sha256}
-        return third_party_key(package, self.version, {**arguments, **checkpoint})
+        values = dict(arguments)
+        if checkpoint_sha256 is not None:
+            values["checkpoint_sha256"] = checkpoint_sha256
+        if builder is None:
+            values["build"] = self.build
+        if builder is None and self.paths:
+            values["code_sha256"] = sha256_of([_code(folder / path) for path in self.paths])
+        return third_party_key(package, self.version, values)
+
+
+def _code(folder: Path) -> dict[str, str]:
+    """The sha256 of Python files and compiled modules of a folder, by relative path; hidden folders do not count."""
+    found = {
+        path.relative_to(folder).as_posix(): sha256_of_file(path)
+        for pattern in ("*.py", "*.so", "*.pyd")
+        for path in folder.rglob(pattern)
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+    if not found:
+        raise ModelError(f"{folder}, which a calculator card names in `paths`, has no Python files; correct the card")
+    return found

@@ -316,7 +316,7 @@ def resolve_model(card_or_path: str | Path) -> ModelReference:
         return _resolve_file(Path(text))
     card, file = find_card(text)
     if not card.is_network:
-        key, elements, differentiable, direct = _third_party_key(card), None, False, not card.conservative
+        key, elements, differentiable, direct = _third_party_key(card, file.parent), None, False, not card.conservative
     else:
         header = _checkpoint_header(card)
         key, elements = header["model_key"], frozenset(header["elements"])
@@ -376,11 +376,11 @@ def _checkpoint_header(card: ModelCard) -> dict[str, Any]:
     return header
 
 
-def _third_party_key(card: ModelCard) -> str:
+def _third_party_key(card: ModelCard, folder: Path) -> str:
     package = card.package or ""  # a card of this family names one, which its validator checks
     if card.calculator is not None:  # the card alone says it: the environment is needed to compute, not to look up
         sha256 = card.calculator.checkpoint_sha256 if card.source is None else card.source.sha256
-        return card.calculator.model_key(package, card.arguments, sha256)
+        return card.calculator.model_key(package, card.arguments, sha256, builder=card.builder, folder=folder)
     try:
         return third_party_key(package, version(package), card.arguments)
     except PackageNotFoundError as error:

@@ -106,7 +106,8 @@ class ModelCard(Closed):
     recipes: dict[str, tuple[RecipeStage, ...]] = Field(default_factory=dict)  # `esen-flows train NAME`
     measured: tuple[Measured, ...] = ()
     # Force fields of other packages only: the package, what builds it (a function of forcefield.third_party in this
-    # process, or a recipe for a process in an environment of its own), and the arguments.
+    # process, or a recipe for a process in an environment of its own), and the arguments. A card with a recipe and a
+    # `builder` has the numbers of that builder, and its key.
     package: str | None = None
     builder: str | None = None
     calculator: CalculatorRecipe | None = None

@@ -159,7 +159,9 @@ def calculator(
         arguments[recipe.device_argument] = device.partition(":")[0]
     if recipe.dtype_argument is not None:
         arguments[recipe.dtype_argument] = precision
+    key = recipe.model_key(package, card.arguments, sha256, builder=card.builder, folder=folder)
     message = {
+        "key": key,  # another child where the code of `paths` has changed
         "build": recipe.build,
         "package": package,
         "arguments": arguments,
@@ -182,7 +184,6 @@ def calculator(
         cutoff_angstrom=recipe.cutoff_angstrom,
         smooth=recipe.smooth,
     )
-    key = recipe.model_key(package, card.arguments, sha256)
     return CalculatorForceField(process, key=key, label=card.name, declaration=declaration)
 
 
