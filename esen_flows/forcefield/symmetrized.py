@@ -91,7 +91,6 @@ class Symmetrized(ForceField):
         self._axes: np.ndarray | None = None
         self._reference: Reference | None = None
         self._references: dict[int, tuple[Atoms, Reference]] = {}  # of the templates of the last state
-        self._plans: dict[tuple[int, bytes], ImagePlan] = {}
         self._takes_lists = type(inner).evaluate_batch is ForceField.evaluate_batch
 
     def about(self, structure: Atoms) -> "Symmetrized":
@@ -225,8 +224,6 @@ class Symmetrized(ForceField):
             self._plan(atoms, self._references[id(template)][1])
             for atoms, template in zip(now, state.templates, strict=True)
         ]
-        if len(self._plans) > 4 * len(plans) + 64:  # of structures that have left
-            self._plans.clear()
         found = self._of_list(now, plans) if self._takes_lists else self._of_state(state, plans)
         means = [self._mean(*one) for one in zip(plans, found, strict=True)]
         energies = [mean.energies for mean in means]
@@ -280,14 +277,11 @@ class Symmetrized(ForceField):
         """The images that have to be evaluated at this geometry."""
         operations = reference.operations
         holds = operations.holding(atoms.positions, atoms.cell.array)
-        key = id(reference), holds.tobytes()
-        if key not in self._plans:
+        key = holds.tobytes()
+        if key not in reference.plans:
             chosen = Operations(operations.rotations[holds], operations.permutations[holds])
-            made = planned(reference, self.rotations.weights, chosen)
-            if reference is not self._reference and id(reference) not in {id(r) for _, r in self._references.values()}:
-                return made  # of a structure that is seen once
-            self._plans[key] = made
-        return self._plans[key]
+            reference.plans[key] = planned(reference, self.rotations.weights, chosen)
+        return reference.plans[key]
 
     def _of_list(self, structures: Sequence[Atoms], plans: Sequence[ImagePlan]) -> list[_Results]:
         """Results at the images of each structure, of one list of all images."""

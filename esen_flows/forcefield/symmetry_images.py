@@ -1,7 +1,7 @@
 """Images of a structure under the rotations of an average, and which of them its own symmetry makes superfluous."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -166,11 +166,14 @@ class Reference:
         Operations that mapped the structure on itself.
     projector
         Projector on its space group; None where nothing is projected.
+    plans
+        Plans made so far, by the operations that hold (bytes of `Operations.holding`). They end with this object.
     """
 
     turns: np.ndarray
     operations: Operations
     projector: Projector | None
+    plans: dict[bytes, "ImagePlan"] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

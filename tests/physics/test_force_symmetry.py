@@ -11,6 +11,7 @@ from small_force_field import small_checkpoint
 from esen_flows.data.batch_state import BatchState
 from esen_flows.errors import NotDifferentiableError, StructureError
 from esen_flows.forcefield.checkpoint import Checkpoint
+from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.rotations import random_rotations
@@ -173,6 +174,28 @@ def test_a_crystal_keeps_its_axes_while_its_cell_changes(transformer):
     fixed = force_field.about(state.structures()[0]).evaluate(moved.structures())
     assert float(sheared.energy[0]) == pytest.approx(fixed[0].energy, abs=1e-12)
     assert float(first.energy[0]) != pytest.approx(fixed[0].energy, abs=1e-6)
+
+
+class Push(ForceField):
+    """The same force on every atom, fixed in space: its average shows the rotations alone."""
+
+    key, label, declaration = "push", "push", Declaration(True, "approximate", False, None, "float64")
+
+    def evaluate(self, structures):
+        return [Evaluation(0.0, np.full((len(one), 3), [1.0, 0.3, 0.2]), np.zeros((3, 3))) for one in structures]
+
+
+def test_structures_one_after_the_other_have_their_own_axes(rattled):
+    """Python gives the address of an object that has ended to a later one."""
+    force_field = wrapped(Push(), "random:2:1")
+    for turn in random_rotations(40, np.random.default_rng(5)).matrices:
+        structure = turned(rattled, turn)
+        turns = force_field._reference_of(structure).turns
+        batch = force_field.evaluate_batch(BatchState.of([structure]))
+        expected = np.tile(np.mean(turns.transpose(0, 2, 1) @ [1.0, 0.3, 0.2], axis=0), (4, 1))
+        np.testing.assert_allclose(batch.forces, expected, atol=1e-12)
+        (listed,) = force_field.evaluate([structure])
+        np.testing.assert_allclose(listed.forces, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("text", ["project", "icosahedral+inversion", "lebedev:6x4", "random:3:2+lab"])
