@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         Token for gated checkpoints, also read from HF_TOKEN, and never printed.
     torch_index
         Package index from which torch is installed into environments of other force fields, on machines without a GPU;
-        None: PyTorch's CPU wheels.
+        None: PyTorch's CPU wheels. The variable set but empty: pip's own index, which may bring CUDA.
     threads
         Number of threads of torch and OpenMP; None: the default of the libraries.
     """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 _STAMP = "esen_flows.json"  # written last: without it the environment is not complete
+_INDEX_VARIABLE = "ESEN_FLOWS_TORCH_INDEX"  # set but empty, as in setup.sh: torch from pip's own index, CUDA or not
 _CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 
 
@@ -55,9 +56,19 @@ def is_installed(card: "ModelCard") -> bool:
     Returns
     -------
     bool
-        Whether `models install` has completed; nothing is verified here.
+        Whether `models install` has completed and its interpreter is still there; nothing else is verified here.
     """
-    return (environment_folder(card) / _STAMP).is_file() and (card.source is None or _fetched(card).is_file())
+    return _is_usable(_stamped_python(card)) and (card.source is None or _fetched(card).is_file())
+
+
+def _stamped_python(card: "ModelCard") -> Path | None:
+    """Interpreter of a complete environment; None: it was not made."""
+    stamp = environment_folder(card) / _STAMP
+    return Path(json.loads(stamp.read_text())["python"]) if stamp.is_file() else None
+
+
+def _is_usable(python: Path | None) -> bool:
+    return python is not None and os.access(python, os.X_OK)
 
 
 def environment_python(card: "ModelCard") -> Path:
@@ -78,11 +89,10 @@ def environment_python(card: "ModelCard") -> Path:
     ModelError
         The environment was not made, or its interpreter is gone.
     """
-    stamp = environment_folder(card) / _STAMP
-    if not stamp.is_file():
+    python = _stamped_python(card)
+    if python is None:
         raise ModelError(f"{card.name!r} computes in an environment of its own: esen-flows models install {card.name}")
-    python = Path(json.loads(stamp.read_text())["python"])
-    if not os.access(python, os.X_OK):
+    if not _is_usable(python):
         raise ModelError(
             f"{python}, the interpreter of {card.name!r}, is gone; run esen-flows models install {card.name}"
         )
@@ -161,7 +171,7 @@ def install(
     folder = environment_folder(card)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(folder.name + ".lock"), say):
-        if python is None and not (folder / _STAMP).is_file():
+        if python is None and not _is_usable(_stamped_python(card)):
             python = _make(card, folder, say)
         if python is not None:
             installed = _installed(python)
@@ -205,6 +215,8 @@ def _make(card: "ModelCard", folder: Path, say: Say) -> Path:
         _run([base, "-m", "venv", str(folder)], f"an environment on {base} cannot be made")
     if recipe.torch is not None:
         index = [] if _has_gpu() else _torch_index(say)
+        if not index and not _has_gpu() and os.environ.get(_INDEX_VARIABLE) != "":
+            _refuse_cuda(python, [recipe.torch], card.name)
         say(f"installing {recipe.torch} from {index[-1] if index else 'the default index of pip'}")
         _pip(python, [*index, recipe.torch], card.name)
     own = [] if recipe.paths else [f"{package}=={recipe.version}"]
@@ -249,6 +261,8 @@ def _torch_index(say: Say) -> list[str]:
     given = get_settings().torch_index
     if given is not None:
         return ["--index-url", given]
+    if os.environ.get(_INDEX_VARIABLE) == "":  # settings take an empty variable for one that is not set
+        return []
     try:
         urllib.request.urlopen(urllib.request.Request(f"{_CPU_TORCH}/torch/", method="HEAD"), timeout=5).close()
     except (urllib.error.URLError, OSError):
@@ -265,8 +279,8 @@ def _refuse_cuda(python: Path, requirements: Sequence[str], name: str) -> None:
     if cuda:
         raise ModelError(
             f"{name!r} would install {', '.join(cuda)} on a machine without a GPU. If they come with torch, set "
-            "ESEN_FLOWS_TORCH_INDEX to an index of CPU wheels; else list the requirements on the card "
-            "(dependencies: listed), or name an environment with --python"
+            f"{_INDEX_VARIABLE} to an index of CPU wheels, or to nothing to accept them; else list the requirements on "
+            "the card (dependencies: listed), or name an environment with --python"
         )
 
 

@@ -86,6 +86,32 @@ def test_cuda_packages_are_refused_without_a_gpu_before_they_are_downloaded(pip)
     assert installs(pip) == []
 
 
+def test_torch_from_the_index_of_pip_brings_cuda_only_where_that_was_asked_for(pip, monkeypatch):
+    monkeypatch.delenv("ESEN_FLOWS_TORCH_INDEX", raising=False)
+    monkeypatch.setattr(environments, "_CPU_TORCH", "http://127.0.0.1:9")  # where nobody listens
+    get_settings.cache_clear()
+    pip.resolved, pip.installed = ("torch", "nvidia-cublas-cu12"), {"torch": "2.9.0", "package": "1.0"}
+    one = card(torch="torch>=2.8", dependencies="listed")
+    with pytest.raises(ModelError, match="nvidia-cublas-cu12 on a machine without a GPU"):
+        install(one, say=lambda text: None)
+    assert installs(pip) == []
+    monkeypatch.setenv("ESEN_FLOWS_TORCH_INDEX", "")
+    install(one, say=lambda text: None)
+    assert installs(pip) == ["2 torch>=2.8", "2 package==1.0"]
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_again(pip):
+    pip.installed = {"package": "1.0"}
+    one = card()
+    python = install(one, say=lambda text: None)
+    python.unlink()
+    assert not is_installed(one)
+    with pytest.raises(ModelError, match="is gone; run esen-flows models install"):
+        environment_python(one)
+    assert install(one, say=lambda text: None) == python
+    assert is_installed(one)
+
+
 def test_an_interrupted_installation_goes_on(pip):
     pip.installed = {"package": "1.0"}
     one = card(dependencies="listed", requirements=["ase"])
