@@ -166,6 +166,11 @@ class TrainingConfig:
                 "direct_force_weight is for networks with both_heads, and these need it, because their direct heads "
                 f"would not be trained; got direct_force_weight {self.direct_force_weight}"
             )
+        if self.direct_stress_weight and not (self.network.has_both_forces and self.network.gives_direct_stress):
+            raise InputError(
+                f"direct_stress_weight is {self.direct_stress_weight}, but the network has no stress head besides the "
+                "derivatives of its energy; set both_heads and direct_stress, or direct_stress_weight: 0"
+            )
         if self.tf32 and self.dtype != "float32":
             raise InputError(f"tf32 is for dtype float32, got {self.dtype}; leave it out")
         if self.loss == "relative" and (direct or self.network.denoises):

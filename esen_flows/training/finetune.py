@@ -78,7 +78,9 @@ def finetune_config(parent: Checkpoint, training: Dataset, changes: Mapping[str,
         raise InputError("the parent predicts forces directly; fine-tune it by a stage file with direct_forces: false")
     values = {"family": family_of(network), **network.to_dict(), **DEFAULTS, "epochs": 1, "validate_every_epochs": 1}
     if network.has_both_forces:
-        values |= {f"direct_{name}": DEFAULTS[name] for name in ("force_weight", "stress_weight")}
+        values["direct_force_weight"] = DEFAULTS["force_weight"]
+        if network.gives_direct_stress:
+            values["direct_stress_weight"] = DEFAULTS["stress_weight"]
     if training.elements <= set(parent.references_ev):
         # Data with few elements would pull their species embeddings away from those of all other elements.
         values["freeze"] = network.SPECIES_TABLES

@@ -196,7 +196,8 @@ def _relative(
     if direct is not None:
         forces, stress = forces_and_stress(direct)
         weighted["direct_forces"] = (config.direct_force_weight, forces)
-        weighted["direct_stress"] = (config.direct_stress_weight, stress)
+        if config.direct_stress_weight:  # without a stress head the stress is NaN
+            weighted["direct_stress"] = (config.direct_stress_weight, stress)
     return {name: weight * term.sum() / counts.systems for name, (weight, term) in weighted.items()}
 
 

@@ -11,7 +11,7 @@ from stages import STAGE, argon, argon_data
 
 from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
-from esen_flows.forcefield.checkpoint import load
+from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.network.derivatives import energy_forces_stress
@@ -30,9 +30,11 @@ BOTH = {
     "direct_forces": True, "direct_stress": True, "both_heads": True, "direct_force_weight": 5.0,
     "direct_stress_weight": 2.0,
 }  # fmt: skip
+NO_STRESS_HEAD = {**BOTH, "direct_stress": False, "direct_stress_weight": 0.0}
 HEADS: dict[str, dict[str, Any]] = {
     "conservative": {}, "direct": {"direct_forces": True, "direct_stress": True}, "both": BOTH,
-    "both, relative loss": {**BOTH, "loss": "relative"},
+    "both, relative loss": {**BOTH, "loss": "relative"}, "no stress head": NO_STRESS_HEAD,
+    "no stress head, relative loss": {**NO_STRESS_HEAD, "loss": "relative"},
 }  # fmt: skip
 ABSOLUTE = {"loss": "absolute", "energy_weight": 20.0, "force_weight": 20.0, "stress_weight": 5.0}
 
@@ -125,6 +127,8 @@ def test_one_checkpoint_has_conservative_and_direct_heads(tmp_path: Path, traine
         stage(**{**BOTH, "direct_force_weight": 0.0})
     with pytest.raises(InputError, match="direct_force_weight is for networks with both_heads"):
         stage(direct_force_weight=1.0)
+    with pytest.raises(InputError, match=r"direct_stress_weight is 2\.0, but the network has no stress head"):
+        stage(**{**NO_STRESS_HEAD, "direct_stress_weight": 2.0})
     path = train(stage(**BOTH, epochs=4), *argon_data(), tmp_path / "both", initial=load(trained))
     rows = read_rows(tmp_path / "both" / "history.csv")
     for name in ("force_rmse_mev_per_angstrom", "direct_force_rmse_mev_per_angstrom"):
@@ -141,6 +145,9 @@ def test_one_checkpoint_has_conservative_and_direct_heads(tmp_path: Path, traine
     assert other.energy == pytest.approx(one.energy, abs=1e-12)
     assert 1e-4 < np.abs(other.forces - one.forces).max() < 0.1
     assert finetune_config(load(path), argon_data()[0], {"epochs": 1}).direct_force_weight == 1.0
+    network = make_network(stage(**NO_STRESS_HEAD).network)
+    headless = finetune_config(Checkpoint(network, 1.0, {18: 0.0}, (18,)), argon_data()[0], {"epochs": 1})
+    assert (headless.direct_force_weight, headless.direct_stress_weight) == (1.0, 0.0)
     alone = load_force_field(trained)
     assert alone.declaration.force_kinds == ("conservative",)
     with pytest.raises(ModelError, match="has no heads that predict forces directly"):
