@@ -7,6 +7,7 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
+from orientation_error import OrientationError
 from scipy.stats import kstest
 from two_kinds import TwoKinds
 
@@ -19,6 +20,7 @@ from esen_flows.physics.md.dynamics import molecular_dynamics, molecular_dynamic
 from esen_flows.physics.md.start import degrees_of_freedom, start_of_dynamics
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.md_output import MDOutput
+from esen_flows.schemas.protocols import RelaxProtocol
 
 SPRING = 5.0  # eV/Angstrom^2
 COPPER = bulk("Cu", cubic=True)
@@ -207,6 +209,21 @@ def test_a_killed_run_continues_to_the_bit(dynamics: str, forces: str) -> None:
     assert steps == list(range(24, 41))
     for name in ("positions_angstrom", "potential_energies_ev", "heat_ev", "velocities_angstrom_per_fs"):
         assert np.array_equal(getattr(whole, name), getattr(resumed, name)), name
+
+
+def test_a_resumed_run_keeps_the_axes_of_its_relaxed_start() -> None:
+    atoms = bulk("Cu", a=3.7)
+    atoms.set_cell(atoms.cell.array @ [[1.0, 0.02, 0.0], [0.0, 1.0, 0.05], [0.0, 0.0, 1.03]], scale_atoms=True)
+    atoms *= (2, 1, 1)
+    relaxation = RelaxProtocol(fmax_ev_per_angstrom=0.1, optimizer="lbfgs")
+    crystal_axes = {"n_steps": 20, "relax": relaxation, "force_symmetry": "random:2:1", "temperature": 900.0}
+    protocol, force_field, kept = seeded(4, **crystal_axes), OrientationError(emt(), 0.02), Kept(13)
+    whole = molecular_dynamics(atoms, force_field, protocol)
+    with pytest.raises(KeyboardInterrupt):
+        molecular_dynamics(atoms, force_field, protocol, checkpoint=kept)
+    kept.most = 1000
+    resumed = molecular_dynamics(atoms, force_field, protocol, checkpoint=kept)
+    assert np.array_equal(whole.positions_angstrom, resumed.positions_angstrom)
 
 
 def test_a_run_that_was_interrupted_after_its_last_step_ends_where_it_was() -> None:

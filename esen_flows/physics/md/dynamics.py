@@ -237,6 +237,10 @@ class _Member:
         self.atoms.positions[:] = self.body.positions  # no step follows if the run was over
         self.frames = [frame for piece in pieces for frame in piece[size:].reshape(-1, row)]
         self.kept = len(self.frames)
+        # The first frame is the start, after the relaxation; this member was made from what was before it.
+        start = self.atoms.copy()
+        start.set_positions(self.frames[0][12:].reshape(-1, 3), apply_constraint=False)
+        self.forces = self.forces.about(start)
 
 
 def _members(
