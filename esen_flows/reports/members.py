@@ -118,7 +118,7 @@ def members_table(rows: Sequence[Member], columns: Mapping[str, Column], title: 
     if len({row.get("model") for row in rows}) == 1:
         shown.pop("model", None)
     cells: list[list[Cell]] = [[row.get(name) for name in shown] for row in chosen]
-    return Table(list(shown.values()), cells, title, note, is_searchable=True)
+    return Table(list(shown.values()), cells, title, note, is_searchable=True, lists_members=True)
 
 
 def _is_there(value: Any) -> bool:

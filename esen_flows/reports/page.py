@@ -68,6 +68,8 @@ class Table:
         Remark above the table.
     is_searchable
         Whether it has a field for a filter.
+    lists_members
+        Whether its rows are what the points of charts stand for; a click on a point chooses the row.
     """
 
     columns: Sequence[Column]
@@ -75,6 +77,7 @@ class Table:
     title: str = ""
     note: str = ""
     is_searchable: bool = False
+    lists_members: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from hostile_page import HOSTILE, hostile_page
 
 from esen_flows.reports.members import Member, members_table
-from esen_flows.reports.page import Axis, Chart, Column, Page, Section, Trace
+from esen_flows.reports.page import Axis, Chart, Column, Page, Section, Table, Trace
 from esen_flows.reports.render import write_page
 
 pytestmark = pytest.mark.chromium
@@ -48,14 +48,21 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     numbers = [row["kappa"] for row in known]
     trace = Trace("emt", numbers, numbers, [f"{row['label']} · {row['formula']}" for row in known])
     axes = Axis("κ, DFT", "W/m/K", logarithmic=True), Axis("κ, force field", "W/m/K", logarithmic=True)
-    # A chart of one point knows where the mouse has to be.
-    single = Chart("One", Axis("x"), Axis("y", "eV"), [Trace("t", [1.0], [2.0], [f"{HOSTILE[3]} · a"])])
     sections = [
-        Section("Results", [single, Chart("κ against DFT", *axes, [trace], has_diagonal=True)]),
+        Section("Results", [Chart("κ against DFT", *axes, [trace], has_diagonal=True)]),
         Section("Members", [members_table(rows, COLUMNS)]),
     ]
     page = Page("campaign", "many", "A campaign.", [("members", f"{COUNT}")] * 8, sections)
+    # Two points of which the mouse knows the places, and a table that is no table of members before theirs.
+    points = Trace("t", [1.0, 2.0], [2.0, 3.0], [f"{HOSTILE[3]} · a", "wbm-1 · Cu2O"])
+    few = [{**rows[0], "label": HOSTILE[3]}, *rows[1:13]]
+    parts = [
+        Chart("Two", Axis("x"), Axis("y", "eV"), [points]),
+        Table([Column("class")], [("wbm-1",), ("wbm-2",)], is_searchable=True),
+        members_table(few, COLUMNS),
+    ]
     return {
+        "few": write_page(Page("campaign", "few", sections=[Section("Results", parts)]), folder / "few.html"),
         "many": write_page(page, folder / "many.html"),
         "hostile": write_page(hostile_page(), folder / "hostile.html"),
     }
@@ -138,17 +145,22 @@ def test_rows_are_chosen_by_text_and_by_state(opened: Callable[..., Any]) -> Non
 def test_a_point_shows_its_name_and_a_click_chooses_its_row(opened: Callable[..., Any]) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
-    page = opened("many")
+    page = opened("few")
     wait(page, "document.querySelector('.chart .point') !== null")
-    point = page.find_element("css selector", ".chart .point")
-    ActionChains(page).move_to_element(point).perform()
+    hostile, plain = page.find_elements("css selector", ".chart .point")
+    other, members = page.find_elements("css selector", "form.tools output")
+    ActionChains(page).move_to_element(hostile).perform()
     text = wait(page, "(document.querySelector('.hovertext') || {}).textContent")
     shown = text.replace("\N{ZERO WIDTH NON-JOINER}", "")
     assert HOSTILE[3] in shown  # as it was written, and not as markup
     assert "y (eV): 2" in shown
-    ActionChains(page).click().perform()
-    wait(page, "document.querySelector('form.tools input').value !== ''")
-    assert page.find_element("css selector", "form.tools output").text == f"0 of {COUNT} rows"
+    for point, name in ((hostile, HOSTILE[3]), (plain, "wbm-1")):
+        ActionChains(page).move_to_element(point).click().perform()
+        wait(page, "document.querySelector('form[data-members] input').value === arguments[0]", f'"{name}"')
+        assert members.text == "1 of 13 rows"  # wbm-10 is another one
+        row = page.find_element("xpath", "//tbody/tr[not(@hidden)][td[text()='finished']]/td")
+        assert row.text == name
+    assert other.text == "2 of 2 rows"
 
 
 @pytest.mark.parametrize("width", [400, 1600])

@@ -42,10 +42,12 @@
     const rows = [...table.tBodies[0].rows];
     const words = new Map();
     const choose = () => {
-      const wanted = text.value.trim().toLowerCase();
+      const typed = text.value.trim().toLowerCase();
+      // A text in quotation marks has to be a whole cell.
+      const wanted = typed.replace(/^"(.*)"$/s, "\n$1\n");
       let count = 0;
       for (const row of rows) {
-        if (!words.has(row)) words.set(row, [...row.cells].map((cell) => cell.textContent.trim()).join("\n").toLowerCase());
+        if (!words.has(row)) words.set(row, ["", ...[...row.cells].map((cell) => cell.textContent.trim()), ""].join("\n").toLowerCase());
         const isState = !state || !state.value || row.cells[stateColumn].textContent.trim() === state.value;
         row.hidden = !(isState && words.get(row).includes(wanted));
         count += !row.hidden;
@@ -124,10 +126,11 @@
     // A click on a named point chooses its row in the table of members.
     place.on("plotly_click", (event) => {
       const label = event.points[0].text;
-      const field = document.querySelector("form.tools input");
+      const field = document.querySelector("form[data-members] input");
       if (!label || !field) return;
-      // Names are escaped for Plotly, which reads entities.
-      field.value = label.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&").split(" · ")[0];
+      // Names are escaped for Plotly, which reads entities and %{...}.
+      const name = label.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&").replaceAll("%\u200c{", "%{");
+      field.value = `"${name.split(" · ")[0]}"`;
       field.dispatchEvent(new Event("input"));
     });
   };
