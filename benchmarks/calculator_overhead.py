@@ -53,6 +53,8 @@ def main() -> None:
         "package": "null_calculator",
         "arguments": {},
         "paths": [str(HERE / "calculators")],
+        "expected_version": "1.0",
+        "outside": False,
     }
     process = CalculatorProcess(
         [sys.executable, "-I", calculator_child.__file__],

@@ -20,6 +20,8 @@ class CalculatorRecipe(Closed):
         Version of the package; part of the model key.
     build
         Import path of the calculator's class or of a function that gives one, as module:name.
+    build_outside_package
+        Whether `build` may be of another distribution or module than `package`; otherwise it is refused.
     python
         Versions of Python that the package is known to run on.
     torch
@@ -38,7 +40,7 @@ class CalculatorRecipe(Closed):
     dtype_argument
         Argument that takes "float32" or "float64"; None: the card's `dtype` is the only one.
     paths
-        Folders to import from, relative to the card, for calculators that no package has.
+        The card's folder (".") or folders in it to import from, for calculators that no package has.
     cutoff_angstrom, smooth
         As in `forcefield.contract.Declaration`.
     time_limit_seconds
@@ -47,6 +49,7 @@ class CalculatorRecipe(Closed):
 
     version: str = Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+!-]*$")
     build: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    build_outside_package: bool = False
     python: tuple[Literal["3.10", "3.11", "3.12", "3.13", "3.14"], ...] = Field(("3.11", "3.12", "3.13"), min_length=1)
     torch: str | None = Field(default=None, pattern=r"^torch\b")
     requirements: tuple[str, ...] = ()
@@ -68,6 +71,9 @@ class CalculatorRecipe(Closed):
         for requirement in (*self.requirements, self.torch or ""):
             if requirement.startswith("-"):
                 raise ValueError(f"{requirement!r} is an option of pip, not a requirement")
+        for path in self.paths:
+            if Path(path).is_absolute() or ".." in Path(path).parts:
+                raise ValueError(f"{path!r} of `paths` leaves the folder of the card; put the code beside the card")
         return self
 
     def environment_name(self, package: str) -> str:

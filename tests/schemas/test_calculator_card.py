@@ -37,6 +37,7 @@ def test_the_template_of_the_documentation_is_a_card():
         ({}, {"build": "no path"}, "build"),
         ({}, {"requirements": ["--index-url=http://x"]}, "an option of pip"),
         ({}, {"checkpoint_file": "x.pt"}, "go together"),
+        ({}, {"paths": ["../elsewhere"]}, "leaves the folder of the card"),
         ({}, {"checkpoint_argument": None}, "goes together"),
         ({"family": "third_party", "builder": "emt"}, {}, "and only then"),
     ],

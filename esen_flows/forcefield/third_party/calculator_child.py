@@ -152,7 +152,8 @@ def build(recipe: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     Parameters
     ----------
     recipe
-        `build` (module:callable), `arguments`, `paths` (folders to import from) and `package`.
+        `build` (module:callable), `arguments`, `paths` (folders to import from), `package`, its `expected_version`, and
+        `outside`: whether `build` may be of another package.
 
     Returns
     -------
@@ -160,20 +161,43 @@ def build(recipe: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         ASE calculator.
     dict[str, Any]
         `version` of the package (None: it says none), `python`, and `versions` of all installed distributions.
+
+    Raises
+    ------
+    ValueError
+        The package has another version, or `build` is not of it; the code that `build` names was not called.
     """
     sys.path[:0] = recipe["paths"]
+    package = recipe["package"]
     module_name, _, attributes = recipe["build"].partition(":")
-    target: Any = importlib.import_module(module_name)
+    top = module_name.partition(".")[0]
+    if not recipe["outside"] and _normal(top) != _normal(package):
+        owners = importlib.metadata.packages_distributions().get(top, [])
+        if _normal(package) not in map(_normal, owners):
+            raise ValueError(
+                f"build: {recipe['build']} is not of {package}, but of {' or '.join(owners) or 'no distribution'}; "
+                "correct the card, or write build_outside_package: true in it"
+            )
     try:
-        version: str | None = importlib.metadata.version(recipe["package"])
+        version: str | None = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        version = getattr(importlib.import_module(recipe["package"]), "__version__", None)
+        version = getattr(importlib.import_module(package), "__version__", None)
+    if version != recipe["expected_version"] and not (version is None and recipe["paths"]):
+        raise ValueError(
+            f"the environment has {package} {version}, the card says {recipe['expected_version']}; install the card's, "
+            "or correct the card"
+        )
+    target: Any = importlib.import_module(module_name)
     for attribute in attributes.split("."):
         target = getattr(target, attribute)
     found = importlib.metadata.distributions()
     versions = {each.metadata["Name"]: each.version for each in found if each.metadata["Name"]}
     description = {"version": version, "python": sys.version.split()[0], "versions": versions}
     return target(**recipe["arguments"]), description
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("-", "_").replace(".", "_")
 
 
 def evaluate(arrays: Arrays, calculator: Any, sign: Callable[[], None]) -> tuple[dict[str, Any], Arrays]:

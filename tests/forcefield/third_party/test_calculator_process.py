@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import sys, time
 from esen_flows.forcefield.third_party.calculator_process import CalculatorProcess
 child, package = sys.argv[1:]
 recipe = {"build": "fake_force_field:FakeCalculator", "package": "fake_force_field", "arguments": {"scale": 1.0},
-          "paths": [package]}
+          "paths": [package], "expected_version": "1.0", "outside": False}
 process = CalculatorProcess([sys.executable, "-I", child], recipe, environment={}, label="x", time_limit_seconds=60)
 process.description()
 print(process.pid, flush=True)
@@ -47,6 +48,25 @@ def test_a_message_has_the_arrays_that_were_sent():
     for name, array in arrays.items():
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(found[name], array)
+
+
+def recipe(build: str, package: str, version: str, outside: bool = False) -> dict[str, object]:
+    fixed = {"arguments": {}, "paths": []}
+    return {**fixed, "build": build, "package": package, "expected_version": version, "outside": outside}
+
+
+def test_code_of_another_package_or_version_is_not_called(monkeypatch):
+    called = []
+    monkeypatch.setattr(os, "getcwd", lambda: called.append("called"))
+    with pytest.raises(ValueError, match=r"os:getcwd is not of numpy, but of no distribution.*build_outside_package"):
+        calculator_child.build(recipe("os:getcwd", "numpy", np.__version__))
+    with pytest.raises(ValueError, match=r"has numpy .*, the card says 0\.0"):
+        calculator_child.build(recipe("os:getcwd", "numpy", "0.0", outside=True))
+    assert not called
+    calculator_child.build(recipe("os:getcwd", "numpy", np.__version__, outside=True))
+    assert called
+    found, _ = calculator_child.build(recipe("yaml:YAMLError", "PyYAML", version("PyYAML")))
+    assert type(found).__name__ == "YAMLError"
 
 
 def message(header: object, *, magic: bytes = MAGIC, version: int = VERSION) -> bytes:
