@@ -135,7 +135,7 @@ def card_path(name: str) -> Path:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ModelError(
             f"no model {name!r}; {hint}known models: {', '.join(names) or '(none)'}; "
-            "a checkpoint file is named by its path, ending in .safetensors"
+            "a checkpoint file is named by its path, ending in .safetensors, and a calculator card by its own, in .yaml"
         )
     return asset_dir("models") / name / "card.yaml"
 

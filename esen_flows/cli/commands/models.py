@@ -17,7 +17,7 @@ from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.store import existing_store
 from esen_flows.cli.usage import UsageError, parse_assignments
 from esen_flows.errors import EsenFlowsError, InputError, ModelError, StoreError
-from esen_flows.schemas.card import checkpoint_path, find_card, list_cards, read_card, resolve_model
+from esen_flows.schemas.card import checkpoint_path, find_card, is_card_file, list_cards, read_card, resolve_model
 from esen_flows.schemas.model_card import ModelCard
 
 if TYPE_CHECKING:
@@ -37,22 +37,23 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
         return
     cards, verdicts = [read_card(card) for card in list_cards()], _verdicts()
     if as_json:
-        print_json([_content(card, verdicts) for card in cards])
+        print_json([_content(card, _key(card.name), verdicts) for card in cards])
     else:
         show_table(_overview(cards, verdicts))
 
 
 @app.command()
 def show(name: CardArgument, as_json: JsonOption = False) -> None:
-    """Show a model card with its measured results."""
-    card = read_card(name)
+    """Show a model card, by its name or the path of a calculator card, with its measured results."""
+    card, file = find_card(name)
+    key = _key(str(file) if is_card_file(name) else card.name)
     if as_json:
-        print_json(_content(card, _verdicts()))
+        print_json(_content(card, key, _verdicts()))
         return
     typer.echo(f"{card.name} ({card.family})\n{card.description.strip()}\n")
     typer.echo(_facts(card))
     for verdict in _verdicts().values():
-        if verdict.model_key == _key(card):
+        if verdict.model_key == key:
             failures = f": {verdict.failures}" if verdict.failures else ""
             typer.echo(f"audit in {verdict.dtype} ({verdict.systems}): {verdict}{failures}")
     if card.measured:
@@ -158,16 +159,15 @@ def _overview(cards: list[ModelCard], verdicts: "dict[tuple[str, str], AuditVerd
     columns = ("model", "here", *(["audit"] if verdicts else []), "elements", "description")
     table = Table(*columns, caption="more of one: esen-flows models show MODEL")
     for card in cards:
-        found = [verdict for verdict in verdicts.values() if verdict.model_key == _key(card)]
+        found = [verdict for verdict in verdicts.values() if verdict.model_key == _key(card.name)]
         audits = "\n".join(f"{'passed' if one.passed else 'failed'} {one.dtype}" for one in found)
         audited = [audits] if verdicts else []
         table.add_row(card.name, _here(card), *audited, _elements(card), _first_sentence(card))
     return table
 
 
-def _content(card: ModelCard, verdicts: "dict[tuple[str, str], AuditVerdict]") -> dict[str, Any]:
+def _content(card: ModelCard, key: str | None, verdicts: "dict[tuple[str, str], AuditVerdict]") -> dict[str, Any]:
     """A card for `--json`, with its key, whether it can be used here, and the verdicts of its audits."""
-    key = _key(card)
     audits = [verdict for verdict in verdicts.values() if verdict.model_key == key]
     return {**jsonable(card), "key": key, "here": _here(card), "audits": audits}
 
@@ -184,10 +184,10 @@ def _verdicts() -> "dict[tuple[str, str], AuditVerdict]":
         return {}
 
 
-def _key(card: ModelCard) -> str | None:
+def _key(name_or_path: str) -> str | None:
     """The key of a card's force field; None if it is not on this machine."""
     try:
-        return resolve_model(card.name).key
+        return resolve_model(name_or_path).key
     except EsenFlowsError:
         return None
 

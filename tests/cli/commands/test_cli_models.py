@@ -1,10 +1,12 @@
 """`esen-flows models`: list, show, convert, pull."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from esen_flows.cli.app import main
+from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.checkpoint_header import read_header
 
 
@@ -25,6 +27,15 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "show", "nothing")
     assert code == 1
     assert "known models: chgnet, emt, esen_3.2m_mp" in err
+    assert "in .yaml" in err
+
+
+def test_show_takes_the_path_of_a_calculator_card(capsys: pytest.CaptureFixture[str]) -> None:
+    card = Path(__file__).parents[2] / "forcefield" / "third_party" / "fake_package" / "card.yaml"
+    code, out, _ = run(capsys, "show", str(card))
+    assert (code, "fake (calculator)" in out) == (0, True)
+    code, out, _ = run(capsys, "show", str(card), "--json")
+    assert json.loads(out)["key"] == resolve_model(card).key
 
 
 def test_convert(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
