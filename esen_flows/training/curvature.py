@@ -42,6 +42,8 @@ class ForceConstants:
         n = len(self.supercell)
         if self.values.shape != (n, n, 3, 3) or not np.isfinite(self.values).all():
             raise InputError(f"force constants of {n} atoms must be finite and of shape {(n, n, 3, 3)}")
+        if not self.values.any():  # errors are relative to their size
+            raise InputError(f"the force constants of {n} atoms are all zero; give those of a computed crystal")
 
     def products(self, directions: np.ndarray) -> np.ndarray:
         """Second derivatives along directions.

@@ -84,6 +84,8 @@ def test_training_on_force_constants_lowers_their_error_and_they_are_part_of_the
         train(stage(epochs=2), *argon_data(), tmp_path / "with", initial=start)
 
 
-def test_force_constants_of_another_shape_are_refused():
+def test_force_constants_of_another_shape_or_all_zero_are_refused():
     with pytest.raises(InputError, match="shape"):
         ForceConstants(bulk("Ar"), np.zeros((2, 2, 3, 3)))
+    with pytest.raises(InputError, match="all zero"):
+        ForceConstants(bulk("Ar"), np.zeros((1, 1, 3, 3)))
