@@ -100,7 +100,7 @@ def _displaced(atoms: Atoms, displacements: np.ndarray) -> Atoms:
 def _scan(
     supercell: Atoms, pattern: np.ndarray, two_sided: bool, force_field: ForceField, protocol: BranchProtocol
 ) -> _Scan:
-    positive = np.array(protocol.relax.exploration.amplitudes_angstrom)
+    positive = np.array(protocol.amplitudes_angstrom)
     amplitudes = np.concatenate([-positive[::-1] if two_sided else [], [0.0], positive])
     found = force_field.evaluate([_displaced(supercell, amplitude * pattern) for amplitude in amplitudes])
     return _Scan(amplitudes, np.array([one.energy for one in found]) / len(supercell))

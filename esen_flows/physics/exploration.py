@@ -24,7 +24,7 @@ from esen_flows.physics.symmetry import conventional_lengths
 from esen_flows.schemas.branch_documents import BranchOutput
 from esen_flows.schemas.branches import BranchProtocol
 from esen_flows.schemas.documents import RelaxOutput
-from esen_flows.schemas.exploration import Branch
+from esen_flows.schemas.exploration import Branch, ExplorationProtocol
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.schemas.protocols import DisplacementProtocol, RelaxProtocol
 from esen_flows.structures.identity import identify
@@ -175,9 +175,8 @@ def explore(atoms: Atoms, steps: Steps, protocol: RelaxProtocol, notice: Notice 
     if not atoms.pbc.all():
         raise InputError(f"{atoms.get_chemical_formula()} is not a crystal; only crystals are relaxed with explore")
     say = notice or (lambda words: None)
-    lock = protocol.model_copy(update={"symmetry": "lock"})
     say("locked relaxation")
-    root = current = steps.locked(atoms, lock)
+    root = current = steps.locked(atoms, _locked(protocol))
     branches, place = [_branch_of(root, None, 0)], 0
     for depth in range(protocol.exploration.max_depth + 1):
         say(f"modes of structure {place}")
@@ -188,7 +187,7 @@ def explore(atoms: Atoms, steps: Steps, protocol: RelaxProtocol, notice: Notice 
         if not modes or depth == protocol.exploration.max_depth:
             break
         parent = _Parent(current, place, depth, forces_key)
-        below = _followed(parent, modes, steps, lock, branches, say)
+        below = _followed(parent, modes, steps, protocol, branches, say)
         if below is None:
             break
         current, place = below
@@ -236,7 +235,7 @@ def _followed(
     parent: _Parent,
     modes: list[SoftMode],
     steps: Steps,
-    lock: RelaxProtocol,
+    relaxation: RelaxProtocol,
     branches: list[Branch],
     say: Notice,
 ) -> tuple[Found, int] | None:
@@ -244,7 +243,7 @@ def _followed(
     depth = parent.depth + 1
     for number, mode in enumerate(modes):
         lowest: tuple[Found, int] | None = None
-        for protocol in _protocols(number, mode, lock):
+        for protocol in _protocols(number, mode, relaxation):
             say(f"structure {len(branches)}: {mode.frequency_thz:.2f} THz of structure {parent.place}, depth {depth}")
             try:
                 found = steps.branch(parent.found, parent.forces_key, mode, protocol)
@@ -263,12 +262,19 @@ def _followed(
     return None
 
 
-def _protocols(number: int, mode: SoftMode, lock: RelaxProtocol) -> Iterator[BranchProtocol]:
-    relaxation = lock.model_copy(update={"deformation": None})  # the parent is deformed already
-    for direction, one in enumerate(mode.directions[: lock.exploration.max_directions]):
-        yield BranchProtocol(mode=number, direction=direction, relax=relaxation)
-        if one.two_sided:
-            yield BranchProtocol(mode=number, direction=direction, side="higher", relax=relaxation)
+def _protocols(number: int, mode: SoftMode, relaxation: RelaxProtocol) -> Iterator[BranchProtocol]:
+    lock = _locked(relaxation).model_copy(update={"deformation": None})  # the parent is deformed already
+    amplitudes = relaxation.exploration.amplitudes_angstrom
+    for direction, one in enumerate(mode.directions[: relaxation.exploration.max_directions]):
+        for side in ("lower", "higher") if one.two_sided else ("lower",):
+            yield BranchProtocol(
+                mode=number, direction=direction, side=side, relax=lock, amplitudes_angstrom=amplitudes
+            )
+
+
+def _locked(relaxation: RelaxProtocol) -> RelaxProtocol:
+    """The locked relaxation of an exploration, which has the key of one without an exploration."""
+    return relaxation.model_copy(update={"symmetry": "lock", "exploration": ExplorationProtocol()})
 
 
 def _energy(found: Found) -> float:

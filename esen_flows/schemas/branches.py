@@ -1,9 +1,10 @@
 """Branches of an exploration: relaxations that start from a structure displaced along one of its imaginary modes."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt
 
+from esen_flows.schemas.exploration import AMPLITUDES_ANGSTROM, Amplitudes
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.protocols import RelaxProtocol
 
@@ -24,10 +25,15 @@ class BranchProtocol(Frozen):
         "lower": the sign of the displacement for which the energy falls more. "higher": the other sign, where symmetry
         does not make both equal.
     relax
-        Relaxation with symmetry="lock"; its `exploration` says how modes are found and followed.
+        Relaxation with symmetry="lock".
+    amplitudes_angstrom
+        Those of the exploration, whose other fields change no branch and so are not part of its key.
     """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"amplitudes_angstrom"})
 
     mode: NonNegativeInt = 0
     direction: NonNegativeInt = 0
     side: Literal["lower", "higher"] = "lower"
     relax: RelaxProtocol = RelaxProtocol(symmetry="lock")
+    amplitudes_angstrom: Amplitudes = AMPLITUDES_ANGSTROM

@@ -16,6 +16,10 @@ def _ascending(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+Amplitudes = Annotated[tuple[PositiveFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)]
+AMPLITUDES_ANGSTROM = (0.05, 0.1, 0.2, 0.4)
+
+
 class ExplorationProtocol(Frozen):
     """The search for the way out of imaginary modes.
 
@@ -44,9 +48,7 @@ class ExplorationProtocol(Frozen):
     min_length_angstrom: float = Field(default=8.0, gt=0.0, le=100.0)
     displacement_angstrom: float = Field(default=0.01, ge=0.00001, le=0.5)
     imaginary_tolerance_thz: float = Field(default=0.1, gt=0.0, le=1000.0)
-    amplitudes_angstrom: Annotated[
-        tuple[PositiveFloat, ...], BeforeValidator(one_or_more), AfterValidator(_ascending)
-    ] = (0.05, 0.1, 0.2, 0.4)
+    amplitudes_angstrom: Amplitudes = AMPLITUDES_ANGSTROM
 
 
 class Branch(Document):

@@ -11,6 +11,7 @@ from esen_flows.physics.exploration import Found, Steps, explore
 from esen_flows.physics.isotropy import invariant_directions
 from esen_flows.physics.relax import relax
 from esen_flows.physics.symmetry import space_group_number
+from esen_flows.schemas.branches import BranchProtocol
 from esen_flows.schemas.documents import RelaxOutput
 from esen_flows.schemas.exploration import ExplorationProtocol
 from esen_flows.schemas.protocols import RelaxProtocol
@@ -87,6 +88,29 @@ def test_a_start_is_deformed_once() -> None:
     assert [one.verdict for one in found.branches] == ["unstable", "unstable"]  # a deformed branch would be higher
     volume = found.structure.to_atoms().get_volume() / (len(found.structure.numbers) / 2)
     assert volume == pytest.approx((1.02 * LENGTH) ** 3)
+
+
+def test_steps_have_the_keys_that_they_share_with_other_explorations() -> None:
+    class Noting(Steps):
+        def locked(self, atoms, protocol) -> Found:
+            asked.append(protocol.hash())
+            return super().locked(atoms, protocol)
+
+        def branch(self, found, forces_key, mode, protocol) -> Found:
+            asked.append(protocol.hash())
+            raise NotConvergedError("too many steps")
+
+    plain = PROTOCOL.model_copy(update={"symmetry": "lock", "exploration": ExplorationProtocol()})
+    hashes = []
+    for changed in ({}, {"max_depth": 1}, {"amplitudes_angstrom": (0.1, 0.2)}):
+        asked: list[str] = []
+        exploration = FEW_BRANCHES.model_copy(update={"max_depth": 4, **changed})
+        explore(crystal(), Noting(DoubleWell()), PROTOCOL.model_copy(update={"exploration": exploration}))
+        hashes.append(asked)
+    default, shallow, farther = hashes
+    assert default == shallow == [plain.hash(), BranchProtocol(relax=plain).hash()]
+    assert farther[0] == plain.hash()
+    assert farther[1] != default[1]
 
 
 def test_a_failed_branch_is_noted_and_the_depth_is_a_limit() -> None:
