@@ -1,11 +1,13 @@
 """Averages over rotations compared: what is left of the orientation error, against the number of evaluations.
 
-    python benchmarks/orientation_averages.py [--checkpoint FILE]
+    python benchmarks/orientation_averages.py
+    python benchmarks/orientation_averages.py --checkpoint pet_nano --element Si
 
-Rattled cells of four atoms, rotations about Cartesian axes ("lab"), so that no average profits from the axes of a
+Rattled cubic cells, rotations about Cartesian axes ("lab"), so that no average profits from the axes of a
 crystal; residuals are root mean squares against lebedev:50x12+inversion (1200 rotations, exact to the degree 11).
 Without --checkpoint the force field is a small edge transformer with random weights, whose dependence on the
-orientation has parts of all degrees and no physics. Written to benchmarks/results/orientation_averages.json.
+orientation has parts of all degrees and no physics. Written to results/orientation_averages.json (of a checkpoint:
+orientation_averages_NAME.json).
 """
 
 import argparse
@@ -26,7 +28,7 @@ from esen_flows.network.edge_transformer.edge_transformer import EdgeTransformer
 from esen_flows.physics.force_symmetry import symmetrized
 from esen_flows.schemas.force_symmetry import ForceSymmetry
 
-RESULTS = Path(__file__).parent / "results" / "orientation_averages.json"
+RESULTS = Path(__file__).parent / "results"
 REFERENCE = "lebedev:50x12+inversion+lab"
 AVERAGES = (
     "random:60:1+lab", "tetrahedral+inversion+lab", "octahedral+inversion+lab", "icosahedral+lab",
@@ -46,13 +48,14 @@ def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint")
+    parser.add_argument("--element", default="Cu", help="with a cubic cell in ASE's tables")
     parser.add_argument("--structures", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     bare = load_force_field(asked.checkpoint) if asked.checkpoint else random_network()
     structures = []
     for seed in range(asked.structures):
-        atoms = bulk("Cu", cubic=True)
+        atoms = bulk(asked.element, cubic=True)
         atoms.rattle(0.1, seed=seed)
         structures.append(atoms)
 
@@ -76,7 +79,9 @@ def main() -> None:
         print(row, flush=True)
     result = {"force_field": bare.label, "reference": REFERENCE, "structures": len(structures), "averages": rows}
     result["force_rms_ev_per_angstrom"] = float(np.sqrt(np.mean(forces**2)))
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    result["element"] = asked.element
+    of = f"_{Path(asked.checkpoint).stem}" if asked.checkpoint else ""
+    (RESULTS / f"orientation_averages{of}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
