@@ -27,6 +27,8 @@ from esen_flows.schemas.protocol_types import (
     Tolerance,
 )
 
+FC_FRAMES, FC_SEED = 8, 0  # defaults of random orientations
+
 
 class NumericSettings(Frozen):
     """Numeric settings of a computation, apart from the physics; one frozen value that is part of every result key.
@@ -108,7 +110,7 @@ class RelaxProtocol(Frozen):
         Average over rotations and projection of the forces, such as "project" or "icosahedral+inversion"; None, the
         default, takes them as they are. It is not `symmetry`, which is that of the structure.
     exploration
-        How "explore" looks for imaginary modes and follows them.
+        How "explore" looks for imaginary modes and follows them; nothing else takes another than the default.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
@@ -144,6 +146,8 @@ class RelaxProtocol(Frozen):
             raise ValueError("then_free is a stage after one with symmetry; set symmetry to fix or lock")
         if self.symmetry == "explore":
             self._check_exploration()
+        elif self.exploration != ExplorationProtocol():
+            raise ValueError(f"exploration changes nothing with symmetry={self.symmetry}; set symmetry=explore")
         return self
 
     def _check_exploration(self) -> None:
@@ -235,20 +239,13 @@ class DisplacementProtocol(Frozen):
         that are equal by symmetry. "equivalents": the forces of all of them are averaged. "rotations": each is
         evaluated in `fc_frames` random orientations, whose spread gives error bars.
     fc_frames, fc_seed
-        Number of random orientations, and their seed.
+        Number of random orientations, and their seed; only "rotations" takes others than the defaults.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
         {
-            "force_constants",
-            "fc3_pair_cutoff_angstrom",
-            "setting",
-            "forces",
-            "accept_direct",
-            "force_symmetry",
-            "fc_average",
-            "fc_frames",
-            "fc_seed",
+            "force_constants", "fc3_pair_cutoff_angstrom", "setting", "forces", "accept_direct", "force_symmetry",
+            "fc_average", "fc_frames", "fc_seed",
         }
     )  # fmt: skip
 
@@ -267,8 +264,8 @@ class DisplacementProtocol(Frozen):
     accept_direct: bool = False
     force_symmetry: ForceSymmetry | None = None
     fc_average: ForceConstantAverage = "none"
-    fc_frames: int = Field(default=8, ge=2, le=1000)
-    fc_seed: int = Field(default=0, ge=0)
+    fc_frames: int = Field(default=FC_FRAMES, ge=2, le=1000)
+    fc_seed: int = Field(default=FC_SEED, ge=0)
 
     @model_validator(mode="after")
     def _possible(self) -> "DisplacementProtocol":
@@ -281,6 +278,8 @@ class DisplacementProtocol(Frozen):
             self.force_symmetry.require_finer_than(self.displacement_angstrom)
         if self.fc_average != "none" and self.force_constants == "autodiff":
             raise ValueError("fc_average averages forces of displaced supercells; use finite_displacement")
+        if self.fc_average != "rotations" and (self.fc_frames, self.fc_seed) != (FC_FRAMES, FC_SEED):
+            raise ValueError(f"fc_frames, fc_seed change nothing with fc_average={self.fc_average}; set rotations")
         return self
 
 

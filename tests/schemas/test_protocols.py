@@ -127,6 +127,21 @@ def test_protocols_are_closed_and_frozen() -> None:
         RelaxProtocol().max_steps = 3  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "fields", "needed"),
+    [
+        (DisplacementProtocol, {"fc_frames": 4}, {"fc_average": "rotations"}),
+        (DisplacementProtocol, {"fc_average": "equivalents", "fc_seed": 1}, {"fc_average": "rotations"}),
+        (RelaxProtocol, {"exploration": {"max_depth": 2}}, {"symmetry": "explore"}),
+        (RelaxProtocol, {"symmetry": "lock", "exploration": {"max_depth": 2}}, {"symmetry": "explore"}),
+    ],
+)
+def test_a_field_without_an_effect_is_refused(protocol: type[Frozen], fields: dict[str, Any], needed: dict) -> None:
+    with pytest.raises(ValidationError, match=r"chang.* nothing with .*; set "):
+        protocol(**fields)  # it would give an equal result another key
+    assert protocol(**(fields | needed)).hash() != protocol(**needed).hash()
+
+
 def test_a_supercell_without_volume_is_refused() -> None:
     for matrix in (((1, 0, 0), (1, 0, 0), (0, 0, 1)), ((0, 1, 0), (1, 0, 0), (0, 0, 1))):
         with pytest.raises(ValueError, match="positive determinant"):
