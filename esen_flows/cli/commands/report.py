@@ -172,9 +172,8 @@ def _folder(folder: Path, against: Sequence[str]) -> "Page":
     from esen_flows.reports.submission import submission_page
     from esen_flows.reports.submission_files import read_submissions
 
-    found = read_submissions(folder)
-    for other in against:
+    for other in against:  # before seconds of reading
         if not Path(other).is_dir():
             raise UsageError(f"--against {other}: a folder is compared with another folder, and this is none")
-        found += read_submissions(Path(other))
+    found = [submission for place in (folder, *map(Path, against)) for submission in read_submissions(place)]
     return submission_page(folder.resolve().name, found)
