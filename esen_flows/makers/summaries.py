@@ -202,8 +202,8 @@ def conductivity_summary(output: ConductivityOutput) -> Summary:
         name, means = f"kappa_{method}_w_per_m_k", np.mean(result.kappa_w_per_m_k[:, :3], axis=1)
         summary[name] = float(means[nearest])
         at_temperatures |= _at_temperatures(name, output.temperatures_kelvin, means)
-        if result.kappa_error_w_per_m_k is not None:  # components of a cubic crystal have one error
-            errors[f"kappa_{method}_error_w_per_m_k"] = float(result.kappa_error_w_per_m_k[nearest, :3].max())
+        if result.mean_kappa_error_w_per_m_k is not None:
+            errors[f"kappa_{method}_error_w_per_m_k"] = float(result.mean_kappa_error_w_per_m_k[nearest])
         for component, values in zip(KAPPA_COMPONENTS, result.kappa_w_per_m_k.T, strict=True):
             name = f"kappa_{method}_{component}_w_per_m_k"
             summary[name] = float(values[nearest])

@@ -205,12 +205,15 @@ class TransportResult(Document):
         (n_temperatures, 6) part of the coherences between bands in W/m/K, for the Wigner method.
     kappa_error_w_per_m_k
         (n_temperatures, 6) standard errors in W/m/K, from random orientations.
+    mean_kappa_error_w_per_m_k
+        (n_temperatures,) standard errors of the mean of xx, yy and zz in W/m/K, whose errors are correlated.
     """
 
     kappa_w_per_m_k: Array
     kappa_particle_w_per_m_k: Array | None
     kappa_coherence_w_per_m_k: Array | None
     kappa_error_w_per_m_k: Array | None = None
+    mean_kappa_error_w_per_m_k: Array | None = None
 
 
 class ConductivityOutput(Document):

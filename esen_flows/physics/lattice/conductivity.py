@@ -129,7 +129,9 @@ def _add_errors(
         for method, result in lattice.transport(protocol, 0, backend)["methods"].items():
             left_out[method].append(result.kappa_w_per_m_k)
     for method, values in left_out.items():
-        methods[method].kappa_error_w_per_m_k = jackknife_error(np.array(values))
+        tensors = np.array(values)
+        methods[method].kappa_error_w_per_m_k = jackknife_error(tensors)
+        methods[method].mean_kappa_error_w_per_m_k = jackknife_error(tensors[..., :3].mean(axis=-1))
 
 
 def _refuse_harmonic(lattice: AnharmonicLattice, forces: ForcesOutput) -> None:

@@ -1,6 +1,7 @@
 """Averages over equivalent supercells and over orientations, with exact force fields and with one that has none."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from ase.build import bulk
 from esen_flows.data.neighbors import neighbor_pairs
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.load import load_force_field
+from esen_flows.makers.summaries import conductivity_summary
+from esen_flows.physics.lattice import conductivity as solver
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
 from esen_flows.physics.lattice.force_averages import jackknife_error
 from esen_flows.physics.lattice.harmonic import HarmonicLattice
 from esen_flows.physics.lattice.phonon import phonon
 from esen_flows.physics.lattice.supercell_symmetry import supercell_symmetry
-from esen_flows.schemas.lattice_documents import ForcesOutput
+from esen_flows.schemas.lattice_documents import ConductivityOutput, ForcesOutput, TransportResult
 from esen_flows.schemas.protocols import DisplacementProtocol, HarmonicProtocol, TransportProtocol
 from esen_flows.structures.inputs import AnyStructures, as_structures
 
@@ -151,6 +154,27 @@ def test_the_error_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(2).normal(size=(6, 4))
     left_out = np.array([np.delete(values, number, axis=0).mean(axis=0) for number in range(6)])
     assert jackknife_error(left_out) == pytest.approx(values.std(axis=0, ddof=1) / np.sqrt(6))
+
+
+def test_a_mean_of_conductivities_has_an_error_of_its_own(conductivity_document, monkeypatch) -> None:
+    tensors = np.zeros((3, 5, 6))  # orientations and temperatures: xx and yy deviate by opposite amounts
+    tensors[:, :, 0], tensors[:, :, 1], tensors[:, :, 2] = [[1.0], [2.0], [3.0]], [[5.0], [4.0], [3.0]], 3.0
+
+    class Solved:
+        def __init__(self, number: int, nac: None) -> None:
+            result = TransportResult(
+                kappa_w_per_m_k=tensors[number], kappa_particle_w_per_m_k=None, kappa_coherence_w_per_m_k=None
+            )
+            self.grid_modes = lambda mesh: None
+            self.transport = lambda protocol, nearest, backend: {"methods": {"rta": result}}
+
+    monkeypatch.setattr(solver, "AnharmonicLattice", Solved)
+    monkeypatch.setattr(solver, "without_frame", lambda forces, number: number)
+    output = ConductivityOutput.model_validate(conductivity_document().output)
+    methods = {"rta": output.methods["rta"]}
+    solver._add_errors(methods, SimpleNamespace(frame_forces_fc3=tensors), TransportProtocol(), None, "native")
+    assert methods["rta"].kappa_error_w_per_m_k[0, :3] == pytest.approx([np.sqrt(4 / 3), np.sqrt(4 / 3), 0.0])
+    assert conductivity_summary(output)["kappa_rta_error_w_per_m_k"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_exact_hessians_are_not_averaged() -> None:
