@@ -29,7 +29,6 @@ def test_the_contract(force_field):
     nitride.rattle(0.05, seed=2)
     deviations = check_force_field(force_field, [salt, nitride])
     assert deviations["rotation"] > 1e-3  # learned, not built in
-    check_force_field(DirectForces(force_field), [salt, nitride])
 
 
 @pytest.mark.shared
