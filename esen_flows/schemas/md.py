@@ -72,7 +72,8 @@ class MDProtocol(Frozen):
         Average over rotations, as text such as "octahedral" or "random:8:1"; None, the default, takes the forces as
         they are. Nothing is projected, because moving atoms leave the space group. It holds for `relax` too.
     relax
-        Relaxation before the dynamics; None, the default, starts from the structure as it is given.
+        Relaxation before the dynamics, with the `parity` and `force_symmetry` of the dynamics and, where these are
+        "direct", its `forces`; None, the default, starts from the structure as it is given.
     forces
         "conservative", the default: the forces that the force field gives, which declares whether they are the gradient
         of its energy. "direct": those of its direct heads, whose energy drifts. "mts(M)", such as mts(8): direct forces
@@ -118,7 +119,23 @@ class MDProtocol(Frozen):
                 f"forces={self.forces}: {interval} divides traj_interval and n_steps, because momenta belong to a time "
                 f"in every {interval}-th step only; got {self.traj_interval} and {self.n_steps}"
             )
+        if self.relax is not None:
+            self._check_relaxation(self.relax)
         return self
+
+    def _check_relaxation(self, relaxation: RelaxProtocol) -> None:
+        if relaxation.symmetry == "explore":
+            raise ValueError(
+                "relax.symmetry=explore is more than one relaxation; run `esen-flows relax --set symmetry=explore` "
+                "first, and start the dynamics from its result"
+            )
+        for name in ("parity", "force_symmetry", "forces"):
+            asked, default = getattr(relaxation, name), RelaxProtocol.model_fields[name].default
+            if asked not in (default, getattr(self, name)):
+                raise ValueError(
+                    f"relax.{name}={asked}: the relaxation has that of the dynamics, {name}={getattr(self, name)}; "
+                    f"leave relax.{name} out"
+                )
 
     @property
     def integrator(self) -> Dynamics:

@@ -334,3 +334,14 @@ def test_impossible_choices_of_forces_are_refused() -> None:
     with pytest.raises(InputError, match="share `parity`, `force_symmetry` and `forces`"):
         list(molecular_dynamics_many([atoms, atoms], springs, [MDProtocol(), MDProtocol(forces="direct")]))
     assert MDProtocol(forces="conservative").hash() == MDProtocol().hash() != MDProtocol(forces="direct").hash()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("symmetry", "explore"), ("forces", "direct"), ("force_symmetry", "project"), ("parity", "average")],
+)
+def test_a_relaxation_that_differs_from_its_dynamics_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"relax\.{field}={value}"):
+        MDProtocol.model_validate({"relax": {field: value}})
+    if field == "forces":
+        assert MDProtocol.model_validate({"relax": {field: value}, field: value}).relax is not None
