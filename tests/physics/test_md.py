@@ -307,6 +307,15 @@ def test_multiple_time_steps_are_those_of_r_respa() -> None:
     np.testing.assert_allclose(output.velocities_angstrom_per_fs, momenta / masses * units.fs, rtol=0, atol=1e-14)
 
 
+def test_the_spread_of_multiple_time_steps_is_that_of_conservative_forces() -> None:
+    """Springs about the origin have no direction; the swirl of the direct forces has one."""
+    atoms = Atoms("Si3", positions=0.1 * np.eye(3), cell=9 * np.eye(3), pbc=(True, True, False))
+    protocol = seeded(4, n_steps=8, traj_interval=8, forces="mts(4)", force_symmetry="random:2:1+lab")
+    output = molecular_dynamics(atoms, TwoKinds(np.zeros((3, 3))), protocol)
+    assert output.orientation_spread is not None
+    assert output.orientation_spread[1] < 1e-12
+
+
 def test_multiple_time_steps_conserve_energy_where_direct_forces_do_not() -> None:
     atoms, springs = crystal(6)[0], crystal(6)[1]
     drifts = {}

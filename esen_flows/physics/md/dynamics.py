@@ -209,8 +209,8 @@ class _Member:
         scalars = np.array([body.energy, body.kinetic_energy, body.heat])
         self.frames.append(np.concatenate([scalars, body.stress.ravel(), body.positions.ravel()]))
 
-    def take(self, result: Evaluation) -> None:
-        if result.spread is not None:
+    def take(self, result: Evaluation, step: int) -> None:
+        if result.spread is not None and step % self.forces.interval == 0:  # of one force field, that of the frames
             self.spreads.append(result.spread)
         self.body.energy, self.body.stress = result.energy, np.asarray(result.stress, dtype=float)
         self.body.forces = self.body.projected(result.forces)
@@ -333,7 +333,7 @@ class _Run:
             if isinstance(result, EsenFlowsError):
                 yield member.index, result
                 continue
-            member.take(result)
+            member.take(result, 0)
             member.record()
             self.members.append(member)
 
@@ -378,7 +378,7 @@ class _Run:
             )
         if isinstance(result, EsenFlowsError):
             return result
-        member.take(result)
+        member.take(result, body.step + 1)
         member.integrator.end(body)
         body.step += 1
         if not body.temperature <= member.temperature + EXPLOSION_KELVIN:  # also for NaN
