@@ -176,6 +176,9 @@ def about(force_field: ForceField, structure: Atoms) -> ForceField:
         The same object where nothing of the structure is needed.
     """
     if isinstance(force_field, Symmetrized) and force_field.finder is not None:
+        finder = force_field.finder
+        if isinstance(finder, CrystalSymmetry) and finder.symmetry.frame == "lab" and not finder.projects:
+            return force_field  # operations alone are of the structure; found at each step, structures share calls
         return force_field.about(structure)
     return force_field
 

@@ -354,3 +354,9 @@ def test_a_relaxation_that_differs_from_its_dynamics_is_refused(field: str, valu
         MDProtocol.model_validate({"relax": {field: value}})
     if field == "forces":
         assert MDProtocol.model_validate({"relax": {field: value}, field: value}).relax is not None
+
+
+def test_structures_share_force_calls_of_rotations_about_the_lab() -> None:
+    atoms, springs = Atoms("Si3", positions=0.1 * np.eye(3)), TwoKinds(np.zeros((3, 3)))
+    list(molecular_dynamics_many([atoms, atoms], springs, seeded(4, n_steps=10, force_symmetry="random:2:1+lab")))
+    assert springs.calls == [4] * 11
