@@ -128,7 +128,8 @@ def conductivity_charts(documents: Sequence[ResultDocument]) -> list[Chart]:
         A document is not a finished conductivity.
     """
     outputs = [output_of(document, "conductivity") for document in documents]
-    traces, curves = [], []
+    traces: list[Trace] = []
+    curves: list[Accumulated] = []
     for colour, (output, name) in enumerate(zip(outputs, labels_of(documents), strict=True)):
         temperatures = np.asarray(output["temperatures_kelvin"]).tolist()
         for method, result in output["methods"].items():
