@@ -10,7 +10,8 @@ after (1e-2 and 1e-5) is spglib's. Written to benchmarks/results/orientation_loc
 
 The default force field, "spheres", is a stand-in that covers all elements and costs nothing: a Lennard-Jones potential
 whose lengths are sums of covalent radii. It is no model of any of the crystals; what is measured, whether the layer
-keeps a space group that the forces break, does not depend on that. `--model chgnet` takes 5 CPU seconds a step.
+keeps a space group that the forces break, does not depend on that. `--model chgnet` took 46 CPU seconds locked and
+131 free, with 60 steps.
 """
 
 import argparse
