@@ -103,7 +103,9 @@ def test_the_child_ends_with_a_parent_that_is_killed():
     command = [sys.executable, "-c", PARENT, calculator_child.__file__, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = Path("/proc") / parent.stdout.readline().strip()
+        number = parent.stdout.readline().strip()
+        assert number.isdigit(), "the parent ended without a child"
+        child = Path("/proc") / number
         assert child.exists()
         os.kill(parent.pid, signal.SIGKILL)
     deadline = time.monotonic() + 60.0
