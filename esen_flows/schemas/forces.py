@@ -53,11 +53,13 @@ def refuse_direct(forces: str, accepted: bool) -> None:
     ValueError
         The fields do not fit together.
     """
-    if accepted != (forces == "direct"):
+    if forces == "direct" and not accepted:
         raise ValueError(
-            "forces=direct are not the gradient of an energy, which this property needs; accept_direct=true accepts "
-            f"them, and is of no use otherwise; got forces={forces}, accept_direct={str(accepted).lower()}"
+            "forces=direct are not the gradient of an energy, which this property needs; leave forces out, or set "
+            "accept_direct=true to compute with them all the same"
         )
+    if accepted and forces != "direct":
+        raise ValueError(f"accept_direct=true is for forces=direct, and forces is {forces}; leave accept_direct out")
 
 
 MDForces = Annotated[str, AfterValidator(_known)]

@@ -1,5 +1,6 @@
 """Molecular dynamics: its protocol and steps."""
 
+from math import ceil
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -116,8 +117,10 @@ class MDProtocol(Frozen):
         interval = slow_interval(self.forces) or 1
         if self.traj_interval % interval or self.n_steps % interval:
             raise ValueError(
-                f"forces={self.forces}: {interval} divides traj_interval and n_steps, because momenta belong to a time "
-                f"in every {interval}-th step only; got {self.traj_interval} and {self.n_steps}"
+                f"forces={self.forces} needs multiples of {interval} for traj_interval and n_steps, because only every "
+                f"{interval} steps momenta and positions are of the same time; got {self.traj_interval} and "
+                f"{self.n_steps}; set e.g. traj_interval={interval * ceil(self.traj_interval / interval)} and "
+                f"n_steps={interval * ceil(self.n_steps / interval)}"
             )
         if self.relax is not None:
             self._check_relaxation(self.relax)

@@ -109,7 +109,7 @@ def test_forces_are_a_setting_that_force_fields_without_direct_heads_refuse(
         with pytest.raises(ModelError, match="has no heads that predict forces directly"):
             build_request(kind, silicon, str(header_only_checkpoint), [setting], None, "cpu")
     for kind, setting in (("phonon", "displacement.forces=direct"), ("static", "forces=direct")):
-        with pytest.raises(UsageError, match="accept_direct=true accepts them"):
+        with pytest.raises(UsageError, match="accept_direct=true to compute with them"):
             build_request(kind, silicon, model, [setting], None, "cpu")
     for kind in ("eos", "elastic"):
         with pytest.raises(UsageError, match="leave forces out"):
@@ -118,7 +118,7 @@ def test_forces_are_a_setting_that_force_fields_without_direct_heads_refuse(
 
 def test_the_option_forces_sets_the_field_of_the_property(silicon: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, kind, words in (
-        ("md", "mts(8)", "8 divides traj_interval"),
+        ("md", "mts(8)", "multiples of 8 for traj_interval"),
         ("phonon", "mts(8)", "forces: Input should be 'conservative'"),
         ("elastic", "direct", "No such option: --forces"),
     ):

@@ -336,7 +336,7 @@ def test_impossible_choices_of_forces_are_refused() -> None:
     for text in ("mts", "mts(1)", "mts(2000)", "fast"):
         with pytest.raises(ValueError, match="conservative, direct, or mts"):
             MDProtocol(forces=text)
-    with pytest.raises(ValueError, match="8 divides traj_interval and n_steps"):
+    with pytest.raises(ValueError, match="multiples of 8 for traj_interval and n_steps"):
         MDProtocol(forces="mts(8)")
     with pytest.raises(ModelError, match="no heads that predict forces directly"):
         molecular_dynamics(atoms, springs, MDProtocol(forces="direct"))

@@ -142,9 +142,9 @@ def test_forces_that_are_no_gradient_are_refused(not_conservative) -> None:
 
 def test_direct_forces_are_refused_unless_accepted(not_conservative) -> None:
     """Acceptance is a part of the protocol, and so of the key."""
-    with pytest.raises(ValueError, match=r"not the gradient of an energy.*accept_direct=true accepts them"):
+    with pytest.raises(ValueError, match=r"not the gradient of an energy.*accept_direct=true to compute with them"):
         DisplacementProtocol(forces="direct")
-    with pytest.raises(ValueError, match="got forces=conservative, accept_direct=true"):
+    with pytest.raises(ValueError, match="forces is conservative; leave accept_direct out"):
         DisplacementProtocol(accept_direct=True)
     protocol = DisplacementProtocol(fc2_supercell=(1, 1, 1), forces="direct", accept_direct=True)
     output = displaced_forces(bulk("Cu"), not_conservative, protocol)
