@@ -391,25 +391,6 @@ def _filled(text: str, summary: Mapping[str, Any]) -> str:
         return text.partition(",")[0] if "{" in text else text
 
 
-def axis_of(name: str, *, logarithmic: bool = False) -> Axis:
-    """An axis for a field by its name, which ends in its unit.
-
-    Parameters
-    ----------
-    name
-        Name of the field.
-    logarithmic
-        Whether the axis is logarithmic.
-
-    Returns
-    -------
-    Axis
-        The axis.
-    """
-    column = column_of(name)
-    return Axis(column.title, column.unit, logarithmic)
-
-
 def spread(count: int, most: int) -> list[int]:
     """Places of at most some rows among all, evenly spread.
 

@@ -56,22 +56,6 @@ class Submission:
     remarks: list[str] = field(default_factory=list)
 
 
-def is_submission(folder: Path) -> bool:
-    """Whether a folder, or one below it, holds files of a submission or a frozen campaign.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-
-    Returns
-    -------
-    bool
-        Whether there is such a file.
-    """
-    return bool(_folders(folder))
-
-
 def _folders(folder: Path) -> list[Path]:
     found = {path.parent for ending in TASKS.values() for path in folder.rglob(f"????-??-??-{ending}")}
     manifests = {path.parent for path in folder.rglob(MANIFEST)}
