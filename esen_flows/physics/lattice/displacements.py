@@ -275,7 +275,7 @@ def _evaluate_plan(
     first_cell = plan.supercells[0]
     size = max(1, (atoms_per_batch or force_field.atoms_at_once(first_cell)) // len(first_cell))
     for first in range(len(forces), len(plan.supercells), size):
-        results = force_field.evaluate(plan.supercells[first : first + size])
+        results = force_field.evaluate_forces(plan.supercells[first : first + size])
         spreads += [result.spread for result in results if result.spread is not None]
         found = [result.forces for result in results]
         forces += found

@@ -82,3 +82,15 @@ def test_unknown_weights_are_named():
     pytest.importorskip("chgnet")
     with pytest.raises(ModelError, match=r"chgnet cannot load 'no-such-model'.*try 0.3.0"):
         chgnet("no-such-model")
+
+
+def test_forces_without_the_stress_are_the_same_to_the_bit():
+    pytest.importorskip("chgnet")
+    force_field = load_force_field("chgnet", dtype="float32")
+    structures = [_rattled(bulk("NaCl", "rocksalt", a=5.7, cubic=True)), _rattled(bulk("Si", a=5.43))]
+    for whole, alone in zip(force_field.evaluate(structures), force_field.evaluate_forces(structures), strict=True):
+        assert alone.energy == whole.energy
+        np.testing.assert_array_equal(alone.forces, whole.forces)
+        assert np.isnan(alone.stress).all()
+        assert np.isfinite(whole.stress).all()
+    assert force_field.force_evaluations == 4
