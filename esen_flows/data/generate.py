@@ -72,6 +72,8 @@ def _single_crystal_groups(recipe: Recipe) -> Iterator[tuple[Group, dict[str, st
             continue
         for crystal in recipe.crystals:
             if crystal.prototype in group.crystals_of:
+                perfect(crystal)  # refuses a crystal whose lattice constant is not known yet
+                assert crystal.lattice_angstrom is not None
                 lattice = (crystal.lattice_angstrom, crystal.lattice_angstrom)
                 geometry = {name: getattr(crystal, name) for name in ("prototype", "species", "c_over_a", "u")}
                 info = {"group": group.name, "crystal": crystal.name}

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from ase.data import atomic_numbers
 
-from esen_flows.data.prototypes import PROTOTYPES, Crystal, perfect
+from esen_flows.data.prototypes import PROTOTYPES, Crystal, guessed, perfect
 from esen_flows.errors import InputError
 
 _OF_A_CRYSTAL = ("prototype", "species", "lattice_angstrom", "c_over_a", "u")
@@ -107,7 +107,7 @@ class Recipe:
     groups
         Groups of structures, in order.
     crystals
-        Crystals that groups refer to by `crystals_of`.
+        Crystals that groups refer to by `crystals_of`. `physics.crystals` relaxes those without a lattice constant.
     minimum_distance_angstrom
         Distance in Angstrom; displacements that bring two atoms closer are drawn again.
     minimum_distance_fraction
@@ -257,10 +257,15 @@ def _crystal_from_dict(where: str, name: Any, raw: Any) -> Crystal:
         raise InputError(f"{where}: expected a name and a mapping, got {raw!r:.200}")
     if not isinstance(raw.get("prototype", ""), str):
         raise InputError(f"{where}: prototype must be text, got {raw['prototype']!r:.200}")
-    _check_keys(where, raw, _OF_A_CRYSTAL, required=("prototype", "species", "lattice_angstrom"))
-    numbers = {key: _number(f"{where}: {key}", raw[key]) for key in ("lattice_angstrom", "c_over_a", "u") if key in raw}
-    crystal = Crystal(name=name, prototype=raw["prototype"], species=_symbols(where, raw["species"]), **numbers)
-    perfect(crystal)  # refuses a crystal that cannot be built while the recipe can still be named
+    _check_keys(where, raw, _OF_A_CRYSTAL, required=("prototype", "species"))
+    given = [key for key in ("lattice_angstrom", "c_over_a", "u") if key in raw]
+    numbers: dict[str, float | None] = {key: _number(f"{where}: {key}", raw[key]) for key in given}
+    lattice = numbers.pop("lattice_angstrom", None)
+    if lattice is None and numbers:
+        raise InputError(f"{where}: give lattice_angstrom too, or leave out {list(numbers)}: they are relaxed together")
+    crystal = Crystal(name, raw["prototype"], _symbols(where, raw["species"]), lattice, **numbers)
+    # Refuses a crystal that cannot be built while the recipe can still be named.
+    perfect(crystal if lattice is not None else guessed(crystal))
     return crystal
 
 

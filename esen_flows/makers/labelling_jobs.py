@@ -140,10 +140,12 @@ def _structures(structures: Mapping[str, Any], force_field: "ForceField", folder
     """Structures to label. The labeller runs the molecular dynamics that a recipe asks for."""
     from esen_flows.data.generate import generate
     from esen_flows.data.recipes import recipe_from_dict
+    from esen_flows.physics.crystals import with_relaxed_crystals
     from esen_flows.training.snapshots import langevin
 
     if "recipe" in structures:
-        return generate(recipe_from_dict(structures["recipe"]), dynamics=langevin(force_field, folder / "dynamics"))
+        recipe = with_relaxed_crystals(recipe_from_dict(structures["recipe"]), force_field, folder / "crystals.json")
+        return generate(recipe, dynamics=langevin(force_field, folder / "dynamics"))
     made = []
     for content in structures["structures"]:
         atoms = atoms_from_json(content)

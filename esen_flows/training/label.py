@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ase import Atoms
 
 from esen_flows.data.extxyz import write_labelled
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.prototypes import Crystal
+from esen_flows.data.size_classes import by_size_class
 from esen_flows.errors import InputError
 from esen_flows.files import written_whole
 from esen_flows.forcefield.contract import Evaluation, ForceField
@@ -43,8 +46,11 @@ def label(
     batch_size: int = 1,
     recipe_hash: str = "",
     licence: str = "",
+    crystals: Sequence[Crystal] = (),
 ) -> Path:
     """Label structures with a force field, and write them as extended XYZ with a provenance sidecar.
+
+    Structures of similar size are labelled one after the other (`data.size_classes`); their order in the file stays.
 
     Parameters
     ----------
@@ -64,8 +70,8 @@ def label(
         (k, n): label structures k, k + n, k + 2n, ... only.
     batch_size
         Structures given to the force field at once.
-    recipe_hash, licence
-        Written into the provenance.
+    recipe_hash, licence, crystals
+        Written into the provenance; of the crystals, the lattice constants are.
 
     Returns
     -------
@@ -85,6 +91,8 @@ def label(
         raise InputError(f"nothing to label: {len(structures)} structures in batches of {batch_size}")
     labeller = with_parity(force_field, "average" if average_inversion else "as_is")
     header = _header(structures, force_field, labeller, shard, recipe_hash, licence)
+    if crystals:
+        header["crystals"] = [asdict(crystal) for crystal in crystals]
     file = shard_path(path, number, shards)
     _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
     return merge(path, 1) if shards == 1 else file
@@ -101,7 +109,9 @@ def _label_rest(
 ) -> None:
     """Append the labels of the shard's structures that are not labelled yet."""
     mine = range(shard[0], len(structures), shard[1])
-    todo = [index for index in mine if index not in done]
+    cutoff = labeller.declaration.cutoff_angstrom
+    todo = [mine[place] for place in by_size_class([structures[index] for index in mine], cutoff)]
+    todo = [index for index in todo if index not in done]
     with file.open("a", encoding="utf-8") as stream:
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]

@@ -1,5 +1,7 @@
 """Recipes: errors that name the value, and the recipes of the models."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
@@ -81,7 +83,8 @@ def test_errors_of_a_recipe(tmp_path):
     ("crystals", "group", "message"),
     [
         ([], {}, "crystals must map names"),
-        ({"Ge": {"prototype": "diamond", "species": ["Ge"]}}, {}, "'lattice_angstrom' is missing"),
+        ({"Ge": {"prototype": "diamond", "species": ["Ge"], "u": 0.4}}, {}, "give lattice_angstrom too"),
+        ({"Ge": {"prototype": "bcc", "species": ["Ge"]}}, {}, "give lattice_angstrom; it is found by relaxation for"),
         ({"Ge": {**CRYSTAL, "colour": 1}}, {}, r"crystal 'Ge': unknown keys \['colour'\]"),
         ({"Ge": {**CRYSTAL, "prototype": "quartz"}}, {}, "unknown prototype 'quartz'"),
         ({"Ge": {**CRYSTAL, "prototype": "rocksalt"}}, {}, "'Ge': rocksalt takes 2 species, got"),
@@ -154,3 +157,16 @@ def test_any_values_give_a_recipe_or_one_message(changes, outer):
         assert "\n" not in str(error)  # noqa: PT017
     else:
         assert recipe.groups
+
+
+def test_a_crystal_may_leave_its_geometry_to_a_relaxation():
+    recipe = recipe_of_crystals({"Ge": {"prototype": "diamond", "species": "Ge"}})
+    assert recipe.crystals[0].lattice_angstrom is None
+
+
+def test_esen_nano103_has_the_crystals_of_the_kappa_benchmark():
+    recipe = read_recipe(asset_dir("models") / "esen_nano103" / "data.yaml")
+    counts = Counter(crystal.prototype for crystal in recipe.crystals)
+    assert counts == {"diamond": 3, "rocksalt": 37, "zincblende": 33, "wurtzite": 33}
+    assert len({crystal.species for crystal in recipe.crystals if len(crystal.species) == 2}) == 70
+    assert all(crystal.lattice_angstrom is None for crystal in recipe.crystals)

@@ -12,6 +12,7 @@ from ase.calculators.emt import EMT
 
 from esen_flows.data.extxyz import read_provenance
 from esen_flows.data.importing import read_dataset
+from esen_flows.data.prototypes import Crystal
 from esen_flows.errors import InputError
 from esen_flows.forcefield.contract import Declaration, Evaluation
 from esen_flows.forcefield.symmetrized import Symmetrized
@@ -71,10 +72,23 @@ def test_provenance_names_labeller_structures_and_versions(tmp_path, structures)
     assert provenance["groups"] == {"even": 4, "odd": 3}
     assert (provenance["count"], provenance["atoms"]) == (7, 28)
     assert (provenance["recipe_hash"], provenance["licence"]) == ("abc", "free")
+    assert "crystals" not in provenance
     assert provenance["versions"]["ase"]
     assert provenance["seconds"] > 0
     assert provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xyz", "a.xyz.json"]
+
+
+def test_lattice_constants_are_in_the_provenance(tmp_path, structures):
+    crystal = Crystal("Cu", "fcc", ("Cu",), 3.61)
+    provenance = read_provenance(label(structures, Labeller(), tmp_path / "a.xyz", crystals=[crystal]))
+    (found,) = provenance["crystals"]
+    assert (found["name"], found["prototype"], found["species"], found["lattice_angstrom"]) == (
+        "Cu",
+        "fcc",
+        ["Cu"],
+        3.61,
+    )
 
 
 def test_an_interrupted_labelling_is_resumed(tmp_path, structures):

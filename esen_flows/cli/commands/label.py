@@ -1,5 +1,6 @@
 """`esen-flows label RECIPE`: from a recipe of structures to a dataset labelled by a force field."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from esen_flows.cli.usage import check_device
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.keys import sha256_of
 
+_LOG_LINES = 100  # where a bar would be lost, as in a log file
+
 
 def label(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe of structures, e.g. models/esen_silicon/data.yaml.")],
@@ -20,13 +23,15 @@ def label(
 ) -> None:
     """Make the structures of a recipe and label them, averaged with their mirror images.
 
-    The same command continues an interrupted run.
+    Crystals without a lattice constant are relaxed by the labelling force field first. The same command continues an
+    interrupted run.
     """
     from rich.progress import Progress
 
     from esen_flows.data.generate import generate
     from esen_flows.data.recipes import read_recipe
     from esen_flows.forcefield.load import load_force_field
+    from esen_flows.physics.crystals import with_relaxed_crystals
     from esen_flows.training.label import label as label_structures
     from esen_flows.training.snapshots import langevin
 
@@ -36,17 +41,31 @@ def label(
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = load_force_field(model, device=device)
     tune_allocator()
+    plan = with_relaxed_crystals(
+        plan,
+        force_field,
+        output.with_name(f"{output.name}.crystals.json"),
+        lambda name, done, total: typer.echo(f"crystal {done} of {total}: {name} relaxed"),
+    )
     trajectories = output.with_name(f"{output.name}.snapshots")
     dynamics = langevin(force_field, trajectories, lambda name: typer.echo(f"molecular dynamics of {name}"))
     structures = generate(plan, dynamics=dynamics)
-    with Progress() as bar:
+    in_terminal = sys.stdout.isatty()
+    with Progress(disable=not in_terminal) as bar:
         task = bar.add_task(f"labelling by {force_field.label}", total=len(structures))
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if not in_terminal and done * _LOG_LINES // total > (done - 1) * _LOG_LINES // total:
+                typer.echo(f"{done} of {total} structures labelled")
+
         path = label_structures(
             structures,
             force_field,
             output,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=show,
             recipe_hash=sha256_of(recipe.read_text()),
             licence=licence,
+            crystals=plan.crystals,
         )
     typer.echo(f"{len(structures)} labelled structures in {path}")
