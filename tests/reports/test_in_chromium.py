@@ -73,7 +73,7 @@ def browser() -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
     if chromium is None or driver is None:
-        pytest.skip("no chromium or no chromedriver on PATH; .ci/chromium.sh installs them")
+        pytest.skip("no chromium or no chromedriver on PATH; .ci/install.sh chromium installs them")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):

@@ -11,7 +11,7 @@ from one_node import SlurmSite
 def slurm_site() -> Iterator[SlurmSite]:
     """One node with two stand-in GPUs and the partitions `gpu` and `cpu`; skips if SLURM's programs are missing."""
     if missing := one_node.missing_programs():
-        pytest.skip(f"no {', '.join(missing)}; on Debian: .ci/slurm.sh")
+        pytest.skip(f"no {', '.join(missing)}; on Debian: .ci/install.sh slurm")
     site = one_node.start()
     yield site
     site.stop()
