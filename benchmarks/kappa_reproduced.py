@@ -4,7 +4,8 @@
     python benchmarks/kappa_reproduced.py --published ../shared/data/phonondb_103/kappa-103-analysis.jsonl \
         --campaign chgnet-0.3.0=chgnet.csv --output benchmarks/results/kappa_reproduced.json
 
-Members that the campaign does not have are left out on both sides.
+Members that the campaign does not have are left out on both sides. A name may be given several times, for the parts of
+one table that several campaigns computed; crystals that the output holds already and no campaign has are kept.
 """
 
 import argparse
@@ -33,25 +34,22 @@ def read_published(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def compare(rows: list[dict[str, str]], published: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def crystal_of(row: dict[str, str], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of one crystal on both sides."""
+    return {
+        "material": row["material"],
+        "formula": row["formula"],
+        "kappa_w_per_m_k": float(row["kappa_w_per_m_k"]) if row["kappa_w_per_m_k"] else None,
+        "published_w_per_m_k": theirs["kappa"],
+        "dft_w_per_m_k": float(row["reference_w_per_m_k"]),
+        "srme": float(row["srme"]),
+        "published_srme": theirs["srme"],
+        "failure": row["failure"] or None,
+    }
+
+
+def compare(crystals: list[dict[str, Any]]) -> dict[str, Any]:
     """Means of SRME on both sides and deviations of the conductivities, with one entry per crystal."""
-    crystals = []
-    for row in rows:
-        if row["state"] == "absent":
-            continue
-        theirs = published[row["material"]]
-        crystals.append(
-            {
-                "material": row["material"],
-                "formula": row["formula"],
-                "kappa_w_per_m_k": float(row["kappa_w_per_m_k"]) if row["kappa_w_per_m_k"] else None,
-                "published_w_per_m_k": theirs["kappa"],
-                "dft_w_per_m_k": float(row["reference_w_per_m_k"]),
-                "srme": float(row["srme"]),
-                "published_srme": theirs["srme"],
-                "failure": row["failure"] or None,
-            }
-        )
     off = [
         abs(each["kappa_w_per_m_k"] / each["published_w_per_m_k"] - 1)
         for each in crystals
@@ -98,12 +96,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the figure has the same name")
     arguments = parser.parse_args()
     published = read_published(arguments.published)
-    results = {}
+    earlier = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    members = {name: {each["material"]: each for each in result["members"]} for name, result in earlier.items()}
     for each in arguments.campaign:
         name, _, path = each.partition("=")
         with Path(path).open() as file:
-            results[name] = compare(list(csv.DictReader(file)), published[name])
-        print(name, {key: value for key, value in results[name].items() if key != "members"})
+            rows = [row for row in csv.DictReader(file) if row["state"] in ("finished", "failed")]
+        new = {row["material"]: crystal_of(row, published[name][row["material"]]) for row in rows}
+        members[name] = members.get(name, {}) | new
+    results = {name: compare(list(found.values())) for name, found in members.items()}
+    for name, result in results.items():
+        print(name, {key: value for key, value in result.items() if key != "members"})
     arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     draw(results, arguments.output.with_suffix(".png"))
 
