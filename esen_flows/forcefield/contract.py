@@ -15,6 +15,7 @@ from torch import Tensor
 from esen_flows.data.batch_state import BatchState
 from esen_flows.data.ragged import to_device
 from esen_flows.errors import ModelError, NotDifferentiableError
+from esen_flows.forcefield.calibration import Calibration
 from esen_flows.schemas import declarations
 from esen_flows.schemas.declarations import Dtype, Equivariance, ForceKind
 from esen_flows.structures.inputs import AnyStructures, as_structures
@@ -144,6 +145,8 @@ class ForceField(ABC):
         as one structure.
     device
         torch device on which `evaluate_batch` computes; a state belongs there.
+    calibration
+        What tells atoms that are like those of the training data from others (`forcefield.extrapolation`), or None.
     """
 
     key: str
@@ -151,6 +154,7 @@ class ForceField(ABC):
     declaration: Declaration
     force_evaluations: int = 0
     device: torch.device = torch.device("cpu")
+    calibration: Calibration | None = None
 
     @abstractmethod
     def evaluate(self, structures: AnyStructures) -> list[Evaluation]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from esen_flows.errors import InputError, ModelError
+from esen_flows.forcefield.calibration import calibration_beside, load_calibration
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.network import NetworkForceField
@@ -52,7 +53,7 @@ def load_force_field(
     Raises
     ------
     ModelError
-        The card is unknown, or the checkpoint is missing or corrupted.
+        The card is unknown, or the checkpoint or the calibration of its domain is missing, corrupted or another one's.
     InputError
         The device is not there, the dtype is unknown, or `compile` or `tf32` has no effect here.
 
@@ -66,10 +67,11 @@ def load_force_field(
     text = str(card_or_path)
     is_card = text.endswith((".yaml", ".yml"))
     if not is_card and (text.endswith(".safetensors") or "/" in text):
-        checkpoint, label = load(text), Path(text).stem
+        checkpoint, label, domain = load(text), Path(text).stem, calibration_beside(Path(text))
+        domain = domain if domain.is_file() else None
     else:
         # Cards need YAML and pydantic, which a bare GPU machine does not have; paths of checkpoints work there as well.
-        from esen_flows.schemas.card import checkpoint_path, find_card
+        from esen_flows.schemas.card import calibration_path, checkpoint_path, find_card
 
         card, file = find_card(text)
         if not card.is_network:
@@ -82,8 +84,10 @@ def load_force_field(
                     _builder(text, card.builder)  # whose key the card has: a wrong name is refused
                 return calculator(card, file.parent, device=device, dtype=dtype)
             return _builder(text, card.builder)(**card.arguments, device=device, dtype=card.dtype or dtype)
-        checkpoint, label = load(checkpoint_path(card)), card.name
-    return NetworkForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
+        checkpoint, label, domain = load(checkpoint_path(card)), card.name, calibration_path(card)
+    result = NetworkForceField(checkpoint, label=label, device=device, dtype=dtype, compile=compile, tf32=tf32)
+    result.calibration = None if domain is None else load_calibration(domain, result.key)
+    return result
 
 
 def _check_options(device: str, dtype: str, tf32: bool) -> None:

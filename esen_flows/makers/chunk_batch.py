@@ -15,6 +15,7 @@ from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers.chunk_run import ChunkRun
 from esen_flows.makers.compute import Context, Summary, failure_of, result_document
 from esen_flows.makers.crash_isolation import require_working_gpu
+from esen_flows.makers.domains import measured_domain
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.makers.summaries import relax_summary, static_summary
 from esen_flows.physics.md.dynamics import molecular_dynamics_many
@@ -103,7 +104,7 @@ def batch_group(run: ChunkRun, rows: Sequence[Row]) -> list[Row]:
 def _compute(run: ChunkRun, rows: Sequence[Row], force_field: ForceField, request: ResultRequest) -> list[Row]:
     """Compute members in one batch, and after a defect of the program in smaller ones."""
     many, summarise = MANY[request.kind]
-    batch = _Batch(run, rows, summarise)
+    batch = _Batch(run, rows, summarise, force_field)
     at_once = ATOMS_AT_ONCE.get(run.device.partition(":")[0], ATOMS_AT_ONCE["cpu"])
     try:
         keeping = {"checkpoints": batch.checkpoint} if request.kind in KEPT else {}
@@ -153,8 +154,10 @@ class _Batch:
     Wall time is shared out by atoms times steps.
     """
 
-    def __init__(self, run: ChunkRun, rows: Sequence[Row], summarise: Callable[[Any], Summary]) -> None:
-        self._run, self._rows, self._summarise = run, rows, summarise
+    def __init__(
+        self, run: ChunkRun, rows: Sequence[Row], summarise: Callable[[Any], Summary], force_field: ForceField
+    ) -> None:
+        self._run, self._rows, self._summarise, self._force_field = run, rows, summarise, force_field
         self.members: list[_Member] = []
         self.leftovers: list[Row] = []
         # All structures are read now: after this the work can go on without a server.
@@ -207,7 +210,7 @@ class _Batch:
         if isinstance(outcome, EsenFlowsError):
             content = {"failure": failure_of(outcome)}
         else:
-            content = {"output": outcome, "summary": self._summarise(outcome)}
+            content = {"output": outcome, "summary": self._summarise(outcome) | self._domain(member, outcome)}
         return result_document(
             member.request,
             member.context,
@@ -215,6 +218,13 @@ class _Batch:
             evaluations=member.steps,
             **content,
         )
+
+    def _domain(self, member: _Member, output: Document) -> Summary:
+        """Whether the structure is like those that the force field was trained on, if it is calibrated."""
+        if self._force_field.calibration is None:
+            return {}
+        start = read_structure(self._stored[member.row["structure_key"]]).atoms
+        return measured_domain(self._force_field, self._run.model(member.row)["location"], start, output)
 
     def _claims(self, rows: Sequence[Row]) -> dict[str, Claim]:
         """Claims by key. Members that others are computing are left over; `pending` settles those that are finished.

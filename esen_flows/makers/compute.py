@@ -80,8 +80,8 @@ class Context:
     material_ids, tags
         Ids of the structure, and tags to query by.
     domain
-        Whether the force field was trained on exactly the elements of the structure; None for results that are not
-        about a structure.
+        Whether the force field was trained on exactly the elements of the structure, which stands in the summary
+        unless more was measured; None for results that are not about a structure.
     """
 
     identity: Mapping[str, Any]
@@ -251,7 +251,7 @@ def result_document(
         **context.identity,
         material_ids=list(context.material_ids),
         tags=list(context.tags),
-        summary=(summary or {}) | ({"domain": context.domain} if summary and context.domain else {}),
+        summary=({"domain": context.domain} if summary and context.domain else {}) | (summary or {}),
         output=None if output is None else output.model_dump(),
         provenance=build_provenance(
             device=context.device,

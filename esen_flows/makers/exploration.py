@@ -11,6 +11,7 @@ from ase import Atoms
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once
+from esen_flows.makers.domains import measured_domain
 from esen_flows.physics.branches import relax_branch
 from esen_flows.physics.exploration import Found, Steps
 from esen_flows.physics.lattice.displacements import displaced_forces
@@ -40,11 +41,15 @@ class StoredSteps(Steps):
         What the documents repeat of structure and force field.
     force_field
         Force field.
+    location
+        Name of its card, or path of its checkpoint.
     """
 
-    def __init__(self, store: Store, request: ResultRequest, context: Context, force_field: ForceField) -> None:
+    def __init__(
+        self, store: Store, request: ResultRequest, context: Context, force_field: ForceField, location: str | None
+    ) -> None:
         super().__init__(force_field)
-        self._store, self._request, self._context = store, request, context
+        self._store, self._request, self._context, self._location = store, request, context, location
 
     def locked(self, atoms: Atoms, protocol: RelaxProtocol) -> Found:
         """The relaxation with all symmetry of the start, under the key that it has without an exploration.
@@ -68,7 +73,7 @@ class StoredSteps(Steps):
             output = relax(atoms, force_field, protocol)
             return output, summaries.relax_summary(output)
 
-        document = self._once(request, compute)
+        document = self._once(request, compute, atoms)
         return Found(RelaxOutput.model_validate(document.output), document.key)
 
     def forces(self, found: Found, protocol: DisplacementProtocol) -> tuple[ForcesOutput, str]:
@@ -88,11 +93,13 @@ class StoredSteps(Steps):
         """
         request = following_request(self._request, "forces", protocol, {"": found.key})
 
+        atoms = found.output.structure.to_atoms()
+
         def compute(force_field: ForceField) -> tuple[Document, Summary]:
-            output = displaced_forces(found.output.structure.to_atoms(), force_field, protocol)
+            output = displaced_forces(atoms, force_field, protocol)
             return output, summaries.forces_summary(output)
 
-        document = self._once(request, compute)
+        document = self._once(request, compute, atoms)
         return ForcesOutput.model_validate(document.output), document.key
 
     def branch(self, found: Found, forces_key: str, mode: SoftMode, protocol: BranchProtocol) -> Found:
@@ -119,7 +126,9 @@ class StoredSteps(Steps):
             output = relax_branch(mode, force_field, protocol)
             return output, summaries.branch_summary(output)
 
-        document = self._once(self._branch_request(found, forces_key, protocol), compute)
+        document = self._once(
+            self._branch_request(found, forces_key, protocol), compute, found.output.structure.to_atoms()
+        )
         return Found(BranchOutput.model_validate(document.output), document.key)
 
     def key_of(self, found: Found, forces_key: str, protocol: BranchProtocol) -> str:
@@ -144,8 +153,9 @@ class StoredSteps(Steps):
     def _branch_request(self, found: Found, forces_key: str, protocol: BranchProtocol) -> ResultRequest:
         return following_request(self._request, "branch", protocol, {STRUCTURE: found.key, FORCES: forces_key})
 
-    def _once(self, request: ResultRequest, compute: Compute) -> ResultDocument:
+    def _once(self, request: ResultRequest, compute: Compute, start: Atoms) -> ResultDocument:
         def measured(meter: Meter) -> tuple[Document, Summary]:
-            return compute(meter.watch(self.force_field))
+            output, summary = compute(meter.watch(self.force_field))
+            return output, summary | measured_domain(self.force_field, self._location, start, output)
 
         return compute_once(self._store, request, self._context, measured)

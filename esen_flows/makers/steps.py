@@ -16,6 +16,7 @@ from esen_flows.errors import InputError, ModelError, StoreError
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.makers import summaries
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once, raise_if_failed
+from esen_flows.makers.domains import inherited_domain, measured_domain
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.schemas.audit import MeasurementsOutput, MeasurementsProtocol, VerdictProtocol, judge
 from esen_flows.schemas.audit_measures import MEASUREMENTS, NVE
@@ -159,6 +160,12 @@ def compute_step(structure: Json | None, request: Json, model: Json, force: bool
     """
     requested, store = ResultRequest.model_validate(request), open_store()
     compute = step_function(requested.kind)
+
+    def judged(meter: Meter) -> tuple[Document, Summary]:
+        step = StepInputs(store, requested, atoms, model, meter)
+        output, summary = compute(step)
+        return output, summary | ({} if structure is None else _domain(step, output))
+
     if structure is None:
         atoms, context = Atoms(), context_of({}, model)
     else:
@@ -166,13 +173,14 @@ def compute_step(structure: Json | None, request: Json, model: Json, force: bool
         context = structure_context(identify(atoms), model)
         if requested.starts_from_input:
             store.put_structure(atoms)  # the later steps find it there
-    return compute_once(
-        store,
-        requested,
-        context,
-        lambda meter: compute(StepInputs(store, requested, atoms, model, meter)),
-        force=force,
-    )
+    return compute_once(store, requested, context, judged, force=force)
+
+
+def _domain(step: StepInputs, output: Document) -> Summary:
+    """Whether the structure is like those that the force field was trained on, as far as that was measured."""
+    if (force_field := step.meter.force_field) is None:
+        return inherited_domain(step.store, step.request)
+    return measured_domain(force_field, step.model.get("location"), step.start(), output)
 
 
 def _relax(step: StepInputs) -> tuple[Document, Summary]:
@@ -194,7 +202,8 @@ def _exploration(step: StepInputs, protocol: RelaxProtocol) -> tuple[Document, S
     from esen_flows.physics.exploration import explore
 
     context = structure_context(identify(step.atoms), step.model)
-    parts = StoredSteps(step.store, step.request, context, requested_force_field(step.model, step.request))
+    force_field, location = requested_force_field(step.model, step.request), step.model.get("location")
+    parts = StoredSteps(step.store, step.request, context, force_field, location)
     count = 0
 
     def show(words: str) -> None:
@@ -203,7 +212,7 @@ def _exploration(step: StepInputs, protocol: RelaxProtocol) -> tuple[Document, S
         progress.report("relax", count, None, words)
 
     output = explore(step.start(), parts, protocol, show)
-    return output, summaries.relax_summary(output)
+    return output, summaries.relax_summary(output) | measured_domain(force_field, location, step.atoms, output)
 
 
 def _static(step: StepInputs) -> tuple[Document, Summary]:

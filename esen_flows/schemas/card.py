@@ -252,6 +252,35 @@ def checkpoint_path(card: ModelCard) -> Path:
     return path
 
 
+def calibration_path(card: ModelCard) -> Path | None:
+    """Path of the calibration of a card's domain, with its sha256 verified.
+
+    Parameters
+    ----------
+    card
+        Card of one of this package's own networks.
+
+    Returns
+    -------
+    Path | None
+        Path of the file beside the card; None if the card names none.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, or its bytes are not those of the card.
+    """
+    if card.calibration is None:
+        return None
+    path = card_path(card.name).parent / card.calibration.file
+    if not path.is_file() or sha256_of_file(path) != card.calibration.sha256:
+        raise ModelError(
+            f"{path} is missing or not the file that the card of {card.name!r} names; restore it from the repository, "
+            "or make it again (esen-flows models calibrate) and correct `calibration` on the card"
+        )
+    return path
+
+
 def pulled_folder(card: ModelCard) -> Path:
     """Folder of the files that `models pull` downloads and converts.
 

@@ -1,8 +1,10 @@
-"""Whether a force field was trained on structures with exactly the elements of a structure.
+"""Whether a structure is like those that a force field was trained on.
 
 A force field may know all elements of a crystal and still never have seen them together: esen_nano, trained on CaO, ZnS
-and other binary crystals, shrinks CaS by 38 % in volume and calls it stable. The verdict warns people. It is part of no
-key, because it changes no number.
+and other binary crystals, shrinks CaS by 38 % in volume and calls it stable. Where nothing else is known, the sets of
+elements of the training structures decide. Where the network was calibrated (`forcefield.extrapolation`), its own
+features of the atoms do, and the sets tell "inside" from "near". The verdict warns people. It is part of no key,
+because it changes no number.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,7 +14,7 @@ from typing import Literal
 from esen_flows.errors import ModelError
 from esen_flows.schemas.card import list_cards, read_card
 
-Domain = Literal["inside", "outside", "unknown"]
+Domain = Literal["inside", "near", "outside", "unknown"]
 
 
 def chemical_system(symbols: Iterable[str]) -> str:
@@ -36,7 +38,7 @@ def chemical_system(symbols: Iterable[str]) -> str:
     return "-".join(sorted(set(symbols)))
 
 
-def domain_of(chemsys: str, trained_on: Collection[str] | None) -> Domain:
+def domain_of(chemsys: str, trained_on: Collection[str] | None, within: bool | None = None) -> Domain:
     """The verdict for a structure.
 
     Parameters
@@ -46,15 +48,23 @@ def domain_of(chemsys: str, trained_on: Collection[str] | None) -> Domain:
     trained_on
         Chemical systems of the training structures; None: not known, as for force fields that are trained on all
         kinds of structures.
+    within
+        Whether all its atoms are like training atoms, so that its extrapolation is within the limit; None: not
+        measured.
 
     Returns
     -------
     Domain
-        "inside", "outside", or "unknown".
+        "inside"; "near" for atoms like training atoms in a set of elements that no training structure has; "outside";
+        or "unknown".
     """
-    if trained_on is None:
-        return "unknown"
-    return "inside" if chemsys in trained_on else "outside"
+    if within is None:
+        if trained_on is None:
+            return "unknown"
+        return "inside" if chemsys in trained_on else "outside"
+    if not within:
+        return "outside"
+    return "inside" if trained_on is None or chemsys in trained_on else "near"
 
 
 def domain_by(location: str | None, chemsys: str) -> Domain:

@@ -71,6 +71,25 @@ class Measured(Closed):
     reference: tuple[Reference, ...] = ()
 
 
+class DomainTest(Closed):
+    """How many structures of a test set the calibration of a domain calls outside."""
+
+    structures: str  # what they are
+    expected: Literal["inside", "outside"]
+    outside: int = Field(ge=0)
+    of: int = Field(ge=1)
+
+
+class DomainCalibration(Closed):
+    """File that tells atoms like those of the training data from others, beside the card, and how well it does so."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    data: str  # what `esen-flows models calibrate` read
+    limit: float = Field(gt=0)  # largest extrapolation of what is inside
+    tests: tuple[DomainTest, ...] = ()
+
+
 class RecipeData(Closed):
     """Data of a training stage, and how often an epoch passes over them."""
 
@@ -100,6 +119,7 @@ class ModelCard(Closed):
     intended_use: str
     limitations: str = ""
     checkpoint: Checkpoint | None = None
+    calibration: DomainCalibration | None = None  # of its domain; None: sets of elements alone decide
     source: PublishedSource | None = None  # `esen-flows models pull` fetches and converts it
     architecture: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -143,6 +163,8 @@ class ModelCard(Closed):
             self._check_calculator(self.calculator)
         if self.is_network and not (self.checkpoint or self.source or self.recipes):
             raise ValueError(f"a card of family {self.family!r} needs `checkpoint`, `source` or `recipes`")
+        if self.calibration is not None and self.checkpoint is None:
+            raise ValueError("a card with `calibration` needs `checkpoint`, the one that was calibrated")
         return self
 
     def _check_calculator(self, recipe: CalculatorRecipe) -> None:

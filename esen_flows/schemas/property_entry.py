@@ -111,8 +111,13 @@ class Step:
     parents: tuple[tuple[str, int], ...] = ()
 
 
-# Whether the force field was trained on structures with exactly these elements (`schemas.domain`).
-DOMAIN = SummaryField("domain", type="text", conditions=("inside", "outside"))
+# Whether the structure is like those that the force field was trained on (`schemas.domain`), with the measured number
+# and its limit where the force field was calibrated.
+DOMAIN = (
+    SummaryField("domain", type="text", conditions=("inside", "near", "outside")),
+    SummaryField("extrapolation", format=".3g"),
+    SummaryField("extrapolation_limit", format=".3g"),
+)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ class Property:
 
     def __post_init__(self) -> None:
         if self.subject == "structure":  # every result about a structure has the verdict
-            object.__setattr__(self, "summary", (*self.summary, DOMAIN))
+            object.__setattr__(self, "summary", (*self.summary, *DOMAIN))
 
     @property
     def step_protocol(self) -> type[Frozen]:

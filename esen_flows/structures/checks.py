@@ -147,7 +147,9 @@ def outside_of(atoms: Atoms, model: ModelReference) -> str | None:
     chemsys = chemical_system(atoms.get_chemical_symbols())
     if domain_of(chemsys, model.chemical_systems) != "outside":
         return None
-    return f"no training structure has exactly the elements {chemsys.replace('-', ', ')}; results may be wrong"
+    calibrated = model.card is not None and model.card.calibration is not None
+    end = "each result says whether its atoms are like training atoms" if calibrated else "results may be wrong"
+    return f"no training structure has exactly the elements {chemsys.replace('-', ', ')}; {end}"
 
 
 def check_crystal(atoms: Atoms, name: str, purpose: str) -> None:

@@ -1,4 +1,4 @@
-"""`esen-flows models [show | convert | pull | install | check]`: the force fields that exist, and how to get others."""
+"""`esen-flows models`: the force fields that exist, how to get others, and what is tested and calibrated of them."""
 
 import re
 import sys
@@ -12,16 +12,19 @@ from rich.table import Table
 from esen_flows.cli import completion
 from esen_flows.cli.options import DeviceOption, DtypeOption
 from esen_flows.cli.output.json_output import JsonOption, jsonable, print_json
-from esen_flows.cli.output.progress import downloading
+from esen_flows.cli.output.progress import counted, downloading
 from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.store import existing_store
 from esen_flows.cli.usage import UsageError, parse_assignments
 from esen_flows.errors import EsenFlowsError, InputError, ModelError, StoreError
+from esen_flows.files import sha256_of_file
 from esen_flows.schemas.card import checkpoint_path, find_card, is_card_file, list_cards, read_card, resolve_model
 from esen_flows.schemas.model_card import ModelCard
 
 if TYPE_CHECKING:
     from esen_flows.campaigns.audits import AuditVerdict
+    from esen_flows.forcefield.calibration import Calibration
+    from esen_flows.forcefield.contract import ForceField
 
 app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
 CardArgument = Annotated[str, typer.Argument(help="A model card.", autocompletion=completion.model_names)]
@@ -145,6 +148,68 @@ def check(
     for check_name, value in deviations.items():
         table.add_row(check_name, f"{value:.2g}")
     show_table(table)
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="A network of this package: a model or the path of a checkpoint.")],
+    data: Annotated[list[str], typer.Option(help="Its training data: PATH. Repeatable.")],
+    inside: Annotated[
+        list[Path] | None, typer.Option(help="Structures that should be found inside. Repeatable.")
+    ] = None,
+    outside: Annotated[
+        list[Path] | None, typer.Option(help="Structures that should be found outside. Repeatable.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write. Default: beside the checkpoint.")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Find out which atoms are like those of the training data, so that results say whether a structure is."""
+    model = resolve_model(name)
+    from esen_flows.forcefield.calibration import calibration_beside
+
+    checkpoint = Path(model.location) if model.card is None else checkpoint_path(model.card)
+    target = output or calibration_beside(checkpoint)
+    if target.exists():
+        raise UsageError(f"{target} exists; give another --output, or remove the file")
+    from esen_flows.cli.training_data import parse_sources, read_sources
+    from esen_flows.forcefield.calibration import save_calibration
+    from esen_flows.forcefield.checkpoint import load
+    from esen_flows.forcefield.extrapolation import calibrate as fit
+    from esen_flows.forcefield.network import NetworkForceField
+
+    # Not by its card, which may name the calibration that is to be replaced.
+    force_field = NetworkForceField(load(checkpoint), label=model.label, device=device, dtype="float32")
+    dataset = read_sources(parse_sources(data))
+    with counted(f"{len(dataset)} structures", len(dataset)) as count:
+        calibration, values = fit(force_field, [item.atoms for item in dataset], on_structure=count)
+    beyond = sum(value > calibration.limit for value in values)
+    tests = [
+        {"structures": "training data, cross-validated", "expected": "inside", "outside": beyond, "of": len(values)}
+    ]
+    for expected, files in (("inside", inside), ("outside", outside)):
+        tests += [_domain_test(force_field, calibration, file, expected) for file in files or []]
+    save_calibration(target, calibration)
+    entry = {
+        "file": target.name,
+        "sha256": sha256_of_file(target),
+        "data": ", ".join(Path(source).name for source in data),
+        "limit": calibration.limit,
+        "tests": tests,
+    }
+    typer.echo(f"wrote {target}; in the folder of a card it is used once the card says:")
+    typer.echo(yaml.safe_dump({"calibration": entry}, sort_keys=False, allow_unicode=True, width=100).rstrip())
+
+
+def _domain_test(
+    force_field: "ForceField", calibration: "Calibration", file: Path, expected: str
+) -> dict[str, str | int]:
+    """How many structures of a file are outside, as an entry of a card."""
+    from esen_flows.forcefield.extrapolation import count_outside
+    from esen_flows.structures.inputs import as_structures
+
+    structures = as_structures(file)
+    outside = count_outside(force_field, structures, calibration)
+    return {"structures": file.name, "expected": expected, "outside": outside, "of": len(structures)}
 
 
 def _number(symbol: str) -> int:

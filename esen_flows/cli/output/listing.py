@@ -87,10 +87,11 @@ def print_table(
         caption = f"the first {limit}; there are more: --limit N, or --format csv for all"
     if any(name.endswith("_mol") for name in names):
         caption = "; ".join(filter(None, (caption, "values per mol are per mol of primitive cells (primitive_atoms)")))
-    if outside := sum(isinstance(each, ResultDocument) and each.summary.get("domain") == "outside" for each in rows):
-        caption = "; ".join(
-            filter(None, (caption, f"{outside} outside of what the force field was trained on (domain)"))
-        )
+    verdicts = [each.summary.get("domain") for each in rows if isinstance(each, ResultDocument)]
+    for verdict, words in (("outside", "outside of"), ("near", "near")):
+        if count := verdicts.count(verdict):
+            words = f"{count} {words} what the force field was trained on (domain)"
+            caption = "; ".join(filter(None, (caption, words)))
     contents = []
     for each in rows[:limit]:
         values = row_of(each, fields)

@@ -19,7 +19,15 @@ from esen_flows.units import PER_THZ, FrequencyUnit
 
 FROM_DATABASE = ", from the database"
 NON_METALS = frozenset(["H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Ge", "As", "Se", "Br", "Sb", "Te", "I"])
-OUTSIDE = "{} was not trained on any structure with exactly the elements {}: numbers may be wrong"
+# By whether atoms were compared with those of the training data, and the verdict.
+DOMAIN_WARNINGS = {
+    (False, "outside"): "{model} was not trained on any structure with exactly the elements {elements}: numbers may be "
+    "wrong",
+    (True, "outside"): "atoms of this structure are unlike all {elements} atoms that {model} was trained on "
+    "(extrapolation {value:.1f}, limit {limit:.2f}): numbers may be wrong",
+    (True, "near"): "{model} was not trained on any structure with exactly the elements {elements}, but on atoms like "
+    "these (extrapolation {value:.1f}, limit {limit:.2f}): check numbers that matter",
+}
 
 
 def print_report(
@@ -62,14 +70,34 @@ def print_report(
         out.print(line, highlight=False, soft_wrap=True)
     for conditions in dict.fromkeys(entry.conditions for entry in measured if entry.conditions):
         out.print(f"compared values: {conditions}", highlight=False)
-    if result.summary.get("domain") == "outside":
-        out.print(f"warning  {OUTSIDE.format(result.model_label, ', '.join(result.elements))}", soft_wrap=True)
+    if warning := domain_warning(result):
+        out.print(f"warning  {warning}", highlight=False, soft_wrap=True)
     if hint := _polar_hint(result):
         out.print(hint, highlight=False)
     costs = [_cost_line(document) + (FROM_DATABASE if document.key in stored else "") for document in documents]
     lines = [*costs, *(f"wrote    {file}" for file in files), f"key      {result.key}"]
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)
+
+
+def domain_warning(result: ResultDocument) -> str | None:
+    """What to say of a structure that the force field was not trained on, in one sentence.
+
+    Parameters
+    ----------
+    result
+        Stored result.
+
+    Returns
+    -------
+    str | None
+        The sentence; None for a structure inside, and where nothing is known.
+    """
+    summary = result.summary
+    value, limit = summary.get("extrapolation"), summary.get("extrapolation_limit")
+    text = DOMAIN_WARNINGS.get((value is not None, str(summary.get("domain"))))
+    names = {"model": result.model_label, "elements": ", ".join(result.elements)}
+    return None if text is None else text.format(**names, value=value, limit=limit)
 
 
 def result_content(documents: Sequence[ResultDocument], stored: Collection[str] | None = None) -> dict[str, Any]:

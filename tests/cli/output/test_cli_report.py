@@ -98,3 +98,17 @@ def test_a_report_warns_of_what_the_force_field_does_not_know(domain: str | None
     print_report(phonons(summary={"domain": domain} if domain else {}))
     warned = "esen_nano was not trained on any structure with exactly the elements Cl, Na" in capsys.readouterr().out
     assert warned == (domain == "outside")
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "words"),
+    [
+        ("inside", 0.7, None),
+        ("near", 0.7, "not trained on any structure with exactly the elements Cl, Na, but on atoms like these (extra"),
+        ("outside", 4.25, "unlike all Cl, Na atoms that esen_nano was trained on (extrapolation 4.2, limit 1.50)"),
+    ],
+)
+def test_a_report_says_how_unlike_the_training_data_a_structure_is(domain, value, words, capsys) -> None:
+    print_report(phonons(summary={"domain": domain, "extrapolation": value, "extrapolation_limit": 1.5}))
+    printed = capsys.readouterr().out
+    assert "warning" not in printed if words is None else words in printed
