@@ -17,7 +17,6 @@ from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.calibration import Calibration, distances_to
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.network import NetworkForceField
-from esen_flows.schemas.domain import chemical_system
 
 PROTOTYPES = 48  # per element; 32 are enough for esen_nano and pet_nano, 16 are not
 SHRINKAGE = 0.05  # of the covariance towards a multiple of the identity; 0.01 to 0.2 do as well
@@ -167,7 +166,7 @@ def calibrate(
             on_structure()
     counts = [len(atoms) for atoms in structures]
     numbers = np.concatenate([atoms.numbers for atoms in structures])
-    systems = np.array([chemical_system(atoms.get_chemical_symbols()) for atoms in structures])
+    systems = np.array(["-".join(sorted(set(atoms.get_chemical_symbols()))) for atoms in structures])
     rows = np.concatenate(features).astype(np.float64)
     whitening = _whitening(rows, numbers, np.repeat(systems, counts))
     rows = rows @ whitening.astype(np.float32).astype(np.float64)
