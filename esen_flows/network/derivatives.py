@@ -72,6 +72,7 @@ def energy_forces_stress(
     create_graph: bool = False,
     noised_forces: Tensor | None = None,
     kind: ForceKind | None = None,
+    vectors: Tensor | None = None,
 ) -> EnergyForcesStress:
     """Energy, forces and stress of a batch.
 
@@ -88,6 +89,8 @@ def energy_forces_stress(
     kind
         Which forces and stress of a network with both kinds to compute: "direct" needs no derivative. None: the
         derivatives, and the outputs of the direct heads besides.
+    vectors
+        (edges, 3) edge vectors in Angstrom, by which the caller differentiates the results; None: those of the graph.
 
     Returns
     -------
@@ -96,9 +99,10 @@ def energy_forces_stress(
     """
     if not network.config.conservative or kind == "direct":
         with torch.set_grad_enabled(create_graph):
-            return _from_direct_heads(network(graph, noised_forces=noised_forces), graph)
+            return _from_direct_heads(network(graph, vectors=vectors, noised_forces=noised_forces), graph)
     with torch.enable_grad():
-        vectors = graph.vectors.detach().requires_grad_(True)
+        if vectors is None:
+            vectors = graph.vectors.detach().requires_grad_(True)
         output = network(graph, vectors=vectors, heads=kind is None)
         with gradients_without_parameters():
             (gradient,) = torch.autograd.grad(output.energy.sum(), vectors, create_graph=create_graph)

@@ -41,8 +41,11 @@ class TrainingConfig:
         this coefficient each.
     direct_force_weight, direct_stress_weight
         The same for the direct heads of a network with `both_heads`, beside those of the derivatives of the energy.
+    asymmetry_weight
+        Coefficient of a term that direct forces have if their Jacobian is not symmetric, as that of conservative
+        forces is (`training.asymmetry`). A step with it costs about three times as much.
     seed
-        Decides the random weights, the order of the structures and the noise.
+        Decides the random weights, the order of the structures, the noise and the directions of `asymmetry_weight`.
     structures_per_batch
         Most structures of a batch; None: no limit.
     edges_per_pass
@@ -131,6 +134,7 @@ class TrainingConfig:
     tf32: bool = False
     direct_force_weight: float = 0.0
     direct_stress_weight: float = 0.0
+    asymmetry_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name, hint in _HINTS.items():
@@ -171,6 +175,13 @@ class TrainingConfig:
                 f"direct_stress_weight is {self.direct_stress_weight}, but the network has no stress head besides the "
                 "derivatives of its energy; set both_heads and direct_stress, or direct_stress_weight: 0"
             )
+        if self.asymmetry_weight and not (direct or self.network.has_both_forces):
+            raise InputError(
+                f"asymmetry_weight is {self.asymmetry_weight}, but the forces are derivatives of an energy, whose "
+                "Jacobian is symmetric already; leave it out, or set direct_forces"
+            )
+        if self.asymmetry_weight and self.autocast != "none":
+            raise InputError("asymmetry_weight needs derivatives of forces, which are noise in bfloat16; leave out one")
         if self.tf32 and self.dtype != "float32":
             raise InputError(f"tf32 is for dtype float32, got {self.dtype}; leave it out")
         if self.loss == "relative" and (direct or self.network.denoises):
@@ -185,7 +196,7 @@ class TrainingConfig:
             Values by name, of the network and of the stage; `config_from_dict` restores the stage.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
-        for name in ("tf32", "direct_force_weight", "direct_stress_weight"):
+        for name in ("tf32", "direct_force_weight", "direct_stress_weight", "asymmetry_weight"):
             if not values[name]:  # later fields: at their default the keys of trainings stay what they were
                 del values[name]
         family = family_of(self.network)
@@ -200,7 +211,7 @@ _COUNT = (1, 10**9)
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "clip_norm", "denoising_std_angstrom", "initial_head_factor"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "energy_weight", "force_weight", "stress_weight", "denoising_weight"), _ANY),
-    **dict.fromkeys(("direct_force_weight", "direct_stress_weight"), _ANY),
+    **dict.fromkeys(("direct_force_weight", "direct_stress_weight", "asymmetry_weight"), _ANY),
     **dict.fromkeys(("denoising_probability", "denoising_atoms", "warmup_factor", "final_factor"), _SHARE),
     **dict.fromkeys(("edges_per_batch", "structures_per_batch", "edges_per_pass", "edges_per_chunk"), _COUNT),
     **{"epochs": (1, 10**6), "validate_every_epochs": (1, 10**6), "warmup_steps": (0, 10**9), "warmup_epochs": _ANY},

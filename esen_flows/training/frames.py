@@ -32,6 +32,8 @@ class Frame:
         (3, 3) in eV/Angstrom^3; NaN without a label.
     noise
         Displacements that the network has to predict; None for a structure that is not noised.
+    directions
+        (n, 2, 3) two random directions in which the Jacobian of direct forces is tested; None: it is not.
     """
 
     graph: Graph
@@ -39,6 +41,7 @@ class Frame:
     forces: np.ndarray
     stress: np.ndarray
     noise: Noise | None = None
+    directions: np.ndarray | None = None
 
     def turned(self, matrix: np.ndarray) -> "Frame":
         """The structure after a rotation, proper or improper, with its labels.
@@ -91,6 +94,8 @@ class LabelledBatch:
         (atoms, 3) displacements in Angstrom of a noised batch, or None.
     moved
         (atoms,) bool, which atoms were noised, or None.
+    directions
+        (atoms, 2, 3) two random directions of each structure, or None.
     """
 
     graph: GraphBatch
@@ -100,6 +105,7 @@ class LabelledBatch:
     n_atoms: Tensor
     noise: Tensor | None = None
     moved: Tensor | None = None
+    directions: Tensor | None = None
 
     @property
     def noised_forces(self) -> Tensor | None:
@@ -135,6 +141,7 @@ class LabelledBatch:
             self.n_atoms[first:last],
             None if self.noise is None else self.noise[atoms],
             None if self.moved is None else self.moved[atoms],
+            None if self.directions is None else self.directions[atoms],
         )
 
 
@@ -205,6 +212,7 @@ def collate(
     def tensor(parts: Sequence[np.ndarray]) -> Tensor:
         return sent(torch.from_numpy(np.concatenate(parts)), device, dtype)
 
+    directions = [frame.directions for frame in frames if frame.directions is not None]
     noises = [frame.noise for frame in frames if frame.noise is not None]
     if noises and len(noises) < len(frames):
         raise ValueError(f"{len(noises)} of {len(frames)} structures of a batch are noised: all or none must be")
@@ -216,4 +224,5 @@ def collate(
         n_atoms=sent(torch.tensor([len(frame.graph.numbers) for frame in frames]), device),
         noise=tensor([noise.displacement_angstrom for noise in noises]) if noises else None,
         moved=sent(torch.from_numpy(np.concatenate([noise.moved for noise in noises])), device) if noises else None,
+        directions=tensor(directions) if directions else None,
     )

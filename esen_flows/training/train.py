@@ -36,6 +36,7 @@ from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.precision import tensor_float_32
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.stopping import SIGNALS, Allocation, handling
+from esen_flows.training.asymmetry import asymmetry_term, draw_directions
 from esen_flows.training.augmentation import random_orthogonal
 from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetched, share_of
 from esen_flows.training.config import TrainingConfig
@@ -300,6 +301,8 @@ def _collated(run: TrainingRun, picks: Sequence[Pick], epoch: int, number: int) 
         made = make_frame(item, config.network, run.state.references_ev, noise)
         if config.network.augmentation == "O3":
             made = made.turned(random_orthogonal(config.seed, epoch, number, pick.place))
+        if config.asymmetry_weight and noise is None:
+            made = replace(made, directions=draw_directions(config, epoch, number, pick.place, len(item.atoms)))
         return made.inverted() if pick.mirrored else made
 
     return collate([frame(pick) for pick in picks], getattr(torch, config.dtype), run.world.device)
@@ -363,7 +366,9 @@ def training_step(
 def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) -> dict[str, float]:
     """Compute the gradient of all parts of a batch, and return their terms of the loss together."""
     run.state.optimizer.zero_grad(set_to_none=True)
-    sums = dict.fromkeys((*TERMS, *(DIRECT_TERMS if run.config.network.has_both_forces else ())), 0.0)
+    config = run.config
+    names = [*TERMS, *(DIRECT_TERMS if config.network.has_both_forces else ())]
+    sums = dict.fromkeys([*names, "asymmetry"] if config.asymmetry_weight else names, 0.0)
     for part in parts:
         for name, value in _backward(run, part, counts).items():
             sums[name] += value
@@ -378,9 +383,15 @@ def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) 
 def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str, float]:
     """Add the gradient of one part of a batch to the parameters', and return its terms of the loss."""
     network, config = run.state.network, run.config
+    vectors = None if part.directions is None else part.graph.vectors.detach().requires_grad_(True)
     with torch.autocast(run.world.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
-        prediction = energy_forces_stress(network, part.graph, create_graph=True, noised_forces=part.noised_forces)
+        prediction = energy_forces_stress(
+            network, part.graph, create_graph=True, noised_forces=part.noised_forces, vectors=vectors
+        )
     terms = training_loss(prediction, part, config, run.state.scale_ev, counts)
+    if vectors is not None:
+        forces = prediction.forces if prediction.direct is None else prediction.direct.forces
+        terms["asymmetry"] = config.asymmetry_weight * asymmetry_term(forces, vectors, part, counts.systems)
     torch.stack(list(terms.values())).sum().backward()
     return {name: float(value.detach()) for name, value in terms.items()}
 

@@ -220,8 +220,7 @@ class ESEN(Network):
         distance = torch.linalg.vector_norm(vectors, dim=1)
         if frames is None:
             frames = edge_frames(vectors / distance.unsqueeze(1))
-        # Direct-force models were published with frames that have no gradient.
-        rotation = self.edge_rotation(frames.detach() if self.config.direct_forces else frames)
+        rotation = self.edge_rotation(frames)
         factors = torch.ones_like(distance)
         if self.config.use_envelope:
             factors = envelope(distance, self.config.cutoff_angstrom)
