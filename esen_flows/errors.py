@@ -4,6 +4,8 @@ A message says what was wrong, what was got and what to do. `final` tells the st
 succeed: a final failure is stored as the result, and any other leaves the work pending.
 """
 
+from typing import Any
+
 
 class StructureWarning(UserWarning):
     """Something was decided where a structure file leaves it open, such as the element of a label.
@@ -79,9 +81,15 @@ class ExplosionError(EsenFlowsError):
     """A relaxation or a trajectory left all bounds of forces, volume or distances.
 
     The force field cannot describe this structure: use another one, or begin from a better structure.
+
+    Attributes
+    ----------
+    positions_angstrom
+        (frames, n, 3) positions of the frames that a trajectory had recorded; None for a relaxation.
     """
 
     final = True
+    positions_angstrom: Any = None
 
 
 class SymmetryBrokenError(EsenFlowsError):

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from esen_flows.cli.commands import campaign, data, db, launcher, leaderboard, models
+from esen_flows.cli.commands.active_learning import active_learning
 from esen_flows.cli.commands.converge import converge
 from esen_flows.cli.commands.doctor import doctor
 from esen_flows.cli.commands.export import export
@@ -54,7 +55,7 @@ app = typer.Typer(
 # In the order of `esen-flows --help`.
 for kind in OFFERED:
     app.command()(property_command(kind))
-for command in (fields, converge, show, query, plot, report, export, label, train, worker, doctor):
+for command in (fields, converge, show, query, plot, report, export, label, train, active_learning, worker, doctor):
     app.command()(command)
 for name, group in {
     "models": models, "data": data, "db": db, "campaign": campaign, "leaderboard": leaderboard, "launcher": launcher,

@@ -35,7 +35,11 @@ def sidecar_path(path: Path | str) -> Path:
 
 
 def write_labelled(
-    path: Path | str, structures: Iterable[LabelledStructure], provenance: Mapping[str, Any] | None = None
+    path: Path | str,
+    structures: Iterable[LabelledStructure],
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    without_stress: bool = False,
 ) -> Path:
     """Write structures with energy, forces and stress in ASE's conventions.
 
@@ -50,6 +54,8 @@ def write_labelled(
         Structures with their labels.
     provenance
         Content of the sidecar, to which the sha256 of the file is added; None writes no sidecar.
+    without_stress
+        Whether crystals may lack a stress, because the labeller gives none.
 
     Returns
     -------
@@ -71,7 +77,7 @@ def write_labelled(
     -6.7
     """
     path = Path(path)
-    frames = [_to_frame(f"structure {index} for {path}", item) for index, item in enumerate(structures)]
+    frames = [_to_frame(f"structure {index} for {path}", item, without_stress) for index, item in enumerate(structures)]
     if not frames:
         raise InputError(f"no structures to write to {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +90,8 @@ def write_labelled(
     return path
 
 
-def _to_frame(where: str, item: LabelledStructure) -> Atoms:
-    _check_labels(where, item)
+def _to_frame(where: str, item: LabelledStructure, without_stress: bool) -> Atoms:
+    _check_labels(where, item, without_stress)
     frame = item.atoms.copy()
     for name in ("group", "material"):
         if getattr(item, name):
@@ -97,7 +103,7 @@ def _to_frame(where: str, item: LabelledStructure) -> Atoms:
     return frame
 
 
-def _check_labels(where: str, item: LabelledStructure) -> None:
+def _check_labels(where: str, item: LabelledStructure, without_stress: bool) -> None:
     """Refuse labels that cannot be trained on."""
     if item.forces.shape != (len(item.atoms), 3):
         raise InputError(f"{where}: forces have shape {item.forces.shape}, expected ({len(item.atoms)}, 3)")
@@ -107,7 +113,8 @@ def _check_labels(where: str, item: LabelledStructure) -> None:
         if not np.isfinite(value).all():
             raise InputError(f"{where}: the {name} label is NaN or infinite; drop the structure or label it again")
     finite = np.isfinite(item.stress)
-    if not finite.all() and (can_have_stress(item.atoms) or finite.any()):
+    needed = can_have_stress(item.atoms) and not without_stress
+    if not finite.all() and (needed or finite.any()):
         raise InputError(
             f"{where}: the stress label is NaN or infinite, but the structure is a crystal; label it again"
         )

@@ -46,7 +46,7 @@ def starting_point(config: TrainingConfig, training: Dataset, initial: Checkpoin
         references = fit_references(training)
         start = Checkpoint(network, force_scale(training), references, tuple(references))
     else:
-        _check_initial(initial, config, training)
+        check_initial(initial, config, training)
         network.take_over(initial.network, energy_head=config.initial_energy_head)
         start = Checkpoint(network, initial.scale_ev, initial.references_ev, tuple(initial.references_ev))
         start = refitted(start, training, scale=config.scale == "refit", references=config.references == "refit")
@@ -81,7 +81,23 @@ def prepared(network: Network, config: TrainingConfig) -> Network:
     return network.to(getattr(torch, config.dtype))
 
 
-def _check_initial(initial: Checkpoint, config: TrainingConfig, training: Dataset) -> None:
+def check_initial(initial: Checkpoint, config: TrainingConfig, training: Dataset) -> None:
+    """Refuse a network from which a stage cannot start.
+
+    Parameters
+    ----------
+    initial
+        Network of another stage.
+    config
+        Settings of the stage.
+    training
+        Structures to train on.
+
+    Raises
+    ------
+    InputError
+        It is another network, or has no reference energy of an element of the data.
+    """
     had, wanted = initial.network.config, config.network
     if type(had) is not type(wanted):
         raise InputError(

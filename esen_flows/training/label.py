@@ -194,7 +194,7 @@ def merge(path: Path | str, shards: int) -> Path:
         labelled, provenance = [_labelled(record) for record in ordered], _provenance(header, ordered, shards)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"the labels of {path} are damaged: {error!r:.200}; delete its shards, label again") from error
-    write_labelled(path, labelled, provenance)
+    write_labelled(path, labelled, provenance, without_stress=bool(header.get("without_stress")))
     for number in range(shards):
         shard_path(path, number, shards).unlink(missing_ok=True)
     return path
@@ -223,6 +223,7 @@ def _header(
         "licence": licence,
         "labeller": {"label": labeller.label, "key": labeller.key, "inner_key": force_field.key},
         "averaged_with_inversion": labeller is not force_field,
+        "without_stress": "stress" not in labeller.declaration.outputs,
         "versions": versions,
         "host": {"machine": platform.machine(), "python": platform.python_version()},
     }

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ def label(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe of structures, e.g. models/esen_silicon/data.yaml.")],
     output: Annotated[Path, typer.Option(help="Extended XYZ dataset to write.")],
     model: Annotated[str, typer.Option(help="Labelling force field: a model card or a checkpoint.")] = "sevennet_l3i5",
+    forces: Annotated[
+        Literal["conservative", "direct"],
+        typer.Option(help="Forces of the labels: as the force field gives them, or those of its direct heads."),
+    ] = "conservative",
     device: DeviceOption = "cpu",
 ) -> None:
     """Make the structures of a recipe and label them, averaged with their mirror images.
@@ -30,6 +34,7 @@ def label(
 
     from esen_flows.data.generate import generate
     from esen_flows.data.recipes import read_recipe
+    from esen_flows.forcefield.direct import with_forces
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.physics.crystals import with_relaxed_crystals
     from esen_flows.training.label import label as label_structures
@@ -39,7 +44,7 @@ def label(
     plan = read_recipe(recipe)
     card = resolve_model(model).card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
-    force_field = load_force_field(model, device=device)
+    force_field = with_forces(load_force_field(model, device=device), forces)
     tune_allocator()
     plan = with_relaxed_crystals(
         plan,

@@ -349,6 +349,8 @@ class _Run:
             error = self._finish(member, result)
             if error is not None:
                 failed[member.index] = error
+            if isinstance(error, ExplosionError):  # where the force field began to fail is worth learning from
+                error.positions_angstrom = np.array(member.frames)[:, 12:].reshape(-1, len(member.atoms), 3)
         self.members = [member for member in self.members if member.index not in failed]
         self._between_steps = True
         for member in self.members:
