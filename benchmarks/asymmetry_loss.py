@@ -31,6 +31,7 @@ from esen_flows.physics.md.dynamics import molecular_dynamics_many
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.evaluate import evaluate_dataset
+from esen_flows.training.metrics import STEPS_NAME, read_rows
 from esen_flows.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "asymmetry_loss.json"
@@ -118,10 +119,10 @@ def main() -> None:
             rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
             if name in rows:
                 continue
-            begin, folder = time.process_time(), asked.folder / name.replace(" ", "_").replace(",", "")
+            folder = asked.folder / name.replace(" ", "_").replace(",", "")
             path = train(stage(weight, seed, epochs), training, validation, folder)
             row: dict[str, Any] = {"weight": weight, "seed": seed, "epochs": epochs}
-            row["training_cpu_seconds"] = round(time.process_time() - begin, 1)
+            row["training_cpu_seconds"] = read_rows(folder / STEPS_NAME)[-1]["cpu_seconds"]  # of resumed ones too
             row |= measured(load_force_field(str(path), dtype="float64"), validation)
             with written_whole(RESULTS) as temporary:
                 temporary.write_text(json.dumps(rows | {name: row}, indent=1) + "\n")

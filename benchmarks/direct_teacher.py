@@ -6,7 +6,8 @@ TEACHER is a checkpoint with direct forces for NaCl and MgO, such as that of `we
 variant "direct forces" of conservation_variants.py. It labels the NaCl and MgO of the data anew (energies, direct
 forces, stresses of its head), on which a conservative network of width 16 is trained; a second one is trained on the
 labels that the teacher was trained on. All three are judged on held-out structures with these original labels, and by
-the measures of an audit. Result in benchmarks/results/direct_teacher.json; parts that are there are not repeated.
+the asymmetry of their Jacobian, work around loops and drift of the energy. Result in
+benchmarks/results/direct_teacher.json; parts that are there are not repeated.
 """
 
 import argparse

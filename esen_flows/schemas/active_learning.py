@@ -168,8 +168,10 @@ class TrajectoryRecord(Closed):
         Temperature of the initial velocities.
     frames
         Number of recorded frames; of a trajectory that failed, of those before.
-    slope_mev_per_atom_ps, slope_interval_mev_per_atom_ps
-        Slope of the conserved energy and half-width of its 95 % interval; None if it failed.
+    slope_mev_per_atom_ps
+        Slope of the conserved energy; None if it failed.
+    slope_interval_mev_per_atom_ps
+        Half-width of its 95 % interval; None if it failed.
     failure
         Why the trajectory did not reach its end; None if it did.
     """

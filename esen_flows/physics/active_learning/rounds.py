@@ -71,8 +71,10 @@ class Materials:
         Force field that labels.
     structures
         Structures from which dynamics start.
-    data, validation
-        Labelled structures to begin with, and held-out ones.
+    data
+        Labelled structures to begin with.
+    validation
+        Held-out labelled structures.
     stage
         Settings of the training of a round; None: those of fine-tuning.
     """
