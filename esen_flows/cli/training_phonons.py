@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
     from esen_flows.forcefield.checkpoint import Checkpoint
     from esen_flows.physics.lattice.phonon_labels import PhononLabels
-    from esen_flows.training.curvature import Curvature
 
 REPORT_NAME = "phonons.json"
 # A few supercells: these steps, and not those of thousands of structures, make the frequencies follow.
@@ -18,18 +17,18 @@ EPOCHS = 100
 
 @dataclass(frozen=True)
 class PhononSource:
-    """A phonon calculation, and the term that it adds to the loss.
+    """A phonon calculation to fine-tune on.
 
     Attributes
     ----------
     labels
         Displaced supercells with forces, and force constants.
-    curvature
-        Loss on Hessian-vector products; None: only the forces are trained on.
+    weight
+        Weight of Hessian-vector products in the loss; 0: only the forces are trained on.
     """
 
     labels: "PhononLabels"
-    curvature: "Curvature | None"
+    weight: float = 1.0
 
     def defaults(self, alone: bool) -> dict[str, Any]:
         """Settings of the stage that replace those of other fine-tunings.
@@ -45,11 +44,8 @@ class PhononSource:
         dict[str, Any]
             Settings by name.
         """
-        return (
-            {"epochs": EPOCHS, "references": "keep", "scale": "keep", "warmup_steps": 20, "ema_decay": 0.98}
-            if alone
-            else {}
-        )
+        of_one = {"epochs": EPOCHS, "references": "keep", "scale": "keep", "warmup_steps": 20, "ema_decay": 0.98}
+        return {"curvature_weight": self.weight} | (of_one if alone else {})
 
     def data(self, parent: "Checkpoint", others: "tuple[Dataset, Dataset] | None") -> "tuple[Dataset, Dataset]":
         """Training and validation data: the supercells, beside other data where there are some.
@@ -133,7 +129,5 @@ def read_phonons(path: Path, weight: float) -> PhononSource:
         It cannot be read.
     """
     from esen_flows.physics.lattice.phonon_labels import read_phonon_labels
-    from esen_flows.training.curvature import Curvature
 
-    labels = read_phonon_labels(path)
-    return PhononSource(labels, Curvature([labels.force_constants], weight) if weight else None)
+    return PhononSource(read_phonon_labels(path), weight)

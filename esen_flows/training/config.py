@@ -85,6 +85,14 @@ class TrainingConfig:
         Parameters whose names start with one of these are not trained.
     group_share
         Share of a group's structures that an epoch sees, by the group's name; other groups are seen whole.
+    curvature_weight
+        Coefficient of the loss on products of the Hessian with random directions (`training.curvature`), which needs
+        force constants beside the structures. 0: no such loss.
+    curvature_every
+        Ordinary steps between two steps on the curvature alone; 4 is the published schedule (arXiv 2601.07742). None:
+        the curvature is a further term of every step.
+    curvature_supercells, curvature_directions
+        Supercells of a step, drawn at random, and random directions of each.
     validate_every_epochs
         Epochs between two validations.
     autocast
@@ -135,6 +143,10 @@ class TrainingConfig:
     direct_force_weight: float = 0.0
     direct_stress_weight: float = 0.0
     asymmetry_weight: float = 0.0
+    curvature_weight: float = 0.0
+    curvature_every: int | None = None
+    curvature_supercells: int = 1
+    curvature_directions: int = 1
 
     def __post_init__(self) -> None:
         for name, hint in _HINTS.items():
@@ -182,6 +194,8 @@ class TrainingConfig:
             )
         if self.asymmetry_weight and self.autocast != "none":
             raise InputError("asymmetry_weight needs derivatives of forces, which are noise in bfloat16; leave out one")
+        if direct and self.curvature_weight:
+            raise InputError("curvature_weight is for conservative stages: direct forces have no Hessian; set it to 0")
         if self.tf32 and self.dtype != "float32":
             raise InputError(f"tf32 is for dtype float32, got {self.dtype}; leave it out")
         if self.loss == "relative" and (direct or self.network.denoises):
@@ -196,8 +210,8 @@ class TrainingConfig:
             Values by name, of the network and of the stage; `config_from_dict` restores the stage.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "network"}
-        for name in ("tf32", "direct_force_weight", "direct_stress_weight", "asymmetry_weight"):
-            if not values[name]:  # later fields: at their default the keys of trainings stay what they were
+        for name in _LATER:
+            if values[name] == _DEFAULTS[name]:  # the keys of trainings stay what they were
                 del values[name]
         family = family_of(self.network)
         named = {} if family == DEFAULT_FAMILY else {"family": family}
@@ -205,19 +219,26 @@ class TrainingConfig:
 
 
 _HINTS = get_type_hints(TrainingConfig)
+_DEFAULTS = {field.name: field.default for field in fields(TrainingConfig)}
+# Fields that were added after the first keys; at their default they are not written.
+_LATER = (
+    "tf32", "direct_force_weight", "direct_stress_weight", "asymmetry_weight", "curvature_weight", "curvature_every",
+    "curvature_supercells", "curvature_directions",
+)  # fmt: skip
 # Smallest and largest values; a wrong digit is refused before memory or years are taken.
 _POSITIVE, _ANY, _SHARE = (1e-300, 1e300), (0.0, 1e300), (0.0, 1.0)
 _COUNT = (1, 10**9)
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "clip_norm", "denoising_std_angstrom", "initial_head_factor"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "energy_weight", "force_weight", "stress_weight", "denoising_weight"), _ANY),
-    **dict.fromkeys(("direct_force_weight", "direct_stress_weight", "asymmetry_weight"), _ANY),
+    **dict.fromkeys(("direct_force_weight", "direct_stress_weight", "curvature_weight", "asymmetry_weight"), _ANY),
+    **dict.fromkeys(("curvature_every", "curvature_supercells", "curvature_directions"), (1, 10**6)),
     **dict.fromkeys(("denoising_probability", "denoising_atoms", "warmup_factor", "final_factor"), _SHARE),
     **dict.fromkeys(("edges_per_batch", "structures_per_batch", "edges_per_pass", "edges_per_chunk"), _COUNT),
     **{"epochs": (1, 10**6), "validate_every_epochs": (1, 10**6), "warmup_steps": (0, 10**9), "warmup_epochs": _ANY},
     **{"seed": (0, 2**63 - 1), "relative_floors": _ANY, "group_share": _SHARE},
 }
-_WHOLE = ("epochs", "edges_per_batch", "validate_every_epochs")
+_WHOLE = ("epochs", "edges_per_batch", "validate_every_epochs", "curvature_supercells", "curvature_directions")
 _KINDS_ALONE = {"true or false": "true or false", "integer": "an integer"}
 _KINDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
 

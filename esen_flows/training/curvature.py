@@ -5,7 +5,7 @@ product with a direction that moves all atoms tests all force constants of a sup
 phonons: arXiv 2601.07742.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from esen_flows.errors import InputError
 from esen_flows.forcefield.hessian import along
 from esen_flows.network.interface import Network
 from esen_flows.schemas.keys import array_key, atoms_key, sha256_of
+from esen_flows.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,14 @@ class ForceConstants:
         The structure.
     values
         (n, n, 3, 3) second derivatives d2E / dx_ia dx_jb in eV/Angstrom^2, as phonopy orders them.
+    source
+        sha256 of the files that they were made from, which identifies them: the last digits of the values may differ
+        between machines, and a training must go on on another one. None: the values do.
     """
 
     supercell: Atoms
     values: np.ndarray
+    source: str | None = None
 
     def __post_init__(self) -> None:
         n = len(self.supercell)
@@ -44,6 +49,11 @@ class ForceConstants:
             raise InputError(f"force constants of {n} atoms must be finite and of shape {(n, n, 3, 3)}")
         if not self.values.any():  # errors are relative to their size
             raise InputError(f"the force constants of {n} atoms are all zero; give those of a computed crystal")
+
+    @property
+    def key(self) -> str:
+        """sha256 that identifies them."""
+        return self.source or sha256_of([atoms_key(self.supercell), array_key(self.values)])
 
     def products(self, directions: np.ndarray) -> np.ndarray:
         """Second derivatives along directions.
@@ -68,32 +78,49 @@ class Curvature:
     Parameters
     ----------
     references
-        Supercells with force constants; each step takes the next one.
-    weight
-        Coefficient of the term in the loss, whose other terms are those of the stage.
-    directions
-        Directions of a step.
-    seed
-        Decides the directions.
+        Supercells with force constants.
+    config
+        Stage whose settings `curvature_...` and `seed` decide weight, supercells and directions of a step.
     """
 
     references: Sequence[ForceConstants]
-    weight: float = 1.0
-    directions: int = 1
-    seed: int = 0
+    config: TrainingConfig
 
-    def __post_init__(self) -> None:
-        if not self.references or self.weight <= 0.0 or self.directions < 1:
-            raise InputError("a loss on curvature needs force constants, a positive weight and at least one direction")
+    @classmethod
+    def of(cls, config: TrainingConfig, references: Sequence[ForceConstants]) -> "Curvature | None":
+        """The loss on curvature that a stage asks for.
+
+        Parameters
+        ----------
+        config
+            Settings of the stage.
+        references
+            Supercells with force constants, possibly none.
+
+        Returns
+        -------
+        Curvature | None
+            The loss; None: the stage has none.
+
+        Raises
+        ------
+        InputError
+            The stage asks for it and there are no force constants, or it does not and there are some.
+        """
+        if bool(config.curvature_weight) != bool(references):
+            raise InputError(
+                f"curvature_weight is {config.curvature_weight:g}, and {len(references)} supercells with force "
+                "constants were given (--phonons PATH): a stage needs both or neither"
+            )
+        return cls(references, config) if references else None
 
     @cached_property
     def key(self) -> str:
-        """sha256 of everything that decides the term."""
-        content = [[atoms_key(each.supercell), array_key(each.values)] for each in self.references]
-        return sha256_of([content, self.weight, self.directions, self.seed])
+        """sha256 of the force constants; the settings are in the stage."""
+        return sha256_of([reference.key for reference in self.references])
 
-    def loss(self, network: Network, scale_ev: float, step: int, rank: int = 0) -> Tensor:
-        """The weighted term of one step: mean error of the products, relative to their size.
+    def terms(self, network: Network, scale_ev: float, step: int, rank: int = 0) -> Iterator[Tensor]:
+        """The weighted loss of one step, in parts: mean error of the products, relative to their size.
 
         Parameters
         ----------
@@ -102,19 +129,22 @@ class Curvature:
         scale_ev
             eV of one network unit.
         step
-            Number of the step, which decides the supercell and, with the rank, the directions.
+            Number of the step, which decides with the rank the supercells and the directions.
         rank
             Number of the process.
 
-        Returns
-        -------
+        Yields
+        ------
         Tensor
-            A number that can be differentiated by the parameters.
+            The part of one supercell, which can be differentiated by the parameters.
         """
-        reference = self.references[step % len(self.references)]
-        random = np.random.default_rng((self.seed, step, rank))
-        directions = random.normal(size=(self.directions, len(reference.supercell), 3))
-        return self.weight * curvature_error(network, reference, directions, scale_ev)
+        random = np.random.default_rng((self.config.seed, step, rank))
+        count = min(self.config.curvature_supercells, len(self.references))
+        for index in random.choice(len(self.references), size=count, replace=False):
+            reference = self.references[index]
+            directions = random.normal(size=(self.config.curvature_directions, len(reference.supercell), 3))
+            error = curvature_error(network, reference, directions, scale_ev)
+            yield self.config.curvature_weight / count * error
 
 
 def curvature_error(network: Network, reference: ForceConstants, directions: np.ndarray, scale_ev: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Fine-tuning on one's own data: default settings, replay of the parent's data, and a report of what was forgotten."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.families import family_of
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.training.config import TrainingConfig, config_from_dict
-from esen_flows.training.curvature import Curvature
+from esen_flows.training.curvature import ForceConstants
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.evaluate import evaluate_dataset
 from esen_flows.training.initial import refitted, starting_point
@@ -105,7 +105,7 @@ def finetune(
     progress: Progress | None = None,
     world: World = ALONE,
     max_seconds: float | None = None,
-    curvature: Curvature | None = None,
+    force_constants: Sequence[ForceConstants] = (),
 ) -> dict[str, Any]:
     """Fine-tune, and report errors before and after on held-out data and, if given, on the parent's domain.
 
@@ -117,7 +117,7 @@ def finetune(
         Settings of the stage, from `finetune_config`.
     training, validation
         Labelled structures to train on, and to report errors on.
-    folder, provenance, progress, world, max_seconds, curvature
+    folder, provenance, progress, world, max_seconds, force_constants
         As in `train`.
     domain
         Data of the domain that the parent was trained on.
@@ -138,7 +138,7 @@ def finetune(
         together = mixture([(training, 1), (_translated(domain.replay, parent, start), 1)])
     path = train(
         config, together, validation, folder, initial=begin, provenance=provenance, progress=progress, world=world,
-        max_seconds=max_seconds, curvature=curvature,
+        max_seconds=max_seconds, force_constants=force_constants,
     )  # fmt: skip
     child, device = load(path), str(world.device)
     own = {"before": refitted(parent, training), "after": child}

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from esen_flows.data.extxyz import write_labelled
+from esen_flows.data.extxyz import read_provenance, sidecar_path, write_labelled
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.prototypes import Crystal
 from esen_flows.data.size_classes import by_size_class
 from esen_flows.errors import InputError
-from esen_flows.files import written_whole
+from esen_flows.files import sha256_of_file, written_whole
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.schemas.keys import atoms_key, sha256_of
@@ -93,9 +93,19 @@ def label(
     header = _header(structures, force_field, labeller, shard, recipe_hash, licence)
     if crystals:
         header["crystals"] = [asdict(crystal) for crystal in crystals]
+    if resume and shards == 1 and _is_labelled(path, header["identity"]):
+        return path
     file = shard_path(path, number, shards)
     _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
     return merge(path, 1) if shards == 1 else file
+
+
+def _is_labelled(path: Path, identity: str) -> bool:
+    """Whether an earlier run has labelled the same structures by the same force field to the end."""
+    if not (path.is_file() and sidecar_path(path).is_file()):
+        return False
+    provenance = read_provenance(path)
+    return provenance.get("identity") == identity and provenance.get("sha256") == sha256_of_file(path)
 
 
 def _label_rest(

@@ -9,6 +9,7 @@ from typing import Any
 from esen_flows.data.dataset import Dataset
 from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.training.config import TrainingConfig
+from esen_flows.training.curvature import ForceConstants
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.train import Progress, train
 
@@ -42,6 +43,7 @@ def train_stages(
     progress: Progress | None = None,
     world: World = ALONE,
     max_seconds: float | None = None,
+    force_constants: Sequence[ForceConstants] = (),
 ) -> Path:
     """Train stages one after the other, each in a folder of its own.
 
@@ -59,6 +61,8 @@ def train_stages(
         As in `train`.
     max_seconds
         Wall time of this call, over all stages; None: no limit.
+    force_constants
+        As in `train`, for the stages with `curvature_weight`.
 
     Returns
     -------
@@ -83,6 +87,7 @@ def train_stages(
             progress=progress,
             world=world,
             max_seconds=None if deadline is None else deadline - time.monotonic(),
+            force_constants=force_constants if stage.config.curvature_weight else (),
         )
         initial = load(path)
     return path

@@ -40,7 +40,7 @@ from esen_flows.training.asymmetry import asymmetry_term, draw_directions
 from esen_flows.training.augmentation import random_orthogonal
 from esen_flows.training.batches import Epoch, Pick, passes, plan_epoch, prefetched, share_of
 from esen_flows.training.config import TrainingConfig
-from esen_flows.training.curvature import Curvature
+from esen_flows.training.curvature import Curvature, ForceConstants
 from esen_flows.training.denoising import draw_noise, is_noised
 from esen_flows.training.distributed import ALONE, World
 from esen_flows.training.divergence import TrainingDivergedError, blamed
@@ -96,7 +96,7 @@ def train(
     progress: Progress | None = None,
     world: World = ALONE,
     max_seconds: float | None = None,
-    curvature: Curvature | None = None,
+    force_constants: Sequence[ForceConstants] = (),
 ) -> Path:
     """Train one stage and write a checkpoint of its averaged weights.
 
@@ -120,8 +120,8 @@ def train(
         The processes that share the work, from `distributed.joined`.
     max_seconds
         Wall time of this call; None: no limit.
-    curvature
-        Force constants whose products with random directions are a further term of the loss; None: no such term.
+    force_constants
+        Supercells with force constants, for a stage with `curvature_weight`.
 
     Returns
     -------
@@ -131,13 +131,15 @@ def train(
     Raises
     ------
     InputError
-        There is no such device, the folder holds another training, or the initial network does not fit.
+        There is no such device, the folder holds another training, the initial network does not fit, or the stage needs
+        force constants that were not given, or has no use for them.
     TrainingDivergedError, TrainingInterrupted
         The loss is NaN or infinite; the training was stopped before its end, and has saved its state.
     """
     check_device(str(world.device))
     folder, initial_key = Path(folder), None if initial is None else initial.model_key
     keys = {"training": training.key, "validation": validation.key, "initial": initial_key}
+    curvature = Curvature.of(config, force_constants)
     if curvature is not None:
         keys["curvature"] = curvature.key
     identity = {"config": config.to_dict(), **keys}
@@ -204,6 +206,22 @@ class TrainingRun:
     state: TrainingState
     curvature: Curvature | None = None
 
+    def steps(self, batches: int) -> int:
+        """Optimiser steps of this many batches at the start of an epoch.
+
+        Parameters
+        ----------
+        batches
+            Number of batches.
+
+        Returns
+        -------
+        int
+            One step for each, and those on the curvature between them.
+        """
+        every = self.config.curvature_every
+        return batches if self.curvature is None or every is None else batches + batches // every
+
 
 def _state(
     folder: Path,
@@ -240,7 +258,7 @@ def _run_epoch(
 ) -> None:
     """Take the steps of an epoch that are not done yet; tell, log and save."""
     state, config, leads = run.state, run.config, run.world.leads
-    saved = time.monotonic()
+    saved, last_curvature = time.monotonic(), math.nan
     numbers = range(state.batch, len(plan))
     # A GPU computes faster than one thread makes neighbour lists; a CPU has no core to spare for more.
     threads = LOADER_THREADS if run.world.device.type == "cuda" else 1
@@ -250,23 +268,31 @@ def _run_epoch(
         done = (state.epoch + number / len(plan)) / config.epochs
         rate = config.learning_rate * learning_rate_factor(state.step, done, len(plan), config)
         terms, norm, stopping = training_step(run, parts, rate, time_of_call.is_stopping, plan.batch(number))
-        state.batch, state.step = number + 1, state.step + 1
+        before, state.batch, state.step = state.step, number + 1, state.step + 1
+        if run.steps(number + 1) - run.steps(number) == 2:
+            last_curvature = curvature_step(run, rate)
+            state.step += 1
+        if run.curvature is not None:  # of the last step that had it
+            terms = {**terms, "curvature": terms.get("curvature", last_curvature)}
         state.seconds += time.monotonic() - started
         state.cpu_seconds += time.process_time() - cpu_started
         row = {"step": state.step, "epoch": state.epoch, "loss": sum(terms.values()), **terms,
                "learning_rate": rate, "gradient_norm": norm, "seconds": round(state.seconds, 2),
                "cpu_seconds": round(state.cpu_seconds, 2)}  # fmt: skip
-        if metrics is not None and (state.step % LOG_EVERY_STEPS == 0 or number + 1 == len(plan)):
+        is_logged = state.step // LOG_EVERY_STEPS > before // LOG_EVERY_STEPS or number + 1 == len(plan)
+        if metrics is not None and is_logged:
             metrics.write(STEPS_NAME, row)
         if progress and leads:
-            later = len(plan) - state.batch + (config.epochs - state.epoch - 1) * len(plan)
-            progress({**row, "total_steps": state.step + later})
+            later = run.steps(len(plan)) - run.steps(state.batch)
+            progress(
+                {**row, "total_steps": state.step + later + (config.epochs - state.epoch - 1) * run.steps(len(plan))}
+            )
         if leads and (stopping or time.monotonic() - saved > SAVE_EVERY_SECONDS):
             save_state()
             saved = time.monotonic()
         if stopping:
             run.world.wait()  # no process leaves before the first one has saved
-            raise TrainingInterrupted(state.step, max(state.step, config.epochs * len(plan)))
+            raise TrainingInterrupted(state.step, max(state.step, config.epochs * run.steps(len(plan))))
 
 
 def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[LabelledBatch]:
@@ -350,17 +376,62 @@ def training_step(
     values = dict(zip(sums, world.sum(list(sums.values())), strict=True))
     if not all(map(math.isfinite, values.values())):
         raise _diverged(run, f"the loss is not finite ({values})", rate, picks)
+    norm = _descend(run)
+    if not math.isfinite(norm):
+        raise _diverged(run, "the gradient of the loss is not finite", rate, picks)
+    return values, norm, stops > 0
+
+
+def curvature_step(run: TrainingRun, rate: float) -> float:
+    """Take one optimiser step on the loss on curvature alone.
+
+    Parameters
+    ----------
+    run
+        The training; its state is changed.
+    rate
+        Learning rate of this step.
+
+    Returns
+    -------
+    float
+        The loss before the step, of all processes.
+
+    Raises
+    ------
+    TrainingDivergedError
+        The loss or its gradient is NaN or infinite.
+    """
+    for group in run.state.optimizer.param_groups:
+        group["lr"] = rate
+    run.state.optimizer.zero_grad(set_to_none=True)
+    with tensor_float_32(run.config.tf32):
+        (loss,) = run.world.sum([_curvature_gradient(run)])
+    norm = _descend(run) if math.isfinite(loss) else math.nan
+    if not math.isfinite(norm):
+        raise TrainingDivergedError(
+            f"the loss on force constants ({loss:g}) or its gradient is not finite at step {run.state.step}, learning "
+            f"rate {rate:.2g}; lower learning_rate or clip_norm. The saved state is from before"
+        )
+    return loss
+
+
+def _descend(run: TrainingRun) -> float:
+    """Sum the gradient over all processes, clip it and take a step along it; the norm of the gradient.
+
+    Without a step where the norm is not finite: it would make all weights NaN, and the next batch look like the reason.
+    """
+    state, world = run.state, run.world
     trained = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
     for parameter in trained:
         if parameter.grad is None:  # a process without a part still sends a message of the size that the others expect
             parameter.grad = torch.zeros_like(parameter)
     world.sum_tensors([parameter.grad for parameter in trained if parameter.grad is not None])
-    norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip_norm))
-    if not math.isfinite(norm):  # before it makes all weights NaN, and the next batch looks like the reason
-        raise _diverged(run, "the gradient of the loss is not finite", rate, picks)
-    state.optimizer.step()
-    state.average.update(state.network.parameters())
-    return values, norm, stops > 0
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, run.config.clip_norm))
+    if math.isfinite(norm):
+        state.optimizer.step()
+        state.average.update(state.network.parameters())
+    return norm
 
 
 def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) -> dict[str, float]:
@@ -372,12 +443,20 @@ def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) 
     for part in parts:
         for name, value in _backward(run, part, counts).items():
             sums[name] += value
-    if run.curvature is not None:  # each process has directions of its own
-        world, state = run.world, run.state
-        term = run.curvature.loss(state.network, state.scale_ev, state.step, world.rank) / world.size
-        term.backward()
-        sums["curvature"] = float(term.detach())
+    if run.curvature is not None and run.config.curvature_every is None:
+        sums["curvature"] = _curvature_gradient(run)
     return sums
+
+
+def _curvature_gradient(run: TrainingRun) -> float:
+    """Add the gradient of this process's share of the loss on curvature, and return the share."""
+    assert run.curvature is not None
+    state, world, found = run.state, run.world, 0.0
+    for term in run.curvature.terms(state.network, state.scale_ev, state.step, world.rank):
+        share = term / world.size  # each process has supercells and directions of its own
+        share.backward()
+        found += float(share.detach())
+    return found
 
 
 def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str, float]:

@@ -1,19 +1,23 @@
 """Loss on curvature: its value, its gradient against finite differences, and that training on it stiffens a crystal."""
 
+import os
+import signal
 from copy import deepcopy
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from stages import argon_data, stage
+from stages import DIRECT, argon_data, stage
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.training.curvature import Curvature, ForceConstants, curvature_error
-from esen_flows.training.train import train
+from esen_flows.training.train import TrainingInterrupted, train
 
 
 @pytest.fixture(name="network", scope="module")
@@ -45,9 +49,9 @@ def test_the_error_is_relative_and_zero_for_the_networks_own_force_constants(net
 
 
 def test_its_gradient_is_that_of_finite_differences(network):
-    term = Curvature([of(network, 1.5)], weight=3.0, directions=2)
+    term = Curvature([of(network, 1.5)], stage(curvature_weight=3.0, curvature_directions=2))
     network.zero_grad()
-    term.loss(network, 2.0, step=7).backward()
+    sum(term.terms(network, 2.0, step=7)).backward()
     random = torch.Generator().manual_seed(1)
     trained = [parameter for parameter in network.parameters() if parameter.grad is not None]
     direction = [torch.randn(p.shape, generator=random, dtype=p.dtype) * p.detach().abs().mean() for p in trained]
@@ -57,7 +61,7 @@ def test_its_gradient_is_that_of_finite_differences(network):
         with torch.no_grad():
             for parameter, d in zip(trained, direction, strict=True):
                 parameter += step * d
-        found = float(term.loss(network, 2.0, step=7).detach())
+        found = sum(float(part.detach()) for part in term.terms(network, 2.0, step=7))
         with torch.no_grad():
             for parameter, d in zip(trained, direction, strict=True):
                 parameter -= step * d
@@ -73,15 +77,16 @@ def test_training_on_force_constants_lowers_their_error_and_they_are_part_of_the
     start = Checkpoint(deepcopy(network).float(), 0.05, {18: 0.0}, (18,))
     wanted = ForceConstants(atoms, 3.0 * 0.05 / 2.0 * force_field(network).hessian(atoms))
     directions = np.random.default_rng(3).normal(size=(3, 4, 3))
-    term = Curvature([wanted], weight=5.0)
-    path = train(stage(epochs=2), *argon_data(), tmp_path / "with", initial=start, curvature=term)
+    config = stage(epochs=2, curvature_weight=5.0)
+    path = train(config, *argon_data(), tmp_path / "with", initial=start, force_constants=[wanted])
     before = value(start.network, wanted, directions, start.scale_ev)
     trained = load(path)
     after = value(trained.network, wanted, directions, trained.scale_ev)
     assert before == pytest.approx(2 / 3, abs=0.01)
     assert after < 0.8 * before
+    others = [ForceConstants(atoms, 2.0 * wanted.values)]
     with pytest.raises(InputError, match="holds a training with curvature"):
-        train(stage(epochs=2), *argon_data(), tmp_path / "with", initial=start)
+        train(config, *argon_data(), tmp_path / "with", initial=start, force_constants=others)
 
 
 def test_force_constants_of_another_shape_or_all_zero_are_refused():
@@ -89,3 +94,63 @@ def test_force_constants_of_another_shape_or_all_zero_are_refused():
         ForceConstants(bulk("Ar"), np.zeros((2, 2, 3, 3)))
     with pytest.raises(InputError, match="all zero"):
         ForceConstants(bulk("Ar"), np.zeros((1, 1, 3, 3)))
+
+
+def test_a_stage_and_force_constants_go_together(network, tmp_path):
+    assert Curvature.of(stage(), []) is None
+    for config, references in ((stage(curvature_weight=1.0), []), (stage(), [of(network)])):
+        with pytest.raises(InputError, match="a stage needs both or neither"):
+            Curvature.of(config, references)
+    with pytest.raises(InputError, match="direct forces have no Hessian"):
+        stage(**DIRECT, curvature_weight=1.0)
+
+
+def test_settings_at_their_defaults_leave_a_stage_as_it_was():
+    assert not any(name.startswith("curvature") for name in stage().to_dict())
+    changes = {"curvature_weight": 2.0, "curvature_every": 4, "curvature_supercells": 3}
+    assert changes.items() <= stage(**changes).to_dict().items()
+
+
+def test_force_constants_are_identified_by_their_source_where_they_have_one(network):
+    ours, last_digits = of(network), 1.0 + 1e-15
+    other = ForceConstants(ours.supercell, last_digits * ours.values)
+    assert ours.key != other.key
+    assert replace(ours, source="file").key == replace(other, source="file").key
+
+
+def test_supercells_of_a_step_are_drawn_and_the_same_step_draws_the_same(network):
+    config = stage(curvature_weight=1.0, curvature_supercells=2)
+    term = Curvature([of(network, factor) for factor in (2.0, 4.0, 5.0)], config)
+
+    def losses(step: int) -> list[float]:
+        return [round(float(part.detach()), 4) for part in term.terms(network, 2.0, step)]
+
+    # The error of force constants that are f times the network's is 1 - 1/f, of which each of two supercells is half.
+    found = [losses(step) for step in range(6)]
+    assert {each for pair in found for each in pair} == {0.25, 0.375, 0.4}
+    assert all(len(set(pair)) == 2 for pair in found)
+    assert losses(3) == found[3]
+
+
+def test_steps_on_the_curvature_alone_come_after_ordinary_ones_and_resume_to_the_bit(network, tmp_path):
+    wanted = [of(network, 1.5)]
+    config = stage(epochs=2, edges_per_batch=400, curvature_weight=0.5, curvature_every=2)
+    data, rows = argon_data(), []
+    whole = train(config, *data, tmp_path / "whole", force_constants=wanted, progress=rows.append)
+    batches = len(rows) // 2
+    steps = [row["step"] for row in rows]
+    extra = [later - former - 1 for former, later in pairwise([0, *steps])]
+    assert extra == 2 * [int((number + 1) % 2 == 0) for number in range(batches)]
+    assert {row["total_steps"] for row in rows} == {steps[-1]}
+    assert batches >= 3
+    assert np.isnan(rows[0]["curvature"])
+    assert rows[1]["curvature"] > 0.0
+
+    def stop(row):
+        if row["step"] == steps[1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted):
+        train(config, *data, tmp_path / "parts", force_constants=wanted, progress=stop)
+    parts = train(config, *data, tmp_path / "parts", force_constants=wanted)
+    assert load(parts).model_key == load(whole).model_key

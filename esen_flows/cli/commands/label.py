@@ -8,7 +8,7 @@ import typer
 
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import DeviceOption
-from esen_flows.cli.usage import check_device
+from esen_flows.cli.usage import UsageError, check_device
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.keys import sha256_of
 
@@ -23,6 +23,10 @@ def label(
         Literal["conservative", "direct"],
         typer.Option(help="Forces of the labels: as the force field gives them, or those of its direct heads."),
     ] = "conservative",
+    phonons: Annotated[
+        Path | None,
+        typer.Option(help="Also compute phonons of the recipe's crystals into this folder, for train --phonons."),
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Make the structures of a recipe and label them, averaged with their mirror images.
@@ -42,6 +46,8 @@ def label(
 
     check_device(device)
     plan = read_recipe(recipe)
+    if phonons is not None and not plan.crystals:
+        raise UsageError("--phonons: the recipe has no crystals")
     card = resolve_model(model).card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = with_forces(load_force_field(model, device=device), forces)
@@ -74,3 +80,13 @@ def label(
             crystals=plan.crystals,
         )
     typer.echo(f"{len(structures)} labelled structures in {path}")
+    if phonons is not None:
+        from esen_flows.physics.lattice.recipe_phonons import write_phonons
+
+        made = write_phonons(
+            plan.crystals,
+            force_field,
+            phonons,
+            lambda name, done, total: typer.echo(f"phonons {done} of {total}: {name}"),
+        )
+        typer.echo(f"{len(made)} phonon calculations in {phonons}")

@@ -22,6 +22,7 @@ from esen_flows.cli.usage import UsageError, check_device, check_folder, parse_a
 
 if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
+    from esen_flows.training.curvature import ForceConstants
     from esen_flows.training.distributed import World
     from esen_flows.training.finetune import Parent
     from esen_flows.training.recipe import Stage
@@ -62,11 +63,15 @@ def train(
     finetune: Annotated[str | None, typer.Option(help="Card or checkpoint to fine-tune on --data.")] = None,
     phonons: Annotated[
         Path | None,
-        typer.Option(help="phonopy_params.yaml, or a folder with phonopy_disp.yaml and FORCE_SETS, with --finetune."),
+        typer.Option(
+            help="phonopy_params.yaml, or a folder with phonopy_disp.yaml and FORCE_SETS. For stages with "
+            "curvature_weight also a folder of such folders (label --phonons)."
+        ),
     ] = None,
     curvature_weight: Annotated[
-        float, typer.Option(min=0, help="Weight of Hessian-vector products in the loss, with --phonons.")
-    ] = 1.0,
+        float | None,
+        typer.Option(min=0, help="Weight of Hessian-vector products in the loss, with --finetune.", show_default="1"),
+    ] = None,
     replay: Annotated[Path | None, typer.Option(help="Data of the parent's domain, with --finetune.")] = None,
     replay_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of --replay to train on; the rest is held out.")
@@ -84,12 +89,14 @@ def train(
     if (what is None) == (finetune is None):
         raise UsageError("give a training file or a card, or --finetune MODEL with --data or --phonons")
     if what is not None:
-        refuse_ignored({"--replay": replay, "--phonons": phonons}, "without --finetune")
+        refuse_ignored({"--replay": replay}, "without --finetune")
+        to_do = "set curvature_weight in the training file, or with --set"
+        refuse_ignored({"--curvature-weight": curvature_weight}, "without --finetune", to_do)
     else:
         of_stages = {"--initial": initial, "--recipe": recipe, "--stage": stage, "--estimate": estimate}
         refuse_ignored({**of_stages, "--submit": submit}, "with --finetune")
     if submit:
-        of_this_process = {"--folder": folder, "--validation": validation, "--estimate": estimate}
+        of_this_process = {"--folder": folder, "--validation": validation, "--estimate": estimate, "--phonons": phonons}
         refuse_ignored(of_this_process, "with --submit")
     check_device(device)
     if not 0.0 < validation_fraction < 1.0:
@@ -109,18 +116,37 @@ def train(
     if finetune is not None:
         data_sets = held_out.split(read_sources(sources), folder) if sources else None
         domain = read_parent_domain(replay, replay_share, split_seed)
-        source = None if phonons is None else read_phonons(phonons, curvature_weight)
+        source = (
+            None if phonons is None else read_phonons(phonons, 1.0 if curvature_weight is None else curvature_weight)
+        )
         _finetune(finetune, data_sets, source, domain, folder, changes, device, max_seconds)
     elif what is not None:
         stages = read_stages(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
+        force_constants = _read_force_constants(stages, phonons)
         if estimate:
-            _estimate(stages, device)
+            _estimate(stages, force_constants, device)
         else:
-            _train(stages, folder, initial, device, max_seconds)
+            _train(stages, folder, initial, force_constants, device, max_seconds)
+
+
+def _read_force_constants(stages: Sequence["Stage"], phonons: Path | None) -> list["ForceConstants"]:
+    """Force constants for those stages that train on them."""
+    if phonons is None:
+        return []
+    if not any(stage.config.curvature_weight for stage in stages):
+        raise UsageError("--phonons: no stage has a curvature_weight; give one, such as --set curvature_weight=1")
+    from esen_flows.physics.lattice.phonon_labels import read_force_constants
+
+    return read_force_constants(phonons)
 
 
 def _train(
-    stages: Sequence["Stage"], folder: Path, initial: Path | None, device: str, max_seconds: float | None
+    stages: Sequence["Stage"],
+    folder: Path,
+    initial: Path | None,
+    force_constants: Sequence["ForceConstants"],
+    device: str,
+    max_seconds: float | None,
 ) -> None:
     from esen_flows.forcefield.checkpoint import load
     from esen_flows.training.distributed import joined
@@ -136,6 +162,7 @@ def _train(
                 progress=show,
                 world=world,
                 max_seconds=max_seconds,
+                force_constants=force_constants,
             )
         if world.leads:
             typer.echo(f"checkpoint {path}; errors by epoch in {path.parent / 'history.csv'}, steps in steps.csv")
@@ -172,7 +199,8 @@ def _finetune(
             report = finetune(
                 parent, config, training, validation, folder, domain=domain,
                 provenance={"data": training.provenance, "parent": model}, progress=show, world=world,
-                max_seconds=max_seconds, curvature=None if phonons is None else phonons.curvature,
+                max_seconds=max_seconds,
+                force_constants=[phonons.labels.force_constants] if phonons and config.curvature_weight else (),
             )  # fmt: skip
         if world.leads:
             _print_errors(report)
@@ -211,11 +239,12 @@ def _write_stage(path: Path, values: dict[str, Any], model: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _estimate(stages: Sequence["Stage"], device: str) -> None:
+def _estimate(stages: Sequence["Stage"], force_constants: Sequence["ForceConstants"], device: str) -> None:
     from esen_flows.training.estimate import estimate
 
     for stage in stages:
-        cost = estimate(stage.config, stage.training, device)
+        own = force_constants if stage.config.curvature_weight else ()
+        cost = estimate(stage.config, stage.training, device, own)
         typer.echo(
             f"{stage.name or 'stage'}: {cost.parameters:,} parameters; {stage.config.epochs} epochs, {cost.steps:,} "
             f"steps, {cost.structures:,} structures, {cost.edges:.3g} edges; {1e6 * cost.seconds_per_edge:.3g} us per "

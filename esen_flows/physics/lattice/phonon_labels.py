@@ -1,6 +1,6 @@
 """Training data from a phonon calculation: displaced supercells with forces, and force constants."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from phonopy.structure.cells import Primitive
 
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import InputError
+from esen_flows.files import sha256_of_file
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.physics.lattice.adapter import new_phonopy, solver_of
 from esen_flows.physics.lattice.datasets import with_forces
 from esen_flows.physics.lattice.force_sets import read_phonopy_forces
 from esen_flows.physics.lattice.masses import ase_atoms
+from esen_flows.schemas.keys import sha256_of
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.training.curvature import ForceConstants
 from esen_flows.units import THZ_PER_ROOT_CURVATURE
@@ -99,15 +101,50 @@ def read_phonon_labels(path: Path) -> PhononLabels:
     InputError
         There is no such file, or it cannot be read.
     """
-    if path.is_dir():
-        file = next((path / name for name in _NAMES if (path / name).is_file()), None)
-        if file is None:
-            raise InputError(f"{path} has none of {', '.join(_NAMES)}; give the path of a YAML file of phonopy")
-    else:
-        file = path
+    file = _file_of(path)
+    if file is None:
+        raise InputError(f"{path} has none of {', '.join(_NAMES)}; give the path of a YAML file of phonopy")
     force_sets = file.with_name("FORCE_SETS")
     forces, _ = read_phonopy_forces(file, force_sets if force_sets.is_file() else None)
-    return _labels(forces)
+    labels = _labels(forces)
+    source = sha256_of([sha256_of_file(each) for each in (file, force_sets) if each.is_file()])
+    return replace(labels, force_constants=replace(labels.force_constants, source=source))
+
+
+def read_force_constants(path: Path) -> list[ForceConstants]:
+    """Force constants of one phonon calculation, or of many.
+
+    Parameters
+    ----------
+    path
+        As for `read_phonon_labels`, or a folder with one folder for each calculation.
+
+    Returns
+    -------
+    list[ForceConstants]
+        Force constants, by the names of the folders.
+
+    Raises
+    ------
+    InputError
+        There is no such file or folder, or it cannot be read.
+    """
+    if _file_of(path) is not None:
+        return [read_phonon_labels(path).force_constants]
+    folders = sorted(each for each in path.iterdir() if each.is_dir() and _file_of(each)) if path.is_dir() else []
+    if not folders:
+        raise InputError(
+            f"neither {path} nor a folder in it has one of {', '.join(_NAMES)}; give a phonon calculation of phonopy, "
+            "or a folder of them, such as `esen-flows label --phonons` writes"
+        )
+    return [read_phonon_labels(folder).force_constants for folder in folders]
+
+
+def _file_of(path: Path) -> Path | None:
+    """The YAML file of a phonon calculation; None: a folder has none."""
+    if not path.is_dir():
+        return path if path.exists() else None
+    return next((path / name for name in _NAMES if (path / name).is_file()), None)
 
 
 def _labels(forces: ForcesOutput) -> PhononLabels:

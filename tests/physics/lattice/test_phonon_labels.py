@@ -1,6 +1,7 @@
 """A phonon calculation as training data: labels, frequencies, and a fine-tuning that takes them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,8 @@ from esen_flows.cli.training_phonons import read_phonons
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.families import make_network
-from esen_flows.physics.lattice.phonon_labels import read_phonon_labels
+from esen_flows.physics.lattice.phonon_labels import read_force_constants, read_phonon_labels
 from esen_flows.training.config import config_from_dict
-from esen_flows.training.curvature import Curvature
 from esen_flows.training.finetune import finetune, finetune_config
 
 STAGE = {
@@ -78,7 +78,8 @@ def test_a_fine_tuning_takes_the_calculation_and_reports_frequencies(folder, tmp
     assert training is validation
     config = finetune_config(parent, training, {**source.defaults(alone=True), "epochs": 2})
     assert (config.references, config.scale) == ("keep", "keep")
-    path = finetune(parent, config, training, validation, tmp_path, curvature=source.curvature)["checkpoint"]
+    references = [source.labels.force_constants]
+    path = finetune(parent, config, training, validation, tmp_path, force_constants=references)["checkpoint"]
     text = source.report(parent, load(path), tmp_path)
     assert text.count("highest") == 2
     found = json.loads((tmp_path / "phonons.json").read_text())
@@ -86,8 +87,20 @@ def test_a_fine_tuning_takes_the_calculation_and_reports_frequencies(folder, tmp
     assert found["before_thz"] != found["after_thz"]
 
 
-def test_weight_zero_is_no_term_and_an_empty_folder_is_refused(folder, tmp_path):
-    assert read_phonons(folder, weight=0.0).curvature is None
-    assert isinstance(read_phonons(folder, weight=2.0).curvature, Curvature)
+def test_the_weight_is_one_of_the_settings_and_an_empty_folder_is_refused(folder, tmp_path):
+    assert read_phonons(folder, weight=2.0).defaults(alone=False) == {"curvature_weight": 2.0}
     with pytest.raises(InputError, match=r"has none of phonopy_disp\.yaml"):
         read_phonon_labels(tmp_path)
+
+
+def test_a_folder_of_calculations_gives_all_their_force_constants(folder, tmp_path):
+    for name in ("b", "a"):
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    first, second = read_force_constants(tmp_path)
+    (alone,) = read_force_constants(folder)
+    assert first.source == second.source == alone.source
+    assert len(alone.source) == 64
+    np.testing.assert_array_equal(first.values, alone.values)
+    with pytest.raises(InputError, match="nor a folder in it has one of"):
+        read_force_constants(tmp_path / "notes")
