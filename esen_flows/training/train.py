@@ -272,11 +272,12 @@ def _run_epoch(
         if run.steps(number + 1) - run.steps(number) == 2:
             last_curvature = curvature_step(run, rate)
             state.step += 1
+        loss = sum(terms.values())
         if run.curvature is not None:  # of the last step that had it
             terms = {**terms, "curvature": terms.get("curvature", last_curvature)}
         state.seconds += time.monotonic() - started
         state.cpu_seconds += time.process_time() - cpu_started
-        row = {"step": state.step, "epoch": state.epoch, "loss": sum(terms.values()), **terms,
+        row = {"step": state.step, "epoch": state.epoch, "loss": loss, **terms,
                "learning_rate": rate, "gradient_norm": norm, "seconds": round(state.seconds, 2),
                "cpu_seconds": round(state.cpu_seconds, 2)}  # fmt: skip
         is_logged = state.step // LOG_EVERY_STEPS > before // LOG_EVERY_STEPS or number + 1 == len(plan)
