@@ -8,6 +8,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from esen_flows.data.charges import charge_and_spin_of
 from esen_flows.data.neighbors import EdgeVectors, determinant, nearest, neighbor_pairs
 from esen_flows.data.ragged import sent
 from esen_flows.errors import StructureError
@@ -90,43 +91,12 @@ class Graph:
             raise StructureError("a structure has no atoms; leave it out")
         pairs = neighbor_pairs(atoms, cutoff_angstrom, reverse=reverse)
         if max_neighbors is not None:
-            pairs = nearest(pairs, max_neighbors)
-        return cls.from_edges(atoms, pairs, charge_and_spin=charge_and_spin)
-
-    @classmethod
-    def from_edges(cls, atoms: Atoms, edges: EdgeVectors, *, charge_and_spin: bool = False) -> "Graph":
-        """The graph of a structure whose edges are known.
-
-        Parameters
-        ----------
-        atoms
-            The structure.
-        edges
-            Its edges, sorted by target.
-        charge_and_spin
-            As for `from_atoms`.
-
-        Returns
-        -------
-        Graph
-            The structure with its edges.
-
-        Raises
-        ------
-        StructureError
-            Charge or spin is not an integer.
-        """
+            kept = nearest(pairs.vectors, pairs.target, max_neighbors)
+            pairs = EdgeVectors(pairs.source[kept], pairs.target[kept], pairs.vectors[kept])
         volume = (abs(determinant(atoms.cell.array)) if atoms.pbc.all() else 0.0) or float("nan")
         numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
-        charge, spin = (_integer(atoms, name) if charge_and_spin else 0 for name in ("charge", "spin"))
-        return cls(numbers, edges.source, edges.target, edges.vectors, volume, charge, spin, edges.reverse)
-
-
-def _integer(atoms: Atoms, name: str) -> int:
-    value = atoms.info.get(name, 0)
-    if not isinstance(value, int | float | np.number) or not float(value).is_integer():
-        raise StructureError(f"{atoms.get_chemical_formula()}: {name} must be an integer, got {value!r}")
-    return int(value)
+        charge, spin = charge_and_spin_of(atoms) if charge_and_spin else (0, 0)
+        return cls(numbers, pairs.source, pairs.target, pairs.vectors, volume, charge, spin, pairs.reverse)
 
 
 @dataclass(frozen=True)

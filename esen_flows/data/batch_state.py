@@ -10,7 +10,9 @@ from ase import Atoms
 from torch import Tensor
 
 from esen_flows.data.cells import determinant
-from esen_flows.data.neighbor_tables import Edges, NeighborTables
+from esen_flows.data.charges import charge_and_spin_of
+from esen_flows.data.edges import Edges
+from esen_flows.data.neighbor_tables import SKIN_ANGSTROM, NeighborTables
 from esen_flows.data.neighbors import MINIMUM_DISTANCE_ANGSTROM, checked_cell
 from esen_flows.data.ragged import Rows, to_device, to_host
 from esen_flows.errors import StructureError
@@ -36,13 +38,19 @@ class BatchState:
         (atoms, 3) float64 in Angstrom.
     cells
         (structures, 3, 3) float64 lattice vectors as rows in Angstrom, with a vector of length one where a direction
-        has none.
+        has none; unit vectors where no direction is periodic.
     is_crystal
         (structures,) bool, whether all three directions are periodic.
     tables
         Neighbour pairs within cutoff + skin; None before a force field has made them.
     known
         (3, structures) rows of `NeighborTables.status` at this geometry, on the host; None before they are read.
+    charge_and_spin
+        (structures, 2) int64 total charges and spin multiplicities; None before a force field has asked for them.
+    once
+        Whether there is one geometry only, so that pairs are searched without a skin.
+    atom_energies
+        Whether a force field that has energies of atoms is to give them.
     """
 
     templates: list[Atoms]
@@ -53,17 +61,31 @@ class BatchState:
     is_crystal: Tensor
     tables: NeighborTables | None = None
     known: np.ndarray | None = field(default=None, repr=False)
+    charge_and_spin: Tensor | None = None
+    once: bool = False
+    atom_energies: bool = False
 
     @classmethod
-    def of(cls, structures: Sequence[Atoms], device: torch.device | str = "cpu") -> Self:
+    def of(
+        cls,
+        structures: Sequence[Atoms],
+        device: torch.device | str = "cpu",
+        *,
+        once: bool = False,
+        atom_energies: bool = False,
+    ) -> Self:
         """The state of structures.
 
         Parameters
         ----------
         structures
-            ASE structures of any sizes and periodicities, which are copied.
+            ASE structures of any sizes and periodicities, which are copied unless they are evaluated once.
         device
             torch device; that of the force field (`ForceField.device`).
+        once
+            Whether the structures are evaluated at this geometry alone.
+        atom_energies
+            Whether a force field that has energies of atoms is to give them.
 
         Returns
         -------
@@ -90,20 +112,19 @@ class BatchState:
         for index, atoms in enumerate(structures):
             if len(atoms) == 0:
                 raise StructureError(f"structure {index} has no atoms; leave it out")
+        pbc = np.array([atoms.pbc for atoms in structures], dtype=bool).reshape(-1, 3)
         cells = np.array([checked_cell(atoms) for atoms in structures]).reshape(-1, 3, 3)
-        templates = []
-        for atoms in structures:
-            template = atoms.copy()
-            template.info.update(atoms.info)
-            templates.append(template)
+        cells[~pbc.any(axis=1)] = np.eye(3)
         none = np.zeros((0, 3))
         return cls(
-            templates,
+            list(structures) if once else [_copy(atoms) for atoms in structures],
             Rows(np.array([len(atoms) for atoms in structures], dtype=np.int64), device),
             to_device(np.concatenate([none[:, 0], *(a.numbers for a in structures)]).astype(np.int64), device),
             to_device(np.concatenate([none, *(a.positions for a in structures)]), device),
             to_device(cells, device),
-            to_device(np.array([atoms.pbc.all() for atoms in structures], dtype=bool), device),
+            to_device(pbc.all(axis=1), device),
+            once=once,
+            atom_energies=atom_energies,
         )
 
     @property
@@ -139,9 +160,11 @@ class BatchState:
         Returns
         -------
         BatchState
-            New state with the same neighbour tables.
+            New state with the same neighbour tables; without any, if they were for one geometry alone.
         """
-        return replace(self, positions=positions, cells=self.cells if cells is None else cells, known=None)
+        tables = None if self.once else self.tables
+        cells = self.cells if cells is None else cells
+        return replace(self, positions=positions, cells=cells, tables=tables, known=None)
 
     def turned(self, matrices: Tensor) -> Self:
         """The images of the structures under orthogonal matrices, with their neighbour tables.
@@ -190,6 +213,7 @@ class BatchState:
             is_crystal=self.is_crystal.index_select(0, places),
             tables=None if self.tables is None else self.tables.select(chosen),
             known=None if self.known is None else self.known[:, chosen],
+            charge_and_spin=None if self.charge_and_spin is None else self.charge_and_spin.index_select(0, places),
         )
 
     def joined(self, others: Self) -> Self:
@@ -207,7 +231,7 @@ class BatchState:
         """
         if not self.n_systems:
             return others
-        tables, status = None, None
+        tables, status, charge_and_spin = None, None, None
         if self.tables is not None:
             theirs = others.tables
             if theirs is None:
@@ -219,6 +243,8 @@ class BatchState:
             tables = self.tables.joined(theirs)
             if self.known is not None and others.known is not None:
                 status = np.concatenate((self.known, others.known), axis=1)
+        if self.charge_and_spin is not None:
+            charge_and_spin = torch.cat((self.charge_and_spin, others.charges_and_spins()))
         return replace(
             self,
             templates=self.templates + others.templates,
@@ -229,6 +255,7 @@ class BatchState:
             is_crystal=torch.cat((self.is_crystal, others.is_crystal)),
             tables=tables,
             known=status,
+            charge_and_spin=charge_and_spin,
         )
 
     def structures(self) -> list[Atoms]:
@@ -237,18 +264,36 @@ class BatchState:
         Returns
         -------
         list[Atoms]
-            Copies, without calculators. A cell that is not periodic in three directions is that of the template.
+            Copies, without calculators. Lattice vectors that a template lacks are not there either; the cell of a
+            structure without a periodic direction is that of its template.
         """
         positions, cells = to_host(self.positions), to_host(self.cells)
         made = []
         for template, own, cell in zip(self.templates, np.split(positions, self.atoms.starts[1:]), cells, strict=True):
-            atoms = template.copy()
-            atoms.info.update(template.info)
+            atoms = _copy(template)
             atoms.set_positions(own, apply_constraint=False)
-            if atoms.pbc.all():
-                atoms.set_cell(cell)
+            if atoms.pbc.any():
+                atoms.set_cell(np.where(atoms.cell.array.any(axis=1, keepdims=True), cell, 0.0))
             made.append(atoms)
         return made
+
+    def charges_and_spins(self) -> Tensor:
+        """Total charges in elementary charges and spin multiplicities, read from the templates once.
+
+        Returns
+        -------
+        Tensor
+            (structures, 2) int64, 0 where a structure has none.
+
+        Raises
+        ------
+        StructureError
+            One of them is not an integer.
+        """
+        if self.charge_and_spin is None:
+            found = np.array([charge_and_spin_of(atoms) for atoms in self.templates], dtype=np.int64)
+            self.charge_and_spin = to_device(found.reshape(-1, 2), self.device)
+        return self.charge_and_spin
 
     def read(self, *values: Tensor) -> np.ndarray:
         """Numbers of each structure on the host, and with them what the neighbour tables have to know of this geometry.
@@ -268,7 +313,7 @@ class BatchState:
         """
         columns = [value.double() for value in values]
         if self.tables is not None and self.known is None:
-            columns += self.tables.status(self.positions, self.cells).unbind(0)
+            columns += self.tables.status(self.positions, self.cells, searched_here=self.once).unbind(0)
         if not columns:
             return np.zeros((0, self.n_systems))
         read = to_host(torch.stack(columns))
@@ -276,7 +321,7 @@ class BatchState:
             self.known = read[len(values) :]
         return read[: len(values)]
 
-    def edges(self, cutoff_angstrom: float, *, reverse: bool = False) -> Edges:
+    def edges(self, cutoff_angstrom: float, *, reverse: bool = False, max_neighbors: int | None = None) -> Edges:
         """The edges of all structures, from their tables, which are made or searched again where that is needed.
 
         Parameters
@@ -285,6 +330,9 @@ class BatchState:
             Length of the longest edge in Angstrom.
         reverse
             Whether the index of the reverse of each edge is given too.
+        max_neighbors
+            About the number of nearest neighbours that are kept for each atom (see `neighbors.nearest`), without
+            `reverse`; None keeps all. They are chosen on the host.
 
         Returns
         -------
@@ -298,7 +346,8 @@ class BatchState:
         """
         tables = self.find_tables(cutoff_angstrom, reverse=reverse)
         assert self.known is not None  # with the tables
-        return tables.edges(self.positions, self.cells, self.known[1])
+        edges = tables.edges(self.positions, self.cells, self.known[1])
+        return edges if max_neighbors is None else edges.nearest(max_neighbors)
 
     def find_tables(self, cutoff_angstrom: float, *, reverse: bool = False) -> NeighborTables:
         """The tables of all structures, made or searched again where that is needed; they are kept in `tables`.
@@ -322,22 +371,23 @@ class BatchState:
         """
         fits = self.tables is not None and self.tables.cutoff == cutoff_angstrom
         if self.tables is None or not fits or (reverse and self.tables.reverse is None):
-            self._require_finite()
+            if not self.once:  # these were checked when they entered
+                self._require_finite()
             self.tables = NeighborTables.search(
-                self.templates, self.positions, self.cells, cutoff_angstrom, reverse=reverse
-            )
+                self.templates, self.positions, self.cells, cutoff_angstrom,
+                skin_angstrom=0.0 if self.once else SKIN_ANGSTROM, reverse=reverse,
+            )  # fmt: skip
             self.known = None
         self.read()
         assert self.known is not None
         stale = np.flatnonzero(self.known[0])
         if len(stale):
             self._search_again(stale)
-        close = np.flatnonzero(self.known[2] < MINIMUM_DISTANCE_ANGSTROM**2)
-        if len(close):
-            formula, distance = self.templates[close[0]].get_chemical_formula(), self.known[2, close[0]] ** 0.5
+        if self.known[2].min(initial=np.inf) < MINIMUM_DISTANCE_ANGSTROM**2:
+            system, first, second, distance = self.tables.closest(self.positions, self.cells)
             raise StructureError(
-                f"{formula} (structure {close[0]} of the batch): two atoms are {distance:.2g} Angstrom apart; remove "
-                "the duplicate"
+                f"{self.templates[system].get_chemical_formula()} (structure {system} of the batch): atoms {first} and "
+                f"{second} are {distance:.2g} Angstrom apart; remove the duplicate"
             )
         return self.tables
 
@@ -366,3 +416,10 @@ class BatchState:
                 f"{self.templates[bad[0]].get_chemical_formula()} (structure {bad[0]} of the batch): positions or cell "
                 "hold NaN or infinity; repair the input"
             )
+
+
+def _copy(atoms: Atoms) -> Atoms:
+    """A copy with everything that is known of the structure, without its calculator."""
+    copy = atoms.copy()
+    copy.info.update(atoms.info)
+    return copy

@@ -66,7 +66,8 @@ def inverse(matrices: Tensor) -> Tensor:
 def vectors_times(vectors: Sequence[Tensor], matrices: Tensor, owner: Tensor) -> list[Tensor]:
     """Row vectors times the matrix of their structure, by components.
 
-    It is several times faster on a CPU than a batched product of rows of three numbers.
+    It is several times faster on a CPU than a batched product of rows of three numbers. Products and sums are rounded
+    one by one, so that the bits of a row do not depend on its place.
 
     Parameters
     ----------
@@ -82,11 +83,8 @@ def vectors_times(vectors: Sequence[Tensor], matrices: Tensor, owner: Tensor) ->
     list[Tensor]
         Three tensors (n,): the components of the products.
     """
-    columns = matrices.permute(1, 2, 0).contiguous()
-    results = []
-    for k in range(3):
-        total = vectors[0] * columns[0, k].index_select(0, owner)
-        for row in (1, 2):
-            total.addcmul_(vectors[row], columns[row, k].index_select(0, owner))
-        results.append(total)
-    return results
+    columns = matrices.permute(1, 2, 0).contiguous().view(9, -1)
+    # The numbers of a single matrix are broadcast, which has the same bits.
+    of_rows = columns.unbind(0) if len(matrices) == 1 else [column.index_select(0, owner) for column in columns]
+    x, y, z = vectors
+    return [x * of_rows[k] + y * of_rows[3 + k] + z * of_rows[6 + k] for k in range(3)]

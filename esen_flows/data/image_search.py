@@ -2,7 +2,7 @@
 
 Every atom is put into its cell. The images that can be within the radius of an atom of the cell are enumerated, and all
 distances between the atoms of a cell and these are computed. The cost per structure grows with the square of its number
-of atoms; larger structures are searched by `neighbors.pair_table`.
+of atoms; larger structures are searched by `neighbors.sorted_pairs`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class FoundPairs:
-    """Pairs of many structures, sorted by structure, target, source and image.
+    """Pairs of many structures, sorted by structure, target, source and shift.
 
     Attributes
     ----------
@@ -30,25 +30,16 @@ class FoundPairs:
         (pairs,) int64 atom that sends the message, counted over all structures.
     target
         (pairs,) int64 atom that receives the message.
-    image
-        (pairs,) int64 row of `shifts` of the source.
+    shifts
+        (pairs, 3) float64 whole numbers, lattice translation of the source.
     counts
         (structures,) number of pairs of each structure, on the host.
-    shifts
-        (images, 3) float64 whole numbers, lattice translations.
-    shift_counts
-        (structures,) number of rows of `shifts` of each structure, on the host.
-    wraps
-        (atoms, 3) float64 whole numbers: the pairs refer to positions minus `wraps` times the lattice vectors.
     """
 
     source: Tensor
     target: Tensor
-    image: Tensor
-    counts: np.ndarray
     shifts: Tensor
-    shift_counts: np.ndarray
-    wraps: Tensor
+    counts: np.ndarray
 
 
 def image_pairs(positions: Tensor, cells: Tensor, pbc: np.ndarray, atoms: Rows, radius: float) -> FoundPairs:
@@ -91,7 +82,10 @@ def image_pairs(positions: Tensor, cells: Tensor, pbc: np.ndarray, atoms: Rows, 
         first = last
     source, target, image = (torch.cat(columns) for columns in list(zip(*parts, strict=True))[:3])
     counts = np.concatenate([part[3] for part in parts])
-    return FoundPairs(source, target, image, counts, shifts, shift_rows.counts, wraps)
+    # Translations between the atoms as they were given, not as they were put into the cell: for one target and source
+    # they differ by a constant, so that their order is the same.
+    between = shifts.index_select(0, image) - wraps.index_select(0, source) + wraps.index_select(0, target)
+    return FoundPairs(source, target, between, counts)
 
 
 def _shifts(most: np.ndarray, device: torch.device) -> tuple[Tensor, Rows]:

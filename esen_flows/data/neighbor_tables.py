@@ -15,46 +15,19 @@ from ase import Atoms
 from torch import Tensor
 
 from esen_flows.data.cells import inverse, vectors_times
-from esen_flows.data.image_search import FoundPairs, image_pairs
-from esen_flows.data.neighbors import pair_table
-from esen_flows.data.ragged import Rows, to_device
+from esen_flows.data.edges import Edges, true_rows
+from esen_flows.data.pair_search import found_pairs
+from esen_flows.data.ragged import Rows, to_device, to_host
 
 SKIN_ANGSTROM = 0.6
-# Larger structures are searched one by one on the CPU, at linear cost.
-MOST_ATOMS_BY_IMAGES = 128
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Pairs within the cutoff at one geometry, sorted by target.
-
-    Attributes
-    ----------
-    source
-        (edges,) int64 atom that sends the message, counted over all structures.
-    target
-        (edges,) int64 atom that receives the message.
-    vectors
-        (edges, 3) float64 vectors from target to source in Angstrom.
-    system
-        (edges,) int64 structure.
-    counts
-        (structures,) number of edges of each structure, on the host.
-    reverse
-        (edges,) int64 index of the reverse of each edge; None unless asked for.
-    """
-
-    source: Tensor
-    target: Tensor
-    vectors: Tensor
-    system: Tensor
-    counts: np.ndarray
-    reverse: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class NeighborTables:
-    """The pairs of a batch of structures within cutoff + skin.
+    """The pairs of a batch of structures within cutoff + skin, sorted by structure, target, source and shift.
+
+    The edges of a geometry are the same rows in the same order, and their vectors the same bits, whichever geometry the
+    tables were searched at.
 
     Attributes
     ----------
@@ -76,10 +49,8 @@ class NeighborTables:
         (pairs,) int64 row of `shifts` of the source.
     shifts
         (images, 3) float64 whole numbers, lattice translations.
-    wraps
-        (atoms, 3) float64 whole numbers: the pairs refer to positions minus `wraps` times the lattice vectors.
     positions
-        (atoms, 3) float64 positions in Angstrom at the search.
+        (atoms, 3) float64 positions in Angstrom at the search, wherever they are: `shifts` lead from atom to atom.
     cells
         (structures, 3, 3) float64 lattice vectors in Angstrom at the search.
     reverse
@@ -95,7 +66,6 @@ class NeighborTables:
     target: Tensor
     image: Tensor
     shifts: Tensor
-    wraps: Tensor
     positions: Tensor
     cells: Tensor
     reverse: Tensor | None = None
@@ -133,33 +103,23 @@ class NeighborTables:
         NeighborTables
             The pairs.
         """
-        counts = np.array([len(atoms) for atoms in templates])
-        large, radius = counts > MOST_ATOMS_BY_IMAGES, cutoff_angstrom + skin_angstrom
-        atoms, device = Rows(counts, positions.device), positions.device
-        found = []
-        for kind, find in ((False, _by_images), (True, _one_by_one)):
-            some = np.flatnonzero(large == kind)
-            if len(some):
-                chosen = [templates[int(index)] for index in some]
-                here = positions.index_select(0, atoms.of(some))
-                there = cells.index_select(0, to_device(some, device))
-                one = find(chosen, here, there, radius)
-                parts = Rows(counts[some], device), Rows(one.counts, device), Rows(one.shift_counts, device)
-                columns = (one.source, one.target, one.image, one.shifts, one.wraps, here, there)
-                tables = cls(cutoff_angstrom, skin_angstrom, *parts, *columns)
-                found.append(replace(tables, reverse=tables._reverses()) if reverse else tables)
-        joined = found[0] if len(found) == 1 else found[0].joined(found[1])
-        order = np.argsort(np.concatenate([np.flatnonzero(~large), np.flatnonzero(large)]))
-        return joined if len(found) == 1 else joined.select(order)
+        device = positions.device
+        found = found_pairs(templates, positions, cells, cutoff_angstrom + skin_angstrom)
+        atoms, pairs = Rows(np.array([len(one) for one in templates]), device), Rows(found.counts, device)
+        # Without a skin the tables serve one geometry, for which it does not pay to find equal translations.
+        images, image, shifts = _distinct(found.shifts, pairs) if skin_angstrom else _all(found.shifts, pairs)
+        rows = atoms, pairs, images, found.source, found.target, image, shifts, positions, cells
+        tables = cls(cutoff_angstrom, skin_angstrom, *rows)
+        return replace(tables, reverse=tables._reverses()) if reverse else tables
 
     def _reverses(self) -> Tensor:
         """(pairs,) index of the reverse of each pair: source and target exchanged, the other translation."""
-        shifts, n = self.shifts.long(), max(1, self.atoms.total)
-        base = 2 * int(shifts.abs().max()) + 1 if len(shifts) else 1
-        code = shifts @ torch.tensor([base * base, base, 1], device=shifts.device)
-        of_pair = code.index_select(0, self.image)
-        ranks = (self.target * n + self.source) * base**3 + of_pair
-        wanted = (self.source * n + self.target) * base**3 - of_pair
+        base = _base(self.shifts)
+        code = self.shifts.long() @ torch.tensor([base * base, base, 1], device=self.shifts.device)
+        of_pair, n = code.index_select(0, self.image), int(self.atoms.counts.max(initial=1))
+        first = self.atoms.offsets.index_select(0, self.pairs.owner)
+        ranks = (self.target * n + self.source - first) * base**3 + of_pair
+        wanted = (self.source * n + self.target - first) * base**3 - of_pair
         places = torch.searchsorted(ranks, wanted).clamp(max=max(0, len(ranks) - 1))
         if not torch.equal(ranks.index_select(0, places), wanted):
             raise RuntimeError("a neighbour list without the reverse of every pair; all searches give full lists")
@@ -196,7 +156,6 @@ class NeighborTables:
             target=renumbered(self.target, self.atoms, atoms),
             image=renumbered(self.image, self.images, images),
             shifts=self.shifts.index_select(0, own_images),
-            wraps=self.wraps.index_select(0, own_atoms),
             positions=self.positions.index_select(0, own_atoms),
             cells=self.cells.index_select(0, to_device(chosen, device)),
             reverse=None if self.reverse is None else renumbered(self.reverse, self.pairs, pairs),
@@ -234,7 +193,6 @@ class NeighborTables:
             image=both("image", n_images),
             reverse=None if self.reverse is None else both("reverse", n_pairs),
             shifts=both("shifts"),
-            wraps=both("wraps"),
             positions=both("positions"),
             cells=both("cells"),
         )
@@ -255,16 +213,14 @@ class NeighborTables:
             Tables with the same pairs in the same order.
         """
         turned = torch.bmm(self.positions.unsqueeze(1), self.atoms.spread(proper)).squeeze(1)
-        of_atoms = self.atoms.spread(signs)
         return replace(
             self,
             shifts=self.images.spread(signs) * self.shifts,
-            wraps=of_atoms * self.wraps,
-            positions=of_atoms * turned,
+            positions=self.atoms.spread(signs) * turned,
             cells=torch.bmm(self.cells, proper),
         )
 
-    def status(self, positions: Tensor, cells: Tensor) -> Tensor:
+    def status(self, positions: Tensor, cells: Tensor, *, searched_here: bool = False) -> Tensor:
         """What has to be known of a geometry before its edges can be taken from the tables.
 
         Let F be the linear map that takes the cell at the search to the present one, and u the displacements beyond
@@ -278,6 +234,8 @@ class NeighborTables:
             (atoms, 3) float64 in Angstrom.
         cells
             (structures, 3, 3) float64 in Angstrom.
+        searched_here
+            Whether the tables were searched at this geometry, or at one that was turned to this one.
 
         Returns
         -------
@@ -285,16 +243,20 @@ class NeighborTables:
             (3, structures) float64: one where a new search is needed, the number of edges, and the shortest squared
             distance in Angstrom^2 (infinite without pairs).
         """
+        squared, within = self._distances(positions, cells)[1:]
+        numbers = self.pairs.reduce(within.to(squared.dtype))
+        needed = torch.zeros_like(numbers) if searched_here else self._needed(positions, cells).to(squared.dtype)
+        return torch.stack((needed, numbers, self.pairs.reduce(squared, "min", torch.inf)))
+
+    def _needed(self, positions: Tensor, cells: Tensor) -> Tensor:
+        """(structures,) bool, where a new search is needed."""
         map_of_cells = torch.bmm(inverse(self.cells), cells)
         distortion = (map_of_cells - torch.eye(3, dtype=cells.dtype, device=cells.device)).flatten(1)
         room = (self.cutoff + self.skin) * (1 - torch.linalg.vector_norm(distortion, dim=1)) - self.cutoff
         before = torch.bmm(self.positions.unsqueeze(1), self.atoms.spread(map_of_cells)).squeeze(1)
         moved = positions - before
         mean = self.atoms.reduce(moved) / torch.clamp(self.atoms.offsets.diff(), min=1).unsqueeze(1)
-        needed = ~(2 * self.atoms.longest(moved - self.atoms.spread(mean)) <= room)  # also for NaN
-        squared, within = self._distances(positions, cells)[1:]
-        numbers = self.pairs.reduce(within.to(squared.dtype))
-        return torch.stack((needed.to(squared.dtype), numbers, self.pairs.reduce(squared, "min", torch.inf)))
+        return ~(2 * self.atoms.longest(moved - self.atoms.spread(mean)) <= room)  # also for NaN
 
     def edges(self, positions: Tensor, cells: Tensor, counts: np.ndarray) -> Edges:
         """The pairs within the cutoff at a geometry of which `status` is known.
@@ -314,6 +276,9 @@ class NeighborTables:
             The edges.
         """
         apart, _, within = self._distances(positions, cells)
+        if counts.sum() == self.pairs.total:
+            vectors, counts = torch.stack(apart, dim=1), self.pairs.counts
+            return Edges(self.source, self.target, vectors, self.pairs.owner, counts, self.reverse)
         kept = true_rows(within, int(counts.sum()))
         source, target, system = (
             column.index_select(0, kept) for column in (self.source, self.target, self.pairs.owner)
@@ -325,6 +290,27 @@ class NeighborTables:
             reverse = places.index_select(0, self.reverse.index_select(0, kept))
         return Edges(source, target, vectors, system, counts.astype(np.int64), reverse)
 
+    def closest(self, positions: Tensor, cells: Tensor) -> tuple[int, int, int, float]:
+        """The shortest of all pairs. The host waits for the device.
+
+        Parameters
+        ----------
+        positions
+            (atoms, 3) float64 in Angstrom.
+        cells
+            (structures, 3, 3) float64 in Angstrom.
+
+        Returns
+        -------
+        tuple[int, int, int, float]
+            Number of the structure, numbers of target and source in it, and their distance in Angstrom.
+        """
+        squared = self._distances(positions, cells)[1]
+        row = int(squared.argmin())
+        system = int(self.pairs.owner[row])
+        target, source = (int(column[row]) - int(self.atoms.starts[system]) for column in (self.target, self.source))
+        return system, target, source, float(squared[row]) ** 0.5
+
     def _distances(self, positions: Tensor, cells: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Components (pairs,) of the pair vectors, squared distances, and which of these are within the cutoff.
 
@@ -333,14 +319,13 @@ class NeighborTables:
         last = self._last
         if last and last[0][0] is positions and last[0][1] is cells:
             return last[0][2]
-        shifts = vectors_times(self._columns[0].unbind(0), cells, self.images.owner)
-        wraps = vectors_times(self._columns[1].unbind(0), cells, self.atoms.owner)
+        shifts = vectors_times(self._columns.unbind(0), cells, self.images.owner)
+        own_shifts = self.images is self.pairs  # every pair has its own, see `_all`
         # By components: torch gathers rows of three numbers several times more slowly.
         components = []
-        for place, wrap, shift in zip(positions.unbind(1), wraps, shifts, strict=True):
-            inside = place - wrap
-            vector = inside.index_select(0, self.source).sub_(inside.index_select(0, self.target))
-            components.append(vector.add_(shift.index_select(0, self.image)))
+        for place, shift in zip(positions.T.contiguous().unbind(0), shifts, strict=True):
+            vector = place.index_select(0, self.source).sub_(place.index_select(0, self.target))
+            components.append(vector.add_(shift if own_shifts else shift.index_select(0, self.image)))
         x, y, z = components
         squared = (x * x).addcmul_(y, y).addcmul_(z, z)
         compared = squared
@@ -351,57 +336,31 @@ class NeighborTables:
         return result
 
     @cached_property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """Components of `shifts` and of `wraps`, (3, ...)."""
-        return self.shifts.T.contiguous(), self.wraps.T.contiguous()
+    def _columns(self) -> Tensor:
+        """(3, images) components of `shifts`."""
+        return self.shifts.T.contiguous()
 
     @cached_property
     def _last(self) -> list[tuple[Tensor, Tensor, tuple[list[Tensor], Tensor, Tensor]]]:
         return []
 
 
-def true_rows(mask: Tensor, count: int) -> Tensor:
-    """Rows where a mask is true, of which the number is known, so that the host need not wait for a GPU to count them.
-
-    Parameters
-    ----------
-    mask
-        (rows,) bool.
-    count
-        How many of them are true.
-
-    Returns
-    -------
-    Tensor
-        (count,) int64, ascending.
-    """
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return _true_rows_without_waiting(mask, count)
+def _all(shifts: Tensor, pairs: Rows) -> tuple[Rows, Tensor, Tensor]:
+    """A translation of its own for every pair."""
+    return pairs, torch.arange(len(shifts), device=shifts.device), shifts
 
 
-def _true_rows_without_waiting(mask: Tensor, count: int) -> Tensor:
-    rows = torch.arange(len(mask), device=mask.device)
-    places = torch.where(mask, mask.cumsum(0) - 1, count)  # all others go behind the end
-    return rows.new_empty(count + 1).scatter_(0, places, rows)[:count]
+def _distinct(shifts: Tensor, pairs: Rows) -> tuple[Rows, Tensor, Tensor]:
+    """The translations of each structure without repetition, and which of them each pair has."""
+    base, device = _base(shifts), shifts.device
+    reach, codes = base // 2, base**3
+    code = (shifts.long() + reach) @ torch.tensor([base * base, base, 1], device=device) + pairs.owner * codes
+    distinct, image = torch.unique(code, return_inverse=True)
+    counts = to_host(torch.bincount(distinct.div(codes, rounding_mode="floor"), minlength=len(pairs.counts)))
+    digits = [(distinct % codes).div(base**k, rounding_mode="floor") % base - reach for k in (2, 1, 0)]
+    return Rows(counts, device), image, torch.stack(digits, dim=1).to(shifts.dtype)
 
 
-def _by_images(templates: Sequence[Atoms], positions: Tensor, cells: Tensor, radius: float) -> FoundPairs:
-    pbc = np.stack([atoms.pbc for atoms in templates])
-    return image_pairs(positions, cells, pbc, Rows([len(atoms) for atoms in templates], positions.device), radius)
-
-
-def _one_by_one(templates: Sequence[Atoms], positions: Tensor, cells: Tensor, radius: float) -> FoundPairs:
-    """Pairs by the neighbour list of one structure after the other, which is made on the CPU."""
-    device, places, lattices = positions.device, positions.cpu().numpy(), cells.cpu().numpy()
-    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    first_atom = first_shift = 0
-    for atoms, cell in zip(templates, lattices, strict=True):
-        own = places[first_atom : first_atom + len(atoms)]
-        table = pair_table(Atoms(atoms.numbers, positions=own, cell=cell, pbc=atoms.pbc), radius)
-        shifts, image = torch.unique(table.shifts, dim=0, return_inverse=True)
-        columns.append((table.source + first_atom, table.target + first_atom, image + first_shift, shifts))
-        first_atom, first_shift = first_atom + len(atoms), first_shift + len(shifts)
-    source, target, image, shifts = (torch.cat([one[k] for one in columns]).to(device) for k in range(4))
-    counts, shift_counts = (np.array([len(one[k]) for one in columns]) for k in (0, 3))
-    return FoundPairs(source, target, image, counts, shifts, shift_counts, torch.zeros_like(positions))
+def _base(shifts: Tensor) -> int:
+    """A number to the base of which the components of all translations are digits, from -base // 2 to base // 2."""
+    return 2 * int(shifts.abs().max()) + 1 if len(shifts) else 1

@@ -1,7 +1,6 @@
 """Neighbour pairs within a cutoff: any number of them, any cell, any mix of periodic directions, at linear cost."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +9,7 @@ from ase import Atoms
 from torch import Tensor
 from vesin import NeighborList
 
+from esen_flows.data.ragged import to_device, to_host
 from esen_flows.errors import StructureError
 
 # Two atoms closer than this are one atom that was entered twice; no training set has such a pair.
@@ -51,25 +51,6 @@ class PairTable:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """A structure with a table that contains all of its neighbour pairs, and others.
-
-    Attributes
-    ----------
-    atoms
-        The structure with its current cell.
-    positions
-        (atoms, 3) positions in Angstrom, each in the periodic image to which the shifts of the table refer.
-    table
-        The pairs.
-    """
-
-    atoms: Atoms
-    positions: np.ndarray
-    table: PairTable
-
-
-@dataclass(frozen=True)
 class EdgeVectors:
     """Pairs within the cutoff with their vectors, sorted by target.
 
@@ -91,7 +72,7 @@ class EdgeVectors:
     reverse: Tensor | None = None
 
 
-def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str = "cpu") -> PairTable:
+def pair_table(atoms: Atoms, radius_angstrom: float) -> PairTable:
     """All pairs within a radius, pairs of an atom with its own images included.
 
     Parameters
@@ -100,8 +81,6 @@ def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str 
         The structure.
     radius_angstrom
         Largest distance in Angstrom. Pairs that are longer by up to 1e-10 of it may be among the result.
-    device
-        Device of the table; the search itself is done on the CPU.
 
     Returns
     -------
@@ -113,15 +92,38 @@ def pair_table(atoms: Atoms, radius_angstrom: float, device: torch.device | str 
     StructureError
         A coordinate is NaN, or a periodic direction has no lattice vector.
     """
-    cell = checked_cell(atoms)
+    columns = sorted_pairs(atoms.positions, checked_cell(atoms), atoms.pbc, radius_angstrom)
+    return PairTable(*(torch.from_numpy(column) for column in columns))
+
+
+def sorted_pairs(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, radius_angstrom: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns of `PairTable` as arrays.
+
+    Parameters
+    ----------
+    positions
+        (atoms, 3) finite positions in Angstrom, inside the cell or not.
+    cell
+        (3, 3) lattice vectors in Angstrom as `checked_cell` gives them.
+    pbc
+        (3,) periodicity of each direction.
+    radius_angstrom
+        Largest distance in Angstrom. Pairs that are longer by up to 1e-10 of it may be among the result.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Sources and targets (pairs,) int64, and shifts (pairs, 3) float64.
+    """
     # Slightly beyond the radius, so that the library's convention and rounding at the cutoff do not matter.
     finder = NeighborList(cutoff=radius_angstrom * (1.0 + 1e-10), full_list=True)
-    target, source, shifts = finder.compute(atoms.positions, cell, atoms.pbc.tolist(), quantities="ijS")
+    target, source, shifts = finder.compute(positions, cell, pbc.tolist(), quantities="ijS")
     target, source = target.view(np.int64), source.view(np.int64)  # from unsigned
     shifts = shifts.astype(np.float64)
-    order = np.argsort(_rank(source, target, shifts, len(atoms)))
-    columns = (source.take(order), target.take(order), shifts.take(order, axis=0))
-    return PairTable(*(torch.from_numpy(column).to(device) for column in columns))
+    order = np.argsort(_rank(source, target, shifts, len(positions)))
+    return source.take(order), target.take(order), shifts.take(order, axis=0)
 
 
 def _rank(source: np.ndarray, target: np.ndarray, shifts: np.ndarray, n_atoms: int) -> np.ndarray:
@@ -188,106 +190,6 @@ def determinant(cell: np.ndarray) -> float:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-def edges_within(
-    candidates: Sequence[Candidates], cutoff_angstrom: float, *, reverse: bool = False
-) -> list[EdgeVectors]:
-    """The pairs within the cutoff of each structure, computed for all structures at once on the device of the tables.
-
-    Parameters
-    ----------
-    candidates
-        Structures with tables that contain their pairs.
-    cutoff_angstrom
-        Largest distance in Angstrom.
-    reverse
-        Whether the index of the reverse of each pair is given too.
-
-    Returns
-    -------
-    list[EdgeVectors]
-        Pairs of each structure.
-
-    Raises
-    ------
-    StructureError
-        Two atoms of a structure coincide.
-    """
-    source, target = (_joined([getattr(one.table, name) for one in candidates]) for name in ("source", "target"))
-    vectors = _vectors(candidates, source, target)
-    reverses = _joined_reverses(candidates) if reverse else None
-    kept, counts = _within(candidates, vectors, cutoff_angstrom, reverses)
-    columns = (source, target, vectors)
-    if kept is not None:
-        columns = (source.index_select(0, kept), target.index_select(0, kept), vectors.index_select(0, kept))
-    found = [EdgeVectors(*part) for part in zip(*(column.split(counts) for column in columns), strict=True)]
-    if reverses is None:
-        return found
-    if kept is not None:
-        places = torch.empty_like(reverses)
-        places[kept] = torch.arange(len(kept), device=kept.device)
-        reverses = places[reverses.index_select(0, kept)]
-    firsts = np.cumsum([0, *counts[:-1]]).tolist()
-    parts = zip(found, reverses.split(counts), firsts, strict=True)
-    return [replace(one, reverse=part - first) for one, part, first in parts]
-
-
-def _joined_reverses(candidates: Sequence[Candidates]) -> Tensor:
-    """Index of the reverse of each pair, counted over the pairs of all structures."""
-    sizes = [len(one.table.source) for one in candidates]
-    firsts = np.cumsum([0, *sizes[:-1]]).tolist()
-    return _joined([one.table.reverse + first for one, first in zip(candidates, firsts, strict=True)])
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)  # `cat` copies even a single tensor
-
-
-def _vectors(candidates: Sequence[Candidates], source: Tensor, target: Tensor) -> Tensor:
-    """(pairs, 3) r_source + shift.cell - r_target; source and target count the atoms of each structure from 0."""
-    positions = torch.from_numpy(np.concatenate([one.positions for one in candidates])).to(source.device)
-    cells = torch.from_numpy(np.stack([one.atoms.cell.array for one in candidates])).to(source.device)
-    if len(candidates) > 1:
-        atoms = np.array([len(one.positions) for one in candidates])
-        sizes = [len(one.table.source) for one in candidates]
-        first = torch.from_numpy(np.repeat(np.cumsum(atoms) - atoms, sizes)).to(source.device)
-        source, target = source + first, target + first
-    vectors = _joined([one.table.shifts @ cell for one, cell in zip(candidates, cells, strict=True)])
-    return vectors.add_(positions.index_select(0, source)).sub_(positions.index_select(0, target))
-
-
-def _within(
-    candidates: Sequence[Candidates], vectors: Tensor, cutoff_angstrom: float, reverses: Tensor | None = None
-) -> tuple[Tensor | None, list[int]]:
-    """Rows within the cutoff (None for all rows), and their number for each structure.
-
-    With `reverses` a pair is kept exactly if its reverse is, whatever rounding does to their distances at the cutoff.
-    """
-    sizes = [len(one.table.source) for one in candidates]
-    distance = torch.linalg.vector_norm(vectors, dim=1)
-    if len(distance) and float(distance.min()) < MINIMUM_DISTANCE_ANGSTROM:
-        raise _coincidence(candidates, sizes, distance)
-    if reverses is not None:
-        distance = torch.minimum(distance, distance.index_select(0, reverses))
-    kept = (distance <= cutoff_angstrom).nonzero().squeeze(1)
-    if len(kept) == len(distance):
-        return None, sizes
-    if len(sizes) == 1:
-        return kept, [len(kept)]
-    ends = torch.from_numpy(np.cumsum(sizes)).to(kept.device)
-    return kept, torch.searchsorted(kept, ends).diff(prepend=ends.new_zeros(1)).tolist()
-
-
-def _coincidence(candidates: Sequence[Candidates], sizes: Sequence[int], distance: Tensor) -> StructureError:
-    worst = int(distance.argmin())
-    row = int(np.searchsorted(np.cumsum(sizes), worst, side="right"))
-    pair = worst - sum(sizes[:row])
-    table = candidates[row].table
-    return StructureError(
-        f"{candidates[row].atoms.get_chemical_formula()}: atoms {int(table.target[pair])} and "
-        f"{int(table.source[pair])} are {float(distance[worst]):.2g} Angstrom apart; remove the duplicate"
-    )
-
-
 def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float, *, reverse: bool = False) -> EdgeVectors:
     """All pairs with 0 < distance <= cutoff, pairs of an atom with its own images included.
 
@@ -316,8 +218,23 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float, *, reverse: bool = Fals
     >>> len(neighbor_pairs(bulk("Cu"), 3.0).source)
     12
     """
-    candidates = Candidates(atoms, atoms.positions, pair_table(atoms, cutoff_angstrom))
-    return edges_within([candidates], cutoff_angstrom, reverse=reverse)[0]
+    table = pair_table(atoms, cutoff_angstrom)
+    source, target, positions = table.source, table.target, torch.from_numpy(atoms.positions)
+    vectors = (table.shifts @ torch.from_numpy(atoms.cell.array)).add_(positions[source]).sub_(positions[target])
+    distance = torch.linalg.vector_norm(vectors, dim=1)
+    if len(distance) and float(distance.min()) < MINIMUM_DISTANCE_ANGSTROM:
+        worst = int(distance.argmin())
+        raise StructureError(
+            f"{atoms.get_chemical_formula()}: atoms {int(target[worst])} and {int(source[worst])} are "
+            f"{float(distance[worst]):.2g} Angstrom apart; remove the duplicate"
+        )
+    if reverse:  # a pair is kept exactly if its reverse is, whatever rounding does at the cutoff
+        distance = torch.minimum(distance, distance[table.reverse])
+    kept = (distance <= cutoff_angstrom).nonzero().squeeze(1)
+    reverses = None
+    if reverse:
+        reverses = torch.empty_like(table.reverse).index_copy_(0, kept, torch.arange(len(kept)))[table.reverse[kept]]
+    return EdgeVectors(source[kept], target[kept], vectors[kept], reverses)
 
 
 # Neighbours that are this much farther (squared distance, Angstrom^2) than the last one are kept too, so that
@@ -325,7 +242,7 @@ def neighbor_pairs(atoms: Atoms, cutoff_angstrom: float, *, reverse: bool = Fals
 LIMIT_TOLERANCE_ANGSTROM2 = 0.01
 
 
-def nearest(pairs: EdgeVectors, max_neighbors: int) -> EdgeVectors:
+def nearest(vectors: Tensor, target: Tensor, max_neighbors: int) -> Tensor:
     """About the nearest neighbours of each target.
 
     A neighbour is kept if its squared distance is at most that of neighbour number `max_neighbors` (counted from 0)
@@ -333,22 +250,23 @@ def nearest(pairs: EdgeVectors, max_neighbors: int) -> EdgeVectors:
 
     Parameters
     ----------
-    pairs
-        All pairs.
+    vectors
+        (pairs, 3) vectors of all pairs in Angstrom.
+    target
+        (pairs,) int64 atom to which each pair belongs, ascending.
     max_neighbors
         Number of neighbours above which a target loses its farthest ones.
 
     Returns
     -------
-    EdgeVectors
-        The kept pairs, sorted by target.
+    Tensor
+        (kept,) int64 rows of the kept pairs, ascending, on the device of `vectors`; they are found on the host.
     """
-    squared, target = (pairs.vectors.numpy() ** 2).sum(axis=1), pairs.target.numpy()
-    order = np.lexsort((squared, target))
-    targets = target[order]
+    squared, targets = (to_host(vectors) ** 2).sum(axis=1), to_host(target)
+    order = np.lexsort((squared, targets))
+    targets = targets[order]
     first = np.searchsorted(targets, targets)  # position of each target's nearest neighbour
     count = np.searchsorted(targets, targets, side="right") - first
     last = np.minimum(first + max_neighbors, len(order) - 1)
     limit = np.where(count > max_neighbors, squared[order][last] + LIMIT_TOLERANCE_ANGSTROM2, np.inf)
-    keep = torch.from_numpy(np.sort(order[squared[order] <= limit]))
-    return EdgeVectors(pairs.source[keep], pairs.target[keep], pairs.vectors[keep])
+    return to_device(np.sort(order[squared[order] <= limit]), vectors.device)

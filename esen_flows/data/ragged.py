@@ -28,7 +28,8 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     Tensor
         The values on the device.
     """
-    return sent(torch.from_numpy(np.ascontiguousarray(values)), device)
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor if device.type == "cpu" else sent(tensor, device)
 
 
 def sent(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:

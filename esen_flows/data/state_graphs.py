@@ -8,12 +8,12 @@ from torch import Tensor
 
 from esen_flows.data.batch import GraphBatch
 from esen_flows.data.batch_state import BatchState
-from esen_flows.data.neighbor_tables import Edges
+from esen_flows.data.edges import Edges
 from esen_flows.data.ragged import Rows, to_device
 
 
-def state_graphs(state: BatchState, edges: Edges, dtype: torch.dtype) -> GraphBatch:
-    """All structures of a state as one batch of graphs; charges and spins are zero.
+def state_graphs(state: BatchState, edges: Edges, dtype: torch.dtype, *, charge_and_spin: bool = False) -> GraphBatch:
+    """All structures of a state as one batch of graphs.
 
     Parameters
     ----------
@@ -23,13 +23,23 @@ def state_graphs(state: BatchState, edges: Edges, dtype: torch.dtype) -> GraphBa
         Their edges.
     dtype
         Floating-point type of vectors and volumes.
+    charge_and_spin
+        Whether the graphs have the charges and spins of the structures, and not zeros.
 
     Returns
     -------
     GraphBatch
         The graphs, in order.
+
+    Raises
+    ------
+    StructureError
+        Charge or spin is asked for and not an integer.
     """
-    zero = torch.zeros(state.n_systems, dtype=torch.int64, device=state.device)
+    if charge_and_spin:
+        charge, spin = state.charges_and_spins().unbind(1)
+    else:
+        charge = spin = torch.zeros(state.n_systems, dtype=torch.int64, device=state.device)
     return GraphBatch(
         numbers=state.numbers,
         source=edges.source,
@@ -38,8 +48,8 @@ def state_graphs(state: BatchState, edges: Edges, dtype: torch.dtype) -> GraphBa
         system=state.system,
         edge_system=edges.system,
         volume=state.volumes.to(dtype),
-        charge=zero,
-        spin=zero,
+        charge=charge,
+        spin=spin,
         n_systems=state.n_systems,
         reverse=edges.reverse,
     )

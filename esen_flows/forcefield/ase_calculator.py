@@ -8,8 +8,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
-from esen_flows.errors import ModelError
-from esen_flows.forcefield.contract import ForceField
+from esen_flows.data.batch_state import BatchState
+from esen_flows.errors import EvaluationError, ModelError, StructureError
+from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.lists import evaluations
 from esen_flows.schemas.declarations import Dtype
 
 # Rows and columns of the (3, 3) stress in Voigt order xx, yy, zz, yz, xz, xy.
@@ -72,6 +74,7 @@ class ForceFieldCalculator(Calculator):
         super().__init__(**kwargs)
         self._force_field = force_field
         self._model, self._device, self._dtype = model, device, dtype
+        self._last: BatchState | None = None
         self.spread: np.ndarray | None = None  # of the last calculation, as that of `Evaluation`
 
     @property
@@ -110,7 +113,7 @@ class ForceFieldCalculator(Calculator):
             The force field cannot evaluate the structure.
         """
         super().calculate(atoms, list(properties), list(system_changes))
-        result = self.force_field.evaluate([self.atoms])[0]
+        result = self._evaluated(self.atoms)
         self.spread = result.spread
         self.results = {"energy": result.energy, "free_energy": result.energy, "forces": result.forces}
         if np.isfinite(result.stress).all():
@@ -123,3 +126,17 @@ class ForceFieldCalculator(Calculator):
                 f"{self.force_field.label!r} gives no {', '.join(missing)} for {self.atoms.get_chemical_formula()}; "
                 "a stress needs a cell with three vectors"
             )
+
+    def _evaluated(self, atoms: Atoms) -> Evaluation:
+        """The result of a structure, with the neighbour pairs of the last one where these contain its own."""
+        if len(atoms) == 0:
+            raise StructureError("the structure has no atoms; leave it out")
+        state = BatchState.of([atoms], self.force_field.device, atom_energies=True)
+        last = self._last
+        if last is not None and (last.templates[0].pbc == atoms.pbc).all() and len(last.templates[0]) == len(atoms):
+            state.tables = last.tables
+        (result,) = evaluations(self.force_field, self.force_field.evaluate_batch(state), state)
+        if isinstance(result, EvaluationError):
+            raise result
+        self._last = state
+        return result

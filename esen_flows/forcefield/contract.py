@@ -18,7 +18,7 @@ from esen_flows.errors import ModelError, NotDifferentiableError
 from esen_flows.forcefield.calibration import Calibration
 from esen_flows.schemas import declarations
 from esen_flows.schemas.declarations import Dtype, Equivariance, ForceKind
-from esen_flows.structures.inputs import AnyStructures, as_structures
+from esen_flows.structures.inputs import AnyStructures
 
 # Rows of a Hessian in one call. The part of a call that all its products share costs a few per cent of this many rows
 # (three products a row).
@@ -70,7 +70,7 @@ class BatchEvaluation:
         (systems, 3, 3) in eV/Angstrom^3, with ASE's sign (dE/dstrain / volume); NaN where a structure is not periodic
         along three lattice vectors.
     energies
-        (atoms,) energies of the atoms in eV, or None.
+        (atoms,) energies of the atoms in eV; None where the state does not ask for them, or there are none.
     spread
         (systems, 3) as that of `Evaluation`, or None.
     """
@@ -215,7 +215,8 @@ class ForceField(ABC):
         not at all where `state.read` was called for this geometry, which brings this number along with the caller's
         own. Structures that are searched again take further waits.
 
-        Here the structures are handed to `evaluate` as a list; force fields that compute on tensors override this.
+        Here the structures are handed to `evaluate` as a list. Force fields that compute on tensors override this, and
+        their `evaluate` is `lists.evaluate_list`.
 
         Parameters
         ----------
@@ -237,12 +238,19 @@ class ForceField(ABC):
             A result is NaN or infinite; force fields that compute on tensors return it instead.
         """
         results = self.evaluate(state.structures()) if state.n_systems else []
-        arrays = (
+        arrays: list[np.ndarray | None] = [
             np.array([result.energy for result in results]),
             np.concatenate([np.zeros((0, 3)), *(result.forces for result in results)]),
             np.array([result.stress for result in results]).reshape(-1, 3, 3),
-        )
-        return BatchEvaluation(*(to_device(array, state.device) for array in arrays))
+            None,
+            None,
+        ]
+        energies, spreads = [result.energies for result in results], [result.spread for result in results]
+        if state.atom_energies and results and not any(one is None for one in energies):
+            arrays[3] = np.concatenate(energies)  # type: ignore[arg-type]
+        if results and not any(one is None for one in spreads):
+            arrays[4] = np.array(spreads)
+        return BatchEvaluation(*(None if one is None else to_device(one, state.device) for one in arrays))  # type: ignore[arg-type]
 
     def direct(self) -> "ForceField":
         """The force field whose forces and stress are those of direct heads, which need no derivative of the energy.
@@ -265,29 +273,29 @@ class ForceField(ABC):
             )
         return self
 
-    def evaluate_both(self, structures: AnyStructures) -> list[tuple[Evaluation, Evaluation]]:
-        """Evaluations with the gradient of the energy, and with the forces of direct heads.
+    def evaluate_both(self, state: BatchState) -> tuple[BatchEvaluation, BatchEvaluation]:
+        """Results with the gradient of the energy, and with the forces of direct heads.
 
         Here in two calls; force fields that can do so in one override this.
 
         Parameters
         ----------
-        structures
+        state
             Structures that the force field can evaluate.
 
         Returns
         -------
-        list[tuple[Evaluation, Evaluation]]
-            For each structure the result of `evaluate`, and that of `direct().evaluate`.
+        tuple[BatchEvaluation, BatchEvaluation]
+            The result of `evaluate_batch`, and that of `direct().evaluate_batch`.
 
         Raises
         ------
         ModelError
             There are no direct heads.
         """
-        chosen, direct = as_structures(structures), self.direct()
-        found = list(zip(self.evaluate(chosen), direct.evaluate(chosen), strict=True))
-        self.force_evaluations += 0 if direct is self else len(chosen)
+        direct = self.direct()
+        found = self.evaluate_batch(state), direct.evaluate_batch(state)
+        self.force_evaluations += 0 if direct is self else state.n_systems
         return found
 
     def find_neighbors(self, state: BatchState) -> None:  # noqa: B027  nothing to do is right for most

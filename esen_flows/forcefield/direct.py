@@ -8,8 +8,9 @@ from ase import Atoms
 from torch import Tensor
 
 from esen_flows.data.batch_state import BatchState
-from esen_flows.data.ragged import Rows, to_device, to_host
+from esen_flows.data.ragged import to_device
 from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
+from esen_flows.forcefield.lists import evaluate_list
 from esen_flows.schemas.declarations import ForceKind
 from esen_flows.schemas.keys import sha256_of
 from esen_flows.structures.inputs import AnyStructures, as_structures
@@ -98,29 +99,24 @@ class DirectForces(ForceField):
         list[Evaluation]
             One result per structure.
         """
-        chosen = as_structures(structures)
-        results = self._inner.evaluate(chosen)
-        self._count(len(chosen))
-        return _all_balanced(results, chosen)
+        return evaluate_list(self, as_structures(structures))
 
-    def evaluate_beside_gradient(self, structures: AnyStructures) -> list[tuple[Evaluation, Evaluation]]:
-        """Evaluations of the force field itself and with its direct forces, in one pass where it has one.
+    def evaluate_beside_gradient(self, state: BatchState) -> tuple[BatchEvaluation, BatchEvaluation]:
+        """Results of the force field itself and with its direct forces, in one pass where it has one.
 
         Parameters
         ----------
-        structures
+        state
             Structures that the force field can evaluate.
 
         Returns
         -------
-        list[tuple[Evaluation, Evaluation]]
-            For each structure the result with the gradient of the energy, and that of `evaluate`.
+        tuple[BatchEvaluation, BatchEvaluation]
+            The result with the gradient of the energy, and that of `evaluate_batch`.
         """
-        chosen = as_structures(structures)
-        pairs = self._origin.evaluate_both(chosen)
-        self.force_evaluations += len(chosen)
-        balanced = _all_balanced([direct for _, direct in pairs], chosen)
-        return [(conservative, direct) for (conservative, _), direct in zip(pairs, balanced, strict=True)]
+        conservative, direct = self._origin.evaluate_both(state)
+        self.force_evaluations += state.n_systems
+        return conservative, replace(direct, forces=_balanced(direct.forces, state))
 
     def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
         """Energies, direct forces and stresses of structures that stay on a device from step to step.
@@ -137,7 +133,7 @@ class DirectForces(ForceField):
         """
         result = self._inner.evaluate_batch(state)
         self._count(state.n_systems)
-        return replace(result, forces=_balanced(result.forces, state.positions, state.atoms, state.templates))
+        return replace(result, forces=_balanced(result.forces, state))
 
     def find_neighbors(self, state: BatchState) -> None:
         """Make the neighbour tables of a state, or search them again where that is needed.
@@ -155,22 +151,12 @@ class DirectForces(ForceField):
             self._origin.force_evaluations += structures
 
 
-def _all_balanced(results: list[Evaluation], structures: list[Atoms]) -> list[Evaluation]:
-    """The results of structures with balanced forces."""
-    if not results:
-        return []
-    forces = torch.from_numpy(np.concatenate([result.forces for result in results]))
-    positions = torch.from_numpy(np.concatenate([atoms.positions for atoms in structures]))
-    counts = np.array([len(atoms) for atoms in structures])
-    parts = np.split(to_host(_balanced(forces, positions, Rows(counts), structures)), np.cumsum(counts)[:-1])
-    return [replace(result, forces=part) for result, part in zip(results, parts, strict=True)]
-
-
-def _balanced(forces: Tensor, positions: Tensor, atoms: Rows, structures: list[Atoms]) -> Tensor:
+def _balanced(forces: Tensor, state: BatchState) -> Tensor:
     """(atoms, 3) forces without net force, and without net torque in structures without a periodic direction."""
+    atoms, positions = state.atoms, state.positions
     counts = to_device(atoms.counts.astype(np.float64)[:, None], forces.device)
     forces = forces - atoms.spread(atoms.reduce(forces) / counts)
-    is_free = np.array([not one.pbc.any() for one in structures])
+    is_free = np.array([not one.pbc.any() for one in state.templates])
     if not is_free.any():
         return forces
     free = to_device(is_free, forces.device)

@@ -16,8 +16,7 @@ from ase import Atoms
 from torch import Tensor
 
 from esen_flows.data.batch_state import BatchState
-from esen_flows.data.ragged import to_device, to_host
-from esen_flows.errors import EvaluationError
+from esen_flows.data.ragged import to_device
 from esen_flows.forcefield.contract import (
     ATOMS_AT_ONCE,
     BatchEvaluation,
@@ -25,6 +24,7 @@ from esen_flows.forcefield.contract import (
     ForceField,
     require_differentiable,
 )
+from esen_flows.forcefield.lists import evaluate_list
 from esen_flows.forcefield.rotations import IDENTITY, Rotations
 from esen_flows.forcefield.symmetry_images import (
     ImagePlan,
@@ -91,7 +91,6 @@ class Symmetrized(ForceField):
         self._axes: np.ndarray | None = None
         self._reference: Reference | None = None
         self._references: dict[int, tuple[Atoms, Reference]] = {}  # of the templates of the last state
-        self._takes_lists = type(inner).evaluate_batch is ForceField.evaluate_batch
 
     def about(self, structure: Atoms) -> "Symmetrized":
         """The same for one structure in motion, whose axes and space group stay those at the start.
@@ -180,23 +179,10 @@ class Symmetrized(ForceField):
         ------
         StructureError
             The space group on which forces are projected is not found.
+        EvaluationError
+            A result is NaN or infinite.
         """
-        given = as_structures(structures)
-        if not given:
-            return []
-        plans = [self._plan(atoms, self._reference or self._reference_of(atoms)) for atoms in given]
-        if self.finder is None or self._takes_lists:  # energies of atoms come with lists, and nothing is found twice
-            return [_evaluation(self._mean(*one)) for one in zip(plans, self._of_list(given, plans), strict=True)]
-        state = BatchState.of(given, self.device)
-        results = [_evaluation(self._mean(*one)) for one in zip(plans, self._of_state(state, plans), strict=True)]
-        for atoms, result in zip(given, results, strict=True):
-            has_stress = atoms.pbc.all() and "stress" in self.declaration.outputs
-            if not np.isfinite([result.energy, result.forces.sum(), result.stress.sum() if has_stress else 0.0]).all():
-                raise EvaluationError(
-                    f"{self.label!r} returned NaN or infinity for {atoms.get_chemical_formula()}; check its "
-                    "interatomic distances, or use dtype float64"
-                )
-        return results
+        return evaluate_list(self, as_structures(structures))
 
     def evaluate_batch(self, state: BatchState) -> BatchEvaluation:
         """Averaged energies, forces and stresses of structures that stay on a device from step to step.
@@ -215,25 +201,28 @@ class Symmetrized(ForceField):
         """
         if not state.n_systems:
             return super().evaluate_batch(state)
-        known = self._references
-        self._references = {
-            id(one): known.get(id(one)) or (one, self._reference or self._reference_of(one)) for one in state.templates
-        }
-        now = state.structures() if self._takes_lists or self.finder is not None else state.templates
-        plans = [
-            self._plan(atoms, self._references[id(template)][1])
-            for atoms, template in zip(now, state.templates, strict=True)
-        ]
-        found = self._of_list(now, plans) if self._takes_lists else self._of_state(state, plans)
-        means = [self._mean(*one) for one in zip(plans, found, strict=True)]
+        references = self._references_of(state)
+        now = state.templates if self.finder is None else state.structures()
+        plans = [self._plan(atoms, reference) for atoms, reference in zip(now, references, strict=True)]
+        means = [self._mean(*one) for one in zip(plans, self._of_images(state, plans), strict=True)]
         energies = [mean.energies for mean in means]
         return BatchEvaluation(
-            energy=torch.stack([mean.energy for mean in means]).to(state.device),
-            forces=torch.cat([mean.forces for mean in means]).to(state.device),
-            stress=torch.stack([mean.stress for mean in means]).to(state.device),
-            energies=None if any(one is None for one in energies) else torch.cat(energies).to(state.device),  # type: ignore[arg-type]
-            spread=None if self.finder is None else torch.stack([m.spread for m in means]).to(state.device),  # type: ignore[misc]
+            energy=torch.stack([mean.energy for mean in means]),
+            forces=torch.cat([mean.forces for mean in means]),
+            stress=torch.stack([mean.stress for mean in means]),
+            energies=None if any(one is None for one in energies) else torch.cat(energies),  # type: ignore[arg-type]
+            spread=None if self.finder is None else torch.stack([mean.spread for mean in means]),  # type: ignore[misc]
         )
+
+    def find_neighbors(self, state: BatchState) -> None:
+        """Make the neighbour tables of a state, which all images share, or search them again where that is needed.
+
+        Parameters
+        ----------
+        state
+            Structures at one geometry.
+        """
+        self.inner.find_neighbors(state)
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Averaged second derivatives of the energy along directions.
@@ -273,6 +262,14 @@ class Symmetrized(ForceField):
         operations = self.finder.operations(atoms) if several else Operations.identity(len(atoms))
         return Reference(turns, operations, self.finder.projector(atoms))
 
+    def _references_of(self, state: BatchState) -> list[Reference]:
+        """References of the templates, which are found once for states that go from step to step."""
+        if state.once or self._reference is not None:
+            return [self._reference or self._reference_of(one) for one in state.templates]
+        known = self._references
+        self._references = {id(one): known.get(id(one)) or (one, self._reference_of(one)) for one in state.templates}
+        return [self._references[id(one)][1] for one in state.templates]
+
     def _plan(self, atoms: Atoms, reference: Reference) -> ImagePlan:
         """The images that have to be evaluated at this geometry."""
         operations = reference.operations
@@ -283,23 +280,7 @@ class Symmetrized(ForceField):
             reference.plans[key] = planned(reference, self.rotations.weights, chosen)
         return reference.plans[key]
 
-    def _of_list(self, structures: Sequence[Atoms], plans: Sequence[ImagePlan]) -> list[_Results]:
-        """Results at the images of each structure, of one list of all images."""
-        images = [
-            turned(atoms, plan.turns[k]) for atoms, plan in zip(structures, plans, strict=True) for k in plan.images
-        ]
-        found = self.inner.evaluate(images)
-        self.force_evaluations += len(images)
-        results, first = [], 0
-        for plan in plans:
-            own = found[first : (first := first + len(plan.images))]
-            energy, forces, stress = (torch.from_numpy(np.array([getattr(one, x) for one in own])) for x in _OF_BATCH)
-            energies = [one.energies for one in own if one.energies is not None]
-            of_atoms = torch.from_numpy(np.array(energies)) if len(energies) == len(own) else None
-            results.append(_Results(energy, forces, stress, of_atoms))
-        return results
-
-    def _of_state(self, state: BatchState, plans: Sequence[ImagePlan]) -> list[_Results]:
+    def _of_images(self, state: BatchState, plans: Sequence[ImagePlan]) -> list[_Results]:
         """Results at the images of each structure, with its neighbour pairs, as many at once as atoms of the state."""
         self.inner.find_neighbors(state)
         places = np.repeat(np.arange(len(plans)), [len(plan.images) for plan in plans])
@@ -363,13 +344,6 @@ def _projected(mean: BatchEvaluation, projector: Projector) -> BatchEvaluation:
     acting = torch.bmm(matrices, mean.forces.index_select(0, sources).unsqueeze(2)).squeeze(2)
     forces = torch.zeros_like(mean.forces).index_add_(0, targets, acting)
     return replace(mean, forces=forces, stress=(of_stress @ mean.stress.reshape(9)).view(3, 3))
-
-
-def _evaluation(mean: BatchEvaluation) -> Evaluation:
-    forces, stress = to_host(mean.forces), to_host(mean.stress)
-    energies = None if mean.energies is None else to_host(mean.energies)
-    spread = None if mean.spread is None else to_host(mean.spread)
-    return Evaluation(float(mean.energy), forces, stress, energies, spread)
 
 
 def with_parity(force_field: ForceField, parity: Parity) -> ForceField:

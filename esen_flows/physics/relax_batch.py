@@ -22,7 +22,6 @@ from esen_flows.errors import (
     InsufficientMemoryError,
     StructureError,
 )
-from esen_flows.forcefield.batching import Result
 from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
 from esen_flows.physics.frechet import CellFreedom, RelaxationVariables
 from esen_flows.physics.optimizers import new_optimizer
@@ -154,7 +153,7 @@ class BatchRelaxation:
 
     def _step(self) -> Iterator[Outcome]:
         """Evaluate and move all structures, then let those leave that have failed or converged where they were."""
-        result, failures = _evaluate_apart(self.force_field, self._state)
+        result, failures = evaluate_apart(self.force_field.evaluate_batch, self._state)
         for place, error in failures.items():
             yield self._members[place].index, error
         if failures:
@@ -276,20 +275,33 @@ def _selected(result: BatchEvaluation, state: BatchState, places: np.ndarray) ->
     )
 
 
-def _evaluate_apart(force_field: ForceField, state: BatchState) -> tuple[BatchEvaluation, dict[int, EsenFlowsError]]:
+def evaluate_apart(
+    evaluate: Callable[[BatchState], BatchEvaluation], state: BatchState
+) -> tuple[BatchEvaluation, dict[int, EsenFlowsError]]:
     """Results of one call, and no errors; after an error, of halves, so that only structures that fail alone have none.
 
-    The rows of structures with an error are zero.
+    Parameters
+    ----------
+    evaluate
+        Method of a force field that takes a batch.
+    state
+        The batch.
+
+    Returns
+    -------
+    tuple[BatchEvaluation, dict[int, EsenFlowsError]]
+        Energies, forces, stresses and spreads, zero for structures with an error, and these errors by the number of the
+        structure.
     """
     try:
-        return force_field.evaluate_batch(state), {}
+        return evaluate(state), {}
     except (StructureError, EvaluationError, InsufficientMemoryError) as error:
         if state.n_systems == 1:
             zeros = torch.zeros_like
             return BatchEvaluation(state.cells.new_zeros(1), zeros(state.positions), zeros(state.cells)), {0: error}
     half = state.n_systems // 2
     (first, errors), (second, others) = (
-        _evaluate_apart(force_field, state.select(np.arange(*ends))) for ends in ((0, half), (half, state.n_systems))
+        evaluate_apart(evaluate, state.select(np.arange(*ends))) for ends in ((0, half), (half, state.n_systems))
     )
     energy, forces, stress = (
         torch.cat([getattr(one, name) for one in (first, second)]) for name in ("energy", "forces", "stress")
@@ -299,29 +311,3 @@ def _evaluate_apart(force_field: ForceField, state: BatchState) -> tuple[BatchEv
     return BatchEvaluation(energy, forces, stress, spread=spread), errors | {
         half + place: error for place, error in others.items()
     }
-
-
-def evaluate_apart(
-    evaluate: Callable[[list[Atoms]], list[Result]], structures: list[Atoms]
-) -> list[Result | EsenFlowsError]:
-    """Evaluations in one call; after an error, of halves, so that only structures that fail alone have no result.
-
-    Parameters
-    ----------
-    evaluate
-        Method of a force field that has one result per structure.
-    structures
-        Structures.
-
-    Returns
-    -------
-    list[Result | EsenFlowsError]
-        For each structure its result, or the error by which it fails.
-    """
-    try:
-        return list(evaluate(structures))
-    except (StructureError, EvaluationError, InsufficientMemoryError) as error:
-        if len(structures) == 1:
-            return [error]
-        half = len(structures) // 2
-        return evaluate_apart(evaluate, structures[:half]) + evaluate_apart(evaluate, structures[half:])

@@ -4,15 +4,29 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, molecule
-from test_neighbor_cache import CASES, CUTOFF
+from ase.build import bulk, fcc111, molecule
 
-from esen_flows.data import batch_state, image_search, neighbor_tables
+from esen_flows.data import batch_state, image_search, pair_search
 from esen_flows.data.batch_state import BatchState
-from esen_flows.data.neighbor_tables import NeighborTables, _true_rows_without_waiting, true_rows
+from esen_flows.data.edges import _true_rows_without_waiting, true_rows
+from esen_flows.data.neighbor_tables import NeighborTables
 from esen_flows.data.neighbors import neighbor_pairs
 from esen_flows.errors import StructureError
 
+CUTOFF = 4.5
+CASES = {
+    "crystal": bulk("Si", cubic=True) * (2, 2, 2),
+    "small cell with self-images": bulk("Si", a=3.0),
+    "one atom": bulk("Cu", a=2.0),
+    "triclinic": Atoms("Si3", cell=[[3, 0, 0], [2.5, 2.0, 0], [-1.5, 1.0, 4]], pbc=True,
+                       scaled_positions=[[0, 0, 0], [0.3, 0.6, 0.2], [0.7, 0.1, 0.9]]),
+    "slab": fcc111("Cu", (3, 3, 3), vacuum=8, periodic=False),
+    "tilted slab": Atoms("Cu4", cell=[[2.5, 0, 1], [0.3, 2.6, 0], [0, 0, 0]], pbc=[True, True, False],
+                         positions=[[0, 0, 0], [1, 1, 2], [0.5, 2, 4], [2, 0, 6]]),
+    "wire": Atoms("C3", cell=[0, 0, 2.9], pbc=[False, False, True], positions=[[0, 0, 0], [1, 0, 1], [5, 1, 2]]),
+    "molecule": molecule("C60"),
+    "molecule in a box": Atoms("CO", cell=[9, 9, 9], positions=[[1, 1, 1], [1, 1, 5.5]]),
+}  # fmt: skip
 LEFT_HANDED = bulk("Si", a=4.0)
 LEFT_HANDED.set_cell(LEFT_HANDED.cell.array @ np.diag([1, 1, -1]), scale_atoms=True)
 STRUCTURES = [*CASES.values(), LEFT_HANDED]
@@ -39,9 +53,10 @@ def assert_fresh(state: BatchState) -> None:
         np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("large", [0, 10**9], ids=["one by one", "by images"])
+@pytest.mark.parametrize("large", [0, 10**9, 8], ids=["one by one", "by images", "both"])
 def test_edges_are_those_of_a_search_when_atoms_move_wrap_leave_and_enter(large, monkeypatch):
-    monkeypatch.setattr(neighbor_tables, "MOST_ATOMS_BY_IMAGES", large)
+    monkeypatch.setattr(pair_search, "MOST_ATOMS_BY_IMAGES", {"cpu": large})
+    monkeypatch.setattr(pair_search, "FEW_STRUCTURES", 0)
     monkeypatch.setattr(image_search, "CANDIDATES_AT_ONCE", 20_000)  # several passes
     searched, search = [], NeighborTables.search
 
@@ -103,7 +118,7 @@ def test_bad_input_is_refused_and_named():
     state = BatchState.of([bulk("Cu"), molecule("CO")])
     with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): positions or cell hold NaN"):
         state.moved(torch.cat((state.positions[:2], state.positions[2:] * torch.nan))).edges(5.0)
-    with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): two atoms are 0 Angstrom apart"):
+    with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): atoms 0 and 1 are 0 Angstrom apart"):
         state.moved(torch.cat((state.positions[:2], state.positions[1:2]))).edges(5.0)
 
 

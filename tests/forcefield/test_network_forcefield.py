@@ -12,11 +12,13 @@ from small_force_field import assert_equal, rattled, small_checkpoint
 
 from esen_flows.data.batch import Graph
 from esen_flows.data.batch_state import BatchState
-from esen_flows.data.neighbor_cache import NeighborCache
+from esen_flows.data.neighbor_tables import NeighborTables
 from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownElementError
+from esen_flows.forcefield import lists
 from esen_flows.forcefield import network as network_module
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
+from esen_flows.forcefield.contract import Evaluation
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.network.derivatives import energy_forces_stress
@@ -123,10 +125,10 @@ def test_memory_bounded_batches_equal_single_evaluations(force_field):
 
 
 def test_long_lists_are_computed_in_windows_and_returned_in_order(force_field, monkeypatch):
-    for name, value in (("EDGES_AHEAD", 1), ("BATCHES_AHEAD", 0), ("ATOMS_PER_WINDOW", 4)):
-        monkeypatch.setattr(network_module, name, value)
+    monkeypatch.setattr(lists, "ATOMS_AT_ONCE", 4)
+    monkeypatch.setattr(lists, "EDGES_TOGETHER", 1)
     structures = mixed_structures() + mixed_structures()[::-1]
-    assert len(list(force_field._windows(structures))) > 4
+    assert len(list(lists.states_of(force_field, structures))) > 4
     assert_equal(force_field.evaluate(structures), [force_field.evaluate([atoms])[0] for atoms in structures], ENERGY)
 
 
@@ -153,48 +155,70 @@ def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch
         scarce.evaluate(structures)
 
 
-def assert_same_without_skin(steps, moving):
-    """Compare steps (atoms, evaluation) of a force field that keeps pairs with one that searches at every step."""
+def assert_same_without_skin(steps, searches):
+    """Compare steps (atoms, evaluation) of a calculator that searched once or twice with a search at every step."""
+    made = len(searches)
+    assert made in (1, 2)
     fresh = NetworkForceField(small_checkpoint())
     for atoms, evaluation in steps:
-        fresh.neighbors = NeighborCache(4.0)
         assert_equal([evaluation], fresh.evaluate([atoms]), ENERGY)
-        assert fresh.neighbors.searches == 1
-    assert moving.neighbors.searches == 1
+    assert len(searches) == made + len(steps)
 
 
-def test_molecular_dynamics_costs_one_search_and_the_same_numbers():
-    atoms, moving, steps = bulk("Si", cubic=True) * (2, 2, 1), NetworkForceField(small_checkpoint()), []
-    atoms.calc = ForceFieldCalculator(moving)
+@pytest.fixture
+def searches(monkeypatch):
+    """One entry for each neighbour search."""
+    made, search = [], NeighborTables.search
+    monkeypatch.setattr(NeighborTables, "search", lambda *a, **k: made.append(1) or search(*a, **k))
+    return made
+
+
+def calculated(atoms):
+    """What the calculator of a structure has found."""
+    calculator = atoms.calc
+    names = (calculator.results[name] for name in ("energy", "forces", "stress", "energies"))
+    energy, forces, stress, energies = names
+    return Evaluation(energy, forces, stress[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]], energies)
+
+
+def test_molecular_dynamics_costs_few_searches_and_the_same_numbers(searches):
+    atoms, steps = bulk("Si", cubic=True) * (2, 2, 1), []
+    atoms.calc = ForceFieldCalculator(NetworkForceField(small_checkpoint()))
     velocity = np.sqrt(300 * units.kB / atoms.get_masses())[:, None]
     atoms.set_velocities(velocity * np.random.default_rng(0).normal(size=(32, 3)) + [0.5, 0, 0])  # drifting
-
-    def keep():
-        if dynamics.nsteps % 5 == 0:
-            atoms.wrap()
-        steps.append((atoms.copy(), moving.evaluate([atoms])[0]))
-
     dynamics = VelocityVerlet(atoms, 2 * units.fs)
-    dynamics.attach(keep)
+    dynamics.attach(lambda: steps.append((atoms.copy(), calculated(atoms))))
     dynamics.run(20)
     assert np.abs(steps[-1][0].positions - steps[0][0].positions).max() > 1.0
-    assert_same_without_skin(steps, moving)
+    assert_same_without_skin(steps, searches)
 
 
-def test_a_relaxation_with_its_cell_costs_one_search_and_the_same_numbers():
-    atoms, moving, steps = rattled(bulk("Si", cubic=True) * (2, 2, 1)), NetworkForceField(small_checkpoint()), []
-    atoms.calc = ForceFieldCalculator(moving)
-    optimizer = FIRE(UnitCellFilter(atoms, scalar_pressure=0.5), maxstep=0.05, logfile=None)
-    optimizer.attach(lambda: steps.append((atoms.copy(), moving.evaluate([atoms])[0])))
+def test_a_relaxation_with_its_cell_costs_few_searches_and_the_same_numbers(searches):
+    atoms, steps = rattled(bulk("Si", cubic=True) * (2, 2, 1)), []
+    atoms.calc = ForceFieldCalculator(NetworkForceField(small_checkpoint()))
+    optimizer = FIRE(UnitCellFilter(atoms, scalar_pressure=0.5), maxstep=0.03, logfile=None)
+    optimizer.attach(lambda: steps.append((atoms.copy(), calculated(atoms))))
     optimizer.run(fmax=1e-6, steps=12)
     volumes = [atoms.get_volume() for atoms, _ in steps]
-    assert max(volumes) / min(volumes) > 1.02
-    assert_same_without_skin(steps, moving)
+    assert max(volumes) / min(volumes) > 1.015
+    assert_same_without_skin(steps, searches)
+
+
+def test_a_calculator_searches_again_for_other_structures_and_atoms_that_jump(searches):
+    calculator, crystal = ForceFieldCalculator(NetworkForceField(small_checkpoint())), bulk("Si", cubic=True)
+    jumped, slab, fewer = crystal.copy(), Atoms(crystal, pbc=[True, True, False]), crystal[:-1]
+    jumped.positions[3] += crystal.cell.array[0]
+    for count, atoms in enumerate((crystal, jumped, slab, fewer, fewer[::-1]), start=1):
+        atoms.calc = calculator
+        (alone,) = NetworkForceField(small_checkpoint()).evaluate([atoms])
+        assert atoms.get_potential_energy() == pytest.approx(alone.energy, abs=ENERGY)
+        np.testing.assert_allclose(atoms.get_forces(), alone.forces, rtol=0, atol=1e-12)
+        assert len(searches) == 2 * count
 
 
 def test_scale_and_references_enter_the_energy(force_field):
     plain = NetworkForceField(small_checkpoint())
-    plain.references_ev = np.zeros_like(plain.references_ev)
+    plain._baseline.references_ev = torch.zeros_like(plain._baseline.references_ev)
     plain.scale_ev = 1.0
     atoms = rattled(bulk("Si", cubic=True))
     (scaled,), (raw,) = force_field.evaluate([atoms]), plain.evaluate([atoms])
@@ -239,24 +263,23 @@ def test_evaluations_are_counted(force_field):
     assert force_field.evaluate([]) == []
 
 
-def test_graphs_that_do_not_fit_are_made_in_smaller_windows(force_field, monkeypatch):
-    """Graphs live on the device as well: where they do not fit, fewer are made at once."""
+def test_neighbours_that_do_not_fit_are_searched_in_smaller_windows(force_field, monkeypatch):
+    """Neighbour tables live on the device as well: where they do not fit, fewer are made at once."""
     structures = mixed_structures() * 3
     expected = force_field.evaluate(structures)
-    scarce, sizes = NetworkForceField(small_checkpoint()), []
-    collected = scarce.neighbors.edges
+    scarce, sizes, search, most = NetworkForceField(small_checkpoint()), [], NeighborTables.search, 2
 
-    def scarce_memory(some):
-        sizes.append(len(some))
-        if len(some) > 2:
+    def scarce_memory(templates, *arguments, **options):
+        sizes.append(len(templates))
+        if len(templates) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return collected(some)
+        return search(templates, *arguments, **options)
 
-    monkeypatch.setattr(scarce.neighbors, "edges", scarce_memory)
+    monkeypatch.setattr(NeighborTables, "search", scarce_memory)
     assert_equal(scarce.evaluate(structures), expected, ENERGY)
     assert max(sizes) > 2
-    monkeypatch.setattr(scarce.neighbors, "edges", lambda some: scarce_memory([*some] * 3))
-    with pytest.raises(InsufficientMemoryError, match=r"neighbours of structure 0 \(2 atoms\) do not fit"):
+    most = 0
+    with pytest.raises(InsufficientMemoryError, match=r"neighbours of 1 structures of up to 2 atoms do not fit"):
         scarce.evaluate([bulk("Si")])
 
 

@@ -12,7 +12,7 @@ from ase.build import bulk
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from esen_flows.data import neighbor_tables
-from esen_flows.data.neighbor_tables import _true_rows_without_waiting
+from esen_flows.data.edges import _true_rows_without_waiting
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.network.backends import edge_sums
 from esen_flows.physics.relax import relax_many

@@ -14,6 +14,7 @@ from stages import STAGE, argon_data
 from esen_flows.campaigns.plan import plan
 from esen_flows.campaigns.reproduce import compute_here
 from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.data.batch_state import BatchState
 from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield import families
 from esen_flows.forcefield.checkpoint import load
@@ -179,7 +180,7 @@ def test_the_trainer_rotates_for_a_family_that_asks_for_it(monkeypatch: pytest.M
 def test_graphs_keep_the_reverse_edge_for_a_family_that_reads_it(
     monkeypatch: pytest.MonkeyPatch, trained: Path
 ) -> None:
-    """Through the cache of neighbours too: 32 atoms are enough for it, and the second step is not a new search."""
+    """Of lists, and of batches whose second step is not a new search."""
     monkeypatch.setattr(PairConfig, "reads_reverse_edges", True)
     force_field = load_force_field(trained)
     batches: list[GraphBatch] = []
@@ -194,7 +195,13 @@ def test_graphs_keep_the_reverse_edge_for_a_family_that_reads_it(
     for _ in range(2):
         crystal.rattle(0.05, seed=1)
         force_field.evaluate([crystal, ARGON])
-    assert force_field.neighbors.searches == 3
+    state = BatchState.of([crystal, ARGON])
+    for _ in range(2):
+        force_field.evaluate_batch(state)
+        tables = state.tables
+        state = state.moved(state.positions + 0.01 * torch.rand_like(state.positions))
+    assert state.tables is tables
+    assert len(batches) == 4
     for batch in batches:
         assert torch.equal(batch.source[batch.reverse], batch.target)
         assert torch.equal(batch.reverse[batch.reverse], torch.arange(batch.n_edges))

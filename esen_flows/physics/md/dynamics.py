@@ -17,7 +17,7 @@ from esen_flows.errors import (
 )
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.physics.md.document import document_of
-from esen_flows.physics.md.forces import DynamicsForces
+from esen_flows.physics.md.forces import DynamicsForces, MovingBatch, Outcome
 from esen_flows.physics.md.integrators import Body, Integrator, integrator_of
 from esen_flows.physics.md.start import degrees_of_freedom, start_of_dynamics
 from esen_flows.physics.relax import ATOMS_AT_ONCE, relax
@@ -277,16 +277,19 @@ def _member(
     return at_start(relaxed)
 
 
-def _evaluated(moving: Sequence[tuple[_Member, int]]) -> list[Evaluation | EsenFlowsError]:
-    """Results of the structures at their steps, in one call for all that share their forces."""
-    groups: dict[int, list[int]] = {}
-    for place, (member, _) in enumerate(moving):
-        groups.setdefault(id(member.forces), []).append(place)
-    results: dict[int, Evaluation | EsenFlowsError] = {}
-    for places in groups.values():
-        own = [(moving[place][0].atoms, moving[place][1]) for place in places]
-        results.update(zip(places, moving[places[0]][0].forces.at(own), strict=True))
-    return [results[place] for place in range(len(moving))]
+def _evaluated(moving: Sequence[tuple[_Member, int]], batches: dict[int, MovingBatch]) -> list[Outcome]:
+    """Results of the structures at their steps, in one call for all that share their forces.
+
+    The batches are those of the last step, of which those that have no structures any more are removed.
+    """
+    groups: dict[int, dict[int, tuple[Atoms, int]]] = {}
+    for member, step in moving:
+        batches.setdefault(id(member.forces), MovingBatch(member.forces))
+        groups.setdefault(id(member.forces), {})[member.index] = (member.atoms, step)
+    for key in batches.keys() - groups.keys():
+        del batches[key]
+    results = {number: outcome for key, own in groups.items() for number, outcome in batches[key].at(own).items()}
+    return [results[member.index] for member, _ in moving]
 
 
 class _Run:
@@ -295,6 +298,7 @@ class _Run:
     def __init__(self, atoms_at_once: int, watch: Watch | None) -> None:
         self.atoms_at_once, self.watch = atoms_at_once, watch
         self.members: list[_Member] = []
+        self._batches: dict[int, MovingBatch] = {}  # by the identity of the forces that they hold
         self._between_steps = True
 
     def outcomes(
@@ -328,7 +332,7 @@ class _Run:
         """Evaluate new structures at their start; those that continue know their forces."""
         fresh = [member for member in entering if not member.begun]
         self.members += [member for member in entering if member.begun]
-        results = _evaluated([(member, 0) for member in fresh])
+        results = _evaluated([(member, 0) for member in fresh], {})
         for member, result in zip(fresh, results, strict=True):
             if isinstance(result, EsenFlowsError):
                 yield member.index, result
@@ -343,7 +347,7 @@ class _Run:
         for member in moving:
             member.integrator.begin(member.body)
             member.atoms.positions[:] = member.body.positions
-        results = _evaluated([(member, member.body.step + 1) for member in moving])
+        results = _evaluated([(member, member.body.step + 1) for member in moving], self._batches)
         failed: dict[int, EsenFlowsError] = {}
         for member, result in zip(moving, results, strict=True):
             error = self._finish(member, result)
@@ -367,7 +371,7 @@ class _Run:
                 document = document.model_copy(update={"orientation_spread": spread})
             yield member.index, document
 
-    def _finish(self, member: _Member, result: Evaluation | EsenFlowsError) -> EsenFlowsError | None:
+    def _finish(self, member: _Member, result: Outcome) -> EsenFlowsError | None:
         """Finish the step of a structure; the error that ends its trajectory, or None."""
         body, name = member.body, member.atoms.get_chemical_formula()
         at = f"step {body.step + 1} ({(body.step + 1) * member.protocol.time_step_fs(member.atoms.numbers):g} fs)"

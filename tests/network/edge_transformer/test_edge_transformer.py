@@ -10,10 +10,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from esen_flows.data.batch import Graph, GraphBatch
+from esen_flows.data.batch_state import BatchState
 from esen_flows.errors import ModelError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.direct import DirectForces
 from esen_flows.forcefield.families import make_network
+from esen_flows.forcefield.lists import evaluations
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.network.edge_transformer.config import PRESETS, EdgeTransformerConfig
 from esen_flows.network.edge_transformer.cutoffs import adaptive_cutoffs, log_switch
@@ -70,15 +72,17 @@ def test_one_pass_gives_what_two_calls_give(config: EdgeTransformerConfig) -> No
     direct = DirectForces(found)
     expected = list(zip(found.evaluate(many), direct.evaluate(many), strict=True))
     before = found.force_evaluations
-    together = direct.evaluate_beside_gradient(many)
+    state = BatchState.of(many)
+    both = direct.evaluate_beside_gradient(state)
     assert found.force_evaluations == before + len(many)
+    together = list(zip(*(evaluations(found, result, state) for result in both), strict=True))
     for one, other in zip((x for pair in together for x in pair), (x for pair in expected for x in pair), strict=True):
         assert one.energy == pytest.approx(other.energy, abs=1e-12)
         np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-12)
         np.testing.assert_allclose(one.stress, other.stress, rtol=0, atol=1e-14)
     assert np.abs(together[0][0].forces - together[0][1].forces).max() > 1e-3
     with pytest.raises(ModelError, match="no heads that predict forces directly"):
-        force_field(SMALL).evaluate_both(many)
+        force_field(SMALL).evaluate_both(state)
 
 
 @pytest.mark.parametrize("config", [SMALL, ADAPTIVE], ids=["fixed cutoff", "adaptive cutoff"])
