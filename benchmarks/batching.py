@@ -23,7 +23,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from esen_flows.cli.machine import tune_allocator
-from esen_flows.data.neighbor_cache import NeighborCache
+from esen_flows.data.batch_state import BatchState
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.network import NetworkForceField
@@ -95,8 +95,7 @@ def rattled(atoms: Atoms, seed: int) -> Atoms:
 
 def n_edges(force_field: NetworkForceField, structures: list[Atoms]) -> int:
     """Of all of them together."""
-    cache = NeighborCache(force_field.network.config.cutoff_angstrom)
-    return sum(len(edges.source) for edges in cache.edges(structures))
+    return int(BatchState.of(structures, once=True).edges(force_field.network.config.cutoff_angstrom).counts.sum())
 
 
 def small_structures(dtype: Any, repeats: int) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def small_structures(dtype: Any, repeats: int) -> dict[str, Any]:
         "single_calls": lambda: [force_field.evaluate([atoms]) for atoms in cells],
         "large_structure": lambda: force_field.evaluate([large]),
         "two_atoms": lambda: force_field.evaluate(cells[:1]),
-        "neighbor_lists_of_batch": lambda: NeighborCache(5.0).edges(cells),
+        "neighbor_lists_of_batch": lambda: BatchState.of(cells, once=True).edges(5.0),
     }
     row = interleaved(work, repeats)
     edges, edges_of_large = n_edges(force_field, cells), n_edges(force_field, [large])
@@ -126,18 +125,18 @@ def small_structures(dtype: Any, repeats: int) -> dict[str, Any]:
 
 
 def displaced_supercells(repeats: int) -> dict[str, Any]:
-    """Neighbour lists of 32 displaced supercells of one crystal: together, and each searched by itself."""
+    """Neighbour lists of 32 displaced supercells of one crystal: in one batch, and one by one."""
     perfect = bulk("Si", "diamond", a=5.43, cubic=True) * (3, 3, 3)
     cells = []
     for atom in range(32):
         cells.append(perfect.copy())
         cells[-1].positions[atom, 0] += 0.03
     work = {
-        "kept_lists": lambda: NeighborCache(6.0).edges(cells),
-        "searched_lists": lambda: [NeighborCache(6.0, skin_angstrom=0.0).edges([atoms]) for atoms in cells],
+        "batch": lambda: BatchState.of(cells, once=True).edges(6.0),
+        "one_by_one": lambda: [BatchState.of([atoms], once=True).edges(6.0) for atoms in cells],
     }
     row = interleaved(work, repeats)
-    ratio = row["searched_lists_seconds"] / row["kept_lists_seconds"]
+    ratio = row["one_by_one_seconds"] / row["batch_seconds"]
     return {"what": "neighbour lists of 32 displaced supercells", "atoms": len(perfect)} | row | {"ratio": ratio}
 
 
@@ -148,12 +147,13 @@ def neighbor_lists(atoms: int, repeats: int) -> dict[str, Any]:
     force_field = NetworkForceField(Checkpoint(network, 1.0, {}, (14,), model_key="0" * 64), dtype="float32")
     n = round((atoms / 8) ** (1 / 3))
     cell = rattled(bulk("Si", "diamond", a=5.43, cubic=True) * (n, n, n), 0)
-    kept, moved = NeighborCache(6.0), rattled(cell, 1)
-    kept.edges([cell])
+    kept = BatchState.of([cell])
+    kept.edges(6.0)
+    shift = torch.from_numpy(rattled(cell, 1).positions - cell.positions)
     work = {
         "force_call": lambda: force_field.evaluate([cell]),
-        "search": lambda: NeighborCache(6.0, skin_angstrom=0.0).edges([cell]),
-        "kept_list": lambda: kept.edges([moved]),
+        "search": lambda: BatchState.of([cell], once=True).edges(6.0),
+        "kept_list": lambda: kept.moved(kept.positions + shift).edges(6.0),
     }
     row = interleaved(work, repeats)
     shares = {}

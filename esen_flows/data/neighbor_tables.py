@@ -244,7 +244,7 @@ class NeighborTables:
             distance in Angstrom^2 (infinite without pairs).
         """
         squared, within = self._distances(positions, cells)[1:]
-        numbers = self.pairs.reduce(within.to(squared.dtype))
+        numbers = self.pairs.count(within)
         needed = torch.zeros_like(numbers) if searched_here else self._needed(positions, cells).to(squared.dtype)
         return torch.stack((needed, numbers, self.pairs.reduce(squared, "min", torch.inf)))
 
@@ -283,7 +283,9 @@ class NeighborTables:
         source, target, system = (
             column.index_select(0, kept) for column in (self.source, self.target, self.pairs.owner)
         )
-        vectors = torch.stack([column.index_select(0, kept) for column in apart], dim=1)
+        vectors = apart[0].new_empty(len(kept), 3)
+        for k, column in enumerate(apart):  # in two thirds of the time of `torch.stack`
+            vectors[:, k] = column.index_select(0, kept)
         reverse = None
         if self.reverse is not None:
             places = torch.zeros_like(self.reverse).index_copy_(0, kept, torch.arange(len(kept), device=kept.device))

@@ -135,3 +135,25 @@ def test_numbers_of_a_step_come_with_those_of_the_tables(monkeypatch):
 def test_rows_of_a_mask_without_waiting():
     mask = torch.tensor([False, True, True, False, True])
     assert true_rows(mask, 3).tolist() == _true_rows_without_waiting(mask, 3).tolist() == [1, 2, 4]
+
+
+def test_structures_for_one_geometry_are_searched_without_a_skin(monkeypatch):
+    state, carried = BatchState.of(STRUCTURES, once=True), BatchState.of(STRUCTURES)
+    assert_fresh(state)
+    assert state.tables.skin == 0.0
+    assert len(state.tables.source) < len(carried.find_tables(CUTOFF).source)
+    assert torch.equal(state.edges(CUTOFF).vectors, carried.edges(CUTOFF).vectors)  # the same bits
+    turned = state.turned(-torch.eye(3).double().repeat(len(STRUCTURES), 1, 1))
+    monkeypatch.setattr(NeighborTables, "search", None)
+    assert torch.equal(turned.edges(CUTOFF).vectors, -state.edges(CUTOFF).vectors)
+    assert state.moved(state.positions + 0.1).tables is None
+
+
+def test_charges_and_spins_go_along_and_are_read_only_where_they_are_asked_for():
+    ions = [Atoms("O", info={"charge": -2}), Atoms("H", info={"spin": 2.0}), Atoms("H", info={"charge": 0.5})]
+    state = BatchState.of(ions[:2])
+    assert state.charges_and_spins().tolist() == [[-2, 0], [0, 2]]
+    joined = state.select([1, 0]).joined(BatchState.of([Atoms("Na", info={"charge": 1})]))
+    assert joined.moved(joined.positions + 1).charges_and_spins().tolist() == [[0, 2], [-2, 0], [1, 0]]
+    with pytest.raises(StructureError, match=r"H: charge must be an integer, got 0\.5"):
+        BatchState.of(ions).charges_and_spins()

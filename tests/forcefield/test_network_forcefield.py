@@ -315,3 +315,15 @@ def test_a_batch_on_tensors_equals_lists_at_every_step(average, monkeypatch):
         state = state.moved(state.positions + torch.from_numpy(0.15 * random.normal(size=state.positions.shape)))
         if step == 1:
             monkeypatch.setattr(plain._budget, "max_edges", 500)
+
+
+def test_a_batch_has_energies_of_atoms_where_its_state_asks_for_them(force_field):
+    structures = mixed_structures()
+    assert force_field.evaluate_batch(BatchState.of(structures)).energies is None
+    expected = np.concatenate([one.energies for one in force_field.evaluate(structures)])
+    for one in (force_field, Symmetrized(force_field)):
+        state = BatchState.of(structures, atom_energies=True)
+        found = one.evaluate_batch(state)
+        assert torch.allclose(state.atoms.reduce(found.energies), found.energy, rtol=0, atol=1e-11)
+        if one is force_field:
+            np.testing.assert_allclose(found.energies, expected, rtol=0, atol=1e-12)

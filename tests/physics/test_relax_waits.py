@@ -11,7 +11,7 @@ import torch
 from ase.build import bulk
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from esen_flows.data import neighbor_tables
+from esen_flows.data import neighbor_tables, ragged
 from esen_flows.data.edges import _true_rows_without_waiting
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.network.backends import edge_sums
@@ -55,6 +55,7 @@ def test_a_step_waits_once_for_the_device(optimizer, symmetry, monkeypatch):
 
     monkeypatch.setattr(edge_sums, "BACKENDS", {})  # a GPU has no compiled code of ours
     monkeypatch.setattr(neighbor_tables, "true_rows", _true_rows_without_waiting)
+    monkeypatch.setattr(ragged, "on_host", lambda tensor: False)
     force_field = load_force_field("esen_silicon")
     steps: list[tuple[int, int, int]] = []  # structures before and after a step, and its waits
     step = BatchRelaxation._step
