@@ -37,11 +37,6 @@ from esen_flows.network.derivatives import EnergyForcesStress, energy_forces_str
 from esen_flows.schemas.declarations import Dtype, ForceKind
 from esen_flows.structures.inputs import AnyStructures, as_structures
 
-_NO_TABLES = (
-    "the neighbours of {} structures of up to {} atoms do not fit into the memory of {} together; evaluate fewer at "
-    "once, or smaller ones, or use a device with more memory"
-)
-
 
 class NetworkForceField(ForceField):
     """Force field of a network, which computes in batches bounded by memory.
@@ -133,13 +128,12 @@ class NetworkForceField(ForceField):
             There are no direct heads.
         """
         super().direct()
-        config = self.network.config
         if self._kind == "direct":
             return self
         view = copy.copy(self)
         view._kind, view._cuda_graphs, view.force_evaluations = "direct", None, 0
         view.label = f"{self.label}, direct forces"
-        outputs = ("energy", "forces", *(("stress",) if config.gives_direct_stress else ()), "energies")
+        outputs = ("energy", "forces", *(("stress",) if self.network.config.gives_direct_stress else ()), "energies")
         view.declaration = replace(
             self.declaration, conservative=False, differentiable=False, direct=False, outputs=outputs
         )
@@ -193,8 +187,7 @@ class NetworkForceField(ForceField):
         InsufficientMemoryError
             A structure does not fit into memory, not even in small chunks.
         StructureError, UnknownElementError
-            A structure cannot be evaluated. In a list of more than a million edges, coinciding atoms are found only
-            when it is their structure's turn.
+            A structure cannot be evaluated. In long lists, coinciding atoms are found when it is their turn.
         EvaluationError
             A result is NaN or infinite.
         """
@@ -299,16 +292,18 @@ class NetworkForceField(ForceField):
             The tables do not fit into memory.
         """
         config = self.network.config
-        if not state.n_systems:
-            return
-        self._found(partial(state.find_tables, config.cutoff_angstrom, reverse=config.reads_reverse_edges), state)
+        if state.n_systems:
+            self._found(partial(state.find_tables, config.cutoff_angstrom, reverse=config.reads_reverse_edges), state)
 
     def _found(self, find: Callable[[], Result], state: BatchState) -> Result:
         """Tables or edges of a state."""
         found = unless_out_of_memory(find)
         if found is None:
             largest = max(len(atoms) for atoms in state.templates)
-            raise InsufficientMemoryError(_NO_TABLES.format(state.n_systems, largest, self.device))
+            raise InsufficientMemoryError(
+                f"the neighbours of {state.n_systems} structures of up to {largest} atoms do not fit into the memory "
+                f"of {self.device} together; evaluate fewer at once, or use a device with more memory"
+            )
         return found
 
     def hessian_vector_products(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
