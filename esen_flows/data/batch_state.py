@@ -122,7 +122,7 @@ class BatchState:
             to_device(np.concatenate([none[:, 0], *(a.numbers for a in structures)]).astype(np.int64), device),
             to_device(np.concatenate([none, *(a.positions for a in structures)]), device),
             to_device(cells, device),
-            to_device(pbc.all(axis=1), device),
+            to_device(np.asarray(pbc.all(axis=1)), device),
             once=once,
             atom_energies=atom_energies,
         )

@@ -72,5 +72,5 @@ def _one_by_one(templates: Sequence[Atoms], positions: Tensor, cells: Tensor, ra
         first += len(atoms)
     joined = columns[0] if len(columns) == 1 else [np.concatenate(column) for column in zip(*columns, strict=True)]
     counts = np.array([len(one[0]) for one in columns])
-    source, target, shifts = (to_device(column, device) for column in joined)
-    return FoundPairs(source, target, shifts, counts)
+    begin, end, images = (to_device(column, device) for column in joined)
+    return FoundPairs(begin, end, images, counts)

@@ -67,8 +67,9 @@ def load_force_field(
     text = str(card_or_path)
     is_card = text.endswith((".yaml", ".yml"))
     if not is_card and (text.endswith(".safetensors") or "/" in text):
-        checkpoint, label, domain = load(text), Path(text).stem, calibration_beside(Path(text))
-        domain = domain if domain.is_file() else None
+        checkpoint, label = load(text), Path(text).stem
+        beside = calibration_beside(Path(text))
+        domain = beside if beside.is_file() else None
     else:
         # Cards need YAML and pydantic, which a bare GPU machine does not have; paths of checkpoints work there as well.
         from esen_flows.schemas.card import calibration_path, checkpoint_path, find_card

@@ -183,7 +183,7 @@ def calibrate(
     with counted(f"{len(dataset)} structures", len(dataset)) as count:
         calibration, values = fit(force_field, [item.atoms for item in dataset], on_structure=count)
     beyond = sum(value > calibration.limit for value in values)
-    tests = [
+    tests: list[dict[str, object]] = [
         {"structures": "training data, cross-validated", "expected": "inside", "outside": beyond, "of": len(values)}
     ]
     for expected, files in (("inside", inside), ("outside", outside)):
@@ -200,9 +200,7 @@ def calibrate(
     typer.echo(yaml.safe_dump({"calibration": entry}, sort_keys=False, allow_unicode=True, width=100).rstrip())
 
 
-def _domain_test(
-    force_field: "ForceField", calibration: "Calibration", file: Path, expected: str
-) -> dict[str, str | int]:
+def _domain_test(force_field: "ForceField", calibration: "Calibration", file: Path, expected: str) -> dict[str, object]:
     """How many structures of a file are outside, as an entry of a card."""
     from esen_flows.forcefield.extrapolation import count_outside
     from esen_flows.structures.inputs import as_structures

@@ -102,9 +102,12 @@ def _supercell(crystal: Crystal) -> Atoms:
 
 
 def _write(crystal: Crystal, force_field: ForceField, file: Path, displacement_angstrom: float) -> None:
-    repeat = _REPEAT_WURTZITE if crystal.prototype == "wurtzite" else _REPEAT
+    a, b, c = _REPEAT_WURTZITE if crystal.prototype == "wurtzite" else _REPEAT
     protocol = DisplacementProtocol(
-        order=2, displacement_angstrom=displacement_angstrom, fc2_supercell=repeat, setting="canonical"
+        order=2,
+        displacement_angstrom=displacement_angstrom,
+        fc2_supercell=((a, 0, 0), (0, b, 0), (0, 0, c)),
+        setting="canonical",
     )
     forces = displaced_forces(perfect(crystal), force_field, protocol)
     phonon = new_phonopy(forces.unitcell, forces.supercell_matrix_fc2, forces.primitive_matrix, forces.symprec_angstrom)
