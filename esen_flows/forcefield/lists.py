@@ -14,6 +14,8 @@ from esen_flows.forcefield.contract import ATOMS_AT_ONCE, BatchEvaluation, Evalu
 
 # Structures of a long list are on the device together up to about this many edges, of 40 bytes each.
 EDGES_TOGETHER = 1_000_000
+# And never more atoms than these: what follows structures with few edges may have many.
+MOST_ATOMS_TOGETHER = 8 * ATOMS_AT_ONCE
 
 
 def evaluate_list(force_field: ForceField, structures: Sequence[Atoms]) -> list[Evaluation]:
@@ -84,7 +86,8 @@ def states_of(force_field: ForceField, structures: Sequence[Atoms]) -> Iterator[
             waiting.extendleft((last, (first + last) // 2))
             continue
         if state.known is not None:
-            room = max(ATOMS_AT_ONCE, int(EDGES_TOGETHER * state.atoms.total / max(1.0, state.known[1].sum())))
+            filled = int(EDGES_TOGETHER * state.atoms.total / max(1.0, state.known[1].sum()))
+            room = min(max(ATOMS_AT_ONCE, filled), MOST_ATOMS_TOGETHER)
         yield state
         first = last
 
@@ -115,7 +118,8 @@ def evaluations(
     parts = [atoms] if state.n_systems == 1 else np.split(atoms, state.atoms.starts[1:])
     for template, own, row in zip(state.templates, parts, systems, strict=True):
         stress = row[1:10]
-        if not np.isfinite(row[0] + own.sum()) or not (np.isfinite(stress.sum()) or np.isnan(stress).all()):
+        finite = np.isfinite(row[0]) and np.isfinite(own).all()
+        if not finite or not (np.isfinite(stress).all() or np.isnan(stress).all()):
             found.append(
                 EvaluationError(
                     f"{force_field.label!r} returned NaN or infinity for {template.get_chemical_formula()}; check its "

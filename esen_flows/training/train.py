@@ -266,7 +266,7 @@ def _run_epoch(
     for number, parts in zip(numbers, loaded, strict=True):
         started, cpu_started = time.monotonic(), time.process_time()
         done = (state.epoch + number / len(plan)) / config.epochs
-        rate = config.learning_rate * learning_rate_factor(state.step, done, len(plan), config)
+        rate = config.learning_rate * learning_rate_factor(state.step, done, run.steps(len(plan)), config)
         terms, norm, stopping = training_step(run, parts, rate, time_of_call.is_stopping, plan.batch(number))
         before, state.batch, state.step = state.step, number + 1, state.step + 1
         if run.steps(number + 1) - run.steps(number) == 2:

@@ -1,5 +1,7 @@
 """eSEN behind the contract: all its checks, batches of any structures, and the messages of refusals."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,12 @@ from small_force_field import assert_equal, rattled, small_checkpoint
 from esen_flows.data.batch import Graph
 from esen_flows.data.batch_state import BatchState
 from esen_flows.data.neighbor_tables import NeighborTables
-from esen_flows.errors import InsufficientMemoryError, StructureError, UnknownElementError
+from esen_flows.errors import EvaluationError, InsufficientMemoryError, StructureError, UnknownElementError
 from esen_flows.forcefield import lists
 from esen_flows.forcefield import network as network_module
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
-from esen_flows.forcefield.contract import Evaluation
+from esen_flows.forcefield.contract import BatchEvaluation, Evaluation
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.network.derivatives import energy_forces_stress
@@ -130,6 +132,26 @@ def test_long_lists_are_computed_in_windows_and_returned_in_order(force_field, m
     structures = mixed_structures() + mixed_structures()[::-1]
     assert len(list(lists.states_of(force_field, structures))) > 4
     assert_equal(force_field.evaluate(structures), [force_field.evaluate([atoms])[0] for atoms in structures], ENERGY)
+
+
+def test_crystals_behind_many_isolated_atoms_are_not_all_taken_at_once(force_field, monkeypatch):
+    monkeypatch.setattr(lists, "ATOMS_AT_ONCE", 4)
+    monkeypatch.setattr(lists, "MOST_ATOMS_TOGETHER", 32)
+    structures = 4 * [Atoms("Si")] + 40 * [bulk("Si")]
+    sizes = [state.atoms.total for state in lists.states_of(force_field, structures)]
+    assert sizes[0] == 4
+    assert sum(sizes) == 84
+    assert max(sizes) == 32
+
+
+def test_forces_with_both_infinities_are_an_error_without_a_warning_of_numpy(force_field):
+    state = BatchState.of([bulk("Si")])
+    forces = torch.tensor([[torch.inf, 0.0, 0.0], [-torch.inf, 0.0, 0.0]], dtype=torch.float64)
+    result = BatchEvaluation(torch.zeros(1, dtype=torch.float64), forces, torch.zeros_like(state.cells))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = lists.evaluations(force_field, result, state)
+    assert isinstance(found, EvaluationError)
 
 
 def test_running_out_of_memory_changes_only_the_batches(force_field, monkeypatch):

@@ -154,3 +154,12 @@ def test_steps_on_the_curvature_alone_come_after_ordinary_ones_and_resume_to_the
         train(config, *data, tmp_path / "parts", force_constants=wanted, progress=stop)
     parts = train(config, *data, tmp_path / "parts", force_constants=wanted)
     assert load(parts).model_key == load(whole).model_key
+
+
+def test_a_warm_up_in_epochs_counts_the_steps_on_the_curvature_too(network, tmp_path):
+    schedule = {"warmup_steps": None, "warmup_epochs": 1.0, "final_factor": 1.0, "epochs": 2}
+    config, rows = stage(edges_per_batch=400, curvature_weight=0.5, curvature_every=2, **schedule), []
+    train(config, *argon_data(), tmp_path, force_constants=[of(network, 1.5)], progress=rows.append)
+    rates = {epoch: [row["learning_rate"] for row in rows if row["epoch"] == epoch] for epoch in (0, 1)}
+    assert max(rates[0]) < config.learning_rate
+    assert rates[1] == pytest.approx([config.learning_rate] * len(rates[1]))
