@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from esen_flows.errors import InputError, ModelError
 from esen_flows.forcefield.calibration import Calibration, distances_to
@@ -24,6 +25,7 @@ FOLDS = 5  # each fifth of the structures is compared with prototypes from the o
 ATOM_QUANTILE = 0.99  # of the atoms of an element, whose distance is the unit
 STRUCTURE_QUANTILE = 0.99  # of the structures, whose extrapolation is the limit
 MOST_ATOMS = 6000  # of an element, among which prototypes are chosen
+SMALLEST_UNIT = 1e-3  # of distances of whitened features, which thermal motion makes about 1
 NO_SPREAD = 1e-12  # of the features, relative to their squares: rounding
 FEWEST_STRUCTURES = 100  # with fewer, the limit would be a guess
 
@@ -179,6 +181,11 @@ def calibrate(
         rows[mine] -= centres[z]
         distances[mine] = _cross_validated(rows[mine], folds[mine], z, rng)
         units[z] = float(np.quantile(distances[mine], ATOM_QUANTILE))
+        if units[z] < SMALLEST_UNIT:
+            raise InputError(
+                f"nearly all atoms of {chemical_symbols[z]} are alike in these structures, so that no distance says "
+                "what is near; add displaced and strained structures with this element"
+            )
         prototypes[z] = _prototypes(rows[mine], rng)
         distances[mine] /= units[z]
     starts = np.cumsum([0, *counts[:-1]])

@@ -306,8 +306,10 @@ def evaluate_apart(
     energy, forces, stress = (
         torch.cat([getattr(one, name) for one in (first, second)]) for name in ("energy", "forces", "stress")
     )
-    spreads = [one.spread for one in (first, second) if one.spread is not None]
-    spread = torch.cat(spreads) if len(spreads) == 2 else None
+    spread = None
+    if first.spread is not None or second.spread is not None:  # a half without has failed
+        spread = torch.cat([one.energy.new_zeros(len(one.energy), 3) if one.spread is None else one.spread
+                            for one in (first, second)])  # fmt: skip
     return BatchEvaluation(energy, forces, stress, spread=spread), errors | {
         half + place: error for place, error in others.items()
     }

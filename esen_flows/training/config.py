@@ -194,6 +194,9 @@ class TrainingConfig:
             )
         if self.asymmetry_weight and self.autocast != "none":
             raise InputError("asymmetry_weight needs derivatives of forces, which are noise in bfloat16; leave out one")
+        idle = [name for name in _OF_CURVATURE if getattr(self, name) != _DEFAULTS[name]]
+        if idle and not self.curvature_weight:
+            raise InputError(f"{idle[0]} does nothing without a curvature_weight; give one, or leave {idle[0]} out")
         if direct and self.curvature_weight:
             raise InputError("curvature_weight is for conservative stages: direct forces have no Hessian; set it to 0")
         if self.tf32 and self.dtype != "float32":
@@ -220,10 +223,10 @@ class TrainingConfig:
 
 _HINTS = get_type_hints(TrainingConfig)
 _DEFAULTS = {field.name: field.default for field in fields(TrainingConfig)}
+_OF_CURVATURE = ("curvature_every", "curvature_supercells", "curvature_directions")
 # Fields that were added after the first keys; at their default they are not written.
 _LATER = (
-    "tf32", "direct_force_weight", "direct_stress_weight", "asymmetry_weight", "curvature_weight", "curvature_every",
-    "curvature_supercells", "curvature_directions",
+    "tf32", "direct_force_weight", "direct_stress_weight", "asymmetry_weight", "curvature_weight", *_OF_CURVATURE,
 )  # fmt: skip
 # Smallest and largest values; a wrong digit is refused before memory or years are taken.
 _POSITIVE, _ANY, _SHARE = (1e-300, 1e300), (0.0, 1e300), (0.0, 1.0)
@@ -232,7 +235,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "clip_norm", "denoising_std_angstrom", "initial_head_factor"), _POSITIVE),
     **dict.fromkeys(("weight_decay", "energy_weight", "force_weight", "stress_weight", "denoising_weight"), _ANY),
     **dict.fromkeys(("direct_force_weight", "direct_stress_weight", "curvature_weight", "asymmetry_weight"), _ANY),
-    **dict.fromkeys(("curvature_every", "curvature_supercells", "curvature_directions"), (1, 10**6)),
+    **dict.fromkeys(_OF_CURVATURE, (1, 10**6)),
     **dict.fromkeys(("denoising_probability", "denoising_atoms", "warmup_factor", "final_factor"), _SHARE),
     **dict.fromkeys(("edges_per_batch", "structures_per_batch", "edges_per_pass", "edges_per_chunk"), _COUNT),
     **{"epochs": (1, 10**6), "validate_every_epochs": (1, 10**6), "warmup_steps": (0, 10**9), "warmup_epochs": _ANY},

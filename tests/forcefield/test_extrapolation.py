@@ -57,6 +57,12 @@ def test_the_number_is_the_largest_distance_of_an_atom(force_field, calibrated):
     assert extrapolations(force_field, [atoms], calibration) == [pytest.approx(expected, rel=1e-6)]
 
 
+def test_an_element_whose_atoms_are_all_alike_is_refused_by_name(force_field):
+    structures = [*rattled_silicon(100, seed=1), *[bulk("SiO", "zincblende", a=4.6)] * 30]
+    with pytest.raises(InputError, match="nearly all atoms of O are alike"):
+        calibrate(force_field, structures)
+
+
 def test_rotations_change_nothing_and_no_evaluation_is_counted(force_field, calibrated):
     (atoms,) = rattled_silicon(1, seed=4)
     turned = atoms.copy()

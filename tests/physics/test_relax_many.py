@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import spglib
+import torch
 from alloys import copper_gold
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -11,9 +12,11 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE, LBFGS
 from scipy.spatial.transform import Rotation
 
+from esen_flows.data.batch_state import BatchState
 from esen_flows.errors import EvaluationError, ExplosionError, NotConvergedError, StructureError
-from esen_flows.forcefield.contract import Evaluation, ForceField
+from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
 from esen_flows.physics.relax import relax, relax_many
+from esen_flows.physics.relax_batch import evaluate_apart
 from esen_flows.schemas.documents import RelaxOutput
 from esen_flows.schemas.protocols import RelaxProtocol
 
@@ -238,3 +241,17 @@ def test_trajectories_on_request(metals, symmetry: str) -> None:
 def test_contradictions_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RelaxProtocol(**fields)
+
+
+def test_a_structure_that_fails_leaves_the_spreads_of_the_others():
+    def evaluate(state: BatchState) -> BatchEvaluation:
+        if (state.numbers == 79).any():
+            raise EvaluationError("no gold")
+        ones = torch.ones_like
+        return BatchEvaluation(state.cells.new_ones(state.n_systems), ones(state.positions), ones(state.cells),
+                               spread=state.cells.new_ones(state.n_systems, 3))  # fmt: skip
+
+    result, errors = evaluate_apart(evaluate, BatchState.of([bulk("Cu"), bulk("Au"), bulk("Ni")]))
+    assert list(errors) == [1]
+    assert result.spread is not None
+    assert result.spread.tolist() == [[1.0] * 3, [0.0] * 3, [1.0] * 3]

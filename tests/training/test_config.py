@@ -64,6 +64,7 @@ def test_a_binary_training_file_is_refused(tmp_path):
         ({"num_layers": 10**6}, "num_layers must be positive and at most 100"),
         ({"hidden_channels": 10**9}, "hidden_channels must be positive and at most 10000"),
         ({"lmax": 100}, "lmax must be positive and at most 16"),
+        ({"curvature_every": 4}, "curvature_every does nothing without a curvature_weight"),
         ({"cutoff_angstrom": 1e9}, "cutoff_angstrom must be positive and at most 30"),
         ({"cutoff_angstrom": float("nan")}, "cutoff_angstrom must be positive"),
     ],
