@@ -30,7 +30,7 @@ def _crystal():
 
 
 def products(force_field, atoms, directions, max_edges):
-    (graph,) = force_field._graphs([atoms])
+    graph = force_field._graph(atoms)
     options = {"dtype": force_field.torch_dtype, "device": force_field.device}
     return hessian_vector_products(force_field.network, graph, directions, max_edges=max_edges, **options)
 
@@ -72,7 +72,7 @@ def test_rows_are_those_of_the_whole(force_field, crystal, monkeypatch):
 def test_groups_of_copies_change_nothing(force_field, crystal, copies, monkeypatch):
     monkeypatch.setitem(hessian.EDGES_PER_PASS, "cpu", 10**6)
     directions = np.random.default_rng(0).normal(size=(7, 8, 3))
-    (graph,) = force_field._graphs([crystal])
+    graph = force_field._graph(crystal)
     expected = np.einsum("iajb,kjb->kia", force_field.hessian(crystal).transpose(0, 2, 1, 3), directions)
     found = products(force_field, crystal, directions, hessian.MEMORY_OF_FORCE_CALLS * copies * len(graph.source))
     np.testing.assert_allclose(1.7 * found, expected, atol=1e-13)

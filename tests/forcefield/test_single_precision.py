@@ -78,13 +78,13 @@ def test_tf32_is_set_inside_the_context_and_restored() -> None:
 def test_without_tf32_the_setting_of_the_host_program_has_no_effect(monkeypatch) -> None:
     force_field = NetworkForceField(checkpoint())
     seen = []
-    inner = force_field._evaluate_batch
+    inner = force_field._compute
 
-    def watched(graphs):
+    def watched(batch):
         seen.append(torch.backends.cuda.matmul.fp32_precision)
-        return inner(graphs)
+        return inner(batch)
 
-    monkeypatch.setattr(force_field, "_evaluate_batch", watched)
+    monkeypatch.setattr(force_field, "_compute", watched)
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     try:
