@@ -120,8 +120,9 @@ def _bars() -> Iterator[Callable[[int, str, int, int], None]]:
 
 def _print(records: "Sequence[RoundRecord]") -> None:
     """One row for each round."""
-    from rich.console import Console
     from rich.table import Table
+
+    from esen_flows.cli.output.tables import show
 
     table = Table()
     for title in (
@@ -140,4 +141,4 @@ def _print(records: "Sequence[RoundRecord]") -> None:
             f"{one.failures} of {len(one.trajectories)}",
             str(sum(one.refused.values())),
         )
-    Console().print(table)
+    show(table)

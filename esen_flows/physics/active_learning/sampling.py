@@ -24,7 +24,7 @@ from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.md_output import MDOutput
 from esen_flows.structures.checks import check_structure
 
-RECORDS_NAME, POSITIONS_NAME, UNFINISHED_NAME = "dynamics.json", "trajectories.npz", "unfinished"
+RECORDS_NAME, POSITIONS_NAME, UNFINISHED_NAME = "dynamics.json", "trajectories.npz", "running"
 SAVE_EVERY_SECONDS = 30.0
 Watch = Callable[[int, int], None]
 

@@ -23,8 +23,8 @@ ACTS = {
     "data": {"import", "store", "pull"},
     "db": {"start", "stop", "init", "gc", "migrate", "export", "import", "ingest"},
     "launcher": {"init"},
-    "models": {"convert", "pull", "install"},
-    "": {"plot", "export", "report", "label", "train", "worker"},
+    "models": {"convert", "pull", "install", "calibrate"},
+    "": {"plot", "export", "report", "label", "train", "active-learning", "worker"},
 }  # fmt: skip
 
 
