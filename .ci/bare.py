@@ -17,7 +17,8 @@ for absent in ("pydantic", "yaml", "phonopy", "pymongo"):
     if find_spec(absent) is not None:
         sys.exit(f"{absent} is installed, so that this environment is not bare")
 
-checkpoints = sorted(Path(sys.argv[1]).glob("*.safetensors"))
+# A calibration of the domain lies beside the checkpoint that it is of: NAME.domain.safetensors.
+checkpoints = [path for path in Path(sys.argv[1]).glob("*.safetensors") if not path.stem.endswith(".domain")]
 if len(checkpoints) != 1:
     sys.exit(f"expected one .safetensors file in {sys.argv[1]}, found {len(checkpoints)}")
 checkpoint = checkpoints[0]
