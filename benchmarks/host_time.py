@@ -4,7 +4,7 @@
 
 The force field is a shipped one whose derivatives (`network/derivatives.py`, the network included) are replaced by
 zeros, with a small constant force so that atoms and cells move. What remains is neighbour tables, edges, optimiser,
-cell variables and bookkeeping. One thread, FIRE with the cell free, float64. Results in
+cell variables and bookkeeping. One thread, FIRE with the cell free, float64, memory kept as in a worker. Results in
 benchmarks/results/host_time.json: microseconds of CPU time per structure and step, and neighbours per atom, for
 crystals of 8 atoms and for 60 unlike crystals of 30 atoms. `--profile` prints the functions that took longest.
 """
@@ -26,6 +26,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
+from esen_flows.cli.machine import tune_allocator
 from esen_flows.data.batch import GraphBatch
 from esen_flows.data.neighbors import neighbor_pairs
 from esen_flows.forcefield.load import load_force_field
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print the profile")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    tune_allocator()
     force_field = without_network(options.model)
     small, large = crystals_of_8(options.crystals), unlike_crystals(60)
     profile = cProfile.Profile()

@@ -42,15 +42,20 @@ class NativeSource:
         What happens where it cannot be compiled, as the end of a sentence.
     functions
         Names of functions that the library has to have; one that lacks any is compiled again.
+    flags
+        Options of the compiler beside `FLAGS`.
     """
 
     name: str
     text: bytes
     without: str
     functions: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     @classmethod
-    def beside(cls, module_file: str, name: str, without: str, functions: tuple[str, ...] = ()) -> "NativeSource":
+    def beside(
+        cls, module_file: str, name: str, without: str, functions: tuple[str, ...] = (), flags: tuple[str, ...] = ()
+    ) -> "NativeSource":
         """The source in the folder of a module.
 
         Parameters
@@ -63,13 +68,15 @@ class NativeSource:
             What happens where it cannot be compiled.
         functions
             Names of functions that the library has to have.
+        flags
+            Options of the compiler beside `FLAGS`.
 
         Returns
         -------
         NativeSource
             The source, read.
         """
-        return cls(name, Path(module_file).with_name(f"{name}.cpp").read_bytes(), without, functions)
+        return cls(name, Path(module_file).with_name(f"{name}.cpp").read_bytes(), without, functions, flags)
 
 
 @cache
@@ -155,7 +162,7 @@ def compiled(source: NativeSource, *, again: bool = False) -> Path:
         raise PermissionError(f"no library is loaded from {library.parent}: {fault}")
     if again or not library.exists() or _distrust(library):
         with written_whole(library) as made:  # processes that compile at the same time make the same file
-            command = [*compiler.split(), *FLAGS, "-x", "c++", "-", "-o", str(made)]
+            command = [*compiler.split(), *FLAGS, *source.flags, "-x", "c++", "-", "-o", str(made)]
             text = source.text.decode()
             subprocess.run(command, input=text, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
             made.chmod(0o700)  # whatever the umask is
@@ -203,7 +210,7 @@ def _compiler() -> str | None:
 def _library_path(compiler: str, source: NativeSource) -> Path:
     # A folder of its own: the one above may have been made with a umask that lets others write.
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esen_flows" / "kernels"
-    parts = (source.text, " ".join((compiler, *FLAGS)).encode(), _processor().encode())
+    parts = (source.text, " ".join((compiler, *FLAGS, *source.flags)).encode(), _processor().encode())
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     return folder / f"{source.name}-{digest[:16]}.so"
 

@@ -1,4 +1,4 @@
-"""Edges of many structures at one geometry."""
+"""Pairs and edges of many structures at one geometry."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,31 @@ from torch import Tensor
 
 from esen_flows.data.neighbors import nearest
 from esen_flows.data.ragged import to_host
+
+
+@dataclass(frozen=True)
+class PairGeometry:
+    """The pairs of neighbour tables at one geometry.
+
+    Attributes
+    ----------
+    vectors
+        (pairs, 3) from target to source in Angstrom.
+    squared
+        (pairs,) squared lengths in Angstrom^2.
+    within
+        (pairs,) bool, which are within the cutoff.
+    numbers
+        (structures,) float64, how many of each structure are.
+    smallest
+        (structures,) smallest squared lengths in Angstrom^2, infinite without pairs.
+    """
+
+    vectors: Tensor
+    squared: Tensor
+    within: Tensor
+    numbers: Tensor
+    smallest: Tensor
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from ase import Atoms
 from torch import Tensor
 
 from esen_flows.data.cells import inverse, vectors_times
-from esen_flows.data.edges import Edges, true_rows
+from esen_flows.data.edges import Edges, PairGeometry, true_rows
+from esen_flows.data.pair_kernels import PairKernels, pair_kernels
 from esen_flows.data.pair_search import found_pairs
-from esen_flows.data.ragged import Rows, to_device, to_host
+from esen_flows.data.ragged import Rows, on_host, squared_sum, to_device, to_host
 
 SKIN_ANGSTROM = 0.6
 
@@ -243,20 +244,27 @@ class NeighborTables:
             (3, structures) float64: one where a new search is needed, the number of edges, and the shortest squared
             distance in Angstrom^2 (infinite without pairs).
         """
-        squared, within = self._distances(positions, cells)[1:]
-        numbers = self.pairs.count(within)
-        needed = torch.zeros_like(numbers) if searched_here else self._needed(positions, cells).to(squared.dtype)
-        return torch.stack((needed, numbers, self.pairs.reduce(squared, "min", torch.inf)))
+        here = self._at(positions, cells)
+        needed = torch.zeros_like(here.numbers) if searched_here else self._needed(positions, cells)
+        return torch.stack((needed, here.numbers, here.smallest))
 
     def _needed(self, positions: Tensor, cells: Tensor) -> Tensor:
-        """(structures,) bool, where a new search is needed."""
-        map_of_cells = torch.bmm(inverse(self.cells), cells)
+        """(structures,) float64, one where a new search is needed."""
+        if kernels := self._kernels(positions, cells):
+            needed = cells.new_empty(len(cells))
+            kernels.search_needed(
+                len(cells), self.atoms.offsets, self.positions.contiguous(), self._inverse_cells,
+                positions.contiguous(), cells.contiguous(), self._radii, needed,
+            )  # fmt: skip
+            return needed
+        map_of_cells = torch.bmm(self._inverse_cells, cells)
         distortion = (map_of_cells - torch.eye(3, dtype=cells.dtype, device=cells.device)).flatten(1)
         room = (self.cutoff + self.skin) * (1 - torch.linalg.vector_norm(distortion, dim=1)) - self.cutoff
         before = torch.bmm(self.positions.unsqueeze(1), self.atoms.spread(map_of_cells)).squeeze(1)
         moved = positions - before
         mean = self.atoms.reduce(moved) / torch.clamp(self.atoms.offsets.diff(), min=1).unsqueeze(1)
-        return ~(2 * self.atoms.longest(moved - self.atoms.spread(mean)) <= room)  # also for NaN
+        # Also for NaN.
+        return (~(2 * self.atoms.longest(moved - self.atoms.spread(mean)) <= room)).to(cells.dtype)
 
     def edges(self, positions: Tensor, cells: Tensor, counts: np.ndarray) -> Edges:
         """The pairs within the cutoff at a geometry of which `status` is known.
@@ -275,20 +283,20 @@ class NeighborTables:
         Edges
             The edges.
         """
-        apart, _, within = self._distances(positions, cells)
-        if counts.sum() == self.pairs.total:
-            vectors, counts = torch.stack(apart, dim=1), self.pairs.counts
-            return Edges(self.source, self.target, vectors, self.pairs.owner, counts, self.reverse)
-        kept = true_rows(within, int(counts.sum()))
-        source, target, system = (
-            column.index_select(0, kept) for column in (self.source, self.target, self.pairs.owner)
-        )
-        vectors = apart[0].new_empty(len(kept), 3)
-        for k, column in enumerate(apart):  # in two thirds of the time of `torch.stack`
-            vectors[:, k] = column.index_select(0, kept)
+        here, pairs = self._at(positions, cells), int(counts.sum())
+        if pairs == self.pairs.total:
+            return Edges(self.source, self.target, here.vectors, self.pairs.owner, self.pairs.counts, self.reverse)
+        columns = self.source, self.target, self.pairs.owner, here.vectors
+        if kernels := self._kernels(positions, cells):
+            kept, *chosen = (self.source.new_empty(pairs), *(one.new_empty(pairs, *one.shape[1:]) for one in columns))
+            kernels.pairs_within(len(self.source), here.within, *columns, kept, *chosen)
+        else:
+            kept = true_rows(here.within, pairs)
+            chosen = [one.index_select(0, kept) for one in columns]
+        source, target, system, vectors = chosen
         reverse = None
         if self.reverse is not None:
-            places = torch.zeros_like(self.reverse).index_copy_(0, kept, torch.arange(len(kept), device=kept.device))
+            places = torch.zeros_like(self.reverse).index_copy_(0, kept, torch.arange(pairs, device=kept.device))
             reverse = places.index_select(0, self.reverse.index_select(0, kept))
         return Edges(source, target, vectors, system, counts.astype(np.int64), reverse)
 
@@ -307,43 +315,62 @@ class NeighborTables:
         tuple[int, int, int, float]
             Number of the structure, numbers of target and source in it, and their distance in Angstrom.
         """
-        squared = self._distances(positions, cells)[1]
+        squared = self._at(positions, cells).squared
         row = int(squared.argmin())
         system = int(self.pairs.owner[row])
         target, source = (int(column[row]) - int(self.atoms.starts[system]) for column in (self.target, self.source))
         return system, target, source, float(squared[row]) ** 0.5
 
-    def _distances(self, positions: Tensor, cells: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Components (pairs,) of the pair vectors, squared distances, and which of these are within the cutoff.
-
-        The last geometry is remembered, of which `status` and `edges` are asked one after the other.
-        """
+    def _at(self, positions: Tensor, cells: Tensor) -> PairGeometry:
+        """The pairs at a geometry; `status` and `edges` ask for the same one, one after the other."""
         last = self._last
-        if last and last[0][0] is positions and last[0][1] is cells:
-            return last[0][2]
-        shifts = vectors_times(self._columns.unbind(0), cells, self.images.owner)
-        own_shifts = self.images is self.pairs  # every pair has its own, see `_all`
-        # By components: torch gathers rows of three numbers several times more slowly.
-        components = []
-        for place, shift in zip(positions.T.contiguous().unbind(0), shifts, strict=True):
-            vector = place.index_select(0, self.source).sub_(place.index_select(0, self.target))
-            components.append(vector.add_(shift if own_shifts else shift.index_select(0, self.image)))
-        x, y, z = components
-        squared = (x * x).addcmul_(y, y).addcmul_(z, z)
+        if not (last and last[0][0] is positions and last[0][1] is cells):
+            kernels = self._kernels(positions, cells)
+            found = self._compiled(kernels, positions, cells) if kernels else self._by_torch(positions, cells)
+            last[:] = [(positions, cells, found)]
+        return last[0][2]
+
+    def _compiled(self, kernels: PairKernels, positions: Tensor, cells: Tensor) -> PairGeometry:
+        pairs, n = len(self.source), len(cells)
+        places, vectors = (cells.new_empty(rows, 3) for rows in (len(self.shifts), pairs))
+        squared, numbers, smallest = (cells.new_empty(rows) for rows in (pairs, n, n))
+        within = torch.empty(pairs, dtype=torch.bool)
+        kernels.pair_vectors(
+            len(self.shifts), pairs, self.images.owner, self.shifts.contiguous(), cells.contiguous(),
+            positions.contiguous(), self.source, self.target, self.image, self.reverse, self._radii, places, vectors,
+            squared, within,
+        )  # fmt: skip
+        kernels.pair_summary(n, self.pairs.offsets, squared, within, numbers, smallest)
+        return PairGeometry(vectors, squared, within, numbers, smallest)
+
+    def _by_torch(self, positions: Tensor, cells: Tensor) -> PairGeometry:
+        places = torch.stack(vectors_times(self.shifts.unbind(1), cells, self.images.owner), dim=1)
+        vectors = positions.index_select(0, self.source) - positions.index_select(0, self.target)
+        vectors = vectors + (places if self.images is self.pairs else places.index_select(0, self.image))  # see `_all`
+        squared = squared_sum(vectors, vectors)
         compared = squared
         if self.reverse is not None:  # a pair is kept exactly if its reverse is, whatever rounding does at the cutoff
             compared = torch.minimum(squared, squared.index_select(0, self.reverse))
-        result = components, squared, compared <= self.cutoff * self.cutoff
-        last[:] = [(positions, cells, result)]
-        return result
+        within = compared <= self.cutoff * self.cutoff
+        return PairGeometry(
+            vectors, squared, within, self.pairs.count(within), self.pairs.reduce(squared, "min", torch.inf)
+        )
+
+    def _kernels(self, positions: Tensor, cells: Tensor) -> PairKernels | None:
+        """The compiled functions where they can be used."""
+        return pair_kernels() if on_host(positions) and on_host(cells) else None
 
     @cached_property
-    def _columns(self) -> Tensor:
-        """(3, images) components of `shifts`."""
-        return self.shifts.T.contiguous()
+    def _inverse_cells(self) -> Tensor:
+        return inverse(self.cells).contiguous()
 
     @cached_property
-    def _last(self) -> list[tuple[Tensor, Tensor, tuple[list[Tensor], Tensor, Tensor]]]:
+    def _radii(self) -> Tensor:
+        """(2,) cutoff, and cutoff + skin."""
+        return torch.tensor([self.cutoff, self.cutoff + self.skin], dtype=torch.float64)
+
+    @cached_property
+    def _last(self) -> list[tuple[Tensor, Tensor, PairGeometry]]:
         return []
 
 

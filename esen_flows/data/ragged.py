@@ -102,7 +102,7 @@ class Rows:
         self.counts, self.device = np.asarray(counts, dtype=np.int64), torch.device(device)
         self.starts = np.cumsum(self.counts) - self.counts
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of rows."""
         return int(self.counts.sum())

@@ -6,11 +6,12 @@ import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
-from esen_flows.data import batch_state, image_search, pair_search
+from esen_flows.data import batch_state, image_search, neighbor_tables, pair_search
 from esen_flows.data.batch_state import BatchState
 from esen_flows.data.edges import _true_rows_without_waiting, true_rows
 from esen_flows.data.neighbor_tables import NeighborTables
 from esen_flows.data.neighbors import neighbor_pairs
+from esen_flows.data.pair_kernels import pair_kernels
 from esen_flows.errors import StructureError
 
 CUTOFF = 4.5
@@ -157,3 +158,37 @@ def test_charges_and_spins_go_along_and_are_read_only_where_they_are_asked_for()
     assert joined.moved(joined.positions + 1).charges_and_spins().tolist() == [[0, 2], [-2, 0], [1, 0]]
     with pytest.raises(StructureError, match=r"H: charge must be an integer, got 0\.5"):
         BatchState.of(ions).charges_and_spins()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_compiled_functions_give_the_bits_of_torch(reverse, monkeypatch):
+    if pair_kernels() is None:
+        pytest.skip("no C++ compiler")
+    state = BatchState.of(STRUCTURES)
+    tables = state.find_tables(CUTOFF, reverse=reverse)
+    random = np.random.default_rng(5)
+    geometries = [(state.positions, state.cells)]
+    for size in (0.01, 0.05, 0.5):
+        shift = torch.from_numpy(size * random.normal(size=state.positions.shape))
+        strain = torch.from_numpy(np.eye(3) + 0.1 * size * random.normal(size=(3, 3)))
+        geometries.append((state.positions + shift, state.cells @ strain))
+    lost = geometries[1][0].clone()
+    lost[3] = torch.nan
+    found = []
+    for available in (True, False):
+        if not available:
+            monkeypatch.setattr(neighbor_tables, "pair_kernels", lambda: None)
+        rows = []
+        for positions, cells in [*geometries, (lost, state.cells)]:
+            status = tables.status(positions, cells)
+            edges = tables.edges(positions, cells, status[1].numpy())
+            rows.append([status, edges.source, edges.target, edges.system, edges.vectors, edges.reverse])
+        found.append(rows)
+    needed = torch.stack([status[0] for status, *_ in found[0]])
+    assert needed[0].sum() == 0  # at the geometry of the search
+    assert needed[3].all()
+    assert needed[4, 0] == 1  # NaN
+    assert torch.isnan(found[0][4][0][2, 0])
+    for compiled, plain in zip(*found, strict=True):
+        for one, other in zip(compiled, plain, strict=True):
+            assert one is other is None or torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
