@@ -52,7 +52,8 @@ class TrainingConfig:
         Most directed edges that one process holds in memory at once. A larger share of a batch is computed in several
         passes, whose gradients are added up; None: in one pass.
     edges_per_chunk
-        Messages of at most this many edges are kept in memory, and computed again for the gradient; None: all are kept.
+        Messages of at most this many edges are kept in memory, and computed again for the gradient; None: all are kept,
+        as they always are for the loss on curvature.
     warmup_steps, warmup_epochs
         Length of the warm-up; one of them is given. In it the learning rate rises linearly.
     warmup_factor, final_factor
@@ -89,8 +90,8 @@ class TrainingConfig:
         Coefficient of the loss on products of the Hessian with random directions (`training.curvature`), which needs
         force constants beside the structures. 0: no such loss.
     curvature_every
-        Ordinary steps between two steps on the curvature alone; 4 is the published schedule (arXiv 2601.07742). None:
-        the curvature is a further term of every step.
+        Ordinary steps between two steps on the curvature alone, counted over all epochs; 4 is the published schedule
+        (arXiv 2601.07742). None: the curvature is a further term of every step.
     curvature_supercells, curvature_directions
         Supercells of a step, drawn at random, and random directions of each.
     validate_every_epochs

@@ -5,7 +5,8 @@ product with a direction that moves all atoms tests all force constants of a sup
 phonons: arXiv 2601.07742.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from esen_flows.data.batch import Graph, GraphBatch
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, InsufficientMemoryError
 from esen_flows.forcefield.hessian import along
 from esen_flows.network.interface import Network
 from esen_flows.schemas.keys import array_key, atoms_key, sha256_of
@@ -119,6 +121,42 @@ class Curvature:
         """sha256 of the force constants; the settings are in the stage."""
         return sha256_of([reference.key for reference in self.references])
 
+    def check_elements(self, known: Collection[int]) -> None:
+        """Refuse force constants of elements that a training has no energies and forces of.
+
+        Parameters
+        ----------
+        known
+            Atomic numbers of the training.
+
+        Raises
+        ------
+        InputError
+            A supercell has another element.
+        """
+        for reference in self.references:
+            if unknown := sorted(set(reference.supercell.numbers.tolist()) - set(known)):
+                raise InputError(
+                    f"there are force constants of {reference.supercell.get_chemical_formula()}, and the training has "
+                    f"no data with {', '.join(chemical_symbols[z] for z in unknown)}; add such data, or leave these "
+                    "force constants out"
+                )
+
+    def too_large(self) -> InsufficientMemoryError:
+        """The error of a step that does not fit into memory.
+
+        Returns
+        -------
+        InsufficientMemoryError
+            It says what to change.
+        """
+        largest = max(len(reference.supercell) for reference in self.references)
+        return InsufficientMemoryError(
+            f"a step on force constants does not fit into memory: supercells have up to {largest} atoms, with "
+            f"curvature_directions {self.config.curvature_directions} at once; lower curvature_directions, "
+            "give force constants of smaller supercells, or use a device with more memory"
+        )
+
     def terms(self, network: Network, scale_ev: float, step: int, rank: int = 0) -> Iterator[Tensor]:
         """The weighted loss of one step, in parts: mean error of the products, relative to their size.
 
@@ -180,7 +218,7 @@ def curvature_error(network: Network, reference: ForceConstants, directions: np.
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.reshape(-1, 3)).to(parameter)
 
-    with torch.enable_grad(), _ExplicitLayerNorm():
+    with torch.enable_grad(), _ExplicitLayerNorm(), _without_chunks(network):
         vectors = batch.vectors.detach().requires_grad_(True)
         energy = network(batch, vectors=vectors).energy.sum()
         (gradient,) = torch.autograd.grad(energy, vectors, create_graph=True)
@@ -190,6 +228,16 @@ def curvature_error(network: Network, reference: ForceConstants, directions: np.
     errors = scale_ev * found - tensor(wanted)
     # A bare square root has an infinite slope at an error of exactly zero.
     return (errors.square().sum(dim=1) + 1e-16).sqrt().mean() / size
+
+
+@contextmanager
+def _without_chunks(network: Network) -> Iterator[None]:
+    """Keep all messages in memory: those that are computed again have no third derivatives."""
+    before, network.edges_per_chunk = network.edges_per_chunk, None
+    try:
+        yield
+    finally:
+        network.edges_per_chunk = before
 
 
 class _ExplicitLayerNorm(TorchFunctionMode):

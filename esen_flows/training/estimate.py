@@ -80,14 +80,14 @@ def estimate(
     plan = plan_epoch(training, edges, config, 0)
     run = _measured_run(config, training, edges, torch.device(device), Curvature.of(config, force_constants))
     seconds = _seconds_per_edge(run)
-    total = config.epochs * int(plan.edges.sum())
-    alone = config.epochs * (run.steps(len(plan)) - len(plan))
+    total, batches = config.epochs * int(plan.edges.sum()), config.epochs * len(plan)
+    alone = run.steps(batches) - batches
     seconds_alone = _seconds_of_curvature(run) if alone else 0.0
     return Estimate(
         parameters=sum(parameter.numel() for parameter in run.state.network.parameters()),
         structures=config.epochs * len(plan.order),
         edges=total,
-        steps=config.epochs * len(plan) + alone,
+        steps=batches + alone,
         seconds_per_edge=seconds,
         device_hours=(total * seconds + alone * seconds_alone) / 3600,
     )

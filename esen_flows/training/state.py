@@ -1,5 +1,6 @@
 """Where a training is: its state is saved whole, and the newest undamaged state is resumed."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -37,6 +38,8 @@ class TrainingState:
         Optimiser steps done.
     seconds, cpu_seconds
         Wall time of these steps, and CPU time of this process, in seconds.
+    curvature
+        Loss of the last step on the curvature alone; NaN before the first one.
     limits
         Sizes of passes that were found to fit into memory.
     """
@@ -51,6 +54,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    curvature: float = math.nan
     limits: PassLimits = field(default_factory=PassLimits)
 
     @classmethod
@@ -92,6 +96,7 @@ class TrainingState:
             "references_ev": self.references_ev,
             "position": [self.epoch, self.batch, self.step],
             "seconds": [self.seconds, self.cpu_seconds],
+            "curvature": self.curvature,
             "limits": asdict(self.limits),
         }
         # On the disk before an older state is removed. The digest in its name is known only then.
@@ -117,6 +122,7 @@ class TrainingState:
         self.scale_ev, self.references_ev = saved["scale_ev"], dict(saved["references_ev"])
         self.epoch, self.batch, self.step = saved["position"]
         self.seconds, self.cpu_seconds = saved["seconds"]
+        self.curvature = saved.get("curvature", math.nan)
         self.limits = PassLimits(**saved.get("limits", {}))
         if self.limits.edges_per_chunk is not None:
             self.network.edges_per_chunk = self.limits.edges_per_chunk

@@ -29,6 +29,7 @@ import torch
 
 from esen_flows.data.dataset import Dataset
 from esen_flows.errors import EsenFlowsError
+from esen_flows.forcefield.batching import unless_out_of_memory
 from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.load import check_device
@@ -132,7 +133,9 @@ def train(
     ------
     InputError
         There is no such device, the folder holds another training, the initial network does not fit, or the stage needs
-        force constants that were not given, or has no use for them.
+        force constants that were not given, has no use for them, or has no data of their elements.
+    InsufficientMemoryError
+        A structure, or a supercell with force constants, does not fit into memory.
     TrainingDivergedError, TrainingInterrupted
         The loss is NaN or infinite; the training was stopped before its end, and has saved its state.
     """
@@ -144,6 +147,8 @@ def train(
         keys["curvature"] = curvature.key
     identity = {"config": config.to_dict(), **keys}
     state = _state(folder, identity, config, training, initial, world)
+    if curvature is not None:
+        curvature.check_elements(state.references_ev)
     edges = training.edge_counts(config.network.cutoff_angstrom)
     run = TrainingRun(config, training, edges, world, state, curvature)
     time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
@@ -207,7 +212,7 @@ class TrainingRun:
     curvature: Curvature | None = None
 
     def steps(self, batches: int) -> int:
-        """Optimiser steps of this many batches at the start of an epoch.
+        """Optimiser steps of this many batches from the start of the training.
 
         Parameters
         ----------
@@ -217,10 +222,17 @@ class TrainingRun:
         Returns
         -------
         int
-            One step for each, and those on the curvature between them.
+            One step for each, and those on the curvature between them. They are counted over all epochs: an epoch may
+            have fewer batches than there are between two of them.
         """
         every = self.config.curvature_every
         return batches if self.curvature is None or every is None else batches + batches // every
+
+    @property
+    def batches_done(self) -> int:
+        """Batches since the start of the training, the inverse of `steps`."""
+        step, every = self.state.step, self.config.curvature_every
+        return step if self.curvature is None or every is None else step - step // (every + 1)
 
 
 def _state(
@@ -258,7 +270,7 @@ def _run_epoch(
 ) -> None:
     """Take the steps of an epoch that are not done yet; tell, log and save."""
     state, config, leads = run.state, run.config, run.world.leads
-    saved, last_curvature = time.monotonic(), math.nan
+    saved = time.monotonic()
     numbers = range(state.batch, len(plan))
     # A GPU computes faster than one thread makes neighbour lists; a CPU has no core to spare for more.
     threads = LOADER_THREADS if run.world.device.type == "cuda" else 1
@@ -268,13 +280,14 @@ def _run_epoch(
         done = (state.epoch + number / len(plan)) / config.epochs
         rate = config.learning_rate * learning_rate_factor(state.step, done, run.steps(len(plan)), config)
         terms, norm, stopping = training_step(run, parts, rate, time_of_call.is_stopping, plan.batch(number))
-        before, state.batch, state.step = state.step, number + 1, state.step + 1
-        if run.steps(number + 1) - run.steps(number) == 2:
-            last_curvature = curvature_step(run, rate)
-            state.step += 1
+        before, after = state.step, run.steps(run.batches_done + 1)
+        state.batch, state.step = number + 1, state.step + 1
+        if after > state.step:
+            state.curvature = curvature_step(run, rate)
+            state.step = after
         loss = sum(terms.values())
         if run.curvature is not None:  # of the last step that had it
-            terms = {**terms, "curvature": terms.get("curvature", last_curvature)}
+            terms = {**terms, "curvature": terms.get("curvature", state.curvature)}
         state.seconds += time.monotonic() - started
         state.cpu_seconds += time.process_time() - cpu_started
         row = {"step": state.step, "epoch": state.epoch, "loss": loss, **terms,
@@ -283,17 +296,16 @@ def _run_epoch(
         is_logged = state.step // LOG_EVERY_STEPS > before // LOG_EVERY_STEPS or number + 1 == len(plan)
         if metrics is not None and is_logged:
             metrics.write(STEPS_NAME, row)
+        later = len(plan) - state.batch + (config.epochs - state.epoch - 1) * len(plan)
+        total_steps = run.steps(run.batches_done + later)
         if progress and leads:
-            later = run.steps(len(plan)) - run.steps(state.batch)
-            progress(
-                {**row, "total_steps": state.step + later + (config.epochs - state.epoch - 1) * run.steps(len(plan))}
-            )
+            progress({**row, "total_steps": total_steps})
         if leads and (stopping or time.monotonic() - saved > SAVE_EVERY_SECONDS):
             save_state()
             saved = time.monotonic()
         if stopping:
             run.world.wait()  # no process leaves before the first one has saved
-            raise TrainingInterrupted(state.step, max(state.step, config.epochs * run.steps(len(plan))))
+            raise TrainingInterrupted(state.step, total_steps)
 
 
 def load_batch(run: TrainingRun, plan: Epoch, epoch: int, number: int) -> list[LabelledBatch]:
@@ -400,6 +412,8 @@ def curvature_step(run: TrainingRun, rate: float) -> float:
 
     Raises
     ------
+    InsufficientMemoryError
+        A supercell does not fit into memory.
     TrainingDivergedError
         The loss or its gradient is NaN or infinite.
     """
@@ -452,12 +466,20 @@ def _gradient(run: TrainingRun, counts: Counts, parts: Sequence[LabelledBatch]) 
 def _curvature_gradient(run: TrainingRun) -> float:
     """Add the gradient of this process's share of the loss on curvature, and return the share."""
     assert run.curvature is not None
-    state, world, found = run.state, run.world, 0.0
-    for term in run.curvature.terms(state.network, state.scale_ev, state.step, world.rank):
-        share = term / world.size  # each process has supercells and directions of its own
-        share.backward()
-        found += float(share.detach())
-    return found
+    curvature, state, world = run.curvature, run.state, run.world
+
+    def added() -> float:
+        found = 0.0
+        for term in curvature.terms(state.network, state.scale_ev, state.step, world.rank):
+            share = term / world.size  # each process has supercells and directions of its own
+            share.backward()
+            found += float(share.detach())
+        return found
+
+    share = unless_out_of_memory(added)
+    if share is None:
+        raise curvature.too_large()
+    return share
 
 
 def _backward(run: TrainingRun, part: LabelledBatch, counts: Counts) -> dict[str, float]:

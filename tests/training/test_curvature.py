@@ -12,11 +12,13 @@ import torch
 from ase.build import bulk
 from stages import DIRECT, argon_data, stage
 
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, InsufficientMemoryError
 from esen_flows.forcefield.checkpoint import Checkpoint, load
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.network import NetworkForceField
+from esen_flows.training import curvature
 from esen_flows.training.curvature import Curvature, ForceConstants, curvature_error
+from esen_flows.training.estimate import estimate
 from esen_flows.training.train import TrainingInterrupted, train
 
 
@@ -134,26 +136,69 @@ def test_supercells_of_a_step_are_drawn_and_the_same_step_draws_the_same(network
 
 def test_steps_on_the_curvature_alone_come_after_ordinary_ones_and_resume_to_the_bit(network, tmp_path):
     wanted = [of(network, 1.5)]
-    config = stage(epochs=2, edges_per_batch=400, curvature_weight=0.5, curvature_every=2)
+    config = stage(epochs=3, edges_per_batch=400, curvature_weight=0.5, curvature_every=2)
     data, rows = argon_data(), []
     whole = train(config, *data, tmp_path / "whole", force_constants=wanted, progress=rows.append)
-    batches = len(rows) // 2
     steps = [row["step"] for row in rows]
     extra = [later - former - 1 for former, later in pairwise([0, *steps])]
-    assert extra == 2 * [int((number + 1) % 2 == 0) for number in range(batches)]
+    assert len(rows) % 2 == 1 < len(rows) // 3  # the order goes on from epoch to epoch
+    assert extra == [int((number + 1) % 2 == 0) for number in range(len(rows))]
     assert {row["total_steps"] for row in rows} == {steps[-1]}
-    assert batches >= 3
     assert np.isnan(rows[0]["curvature"])
-    assert rows[1]["curvature"] > 0.0
+    assert rows[1]["curvature"] == rows[2]["curvature"] > 0.0
 
     def stop(row):
         if row["step"] == steps[1]:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(TrainingInterrupted):
+    with pytest.raises(TrainingInterrupted, match=f"step {steps[2]} of about {steps[-1]}"):
         train(config, *data, tmp_path / "parts", force_constants=wanted, progress=stop)
-    parts = train(config, *data, tmp_path / "parts", force_constants=wanted)
+    again = []
+    parts = train(config, *data, tmp_path / "parts", force_constants=wanted, progress=again.append)
     assert load(parts).model_key == load(whole).model_key
+    kept = [row["curvature"] for row in again]
+    assert kept == [row["curvature"] for row in rows[3:]]
+
+
+def test_an_epoch_may_have_fewer_batches_than_there_are_between_steps_on_the_curvature(network, tmp_path):
+    config, rows = stage(epochs=3, edges_per_batch=10**6, curvature_weight=0.5, curvature_every=2), []
+    train(config, *argon_data(), tmp_path, force_constants=[of(network, 1.5)], progress=rows.append)
+    assert [row["step"] for row in rows] == [1, 3, 4]
+    cost = estimate(config, argon_data()[0], force_constants=[of(network, 1.5)])
+    assert cost.steps == 4
+
+
+def test_where_memory_runs_out_the_message_says_what_to_change(network, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(curvature, "along", full)
+    for every in (None, 1):
+        config = stage(epochs=1, curvature_weight=0.5, curvature_every=every, curvature_directions=3)
+        with pytest.raises(InsufficientMemoryError, match=r"4 atoms, with curvature_directions 3.*lower curvature_dir"):
+            train(config, *argon_data(), tmp_path / str(every), force_constants=[of(network, 1.5)])
+
+
+def test_chunks_of_edges_leave_the_curvature_as_it_is(network):
+    directions = np.random.default_rng(0).normal(size=(2, 4, 3))
+
+    def gradient(chunk: int | None) -> torch.Tensor:
+        network.zero_grad()
+        network.edges_per_chunk = chunk
+        curvature_error(network, of(network, 1.5), directions, 2.0).backward()
+        network.edges_per_chunk, after = None, network.edges_per_chunk
+        assert after == chunk
+        return torch.cat([p.grad.ravel() for p in network.parameters() if p.grad is not None])
+
+    torch.testing.assert_close(gradient(20), gradient(None))
+
+
+def test_force_constants_of_an_element_without_data_are_refused(network, tmp_path):
+    neon = of(network)
+    neon.supercell.numbers[:] = 10
+    config = stage(epochs=1, curvature_weight=0.5)
+    with pytest.raises(InputError, match="force constants of Ne4, and the training has no data with Ne;"):
+        train(config, *argon_data(), tmp_path, force_constants=[neon])
 
 
 def test_a_warm_up_in_epochs_counts_the_steps_on_the_curvature_too(network, tmp_path):
