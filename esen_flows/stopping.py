@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import FrameType
 
 # Queues send these shortly before the end of a job, and at its end.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -120,12 +121,26 @@ def raise_if_stopping() -> None:
         raise Stopped
 
 
+@dataclass(frozen=True)
+class _Reaction:
+    """A handler of `handling` that also calls the one that it replaced, if that is of `handling` too."""
+
+    react: Callable[[], object]
+    outer: object
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.react()
+        if isinstance(self.outer, _Reaction):
+            self.outer(number, frame)
+
+
 @contextmanager
 def handling(signals: Iterable[int], react: Callable[[], object]) -> Iterator[None]:
     """Have signals call a function inside the `with` block, instead of ending the process.
 
-    Python handles signals in its main thread alone: in another thread this changes nothing, and the main thread goes on
-    to handle them.
+    Inside of another such block the functions of both are called, so that a signal which arrives at the end of a part
+    of the work also stops the rest. Python handles signals in its main thread alone: in another thread this changes
+    nothing, and the main thread goes on to handle them.
 
     Parameters
     ----------
@@ -141,7 +156,9 @@ def handling(signals: Iterable[int], react: Callable[[], object]) -> Iterator[No
     """
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.signal(number, lambda *_: react()) for number in signals}
+        for number in signals:
+            previous[number] = signal.getsignal(number)
+            signal.signal(number, _Reaction(react, previous[number]))
     try:
         yield
     finally:

@@ -37,6 +37,18 @@ def test_signals_request_the_end_and_do_not_kill(number: signal.Signals) -> None
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_to_a_part_of_the_work_is_one_to_the_whole() -> None:
+    whole, part = Allocation(), Allocation()
+    with stopping.handling(stopping.SIGNALS, whole.request_stop):
+        with stopping.handling((signal.SIGTERM, signal.SIGINT), part.request_stop):
+            os.kill(os.getpid(), signal.SIGINT)  # which the outer block does not handle
+            time.sleep(0.01)
+            assert (part.requested, whole.requested) == (True, False)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        assert whole.requested
+
+
 def test_a_thread_can_request_the_end_but_not_handle_signals() -> None:
     before = signal.getsignal(signal.SIGTERM)
     handlers: list[object] = []

@@ -97,13 +97,15 @@ class HeldOut:
         return split.apply(dataset)
 
 
-def parse_sources(texts: Sequence[str]) -> list[DataSource]:
+def parse_sources(texts: Sequence[str], option: str = "--data") -> list[DataSource]:
     """Data sources from PATH, PATH:REPEATS and NAME=PATH.
 
     Parameters
     ----------
     texts
-        Values of --data.
+        Values of the option.
+    option
+        What they were given with, for messages.
 
     Returns
     -------
@@ -118,7 +120,7 @@ def parse_sources(texts: Sequence[str]) -> list[DataSource]:
         There is nothing at a path.
     """
     if not texts:
-        raise UsageError("give --data: a labelled extended XYZ file, or a folder made by esen-flows data import")
+        raise UsageError(f"give {option}: a labelled extended XYZ file, or a folder made by esen-flows data import")
     sources = []
     for text in texts:
         name, separator, rest = text.partition("=")
@@ -128,7 +130,7 @@ def parse_sources(texts: Sequence[str]) -> list[DataSource]:
         source = DataSource(Path(path), int(number), name) if has_repeats else DataSource(Path(rest), 1, name)
         if not source.path.exists():
             raise InputError(
-                f"--data {text}: nothing at {source.path}; give a dataset folder or a file of labelled data"
+                f"{option} {text}: nothing at {source.path}; give a dataset folder or a file of labelled data"
             )
         sources.append(source)
     return sources

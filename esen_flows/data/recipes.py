@@ -239,6 +239,8 @@ def _pair(where: str, value: Any) -> tuple[float, float]:
 
 
 def _number(where: str, value: Any) -> float:
+    if isinstance(value, list | tuple):
+        raise InputError(f"{where} must be a single number, got {value!r:.200}")
     return _pair(where, value)[0]
 
 
@@ -258,7 +260,9 @@ def _crystal_from_dict(where: str, name: Any, raw: Any) -> Crystal:
     if not isinstance(raw.get("prototype", ""), str):
         raise InputError(f"{where}: prototype must be text, got {raw['prototype']!r:.200}")
     _check_keys(where, raw, _OF_A_CRYSTAL, required=("prototype", "species"))
-    given = [key for key in ("lattice_angstrom", "c_over_a", "u") if key in raw]
+    if not name or name.startswith(".") or "/" in name:
+        raise InputError(f"{where}: a crystal's name is that of its folder of phonons: no / in it, no dot before it")
+    given = [key for key in ("lattice_angstrom", "c_over_a", "u") if raw.get(key) is not None]
     numbers: dict[str, float | None] = {key: _number(f"{where}: {key}", raw[key]) for key in given}
     lattice = numbers.pop("lattice_angstrom", None)
     if lattice is None and numbers:

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -15,7 +14,6 @@ from pydantic import (
 from esen_flows.errors import InputError
 from esen_flows.schemas.declarations import ForceKind
 from esen_flows.schemas.frozen import Closed
-from esen_flows.schemas.keys import sha256_of
 from esen_flows.schemas.md import Ensemble
 from esen_flows.schemas.protocol_types import HIGHEST_KELVIN, one_or_more
 
@@ -23,6 +21,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_lengt
 Choice = Literal["teacher", "committee", "random"]
 # Fields that decide when to stop, and nothing of what a round computes: a longer run continues a shorter one.
 _STOPPING = frozenset({"rounds", "drift_mev_per_atom_ps", "force_mae_mev_per_angstrom"})
+_FIELD_FAULTS = ("extra_forbidden", "missing")  # types of errors for which a list of all fields helps
 
 
 class ActiveLearningSpec(Closed):
@@ -78,8 +77,8 @@ class ActiveLearningSpec(Closed):
     settings
         Settings of the stage by name that replace those of the file or of fine-tuning.
     drift_mev_per_atom_ps
-        The run ends when no trajectory fails, no absolute slope of the energy is larger, and
-        `force_mae_mev_per_angstrom` holds too. 0.5 by default, as in an audit.
+        The run ends when no trajectory fails, no frame is refused, every absolute slope of the energy is at most this
+        with its interval added, and `force_mae_mev_per_angstrom` holds too. 0.5 by default, as in an audit.
     force_mae_mev_per_angstrom
         Largest mean absolute error of forces on the student's own frames; None, the default: all rounds are run.
     """
@@ -102,10 +101,12 @@ class ActiveLearningSpec(Closed):
     duration_ps: float = Field(default=4.0, gt=0.0, le=1e5)
     time_step_fs: PositiveFloat | None = Field(default=None, le=100.0)
     frame_interval_steps: PositiveInt = 20
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, lt=2**62)
     most_force_ev_per_angstrom: PositiveFloat = 30.0
     stage: str | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)] = Field(
+        default_factory=dict
+    )
     drift_mev_per_atom_ps: PositiveFloat = 0.5
     force_mae_mev_per_angstrom: PositiveFloat | None = None
 
@@ -119,9 +120,9 @@ class ActiveLearningSpec(Closed):
         return self
 
     @property
-    def sha256(self) -> str:
-        """Hash of all fields but those that say when to stop."""
-        return sha256_of(self.model_dump(mode="json", exclude=set(_STOPPING)))
+    def of_rounds(self) -> dict[str, Any]:
+        """Fields that decide what a round computes: all except those that say when to stop."""
+        return self.model_dump(mode="json", exclude=set(_STOPPING))
 
 
 def spec_of(values: Any, source: str) -> ActiveLearningSpec:
@@ -153,8 +154,9 @@ def spec_of(values: Any, source: str) -> ActiveLearningSpec:
             f"{'.'.join(map(str, fault['loc'])) or 'specification'}: {fault['msg']} (got {str(fault['input'])[:80]})"
             for fault in error.errors()
         ]
-        known = ", ".join(ActiveLearningSpec.model_fields)
-        raise InputError(f"{source}: {'; '.join(faults)}; fields are {known}") from error
+        names = any(fault["type"] in _FIELD_FAULTS for fault in error.errors())
+        known = f"; fields are {', '.join(ActiveLearningSpec.model_fields)}" if names else ""
+        raise InputError(f"{source}: {'; '.join(faults)}{known}") from error
 
 
 class TrajectoryRecord(Closed):
@@ -213,7 +215,7 @@ class RoundRecord(Closed):
     unmet
         Criteria that it does not meet, in words; empty if it meets all.
     seconds
-        Wall time of its dynamics, labels and errors, without its training.
+        Wall time of its dynamics, labels and errors, without its training and without calls that were interrupted.
     """
 
     round: int
@@ -236,10 +238,10 @@ class RoundRecord(Closed):
 
     @property
     def largest_slope(self) -> tuple[float, float] | None:
-        """Largest absolute slope of the energy and the half-width of its interval (meV/atom/ps); None without any."""
+        """Absolute slope of the energy and the half-width of its interval (meV/atom/ps), whose sum is largest."""
         found = [
             (abs(one.slope_mev_per_atom_ps), one.slope_interval_mev_per_atom_ps or 0.0)
             for one in self.trajectories
             if one.slope_mev_per_atom_ps is not None
         ]
-        return max(found, default=None)
+        return max(found, key=sum, default=None)

@@ -81,7 +81,8 @@ def label(
     Raises
     ------
     InputError
-        The shard is impossible, there is nothing to label, or labels at `path` belong to another labelling.
+        The shard is impossible, there is nothing to label, or labels or another file at `path` belong to another
+        labelling.
     """
     path = Path(path)
     number, shards = shard
@@ -96,6 +97,8 @@ def label(
     if resume and shards == 1 and _is_labelled(path, header["identity"]):
         return path
     file = shard_path(path, number, shards)
+    if resume and path.exists() and not file.exists():
+        raise InputError(f"{path} exists and is not of this labelling; choose another path, or remove it")
     _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
     return merge(path, 1) if shards == 1 else file
 

@@ -1,5 +1,6 @@
 """Stages one after the other: each starts from the network of the stage before it."""
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from esen_flows.data.dataset import Dataset
 from esen_flows.forcefield.checkpoint import Checkpoint, load
+from esen_flows.stopping import SIGNALS, Allocation, handling
 from esen_flows.training.config import TrainingConfig
 from esen_flows.training.curvature import ForceConstants
 from esen_flows.training.distributed import ALONE, World
@@ -75,19 +77,21 @@ def train_stages(
         As in `train`.
     """
     path = Path(folder)
-    deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    for stage in stages:
-        path = train(
-            stage.config,
-            stage.training,
-            stage.validation,
-            Path(folder) / stage.name,
-            initial=initial,
-            provenance=provenance,
-            progress=progress,
-            world=world,
-            max_seconds=None if deadline is None else deadline - time.monotonic(),
-            force_constants=force_constants if stage.config.curvature_weight else (),
-        )
-        initial = load(path)
+    time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
+    with handling((*SIGNALS, signal.SIGINT), time_of_call.request_stop):
+        for stage in stages:
+            left = None if max_seconds is None else time_of_call.seconds_left
+            path = train(
+                stage.config,
+                stage.training,
+                stage.validation,
+                Path(folder) / stage.name,
+                initial=initial,
+                provenance=provenance,
+                progress=progress,
+                world=world,
+                max_seconds=0.0 if time_of_call.requested else left,  # asked to stop while a stage was validated
+                force_constants=force_constants if stage.config.curvature_weight else (),
+            )
+            initial = load(path)
     return path

@@ -96,12 +96,25 @@ def test_errors_of_a_recipe(tmp_path):
         ({"Ge": {**CRYSTAL, "prototype": ["diamond"]}}, {}, r"prototype must be text, got \['diamond'\]"),
         ({"Ge": CRYSTAL}, {"crystals_of": [["diamond"]]}, "crystals_of must be a list"),
         ({"Ge": CRYSTAL}, {"crystals_of": "diamond"}, "crystals_of must be a list"),
+        (
+            {"Ge": {**CRYSTAL, "lattice_angstrom": [5.6, 5.7]}},
+            {},
+            r"lattice_angstrom must be a single number, got \[5.6",
+        ),
+        ({"Ge/Si": CRYSTAL}, {}, "a crystal's name is that of its folder of phonons: no / in it"),
+        ({"": CRYSTAL}, {}, "a crystal's name"),
+        ({"..": CRYSTAL}, {}, "no dot before it"),
         ({"Ge": CRYSTAL}, {"lattice_angstrom": 5.0}, "from the crystals; leave them out"),
     ],
 )
 def test_errors_of_a_crystal_name_the_value(crystals, group, message):
     with pytest.raises(InputError, match=message):
         recipe_of_crystals(crystals, **group)
+
+
+def test_a_lattice_constant_that_is_null_is_unknown():
+    (crystal,) = recipe_of_crystals({"Ge": {**CRYSTAL, "lattice_angstrom": None}}).crystals
+    assert crystal.lattice_angstrom is None
 
 
 def test_the_silicon_recipe_is_what_its_card_describes():

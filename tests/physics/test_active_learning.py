@@ -1,6 +1,9 @@
 """Rounds of dynamics, labels and training, with EMT as the teacher of a tiny network."""
 
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from esen_flows.physics.active_learning.choosing import force_difference, larges
 from esen_flows.physics.active_learning.rounds import ActiveLearningInterrupted, Materials, active_learning
 from esen_flows.physics.md import dynamics
 from esen_flows.schemas.active_learning import ActiveLearningSpec, spec_of
+from esen_flows.training import train as train_module
 from esen_flows.training.config import TrainingConfig, config_from_dict
 from esen_flows.training.train import TrainingInterrupted, train
 
@@ -96,6 +100,12 @@ def test_a_finished_run_is_read_and_more_rounds_continue_it(finished, materials:
     assert active_learning(SPEC, again, folder) == records
     assert again.teacher.force_evaluations == 0
     met = SPEC.model_copy(update={"rounds": 5, "force_mae_mev_per_angstrom": 1e6, "drift_mev_per_atom_ps": 1e6})
+    slope, interval = records[0].largest_slope
+    between = met.model_copy(update={"rounds": 0, "drift_mev_per_atom_ps": slope + interval / 2})
+    (unresolved,) = active_learning(between, again, folder)
+    assert unresolved.unmet == (
+        f"drift {slope:.2g} +- {interval:.1g}, not within {slope + interval / 2:g} meV/atom/ps",
+    )
     assert len(active_learning(met, again, folder)) == 1  # the criteria hold at once
     assert again.teacher.force_evaluations == 0
     strict = SPEC.model_copy(update={"force_mae_mev_per_angstrom": 1e-6})
@@ -116,6 +126,31 @@ def test_a_run_that_was_interrupted_ends_with_the_same_numbers(finished, materia
         with pytest.raises(Stop):
             active_learning(SPEC, alone(materials), tmp_path, progress=stop)
     assert without_times(active_learning(SPEC, alone(materials), tmp_path)) == without_times(finished[1])
+
+
+def test_a_signal_at_the_end_of_a_training_is_not_lost(finished, materials: Materials, tmp_path, monkeypatch) -> None:
+    def validated(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **options)
+
+    original = train_module.evaluate_dataset
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "evaluate_dataset", validated)
+        last = replace(alone(materials), stage=stage(epochs=1))
+        with pytest.raises(ActiveLearningInterrupted, match=r"stopped in round 1 \(training"):
+            active_learning(SPEC, last, tmp_path)
+    assert len(active_learning(SPEC, last, tmp_path)) == 2
+
+
+def test_frames_that_are_refused_are_a_criterion_that_is_not_met(materials: Materials, tmp_path: Path) -> None:
+    (before,) = active_learning(SPEC.model_copy(update={"rounds": 0}), alone(materials), tmp_path / "first")
+    labelled = read_dataset(tmp_path / "first" / "round-000" / "own.xyz")
+    largest_forces = sorted(float(np.linalg.norm(item.forces, axis=1).max()) for item in labelled)
+    most = (largest_forces[-2] + largest_forces[-1]) / 2
+    spec = SPEC.model_copy(update={"rounds": 0, "most_force_ev_per_angstrom": most, "drift_mev_per_atom_ps": 1e6})
+    (record,) = active_learning(spec, alone(materials), tmp_path / "second")
+    assert record.unmet == ("1 frames refused (forces of the teacher too large)",)
+    assert before.refused == {}
 
 
 def test_a_call_without_time_says_how_to_go_on(materials: Materials, tmp_path: Path) -> None:
@@ -164,10 +199,14 @@ def test_forces_that_the_teacher_cannot_mean_are_refused(materials: Materials, t
 
 
 def test_bad_input_is_refused(finished, materials: Materials, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="other specification"):
-        active_learning(SPEC.model_copy(update={"seed": 5}), alone(materials), finished[0])
+    with pytest.raises(InputError, match=r"a run with other ensemble, seed; use a new folder"):
+        active_learning(SPEC.model_copy(update={"seed": 5, "ensemble": "nvt"}), alone(materials), finished[0])
     with pytest.raises(InputError, match="at least 40 frames"):
-        active_learning(SPEC.model_copy(update={"duration_ps": 0.02}), alone(materials), tmp_path)
+        active_learning(SPEC.model_copy(update={"duration_ps": 0.02}), alone(materials), tmp_path / "short")
+    assert not (tmp_path / "short").exists()  # a longer run may still take the folder
+    twice = SPEC.model_copy(update={"choose": "committee", "students": ("a", "b")})
+    with pytest.raises(InputError, match="two students are the same network"):
+        active_learning(twice, replace(materials, students=2 * materials.students[:1]), tmp_path)
     values = SPEC.model_dump(mode="json")
     assert spec_of(values, "run.yaml") == SPEC
     for change, words in (
@@ -176,9 +215,15 @@ def test_bad_input_is_refused(finished, materials: Materials, tmp_path: Path) ->
         ({"students": ["a", "b"]}, "others need one"),
         ({"rounds": -1}, "rounds: .*got -1"),
         ({"teacher": None}, "teacher"),
+        ({"settings": "abc"}, "settings: Input should be a valid dictionary"),
+        ({"seed": 2**70}, "seed: Input should be less than"),
     ):
         with pytest.raises(InputError, match=words):
             spec_of({**values, **change}, "run.yaml")
+    assert spec_of({**values, "settings": None}, "run.yaml") == SPEC
+    with pytest.raises(InputError) as fault:
+        spec_of({**values, "rounds": -1}, "run.yaml")
+    assert "fields are" not in str(fault.value)
     with pytest.raises(InputError, match="mapping of names"):
         spec_of([1], "run.yaml")
 

@@ -119,6 +119,18 @@ def test_resume_false_starts_afresh_and_foreign_labels_are_refused(tmp_path, str
     assert fresh.force_evaluations == 14
 
 
+def test_another_file_or_other_labels_are_not_overwritten(tmp_path, structures):
+    path = tmp_path / "Cu.cif"
+    path.write_text("a crystal")
+    with pytest.raises(InputError, match=r"Cu.cif exists and is not of this labelling; choose another path"):
+        label(structures, Labeller(), path)
+    assert path.read_text() == "a crystal"
+    labels = label(structures, Labeller(), tmp_path / "a.xyz")
+    with pytest.raises(InputError, match="is not of this labelling"):
+        label(structures[:3], Labeller(), labels)
+    assert len(read_dataset(label(structures[:3], Labeller(), labels, resume=False))) == 3
+
+
 def test_shards_merge_into_the_same_file(tmp_path, structures):
     whole = label(structures, Labeller(), tmp_path / "whole.xyz")
     path = tmp_path / "a.xyz"

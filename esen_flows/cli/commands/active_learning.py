@@ -10,7 +10,9 @@ import typer
 from esen_flows.cli.commands.train import MaxSecondsOption
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import DeviceOption
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.usage import check_device, check_folder, parse_assignments
+from esen_flows.errors import InputError
 
 if TYPE_CHECKING:
     from esen_flows.physics.active_learning.rounds import Materials
@@ -29,6 +31,7 @@ def active_learning(
     ] = None,
     device: DeviceOption = "cpu",
     max_seconds: MaxSecondsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a force field on frames of its own dynamics, labelled by a teacher.
 
@@ -44,8 +47,11 @@ def active_learning(
     materials = _materials(chosen, spec.parent, device)
     with _bars() as show:
         records = learn(chosen, materials, folder, device=device, progress=show, max_seconds=max_seconds)
-    _print(records)
     last = folder / records[-1].checkpoint
+    if as_json:
+        print_json({"checkpoint": last, "rounds": records})
+        return
+    _print(records)
     unmet = "; ".join(records[-1].unmet)
     typer.echo(f"not met after {records[-1].round} rounds: {unmet}" if unmet else "all criteria are met")
     typer.echo(f"checkpoint {last}; records in {folder}/round-*/round.json. Next: esen-flows audit {last} --quick")
@@ -56,15 +62,12 @@ def _read(path: Path, overrides: Sequence[str]) -> "ActiveLearningSpec":
     from esen_flows.yaml_files import read_yaml
 
     values = read_yaml(path)
+    changes = parse_assignments(overrides, "rounds=3").items()
     if isinstance(values, dict):
-        settings = dict(values.get("settings") or {})
-        for name, value in parse_assignments(overrides, "rounds=3").items():
-            part, _, inner = name.partition(".")
-            if part == "settings" and inner:
-                settings[inner] = value
-            else:
-                values[name] = value
-        values["settings"] = settings
+        inner = {name.removeprefix("settings."): value for name, value in changes if name.startswith("settings.")}
+        values |= {name: value for name, value in changes if not name.startswith("settings.")}
+        if inner and isinstance(settings := values.get("settings") or {}, dict):
+            values["settings"] = settings | inner
     return spec_of(values, str(path))
 
 
@@ -84,11 +87,15 @@ def _materials(spec: "ActiveLearningSpec", root: Path, device: str) -> "Material
         return "/" in name or name.endswith((".safetensors", ".yaml", ".yml"))
 
     def student(name: str) -> Any:
-        return load(root / name if is_path(name) else checkpoint_path(read_card(name)))
+        if is_path(name):
+            return load(root / name)
+        if not (card := read_card(name)).is_network:
+            raise InputError(f"students: {name!r} is a force field of another package, which is not trained here")
+        return load(checkpoint_path(card))
 
     students = [student(name) for name in spec.students]
     teacher = load_force_field(root / spec.teacher if is_path(spec.teacher) else spec.teacher, device=device)
-    data = read_sources(parse_sources([str(root / name) for name in spec.data]))
+    data = read_sources(parse_sources([str(root / name) for name in spec.data], "data"))
     validation = None if spec.validation is None else read_dataset(root / spec.validation)
     if validation is None:
         data, validation = HeldOut(None, HELD_OUT, 0).split(data, None)

@@ -8,7 +8,8 @@ import typer
 
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import DeviceOption
-from esen_flows.cli.usage import UsageError, check_device
+from esen_flows.cli.output.json_output import JsonOption, print_json
+from esen_flows.cli.usage import UsageError, check_device, check_folder
 from esen_flows.schemas.card import resolve_model
 from esen_flows.schemas.keys import sha256_of
 
@@ -28,6 +29,7 @@ def label(
         typer.Option(help="Also compute phonons of the recipe's crystals into this folder, for train --phonons."),
     ] = None,
     device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
     """Make the structures of a recipe and label them, averaged with their mirror images.
 
@@ -45,10 +47,20 @@ def label(
     from esen_flows.training.snapshots import langevin
 
     check_device(device)
+    check_folder(output.parent)
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder; give the path of a file to write")
+    if phonons is not None:
+        check_folder(phonons, "--phonons")
+        if forces == "direct":
+            raise UsageError("--phonons needs forces that are the gradient of an energy; leave out --forces direct")
     plan = read_recipe(recipe)
     if phonons is not None and not plan.crystals:
         raise UsageError("--phonons: the recipe has no crystals")
-    card = resolve_model(model).card
+    reference = resolve_model(model)
+    if phonons is not None:
+        reference.require_conservative("label --phonons")
+    card = reference.card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = with_forces(load_force_field(model, device=device), forces)
     tune_allocator()
@@ -80,6 +92,7 @@ def label(
             crystals=plan.crystals,
         )
     typer.echo(f"{len(structures)} labelled structures in {path}")
+    made: list[Path] = []
     if phonons is not None:
         from esen_flows.physics.lattice.recipe_phonons import write_phonons
 
@@ -89,4 +102,6 @@ def label(
             phonons,
             lambda name, done, total: typer.echo(f"phonons {done} of {total}: {name}"),
         )
-        typer.echo(f"{len(made)} phonon calculations in {phonons}")
+        typer.echo(f"phonons of {len(made)} crystals in {phonons}")
+    if as_json:
+        print_json({"output": path, "structures": len(structures), "crystals": plan.crystals, "phonons": made})

@@ -9,6 +9,7 @@ import typer
 
 from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import duration_option
+from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.training_data import (
     HeldOut,
     parse_sources,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
     from esen_flows.training.curvature import ForceConstants
     from esen_flows.training.distributed import World
+    from esen_flows.training.estimate import Estimate
     from esen_flows.training.finetune import Parent
     from esen_flows.training.recipe import Stage
 
@@ -81,6 +83,7 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda. For several processes use torchrun.")] = "cpu",
     max_seconds: MaxSecondsOption = None,
     submit: SubmitOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train an eSEN, or fine-tune one (--finetune).
 
@@ -97,7 +100,7 @@ def train(
         refuse_ignored({**of_stages, "--submit": submit}, "with --finetune")
     if submit:
         of_this_process = {"--folder": folder, "--validation": validation, "--estimate": estimate, "--phonons": phonons}
-        refuse_ignored(of_this_process, "with --submit")
+        refuse_ignored({**of_this_process, "--json": as_json}, "with --submit")
     check_device(device)
     if not 0.0 < validation_fraction < 1.0:
         raise UsageError(f"--validation-fraction {validation_fraction:g}: give a share between 0 and 1")
@@ -119,14 +122,16 @@ def train(
         source = (
             None if phonons is None else read_phonons(phonons, 1.0 if curvature_weight is None else curvature_weight)
         )
-        _finetune(finetune, data_sets, source, domain, folder, changes, device, max_seconds)
+        found: Any = _finetune(finetune, data_sets, source, domain, folder, changes, device, max_seconds)
     elif what is not None:
         stages = read_stages(what, recipe, stage, sources, held_out, changes, None if estimate else folder)
         force_constants = _read_force_constants(stages, phonons)
         if estimate:
-            _estimate(stages, force_constants, device)
+            found = _estimate(stages, force_constants, device)
         else:
-            _train(stages, folder, initial, force_constants, device, max_seconds)
+            found = _train(stages, folder, initial, force_constants, device, max_seconds)
+    if as_json and found is not None:
+        print_json(found)
 
 
 def _read_force_constants(stages: Sequence["Stage"], phonons: Path | None) -> list["ForceConstants"]:
@@ -147,7 +152,8 @@ def _train(
     force_constants: Sequence["ForceConstants"],
     device: str,
     max_seconds: float | None,
-) -> None:
+) -> dict[str, Any] | None:
+    """The checkpoint with its errors on held-out data, and None in processes that do not lead."""
     from esen_flows.forcefield.checkpoint import load
     from esen_flows.training.distributed import joined
     from esen_flows.training.recipe import train_stages
@@ -167,6 +173,8 @@ def _train(
         if world.leads:
             typer.echo(f"checkpoint {path}; errors by epoch in {path.parent / 'history.csv'}, steps in steps.csv")
             _draw([folder / stage.name for stage in stages], folder)
+        trained = load(path) if world.leads else None
+    return trained and {"checkpoint": path, "model_key": trained.model_key, "training": trained.training}
 
 
 def _finetune(
@@ -178,7 +186,8 @@ def _finetune(
     changes: dict[str, Any],
     device: str,
     max_seconds: float | None,
-) -> None:
+) -> dict[str, Any] | None:
+    """Errors before and after, and None in processes that do not lead."""
     from esen_flows.forcefield.checkpoint import load
     from esen_flows.schemas.card import checkpoint_path, read_card
     from esen_flows.training.distributed import joined
@@ -208,6 +217,7 @@ def _finetune(
                 typer.echo(phonons.report(parent, load(report["checkpoint"]), folder))
             typer.echo(f"checkpoint {report['checkpoint']}; all errors by group in {folder / 'report.json'}")
             _draw([folder], folder)
+    return report if world.leads else None
 
 
 def _print_errors(report: Mapping[str, Any]) -> None:
@@ -239,17 +249,21 @@ def _write_stage(path: Path, values: dict[str, Any], model: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _estimate(stages: Sequence["Stage"], force_constants: Sequence["ForceConstants"], device: str) -> None:
+def _estimate(
+    stages: Sequence["Stage"], force_constants: Sequence["ForceConstants"], device: str
+) -> "dict[str, Estimate]":
     from esen_flows.training.estimate import estimate
 
+    costs = {}
     for stage in stages:
         own = force_constants if stage.config.curvature_weight else ()
-        cost = estimate(stage.config, stage.training, device, own)
+        cost = costs[stage.name or "stage"] = estimate(stage.config, stage.training, device, own)
         typer.echo(
             f"{stage.name or 'stage'}: {cost.parameters:,} parameters; {stage.config.epochs} epochs, {cost.steps:,} "
             f"steps, {cost.structures:,} structures, {cost.edges:.3g} edges; {1e6 * cost.seconds_per_edge:.3g} us per "
             f"edge measured here; {cost.device_hours:.3g} hours on one such {device}"
         )
+    return costs
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.physics.active_learning.choosing import committee_spread, force_difference, largest
-from esen_flows.physics.active_learning.sampling import Sample, sample
+from esen_flows.physics.active_learning.sampling import Sample, protocol_of, sample
 from esen_flows.schemas.active_learning import ActiveLearningSpec, RoundRecord
 from esen_flows.schemas.keys import atoms_key, sha256_of
 from esen_flows.stopping import SIGNALS, Allocation, handling
@@ -159,8 +159,11 @@ class _Run:
         given = self.materials
         for member, student in enumerate(given.students if self.spec.rounds else ()):
             check_initial(student, self._stage(student, given.data, member), given.data)
+        if len({student.model_key for student in given.students}) < len(given.students):
+            raise InputError("two students are the same network, which never disagree; train them with different seeds")
         known = {"the teacher": given.teacher.declaration.elements, "the student": set(given.students[0].elements)}
         for place, atoms in enumerate(given.structures):
+            protocol_of(self.spec, atoms, self.spec.temperatures_kelvin[0], self.spec.seed)
             for name, elements in known.items():
                 if elements is not None and (unknown := set(atoms.numbers.tolist()) - set(elements)):
                     symbols = ", ".join(chemical_symbols[z] for z in sorted(unknown))
@@ -169,7 +172,7 @@ class _Run:
                         f"{symbols}; leave it out, or give another force field"
                     )
         identity = {
-            "specification": self.spec.sha256,
+            **self.spec.of_rounds,  # below, contents take the place of names
             "students": [one.model_key for one in given.students],
             "teacher": given.teacher.key,
             "structures": sha256_of([atoms_key(atoms) for atoms in given.structures]),
@@ -181,7 +184,9 @@ class _Run:
         if file.is_file():
             before = json.loads(file.read_text(encoding="utf-8"))
             if changed := [name for name in identity if before.get(name) != identity[name]]:
-                raise InputError(f"{self.folder} holds a run with other {', '.join(changed)}; use a new folder")
+                raise InputError(
+                    f"{self.folder} holds a run with other {', '.join(changed)}; use a new folder, or its former values"
+                )
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(file, durable=True) as temporary:
@@ -364,8 +369,10 @@ class _Run:
         if record.failures:
             found.append(f"{record.failures} of {len(record.trajectories)} trajectories failed")
         most = self.spec.drift_mev_per_atom_ps
-        if (slope := record.largest_slope) is not None and slope[0] > most:
-            found.append(f"drift {slope[0]:.3g} above {most:g} meV/atom/ps")
+        if (slope := record.largest_slope) is not None and not sum(slope) <= most:
+            found.append(f"drift {slope[0]:.2g} +- {slope[1]:.1g}, not within {most:g} meV/atom/ps")
+        if record.refused:
+            found.append(f"{sum(record.refused.values())} frames refused ({', '.join(record.refused)})")
         error, limit = record.own["force_mae_mev_per_angstrom"], self.spec.force_mae_mev_per_angstrom
         if limit is not None and not error <= limit:
             found.append(f"force error {error:.3g} above {limit:g} meV/Angstrom")

@@ -111,8 +111,8 @@ def sample(
     if not frames:
         raise InputError(
             f"no trajectory of round {number} has a frame that can be used, the first one because: "
-            f"{records[0].failure}; lower frame_interval_steps or the temperatures, or start from a better "
-            "student"
+            f"{records[0].failure or next(iter(refused))}; lower frame_interval_steps or the temperatures, or start "
+            "from a better student"
         )
     return Sample(tuple(records), frames, tuple(last), dict(refused))
 
@@ -121,7 +121,7 @@ def _fault(frame: Atoms) -> str | None:
     try:
         check_structure(frame, "frame")
     except StructureError:
-        return "atoms overlap, or are nowhere"
+        return "atoms overlap, or positions are not finite"
     return None
 
 
@@ -137,7 +137,7 @@ def _run(
     """Run the trajectories, and write their records and positions."""
     starts = [structures[index] for index, _ in runs]
     protocols = [
-        _protocol(spec, structures[index], kelvin, spec.seed + 1000 * number + place)
+        protocol_of(spec, structures[index], kelvin, spec.seed + 1000 * number + place)
         for place, (index, kelvin) in enumerate(runs)
     ]
     done, total = [0] * len(runs), sum(one.n_steps for one in protocols)
@@ -165,7 +165,30 @@ def _run(
     rmtree(unfinished)
 
 
-def _protocol(spec: ActiveLearningSpec, atoms: Atoms, kelvin: float, seed: int) -> MDProtocol:
+def protocol_of(spec: ActiveLearningSpec, atoms: Atoms, kelvin: float, seed: int) -> MDProtocol:
+    """Protocol of the dynamics of one structure.
+
+    Parameters
+    ----------
+    spec
+        Ensemble, length and steps.
+    atoms
+        The structure, whose elements decide the time step where `spec` does not.
+    kelvin
+        Temperature of the initial velocities.
+    seed
+        Seed of the initial velocities.
+
+    Returns
+    -------
+    MDProtocol
+        The protocol.
+
+    Raises
+    ------
+    InputError
+        The trajectory is too short for a drift.
+    """
     protocol = MDProtocol(
         ensemble=spec.ensemble, time_step=spec.time_step_fs, temperature=kelvin, mb_velocity_seed=seed
     )

@@ -17,6 +17,7 @@ from esen_flows.physics.lattice.adapter import new_phonopy, solver_of
 from esen_flows.physics.lattice.datasets import with_forces
 from esen_flows.physics.lattice.force_sets import read_phonopy_forces
 from esen_flows.physics.lattice.masses import ase_atoms
+from esen_flows.physics.lattice.recipe_phonons import written_crystals
 from esen_flows.schemas.keys import sha256_of
 from esen_flows.schemas.lattice_documents import ForcesOutput
 from esen_flows.training.curvature import ForceConstants
@@ -127,11 +128,21 @@ def read_force_constants(path: Path) -> list[ForceConstants]:
     Raises
     ------
     InputError
-        There is no such file or folder, or it cannot be read.
+        There is no such file or folder, it cannot be read, or `esen-flows label --phonons` has not finished it or has
+        not made all of its folders.
     """
     if _file_of(path) is not None:
         return [read_phonon_labels(path).force_constants]
     folders = sorted(each for each in path.iterdir() if each.is_dir() and _file_of(each)) if path.is_dir() else []
+    if (names := written_crystals(path)) is not None:
+        found = {folder.name for folder in folders}
+        if missing := [name for name in names if name not in found]:
+            raise InputError(f"{path} lacks phonons of {', '.join(missing)}; run esen-flows label --phonons again")
+        if others := sorted(found - set(names)):
+            raise InputError(
+                f"{path} also holds {', '.join(others)}, which are not crystals of the labelling that made it; move "
+                "them elsewhere, or delete them"
+            )
     if not folders:
         raise InputError(
             f"neither {path} nor a folder in it has one of {', '.join(_NAMES)}; give a phonon calculation of phonopy, "

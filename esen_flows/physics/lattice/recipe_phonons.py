@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 
@@ -34,7 +35,8 @@ def write_phonons(
 ) -> list[Path]:
     """Compute the phonons of crystals in supercells of 64 atoms (wurtzite: 72), one folder for each.
 
-    Every file is written when its crystal is done; a call that was interrupted goes on after the last one.
+    Every file is written when its crystal is done; a call that was interrupted goes on after the last one. The folder
+    lists all crystals from the start (`written_crystals`), so that a part of them is not taken for all.
 
     Parameters
     ----------
@@ -66,33 +68,76 @@ def write_phonons(
     done = _done(header, identity)
     order = by_size_class([_supercell(crystal) for crystal in crystals], force_field.declaration.cutoff_angstrom)
     files = {crystal.name: header.with_name(crystal.name) / "phonopy_params.yaml" for crystal in crystals}
+    hashes = {one.name: sha256_of(asdict(one) | {"species": list(one.species)}) for one in crystals}
+    done = {name: value for name, value in done.items() if hashes.get(name) == value and files[name].is_file()}
+
+    def write_header() -> None:
+        content = {"identity": identity, "labeller": force_field.label, "crystals": list(files), "done": done}
+        with written_whole(header) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    header.parent.mkdir(parents=True, exist_ok=True)
+    write_header()
     for number, crystal in enumerate((crystals[index] for index in order), start=1):
-        geometry = sha256_of(asdict(crystal) | {"species": list(crystal.species)})
-        if done.get(crystal.name) != geometry or not files[crystal.name].is_file():
+        if crystal.name not in done:
             _write(crystal, force_field, files[crystal.name], displacement_angstrom)
-            done[crystal.name] = geometry
-            with written_whole(header) as temporary:
-                content = {"identity": identity, "labeller": force_field.label, "done": done}
-                temporary.write_text(json.dumps(content, indent=1) + "\n")
+            done[crystal.name] = hashes[crystal.name]
+            write_header()
         if progress is not None:
             progress(crystal.name, number, len(crystals))
     return list(files.values())
+
+
+def written_crystals(folder: Path) -> list[str] | None:
+    """The crystals of a folder of `write_phonons`.
+
+    Parameters
+    ----------
+    folder
+        A folder.
+
+    Returns
+    -------
+    list[str]
+        Their names, which are those of the folders of their phonons; None: `write_phonons` has not made the folder.
+
+    Raises
+    ------
+    InputError
+        Some of them are not computed yet, or the list is damaged.
+    """
+    header = folder / _HEADER
+    if not header.is_file():
+        return None
+    content = _read(header)
+    names = content.get("crystals", list(content["done"]))
+    if missing := [name for name in names if name not in content["done"]]:
+        raise InputError(
+            f"{len(missing)} of {len(names)} crystals of {folder} are not computed yet ({', '.join(missing[:5])}); run "
+            "the command that makes it (esen-flows label --phonons) to its end"
+        )
+    return sorted(names)
+
+
+def _read(header: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(header.read_text(encoding="utf-8"))
+        return {**content, "done": dict(content["done"]), "identity": str(content["identity"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{header} is damaged: {error!r:.200}; delete its folder and compute it again") from error
 
 
 def _done(header: Path, identity: str) -> dict[str, str]:
     """Hashes of the crystals whose phonons are there, by name."""
     if not header.is_file():
         return {}
-    try:
-        content = json.loads(header.read_text(encoding="utf-8"))
-        found, same = dict(content["done"]), content["identity"] == identity
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{header} is damaged: {error!r:.200}; delete its folder and compute it again") from error
-    if not same:
+    content = _read(header)
+    if content["identity"] != identity:
         raise InputError(
             f"{header.parent} holds phonons by {content.get('labeller')!r} or with other displacements; choose another "
             "folder"
         )
+    found: dict[str, str] = content["done"]
     return found
 
 

@@ -50,6 +50,11 @@ def test_a_run_prints_its_rounds_and_continues(place: Path, tmp_path: Path, caps
     assert not run("active-learning", place / "run.yaml", *options)
     record = json.loads((tmp_path / "other" / "round-001" / "round.json").read_text())
     assert record["frames_added"] == 3
+    capsys.readouterr()
+    assert not run("active-learning", place / "run.yaml", *options, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["checkpoint"] == str(tmp_path / "other" / record["checkpoint"])
+    assert found["rounds"][1]["own"] == record["own"]
     # Without time it stops and can be continued.
     assert run("active-learning", place / "run.yaml", "--folder", tmp_path / "late", "--max-seconds", "0.001s") == 75
 
@@ -61,7 +66,9 @@ def test_a_run_prints_its_rounds_and_continues(place: Path, tmp_path: Path, caps
         ("speed=3", "speed: Extra inputs are not permitted"),
         ("choose=committee", "at least two students"),
         ("teacher=nobody", "nobody"),
-        ("data=nowhere.xyz", "nothing at"),
+        ("data=nowhere.xyz", "esen-flows: data "),
+        ("students=emt", "'emt' is a force field of another package"),
+        ("settings=3", "settings: Input should be a valid dictionary (got 3)"),
         ("settings.speed=3", "unknown keys ['speed']"),
     ],
 )

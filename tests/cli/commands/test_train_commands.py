@@ -36,16 +36,22 @@ def copper_data(tmp_path_factory):
     return path
 
 
-def test_train_writes_a_checkpoint_and_a_second_stage_starts_from_it(copper_data, tmp_path):
+def test_train_writes_a_checkpoint_and_a_second_stage_starts_from_it(copper_data, tmp_path, capsys):
     config = tmp_path / "t.yaml"
     config.write_text(yaml.safe_dump(TRAINING))
     options = ("--data", copper_data, "--validation-fraction", "0.2")
     assert not run("train", config, *options, "--folder", tmp_path / "first")
     first = load_force_field(tmp_path / "first" / "checkpoint.safetensors")
     initial = ("--initial", tmp_path / "first" / "checkpoint.safetensors")
-    assert not run("train", config, *options, *initial, "--folder", tmp_path / "second")
+    capsys.readouterr()
+    assert not run("train", config, *options, *initial, "--folder", tmp_path / "second", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["checkpoint"] == str(tmp_path / "second" / "checkpoint.safetensors")
+    assert found["training"]["validation"]["all"]["force_mae_mev_per_angstrom"] > 0.0
     second = load_force_field(tmp_path / "second" / "checkpoint.safetensors")
-    assert first.key != second.key
+    assert first.key != second.key == found["model_key"]
+    assert not run("train", config, *options, "--estimate", "--json")
+    assert json.loads(capsys.readouterr().out)["stage"]["steps"] == found["training"]["steps"]
     assert first.declaration.elements == frozenset({29})
     assert (tmp_path / "second" / "history.csv").read_text().count("\n") == 3
 

@@ -24,7 +24,7 @@ ACTS = {
     "db": {"start", "stop", "init", "gc", "migrate", "export", "import", "ingest"},
     "launcher": {"init"},
     "models": {"convert", "pull", "install", "calibrate"},
-    "": {"plot", "export", "report", "label", "train", "active-learning", "worker"},
+    "": {"plot", "export", "report", "worker"},
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Phonons of the crystals of a recipe by a labelling force field."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,3 +41,28 @@ def test_phonons_are_written_once_and_predict_forces(emt, tmp_path):
 def test_a_crystal_without_a_geometry_is_refused(emt, tmp_path):
     with pytest.raises(InputError, match="has no lattice_angstrom"):
         write_phonons([Crystal("CuAu", "rocksalt", ("Cu", "Au"), None)], emt, tmp_path)
+
+
+def test_a_folder_that_was_interrupted_or_holds_others_is_not_taken_for_all_crystals(emt, tmp_path):
+    def stop(*progress):
+        raise KeyboardInterrupt
+
+    copper, gold = Crystal("Cu", "fcc", ("Cu",), 3.6), Crystal("Au", "fcc", ("Au",), 4.1)
+    with pytest.raises(KeyboardInterrupt):
+        write_phonons([copper, gold], emt, tmp_path, stop)
+    with pytest.raises(InputError, match=r"1 of 2 crystals .* are not computed yet .*run the command"):
+        read_force_constants(tmp_path)
+    write_phonons([copper, gold], emt, tmp_path)
+    assert len(read_force_constants(tmp_path)) == 2
+    calls = emt.force_evaluations
+    write_phonons([copper], emt, tmp_path)
+    assert emt.force_evaluations == calls
+    with pytest.raises(InputError, match="also holds Au, which are not crystals of the labelling"):
+        read_force_constants(tmp_path)
+    (tmp_path / "Cu" / "phonopy_params.yaml").rename(tmp_path / "elsewhere.yaml")
+    with pytest.raises(InputError, match="lacks phonons of Cu; run esen-flows label"):
+        read_force_constants(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        write_phonons([Crystal("Cu", "fcc", ("Cu",), 3.7), replace(gold, lattice_angstrom=4.2)], emt, tmp_path, stop)
+    with pytest.raises(InputError, match="1 of 2 crystals"):  # a file of gold is there, of its former geometry
+        read_force_constants(tmp_path)
