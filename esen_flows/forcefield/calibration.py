@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as as_bytes
 
 from esen_flows.errors import ModelError
 from esen_flows.files import written_whole
@@ -116,7 +116,7 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
         "units": np.array([calibration.units[z] for z in numbers]),
     }
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_NAME: json.dumps(facts)})
+        temporary.write_bytes(as_bytes(tensors, metadata={METADATA_NAME: json.dumps(facts)}))
 
 
 def load_calibration(path: Path, model_key: str) -> Calibration:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from esen_flows.errors import ModelError
@@ -133,7 +134,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> str:
     }
     try:
         with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata={METADATA_NAME: json.dumps(header, sort_keys=True)})
+            # Bytes, because safetensors makes files that only their owner may read.
+            temporary.write_bytes(as_bytes(tensors, metadata={METADATA_NAME: json.dumps(header, sort_keys=True)}))
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be written: {error}") from error
     return key

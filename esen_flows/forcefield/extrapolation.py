@@ -202,7 +202,7 @@ def _cross_validated(rows: np.ndarray, folds: np.ndarray, number: int, rng: np.r
     for fold in set(folds.tolist()):
         mine = folds == fold
         if mine.all():
-            raise InputError(f"too few structures hold atoms of atomic number {number}; give more of them")
+            raise InputError(f"too few structures hold {chemical_symbols[number]}; give more of them")
         result[mine] = distances_to(_prototypes(rows[~mine], rng), rows[mine])
     return result
 

@@ -15,16 +15,22 @@ from esen_flows.cli.output.json_output import JsonOption, jsonable, print_json
 from esen_flows.cli.output.progress import counted, downloading
 from esen_flows.cli.output.tables import show as show_table
 from esen_flows.cli.store import existing_store
-from esen_flows.cli.usage import UsageError, parse_assignments
+from esen_flows.cli.usage import UsageError, check_folder, parse_assignments
 from esen_flows.errors import EsenFlowsError, InputError, ModelError, StoreError
 from esen_flows.files import sha256_of_file
-from esen_flows.schemas.card import checkpoint_path, find_card, is_card_file, list_cards, read_card, resolve_model
+from esen_flows.schemas.card import (
+    ModelReference,
+    checkpoint_path,
+    find_card,
+    is_card_file,
+    list_cards,
+    read_card,
+    resolve_model,
+)
 from esen_flows.schemas.model_card import ModelCard
 
 if TYPE_CHECKING:
     from esen_flows.campaigns.audits import AuditVerdict
-    from esen_flows.forcefield.calibration import Calibration
-    from esen_flows.forcefield.contract import ForceField
 
 app = typer.Typer(help="Force fields; without a command, list all of them.", invoke_without_command=True)
 CardArgument = Annotated[str, typer.Argument(help="A model card.", autocompletion=completion.model_names)]
@@ -162,32 +168,38 @@ def calibrate(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write. Default: beside the checkpoint.")] = None,
     device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
     """Find out which atoms are like those of the training data, so that results say whether a structure is."""
-    model = resolve_model(name)
-    from esen_flows.forcefield.calibration import calibration_beside
+    from esen_flows.structures.inputs import as_structures
 
-    checkpoint = Path(model.location) if model.card is None else checkpoint_path(model.card)
-    target = output or calibration_beside(checkpoint)
-    if target.exists():
-        raise UsageError(f"{target} exists; give another --output, or remove the file")
+    model, checkpoint, target = _calibrated(name, output)
+    expected = [("inside", file) for file in inside or ()] + [("outside", file) for file in outside or ()]
+    to_test = [(word, file, as_structures(file)) for word, file in expected]  # read before a long computation
     from esen_flows.cli.training_data import parse_sources, read_sources
     from esen_flows.forcefield.calibration import save_calibration
     from esen_flows.forcefield.checkpoint import load
     from esen_flows.forcefield.extrapolation import calibrate as fit
+    from esen_flows.forcefield.extrapolation import count_outside
     from esen_flows.forcefield.network import NetworkForceField
 
+    sources = parse_sources(data)
+    if repeated := [source.path for source in sources if source.repeats > 1]:  # copies would be near one another
+        raise UsageError(f"--data {repeated[0]}: give its path alone; a structure counts once in a calibration")
     # Not by its card, which may name the calibration that is to be replaced.
     force_field = NetworkForceField(load(checkpoint), label=model.label, device=device, dtype="float32")
-    dataset = read_sources(parse_sources(data))
+    dataset = read_sources(sources)
     with counted(f"{len(dataset)} structures", len(dataset)) as count:
         calibration, values = fit(force_field, [item.atoms for item in dataset], on_structure=count)
     beyond = sum(value > calibration.limit for value in values)
-    tests: list[dict[str, object]] = [
+    tests: list[dict[str, Any]] = [
         {"structures": "training data, cross-validated", "expected": "inside", "outside": beyond, "of": len(values)}
     ]
-    for expected, files in (("inside", inside), ("outside", outside)):
-        tests += [_domain_test(force_field, calibration, file, expected) for file in files or []]
+    tests += [
+        {"structures": file.name, "expected": word, "outside": count_outside(force_field, structures, calibration),
+         "of": len(structures)}
+        for word, file, structures in to_test
+    ]  # fmt: skip
     save_calibration(target, calibration)
     entry = {
         "file": target.name,
@@ -196,18 +208,32 @@ def calibrate(
         "limit": calibration.limit,
         "tests": tests,
     }
-    typer.echo(f"wrote {target}; in the folder of a card it is used once the card says:")
+    if as_json:
+        print_json({"file": target, "calibration": entry})
+        return
+    used = "once the card beside it says" if output or model.card else "from now on; a card beside it says"
+    typer.echo(f"wrote {target}; it is used {used}:")
     typer.echo(yaml.safe_dump({"calibration": entry}, sort_keys=False, allow_unicode=True, width=100).rstrip())
+    for test in tests[1:]:
+        if wrong := test["outside"] if test["expected"] == "inside" else test["of"] - test["outside"]:
+            typer.echo(f"{wrong} of {test['of']} in {test['structures']} are not {test['expected']}", err=True)
 
 
-def _domain_test(force_field: "ForceField", calibration: "Calibration", file: Path, expected: str) -> dict[str, object]:
-    """How many structures of a file are outside, as an entry of a card."""
-    from esen_flows.forcefield.extrapolation import count_outside
-    from esen_flows.structures.inputs import as_structures
+def _calibrated(name: str, output: Path | None) -> tuple[ModelReference, Path, Path]:
+    """The network to calibrate, its checkpoint, and the file to write, which does not exist yet."""
+    from esen_flows.forcefield.calibration import calibration_beside
 
-    structures = as_structures(file)
-    outside = count_outside(force_field, structures, calibration)
-    return {"structures": file.name, "expected": expected, "outside": outside, "of": len(structures)}
+    model = resolve_model(name)
+    if model.card is not None and not model.card.is_network:
+        raise UsageError(f"{name} is a force field of another package, which gives no features of atoms to calibrate")
+    checkpoint = Path(model.location) if model.card is None else checkpoint_path(model.card)
+    target = output or calibration_beside(checkpoint)
+    if target.exists():
+        raise UsageError(f"{target} exists; give another --output, or remove the file")
+    if not target.parent.is_dir():
+        raise UsageError(f"no folder {target.parent} for --output; make it first")
+    check_folder(target.parent)
+    return model, checkpoint, target
 
 
 def _number(symbol: str) -> int:

@@ -23,7 +23,7 @@ ACTS = {
     "data": {"import", "store", "pull"},
     "db": {"start", "stop", "init", "gc", "migrate", "export", "import", "ingest"},
     "launcher": {"init"},
-    "models": {"convert", "pull", "install", "calibrate"},
+    "models": {"convert", "pull", "install"},
     "": {"plot", "export", "report", "worker"},
 }  # fmt: skip
 
