@@ -49,7 +49,7 @@ CRYSTALS = ({"C"}, {"Na", "Cl"}, {"Mg", "O"}, {"Ga", "As"})
 BASE: dict[str, Any] = {
     "num_layers": 2, "lmax": 2, "mmax": 2, "sphere_channels": 32, "hidden_channels": 32, "edge_channels": 32,
     "num_distance_basis": 10, "cutoff_angstrom": 5.0,
-    "epochs": 40, "validate_every_epochs": 10, "edges_per_batch": 3000, "learning_rate": 0.003, "betas": [0.9, 0.98],
+    "epochs": 24, "validate_every_epochs": 8, "edges_per_batch": 3000, "learning_rate": 0.003, "betas": [0.9, 0.98],
     "weight_decay": 0.001, "warmup_steps": 100, "final_factor": 0.01, "clip_norm": 20.0, "ema_decay": 0.99,
     "loss": "absolute", "energy_weight": 20.0, "force_weight": 20.0, "stress_weight": 50.0, "random_inversion": True,
     "initial_head_factor": 0.1, "seed": 1,

@@ -51,6 +51,8 @@ class BatchState:
         Whether there is one geometry only, so that pairs are searched without a skin.
     atom_energies
         Whether a force field that has energies of atoms is to give them.
+    first
+        Number that messages give to the first structure.
     """
 
     templates: list[Atoms]
@@ -64,6 +66,7 @@ class BatchState:
     charge_and_spin: Tensor | None = None
     once: bool = False
     atom_energies: bool = False
+    first: int = 0
 
     @classmethod
     def of(
@@ -73,6 +76,7 @@ class BatchState:
         *,
         once: bool = False,
         atom_energies: bool = False,
+        first: int = 0,
     ) -> Self:
         """The state of structures.
 
@@ -86,6 +90,8 @@ class BatchState:
             Whether the structures are evaluated at this geometry alone.
         atom_energies
             Whether a force field that has energies of atoms is to give them.
+        first
+            Number that messages give to the first structure.
 
         Returns
         -------
@@ -111,7 +117,7 @@ class BatchState:
         device = torch.device(device)
         for index, atoms in enumerate(structures):
             if len(atoms) == 0:
-                raise StructureError(f"structure {index} has no atoms; leave it out")
+                raise StructureError(f"structure {first + index} has no atoms; leave it out")
         pbc = np.array([atoms.pbc for atoms in structures], dtype=bool).reshape(-1, 3)
         cells = np.array([checked_cell(atoms) for atoms in structures]).reshape(-1, 3, 3)
         cells[~pbc.any(axis=1)] = np.eye(3)
@@ -125,6 +131,7 @@ class BatchState:
             to_device(np.asarray(pbc.all(axis=1)), device),
             once=once,
             atom_energies=atom_energies,
+            first=first,
         )
 
     @property
@@ -313,7 +320,7 @@ class BatchState:
         """
         columns = [value.double() for value in values]
         if self.tables is not None and self.known is None:
-            columns += self.tables.status(self.positions, self.cells, searched_here=self.once).unbind(0)
+            columns += self.tables.status(self.positions, self.cells).unbind(0)
         if not columns:
             return np.zeros((0, self.n_systems))
         read = to_host(torch.stack(columns))
@@ -384,10 +391,9 @@ class BatchState:
         if len(stale):
             self._search_again(stale)
         if self.known[2].min(initial=np.inf) < MINIMUM_DISTANCE_ANGSTROM**2:
-            system, first, second, distance = self.tables.closest(self.positions, self.cells)
+            system, one, two, distance = self.tables.closest(self.positions, self.cells)
             raise StructureError(
-                f"{self.templates[system].get_chemical_formula()} (structure {system} of the batch): atoms {first} and "
-                f"{second} are {distance:.2g} Angstrom apart; remove the duplicate"
+                f"{self._name(system)}: atoms {one} and {two} are {distance:.2g} Angstrom apart; remove the duplicate"
             )
         return self.tables
 
@@ -412,10 +418,12 @@ class BatchState:
         per_atom = (self.positions * 0).sum(dim=1) + self.atoms.spread((self.cells * 0).sum(dim=(1, 2)))[:, 0]
         bad = np.flatnonzero(to_host(self.atoms.reduce(per_atom)) != 0)  # NaN where a number is NaN or infinite
         if len(bad):
-            raise StructureError(
-                f"{self.templates[bad[0]].get_chemical_formula()} (structure {bad[0]} of the batch): positions or cell "
-                "hold NaN or infinity; repair the input"
-            )
+            raise StructureError(f"{self._name(bad[0])}: positions or cell hold NaN or infinity; repair the input")
+
+    def _name(self, system: int) -> str:
+        """A structure in messages, with its number where the caller has given a list."""
+        formula = self.templates[system].get_chemical_formula()
+        return f"structure {self.first + system} ({formula})" if self.once else formula
 
 
 def _copy(atoms: Atoms) -> Atoms:

@@ -17,7 +17,7 @@ from torch import Tensor
 from esen_flows.data.cells import inverse, vectors_times
 from esen_flows.data.edges import Edges, PairGeometry, true_rows
 from esen_flows.data.pair_kernels import PairKernels, pair_kernels
-from esen_flows.data.pair_search import found_pairs
+from esen_flows.data.pair_search import SKIN_OF_COPIES_ANGSTROM, are_displaced_copies, found_pairs
 from esen_flows.data.ragged import Rows, on_host, squared_sum, to_device, to_host
 
 SKIN_ANGSTROM = 0.6
@@ -95,7 +95,8 @@ class NeighborTables:
         cutoff_angstrom
             Length of the longest edge in Angstrom.
         skin_angstrom
-            Distance in Angstrom by which pairs are searched beyond the cutoff.
+            Distance in Angstrom by which pairs are searched beyond the cutoff. Zero is for one geometry only; copies of
+            a structure with small displacements then share one search, with a small skin.
         reverse
             Whether the index of the reverse of each edge is given too.
 
@@ -104,6 +105,11 @@ class NeighborTables:
         NeighborTables
             The pairs.
         """
+        if not skin_angstrom and are_displaced_copies(templates, positions, cells):
+            first, one = templates[:1], positions[: len(templates[0])]
+            skin = SKIN_OF_COPIES_ANGSTROM
+            shared = cls.search(first, one, cells[:1], cutoff_angstrom, skin_angstrom=skin, reverse=reverse)
+            return shared.select(np.zeros(len(templates), dtype=np.int64))
         device = positions.device
         found = found_pairs(templates, positions, cells, cutoff_angstrom + skin_angstrom)
         atoms, pairs = Rows(np.array([len(one) for one in templates]), device), Rows(found.counts, device)
@@ -221,7 +227,7 @@ class NeighborTables:
             cells=torch.bmm(self.cells, proper),
         )
 
-    def status(self, positions: Tensor, cells: Tensor, *, searched_here: bool = False) -> Tensor:
+    def status(self, positions: Tensor, cells: Tensor) -> Tensor:
         """What has to be known of a geometry before its edges can be taken from the tables.
 
         Let F be the linear map that takes the cell at the search to the present one, and u the displacements beyond
@@ -235,8 +241,6 @@ class NeighborTables:
             (atoms, 3) float64 in Angstrom.
         cells
             (structures, 3, 3) float64 in Angstrom.
-        searched_here
-            Whether the tables were searched at this geometry, or at one that was turned to this one.
 
         Returns
         -------
@@ -245,7 +249,8 @@ class NeighborTables:
             distance in Angstrom^2 (infinite without pairs).
         """
         here = self._at(positions, cells)
-        needed = torch.zeros_like(here.numbers) if searched_here else self._needed(positions, cells)
+        # Without a skin this is the geometry of the search, or one that was turned from it.
+        needed = self._needed(positions, cells) if self.skin else torch.zeros_like(here.numbers)
         return torch.stack((needed, here.numbers, here.smallest))
 
     def _needed(self, positions: Tensor, cells: Tensor) -> Tensor:

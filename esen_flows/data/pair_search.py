@@ -14,6 +14,35 @@ from esen_flows.data.ragged import Rows, to_device, to_host
 # Larger structures are searched one by one on the CPU, at linear cost; with a CPU also fewer structures than these.
 MOST_ATOMS_BY_IMAGES = {"cpu": 24, "cuda": 128}
 FEW_STRUCTURES = 8
+# Pairs of displaced copies are searched once, with a skin that these displacements do not use up.
+LARGEST_DISPLACEMENT_ANGSTROM, SKIN_OF_COPIES_ANGSTROM = 0.1, 0.45
+
+
+def are_displaced_copies(templates: Sequence[Atoms], positions: Tensor, cells: Tensor) -> bool:
+    """Whether structures are one structure with its atoms slightly displaced, as for force constants.
+
+    Parameters
+    ----------
+    templates
+        The structures, whose elements and periodicity are read.
+    positions
+        (atoms, 3) float64 present positions in Angstrom.
+    cells
+        (structures, 3, 3) float64 present lattice vectors in Angstrom.
+
+    Returns
+    -------
+    bool
+        True for two structures or more that have the same cell, and no atom of which is further than
+        `LARGEST_DISPLACEMENT_ANGSTROM` from its place in the first.
+    """
+    first, count = templates[0], len(templates)
+    alike = count > 1 and all(len(one) == len(first) and (one.pbc == first.pbc).all() for one in templates[1:])
+    if not alike:
+        return False
+    moved = positions.view(count, -1, 3) - positions[: len(first)]
+    near = (moved.abs() <= LARGEST_DISPLACEMENT_ANGSTROM / 3**0.5).all()  # False for NaN
+    return bool(near & (cells == cells[0]).all())
 
 
 def found_pairs(templates: Sequence[Atoms], positions: Tensor, cells: Tensor, radius: float) -> FoundPairs:

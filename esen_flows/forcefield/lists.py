@@ -77,7 +77,8 @@ def states_of(force_field: ForceField, structures: Sequence[Atoms]) -> Iterator[
     while first < len(structures):
         before = int(ends[first - 1]) if first else 0
         last = waiting.popleft() if waiting else max(first + 1, int(np.searchsorted(ends, before + room, side="right")))
-        state = BatchState.of(structures[first:last], force_field.device, once=True, atom_energies=True)
+        device, some = force_field.device, structures[first:last]
+        state = BatchState.of(some, device, once=True, atom_energies=True, first=first)
         try:
             force_field.find_neighbors(state)
         except InsufficientMemoryError:

@@ -114,12 +114,14 @@ class BatchRelaxation:
             return
         try:
             new = BatchState.of([start.atoms for _, start in entering], self.force_field.device)
-        except StructureError as error:
-            if len(entering) == 1:
+            self.force_field.find_neighbors(new)
+        except (StructureError, InsufficientMemoryError) as error:
+            half = len(entering) // 2
+            if not half:
                 yield entering[0][0], error
                 return
-            for one in entering:
-                yield from self._enter([one])
+            yield from self._enter(entering[:half])
+            yield from self._enter(entering[half:])
             return
         cells = np.array([start.reference_cell for _, start in entering])
         reference = new.cells if self._freedom is None else to_device(cells, new.device)

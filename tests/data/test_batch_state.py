@@ -117,9 +117,9 @@ def test_bad_input_is_refused_and_named():
     with pytest.raises(StructureError, match="NaN or infinity"):
         BatchState.of([Atoms("Cu", positions=[[np.nan, 0, 0]])])
     state = BatchState.of([bulk("Cu"), molecule("CO")])
-    with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): positions or cell hold NaN"):
+    with pytest.raises(StructureError, match=r"^CO: positions or cell hold NaN"):
         state.moved(torch.cat((state.positions[:2], state.positions[2:] * torch.nan))).edges(5.0)
-    with pytest.raises(StructureError, match=r"CO \(structure 1 of the batch\): atoms 0 and 1 are 0 Angstrom apart"):
+    with pytest.raises(StructureError, match=r"^CO: atoms 0 and 1 are 0 Angstrom apart"):
         state.moved(torch.cat((state.positions[:2], state.positions[1:2]))).edges(5.0)
 
 
@@ -192,3 +192,37 @@ def test_compiled_functions_give_the_bits_of_torch(reverse, monkeypatch):
     for compiled, plain in zip(*found, strict=True):
         for one, other in zip(compiled, plain, strict=True):
             assert one is other is None or torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
+
+
+def test_displaced_copies_share_one_search(monkeypatch):
+    perfect = bulk("Si", "diamond", a=5.4) * (3, 3, 3)
+    copies = []
+    for number in range(12):
+        atoms = perfect.copy()
+        atoms.positions[number] += [0.05, -0.03, 0.01]
+        copies.append(atoms)
+    searched, search = [], pair_search.found_pairs
+    monkeypatch.setattr(
+        neighbor_tables, "found_pairs", lambda some, *rest: searched.append(len(some)) or search(some, *rest)
+    )
+    together = BatchState.of(copies, once=True)
+    assert_fresh(together)
+    assert searched == [1]
+    edges = together.edges(CUTOFF, reverse=True)
+    for number, atoms in enumerate(copies):  # the bits of a search of their own
+        alone, own = BatchState.of([atoms], once=True).edges(CUTOFF), edges.system == number
+        assert torch.equal(edges.vectors[own], alone.vectors)
+        assert torch.equal(edges.source[own] - number * len(perfect), alone.source)
+    del searched[:]
+    copies[5].positions[0] += 0.2
+    BatchState.of(copies, once=True).edges(CUTOFF)
+    copies[5] = perfect * (1, 1, 2)
+    BatchState.of(copies, once=True).edges(CUTOFF)
+    assert searched == [12, 12]
+
+
+def test_messages_number_the_structures_of_a_list(monkeypatch):
+    broken = Atoms("CO", positions=[[0, 0, 0], [0, 0, 0]])
+    state = BatchState.of([bulk("Si"), broken], once=True, first=40)
+    with pytest.raises(StructureError, match=r"^structure 41 \(CO\): atoms 0 and 1 are 0 Angstrom apart"):
+        state.edges(5.0)

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from esen_flows.data.batch_state import BatchState
 from esen_flows.data.ragged import to_device
-from esen_flows.errors import EsenFlowsError, StructureError
+from esen_flows.errors import EsenFlowsError, InsufficientMemoryError, StructureError
 from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
 from esen_flows.forcefield.direct import DirectForces, with_forces
 from esen_flows.forcefield.lists import evaluations
@@ -176,10 +176,12 @@ class MovingBatch:
             return {}
         try:
             new = BatchState.of(list(entering.values()), self._state.device)
-        except StructureError as error:
-            if len(entering) == 1:
+            self._forces.fast.find_neighbors(new)
+        except (StructureError, InsufficientMemoryError) as error:
+            half, rows = len(entering) // 2, list(entering.items())
+            if not half:
                 return dict.fromkeys(entering, error)
-            return {k: error for one in entering.items() for k, error in self._enter(dict([one])).items()}
+            return self._enter(dict(rows[:half])) | self._enter(dict(rows[half:]))
         self._state = self._state.joined(new)
         self._numbers += entering
         return {}
