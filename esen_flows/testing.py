@@ -20,7 +20,7 @@ from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.network.esen.published import build
 from esen_flows.physics.conservation.derivatives import gradient_error, hessian_errors, strain_error
-from esen_flows.physics.conservation.symmetry import batch_differences, image_differences
+from esen_flows.physics.conservation.symmetry import batch_differences, image_differences, neighbor_differences
 from esen_flows.schemas.declarations import Dtype
 
 # Names of the checks that compare with finite differences.
@@ -160,6 +160,8 @@ def _deviations(
     shorter = 1.0 if declared.smooth else 0.01
     for deviation in batch_differences(force_field, structures):
         yield "batch", deviation
+    for number in neighbor_differences(force_field, structures, np.random.default_rng(0)) or ():
+        yield "neighbours in a batch", float(number)
     for atoms in structures:
         (alone,) = force_field.evaluate(atoms)
         _check_shapes(atoms, alone)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from esen_flows.data.batch_state import BatchState
+from esen_flows.data.neighbor_tables import NeighborTables
 from esen_flows.data.neighbors import neighbor_pairs
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.structures.inputs import AnyStructures, as_structures
@@ -30,12 +32,15 @@ class PairForceField(ForceField):
         Strength of a force along x by the height of an atom's neighbours, which rotations change.
     crowd
         Error of the energy by each other structure in a batch in eV.
+    wraps
+        Whether the neighbour tables of a batch are periodic along all lattice vectors, as in nvalchemi-toolkit-ops 104.
     """
 
     swirl: float = 0.0
     step: float = 0.0
     field: float = 0.0
     crowd: float = 0.0
+    wraps: bool = False
     key: str = "aa" * 32
     label: str = "pairs"
     declaration: Declaration = DECLARATION
@@ -44,6 +49,12 @@ class PairForceField(ForceField):
         batch = as_structures(structures)
         self.force_evaluations += len(batch)
         return [self._evaluate(atoms, batch) for atoms in batch]
+
+    def find_neighbors(self, state: BatchState) -> None:
+        if self.wraps and state.n_systems > 1 and state.tables is None:
+            wrapped = [Atoms(atoms, pbc=atoms.pbc | (atoms.cell.rank == 3)) for atoms in state.templates]
+            state.tables = NeighborTables.search(wrapped, state.positions, state.cells, CUTOFF)
+        state.find_tables(CUTOFF)
 
     def _evaluate(self, atoms: Atoms, batch: Sequence[Atoms]) -> Evaluation:
         pairs = neighbor_pairs(atoms, CUTOFF)

@@ -1,13 +1,15 @@
 """How well a force field conserves energy in constant-energy dynamics: protocol and documents."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from esen_flows.schemas.document_base import Array, Document
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.protocol_types import one_or_more
 
 Systems = Literal["full", "published"]
+SystemNames = Annotated[tuple[str, ...], BeforeValidator(one_or_more), Field(min_length=1)]
 
 
 class NveProtocol(Frozen):
@@ -19,7 +21,8 @@ class NveProtocol(Frozen):
         "full", the default: four crystals of the force field's own elements, with time steps of 2 fs (1 fs with
         elements lighter than 12 u) from 600 K. "published": the systems of the eSEN paper, 27 metals of TM23 at 1.25 of
         their melting temperatures with 5 fs and seven molecules of MD22 at 500 K (two of them at 400 K) with 1 fs, as
-        far as the force field knows their elements. That takes a GPU.
+        far as the force field knows their elements. That takes a GPU. Otherwise names: crystals as those of "full", and
+        molecules of ASE's set G2, such as H2O, as those of MD22.
     duration_ps
         Length of each trajectory in ps; 10 by default. The paper's is 100.
     half_step_ps
@@ -29,7 +32,7 @@ class NveProtocol(Frozen):
         Seeds of the initial velocities; one trajectory of each system for each of them. One by default.
     """
 
-    systems: Systems = "full"
+    systems: Systems | SystemNames = Field(default="full", union_mode="left_to_right")
     duration_ps: float = Field(default=10.0, gt=0.0, le=1e5)
     half_step_ps: float = Field(default=5.0, ge=0.0, le=1e5)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
@@ -74,7 +77,7 @@ class NveRun(Document):
     system
         Name of the system, such as "MgO" or "Ac-Ala3-NHMe".
     benchmark
-        "TM23", "MD22" or "full", over whose systems statistics are averaged.
+        "TM23", "MD22", "full" (crystals) or "molecules", over whose systems statistics are averaged.
     start
         Where its starting structure is from.
     formula
@@ -153,7 +156,7 @@ class NveOutput(Document):
     runs
         All trajectories: for each seed those of the systems, then those with half the time step.
     fairchem_mev_per_atom_ps
-        Mean of fairchem's statistic over the systems of each benchmark ("TM23", "MD22", "full") that ended.
+        Mean of fairchem's statistic over the systems of each `NveRun.benchmark` that ended.
     lambench_score
         Mean of LAMBench's score over the runs with the full time step, 5 for each failure.
     largest_slope_ev_per_atom_ps

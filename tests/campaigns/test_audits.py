@@ -97,7 +97,7 @@ def test_audits_gate_campaigns(lab: Lab, tmp_path: Path) -> None:
         for module in (audit_schemas, audits):
             patch.setattr(module, "MEASURES", changed)
         verdict = verdicts(lab.store)[SOUND, "float64"]
-    assert (str(verdict), verdict.failures) == ("failed 1 of 27 checks", strict["summary"]["failures"])
+    assert (str(verdict), verdict.failures) == ("failed 1 of 28 checks", strict["summary"]["failures"])
     assert verdicts(lab.store)[SOUND, "float64"].passed
     assert lab.force_fields[sound].force_evaluations == calls
 
@@ -111,14 +111,14 @@ def test_audits_gate_campaigns(lab: Lab, tmp_path: Path) -> None:
     added = lab.force_fields[sound].force_evaluations - calls
     assert trajectories.provenance.force_evaluations == added > 100
     assert trajectories.summary["failures"] == 0
-    assert (longer["summary"]["checks"], longer["summary"]["verdict"]) == (30, "passed")
+    assert (longer["summary"]["checks"], longer["summary"]["verdict"]) == (31, "passed")
     assert longer["summary"]["nve_drift_ratio"] < 1.0
 
     # Atoms that are hardly displaced show little, so that such an audit does not count.
     lab.audit(swirling, measurements=MEASUREMENTS.model_copy(update={"rattle_angstrom": 1e-6}))
     assert (SWIRLING, "float64") not in verdicts(lab.store)
     lab.audit(swirling)
-    with pytest.raises(InputError, match=r"direct failed \d+ of 27 checks in float64: ") as refused:
+    with pytest.raises(InputError, match=r"direct failed \d+ of 28 checks in float64: ") as refused:
         submit_campaign(lab.store, "c")
     assert "silicon" not in str(refused.value)
     assert "jacobian_asymmetry 0.0" in str(refused.value)
@@ -133,5 +133,5 @@ def test_audits_gate_campaigns(lab: Lab, tmp_path: Path) -> None:
     write_report(lab.store, "c", tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
     assert "audit in float64" in text
-    assert "| passed 27 checks |" in text
-    assert " of 27 checks: " in text
+    assert "| passed 28 checks |" in text
+    assert " of 28 checks: " in text

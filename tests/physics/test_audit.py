@@ -5,10 +5,12 @@ import pytest
 from ase.build import bulk
 from pair_force_field import CUTOFF, PairForceField
 
+from esen_flows.forcefield.third_party.emt import emt
 from esen_flows.physics.conservation.convergence import recommended_displacement
 from esen_flows.physics.conservation.jacobian import asymmetry, jacobian_by_differences, loop_work
 from esen_flows.physics.conservation.measurements import measure
 from esen_flows.physics.conservation.smoothness import largest_jump
+from esen_flows.physics.conservation.symmetry import neighbor_differences
 from esen_flows.physics.conservation.systems import choose_systems, crystal
 from esen_flows.schemas.audit import AuditOutput, MeasurementsOutput, MeasurementsProtocol, VerdictProtocol, judge
 from esen_flows.schemas.audit_measures import MEASURES, NVE
@@ -47,7 +49,8 @@ def test_a_sound_force_field_passes_all_checks(sound: tuple[MeasurementsOutput, 
         ),
         ({"step": 1e-3}, {"energy_jump_ev", "cutoff_energy_jump_ev"}, {"jacobian_asymmetry", "rotation", "batch"}),
         ({"field": 0.05}, {"rotation", "net_force"}, {"batch", "permutation", "left_handed_cell"}),
-        ({"crowd": 1e-6}, {"batch"}, {"jacobian_asymmetry", "rotation"}),
+        ({"crowd": 1e-6}, {"batch"}, {"jacobian_asymmetry", "rotation", "batch_neighbors"}),
+        ({"wraps": True}, {"batch_neighbors"}, {"batch", "permutation"}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -81,6 +84,12 @@ def test_the_largest_jump_is_measured_where_it_is() -> None:
     jump = largest_jump(PairForceField(step=0.02), atoms, direction, 2 * (CUTOFF - atoms.get_distance(0, 1)), 40)
     assert jump.energy_ev == pytest.approx(0.02, rel=1e-6)
     assert jump.force_ev_per_angstrom < 1e-6
+
+
+def test_neighbours_of_a_force_field_without_tables_are_not_measured() -> None:
+    copper = bulk("Cu", cubic=True)
+    assert neighbor_differences(PairForceField(), [copper, copper * (1, 1, 2)], np.random.default_rng(0)) == [0, 0]
+    assert neighbor_differences(emt(), [copper], np.random.default_rng(0)) is None
 
 
 def test_a_changed_limit_changes_the_verdict(

@@ -8,6 +8,7 @@ import pytest
 from ase.build import bulk
 from ase.data import atomic_numbers
 from ase.io import write
+from pair_force_field import PairForceField
 
 from esen_flows.errors import InputError
 from esen_flows.forcefield.third_party.emt import emt
@@ -45,6 +46,33 @@ def test_a_run_that_explodes_is_counted_and_hides_no_other(monkeypatch: pytest.M
     assert output.failures > 0
     assert output.lambench_score > 0
     assert all("ExplosionError" in run.failure for run in output.runs if run.failure)
+
+
+def test_named_molecules_run_as_those_of_md22_and_named_crystals_as_those_of_full() -> None:
+    protocol = NveProtocol.model_validate({"systems": ["CO2", "W"], "duration_ps": 0.1, "half_step_ps": 0.05})
+    output = nve_runs(PairForceField(), protocol)
+    assert [(run.system, run.benchmark, run.n_atoms) for run in output.runs] == 2 * [
+        ("CO2", "molecules", 3), ("W", "full", 8),
+    ]  # fmt: skip
+    assert [(run.temperature_kelvin, run.time_step_fs) for run in output.runs] == [
+        (500.0, 1.0), (600.0, 2.0), (500.0, 0.5), (600.0, 1.0),
+    ]  # fmt: skip
+    assert "G2" in output.runs[0].start
+    assert set(output.fairchem_mev_per_atom_ps) == {"molecules", "full"}
+    for run in output.runs:
+        assert run.drift is not None
+        assert np.ptp(run.total_energies_ev) < 0.05 * np.ptp(run.kinetic_energies_ev)  # and it moves
+    assert NveProtocol.model_validate({"systems": "H2O"}).systems == ("H2O",)
+    assert NveProtocol.model_validate({"systems": "published"}).systems == "published"
+
+
+def test_names_that_cannot_run_are_refused() -> None:
+    assert nve_systems(("NaCl",), None)[0].atoms.pbc.all()  # there is a molecule of this name too
+    with pytest.raises(InputError, match=r"does not know all elements of CH4, H2O; leave it out of nve.systems"):
+        nve_systems(("Si", "CH4", "H2O"), {14, 8})
+    for name in ("H2OO", "H"):  # a lone atom is no molecule
+        with pytest.raises(InputError, match=f"no audit system '{name}'.*such as H2O or CH4"):
+            nve_systems((name,), None)
 
 
 def test_published_systems_are_those_of_the_paper(tmp_path: Path) -> None:

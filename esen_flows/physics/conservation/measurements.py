@@ -162,13 +162,19 @@ class _System:
             self.rows.add(residual_stress_ev_per_angstrom3=stress)
         else:
             self.rows.lack("the force field has no stress", "residual_stress_ev_per_angstrom3")
-        self.rows.add(batch=max(symmetry.batch_differences(self.force_field, list(self._for_batches()))))
+        together = list(self._for_batches())
+        self.rows.add(batch=max(symmetry.batch_differences(self.force_field, together)))
+        neighbors = symmetry.neighbor_differences(self.force_field, together, np.random.default_rng(self.protocol.seed))
+        if neighbors is None:
+            self.rows.lack("the force field finds its neighbours itself", "batch_neighbors")
+        else:
+            self.rows.add(batch_neighbors=max(neighbors))
 
     def _for_batches(self) -> Iterator[Atoms]:
         """Structures that batched evaluations have got wrong elsewhere, as far as the force field takes them."""
         slab = self.rattled.repeat((1, 1, 2))
         slab.pbc = [True, True, False]
-        slab.center(vacuum=8.0, axis=2)
+        slab.center(vacuum=1.0, axis=2)  # a search that wraps this axis too finds more neighbours
         box = isolation.cluster(self.rattled, CLUSTER_ATOMS)
         molecule = Atoms(box.numbers, positions=box.positions)
         images = {image.name: image.atoms for image in symmetry.symmetric_images(self.rattled, self.random)}

@@ -1,4 +1,4 @@
-"""The systems that run at constant energy: those of the eSEN paper, or four crystals of a force field's own elements.
+"""The systems that run at constant energy: those of the eSEN paper, four crystals of known elements, or named ones.
 
 Starting frames of TM23 and MD22 are read where they were pulled (`esen-flows data pull`). Without them, metals are
 generated supercells, and molecules are conformations of SPICE where its geometries are. Every system says which.
@@ -7,7 +7,7 @@ generated supercells, and molecules are conformations of SPICE where its geometr
 import io
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ase.io import read
 
 from esen_flows.data.reference_sets.files import find
 from esen_flows.errors import InputError
-from esen_flows.physics.conservation.systems import choose_systems, crystal
+from esen_flows.physics.conservation.systems import choose_systems, crystal_or_molecule
 from esen_flows.schemas.md import MDProtocol
 from esen_flows.schemas.named_md_protocols import md22_protocol, tm23_protocol
 from esen_flows.schemas.nve import Systems
@@ -49,7 +49,7 @@ class NveSystem:
     name
         Name, such as "Cu" or "Ac-Ala3-NHMe".
     benchmark
-        "TM23", "MD22" or "full", over whose systems statistics are averaged.
+        "TM23", "MD22", "full" (crystals) or "molecules", over whose systems statistics are averaged.
     start
         Where the structure is from.
     atoms
@@ -66,7 +66,7 @@ class NveSystem:
 
 
 def nve_systems(
-    systems: Systems,
+    systems: Systems | Sequence[str],
     elements: Collection[int] | None,
     chemical_systems: Collection[str] | None = None,
     root: Path | None = None,
@@ -76,7 +76,7 @@ def nve_systems(
     Parameters
     ----------
     systems
-        "full" or "published".
+        "full", "published", or names of crystals and molecules (`systems.crystal_or_molecule`).
     elements
         Atomic numbers that the force field knows; None: any.
     chemical_systems
@@ -92,7 +92,8 @@ def nve_systems(
     Raises
     ------
     InputError
-        The force field knows the elements of none of them.
+        The force field knows the elements of none of them, or not those of one that is named, or there is no system of
+        this name.
 
     Examples
     --------
@@ -100,19 +101,27 @@ def nve_systems(
     ['Si']
     >>> len(nve_systems("published", None))
     27
+    >>> [(system.name, system.protocol.time_step) for system in nve_systems(("CH4", "W"), None)]
+    [('CH4', 1.0), ('W', 2.0)]
     """
     if systems == "full":
-        found = [_own(name) for name in choose_systems(elements, chemical_systems, _CRYSTALS)]
-    else:
-        found = [*_metals(root), *_molecules(root)]
-        found = [one for one in found if elements is None or set(one.atoms.numbers.tolist()) <= set(elements)]
-    if not found:
+        return [_own(name) for name in choose_systems(elements, chemical_systems, _CRYSTALS)]
+    named = systems != "published"
+    found = [_own(name) for name in systems] if named else [*_metals(root), *_molecules(root)]
+    known = [one for one in found if elements is None or set(one.atoms.numbers.tolist()) <= set(elements)]
+    if named and len(known) < len(found):
+        unknown = ", ".join(one.name for one in found if one not in known)
+        raise InputError(f"the force field does not know all elements of {unknown}; leave it out of nve.systems")
+    if not known:
         raise InputError("the force field knows the elements of none of the published systems; use systems=full")
-    return found
+    return known
 
 
 def _own(name: str) -> NveSystem:
-    atoms = _repeated(crystal(name), _LEAST_CRYSTAL_ATOMS)
+    atoms = crystal_or_molecule(name)
+    if not atoms.pbc.any():  # as MD22's
+        return NveSystem(name, "molecules", "molecule of ASE's set G2, relaxed before", atoms, md22_protocol({}))
+    atoms = _repeated(atoms, _LEAST_CRYSTAL_ATOMS)
     light = bool(atomic_masses[atoms.numbers].min() < _LIGHT_U)
     protocol = MDProtocol(ensemble="nve", time_step=1.0 if light else 2.0, temperature=600.0)
     return NveSystem(name, "full", "generated crystal, lattice constant from experiment", atoms, protocol)

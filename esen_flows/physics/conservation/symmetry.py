@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
 
+from esen_flows.data.batch_state import BatchState
+from esen_flows.data.ragged import to_host
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.symmetry_images import inverted
 
@@ -178,6 +181,48 @@ def batch_differences(force_field: ForceField, structures: Sequence[Atoms]) -> l
     together = force_field.evaluate(structures)
     alone = [force_field.evaluate(atoms)[0] for atoms in structures]  # not in a list
     return [difference(a, b) for a, b in zip(together, alone, strict=True)]
+
+
+def neighbor_differences(
+    force_field: ForceField, structures: Sequence[Atoms], random: np.random.Generator
+) -> list[int] | None:
+    """Deviations of the numbers of neighbours in a batch that has moved from those of each structure alone.
+
+    The batch is searched with a skin and then moved by about 0.1 Angstrom, as relaxations and molecular dynamics do, so
+    that stale or wrapped neighbours count too. Each structure alone is searched where it is then.
+
+    Parameters
+    ----------
+    force_field
+        Force field whose neighbour tables are compared.
+    structures
+        Structures of any sizes and periodicities.
+    random
+        Source of the displacements.
+
+    Returns
+    -------
+    list[int] | None
+        For each structure the largest difference of the number of neighbours of an atom within the cutoff, before any
+        limit on them; None for a force field without tables of this package.
+    """
+    state = BatchState.of(structures, force_field.device)
+    force_field.find_neighbors(state)
+    if state.tables is None:
+        return None
+    moves = random.uniform(-0.1, 0.1, size=state.positions.shape)
+    moved = state.moved(state.positions + torch.from_numpy(moves).to(state.device))
+    alone = [_neighbors(force_field, BatchState.of([one], force_field.device, once=True)) for one in moved.structures()]
+    together = np.split(_neighbors(force_field, moved), np.cumsum([len(one) for one in structures])[:-1])
+    return [int(np.abs(a - b).max()) for a, b in zip(together, alone, strict=True)]
+
+
+def _neighbors(force_field: ForceField, state: BatchState) -> np.ndarray:
+    """(atoms,) number of neighbours of each atom within the cutoff."""
+    force_field.find_neighbors(state)
+    assert state.tables is not None
+    edges = state.edges(state.tables.cutoff, reverse=state.tables.reverse is not None)
+    return to_host(torch.bincount(edges.target, minlength=state.atoms.total))
 
 
 def rotation_force_error(

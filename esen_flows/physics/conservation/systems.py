@@ -1,8 +1,10 @@
-"""The crystals of audits, by name, and the choice among them for a force field."""
+"""The crystals and molecules of audits, by name, and the choice among the crystals for a force field."""
 
 from collections.abc import Collection
 
 from ase import Atoms
+from ase.build import molecule
+from ase.collections import g2
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 
 from esen_flows.data.prototypes import Crystal, perfect
@@ -56,10 +58,40 @@ def crystal(name: str) -> Atoms:
     found = CRYSTALS.get(name) or _of_element(name)
     if found is None:
         raise InputError(
-            f"no audit system {name!r}; there are {', '.join(CRYSTALS)}, and elements with a cubic structure"
+            f"no audit system {name!r}; there are {', '.join(CRYSTALS)}, and elements with a cubic structure; "
+            "trajectories (nve.systems) take the molecules of ase.collections.g2 too, such as H2O or CH4"
         )
     cell = perfect(found)
     return cell.repeat((1, 1, 2)) if len(cell) > 1 else cell.repeat((1, 2, 2))
+
+
+def crystal_or_molecule(name: str) -> Atoms:
+    """A perfect crystal of the audits, or else a molecule.
+
+    Parameters
+    ----------
+    name
+        A name that `crystal` takes, or of a molecule of ASE's set G2; where it is both, such as NaCl, the crystal.
+
+    Returns
+    -------
+    Atoms
+        A cell, or a molecule of at least two atoms without one.
+
+    Raises
+    ------
+    InputError
+        There is no such crystal or molecule.
+
+    Examples
+    --------
+    >>> [str(crystal_or_molecule(name).symbols) for name in ("NaCl", "CH4")]
+    ['NaClNaCl', 'CH4']
+    """
+    if name in CRYSTALS or _of_element(name) is not None or name not in g2.names or len(g2[name]) == 1:
+        return crystal(name)
+    found: Atoms = molecule(name)
+    return found
 
 
 def _of_element(symbol: str) -> Crystal | None:
