@@ -1,6 +1,12 @@
 """Molecular dynamics through commands, flows and chunks: killed and resumed, exploded, and drawn."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +28,22 @@ from esen_flows.store import partial_results
 from esen_flows.store.queries.query import query
 from esen_flows.store.results import Store
 
+ROOT = Path(__file__).resolve().parents[2]
+# The command of a user, which loses its process after a step.
+KILLED = """
+import os, signal, sys
+from esen_flows import progress
+from esen_flows.cli.app import app
+from esen_flows.store import partial_results
+
+def report(kind, done, total, remark):
+    if kind == "md" and done == 25:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+partial_results.INTERVAL_SECONDS = 0.0
+progress.report = report
+app(sys.argv[1:])
+"""
 SETTINGS = {"n_steps": 60, "time_step": 2.0, "traj_interval": 5, "ensemble": "nve"}
 
 
@@ -52,6 +74,35 @@ def test_a_killed_job_continues_and_leaves_nothing_behind(named_store: Store, mo
     one, other = (MDOutput.model_validate(document.output) for document in (resumed, whole))
     assert np.array_equal(one.positions_angstrom, other.positions_angstrom)
     assert np.array_equal(one.heat_ev, other.heat_ev)
+
+
+@pytest.mark.mongod
+def test_a_command_that_is_killed_and_typed_again_ends_with_the_same_bits(
+    named_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("Si.extxyz", bulk("Si"))
+    settings = SETTINGS | {"ensemble": "nvt", "n_steps": 40}
+    # Not EMT: ASE's keeps a neighbour list from step to step, whose order changes the last bit.
+    command = ["md", "Si.extxyz", "--model", "esen_silicon", "--json", *(f"--set={k}={v}" for k, v in settings.items())]
+
+    def document() -> dict[str, Any]:
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command], env=environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = document()
+    assert resumed["provenance"]["force_evaluations"] == 16  # of the killed process 24 steps were kept
+    named_store.database["results"].delete_many({})
+    whole = document()
+    assert whole["provenance"]["force_evaluations"] == 41
+    assert len(whole["output"]["positions_angstrom"]) == 9
+    assert resumed["output"] == whole["output"]  # JSON keeps all bits
+    assert resumed["summary"] == whole["summary"]
 
 
 @pytest.mark.mongod
