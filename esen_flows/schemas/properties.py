@@ -425,6 +425,7 @@ PROPERTIES: dict[Kind, Property] = {
         category="gpu",
         summary=(Value("systems", "systems", type="text", column=True), *_OF_MEASUREMENTS),
         subject="model",
+        numerics_revision=2,  # of more points along stretched bonds
     ),
     "nve": Property(
         title="constant-energy dynamics of a force field",
