@@ -7,8 +7,9 @@
     cp direct/checkpoint.safetensors direct.safetensors && esen-flows audit direct.safetensors
     python benchmarks/audits.py
 
-Reads the newest audit by the default limits of each force field and precision from the database; nothing
-is computed. Times are those of a machine that was shared with other work.
+Reads the newest audit by the default limits of each force field and precision from the database; nothing is computed.
+Force fields that this database has not audited keep the row that the file has. Times are those of a machine that was
+shared with other work.
 """
 
 import json
@@ -18,7 +19,9 @@ from typing import Any
 from esen_flows.campaigns.audits import verdicts
 from esen_flows.plots.audit import plot_audit
 from esen_flows.schemas.audit import AuditOutput
+from esen_flows.schemas.audit_measures import NVE
 from esen_flows.schemas.documents import ResultDocument
+from esen_flows.schemas.nve import NveOutput, NveRun
 from esen_flows.store.connection import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +33,7 @@ def _row(audit: ResultDocument, parents: list[ResultDocument]) -> dict[str, Any]
     output, origin = AuditOutput.model_validate(audit.output), parents[0].provenance
     curves = ("displacements_angstrom", "frequency_errors", "third_derivative_errors")
     best = ("recommended_displacement_angstrom", "recommended_third_order_displacement_angstrom")
+    nve = next((NveOutput.model_validate(one.output) for one in parents if one.kind == NVE), None)
     return {
         "model": audit.model_label,
         "model_key": audit.model_key,
@@ -41,12 +45,26 @@ def _row(audit: ResultDocument, parents: list[ResultDocument]) -> dict[str, Any]
         "not_measured": output.not_measured,
         **{name: getattr(output, name) for name in (*best, *curves)},
         "checks": [{name: check[name] for name in ("measure", "system", "value", "limit")} for check in output.checks],
+        **({} if nve is None else {"trajectories": [_trajectory(run) for run in nve.runs]}),
         "force_evaluations": sum(parent.provenance.force_evaluations for parent in parents),
         "seconds": round(sum(parent.provenance.seconds for parent in parents), 1),
         "threads": origin.threads,
         "device": origin.device,
         "libraries": origin.libraries,
     }
+
+
+def _trajectory(run: NveRun) -> dict[str, Any]:
+    names = ("system", "temperature_kelvin", "time_step_fs", "duration_ps", "n_atoms", "failure")
+    return {**{name: getattr(run, name) for name in names}, **(run.drift.model_dump() if run.drift else {})}
+
+
+def _document(row: dict[str, Any], like: ResultDocument) -> ResultDocument:
+    """A row of the file as a document that a figure can be drawn from."""
+    output = {name: row[name] for name in AuditOutput.model_fields}
+    output["checks"] = [{**check, "passed": check["value"] <= check["limit"]} for check in row["checks"]]
+    update = {"model_label": row["model"], "model_key": row["model_key"], "output": output}
+    return like.model_copy(update={**update, "numeric": {**like.numeric, "dtype": row["dtype"]}})
 
 
 def main() -> None:
@@ -58,13 +76,16 @@ def main() -> None:
     for audit in audits:
         keys = audit.parents.values() or [audit.parent_key]
         rows.append(_row(audit, [parent for key in keys if (parent := store.get(key)) is not None]))
+    stored = {(row["model_key"], row["dtype"]) for row in rows}
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows += [row for row in kept if (row["model_key"], row["dtype"]) not in stored]
+    rows.sort(key=lambda row: (row["model"], row["dtype"]))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    labels = {audit.model_label for audit in audits}
-    shown = []
-    for label in sorted(labels):
-        found = {audit.numeric["dtype"]: audit for audit in audits if audit.model_label == label}
-        shown.append(found.get(SHOWN) or next(iter(found.values())))
-    plot_audit(shown[0], FIGURE, shown[1:])
+    shown = {}
+    for row in rows:
+        if row["model"] not in shown or row["dtype"] == SHOWN:
+            shown[row["model"]] = _document(row, audits[0])
+    plot_audit(next(iter(shown.values())), FIGURE, list(shown.values())[1:])
     for row in rows:
         print(row["model"], row["dtype"], row["verdict"], *row["failures"], sep="; ")
 
