@@ -13,6 +13,7 @@ from ase.build import bulk
 from esen_flows.data.dataset import Dataset, from_structures
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
+from esen_flows.data.screening import ANY_FORCE
 from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.network import NetworkForceField
@@ -196,6 +197,20 @@ def test_forces_that_the_teacher_cannot_mean_are_refused(materials: Materials, t
     spec = SPEC.model_copy(update={"most_force_ev_per_angstrom": 1e-3})
     with pytest.raises(InputError, match="most_force_ev_per_angstrom"):
         active_learning(spec, alone(materials), tmp_path)
+
+
+def test_forces_that_no_dataset_may_hold_are_counted_and_the_rounds_go_on(materials: Materials, tmp_path: Path) -> None:
+    dense = COPPER.copy()
+    dense.set_cell(dense.cell * 0.7, scale_atoms=True)
+    dense.rattle(0.2, seed=1)
+    both = replace(alone(materials), structures=[COPPER, dense])
+    short = SPEC.model_copy(update={"duration_ps": 0.085, "frame_interval_steps": 1})
+    before, after = active_learning(short, both, tmp_path)
+    own = read_dataset(tmp_path / "round-000" / "own.xyz", limits=ANY_FORCE)
+    forces = np.array([np.linalg.norm(item.forces, axis=1).max() for item in own])
+    assert forces.max() > 50.0
+    assert before.refused["forces of the teacher too large"] == np.count_nonzero(forces > 30.0)
+    assert after.frames_added == 6
 
 
 def test_bad_input_is_refused(finished, materials: Materials, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from ase.data import chemical_symbols
 from esen_flows.data.dataset import Dataset, mixture, subset
 from esen_flows.data.extxyz import read_provenance, write_labelled
 from esen_flows.data.importing import read_dataset
+from esen_flows.data.screening import ANY_FORCE
 from esen_flows.errors import EsenFlowsError, InputError
 from esen_flows.files import written_whole
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
@@ -249,7 +250,7 @@ class _Run:
 
     def data_of(self, number: int) -> Dataset:
         """The data of a round: those of the beginning, and the frames that were chosen in the rounds before."""
-        grown = [read_dataset(self.place(before) / CHOSEN_NAME) for before in range(number)]
+        grown = [_read(self.place(before) / CHOSEN_NAME) for before in range(number)]
         return mixture([(self.materials.data, 1), *((one, self.spec.repeats) for one in grown)])
 
     def record(self, number: int) -> RoundRecord:
@@ -279,7 +280,7 @@ class _Run:
             model_key=student.key,
             checkpoint=str(self.checkpoint(number).relative_to(self.folder)),
             training_structures=0 if number == 0 else len(self.data_of(number)),
-            frames_added=0 if number == 0 else len(read_dataset(self.place(number - 1) / CHOSEN_NAME)),
+            frames_added=0 if number == 0 else len(_read(self.place(number - 1) / CHOSEN_NAME)),
             trajectories=sampled.records,
             labelled=len(labelled),
             refused=refused,
@@ -331,7 +332,7 @@ class _Run:
                 frames, self.materials.teacher, path, average_inversion=self.spec.average_inversion,
                 progress=partial(self.watch, number, "labels"), batch_size=LABELS_AT_ONCE,
             )  # fmt: skip
-        return read_dataset(path)
+        return _read(path)
 
     def _usable(self, labelled: Dataset) -> np.ndarray:
         """(frames,) whether the teacher's forces are small enough to be trusted and learned."""
@@ -344,7 +345,7 @@ class _Run:
         if path.is_file():
             return
         plan = json.loads((self.place(number) / PLAN_NAME).read_text(encoding="utf-8"))
-        labelled = read_dataset(self.place(number) / OWN_NAME)
+        labelled = _read(self.place(number) / OWN_NAME)
         learns = self._usable(labelled) & np.isin(plan["label"], plan["learn"])
         differences = np.where(learns, 0.0, np.nan)
         if self.spec.choose == "teacher":
@@ -377,3 +378,8 @@ class _Run:
         if limit is not None and not error <= limit:
             found.append(f"force error {error:.3g} above {limit:g} meV/Angstrom")
         return tuple(found)
+
+
+def _read(path: Path) -> Dataset:
+    """Frames with labels of any size: those that are too large are counted, and not learned (`_Run._usable`)."""
+    return read_dataset(path, limits=ANY_FORCE)
