@@ -215,7 +215,8 @@ def main(folder: Path) -> None:
 
 def _error_of(outcome: dict[str, Any]) -> EsenFlowsError:
     """The error that the first process has written down, as its own type."""
-    from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
+    from esen_flows.training.divergence import TrainingDivergedError
+    from esen_flows.training.train import TrainingInterrupted
 
     name, message = outcome["error"], outcome["message"]
     if name == TrainingInterrupted.__name__:

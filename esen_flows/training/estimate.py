@@ -16,7 +16,7 @@ from esen_flows.training.curvature import Curvature, ForceConstants
 from esen_flows.training.distributed import World
 from esen_flows.training.initial import starting_point
 from esen_flows.training.state import TrainingState
-from esen_flows.training.train import TrainingRun, curvature_step, load_batch, training_step
+from esen_flows.training.steps import TrainingRun, curvature_step, load_batch, training_step
 
 EDGES_MEASURED = {"cpu": 3_000, "cuda": 200_000}  # enough to fill the device
 STEPS_MEASURED = 3

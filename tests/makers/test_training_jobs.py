@@ -39,7 +39,8 @@ from esen_flows.store.queries.crystals import stream_atoms
 from esen_flows.store.queries.query import query
 from esen_flows.store.trained_models import trained_model_path
 from esen_flows.store.upkeep.verify import verify
-from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted
+from esen_flows.training.divergence import TrainingDivergedError
+from esen_flows.training.train import TrainingInterrupted
 
 pytestmark = pytest.mark.mongod
 WORKER = Path(__file__).with_name("train_worker.py")

@@ -169,7 +169,7 @@ def test_the_trainer_rotates_for_a_family_that_asks_for_it(monkeypatch: pytest.M
         seen.append(place)
         return random_orthogonal(*place)
 
-    monkeypatch.setattr("esen_flows.training.train.random_orthogonal", noted)
+    monkeypatch.setattr("esen_flows.training.steps.random_orthogonal", noted)
     train(stage(epochs=1), *argon_data(), tmp_path / "built in")
     assert not seen
     monkeypatch.setattr(PairConfig, "augmentation", "O3")

@@ -16,10 +16,11 @@ from esen_flows.errors import InputError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.training.distributed import World
+from esen_flows.training.divergence import TrainingDivergedError
 from esen_flows.training.estimate import estimate
 from esen_flows.training.metrics import read_rows
 from esen_flows.training.state import saved_states
-from esen_flows.training.train import TrainingDivergedError, TrainingInterrupted, train
+from esen_flows.training.train import TrainingInterrupted, train
 
 KINDS = {
     "conservative": {"random_inversion": True},

@@ -10,7 +10,7 @@ from esen_flows.errors import InsufficientMemoryError
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.network import derivatives
 from esen_flows.network.interface import Network
-from esen_flows.training import train as train_module
+from esen_flows.training import steps
 from esen_flows.training.state import newest_state, saved_states
 from esen_flows.training.train import train
 
@@ -26,7 +26,7 @@ def scarce(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(network, graph, **options)
 
-    monkeypatch.setattr(train_module, "energy_forces_stress", watched)
+    monkeypatch.setattr(steps, "energy_forces_stress", watched)
     return sizes
 
 
