@@ -298,8 +298,11 @@ def pulled_folder(card: ModelCard) -> Path:
 
 
 def _pulled_path(card: ModelCard) -> Path:
-    if card.source is None and not card.recipes:
-        raise ModelError(f"model {card.name!r} of family {card.family!r} has no checkpoint file")
+    if not card.is_network:
+        raise ModelError(
+            f"{card.name!r} is a force field of another package, without a checkpoint of ours; give a network of this "
+            "package, such as esen_nano, or the path of a checkpoint"
+        )
     if card.source is None:
         raise ModelError(
             f"no checkpoint of {card.name!r} is published: train it (esen-flows train {card.name}) and give the "

@@ -12,7 +12,6 @@ from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import DeviceOption
 from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.usage import check_device, check_folder, parse_assignments
-from esen_flows.errors import InputError
 
 if TYPE_CHECKING:
     from esen_flows.physics.active_learning.rounds import Materials
@@ -87,11 +86,7 @@ def _materials(spec: "ActiveLearningSpec", root: Path, device: str) -> "Material
         return "/" in name or name.endswith((".safetensors", ".yaml", ".yml"))
 
     def student(name: str) -> Any:
-        if is_path(name):
-            return load(root / name)
-        if not (card := read_card(name)).is_network:
-            raise InputError(f"students: {name!r} is a force field of another package, which is not trained here")
-        return load(checkpoint_path(card))
+        return load(root / name if is_path(name) else checkpoint_path(read_card(name)))
 
     students = [student(name) for name in spec.students]
     teacher = load_force_field(root / spec.teacher if is_path(spec.teacher) else spec.teacher, device=device)

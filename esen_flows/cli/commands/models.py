@@ -224,8 +224,6 @@ def _calibrated(name: str, output: Path | None) -> tuple[ModelReference, Path, P
     from esen_flows.forcefield.calibration import calibration_beside
 
     model = resolve_model(name)
-    if model.card is not None and not model.card.is_network:
-        raise UsageError(f"{name} is a force field of another package, which gives no features of atoms to calibrate")
     checkpoint = Path(model.location) if model.card is None else checkpoint_path(model.card)
     target = output or calibration_beside(checkpoint)
     if target.exists():

@@ -145,7 +145,8 @@ def test_calibrate_writes_what_a_card_says_and_names_surprises(place: Path, caps
         (("own.safetensors", "--data", "data.xyz:8"), "a structure counts once"),
         (("own.safetensors", "--data", "data.xyz", "--output", "no/own.safetensors"), "no folder no for --output"),
         (("own.safetensors", "--data", "data.xyz", "--output", "Au.cif"), "Au.cif exists"),
-        (("emt", "--data", "data.xyz"), "emt is a force field of another package"),
+        (("emt", "--data", "data.xyz"), "'emt' is a force field of another package"),
+        (("nequix_mp", "--data", "data.xyz"), "'nequix_mp' is a force field of another package"),
     ],
 )
 def test_calibrate_refuses_before_it_computes(
