@@ -209,7 +209,7 @@ class RoundRecord(Closed):
         Number of frames that could not be used, by reason.
     own
         Errors on its own frames against the teacher, as those of `evaluate_dataset`: on all frames, or, unless
-        `choose: teacher`, on as many random ones as a round adds.
+        `choose: teacher`, on as many random ones as a round adds. None of stresses where there are no labels of them.
     held_out
         Errors on the held-out data.
     unmet

@@ -195,6 +195,8 @@ class TrainingConfig:
             )
         if self.asymmetry_weight and self.autocast != "none":
             raise InputError("asymmetry_weight needs derivatives of forces, which are noise in bfloat16; leave out one")
+        if self.asymmetry_weight and self.network.denoises and self.denoising_probability == 1.0:
+            raise InputError("asymmetry_weight acts on batches without noise; lower denoising_probability below 1")
         idle = [name for name in _OF_CURVATURE if getattr(self, name) != _DEFAULTS[name]]
         if idle and not self.curvature_weight:
             raise InputError(f"{idle[0]} does nothing without a curvature_weight; give one, or leave {idle[0]} out")

@@ -107,12 +107,18 @@ class Curvature:
         Raises
         ------
         InputError
-            The stage asks for it and there are no force constants, or it does not and there are some.
+            The stage asks for it and there are no force constants, or fewer than it draws in a step, or it does not and
+            there are some.
         """
         if bool(config.curvature_weight) != bool(references):
             raise InputError(
                 f"curvature_weight is {config.curvature_weight:g}, and {len(references)} supercells with force "
                 "constants were given (--phonons PATH): a stage needs both or neither"
+            )
+        if references and config.curvature_supercells > len(references):
+            raise InputError(
+                f"curvature_supercells is {config.curvature_supercells}, and force constants of {len(references)} were "
+                "given; lower it"
             )
         return cls(references, config) if references else None
 
@@ -177,7 +183,7 @@ class Curvature:
             The part of one supercell, which can be differentiated by the parameters.
         """
         random = np.random.default_rng((self.config.seed, step, rank))
-        count = min(self.config.curvature_supercells, len(self.references))
+        count = self.config.curvature_supercells
         for index in random.choice(len(self.references), size=count, replace=False):
             reference = self.references[index]
             directions = random.normal(size=(self.config.curvature_directions, len(reference.supercell), 3))

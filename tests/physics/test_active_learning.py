@@ -199,6 +199,16 @@ def test_forces_that_the_teacher_cannot_mean_are_refused(materials: Materials, t
         active_learning(spec, alone(materials), tmp_path)
 
 
+def test_a_record_without_stresses_is_read_again(materials: Materials, tmp_path: Path) -> None:
+    bare = from_structures(replace(item, stress=np.full((3, 3), np.nan)) for item in materials.validation)
+    given = replace(alone(materials), validation=bare)
+    spec = SPEC.model_copy(update={"rounds": 0})
+    (record,) = active_learning(spec, given, tmp_path)
+    assert "stress_rmse_gpa" in record.own
+    assert "stress_rmse_gpa" not in record.held_out
+    assert active_learning(spec, given, tmp_path) == [record]
+
+
 def test_forces_that_no_dataset_may_hold_are_counted_and_the_rounds_go_on(materials: Materials, tmp_path: Path) -> None:
     dense = COPPER.copy()
     dense.set_cell(dense.cell * 0.7, scale_atoms=True)

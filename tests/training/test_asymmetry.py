@@ -14,6 +14,7 @@ from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.network.derivatives import energy_forces_stress
 from esen_flows.physics.conservation.jacobian import asymmetry, jacobian_by_differences
 from esen_flows.training.asymmetry import asymmetry_term, draw_directions, jacobian_products
+from esen_flows.training.denoising import is_noised
 from esen_flows.training.frames import LabelledBatch, collate, make_frame
 from esen_flows.training.metrics import STEPS_NAME, read_rows
 from esen_flows.training.train import train
@@ -121,9 +122,12 @@ def test_a_training_with_the_term_ends_with_a_more_symmetric_jacobian(tmp_path):
 
 
 def test_noised_batches_have_no_term(tmp_path):
-    config = stage(**DENS, asymmetry_weight=1.0, epochs=2, denoising_probability=1.0)
-    train(config, *argon_data(), tmp_path)
-    assert read_rows(tmp_path / STEPS_NAME)[-1]["asymmetry"] == 0.0
+    config, rows = stage(**DENS, asymmetry_weight=1.0, epochs=2), []
+    train(config, *argon_data(), tmp_path, progress=rows.append)
+    batches = len(rows) // 2
+    noised = [is_noised(config, epoch, batch) for epoch in (0, 1) for batch in range(batches)]
+    assert len(set(noised)) == 2
+    assert [row["asymmetry"] == 0.0 for row in rows] == noised
 
 
 def test_the_weight_is_left_out_at_zero_and_refused_where_it_has_no_effect():
@@ -135,3 +139,5 @@ def test_the_weight_is_left_out_at_zero_and_refused_where_it_has_no_effect():
         stage(**DIRECT, asymmetry_weight=1.0, autocast="bfloat16")
     with pytest.raises(InputError, match="at least 0"):
         stage(**DIRECT, asymmetry_weight=-1.0)
+    with pytest.raises(InputError, match="lower denoising_probability"):
+        stage(**DENS, asymmetry_weight=1.0, denoising_probability=1.0)

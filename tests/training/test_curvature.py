@@ -103,6 +103,8 @@ def test_a_stage_and_force_constants_go_together(network, tmp_path):
     for config, references in ((stage(curvature_weight=1.0), []), (stage(), [of(network)])):
         with pytest.raises(InputError, match="a stage needs both or neither"):
             Curvature.of(config, references)
+    with pytest.raises(InputError, match="curvature_supercells is 2, and force constants of 1 were given"):
+        Curvature.of(stage(curvature_weight=1.0, curvature_supercells=2), [of(network)])
     with pytest.raises(InputError, match="direct forces have no Hessian"):
         stage(**DIRECT, curvature_weight=1.0)
 

@@ -13,6 +13,7 @@ A part that is there is not computed again, and one that was interrupted continu
 """
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -284,8 +285,8 @@ class _Run:
             trajectories=sampled.records,
             labelled=len(labelled),
             refused=refused,
-            own=evaluate_dataset(student, subset(labelled, own))["all"],
-            held_out=evaluate_dataset(student, self.materials.validation)["all"],
+            own=_errors(student, subset(labelled, own)),
+            held_out=_errors(student, self.materials.validation),
             unmet=(),
             seconds=round(time.monotonic() - began, 1),
         )
@@ -378,6 +379,11 @@ class _Run:
         if limit is not None and not error <= limit:
             found.append(f"force error {error:.3g} above {limit:g} meV/Angstrom")
         return tuple(found)
+
+
+def _errors(student: ForceField, data: Dataset) -> dict[str, float]:
+    """Errors on all data; none of stresses where there are no labels of them, for which JSON has no number."""
+    return {name: value for name, value in evaluate_dataset(student, data)["all"].items() if not math.isnan(value)}
 
 
 def _read(path: Path) -> Dataset:
