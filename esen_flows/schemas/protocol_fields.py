@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import reduce
 from operator import getitem
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -38,7 +38,8 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
     protocol
         The protocol before the changes.
     values
-        Dotted names of fields with their values, in the order in which they are set; text is read by `parse_value`.
+        Dotted names of fields with their values, in the order in which they are set; text is read by `parse_value`. A
+        field of a part that the protocol leaves out adds this part with its defaults.
 
     Returns
     -------
@@ -56,6 +57,8 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
     >>> with_values(PhononProtocol(), [("mesh", "9,9,9"), ("relax.max_steps", 200)]).mesh
     (9, 9, 9)
     """
+    values = list(values)
+    protocol = _with_parts(protocol, (name for name, _ in values))
     content, valid = protocol.model_dump(), field_names(protocol)
     faults: list[tuple[str | None, str]] = []
     for name, value in values:
@@ -78,6 +81,26 @@ def with_values(protocol: Protocol, values: Iterable[tuple[str, Any]]) -> Protoc
             else:  # fields that contradict each other
                 faults.append((field or None, _words(fault)))
         raise FieldError(list(dict.fromkeys(faults))) from error  # several entries of a list may have the same fault
+
+
+def _with_parts(protocol: Protocol, names: Iterable[str]) -> Protocol:
+    """A protocol with the parts that it leaves out and of which fields are named, such as `nve` for `nve.seeds`."""
+    for name in names:
+        part, _, field = name.partition(".")
+        known = type(protocol).model_fields.get(part)
+        if not field or known is None or getattr(protocol, part) is not None:
+            continue
+        for kind in get_args(known.annotation):
+            if isinstance(kind, type) and issubclass(kind, Frozen) and not _required(kind):
+                whole = kind.model_construct()  # validated with the values
+                if field in field_names(whole):
+                    protocol = protocol.model_copy(update={part: whole})
+    return protocol
+
+
+def _required(kind: type[BaseModel]) -> bool:
+    """Whether there is a field without a default."""
+    return any(field.is_required() for field in kind.model_fields.values())
 
 
 def _nearest(name: str, valid: list[str]) -> str | None:

@@ -8,10 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from esen_flows.schemas import born_charges, protocols
+from esen_flows.schemas.audit import AuditProtocol
 from esen_flows.schemas.born_charges import BornCharges
 from esen_flows.schemas.frozen import Frozen
+from esen_flows.schemas.md import MDProtocol
+from esen_flows.schemas.nve import NveProtocol
 from esen_flows.schemas.property_lookup import named_protocol
-from esen_flows.schemas.protocol_fields import with_values
+from esen_flows.schemas.protocol_fields import FieldError, with_values
 from esen_flows.schemas.protocols import (
     ConductivityProtocol,
     DisplacementProtocol,
@@ -228,3 +231,13 @@ def test_charges_of_a_wrong_shape_or_sign_are_refused(change: dict[str, Any], wo
 def test_work_is_bounded_before_it_begins(protocol: type, field: str, value: object, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         protocol(**{field: value})
+
+
+def test_a_field_of_a_part_that_is_left_out_adds_the_part() -> None:
+    changed = with_values(AuditProtocol(), [("nve.systems", "H2O,CH4"), ("nve.half_step_ps", "0.5")])
+    assert changed == AuditProtocol(nve=NveProtocol(systems=("H2O", "CH4"), half_step_ps=0.5))
+    assert with_values(AuditProtocol(), [("measurements.count", 3)]).nve is None
+    symmetry = with_values(MDProtocol(), [("force_symmetry.average", "octahedral")]).force_symmetry
+    assert str(symmetry) == "octahedral"  # a part without valid defaults
+    with pytest.raises(FieldError, match=r"nve\.stride: no such field"):
+        with_values(AuditProtocol(), [("nve.stride", 1)])
