@@ -11,6 +11,7 @@ import pytest
 import torch
 from ase.build import bulk
 from stages import DIRECT, argon_data, stage
+from test_train_edge_transformer import stage as edge_transformer_stage
 
 from esen_flows.errors import InputError, InsufficientMemoryError
 from esen_flows.forcefield.checkpoint import Checkpoint, load
@@ -50,8 +51,12 @@ def test_the_error_is_relative_and_zero_for_the_networks_own_force_constants(net
     assert value(network, of(network, 2.0), directions, 2.0) == pytest.approx(0.5, abs=1e-6)
 
 
-def test_its_gradient_is_that_of_finite_differences(network):
-    term = Curvature([of(network, 1.5)], stage(curvature_weight=3.0, curvature_directions=2))
+@pytest.mark.parametrize("make", [stage, edge_transformer_stage], ids=["esen", "edge_transformer"])
+def test_its_gradient_is_that_of_finite_differences(make):
+    torch.manual_seed(0)
+    config = make(curvature_weight=3.0, curvature_directions=2)
+    network = make_network(config.network).double()
+    term = Curvature([of(network, 1.5)], config)
     network.zero_grad()
     sum(term.terms(network, 2.0, step=7)).backward()
     random = torch.Generator().manual_seed(1)
