@@ -33,7 +33,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     write(folder / "MgO.extxyz", MGO)
     settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
-    command = [Path(sys.executable).with_name("esen-flows"), "md", "MgO.extxyz", "--model", "esen_nano", *settings]
+    command = [str(Path(sys.executable).with_name("esen-flows")), "md", "MgO.extxyz", "--model", "esen_nano", *settings]
     environment = {**os.environ, "ESEN_FLOWS_DATA_DIR": str(folder / "data"), "ESEN_FLOWS_THREADS": "1"}
     return subprocess.Popen([*command, "--json"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
 
