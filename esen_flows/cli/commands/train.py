@@ -173,8 +173,10 @@ def _train(
         if world.leads:
             typer.echo(f"checkpoint {path}; errors by epoch in {path.parent / 'history.csv'}, steps in steps.csv")
             _draw([folder / stage.name for stage in stages], folder)
-        trained = load(path) if world.leads else None
-    return trained and {"checkpoint": path, "model_key": trained.model_key, "training": trained.training}
+        if not world.leads:
+            return None
+    trained = load(path)
+    return {"checkpoint": path, "model_key": trained.model_key, "training": trained.training}
 
 
 def _finetune(

@@ -162,7 +162,7 @@ class _Run:
         for member, student in enumerate(given.students if self.spec.rounds else ()):
             check_initial(student, self._stage(student, given.data, member), given.data)
         if len({student.model_key for student in given.students}) < len(given.students):
-            raise InputError("two students are the same network, which never disagree; train them with different seeds")
+            raise InputError("two students are the same network and never disagree; train them with different seeds")
         known = {"the teacher": given.teacher.declaration.elements, "the student": set(given.students[0].elements)}
         for place, atoms in enumerate(given.structures):
             protocol_of(self.spec, atoms, self.spec.temperatures_kelvin[0], self.spec.seed)
