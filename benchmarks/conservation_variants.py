@@ -3,28 +3,37 @@
     esen-flows label models/esen_nano/data.yaml --output nano.xyz      # by SevenNet-l3i5: pip install -e ".[sevennet]"
     python benchmarks/conservation_variants.py train nano.xyz --folder variants
     python benchmarks/conservation_variants.py measure nano.xyz --folder variants
+    python benchmarks/conservation_variants.py speed nano.xyz --folder variants      # on a quiet machine
     python benchmarks/conservation_variants.py draw
 
-All variants see the same structures of four crystals for the same number of epochs, from random weights; each differs
-from the default in what its name says. An interrupted run continues; rows that are in
-benchmarks/results/conservation_variants.json are not measured again.
+The labels are in benchmarks/data/nano.xyz.xz too. All variants see the same structures of four crystals for the same
+number of epochs, from random weights; each differs from the default in what its name says. An interrupted run
+continues; rows that are in benchmarks/results/conservation_variants.json are not measured again. Bands are those of MgO
+from supercells of 64 atoms without symmetry in the force constants, so that what the forces do is seen.
 """
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
+import torch
 from ase import Atoms
 from ase.build import bulk
 from matplotlib import pyplot as plt
+from phonopy import Phonopy
+from phonopy.structure.atoms import PhonopyAtoms
 
+from esen_flows.cli.machine import tune_allocator
+from esen_flows.data.batch_state import BatchState
 from esen_flows.data.dataset import Dataset, subset
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.splits import split_by_material
@@ -33,6 +42,7 @@ from esen_flows.files import written_whole
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.physics.conservation.measurements import measure
+from esen_flows.physics.lattice.phonon import band_path
 from esen_flows.physics.md.dynamics import molecular_dynamics_many
 from esen_flows.schemas.audit import MeasurementsProtocol
 from esen_flows.schemas.md import MDProtocol
@@ -44,6 +54,7 @@ from esen_flows.training.train import CHECKPOINT_NAME, train
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "conservation_variants.json"
 FIGURE = ROOT / "docs" / "figures" / "conservation_variants.png"
+BANDS_FIGURE = FIGURE.with_name("conservation_bands.png")
 CRYSTALS = ({"C"}, {"Na", "Cl"}, {"Mg", "O"}, {"Ga", "As"})
 # The network and the schedule of models/esen_nano/finetune.yaml, with the paper's 10 radial functions.
 BASE: dict[str, Any] = {
@@ -74,7 +85,9 @@ SYSTEMS: dict[str, Atoms] = {
     "C": bulk("C", "diamond", a=3.571, cubic=True),
     "GaAs": bulk("GaAs", "zincblende", a=5.753, cubic=True),
 }
-KELVIN, STEP_FS, PICOSECONDS = 600.0, 2.0, 10.0
+KELVIN, STEP_FS, PICOSECONDS = 600.0, 2.0, 5.0
+BAND_DISPLACEMENTS_ANGSTROM, BAND_POINTS = (0.01, 0.2), 41
+DRAWN_BANDS = ("default", "direct forces")
 
 
 def config(name: str) -> TrainingConfig:
@@ -144,11 +157,61 @@ def measure_all(data: Path, folder: Path, only: list[str]) -> None:
         errors = evaluate_dataset(force_field, validation)["all"]
         row: dict[str, Any] = {"changed": VARIANTS[name], "training_cpu_seconds": int((path / "seconds").read_text())}
         row |= {"test": errors, "conservation": conservation(force_field)}
+        if name in DRAWN_BANDS:
+            row["bands"] = bands(force_field)
         begin = time.process_time()
         row |= {"drift": drifts(force_field), "drift_cpu_seconds": round(time.process_time() - begin, 1)}
         with written_whole(RESULTS) as temporary:
             temporary.write_text(json.dumps(rows | {name: row}, indent=1) + "\n")
         print(name, json.dumps(errors), flush=True)
+
+
+def bands(force_field: ForceField) -> dict[str, Any]:
+    """Frequencies in THz along the path of MgO, from finite displacements of each length in Angstrom."""
+    crystal = bulk("MgO", "rocksalt", a=4.25)
+    path = band_path(crystal, BAND_POINTS, 1e-4)
+    cell = PhonopyAtoms(
+        symbols=crystal.get_chemical_symbols(), cell=crystal.cell.array, scaled_positions=crystal.get_scaled_positions()
+    )
+    found: dict[str, Any] = {"labels": path.labels}
+    for distance in BAND_DISPLACEMENTS_ANGSTROM:
+        phonon = Phonopy(cell, supercell_matrix=[[-2, 2, 2], [2, -2, 2], [2, 2, -2]], is_symmetry=False)
+        phonon.generate_displacements(distance=distance, is_plusminus=False, is_diagonal=False)
+        supercells = [
+            Atoms(one.symbols, positions=one.positions, cell=one.cell, pbc=True)
+            for one in phonon.supercells_with_displacements
+        ]
+        phonon.forces = np.array([result.forces for result in force_field.evaluate(supercells)])
+        phonon.produce_force_constants()
+        frequencies = [np.array(phonon.run_qpoints(segment).frequencies) for segment in path.segments]
+        found[str(distance)] = [np.round(segment, 4).tolist() for segment in frequencies]
+    return found
+
+
+def time_calls(folder: Path, only: list[str]) -> None:
+    """Molecular dynamics steps a day at 216 atoms of NaCl, float32, one thread; calls of all variants take turns."""
+    torch.set_num_threads(1)
+    tune_allocator()
+    there = [name for name in only if (folder_of(folder, name) / "seconds").exists()]
+    atoms = SYSTEMS["NaCl"] * (3, 3, 3)
+    states, force_fields = {}, {}
+    for name in there:
+        force_fields[name] = load_force_field(str(folder_of(folder, name) / CHECKPOINT_NAME), dtype="float32")
+        states[name] = BatchState.of([atoms], force_fields[name].device)
+    seconds: dict[str, list[float]] = {name: [] for name in there}
+    for step in range(8):
+        for name in there:
+            states[name] = states[name].moved(states[name].positions + 1e-3 * (-1) ** step)
+            begin = time.process_time()
+            force_fields[name].evaluate_batch(states[name])
+            seconds[name].append(time.process_time() - begin)
+    rows = json.loads(RESULTS.read_text())
+    for name in there:
+        rows[name]["seconds_per_step_216_atoms"] = round(median(seconds[name][2:]), 4)
+        rows[name]["million_steps_per_day_216_atoms"] = round(0.0864 / median(seconds[name][2:]), 3)
+        rows[name]["load_average_of_timing"] = round(os.getloadavg()[0], 2)
+    with written_whole(RESULTS) as temporary:
+        temporary.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def largest_drift(row: dict[str, Any]) -> float:
@@ -159,7 +222,7 @@ def largest_drift(row: dict[str, Any]) -> float:
     )
 
 
-def draw() -> None:
+def draw_errors() -> None:
     """Error of the forces against the drift, one point a variant."""
     rows = json.loads(RESULTS.read_text())
     figure, axes = plt.subplots(figsize=(7.0, 4.6), layout="constrained")
@@ -179,15 +242,42 @@ def draw() -> None:
     figure.savefig(FIGURE, dpi=150)
 
 
+def draw_bands() -> None:
+    """Bands of MgO with conservative and with direct forces, for both displacements."""
+    rows = json.loads(RESULTS.read_text())
+    figure, panels = plt.subplots(1, 2, figsize=(9.0, 3.8), layout="constrained", sharey=True)
+    for axes, name in zip(panels, DRAWN_BANDS, strict=True):
+        found = rows[name]["bands"]
+        for distance, style in zip(BAND_DISPLACEMENTS_ANGSTROM, ("-", "--"), strict=True):
+            for number, segment in enumerate(found[str(distance)]):
+                x = number + np.linspace(0, 1, len(segment))
+                lines = axes.plot(x, segment, style, color="C0" if style == "-" else "C3", linewidth=1)
+            lines[0].set_label(f"{distance} Å")
+        starts = [start for start, _ in found["labels"]]
+        ends = [end for _, end in found["labels"]]
+        jumps = [
+            end if end == start else f"{end}|{start}" for end, start in zip(ends, [*starts[1:], ends[-1]], strict=True)
+        ]
+        axes.set_xticks(range(len(ends) + 1), [starts[0], *jumps])
+        axes.set(title=name, xlim=(0, len(ends)))
+        axes.axhline(0, color="0.7", linewidth=0.8)
+    panels[0].set_ylabel("frequency (THz)")
+    panels[0].legend(title="displacement", loc="upper right")
+    figure.savefig(BANDS_FIGURE, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "measure", "draw"])
+    parser.add_argument("what", choices=["train", "measure", "speed", "draw"])
     parser.add_argument("data", nargs="?", type=Path, help="labelled structures: nano.xyz")
     parser.add_argument("--folder", type=Path, default=Path("variants"), help="folder of the trainings")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="variants to run")
     arguments = parser.parse_args()
     if arguments.what == "draw":
-        return draw()
+        draw_errors()
+        return draw_bands()
+    if arguments.what == "speed":
+        return time_calls(arguments.folder, arguments.only)
     if arguments.data is None:
         parser.error(f"{arguments.what} needs the file of labelled structures")
     run: Callable[..., None] = train_all if arguments.what == "train" else measure_all
