@@ -92,9 +92,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         ),
         "inversion": Measure("mirror images", "", 1e-9, 2e-4, _CONTRACT, "O3"),
         "batch": Measure("in a batch and alone", "", 1e-9, 2e-4, _CONTRACT),
-        "batch_neighbors": Measure(
-            "neighbours of an atom in a batch that moves and alone", "", 0.0, 0.0, "this package: the same numbers"
-        ),
+        "batch_neighbors": Measure("neighbours in a batch and alone", "", 0.0, 0.0, "this package: the same numbers"),
         "residual_force_ev_per_angstrom": Measure(
             "forces of perfect crystals", "eV/A", 1e-4, 1e-4, "force criterion of the general relaxation"
         ),
