@@ -176,7 +176,7 @@ def bands(force_field: ForceField) -> dict[str, Any]:
     found: dict[str, Any] = {"labels": path.labels}
     for distance in BAND_DISPLACEMENTS_ANGSTROM:
         phonon = Phonopy(cell, supercell_matrix=[[-2, 2, 2], [2, -2, 2], [2, 2, -2]], is_symmetry=False)
-        phonon.generate_displacements(distance=distance, is_plusminus=False, is_diagonal=False)
+        phonon.generate_displacements(distance=distance, is_plusminus=True, is_diagonal=False)
         supercells = [
             Atoms(one.symbols, positions=one.positions, cell=one.cell, pbc=True)
             for one in phonon.supercells_with_displacements
@@ -214,31 +214,35 @@ def time_calls(folder: Path, only: list[str]) -> None:
         temporary.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def largest_drift(row: dict[str, Any]) -> float:
-    """Largest slope of the total energy in meV/atom/ps over the systems; infinite if a trajectory failed."""
-    return max(
-        (np.inf if isinstance(one, str) else abs(EnergyDrift(**one).slope_mev_per_atom_ps))
-        for one in row["drift"].values()
-    )
+def worst(row: dict[str, Any]) -> EnergyDrift | None:
+    """Statistics of the system with the largest slope of the total energy; None if a trajectory failed."""
+    if any(isinstance(one, str) for one in row["drift"].values()):
+        return None
+    return max((EnergyDrift(**one) for one in row["drift"].values()), key=lambda one: abs(one.slope_mev_per_atom_ps))
 
 
 def draw_errors() -> None:
-    """Error of the forces against the drift, one point a variant."""
+    """Error of the forces against drift and fluctuation of the total energy, one point a variant."""
     rows = json.loads(RESULTS.read_text())
-    figure, axes = plt.subplots(figsize=(7.0, 4.6), layout="constrained")
-    finite = [largest_drift(row) for row in rows.values() if np.isfinite(largest_drift(row))]
-    failed_at = 10 * max(finite, default=1.0)
-    for name, row in rows.items():
-        drift = largest_drift(row)
-        failed = not np.isfinite(drift)
-        error = row["test"]["force_mae_mev_per_angstrom"]
-        axes.plot(error, failed_at if failed else drift, marker="x" if failed else "o", color="C3" if failed else "C0")
-        label = f"{name} (a trajectory failed)" if failed else name
-        axes.annotate(label, (error, failed_at if failed else drift), (5, 3), textcoords="offset points", fontsize=8)
-    axes.axhline(0.5, color="0.5", linestyle=":", label="limit of an audit, 0.5 meV/atom/ps")
-    axes.set(yscale="log", xlabel="force MAE, held-out structures (meV/Å)", ylabel="largest energy drift (meV/atom/ps)")
-    axes.margins(x=0.25)
-    axes.legend()
+    figure, panels = plt.subplots(1, 2, figsize=(10.0, 4.2), layout="constrained")
+    for number, (name, row) in enumerate(rows.items()):
+        error, found = row["test"]["force_mae_mev_per_angstrom"], worst(row)
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^v"[number % 5], "label": name}
+        if found is None:
+            for axes in panels:
+                axes.plot(error, 0.97, transform=axes.get_xaxis_transform(), **{**style, "marker": "x"})
+            continue
+        slope, interval = abs(found.slope_mev_per_atom_ps), found.slope_interval_mev_per_atom_ps
+        lower = min(interval, 0.9 * slope)  # a bar to zero has no end on a logarithmic axis
+        panels[0].errorbar(error, slope, [[lower], [interval]], capsize=2, **style)
+        largest = max(EnergyDrift(**one).fluctuation_mev_per_atom for one in row["drift"].values())
+        panels[1].plot(error, largest, linestyle="none", **style)
+    panels[0].axhline(0.5, color="0.5", linestyle=":", label="limit of an audit")
+    panels[0].set(yscale="log", ylabel="largest energy drift, 95 % interval (meV/atom/ps)")
+    panels[1].set(yscale="log", ylabel="largest fluctuation of the energy (meV/atom)")
+    for axes in panels:
+        axes.set_xlabel("force MAE, held-out structures (meV/Å)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(FIGURE, dpi=150)
 
 
@@ -262,7 +266,8 @@ def draw_bands() -> None:
         axes.set(title=name, xlim=(0, len(ends)))
         axes.axhline(0, color="0.7", linewidth=0.8)
     panels[0].set_ylabel("frequency (THz)")
-    panels[0].legend(title="displacement", loc="upper right")
+    panels[0].legend(title="displacement", loc="lower right", ncols=2)
+    panels[0].set_ylim(bottom=-4)
     figure.savefig(BANDS_FIGURE, dpi=150)
 
 
