@@ -161,8 +161,7 @@ def measure_all(data: Path, folder: Path, only: list[str]) -> None:
             row["bands"] = bands(force_field)
         begin = time.process_time()
         row |= {"drift": drifts(force_field), "drift_cpu_seconds": round(time.process_time() - begin, 1)}
-        with written_whole(RESULTS) as temporary:
-            temporary.write_text(json.dumps(rows | {name: row}, indent=1) + "\n")
+        save(rows | {name: row})
         print(name, json.dumps(errors), flush=True)
 
 
@@ -210,8 +209,14 @@ def time_calls(folder: Path, only: list[str]) -> None:
         rows[name]["seconds_per_step_216_atoms"] = round(median(seconds[name][2:]), 4)
         rows[name]["million_steps_per_day_216_atoms"] = round(0.0864 / median(seconds[name][2:]), 3)
         rows[name]["load_average_of_timing"] = round(os.getloadavg()[0], 2)
+    save(rows)
+
+
+def save(rows: dict[str, Any]) -> None:
+    """Write the results, a line for each variant."""
+    lines = [f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
     with written_whole(RESULTS) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def worst(row: dict[str, Any]) -> EnergyDrift | None:
