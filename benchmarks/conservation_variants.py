@@ -251,6 +251,27 @@ def draw_errors() -> None:
     figure.savefig(FIGURE, dpi=150)
 
 
+def print_table() -> None:
+    """The table of docs/audit.md."""
+    heads = ["", "energy MAE (meV/atom)", "force MAE (meV/Å)", "Jacobian asymmetry", "work around loops",
+             "jump of forces (eV/Å)", "largest drift (meV/atom/ps)", "largest fluctuation (meV/atom)"]  # fmt: skip
+    lines = [heads, ["---"] * len(heads)]
+    for name, row in json.loads(RESULTS.read_text()).items():
+        test, found, drift = row["test"], row["conservation"], worst(row)
+        measures = ("jacobian_asymmetry", "loop_work_relative", "force_jump_ev_per_angstrom")
+        cells = [name, f"{test['energy_mae_mev_per_atom']:.1f}", f"{test['force_mae_mev_per_angstrom']:.0f}"]
+        cells += [f"{found[measure]:.0e}" for measure in measures]
+        if drift is None:
+            failed = [system for system, one in row["drift"].items() if isinstance(one, str)]
+            cells += [f"failed in {', '.join(failed)}", "-"]
+        else:
+            slope, interval = drift.slope_mev_per_atom_ps, drift.slope_interval_mev_per_atom_ps
+            largest = max(EnergyDrift(**one).fluctuation_mev_per_atom for one in row["drift"].values())
+            cells += [f"{slope:.2g} ± {interval:.1g}", f"{largest:.2g}"]
+        lines.append(cells)
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
 def draw_bands() -> None:
     """Bands of MgO with conservative and with direct forces, for both displacements."""
     rows = json.loads(RESULTS.read_text())
@@ -285,7 +306,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "draw":
         draw_errors()
-        return draw_bands()
+        draw_bands()
+        return print_table()
     if arguments.what == "speed":
         return time_calls(arguments.folder, arguments.only)
     if arguments.data is None:
