@@ -16,9 +16,9 @@ from torch import Tensor
 
 from esen_flows.data.cells import inverse, vectors_times
 from esen_flows.data.edges import Edges, PairGeometry, true_rows
-from esen_flows.data.pair_kernels import PairKernels, pair_kernels
+from esen_flows.data.pair_kernels import PairKernels, is_passable, pair_kernels
 from esen_flows.data.pair_search import SKIN_OF_COPIES_ANGSTROM, are_displaced_copies, found_pairs
-from esen_flows.data.ragged import Rows, on_host, squared_sum, to_device, to_host
+from esen_flows.data.ragged import Rows, squared_sum, to_device, to_host
 
 SKIN_ANGSTROM = 0.6
 
@@ -106,9 +106,8 @@ class NeighborTables:
             The pairs.
         """
         if not skin_angstrom and are_displaced_copies(templates, positions, cells):
-            first, one = templates[:1], positions[: len(templates[0])]
-            skin = SKIN_OF_COPIES_ANGSTROM
-            shared = cls.search(first, one, cells[:1], cutoff_angstrom, skin_angstrom=skin, reverse=reverse)
+            one, skin = positions[: len(templates[0])], SKIN_OF_COPIES_ANGSTROM
+            shared = cls.search(templates[:1], one, cells[:1], cutoff_angstrom, skin_angstrom=skin, reverse=reverse)
             return shared.select(np.zeros(len(templates), dtype=np.int64))
         device = positions.device
         found = found_pairs(templates, positions, cells, cutoff_angstrom + skin_angstrom)
@@ -268,8 +267,7 @@ class NeighborTables:
         before = torch.bmm(self.positions.unsqueeze(1), self.atoms.spread(map_of_cells)).squeeze(1)
         moved = positions - before
         mean = self.atoms.reduce(moved) / torch.clamp(self.atoms.offsets.diff(), min=1).unsqueeze(1)
-        # Also for NaN.
-        return (~(2 * self.atoms.longest(moved - self.atoms.spread(mean)) <= room)).to(cells.dtype)
+        return (~(2 * self.atoms.longest(moved - self.atoms.spread(mean)) <= room)).to(cells.dtype)  # also for NaN
 
     def edges(self, positions: Tensor, cells: Tensor, counts: np.ndarray) -> Edges:
         """The pairs within the cutoff at a geometry of which `status` is known.
@@ -293,6 +291,8 @@ class NeighborTables:
             return Edges(self.source, self.target, here.vectors, self.pairs.owner, self.pairs.counts, self.reverse)
         columns = self.source, self.target, self.pairs.owner, here.vectors
         if kernels := self._kernels(positions, cells):
+            if pairs != (found := int(here.numbers.sum())):  # more would be written behind the end of the memory
+                raise ValueError(f"{pairs} edges were expected at a geometry with {found}; take `counts` from `status`")
             kept, *chosen = (self.source.new_empty(pairs), *(one.new_empty(pairs, *one.shape[1:]) for one in columns))
             kernels.pairs_within(len(self.source), here.within, *columns, kept, *chosen)
         else:
@@ -328,18 +328,19 @@ class NeighborTables:
 
     def _at(self, positions: Tensor, cells: Tensor) -> PairGeometry:
         """The pairs at a geometry; `status` and `edges` ask for the same one, one after the other."""
-        last = self._last
-        if not (last and last[0][0] is positions and last[0][1] is cells):
-            kernels = self._kernels(positions, cells)
-            found = self._compiled(kernels, positions, cells) if kernels else self._by_torch(positions, cells)
-            last[:] = [(positions, cells, found)]
-        return last[0][2]
+        for last_positions, last_cells, found in tuple(self._last):  # a copy: states in several threads may share it
+            if last_positions is positions and last_cells is cells:
+                return found
+        kernels = self._kernels(positions, cells)
+        found = self._compiled(kernels, positions, cells) if kernels else self._by_torch(positions, cells)
+        self._last[:] = [(positions, cells, found)]
+        return found
 
     def _compiled(self, kernels: PairKernels, positions: Tensor, cells: Tensor) -> PairGeometry:
         pairs, n = len(self.source), len(cells)
         places, vectors = (cells.new_empty(rows, 3) for rows in (len(self.shifts), pairs))
         squared, numbers, smallest = (cells.new_empty(rows) for rows in (pairs, n, n))
-        within = torch.empty(pairs, dtype=torch.bool)
+        within = cells.new_empty(pairs, dtype=torch.bool)
         kernels.pair_vectors(
             len(self.shifts), pairs, self.images.owner, self.shifts.contiguous(), cells.contiguous(),
             positions.contiguous(), self.source, self.target, self.image, self.reverse, self._radii, places, vectors,
@@ -357,13 +358,12 @@ class NeighborTables:
         if self.reverse is not None:  # a pair is kept exactly if its reverse is, whatever rounding does at the cutoff
             compared = torch.minimum(squared, squared.index_select(0, self.reverse))
         within = compared <= self.cutoff * self.cutoff
-        return PairGeometry(
-            vectors, squared, within, self.pairs.count(within), self.pairs.reduce(squared, "min", torch.inf)
-        )
+        smallest = self.pairs.reduce(squared, "min", torch.inf)
+        return PairGeometry(vectors, squared, within, self.pairs.count(within), smallest)
 
     def _kernels(self, positions: Tensor, cells: Tensor) -> PairKernels | None:
         """The compiled functions where they can be used."""
-        return pair_kernels() if on_host(positions) and on_host(cells) else None
+        return pair_kernels() if is_passable(positions, self.positions) and is_passable(cells, self.cells) else None
 
     @cached_property
     def _inverse_cells(self) -> Tensor:
@@ -372,7 +372,7 @@ class NeighborTables:
     @cached_property
     def _radii(self) -> Tensor:
         """(2,) cutoff, and cutoff + skin."""
-        return torch.tensor([self.cutoff, self.cutoff + self.skin], dtype=torch.float64)
+        return torch.tensor([self.cutoff, self.cutoff + self.skin], dtype=torch.float64, device="cpu")
 
     @cached_property
     def _last(self) -> list[tuple[Tensor, Tensor, PairGeometry]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esen_flows.data.ragged import on_host
 from esen_flows.native import NativeSource, load
 
 # n: a number, p: an array, t: the number of threads.
@@ -67,3 +68,21 @@ def pair_kernels() -> PairKernels | None:
     """
     library = load(SOURCE)
     return None if library is None else PairKernels(library)
+
+
+def is_passable(tensor: Tensor, like: Tensor) -> bool:
+    """Whether the functions can read a tensor that a caller gave; they check neither its type nor its size.
+
+    Parameters
+    ----------
+    tensor
+        The tensor.
+    like
+        One that they can read.
+
+    Returns
+    -------
+    bool
+        True for float64 numbers on the CPU, as many as those of the other, that are not differentiated.
+    """
+    return on_host(tensor) and tensor.dtype == like.dtype == torch.float64 and tensor.shape == like.shape

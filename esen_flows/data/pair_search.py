@@ -24,7 +24,7 @@ def are_displaced_copies(templates: Sequence[Atoms], positions: Tensor, cells: T
     Parameters
     ----------
     templates
-        The structures, whose elements and periodicity are read.
+        The structures, whose periodicity is read; pairs do not depend on elements.
     positions
         (atoms, 3) float64 present positions in Angstrom.
     cells

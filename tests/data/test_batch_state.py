@@ -194,6 +194,25 @@ def test_compiled_functions_give_the_bits_of_torch(reverse, monkeypatch):
             assert one is other is None or torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
 
 
+def test_tensors_of_another_type_or_size_are_not_passed_by_their_addresses():
+    state = BatchState.of(STRUCTURES)
+    tables = state.find_tables(CUTOFF)
+    places, cells = state.positions, state.cells
+    expected = tables.edges(places, cells, tables.status(places, cells)[1].numpy())
+    strided = places.T.contiguous().T
+    assert torch.equal(tables.edges(strided, cells, expected.counts).vectors, expected.vectors)
+    rounded = state.moved(places.float()).edges(CUTOFF)
+    assert torch.allclose(rounded.vectors, expected.vectors, rtol=0, atol=1e-5)
+    for fewer in ((places[:-1].clone(), cells), (places, cells[:-1].clone())):
+        with pytest.raises((IndexError, RuntimeError)):
+            tables.status(*fewer)
+    with pytest.raises(ValueError, match=r"^3 edges were expected at a geometry with \d+; take `counts` from `status`"):
+        tables.edges(places, cells, np.array([1.0, 2.0]))
+    with torch.device("meta"):  # the default device of what a caller makes
+        again = BatchState.of(STRUCTURES, "cpu").edges(CUTOFF)
+    assert torch.equal(again.vectors, expected.vectors)
+
+
 def test_displaced_copies_share_one_search(monkeypatch):
     perfect = bulk("Si", "diamond", a=5.4) * (3, 3, 3)
     copies = []
