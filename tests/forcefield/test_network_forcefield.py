@@ -21,6 +21,7 @@ from esen_flows.forcefield import network as network_module
 from esen_flows.forcefield.ase_calculator import ForceFieldCalculator
 from esen_flows.forcefield.batching import MINIMUM_EDGES
 from esen_flows.forcefield.contract import BatchEvaluation, Evaluation
+from esen_flows.forcefield.direct import DirectForces
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.network.derivatives import energy_forces_stress
@@ -271,6 +272,20 @@ def test_embeddings_are_per_structure_and_turn_with_it(force_field):
 def test_unknown_element_is_named(force_field):
     with pytest.raises(UnknownElementError, match=r"structure 1 \(AsGa\) holds As, Ga"):
         force_field.evaluate([bulk("Si"), bulk("GaAs", "zincblende", a=5.6)])
+
+
+def test_messages_count_structures_over_the_windows_of_a_list(monkeypatch):
+    monkeypatch.setattr(lists, "ATOMS_AT_ONCE", 2)
+    monkeypatch.setattr(lists, "MOST_ATOMS_TOGETHER", 2)
+    charged = molecule("OH")
+    charged.info["charge"] = 200
+    with pytest.raises(StructureError, match=r"^structure 2 has charge 200"):
+        NetworkForceField(small_checkpoint(charge_spin_embedding="rand_emb")).evaluate(
+            [bulk("Si"), bulk("Si"), charged]
+        )
+    direct = DirectForces(NetworkForceField(small_checkpoint(direct_forces=True)))
+    with pytest.raises(UnknownElementError, match=r"^structure 1 \(AsGa\) holds As, Ga"):
+        direct.evaluate([bulk("Si"), bulk("GaAs", "zincblende", a=5.6)])
 
 
 def test_a_structure_without_atoms_is_refused(force_field):
