@@ -4,10 +4,12 @@
 
 Teacher: esen_nano. Student: an eSEN of one layer of width 16 for NaCl, first trained on 20 rattled cells of 8 atoms.
 Two rounds then add 20 frames each: those of its own dynamics with the largest errors ("teacher"), random ones of its
-own dynamics ("random"), or further rattled cells ("rattled"). All have the same number of frames and epochs. At the end
-all students run other trajectories, on whose frames they are judged against the teacher, and so are they on frames of
-the teacher's dynamics, which are the same for all. Each seed has its own cells, weights and velocities. An interrupted
-run continues.
+own dynamics ("random"), or further rattled cells ("rattled"). All have the same number of frames and epochs, unless the
+teacher's forces on a random frame are too large to learn; to find the largest errors the teacher labels all frames of a
+round. At the end all students run other trajectories, on whose frames they are judged against the teacher (without
+those on which its forces are too large, whose number is kept), and so are they on frames of the teacher's dynamics,
+which are the same for all. Each seed has its own cells and weights, and its own velocities in a round; those of round n
+are those of round n - 1 of the next seed. An interrupted run continues.
 Result in benchmarks/results/active_learning.json; `--draw` draws docs/figures/active_learning.png from it.
 """
 
