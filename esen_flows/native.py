@@ -14,15 +14,18 @@ import platform
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from esen_flows.files import written_whole
 
 # Neither errno nor floating-point traps are used; without them, loops with sqrt and comparisons are vectorised.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 COMPILE_SECONDS = 300
+_TYPES = {"i": ctypes.c_int, "n": ctypes.c_int64, "p": ctypes.c_void_p, "t": ctypes.c_int}
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,46 @@ class NativeSource:
             The source, read.
         """
         return cls(name, Path(module_file).with_name(f"{name}.cpp").read_bytes(), without, functions, flags)
+
+
+class Functions:
+    """Compiled functions by their names.
+
+    Tensors are passed by address, None as a null pointer. The functions assume contiguous arrays of the types that
+    their source names.
+
+    Parameters
+    ----------
+    library
+        The shared library.
+    signatures
+        Kinds of the arguments of each function: i for an int, n for an int64_t, p for an array, and at the end t for
+        the number of threads, which is not passed by the caller.
+    threads
+        How many threads to use.
+    suffix
+        What follows the names in the library.
+    """
+
+    def __init__(
+        self, library: ctypes.CDLL, signatures: Mapping[str, str], threads: Callable[[], int], suffix: str = ""
+    ) -> None:
+        for name, signature in signatures.items():
+            function = getattr(library, name + suffix)
+            function.argtypes = [_TYPES[letter] for letter in signature]
+            function.restype = None
+            setattr(self, name, _caller(function, threads if signature.endswith("t") else None))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no compiled function {name!r}; there are {', '.join(vars(self))}")
+
+
+def _caller(function: Any, threads: Callable[[], int] | None) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        values = [one.data_ptr() if hasattr(one, "data_ptr") else one for one in arguments]
+        function(*values, *(() if threads is None else (threads(),)))
+
+    return call
 
 
 @cache

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from esen_flows.data.cells import inverse, vectors_times
 from esen_flows.data.edges import Edges, PairGeometry, true_rows
-from esen_flows.data.pair_kernels import PairKernels, is_passable, pair_kernels
+from esen_flows.data.pair_kernels import is_passable, pair_kernels
 from esen_flows.data.pair_search import SKIN_OF_COPIES_ANGSTROM, are_displaced_copies, found_pairs
 from esen_flows.data.ragged import Rows, squared_sum, to_device, to_host
+from esen_flows.native import Functions
 
 SKIN_ANGSTROM = 0.6
 
@@ -336,7 +337,7 @@ class NeighborTables:
         self._last[:] = [(positions, cells, found)]
         return found
 
-    def _compiled(self, kernels: PairKernels, positions: Tensor, cells: Tensor) -> PairGeometry:
+    def _compiled(self, kernels: Functions, positions: Tensor, cells: Tensor) -> PairGeometry:
         pairs, n = len(self.source), len(cells)
         places, vectors = (cells.new_empty(rows, 3) for rows in (len(self.shifts), pairs))
         squared, numbers, smallest = (cells.new_empty(rows) for rows in (pairs, n, n))
@@ -361,7 +362,7 @@ class NeighborTables:
         smallest = self.pairs.reduce(squared, "min", torch.inf)
         return PairGeometry(vectors, squared, within, self.pairs.count(within), smallest)
 
-    def _kernels(self, positions: Tensor, cells: Tensor) -> PairKernels | None:
+    def _kernels(self, positions: Tensor, cells: Tensor) -> Functions | None:
         """The compiled functions where they can be used."""
         return pair_kernels() if is_passable(positions, self.positions) and is_passable(cells, self.cells) else None
 

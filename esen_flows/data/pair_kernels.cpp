@@ -24,7 +24,7 @@ extern "C" {
 void pair_vectors(int64_t images, int64_t pairs, const int64_t* image_owner, const double* shifts, const double* cells,
                   const double* positions, const int64_t* source, const int64_t* target, const int64_t* image,
                   const int64_t* reverse, const double* cutoff, double* places, double* vectors, double* squared,
-                  uint8_t* within, int64_t threads) {
+                  uint8_t* within, int threads) {
     const double limit = *cutoff * *cutoff;
 #pragma omp parallel num_threads(threads) if (pairs > FEW)
     {
@@ -45,7 +45,7 @@ void pair_vectors(int64_t images, int64_t pairs, const int64_t* image_owner, con
 
 // Number of pairs within the cutoff and smallest squared length of each structure, infinite without pairs.
 void pair_summary(int64_t structures, const int64_t* offsets, const double* squared, const uint8_t* within,
-                  double* numbers, double* smallest, int64_t threads) {
+                  double* numbers, double* smallest, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (offsets[structures] > FEW)
     for (int64_t s = 0; s < structures; s++) {
         int64_t count = 0;
@@ -77,7 +77,7 @@ void pairs_within(int64_t pairs, const uint8_t* within, const int64_t* source, c
 // Whether atoms have moved so far that pairs from outside the tables may be within the cutoff; see
 // `NeighborTables.status`. inverses: inverse cells at the search.
 void search_needed(int64_t structures, const int64_t* offsets, const double* searched, const double* inverses,
-                   const double* positions, const double* cells, const double* radii, double* needed, int64_t threads) {
+                   const double* positions, const double* cells, const double* radii, double* needed, int threads) {
     const double cutoff = radii[0], reach = radii[1];
 #pragma omp parallel for num_threads(threads) schedule(static) if (offsets[structures] > FEW)
     for (int64_t s = 0; s < structures; s++) {

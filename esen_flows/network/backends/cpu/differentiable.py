@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from esen_flows.network.backends.cpu.native import Kernels
+from esen_flows.native import Functions
 from esen_flows.network.esen.harmonics import reduced_order
 
 
@@ -44,7 +44,7 @@ class EdgeList:
         Number of atoms in the sums of messages.
     """
 
-    kernel: Kernels
+    kernel: Functions
     lmax: int
     mmax: int
     source: Tensor

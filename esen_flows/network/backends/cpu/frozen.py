@@ -14,9 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from esen_flows.native import Functions
 from esen_flows.network.backends.cpu.edge_chunks import ChunkedEdges, EdgeChunk, EdgeTensors, SpeciesTables
 from esen_flows.network.backends.cpu.frozen_nodes import on_nodes
-from esen_flows.network.backends.cpu.native import MAX_LMAX, Kernels, kernels
+from esen_flows.network.backends.cpu.native import MAX_LMAX, kernels
 from esen_flows.network.backends.cpu.training import message_sum
 from esen_flows.network.backends.plain import EdgePart, sum_in_chunks
 from esen_flows.network.esen.edges import EdgeGeometry
@@ -34,7 +35,7 @@ _Saved = tuple[Tensor, ...] | None
 class _Radial:
     """All layers of a radial network except the last, (edges, K) -> (edges, edge_channels)."""
 
-    def __init__(self, kernel: Kernels, network: RadialMLP) -> None:
+    def __init__(self, kernel: Functions, network: RadialMLP) -> None:
         self.kernel = kernel
         first, norm_1, _, second, norm_2, _, last = cast(Iterable[Any], network.net)
         self.basis, self.source, self.target = (
@@ -75,7 +76,7 @@ class _Radial:
 class _LayerMessages:
     """The edge part of one layer."""
 
-    def __init__(self, kernel: Kernels, layer: Layer) -> None:
+    def __init__(self, kernel: Functions, layer: Layer) -> None:
         self.kernel, self.differentiable = kernel, partial(message_sum, layer)
         one, two = layer.edge_wise.so2_conv_1, layer.edge_wise.so2_conv_2
         self.sizes = (one.lmax, one.mmax)
@@ -167,7 +168,7 @@ class _DegreeMessages:
     possible because rotation and summation are linear too.
     """
 
-    def __init__(self, kernel: Kernels, module: EdgeDegreeEmbedding) -> None:
+    def __init__(self, kernel: Functions, module: EdgeDegreeEmbedding) -> None:
         self.kernel, self.differentiable = kernel, partial(message_sum, module)
         self.radial = _Radial(kernel, module.rad_func)
         self.degrees = torch.tensor(degree_index(module.rows - 1))
@@ -274,7 +275,7 @@ class FrozenKernels:
     """
 
     def __init__(
-        self, kernel: Kernels, first: EdgeDegreeEmbedding, layers: Sequence[Layer], nodes: Sequence[nn.Module]
+        self, kernel: Functions, first: EdgeDegreeEmbedding, layers: Sequence[Layer], nodes: Sequence[nn.Module]
     ) -> None:
         self.dtype, self.channels = next(first.parameters()).dtype, first.channels
         self.parts: list[_LayerMessages | _DegreeMessages]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from esen_flows.network.backends.cpu.native import Kernels
+from esen_flows.native import Functions
 from esen_flows.network.esen.norms import BALANCE, RMSNormSH
 from esen_flows.network.esen.so3 import NodeBlock, SO3Linear
 
@@ -32,7 +32,7 @@ class _NodeKernels(Protocol):
 class _Norm:
     """Norm with one statistic per atom."""
 
-    def __init__(self, kernel: Kernels, module: RMSNormSH) -> None:
+    def __init__(self, kernel: Functions, module: RMSNormSH) -> None:
         self.kernel, self.module = kernel, module
         self.balance = module.get_buffer(BALANCE).detach().flatten()
         self.weight, self.bias = module.affine_weight.detach(), module.affine_bias.detach()
@@ -74,7 +74,7 @@ class _Linear:
 class _Block:
     """Linear map, gate, linear map."""
 
-    def __init__(self, kernel: Kernels, module: NodeBlock) -> None:
+    def __init__(self, kernel: Functions, module: NodeBlock) -> None:
         self.kernel, self.module, self.lmax, self.hidden = kernel, module, module.lmax, module.hidden_channels
         self.one, self.two = _Linear(module.so3_linear_1), _Linear(module.so3_linear_2)
         gates = cast(nn.Linear, module.scalar_mlp[0])
@@ -113,7 +113,7 @@ class _OfNodes(torch.autograd.Function):
         return None, torch.autograd.grad(ctx.kernels.module(view), view, grads[0], create_graph=True)[0]
 
 
-def on_nodes(kernel: Kernels, module: nn.Module) -> Callable[[Tensor], Tensor]:
+def on_nodes(kernel: Functions, module: nn.Module) -> Callable[[Tensor], Tensor]:
     """A module that acts on node features, with its present parameters as constants.
 
     Parameters

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from esen_flows.native import Functions
 from esen_flows.network.backends import plain
 from esen_flows.network.backends.cpu.column_products import multiply_columns
 from esen_flows.network.backends.cpu.differentiable import EdgeList, gate, gather_rotate, rotate_back
-from esen_flows.network.backends.cpu.native import MAX_LMAX, Kernels, kernels
+from esen_flows.network.backends.cpu.native import MAX_LMAX, kernels
 from esen_flows.network.backends.plain import EdgePart
 from esen_flows.network.esen.edges import EdgeGeometry
 from esen_flows.network.esen.layers import Layer
@@ -72,7 +73,7 @@ def sum_by_kernels(block: EdgeBlock, x: Tensor, geometry: EdgeGeometry, first_at
     return rotate_back(edges, values, geometry.weighted_rotation)
 
 
-def _kernels(block: EdgeBlock, x: Tensor, geometry: EdgeGeometry) -> Kernels | None:
+def _kernels(block: EdgeBlock, x: Tensor, geometry: EdgeGeometry) -> Functions | None:
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
     if block.so2_conv_1.lmax > MAX_LMAX or not isinstance(block.activation, GateActivation):
