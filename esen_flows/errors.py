@@ -143,6 +143,13 @@ class ProcessDiedError(EsenFlowsError):
     """
 
 
+class FolderInUseError(EsenFlowsError):
+    """Another process writes into the same folder.
+
+    Wait for it or end it, or choose another folder.
+    """
+
+
 class StoreError(EsenFlowsError):
     """The database cannot be used in the way that was requested.
 

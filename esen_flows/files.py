@@ -5,6 +5,7 @@ The standard library alone, so that every room may use it.
 
 import bz2
 import errno
+import fcntl
 import gzip
 import hashlib
 import lzma
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from esen_flows.errors import InputError
+from esen_flows.errors import FolderInUseError, InputError
 
 _PIECE_BYTES = 2**20
 _XZ_MEMORY_BYTES = 256 * 2**20  # a file chooses how much its decompression needs; xz -9 chooses 65 MB
@@ -91,6 +92,40 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder; the kernel ends this when the process dies.
+
+    Machines that share the folder are kept out as well, unless their file system has no locks.
+
+    Parameters
+    ----------
+    folder
+        An existing folder. The file `.lock` in it stays.
+
+    Yields
+    ------
+    None
+        The folder is this process's own inside the `with` block.
+
+    Raises
+    ------
+    FolderInUseError
+        Another process is in such a block with this folder.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUseError(
+                f"another process writes into {folder}; wait until it has ended, or choose another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK):
+                raise
+        yield
 
 
 def sha256_of_file(path: Path) -> str:

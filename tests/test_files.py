@@ -1,12 +1,16 @@
 """Files that are written whole or not at all."""
 
+import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from esen_flows.files import sha256_of_file, written_whole
+from esen_flows.errors import FolderInUseError
+from esen_flows.files import only_process_in, sha256_of_file, written_whole
 
 
 def test_the_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -50,3 +54,34 @@ def test_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "data").write_bytes(content)
     assert sha256_of_file(tmp_path / "data") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; from esen_flows.files import only_process_in\n"
+        "with only_process_in(pathlib.Path(sys.argv[1])): print(flush=True), time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(FolderInUseError, match=f"writes into {tmp_path}"), only_process_in(tmp_path):
+            pass
+        other.kill()
+    with only_process_in(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(("number", "works"), [(errno.ENOLCK, True), (errno.EIO, False)])
+def test_a_file_system_without_locks_does_not_stop_anyone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, works: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    if works:
+        with only_process_in(tmp_path):
+            pass
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)), only_process_in(tmp_path):
+            pass

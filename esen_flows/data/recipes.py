@@ -120,6 +120,18 @@ class Recipe:
     minimum_distance_angstrom: float = 0.0
     minimum_distance_fraction: float = 0.0
 
+    def symbols(self) -> list[str]:
+        """Chemical symbols of the recipe's crystals and of its groups that name species.
+
+        Returns
+        -------
+        list[str]
+            Each symbol once, in alphabetical order.
+        """
+        species = [each.species for each in self.crystals]
+        species += [group.species for group in self.groups if group.prototype in PROTOTYPES]
+        return sorted({symbol for some in species for symbol in some})
+
 
 def read_recipe(path: Path | str) -> Recipe:
     """A recipe from one flat YAML file.

@@ -31,6 +31,7 @@ from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.schemas.keys import atoms_key, sha256_of
 
 _PACKAGES = ("esen_flows", "numpy", "ase", "torch", "sevenn", "e3nn")
+_REMEDY = "choose another path, or remove it"
 Progress = Callable[[int, int], None]
 
 
@@ -98,9 +99,37 @@ def label(
         return path
     file = shard_path(path, number, shards)
     if resume and path.exists() and not file.exists():
-        raise InputError(f"{path} exists and is not of this labelling; choose another path, or remove it")
+        raise InputError(f"{path} exists and is not of this labelling; {_REMEDY}")
     _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
     return merge(path, 1) if shards == 1 else file
+
+
+def refuse_foreign_labels(path: Path | str, force_field: ForceField) -> None:
+    """Refuse a path at which something else is, before hours of relaxations and dynamics; `label` compares structures.
+
+    Parameters
+    ----------
+    path
+        The dataset file, which need not exist.
+    force_field
+        The labeller, as it is given to `label`.
+
+    Raises
+    ------
+    InputError
+        There is a file that is not a labelling by this force field, finished or interrupted.
+    """
+    path = Path(path)
+    unfinished = shard_path(path, 0, 1)
+    if unfinished.is_file():
+        file, header = unfinished, next(_complete_lines(unfinished), None)
+    else:
+        file, header = path, read_provenance(path) if sidecar_path(path).is_file() else {}
+    if header is None or not file.exists():
+        return
+    labeller = header.get("labeller")
+    if not isinstance(labeller, dict) or labeller.get("inner_key") != force_field.key:
+        raise InputError(f"{file} exists and is not a labelling by {force_field.label}; {_REMEDY}")
 
 
 def _is_labelled(path: Path, identity: str) -> bool:
@@ -246,10 +275,7 @@ def _open_labels(file: Path, header: dict[str, Any], resume: bool) -> set[int]:
     """Indices that are labelled already; afterwards the file exists and ends with a complete line."""
     lines = list(_complete_lines(file)) if resume and file.is_file() else []
     if lines and lines[0].get("identity") != header["identity"]:
-        raise InputError(
-            f"{file} holds labels of other structures or by another force field; "
-            "choose another path, or start afresh with resume=False"
-        )
+        raise InputError(f"{file} holds labels of other structures or by another force field; {_REMEDY}")
     file.parent.mkdir(parents=True, exist_ok=True)
     # Rewritten: new labels must not continue a line that a kill has cut short.
     with written_whole(file) as temporary:

@@ -27,6 +27,7 @@ import torch
 
 from esen_flows.data.dataset import Dataset
 from esen_flows.errors import EsenFlowsError
+from esen_flows.files import only_process_in
 from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.load import check_device
@@ -121,6 +122,8 @@ def train(
     InputError
         There is no such device, the folder holds another training, the initial network does not fit, or the stage needs
         force constants that were not given, has no use for them, or has no data of their elements.
+    FolderInUseError
+        Another process trains in the folder.
     InsufficientMemoryError
         A structure, or a supercell with force constants, does not fit into memory.
     TrainingDivergedError, TrainingInterrupted
@@ -133,14 +136,16 @@ def train(
     if curvature is not None:
         keys["curvature"] = curvature.key
     identity = {"config": config.to_dict(), **keys}
-    state = _state(folder, identity, config, training, initial, world)
-    if curvature is not None:
-        curvature.check_elements(state.references_ev)
-    edges = training.edge_counts(config.network.cutoff_angstrom)
-    run = TrainingRun(config, training, edges, world, state, curvature)
-    time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
-    _run_epochs(run, validation, folder, identity, provenance or {}, progress, time_of_call)
-    world.wait()
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_process_in(folder) if world.leads else nullcontext():
+        state = _state(folder, identity, config, training, initial, world)
+        if curvature is not None:
+            curvature.check_elements(state.references_ev)
+        edges = training.edge_counts(config.network.cutoff_angstrom)
+        run = TrainingRun(config, training, edges, world, state, curvature)
+        time_of_call = Allocation(None if max_seconds is None else time.monotonic() + max_seconds)
+        _run_epochs(run, validation, folder, identity, provenance or {}, progress, time_of_call)
+        world.wait()
     return folder / CHECKPOINT_NAME
 
 
@@ -180,7 +185,6 @@ def _state(
     world: World,
 ) -> TrainingState:
     """The saved state of the folder's training, or a state before the first step; the same in all processes."""
-    folder.mkdir(parents=True, exist_ok=True)
     saved = world.share_object(newest_state(folder, identity) if world.leads else None)
     if saved is None:
         start = starting_point(config, training, initial)

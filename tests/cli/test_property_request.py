@@ -5,9 +5,9 @@ from ase.build import bulk
 from ase.io import write
 
 from esen_flows.cli.app import main
-from esen_flows.cli.property_request import build_request, vary_request
+from esen_flows.cli.property_request import build_request, model_request, vary_request
 from esen_flows.cli.usage import UsageError
-from esen_flows.errors import InputError, ModelError, NotDifferentiableError
+from esen_flows.errors import InputError, ModelError, NotDifferentiableError, UnknownElementError
 from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.families import make_network
 from esen_flows.network.edge_transformer.config import EdgeTransformerConfig
@@ -126,3 +126,15 @@ def test_the_option_forces_sets_the_field_of_the_property(silicon: Path, capsys:
             main([command, str(silicon), "--forces", kind])
         assert caught.value.code == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "unknown"), [("nve.systems", "Si,H2O", "H2O"), ("measurements.systems", "Si,NaCl", "NaCl")]
+)
+def test_systems_of_an_audit_that_a_force_field_does_not_know_are_refused_before_measurements(
+    field: str, value: str, unknown: str
+) -> None:
+    message = rf"^{field}: {unknown}: esen_silicon never saw .* or leave {unknown} out"
+    with pytest.raises(UnknownElementError, match=message):
+        model_request("audit", "esen_silicon", [f"{field}={value}"], None, "cpu", protocol_name="full")
+    model_request("audit", "esen_silicon", [f"{field}=Si"], None, "cpu", protocol_name="full")

@@ -8,8 +8,9 @@ from ase.build import bulk, molecule
 from small_force_field import small_checkpoint
 from test_md import Kept
 
+from esen_flows.data.batch_state import BatchState
 from esen_flows.data.neighbor_tables import NeighborTables
-from esen_flows.errors import StructureError
+from esen_flows.errors import InsufficientMemoryError, StructureError
 from esen_flows.forcefield.checkpoint import Checkpoint
 from esen_flows.forcefield.families import make_network
 from esen_flows.forcefield.network import NetworkForceField
@@ -110,6 +111,27 @@ def test_a_structure_that_fails_costs_the_others_nothing(two_heads: NetworkForce
         alone = MovingBatch(dynamics).at({number: (atoms[number], number)})[number]
         np.testing.assert_allclose(found[number].forces, alone.forces, rtol=0, atol=1e-12)
     assert set(batch.at({number: (atoms[number], 2) for number in (1, 3)})) == {1, 3}
+
+
+def test_structures_enter_in_parts_where_their_neighbors_do_not_fit_together(
+    two_heads: NetworkForceField, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynamics = DynamicsForces.of(two_heads, MDProtocol(parity="as_is"))
+    atoms = {number: (one, 0) for number, one in enumerate(structures())}
+    together, find, tried = MovingBatch(dynamics).at(atoms), dynamics.fast.find_neighbors, []
+
+    def find_one(state: BatchState) -> None:
+        tried.append(state.n_systems)
+        if state.tables is None and (state.n_systems > 1 or state.atoms.total == 2):
+            raise InsufficientMemoryError("too many neighbours")
+        find(state)
+
+    monkeypatch.setattr(dynamics.fast, "find_neighbors", find_one)
+    found = MovingBatch(dynamics).at(atoms)
+    assert tried[:7] == [4, 2, 1, 1, 2, 1, 1]
+    assert [isinstance(found[number], InsufficientMemoryError) for number in atoms] == [False, True, True, False]
+    for number in (0, 3):
+        np.testing.assert_allclose(found[number].forces, together[number].forces, rtol=0, atol=1e-12)
 
 
 def test_charges_stay_with_structures_in_motion() -> None:

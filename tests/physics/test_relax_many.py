@@ -13,7 +13,13 @@ from ase.optimize import FIRE, LBFGS
 from scipy.spatial.transform import Rotation
 
 from esen_flows.data.batch_state import BatchState
-from esen_flows.errors import EvaluationError, ExplosionError, NotConvergedError, StructureError
+from esen_flows.errors import (
+    EvaluationError,
+    ExplosionError,
+    InsufficientMemoryError,
+    NotConvergedError,
+    StructureError,
+)
 from esen_flows.forcefield.contract import BatchEvaluation, Evaluation, ForceField
 from esen_flows.physics.relax import relax, relax_many
 from esen_flows.physics.relax_batch import evaluate_apart
@@ -140,6 +146,26 @@ def test_failures_do_not_affect_other_structures(metals) -> None:
     assert "Ni4 has 0.0" in str(outcomes[3])
     for index in (0, 4, 5):
         assert outcomes[index].energy_ev == pytest.approx(relax(starts[index], metals, RelaxProtocol()).energy_ev)
+
+
+def test_structures_enter_in_parts_where_their_neighbors_do_not_fit_together(metals, monkeypatch) -> None:
+    expected = [relax(atoms, metals, RelaxProtocol()).energy_ev for atoms in crystals()]
+    tried: list[tuple[int, int]] = []
+
+    def find(state: BatchState) -> None:
+        tried.append((state.n_systems, state.atoms.total))
+        if state.n_systems > 1 or state.atoms.total == largest:
+            raise InsufficientMemoryError("too many neighbours")
+
+    monkeypatch.setattr(metals, "find_neighbors", find)
+    largest = 0
+    outcomes = dict(relax_many(crystals(), metals, RelaxProtocol()))
+    assert [outcomes[index].energy_ev for index in range(4)] == pytest.approx(expected, abs=1e-9)
+    assert [number for number, _ in tried] == [4, 2, 1, 1, 2, 1, 1]
+    largest = len(crystals()[3])
+    outcomes = dict(relax_many(crystals(), metals, RelaxProtocol()))
+    assert isinstance(outcomes[3], InsufficientMemoryError)
+    assert [outcomes[index].energy_ev for index in range(3)] == pytest.approx(expected[:3], abs=1e-9)
 
 
 def test_a_force_field_without_stress_cannot_relax_cells(metals) -> None:

@@ -12,7 +12,8 @@ from stages import DENS, DIRECT, argon_data, stage
 from esen_flows.data.dataset import from_structures
 from esen_flows.data.folders import open_dataset, write_dataset
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.errors import InputError
+from esen_flows.errors import FolderInUseError, InputError
+from esen_flows.files import only_process_in
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.training.distributed import World
@@ -81,6 +82,12 @@ def test_a_folder_of_another_training_is_refused(data, tmp_path):
         train(stage(epochs=1, learning_rate=0.1), *data, tmp_path)
     with pytest.raises(InputError, match="training '"):
         train(stage(epochs=1), data[1], data[1], tmp_path)
+
+
+def test_two_processes_do_not_train_in_one_folder(data, tmp_path):
+    with only_process_in(tmp_path), pytest.raises(FolderInUseError, match="another process writes into"):
+        train(stage(epochs=1), *data, tmp_path)
+    train(stage(epochs=1), *data, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_for_any_record_blames_the_weights(data, tmp_path):

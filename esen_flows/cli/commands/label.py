@@ -36,6 +36,7 @@ def label(
     Crystals without a lattice constant are relaxed by the labelling force field first. The same command continues an
     interrupted run.
     """
+    from ase import Atoms
     from rich.progress import Progress
 
     from esen_flows.data.generate import generate
@@ -43,7 +44,9 @@ def label(
     from esen_flows.forcefield.direct import with_forces
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.physics.crystals import with_relaxed_crystals
+    from esen_flows.structures.checks import check_elements
     from esen_flows.training.label import label as label_structures
+    from esen_flows.training.label import refuse_foreign_labels
     from esen_flows.training.snapshots import langevin
 
     check_device(device)
@@ -58,11 +61,13 @@ def label(
     if phonons is not None and not plan.crystals:
         raise UsageError("--phonons: the recipe has no crystals")
     reference = resolve_model(model)
+    check_elements(Atoms(plan.symbols()), reference)
     if phonons is not None:
         reference.require_conservative("label --phonons")
     card = reference.card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = with_forces(load_force_field(model, device=device), forces)
+    refuse_foreign_labels(output, force_field)
     tune_allocator()
     plan = with_relaxed_crystals(
         plan,

@@ -31,7 +31,7 @@ from esen_flows.data.extxyz import read_provenance, write_labelled
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.screening import ANY_FORCE
 from esen_flows.errors import EsenFlowsError, InputError
-from esen_flows.files import written_whole
+from esen_flows.files import only_process_in, written_whole
 from esen_flows.forcefield.checkpoint import Checkpoint, load, save
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.network import NetworkForceField
@@ -124,6 +124,8 @@ def active_learning(
     ------
     InputError
         The folder holds another run, the stage does not fit the student, or its dynamics have no usable frame.
+    FolderInUseError
+        Another process runs in the folder.
     ActiveLearningInterrupted, TrainingInterrupted
         A signal came, or the time was up; the same call continues.
     TrainingDivergedError, EvaluationError
@@ -134,7 +136,8 @@ def active_learning(
     run = _Run(spec, materials, folder, device, progress or (lambda *_: None), time_of_call)
     run.check()
     records: list[RoundRecord] = []
-    with handling((*SIGNALS, signal.SIGINT), time_of_call.request_stop):
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_process_in(folder), handling((*SIGNALS, signal.SIGINT), time_of_call.request_stop):
         for number in range(spec.rounds + 1):
             run.prepare(number)
             records.append(run.record(number))

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from command_line import run
 
+from esen_flows.training.label import shard_path
+
 CRYSTAL = {"prototype": "zincblende", "species": ["Cu", "Au"]}
 GROUP = {"name": "rattled", "crystals_of": ["zincblende"], "count": 2, "rattle_angstrom": 0.05}
 
@@ -39,6 +41,9 @@ def test_labels_and_phonons_as_json(recipe: Path, tmp_path: Path, capsys: pytest
         (("--output", "file/out.xyz"), "not a folder that you may write to; use --output"),
         (("--output", "out.xyz", "--phonons", "file"), "not a folder that you may write to; use --phonons"),
         (("--output", "out.xyz", "--phonons", "phonons", "--forces", "direct"), "leave out --forces direct"),
+        (("--output", "file"), "file exists and is not a labelling by emt; choose another path, or remove it"),
+        (("--output", "unfinished.xyz"), "exists and is not a labelling by emt; choose another path, or remove it"),
+        (("--output", "out.xyz", "--model", "esen_silicon"), "never saw Cu, Au; it knows Si"),
     ],
 )
 def test_what_cannot_be_written_is_refused_first(
@@ -52,7 +57,9 @@ def test_what_cannot_be_written_is_refused_first(
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("file").write_text("a file")
-    assert run("label", recipe, *options, "--model", "emt") != 0
+    other = {"identity": "0", "count": 1, "labeller": {"inner_key": "of another force field"}}
+    shard_path("unfinished.xyz", 0, 1).write_text(json.dumps(other) + "\n")
+    assert run("label", recipe, "--model", "emt", *options) != 0
     captured = capsys.readouterr()
     assert words in captured.err
     assert "relaxed" not in captured.out
