@@ -147,21 +147,21 @@ class Columns:
                 done += n
         return cls(tuple(products), done * n_in, extra + done * n_out)
 
-    def multiply(self, values: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
+    def multiply(self, values: Tensor, transposed: Sequence[Tensor], out: Tensor) -> None:
         """Write the products of values and weights.
 
         Parameters
         ----------
         values
             (edges, width_in).
-        weights
-            (out, in) matrix of each m.
+        transposed
+            (in, out) matrix of each m.
         out
             (edges, width_out), overwritten.
         """
-        reads, writes = values.split(self.sizes_in, 1), out.split(self.sizes_out, 1)
+        reads, writes = values.split_with_sizes(self.sizes_in, 1), out.split_with_sizes(self.sizes_out, 1)
         for read, write, (_, _, which) in zip(reads, writes, self.products, strict=True):
-            torch.mm(read, weights[which].T, out=write)
+            torch.mm(read, transposed[which], out=write)
 
     def multiply_back(self, grad: Tensor, weights: Sequence[Tensor], out: Tensor) -> None:
         """Write the gradient of the values.
@@ -175,7 +175,7 @@ class Columns:
         out
             (edges, width_in), overwritten.
         """
-        reads, writes = out.split(self.sizes_in, 1), grad.split(self.sizes_out, 1)
+        reads, writes = out.split_with_sizes(self.sizes_in, 1), grad.split_with_sizes(self.sizes_out, 1)
         for read, write, (_, _, which) in zip(reads, writes, self.products, strict=True):
             torch.mm(write, weights[which], out=read)
 

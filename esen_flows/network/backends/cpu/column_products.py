@@ -38,7 +38,7 @@ class _Products(torch.autograd.Function):
         ctx.columns = columns
         ctx.save_for_backward(values, *weights)
         out = values.new_empty(len(values), columns.width_out)
-        columns.multiply(values, weights, out)
+        columns.multiply(values, [weight.T for weight in weights], out)
         if bias is not None:
             out[:, columns.scalars_out] += bias
         return out

@@ -26,7 +26,6 @@ from esen_flows.network.esen.layers import EDGE_DEGREE_RESCALE, EdgeDegreeEmbedd
 from esen_flows.network.esen.norms import degree_index
 from esen_flows.network.esen.radial import RadialMLP
 from esen_flows.network.esen.so2 import Columns, GateActivation
-from esen_flows.network.esen.so3 import by_rows
 
 # Forward values of one chunk that its backward pass needs; None where it recomputes them.
 _Saved = tuple[Tensor, ...] | None
@@ -85,6 +84,7 @@ class _LayerMessages:
         self.radial = _Radial(kernel, one.rad_func)
         self.columns = (Columns.of(one), Columns.of(two))
         self.weights = [[matrix.detach() for matrix in convolution.matrices()] for convolution in (one, two)]
+        self.transposed = [[matrix.T for matrix in matrices] for matrices in self.weights]
         self.bias_1, self.bias_2 = one.fc_m0.bias.detach(), two.fc_m0.bias.detach()
 
     def sum(self, edges: ChunkedEdges, x: Tensor, tensors: EdgeTensors) -> tuple[Tensor, list[_Saved]]:
@@ -124,12 +124,12 @@ class _LayerMessages:
         shared = (chunk.source, chunk.target, x, chunk.rotation, modulation, rotated)
         kernel.gather_rotate(*self.sizes, self.channels, n, *shared)
         hidden = chunk.lasting("hidden", self.extra + self.rows * self.hidden)
-        self.columns[0].multiply(rotated, self.weights[0], hidden)
+        self.columns[0].multiply(rotated, self.transposed[0], hidden)
         gated = chunk.scratch("gated", self.rows * self.hidden)
         # The gates are replaced by their sigmoids in place: the backward pass needs the sigmoids alone.
         kernel.gate(*self.sizes, self.hidden, n, hidden.shape[1], hidden, self.bias_1, hidden, gated)
         values = chunk.lasting("values", self.rows * self.channels)
-        self.columns[1].multiply(gated, self.weights[1], values)
+        self.columns[1].multiply(gated, self.transposed[1], values)
         return before_1, before_2, modulation, hidden, values
 
     def _backward(
@@ -174,20 +174,16 @@ class _DegreeMessages:
         self.degrees = torch.tensor(degree_index(module.rows - 1))
         # Each coefficient in the m = 0 row of its degree, among the entries of a flattened rotation.
         self.entries = self.degrees * len(self.degrees) + torch.arange(len(self.degrees))
-        self.sizes = [2 * degree + 1 for degree in range(module.rows)]
         shape = (module.rows, module.channels)
-        self.weights = self.radial.last_weight.view(*shape, self.radial.channels) / EDGE_DEGREE_RESCALE
+        weights = self.radial.last_weight.view(*shape, self.radial.channels) / EDGE_DEGREE_RESCALE
+        self.weights = weights[self.degrees]  # (coefficients, out, in)
+        self.transposed = self.weights.transpose(1, 2).contiguous()
         self.biases = (self.radial.last_bias.view(shape) / EDGE_DEGREE_RESCALE)[self.degrees]
 
     def _columns(self, chunk: EdgeChunk) -> tuple[Tensor, Tensor]:
         """(n, coefficients) rotation of each coefficient to its degree's m = 0 row, and the same times the envelope."""
         columns = chunk.rotation.flatten(1).index_select(1, self.entries)
         return columns, columns * chunk.envelope.unsqueeze(1)
-
-    def _by_degree(self, sums: Tensor, weights: Iterable[Tensor]) -> Tensor:
-        """(atoms, coefficients, in) -> (atoms, coefficients, out) with the weight (out, in) of each degree."""
-        parts = zip(sums.split(self.sizes, 1), weights, strict=True)
-        return torch.cat([by_rows(part, weight) for part, weight in parts], dim=1)
 
     def sum(self, edges: ChunkedEdges, x: Tensor, tensors: EdgeTensors) -> tuple[Tensor, list[_Saved]]:
         """Sums of messages (atoms, coefficients, channels); no values are saved."""
@@ -199,7 +195,7 @@ class _DegreeMessages:
             shared = (chunk.target, columns, scalars, sums)
             self.kernel.spread_scalars(size, self.radial.channels, chunk.n, *shared)
             counts.index_add_(0, chunk.target, columns)
-        return self._by_degree(sums, self.weights) + counts.unsqueeze(2) * self.biases, [None] * len(edges.parts)
+        return _by_coefficient(sums, self.transposed) + counts.unsqueeze(2) * self.biases, [None] * len(edges.parts)
 
     def gradients(
         self, edges: ChunkedEdges, saved: Sequence[_Saved], grad: Tensor, x: Tensor, tensors: EdgeTensors
@@ -207,7 +203,7 @@ class _DegreeMessages:
         """Gradients of rotation, envelope and basis, given that of the sums; the messages do not depend on x."""
         rotation, envelope, basis = tensors
         grads = (torch.zeros_like(rotation), torch.empty_like(envelope), torch.empty_like(basis))
-        grad_sums = self._by_degree(grad, [weight.T for weight in self.weights])
+        grad_sums = _by_coefficient(grad, self.weights)
         grad_counts = (grad * self.biases).sum(dim=2)
         size, channels = grad.shape[1], self.radial.channels
         for chunk in edges.chunks(tensors, self.radial.tables(edges.geometry.species)):
@@ -223,6 +219,11 @@ class _DegreeMessages:
             grad_envelope.copy_((grad_columns * rotations).sum(dim=1))
             self.radial.backward(chunk, before_1, before_2, grad_scalars, grad_basis)
         return None, *grads
+
+
+def _by_coefficient(x: Tensor, weights: Tensor) -> Tensor:
+    """(atoms, coefficients, in) times the matrix (in, out) of each coefficient, (atoms, coefficients, out)."""
+    return torch.bmm(x.transpose(0, 1), weights).transpose(0, 1).contiguous()
 
 
 class _EdgeSum(torch.autograd.Function):

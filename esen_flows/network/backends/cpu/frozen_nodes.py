@@ -50,25 +50,25 @@ class _Norm:
 
 
 class _Linear:
-    """One matrix per degree on features with the coefficients first, (coefficients, atoms, channels)."""
+    """One matrix per degree on features with the coefficients first, (coefficients, atoms, channels).
+
+    One product in batches, with the matrix of a degree once for each of its coefficients, starts faster than a product
+    for each degree.
+    """
 
     def __init__(self, module: SO3Linear) -> None:
-        weights = list(module.weight.detach().unbind())
-        self.bias, self.channels_out, self.channels_in = module.bias.detach(), *weights[0].shape
-        self.degrees = [(slice(l * l, (l + 1) ** 2), weight) for l, weight in enumerate(weights)]  # noqa: E741
+        self.bias, weight = module.bias.detach(), module.weight.detach()
+        copies = torch.tensor([2 * l + 1 for l in range(len(weight))], device=weight.device)  # noqa: E741
+        self.weight = weight.repeat_interleave(copies, dim=0)
+        self.transposed = self.weight.transpose(1, 2).contiguous()
 
     def value(self, x: Tensor) -> Tensor:
-        out = x.new_empty(*x.shape[:2], self.channels_out)
-        for rows, weight in self.degrees:
-            torch.mm(x[rows].view(-1, self.channels_in), weight.T, out=out[rows].view(-1, self.channels_out))
+        out = torch.bmm(x, self.transposed)
         out[0] += self.bias
         return out
 
     def gradient(self, grad: Tensor) -> Tensor:
-        out = grad.new_empty(*grad.shape[:2], self.channels_in)
-        for rows, weight in self.degrees:
-            torch.mm(grad[rows].view(-1, self.channels_out), weight, out=out[rows].view(-1, self.channels_in))
-        return out
+        return torch.bmm(grad, self.weight)
 
 
 class _Block:
