@@ -14,7 +14,7 @@ from typing import Any
 from esen_flows import progress, stopping
 from esen_flows.errors import ServerUnavailableError
 from esen_flows.makers.compute import Context
-from esen_flows.makers.steps import context_of, structure_context
+from esen_flows.makers.step_inputs import context_of, structure_context
 from esen_flows.schemas.campaign import CampaignSpec, answer_summary_field, member_requests
 from esen_flows.schemas.documents import ResultDocument
 from esen_flows.schemas.requests import ResultRequest

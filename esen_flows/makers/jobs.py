@@ -7,7 +7,8 @@ that it builds on by their keys.
 from typing import Any
 
 from esen_flows.makers.outputs import atomate2_fields
-from esen_flows.makers.steps import Json, Reference, compute_step, reference_to
+from esen_flows.makers.step_inputs import Json, Reference, reference_to
+from esen_flows.makers.steps import compute_step
 from esen_flows.schemas.documents import RelaxOutput, StaticOutput
 
 

@@ -13,7 +13,7 @@ from esen_flows import progress
 from esen_flows.errors import InputError, StoreError
 from esen_flows.makers.compute import Meter, Summary, compute_once
 from esen_flows.makers.force_fields import requested_force_field
-from esen_flows.makers.steps import Json, Reference, context_of, protocol_of, reference_to
+from esen_flows.makers.step_inputs import Json, Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.summaries import labelling_summary
 from esen_flows.schemas.keys import atoms_key, sha256_of
 from esen_flows.schemas.requests import ResultRequest

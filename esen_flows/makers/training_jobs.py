@@ -19,7 +19,7 @@ from esen_flows.errors import EsenFlowsError, ModelError
 from esen_flows.makers.compute import Context, Meter, Summary, compute_once
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.makers.labelling_jobs import NOT_STORED
-from esen_flows.makers.steps import Json, Reference, context_of, protocol_of, reference_to
+from esen_flows.makers.step_inputs import Json, Reference, context_of, protocol_of, reference_to
 from esen_flows.makers.summaries import evaluation_summary, training_summary
 from esen_flows.makers.training_task import TrainingTask, carry_out, launch, split_dataset
 from esen_flows.makers.trainings import finished_training

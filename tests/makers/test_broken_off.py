@@ -8,7 +8,7 @@ from ase.build import bulk
 from running import run
 
 from esen_flows.makers.conductivity import ConductivityMaker
-from esen_flows.makers.steps import parent_output
+from esen_flows.makers.step_inputs import parent_output
 from esen_flows.physics.lattice import anharmonic
 from esen_flows.physics.lattice.conductivity import conductivity
 from esen_flows.physics.lattice.displacements import displaced_forces
