@@ -8,6 +8,7 @@
     python benchmarks/audits.py
 
 Reads the newest audit by the default limits of each force field and precision from the database; nothing is computed.
+Prints the tables of docs/audit.md.
 Force fields that this database has not audited keep the row that the file has. Times are those of a machine that was
 shared with other work.
 """
@@ -26,6 +27,25 @@ from esen_flows.store.connection import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, FIGURE = ROOT / "benchmarks" / "results" / "audits.json", ROOT / "docs" / "figures" / "audits.png"
+LEFT_OUT = "emt"  # a stand-in of the tests
+MEASURES = {
+    "jacobian_asymmetry": "Jacobian asymmetry, differences",
+    "jacobian_asymmetry_exact": "Jacobian asymmetry, exact",
+    "loop_work_relative": "work around loops",
+    "gradient_error": "forces less -dE/dx",
+    "net_force": "net force of a cluster",
+    "energy_jump_ev": "jump of the energy (eV)",
+    "cutoff_force_jump_ev_per_angstrom": "jump of forces at the cutoff (eV/A)",
+    "bond_scan_work_error_ev": "energy less work, bond (eV)",
+    "rotation_mae_ev_per_angstrom": "rotated forces (eV/A)",
+    "residual_force_ev_per_angstrom": "forces of perfect crystals (eV/A)",
+    "left_handed_cell": "left-handed cells",
+    "batch": "batch and alone",
+    "batch_neighbors": "neighbours, batch and alone",
+    "frequency_error": "frequencies at 0.01 A",
+    "third_derivative_error": "third derivatives at 0.03 A",
+    "nve_drift_ev_per_atom_ps": "largest drift (eV/atom/ps)",
+}
 SHOWN = "float64"  # precision of the figure, where a force field was audited in it
 
 
@@ -67,6 +87,38 @@ def _document(row: dict[str, Any], like: ResultDocument) -> ResultDocument:
     return like.model_copy(update={**update, "numeric": {**like.numeric, "dtype": row["dtype"]}})
 
 
+def _print_tables(rows: list[dict[str, Any]]) -> None:
+    """Measurements side by side, those over their limit in bold, and the trajectories."""
+    shown = [row for row in rows if row["model"] != LEFT_OUT]
+    counts = [sum(check["value"] > check["limit"] for check in row["checks"]) for row in shown]
+    verdicts = [
+        f"**{row['verdict']}**" + (f" ({count} of {len(row['checks'])})" if count else "")
+        for row, count in zip(shown, counts, strict=True)
+    ]
+    lines = [["", *(f"{row['model']}, {row['dtype']}" for row in shown)], ["---"] * (len(shown) + 1)]
+    lines += [["systems", *(", ".join(row["systems"]) for row in shown)], ["**verdict**", *verdicts]]
+    for name, title in MEASURES.items():
+        found = [next((check for check in row["checks"] if check["measure"] == name), None) for row in shown]
+        texts = ["-" if check is None else f"{check['value']:.1e}".replace("0.0e+00", "0") for check in found]
+        over = [check is not None and check["value"] > check["limit"] for check in found]
+        lines.append([title, *(f"**{text}**" if bold else text for text, bold in zip(texts, over, strict=True))])
+    for name, title in (("", "frequencies"), ("third_order_", "third order")):
+        best = [row[f"recommended_{name}displacement_angstrom"] for row in shown]
+        lines.append([f"best displacement, {title} (A)", *("-" if one is None else f"{one:g}" for one in best)])
+    lines.append(["force evaluations", *(str(row["force_evaluations"]) for row in shown)])
+    lines += [
+        [""],
+        ["force field, system", "duration, step", "drift (meV/atom/ps)", "fluctuation (meV/atom)"],
+        ["---"] * 4,
+    ]
+    for row in shown:
+        for run in row.get("trajectories", []):
+            drift = run["failure"] or "{slope_mev_per_atom_ps:.1e} ± {slope_interval_mev_per_atom_ps:.0e}".format(**run)
+            start = [f"{row['model']}, {run['system']}", f"{run['duration_ps']:g} ps, {run['time_step_fs']:g} fs"]
+            lines.append([*start, drift, "" if run["failure"] else f"{run['fluctuation_mev_per_atom']:.2g}"])
+    print("\n".join("| " + " | ".join(line) + " |" if line != [""] else "" for line in lines))
+
+
 def main() -> None:
     """Collect the stored audits."""
     store = open_store()
@@ -88,6 +140,7 @@ def main() -> None:
     plot_audit(next(iter(shown.values())), FIGURE, list(shown.values())[1:])
     for row in rows:
         print(row["model"], row["dtype"], row["verdict"], *row["failures"], sep="; ")
+    _print_tables(rows)
 
 
 if __name__ == "__main__":
