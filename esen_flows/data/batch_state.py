@@ -51,8 +51,8 @@ class BatchState:
         Whether there is one geometry only, so that pairs are searched without a skin.
     atom_energies
         Whether a force field that has energies of atoms is to give them.
-    first
-        Number that messages give to the first structure.
+    listed
+        (structures,) numbers in the caller's list, for messages; None for structures that move.
     """
 
     templates: list[Atoms]
@@ -66,7 +66,7 @@ class BatchState:
     charge_and_spin: Tensor | None = None
     once: bool = False
     atom_energies: bool = False
-    first: int = 0
+    listed: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -131,7 +131,7 @@ class BatchState:
             to_device(np.asarray(pbc.all(axis=1)), device),
             once=once,
             atom_energies=atom_energies,
-            first=first,
+            listed=np.arange(first, first + len(structures)) if once else None,
         )
 
     @property
@@ -220,6 +220,7 @@ class BatchState:
             is_crystal=self.is_crystal.index_select(0, places),
             tables=None if self.tables is None else self.tables.select(chosen),
             known=None if self.known is None else self.known[:, chosen],
+            listed=None if self.listed is None else self.listed[chosen],
             charge_and_spin=None if self.charge_and_spin is None else self.charge_and_spin.index_select(0, places),
         )
 
@@ -262,6 +263,7 @@ class BatchState:
             is_crystal=torch.cat((self.is_crystal, others.is_crystal)),
             tables=tables,
             known=status,
+            listed=None,
             charge_and_spin=charge_and_spin,
         )
 
@@ -423,7 +425,7 @@ class BatchState:
     def _name(self, system: int) -> str:
         """A structure in messages, with its number where the caller has given a list."""
         formula = self.templates[system].get_chemical_formula()
-        return f"structure {self.first + system} ({formula})" if self.once else formula
+        return formula if self.listed is None else f"structure {self.listed[system]} ({formula})"
 
 
 def _copy(atoms: Atoms) -> Atoms:

@@ -103,24 +103,24 @@ class Baseline:
         """
         last = self._last
         if last is None or last.templates is not state.templates:
-            self.check_elements(state.templates, state.first)
+            self.check_elements(state.templates, state.listed)
             if self.charge_and_spin_limits is not None:
-                self.check_charges(to_host(state.charges_and_spins()), state.first)
+                self.check_charges(to_host(state.charges_and_spins()), state.listed)
             last = BaselineEnergies(
                 state.templates, state.atoms, self.references_ev.index_select(0, state.numbers), self.offset_ev
             )
             self._last = last
         return last
 
-    def check_elements(self, structures: Sequence[Atoms], first: int = 0) -> None:
+    def check_elements(self, structures: Sequence[Atoms], listed: Sequence[int] | np.ndarray | None = None) -> None:
         """Refuse structures without atoms or with unknown elements.
 
         Parameters
         ----------
         structures
             Structures.
-        first
-            Number that messages give to the first structure.
+        listed
+            (structures,) numbers of the structures in messages; None: counted from 0.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class Baseline:
         UnknownElementError
             A structure holds an element that the network never saw.
         """
-        for index, atoms in enumerate(structures, start=first):
+        for index, atoms in zip(range(len(structures)) if listed is None else listed, structures, strict=True):
             if len(atoms) == 0:
                 raise StructureError(f"structure {index} has no atoms; leave it out")
             numbers = atoms.numbers
@@ -141,15 +141,15 @@ class Baseline:
                 f"{self.label!r} never saw; it knows atomic numbers {sorted(self.elements)}"
             )
 
-    def check_charges(self, charges_and_spins: np.ndarray, first: int = 0) -> None:
+    def check_charges(self, charges_and_spins: np.ndarray, listed: Sequence[int] | np.ndarray | None = None) -> None:
         """Refuse charges and spins beyond the limits of the network.
 
         Parameters
         ----------
         charges_and_spins
             (structures, 2) charges and spin multiplicities.
-        first
-            Number that messages give to the first structure.
+        listed
+            (structures,) numbers of the structures in messages; None: counted from 0.
 
         Raises
         ------
@@ -159,7 +159,8 @@ class Baseline:
         if self.charge_and_spin_limits is None:
             return
         most_charge, most_spin = self.charge_and_spin_limits
-        for index, (charge, spin) in enumerate(charges_and_spins.tolist(), start=first):
+        rows = charges_and_spins.tolist()
+        for index, (charge, spin) in zip(range(len(rows)) if listed is None else listed, rows, strict=True):
             if abs(charge) > most_charge or not 0 <= spin <= most_spin:
                 raise StructureError(
                     f"structure {index} has charge {charge} and spin multiplicity {spin}; charges from "

@@ -245,3 +245,5 @@ def test_messages_number_the_structures_of_a_list(monkeypatch):
     state = BatchState.of([bulk("Si"), broken], once=True, first=40)
     with pytest.raises(StructureError, match=r"^structure 41 \(CO\): atoms 0 and 1 are 0 Angstrom apart"):
         state.edges(5.0)
+    with pytest.raises(StructureError, match=r"^structure 41 \(CO\)"):
+        state.select([1, 0, 1]).edges(5.0)

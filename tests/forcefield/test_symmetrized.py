@@ -8,7 +8,9 @@ from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 from small_force_field import assert_equal
 
+from esen_flows.errors import UnknownElementError
 from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
+from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.symmetrized import Symmetrized, with_parity
 from esen_flows.forcefield.symmetry_images import inverted
 from esen_flows.structures.inputs import AnyStructures, as_structures
@@ -189,3 +191,9 @@ def test_with_parity_wraps_only_where_it_changes_something():
     assert with_parity(wrapped, "average") is wrapped
     with pytest.raises(ValueError, match="got 'both'"):
         with_parity(chiral, "both")
+
+
+def test_messages_number_the_structures_and_not_their_images():
+    force_field = with_parity(load_force_field("esen_silicon"), "average")
+    with pytest.raises(UnknownElementError, match=r"^structure 2 \(Ge2\) holds Ge, which 'esen_silicon' never saw"):
+        force_field.evaluate([bulk("Si"), bulk("Si"), bulk("Ge")])
