@@ -138,6 +138,7 @@ def main() -> None:
         if row["model"] not in shown or row["dtype"] == SHOWN:
             shown[row["model"]] = _document(row, audits[0])
     plot_audit(next(iter(shown.values())), FIGURE, list(shown.values())[1:])
+    FIGURE.with_suffix(".svg").unlink()  # one format is enough for the page
     for row in rows:
         print(row["model"], row["dtype"], row["verdict"], *row["failures"], sep="; ")
     _print_tables(rows)
