@@ -235,7 +235,7 @@ def draw_errors() -> None:
     figure, panels = plt.subplots(1, 2, figsize=(10.0, 4.2), layout="constrained")
     for number, (name, row) in enumerate(rows.items()):
         error, found = row["test"]["force_mae_mev_per_angstrom"], worst(row)
-        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^v"[number % 5], "label": name}
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "osD^vPX"[number % 7], "label": name}
         if found is None:
             for axes in panels:
                 axes.plot(error, 0.97, transform=axes.get_xaxis_transform(), **{**style, "marker": "x"})
