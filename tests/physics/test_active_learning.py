@@ -14,7 +14,8 @@ from esen_flows.data.dataset import Dataset, from_structures
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.screening import ANY_FORCE
-from esen_flows.errors import InputError
+from esen_flows.errors import FolderInUseError, InputError
+from esen_flows.files import only_process_in
 from esen_flows.forcefield.checkpoint import load
 from esen_flows.forcefield.network import NetworkForceField
 from esen_flows.forcefield.third_party.emt import emt
@@ -229,6 +230,8 @@ def test_bad_input_is_refused(finished, materials: Materials, tmp_path: Path) ->
     with pytest.raises(InputError, match="at least 40 frames"):
         active_learning(SPEC.model_copy(update={"duration_ps": 0.02}), alone(materials), tmp_path / "short")
     assert not (tmp_path / "short").exists()  # a longer run may still take the folder
+    with only_process_in(finished[0]), pytest.raises(FolderInUseError, match="another process writes into"):
+        active_learning(SPEC, alone(materials), finished[0])
     twice = SPEC.model_copy(update={"choose": "committee", "students": ("a", "b")})
     with pytest.raises(InputError, match="two students are the same network"):
         active_learning(twice, replace(materials, students=2 * materials.students[:1]), tmp_path)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,8 +10,11 @@ from esen_flows.cli.machine import tune_allocator
 from esen_flows.cli.options import DeviceOption
 from esen_flows.cli.output.json_output import JsonOption, print_json
 from esen_flows.cli.usage import UsageError, check_device, check_folder
-from esen_flows.schemas.card import resolve_model
+from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.keys import sha256_of
+
+if TYPE_CHECKING:
+    from esen_flows.data.recipes import Recipe
 
 _LOG_LINES = 100  # where a bar would be lost, as in a log file
 
@@ -53,17 +56,10 @@ def label(
     check_folder(output.parent)
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; give the path of a file to write")
-    if phonons is not None:
-        check_folder(phonons, "--phonons")
-        if forces == "direct":
-            raise UsageError("--phonons needs forces that are the gradient of an energy; leave out --forces direct")
-    plan = read_recipe(recipe)
-    if phonons is not None and not plan.crystals:
-        raise UsageError("--phonons: the recipe has no crystals")
-    reference = resolve_model(model)
+    plan, reference = read_recipe(recipe), resolve_model(model)
     check_elements(Atoms(plan.symbols()), reference)
     if phonons is not None:
-        reference.require_conservative("label --phonons")
+        _check_phonons(phonons, forces, plan, reference)
     card = reference.card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = with_forces(load_force_field(model, device=device), forces)
@@ -110,3 +106,13 @@ def label(
         typer.echo(f"phonons of {len(made)} crystals in {phonons}")
     if as_json:
         print_json({"output": path, "structures": len(structures), "crystals": plan.crystals, "phonons": made})
+
+
+def _check_phonons(folder: Path, forces: str, plan: "Recipe", reference: ModelReference) -> None:
+    """Refuse phonons that cannot be computed or written, before anything is computed."""
+    check_folder(folder, "--phonons")
+    if forces == "direct":
+        raise UsageError("--phonons needs forces that are the gradient of an energy; leave out --forces direct")
+    if not plan.crystals:
+        raise UsageError("--phonons: the recipe has no crystals")
+    reference.require_conservative("label --phonons")

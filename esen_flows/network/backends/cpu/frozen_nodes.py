@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from esen_flows.native import Functions
-from esen_flows.network.esen.norms import BALANCE, RMSNormSH
+from esen_flows.network.esen.norms import BALANCE, RMSNormSH, degree_index
 from esen_flows.network.esen.so3 import NodeBlock, SO3Linear
 
 
@@ -58,8 +58,7 @@ class _Linear:
 
     def __init__(self, module: SO3Linear) -> None:
         self.bias, weight = module.bias.detach(), module.weight.detach()
-        copies = torch.tensor([2 * l + 1 for l in range(len(weight))], device=weight.device)  # noqa: E741
-        self.weight = weight.repeat_interleave(copies, dim=0)
+        self.weight = weight[torch.tensor(degree_index(len(weight) - 1))]
         self.transposed = self.weight.transpose(1, 2).contiguous()
 
     def value(self, x: Tensor) -> Tensor:
