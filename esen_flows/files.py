@@ -12,6 +12,7 @@ import lzma
 import os
 import platform
 import shutil
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,15 +96,17 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_process_in(folder: Path) -> Iterator[None]:
+def only_process_in(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder; the kernel ends this when the process dies.
 
-    Machines that share the folder are kept out as well, unless their file system has no locks.
+    Machines that share the folder are kept out as well. A file system without locks keeps nobody out, with a warning.
 
     Parameters
     ----------
     folder
-        An existing folder. The file `.lock` in it stays.
+        An existing folder.
+    name
+        File of the lock in the folder, which stays. Locks of different names do not keep each other out.
 
     Yields
     ------
@@ -113,9 +116,9 @@ def only_process_in(folder: Path) -> Iterator[None]:
     Raises
     ------
     FolderInUseError
-        Another process is in such a block with this folder.
+        Another process is in such a block with this folder and name.
     """
-    with (folder / ".lock").open("a") as file:
+    with (folder / name).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -123,8 +126,9 @@ def only_process_in(folder: Path) -> Iterator[None]:
                 f"another process writes into {folder}; wait until it has ended, or choose another folder"
             ) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK):
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
                 raise
+            warnings.warn(f"the file system of {folder} has no locks; start no second process there", stacklevel=3)
         yield
 
 

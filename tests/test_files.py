@@ -64,9 +64,13 @@ def test_a_folder_is_free_again_when_its_process_is_killed(tmp_path: Path) -> No
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(FolderInUseError, match=f"writes into {tmp_path}"), only_process_in(tmp_path):
-            pass
-        other.kill()
+        try:
+            with pytest.raises(FolderInUseError, match=f"writes into {tmp_path}"), only_process_in(tmp_path):
+                pass
+            with only_process_in(tmp_path, "another.lock"):
+                pass
+        finally:
+            other.kill()
     with only_process_in(tmp_path):
         pass
 
@@ -80,7 +84,7 @@ def test_a_file_system_without_locks_does_not_stop_anyone(
 
     monkeypatch.setattr("fcntl.flock", fail)
     if works:
-        with only_process_in(tmp_path):
+        with pytest.warns(UserWarning, match="has no locks; start no second"), only_process_in(tmp_path):
             pass
     else:
         with pytest.raises(OSError, match=os.strerror(number)), only_process_in(tmp_path):

@@ -91,7 +91,7 @@ class BatchState:
         atom_energies
             Whether a force field that has energies of atoms is to give them.
         first
-            Number that messages give to the first structure.
+            Number of the first structure in messages, which number structures that are evaluated once.
 
         Returns
         -------
@@ -395,7 +395,7 @@ class BatchState:
         if self.known[2].min(initial=np.inf) < MINIMUM_DISTANCE_ANGSTROM**2:
             system, one, two, distance = self.tables.closest(self.positions, self.cells)
             raise StructureError(
-                f"{self._name(system)}: atoms {one} and {two} are {distance:.2g} Angstrom apart; remove the duplicate"
+                f"{self.name(system)}: atoms {one} and {two} are {distance:.2g} Angstrom apart; remove the duplicate"
             )
         return self.tables
 
@@ -420,10 +420,21 @@ class BatchState:
         per_atom = (self.positions * 0).sum(dim=1) + self.atoms.spread((self.cells * 0).sum(dim=(1, 2)))[:, 0]
         bad = np.flatnonzero(to_host(self.atoms.reduce(per_atom)) != 0)  # NaN where a number is NaN or infinite
         if len(bad):
-            raise StructureError(f"{self._name(bad[0])}: positions or cell hold NaN or infinity; repair the input")
+            raise StructureError(f"{self.name(bad[0])}: positions or cell hold NaN or infinity; repair the input")
 
-    def _name(self, system: int) -> str:
-        """A structure in messages, with its number where the caller has given a list."""
+    def name(self, system: int) -> str:
+        """A structure in messages: its formula, with its number where a list was given to be evaluated once.
+
+        Parameters
+        ----------
+        system
+            Its place in this state.
+
+        Returns
+        -------
+        str
+            For example "structure 2 (Si8)".
+        """
         formula = self.templates[system].get_chemical_formula()
         return formula if self.listed is None else f"structure {self.listed[system]} ({formula})"
 

@@ -83,10 +83,10 @@ def write_labelled(
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz", columns=_COLUMNS)
-    if provenance is not None:
-        content = {**provenance, "sha256": sha256_of_file(path)}
-        with written_whole(sidecar_path(path), durable=True) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if provenance is not None:  # first, so that the file never lacks it
+            content = {**provenance, "sha256": sha256_of_file(temporary)}
+            with written_whole(sidecar_path(path), durable=True) as sidecar:
+                sidecar.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return path
 
 
@@ -140,8 +140,11 @@ def read_provenance(path: Path | str) -> dict[str, Any]:
     """
     sidecar = sidecar_path(path)
     try:
-        return dict(json.loads(sidecar.read_text(encoding="utf-8")))
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"no provenance at {sidecar}; a labelled dataset comes with its sidecar") from error
     except ValueError as error:
         raise InputError(f"{sidecar} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{sidecar} is not the provenance of a dataset: it holds {type(content).__name__}, no object")
+    return content

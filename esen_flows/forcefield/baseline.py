@@ -1,6 +1,6 @@
 """The part of an energy that depends on the elements alone, and which structures a network can take."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -103,24 +103,24 @@ class Baseline:
         """
         last = self._last
         if last is None or last.templates is not state.templates:
-            self.check_elements(state.templates, state.listed)
+            self.check_elements(state.templates, state.name)
             if self.charge_and_spin_limits is not None:
-                self.check_charges(to_host(state.charges_and_spins()), state.listed)
+                self.check_charges(to_host(state.charges_and_spins()), state.name)
             last = BaselineEnergies(
                 state.templates, state.atoms, self.references_ev.index_select(0, state.numbers), self.offset_ev
             )
             self._last = last
         return last
 
-    def check_elements(self, structures: Sequence[Atoms], listed: Sequence[int] | np.ndarray | None = None) -> None:
+    def check_elements(self, structures: Sequence[Atoms], name: Callable[[int], str] | None = None) -> None:
         """Refuse structures without atoms or with unknown elements.
 
         Parameters
         ----------
         structures
             Structures.
-        listed
-            (structures,) numbers of the structures in messages; None: counted from 0.
+        name
+            The name of a structure in messages, from its place; None: its place, counted from 0, and its formula.
 
         Raises
         ------
@@ -129,27 +129,28 @@ class Baseline:
         UnknownElementError
             A structure holds an element that the network never saw.
         """
-        for index, atoms in zip(range(len(structures)) if listed is None else listed, structures, strict=True):
+        for place, atoms in enumerate(structures):
             if len(atoms) == 0:
-                raise StructureError(f"structure {index} has no atoms; leave it out")
+                raise StructureError(f"structure {place} has no atoms; leave it out")
             numbers = atoms.numbers
             if numbers.max() < len(self._is_known) and self._is_known[numbers].all():
                 continue
             unknown = sorted(set(atoms.symbols[~np.isin(numbers, list(self.elements))]))
+            called = f"structure {place} ({atoms.get_chemical_formula()})" if name is None else name(place)
             raise UnknownElementError(
-                f"structure {index} ({atoms.get_chemical_formula()}) holds {', '.join(unknown)}, which "
-                f"{self.label!r} never saw; it knows atomic numbers {sorted(self.elements)}"
+                f"{called} holds {', '.join(unknown)}, which {self.label!r} never saw; it knows "
+                f"atomic numbers {sorted(self.elements)}"
             )
 
-    def check_charges(self, charges_and_spins: np.ndarray, listed: Sequence[int] | np.ndarray | None = None) -> None:
+    def check_charges(self, charges_and_spins: np.ndarray, name: Callable[[int], str]) -> None:
         """Refuse charges and spins beyond the limits of the network.
 
         Parameters
         ----------
         charges_and_spins
             (structures, 2) charges and spin multiplicities.
-        listed
-            (structures,) numbers of the structures in messages; None: counted from 0.
+        name
+            The name of a structure in messages, from its place.
 
         Raises
         ------
@@ -159,10 +160,9 @@ class Baseline:
         if self.charge_and_spin_limits is None:
             return
         most_charge, most_spin = self.charge_and_spin_limits
-        rows = charges_and_spins.tolist()
-        for index, (charge, spin) in zip(range(len(rows)) if listed is None else listed, rows, strict=True):
+        for place, (charge, spin) in enumerate(charges_and_spins.tolist()):
             if abs(charge) > most_charge or not 0 <= spin <= most_spin:
                 raise StructureError(
-                    f"structure {index} has charge {charge} and spin multiplicity {spin}; charges from "
+                    f"{name(place)} has charge {charge} and spin multiplicity {spin}; charges from "
                     f"-{most_charge} to {most_charge} and multiplicities from 0 to {most_spin} are possible"
                 )

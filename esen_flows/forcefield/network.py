@@ -389,7 +389,7 @@ class NetworkForceField(ForceField):
         graph = Graph.from_atoms(
             atoms, config.cutoff_angstrom, config.neighbor_limit, charge_and_spin=charged, reverse=reverse
         )
-        self._baseline.check_charges(np.array([[graph.charge, graph.spin]]))
+        self._baseline.check_charges(np.array([[graph.charge, graph.spin]]), lambda _: atoms.get_chemical_formula())
         return graph
 
     def _run(self, batch: GraphBatch) -> EnergyForcesStress:

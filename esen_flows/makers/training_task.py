@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from esen_flows import errors
 from esen_flows.errors import EsenFlowsError
+from esen_flows.files import only_process_in
 from esen_flows.schemas.training import Split
 from esen_flows.stopping import SIGNALS, end_with_parent, handling
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
     from esen_flows.training.distributed import World
 
-TASK_NAME, OUTCOME_NAME = "task.json", "outcome.json"
+TASK_NAME, OUTCOME_NAME, LAUNCH_LOCK = "task.json", "outcome.json", ".launch.lock"
 Progress = Callable[[dict[str, float]], None]
 
 
@@ -153,10 +154,17 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
 
     Raises
     ------
+    FolderInUseError
+        Another process has launched a training in the folder that runs.
     EsenFlowsError
         The error that ended the training, as its own type, or the processes ended without writing one down.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with only_process_in(folder, LAUNCH_LOCK):  # the processes use another lock, that of `train`
+        return _launch(task, folder, launcher)
+
+
+def _launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
     outcome = folder / OUTCOME_NAME
     outcome.unlink(missing_ok=True)
     (folder / TASK_NAME).write_text(json.dumps(asdict(task)))

@@ -25,7 +25,7 @@ from esen_flows.data.labelled import LabelledStructure
 from esen_flows.data.prototypes import Crystal
 from esen_flows.data.size_classes import by_size_class
 from esen_flows.errors import InputError
-from esen_flows.files import sha256_of_file, written_whole
+from esen_flows.files import only_process_in, sha256_of_file, written_whole
 from esen_flows.forcefield.contract import Evaluation, ForceField
 from esen_flows.forcefield.symmetrized import with_parity
 from esen_flows.schemas.keys import atoms_key, sha256_of
@@ -84,6 +84,8 @@ def label(
     InputError
         The shard is impossible, there is nothing to label, or labels or another file at `path` belong to another
         labelling.
+    FolderInUseError
+        Another process labels the same shard.
     """
     path = Path(path)
     number, shards = shard
@@ -98,38 +100,45 @@ def label(
     if resume and shards == 1 and _is_labelled(path, header["identity"]):
         return path
     file = shard_path(path, number, shards)
-    if resume and path.exists() and not file.exists():
+    if resume and path.exists():
         raise InputError(f"{path} exists and is not of this labelling; {_REMEDY}")
-    _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
-    return merge(path, 1) if shards == 1 else file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with only_process_in(path.parent, _lock_path(file).name):
+        _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
+        return merge(path, 1) if shards == 1 else file
 
 
-def refuse_foreign_labels(path: Path | str, force_field: ForceField) -> None:
-    """Refuse a path at which something else is, before hours of relaxations and dynamics; `label` compares structures.
+def refuse_foreign_labels(path: Path | str, force_field: ForceField, recipe_hash: str) -> None:
+    """Refuse a path that `label` would refuse, before the relaxations and dynamics that make its structures.
 
     Parameters
     ----------
     path
         The dataset file, which need not exist.
-    force_field
-        The labeller, as it is given to `label`.
+    force_field, recipe_hash
+        As they are given to `label`.
 
     Raises
     ------
     InputError
-        There is a file that is not a labelling by this force field, finished or interrupted.
+        There is a file that is not a labelling, finished or interrupted, of this recipe by this force field.
     """
     path = Path(path)
-    unfinished = shard_path(path, 0, 1)
-    if unfinished.is_file():
-        file, header = unfinished, next(_complete_lines(unfinished), None)
-    else:
-        file, header = path, read_provenance(path) if sidecar_path(path).is_file() else {}
-    if header is None or not file.exists():
+    file = path if path.exists() else shard_path(path, 0, 1)
+    if not file.exists():
+        return
+    header: dict[str, Any] | None = {}
+    if file is not path:
+        header = next(_complete_lines(file), None)
+    elif sidecar_path(path).is_file():
+        header = read_provenance(path)
+    if header is None:  # a kill has cut the first line short
         return
     labeller = header.get("labeller")
     if not isinstance(labeller, dict) or labeller.get("inner_key") != force_field.key:
         raise InputError(f"{file} exists and is not a labelling by {force_field.label}; {_REMEDY}")
+    if header.get("recipe_hash") != recipe_hash:
+        raise InputError(f"{file} holds labels of another version of the recipe; {_REMEDY}")
 
 
 def _is_labelled(path: Path, identity: str) -> bool:
@@ -187,6 +196,10 @@ def shard_path(path: Path | str, number: int, shards: int) -> Path:
     return path.with_name(f"{path.name}.labels-{number}of{shards}.jsonl")
 
 
+def _lock_path(file: Path) -> Path:
+    return file.with_name(f".{file.name}.lock")
+
+
 def merge(path: Path | str, shards: int) -> Path:
     """Put the labels of all shards together into a dataset file, and remove the shard files.
 
@@ -238,7 +251,9 @@ def merge(path: Path | str, shards: int) -> Path:
         raise InputError(f"the labels of {path} are damaged: {error!r:.200}; delete its shards, label again") from error
     write_labelled(path, labelled, provenance, without_stress=bool(header.get("without_stress")))
     for number in range(shards):
-        shard_path(path, number, shards).unlink(missing_ok=True)
+        file = shard_path(path, number, shards)
+        file.unlink(missing_ok=True)
+        _lock_path(file).unlink(missing_ok=True)
     return path
 
 
@@ -276,7 +291,6 @@ def _open_labels(file: Path, header: dict[str, Any], resume: bool) -> set[int]:
     lines = list(_complete_lines(file)) if resume and file.is_file() else []
     if lines and lines[0].get("identity") != header["identity"]:
         raise InputError(f"{file} holds labels of other structures or by another force field; {_REMEDY}")
-    file.parent.mkdir(parents=True, exist_ok=True)
     # Rewritten: new labels must not continue a line that a kill has cut short.
     with written_whole(file) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in (lines or [header])), encoding="utf-8")
@@ -285,13 +299,13 @@ def _open_labels(file: Path, header: dict[str, Any], resume: bool) -> set[int]:
 
 def _complete_lines(file: Path) -> Iterator[dict[str, Any]]:
     """Header and labels of a shard's file, without a last line that a kill has cut short."""
-    with file.open(encoding="utf-8") as stream:
+    with file.open("rb") as stream:
         for number, line in enumerate(stream):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
                 content = json.loads(line)
-            except (ValueError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also what is not UTF-8
                 raise InputError(f"{file} is damaged: {error}; delete it and label again") from error
             if not isinstance(content, dict) or not (number == 0 or _is_count(content.get("index"))):
                 raise InputError(f"{file} is damaged: line {number + 1} is not a label; delete it and label again")

@@ -16,8 +16,8 @@ ends with the same bits as one that was not. On GPUs the batches are the same, b
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from esen_flows.data.dataset import Dataset
-from esen_flows.errors import EsenFlowsError
+from esen_flows.errors import EsenFlowsError, FolderInUseError
 from esen_flows.files import only_process_in
 from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.families import make_network
@@ -137,7 +137,7 @@ def train(
         keys["curvature"] = curvature.key
     identity = {"config": config.to_dict(), **keys}
     folder.mkdir(parents=True, exist_ok=True)
-    with only_process_in(folder) if world.leads else nullcontext():
+    with _only_training_in(folder, world):
         state = _state(folder, identity, config, training, initial, world)
         if curvature is not None:
             curvature.check_elements(state.references_ev)
@@ -147,6 +147,21 @@ def train(
         _run_epochs(run, validation, folder, identity, provenance or {}, progress, time_of_call)
         world.wait()
     return folder / CHECKPOINT_NAME
+
+
+@contextmanager
+def _only_training_in(folder: Path, world: World) -> Iterator[None]:
+    """Keep other trainings out of a folder. The first process asks, and all raise if it is refused."""
+    with ExitStack() as stack:
+        refused: EsenFlowsError | OSError | None = None
+        if world.leads:
+            try:
+                stack.enter_context(only_process_in(folder))
+            except (FolderInUseError, OSError) as error:
+                refused = error
+        if (refused := world.share_object(refused)) is not None:
+            raise refused
+        yield
 
 
 def _run_epochs(

@@ -279,7 +279,7 @@ def test_messages_count_structures_over_the_windows_of_a_list(monkeypatch):
     monkeypatch.setattr(lists, "MOST_ATOMS_TOGETHER", 2)
     charged = molecule("OH")
     charged.info["charge"] = 200
-    with pytest.raises(StructureError, match=r"^structure 2 has charge 200"):
+    with pytest.raises(StructureError, match=r"^structure 2 \(HO\) has charge 200"):
         NetworkForceField(small_checkpoint(charge_spin_embedding="rand_emb")).evaluate(
             [bulk("Si"), bulk("Si"), charged]
         )

@@ -13,6 +13,8 @@ from esen_flows.forcefield.contract import Declaration, Evaluation, ForceField
 from esen_flows.forcefield.load import load_force_field
 from esen_flows.forcefield.symmetrized import Symmetrized, with_parity
 from esen_flows.forcefield.symmetry_images import inverted
+from esen_flows.physics.relax import relax_many
+from esen_flows.schemas.protocols import RelaxProtocol
 from esen_flows.structures.inputs import AnyStructures, as_structures
 from esen_flows.testing import check_force_field
 
@@ -197,3 +199,11 @@ def test_messages_number_the_structures_and_not_their_images():
     force_field = with_parity(load_force_field("esen_silicon"), "average")
     with pytest.raises(UnknownElementError, match=r"^structure 2 \(Ge2\) holds Ge, which 'esen_silicon' never saw"):
         force_field.evaluate([bulk("Si"), bulk("Si"), bulk("Ge")])
+
+
+@pytest.mark.parametrize("parity", ["as_is", "average"])
+def test_messages_of_moving_structures_have_no_number(parity):
+    # A batch of relaxations changes while it runs, so that a number in it would be that of no list of the caller.
+    force_field = with_parity(load_force_field("esen_silicon"), parity)
+    outcomes = dict(relax_many([bulk("Si"), bulk("Ge")], force_field, RelaxProtocol()))
+    assert str(outcomes[1]).startswith("Ge2 holds Ge, which 'esen_silicon' never saw")

@@ -15,7 +15,9 @@ from copper_stages import crystals, stage
 
 from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
-from esen_flows.makers.training_task import TrainingTask, carry_out, launch
+from esen_flows.errors import FolderInUseError
+from esen_flows.files import only_process_in
+from esen_flows.makers.training_task import LAUNCH_LOCK, TrainingTask, carry_out, launch
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.training.config import config_from_dict
 from esen_flows.training.distributed import ALONE
@@ -65,6 +67,14 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < until, "it never came to that"
         time.sleep(0.02)
+
+
+def test_a_second_launch_in_a_folder_is_refused_and_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text("of the first launch")
+    with only_process_in(tmp_path, LAUNCH_LOCK), pytest.raises(FolderInUseError, match="another process writes into"):
+        launch(task(tmp_path), tmp_path, PYTHON)
+    assert (tmp_path / "outcome.json").read_text() == "of the first launch"
+    assert not (tmp_path / "task.json").exists()
 
 
 @pytest.mark.slow

@@ -232,6 +232,9 @@ def test_bad_input_is_refused(finished, materials: Materials, tmp_path: Path) ->
     assert not (tmp_path / "short").exists()  # a longer run may still take the folder
     with only_process_in(finished[0]), pytest.raises(FolderInUseError, match="another process writes into"):
         active_learning(SPEC, alone(materials), finished[0])
+    with only_process_in(tmp_path), pytest.raises(FolderInUseError):
+        active_learning(SPEC, alone(materials), tmp_path)
+    assert not (tmp_path / "run.json").exists()  # the folder belongs to the process that has its lock
     twice = SPEC.model_copy(update={"choose": "committee", "students": ("a", "b")})
     with pytest.raises(InputError, match="two students are the same network"):
         active_learning(twice, replace(materials, students=2 * materials.students[:1]), tmp_path)

@@ -10,14 +10,14 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from esen_flows.data.extxyz import read_provenance
+from esen_flows.data.extxyz import read_provenance, sidecar_path
 from esen_flows.data.importing import read_dataset
 from esen_flows.data.prototypes import Crystal
-from esen_flows.errors import InputError
+from esen_flows.errors import FolderInUseError, InputError
 from esen_flows.forcefield.contract import Declaration, Evaluation
 from esen_flows.forcefield.symmetrized import Symmetrized
 from esen_flows.forcefield.third_party.any_ase import AseForceField
-from esen_flows.training.label import label, merge, shard_path
+from esen_flows.training.label import label, merge, refuse_foreign_labels, shard_path
 
 
 class Interrupted(Exception):
@@ -129,6 +129,45 @@ def test_another_file_or_other_labels_are_not_overwritten(tmp_path, structures):
     with pytest.raises(InputError, match="is not of this labelling"):
         label(structures[:3], Labeller(), labels)
     assert len(read_dataset(label(structures[:3], Labeller(), labels, resume=False))) == 3
+    with pytest.raises(Interrupted):
+        label(structures, Labeller(stop_after=6), tmp_path / "b.xyz")
+    (tmp_path / "b.xyz").write_text("a file that came while the labelling was interrupted")
+    with pytest.raises(InputError, match=r"b.xyz exists and is not of this labelling"):
+        label(structures, Labeller(), tmp_path / "b.xyz")
+    with pytest.raises(InputError, match=r"b.xyz exists and is not a labelling by EMT with a bias"):
+        refuse_foreign_labels(tmp_path / "b.xyz", Labeller(), "")
+
+
+def test_an_output_is_judged_before_its_structures_are_made(tmp_path, structures):
+    path = tmp_path / "a.xyz"
+    refuse_foreign_labels(path, Labeller(), "recipe")
+    label(structures, Labeller(), path, recipe_hash="recipe")
+    shard_path(path, 0, 1).write_text('{"labeller": "a leftover"}\n')  # `label` reads the finished file alone
+    refuse_foreign_labels(path, Labeller(), "recipe")
+    with pytest.raises(InputError, match="holds labels of another version of the recipe"):
+        refuse_foreign_labels(path, Labeller(), "edited")
+    with pytest.raises(InputError, match="not a labelling by EMT with a bias"):
+        refuse_foreign_labels(path, Labeller(key="other"), "recipe")
+    for damaged in ("[1, 2]", "3"):
+        sidecar_path(path).write_text(damaged)
+        with pytest.raises(InputError, match="is not the provenance of a dataset"):
+            refuse_foreign_labels(path, Labeller(), "recipe")
+    shard_path(tmp_path / "c.xyz", 0, 1).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match="is damaged"):
+        refuse_foreign_labels(tmp_path / "c.xyz", Labeller(), "recipe")
+
+
+def test_two_processes_do_not_label_one_shard(tmp_path, structures):
+    path, met = tmp_path / "a.xyz", []
+
+    def meanwhile(done: int, _: int) -> None:
+        if done == 1:
+            with pytest.raises(FolderInUseError, match="another process writes into"):
+                label(structures, Labeller(), path)
+            met.append(done)
+
+    assert len(read_dataset(label(structures, Labeller(), path, progress=meanwhile))) == len(structures)
+    assert met == [1]
 
 
 def test_shards_merge_into_the_same_file(tmp_path, structures):

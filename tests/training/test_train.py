@@ -90,6 +90,13 @@ def test_two_processes_do_not_train_in_one_folder(data, tmp_path):
     train(stage(epochs=1), *data, tmp_path)
 
 
+def test_a_process_that_does_not_lead_says_why_the_folder_is_refused(data, tmp_path, monkeypatch):
+    refusal = FolderInUseError("another process writes into the folder")
+    monkeypatch.setattr(World, "share_object", lambda *_: refusal)
+    with pytest.raises(FolderInUseError, match="another process writes"):
+        train(stage(epochs=1), *data, tmp_path, world=World(rank=1, size=2))
+
+
 def test_a_loss_that_is_not_finite_for_any_record_blames_the_weights(data, tmp_path):
     with pytest.raises(
         TrainingDivergedError, match=r"not finite .*at step [12] .*: the weights, or the scale of .* eV, are the reason"

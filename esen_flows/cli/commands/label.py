@@ -47,10 +47,12 @@ def label(
     from esen_flows.forcefield.direct import with_forces
     from esen_flows.forcefield.load import load_force_field
     from esen_flows.physics.crystals import with_relaxed_crystals
+    from esen_flows.physics.lattice.recipe_phonons import refuse_foreign_phonons, write_phonons
     from esen_flows.structures.checks import check_elements
     from esen_flows.training.label import label as label_structures
     from esen_flows.training.label import refuse_foreign_labels
     from esen_flows.training.snapshots import langevin
+    from esen_flows.yaml_files import read_yaml
 
     check_device(device)
     check_folder(output.parent)
@@ -63,7 +65,10 @@ def label(
     card = reference.card
     licence = "; ".join(f"{part}: {text}" for part, text in card.licence.items()) if card else ""
     force_field = with_forces(load_force_field(model, device=device), forces)
-    refuse_foreign_labels(output, force_field)
+    recipe_hash = sha256_of(read_yaml(recipe))
+    refuse_foreign_labels(output, force_field, recipe_hash)
+    if phonons is not None:
+        refuse_foreign_phonons(phonons, force_field)
     tune_allocator()
     plan = with_relaxed_crystals(
         plan,
@@ -88,15 +93,13 @@ def label(
             force_field,
             output,
             progress=show,
-            recipe_hash=sha256_of(recipe.read_text()),
+            recipe_hash=recipe_hash,
             licence=licence,
             crystals=plan.crystals,
         )
     typer.echo(f"{len(structures)} labelled structures in {path}")
     made: list[Path] = []
     if phonons is not None:
-        from esen_flows.physics.lattice.recipe_phonons import write_phonons
-
         made = write_phonons(
             plan.crystals,
             force_field,

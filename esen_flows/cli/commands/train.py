@@ -203,9 +203,6 @@ def _finetune(
         assert data_sets is not None  # without phonons, data are required
         training, validation = data_sets
         config = finetune_config(parent, training, changes)
-        folder.mkdir(parents=True, exist_ok=True)
-        if world.leads:
-            _write_stage(folder / "stage.yaml", config.to_dict(), model)
         with _bar(world) as show:
             report = finetune(
                 parent, config, training, validation, folder, domain=domain,
@@ -214,6 +211,7 @@ def _finetune(
                 force_constants=[phonons.labels.force_constants] if phonons and config.curvature_weight else (),
             )  # fmt: skip
         if world.leads:
+            _write_stage(folder / "stage.yaml", config.to_dict(), model)
             _print_errors(report)
             if phonons is not None:
                 typer.echo(phonons.report(parent, load(report["checkpoint"]), folder))

@@ -138,6 +138,7 @@ def active_learning(
     records: list[RoundRecord] = []
     folder.mkdir(parents=True, exist_ok=True)
     with only_process_in(folder), handling((*SIGNALS, signal.SIGINT), time_of_call.request_stop):
+        run.claim_folder()
         for number in range(spec.rounds + 1):
             run.prepare(number)
             records.append(run.record(number))
@@ -160,7 +161,7 @@ class _Run:
     time_of_call: Allocation
 
     def check(self) -> None:
-        """Refuse what cannot be run, before anything is computed, and a folder that holds another run."""
+        """Refuse what cannot be run, before anything is computed."""
         given = self.materials
         for member, student in enumerate(given.students if self.spec.rounds else ()):
             check_initial(student, self._stage(student, given.data, member), given.data)
@@ -176,6 +177,10 @@ class _Run:
                         f"structure {place} ({atoms.get_chemical_formula()}) has elements that {name} does not know: "
                         f"{symbols}; leave it out, or give another force field"
                     )
+
+    def claim_folder(self) -> None:
+        """Write into the folder which run it holds, or refuse it if it holds another one."""
+        given = self.materials
         identity = {
             **self.spec.of_rounds,  # below, contents take the place of names
             "students": [one.model_key for one in given.students],
@@ -193,7 +198,6 @@ class _Run:
                     f"{self.folder} holds a run with other {', '.join(changed)}; use a new folder, or its former values"
                 )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(file, durable=True) as temporary:
             temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
 

@@ -64,7 +64,7 @@ def write_phonons(
         The force field fails, or is not conservative, as in `displaced_forces`.
     """
     header = Path(folder) / _HEADER
-    identity = sha256_of({"force_field": force_field.key, "displacement_angstrom": displacement_angstrom})
+    identity = _identity(force_field, displacement_angstrom)
     done = _done(header, identity)
     order = by_size_class([_supercell(crystal) for crystal in crystals], force_field.declaration.cutoff_angstrom)
     files = {crystal.name: header.with_name(crystal.name) / "phonopy_params.yaml" for crystal in crystals}
@@ -86,6 +86,28 @@ def write_phonons(
         if progress is not None:
             progress(crystal.name, number, len(crystals))
     return list(files.values())
+
+
+def refuse_foreign_phonons(folder: Path | str, force_field: ForceField, *, displacement_angstrom: float = 0.01) -> None:
+    """Refuse a folder that `write_phonons` would refuse, before hours of other work.
+
+    Parameters
+    ----------
+    folder
+        The folder, which need not exist.
+    force_field, displacement_angstrom
+        As they are given to `write_phonons`.
+
+    Raises
+    ------
+    InputError
+        The folder holds phonons of another force field or displacement.
+    """
+    _done(Path(folder) / _HEADER, _identity(force_field, displacement_angstrom))
+
+
+def _identity(force_field: ForceField, displacement_angstrom: float) -> str:
+    return sha256_of({"force_field": force_field.key, "displacement_angstrom": displacement_angstrom})
 
 
 def written_crystals(folder: Path) -> list[str] | None:

@@ -43,6 +43,7 @@ def test_labels_and_phonons_as_json(recipe: Path, tmp_path: Path, capsys: pytest
         (("--output", "out.xyz", "--phonons", "phonons", "--forces", "direct"), "leave out --forces direct"),
         (("--output", "file"), "file exists and is not a labelling by emt; choose another path, or remove it"),
         (("--output", "unfinished.xyz"), "exists and is not a labelling by emt; choose another path, or remove it"),
+        (("--output", "out.xyz", "--phonons", "theirs"), "theirs holds phonons by 'another'"),
         (("--output", "out.xyz", "--model", "esen_silicon"), "never saw Cu, Au; it knows Si"),
     ],
 )
@@ -57,6 +58,8 @@ def test_what_cannot_be_written_is_refused_first(
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("file").write_text("a file")
+    Path("theirs").mkdir()
+    Path("theirs/phonons.json").write_text(json.dumps({"identity": "0", "labeller": "another", "done": {}}))
     other = {"identity": "0", "count": 1, "labeller": {"inner_key": "of another force field"}}
     shard_path("unfinished.xyz", 0, 1).write_text(json.dumps(other) + "\n")
     assert run("label", recipe, "--model", "emt", *options) != 0
