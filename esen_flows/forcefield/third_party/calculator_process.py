@@ -54,6 +54,7 @@ class CalculatorProcess:
         self._owner = 0  # process that started the child: one that was forked off must not read its answers
         self._stderr = bytearray()
         self._deadline = 0.0
+        self._answers = 0  # of this child to batches
         self._description: dict[str, Any] = {}
 
     @property
@@ -81,6 +82,10 @@ class CalculatorProcess:
     def ask(self, arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
         """Answer of the child to a batch of structures.
 
+        A child that has answered before and then ends is started again and asked once more. It may be worn out, and the
+        batch not at fault: JAX keeps what it compiles for each shape, until the process has all the memory mappings
+        that the kernel allows.
+
         Parameters
         ----------
         arrays
@@ -102,7 +107,9 @@ class CalculatorProcess:
         """
         with self._lock:
             self._ensure_started()
-            return self._exchange({"kind": "evaluate"}, arrays, self._limit)
+            answer = self._exchange({"kind": "evaluate"}, arrays, self._limit, again=self._answers > 0)
+            self._answers += 1
+            return answer
 
     def reject(self, reason: str) -> CalculatorDiedError:
         """End a child whose answer is unusable.
@@ -137,7 +144,7 @@ class CalculatorProcess:
     def _ensure_started(self) -> None:
         if self._process is not None and self._owner == os.getpid():
             return
-        self._stderr = bytearray()
+        self._stderr, self._answers = bytearray(), 0
         try:
             self._process = subprocess.Popen(
                 self._command,
@@ -165,8 +172,13 @@ class CalculatorProcess:
             raise ModelError(f"{self._label!r} cannot be built in its environment: {header.get('message')}\n{trace}")
         self._description = header
 
-    def _exchange(self, header: Mapping[str, Any], arrays: Arrays, limit: float) -> tuple[dict[str, Any], Arrays]:
-        """Send a message, and wait for the answer to it, with a time limit in seconds between signs of life."""
+    def _exchange(
+        self, header: Mapping[str, Any], arrays: Arrays, limit: float, *, again: bool = False
+    ) -> tuple[dict[str, Any], Arrays]:
+        """Send a message, and wait for the answer to it, with a time limit in seconds between signs of life.
+
+        With `again`, another child is asked if this one ends.
+        """
         try:
             self._deadline = time.monotonic() + limit
             self._write(pack(header, arrays))
@@ -180,10 +192,14 @@ class CalculatorProcess:
         except ProtocolError as error:
             raise self._died(f"answered with something that is not a message ({error})") from None
         except (EOFError, BrokenPipeError, ConnectionError):
-            raise self._died("ended") from None
+            died = self._died("ended")
+            if not again:
+                raise died from None
         except BaseException:  # interrupted: its answer would be taken for that to the next question
             self.close()
             raise
+        self._ensure_started()
+        return self._exchange(header, arrays, limit)
 
     def _write(self, data: bytes) -> None:
         descriptor, rest = self._pipes[0].fileno(), memoryview(data)

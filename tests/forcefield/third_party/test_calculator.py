@@ -20,7 +20,7 @@ from esen_flows.settings import get_settings
 from esen_flows.testing import check_force_field, sample_structures
 
 CARD = Path(__file__).parent / "fake_package" / "card.yaml"
-CRASH, HANG, NOT_FINITE, SHAPE, GARBAGE, RAISE, MEMORY, TALK = range(1, 9)
+CRASH, HANG, NOT_FINITE, SHAPE, GARBAGE, RAISE, MEMORY, TALK, WORN = range(1, 10)
 
 
 def copper(fault: int = 0, size: int = 1) -> Atoms:
@@ -91,6 +91,16 @@ def test_a_structure_that_crashes_the_child_is_found_and_the_others_have_results
     assert "about to crash" in str(found[1])
     assert found[0].energy_ev == emt().evaluate([copper()])[0].energy
     assert len(found[2].forces_ev_per_angstrom) == 8
+
+
+def test_a_child_that_is_worn_out_is_replaced_and_the_batch_has_results(fake):
+    fake.evaluate([copper()])
+    before = fake.process.pid
+    (found,) = fake.evaluate([copper(WORN)])
+    assert fake.process.pid != before
+    assert found.energy == emt().evaluate([copper(WORN)])[0].energy
+    with pytest.raises(CalculatorDiedError, match="signal SIGSEGV"):  # twice in one batch: the fault is not its age
+        fake.evaluate([copper(WORN), copper(WORN, size=2)])
 
 
 def test_a_child_that_hangs_or_answers_garbage_is_ended(fake):

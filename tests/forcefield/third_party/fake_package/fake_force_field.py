@@ -9,7 +9,7 @@ from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 
 __version__ = "1.0"
-CRASH, HANG, NOT_FINITE, SHAPE, GARBAGE, RAISE, MEMORY, TALK = range(1, 9)
+CRASH, HANG, NOT_FINITE, SHAPE, GARBAGE, RAISE, MEMORY, TALK, WORN = range(1, 10)
 
 
 class FakeCalculator(EMT):
@@ -18,13 +18,15 @@ class FakeCalculator(EMT):
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
+        self.calls = 0
         print("on standard output while it is built")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
         super().calculate(atoms, properties, system_changes)
         self.results = {name: self.scale * value for name, value in self.results.items()}
         fault = int(atoms.info.get("charge", 0))
-        if fault == CRASH:
+        self.calls += 1
+        if fault == CRASH or (fault == WORN and self.calls > 1):
             print("about to crash", flush=True)
             os.kill(os.getpid(), signal.SIGSEGV)
         elif fault == HANG:
