@@ -192,7 +192,7 @@ def test_charge_and_spin_change_the_energy(tmp_path):
     with pytest.raises(ValueError, match=r"charge must be an integer, got 0\.5"):
         force_field.evaluate(states)
     states[1].info["charge"] = 101
-    with pytest.raises(ValueError, match="structure 1 has charge 101"):
+    with pytest.raises(ValueError, match=r"structure 1 \(OSi\) has charge 101"):
         force_field.evaluate(states)
     blind = NetworkForceField(Checkpoint(small_network(), 1.7, REFERENCES, (8, 14)))
     assert (
