@@ -6,7 +6,8 @@
         --seen ../shared/data/nequix/pbe_mdr_split.json --output benchmarks/results/distilled.json
 
 `--seen` names the crystals whose phonons the labeller was trained or validated on; the others have means of their own.
-Crystals that one of the two force fields lacks are left out, on the published side too.
+Published force fields are averaged over the crystals of the distilled one; the labeller over those of them that it has,
+and beside it the distilled one over the same.
 """
 
 import argparse
@@ -26,21 +27,21 @@ PUBLISHED = ("sevennet-l3i5", "nequix-mp-1-pft", "esen-30m-mp")
 
 
 def read_members(paths: list[Path], student: str, teacher: str) -> dict[str, dict[str, Any]]:
-    """Crystals of which both force fields have a result, by material."""
+    """Crystals of which the student has a result, by material; those of the teacher may be missing."""
     rows: dict[str, dict[str, dict[str, str]]] = {student: {}, teacher: {}}
     for path in paths:
         for row in csv.DictReader(path.open()):
             if row["model"] in rows and row["srme"]:
                 rows[row["model"]][row["material"]] = row
     members = {}
-    for material in sorted(rows[student].keys() & rows[teacher].keys()):
-        own, labeller = rows[student][material], rows[teacher][material]
+    for material, own in sorted(rows[student].items()):
+        labeller = rows[teacher].get(material)
         members[material] = {
             "formula": own["formula"],
             "kappa_dft": float(own["reference_w_per_m_k"]),
-            "kappa_teacher": float(labeller["kappa_w_per_m_k"] or 0.0),
+            "kappa_teacher": float(labeller["kappa_w_per_m_k"] or 0.0) if labeller else None,
             "kappa_student": float(own["kappa_w_per_m_k"] or 0.0),
-            "srme_teacher": float(labeller["srme"]),
+            "srme_teacher": float(labeller["srme"]) if labeller else None,
             "srme_student": float(own["srme"]),
             "failure": own["failure"] or None,
         }
@@ -64,17 +65,20 @@ def add_published(members: dict[str, dict[str, Any]], analysis: Path, split: Pat
 
 def summary(members: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean SRME of all force fields on some crystals, and how far the student is from its teacher."""
-    ratios = [one["kappa_student"] / one["kappa_teacher"] for one in members if one["kappa_teacher"]]
+    both = [one for one in members if one["srme_teacher"] is not None]
+    ratios = [one["kappa_student"] / one["kappa_teacher"] for one in both if one["kappa_teacher"]]
     return {
         "crystals": len(members),
         "failed": sum(one["srme_student"] >= 2 for one in members),
         "srme_student": mean(one["srme_student"] for one in members),
-        "srme_teacher": mean(one["srme_teacher"] for one in members),
         "srme_published": {
             key: mean(one["srme_published"][key] for one in members) for key in members[0]["srme_published"]
         },
-        "median_deviation_from_teacher": median(abs(ratio - 1) for ratio in ratios),
-        "median_ratio_to_teacher": median(ratios),
+        "crystals_of_teacher": len(both),
+        "srme_teacher": mean(one["srme_teacher"] for one in both) if both else None,
+        "srme_student_of_these": mean(one["srme_student"] for one in both) if both else None,
+        "median_deviation_from_teacher": median(abs(ratio - 1) for ratio in ratios) if ratios else None,
+        "median_ratio_to_teacher": median(ratios) if ratios else None,
     }
 
 
@@ -117,15 +121,19 @@ def main() -> None:
     groups["phonons unseen by the teacher"] = [one for one in all_members if not one["seen_by_teacher"]]
     groups["phonons seen by the teacher"] = [one for one in all_members if one["seen_by_teacher"]]
     summaries = {name: summary(chosen) for name, chosen in groups.items() if chosen}
-    columns = ("crystals", "number", "failed", "SRME, distilled", "labeller", *PUBLISHED, "median change of kappa")
+    columns = ("crystals", "number", "failed", "distilled", *PUBLISHED, "labeller, number", "labeller",
+               "distilled on these", "median change of kappa")  # fmt: skip
     print("| " + " | ".join(columns) + " |")
     print("|---" * len(columns) + "|")
     for name, row in summaries.items():
-        others = " | ".join(f"{row['srme_published'][key]:.3f}" for key in PUBLISHED)
-        print(
-            f"| {name} | {row['crystals']} | {row['failed']} | {row['srme_student']:.3f} | {row['srme_teacher']:.3f} | "
-            f"{others} | {100 * row['median_deviation_from_teacher']:.0f} % |"
-        )
+        values = [row["srme_student"], *(row["srme_published"][key] for key in PUBLISHED)]
+        cells = [name, row["crystals"], row["failed"], *(f"{one:.3f}" for one in values), row["crystals_of_teacher"]]
+        if row["crystals_of_teacher"]:
+            cells += [f"{row['srme_teacher']:.3f}", f"{row['srme_student_of_these']:.3f}"]
+            cells.append(f"{100 * row['median_deviation_from_teacher']:.0f} %")
+        else:
+            cells += ["", "", ""]
+        print("| " + " | ".join(str(cell) for cell in cells) + " |")
     given.output.write_text(json.dumps({"summaries": summaries, "members": members}, indent=1) + "\n")
     draw(all_members, given.output.with_suffix(".png"))
 

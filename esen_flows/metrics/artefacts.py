@@ -369,6 +369,13 @@ def dated(folder: Path, ending: str) -> Path | None:
     -------
     Path or None
         The file; None if there is none.
+
+    Raises
+    ------
+    InputError
+        Several folders below it have such files, as those of several force fields.
     """
     found = sorted(folder.rglob(f"????-??-??-{ending}"), key=lambda path: path.name)
+    if len(parents := sorted({str(path.parent) for path in found})) > 1:
+        raise InputError(f"{folder} has files of several submissions; name one of their folders: {', '.join(parents)}")
     return found[-1] if found else None

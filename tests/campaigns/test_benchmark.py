@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -148,6 +149,12 @@ def test_submission(store: Store, reference: Path, tmp_path: Path) -> None:
     info = json.loads((folder / section["kappa_103"]["run_info_file"]["name"]).read_text())
     assert info["manifest"]["settings"]["sha256"] == info["manifest"]["spec_sha256"]
     assert info["run_metadata"]["run_time_sec"] > 0
+    other = file.parent.parent / "another-emt" / file.name
+    other.parent.mkdir()
+    shutil.copy(file, other)
+    with pytest.raises(InputError, match=r"has files of several submissions; name one of their .*another-emt"):
+        score_artefacts(folder, lambda name: reference, lambda: ())
+    assert score_artefacts(other.parent, lambda name: reference, lambda: ()).metrics == scored
 
 
 def test_a_campaign_without_a_benchmark(store: Store) -> None:
