@@ -11,6 +11,7 @@ from esen_flows.assets import asset_dir
 from esen_flows.campaigns.located_yaml import LocatedYaml, Location, read_located
 from esen_flows.campaigns.sources import published_files
 from esen_flows.errors import InputError, ModelError
+from esen_flows.physics.conservation.systems import check_named_systems
 from esen_flows.schemas.campaign import SETTING, CampaignSpec, protocol_for
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.lattice_versions import TRANSPORT_BACKEND
@@ -159,6 +160,10 @@ def _unmet(spec: CampaignSpec, models: Iterable[ModelReference]) -> Faults:
     protocol = with_values(named_protocol(spec.property, spec.protocol, {}), spec.settings.items())
     exact = is_exact(protocol)
     for model in models:
+        try:
+            check_named_systems(protocol, model)
+        except InputError as error:
+            yield ("settings",), str(error)
         if model.dtype not in (None, spec.dtype):
             yield (
                 ("dtype",),

@@ -8,8 +8,8 @@ from ase import Atoms
 
 from esen_flows.cli.overrides import with_overrides
 from esen_flows.cli.usage import UsageError, check_device
-from esen_flows.errors import InputError, UnknownElementError
-from esen_flows.schemas.audit import AuditProtocol
+from esen_flows.errors import InputError
+from esen_flows.physics.conservation.systems import check_named_systems
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.keys import atoms_key
@@ -212,8 +212,7 @@ def model_request(
     check_device(device)
     reference = resolve_model(model)
     protocol = _protocol(kind, settings, protocol_name, Atoms())
-    if isinstance(protocol, AuditProtocol):
-        _check_systems(protocol, reference)
+    check_named_systems(protocol, reference)
     numeric = NumericSettings(dtype=_dtype(reference, dtype), compile=compile, tf32=tf32)
     _check_numeric(numeric, reference, device)
     steps = property_requests(reference.key, reference.key, protocol, numeric)
@@ -260,20 +259,6 @@ def _protocol(kind: Kind, settings: list[str] | dict[str, Any], name: str, atoms
     )
     require_settings(kind, name, protocol, remedy)
     return protocol
-
-
-def _check_systems(protocol: AuditProtocol, model: ModelReference) -> None:
-    """Refuse named systems of elements that the force field does not know: trajectories come after all measurements."""
-    from esen_flows.physics.conservation.systems import crystal, crystal_or_molecule  # Imports ASE's structures.
-
-    measured, nve = protocol.measurements.systems or (), protocol.nve
-    run = nve.systems if nve is not None and not isinstance(nve.systems, str) else ()
-    for field, names, make in (("measurements", measured, crystal), ("nve", run, crystal_or_molecule)):
-        for name in names:
-            try:
-                check_elements(make(name), model)
-            except UnknownElementError as error:
-                raise UnknownElementError(f"{field}.systems: {name}: {error}, or leave {name} out") from error
 
 
 def _with_born(protocol: Frozen, born: Path, atoms: Atoms) -> Frozen:

@@ -15,6 +15,7 @@ from esen_flows.makers.keyed import keyed_job, noted
 from esen_flows.makers.outputs import LARGE_FIELDS, MOST_ATOMS_INLINE
 from esen_flows.makers.references import carried, delivered, in_place_of_this_job, is_reference
 from esen_flows.makers.trainings import trained_force_field
+from esen_flows.physics.conservation.systems import check_named_systems
 from esen_flows.schemas.card import ModelReference, resolve_model
 from esen_flows.schemas.diatomics import DiatomicsProtocol
 from esen_flows.schemas.frozen import Frozen
@@ -118,11 +119,14 @@ class ModelMaker(PropertyMaker):
         ------
         ModelError
             The force field is not on this machine.
+        InputError
+            An audit names a system that does not exist, or whose elements the force field does not know.
         """
         kind = kind_of(self.protocol)
         if is_reference(self.force_field_name):
             return noted(self.make_when_known(carried(self.force_field_name)), self.name, kind, None)
         model = resolve_model(self.force_field_name)
+        check_named_systems(self.protocol, model)
         requests = property_requests(model.key, model.key, self.protocol, self.numeric)
 
         def step(request: ResultRequest, name: str, after: list[Any]) -> Job:

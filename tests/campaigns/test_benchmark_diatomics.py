@@ -92,6 +92,10 @@ def test_a_campaign_of_force_fields(
         ("property: diatomics\nstructures: {file: a.cif}", "diatomics is a property of force fields"),
         ("property: relax", "structures: is missing; write structures"),
         ("property: diatomics\nbenchmark: discovery", "benchmark discovery judges property: relax"),
+        (
+            "property: audit\nsettings: {measurements.systems: [Cu, Si]}",
+            "settings: measurements.systems: Si: emt never saw Si",
+        ),
     ],
 )
 def test_structures_belong_to_properties_of_structures(lines: str, words: str, tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from esen_flows.cli.usage import UsageError
 from esen_flows.errors import InputError, ModelError, NotDifferentiableError, UnknownElementError
 from esen_flows.forcefield.checkpoint import Checkpoint, save
 from esen_flows.forcefield.families import make_network
+from esen_flows.makers.audit import AuditMaker
 from esen_flows.network.edge_transformer.config import EdgeTransformerConfig
+from esen_flows.schemas.audit import AuditProtocol
 from esen_flows.schemas.frozen import Frozen
 from esen_flows.schemas.named_protocols import mdr_protocol
+from esen_flows.schemas.protocol_fields import with_values
 from esen_flows.schemas.protocols import PhononProtocol
 
 AUTODIFF = ["displacement.force_constants=autodiff"]
@@ -137,4 +140,9 @@ def test_systems_of_an_audit_that_a_force_field_does_not_know_are_refused_before
     message = rf"^{field}: {unknown}: esen_silicon never saw .* or leave {unknown} out"
     with pytest.raises(UnknownElementError, match=message):
         model_request("audit", "esen_silicon", [f"{field}={value}"], None, "cpu", protocol_name="full")
-    model_request("audit", "esen_silicon", [f"{field}=Si"], None, "cpu", protocol_name="full")
+    known = model_request("audit", "esen_silicon", [f"{field}=Si"], None, "cpu", protocol_name="full").protocol
+    assert isinstance(known, AuditProtocol)
+    AuditMaker(force_field_name="esen_silicon", protocol=known).make()
+    unfit = AuditMaker(force_field_name="esen_silicon", protocol=with_values(known, [(field, value.split(","))]))
+    with pytest.raises(UnknownElementError, match=message):
+        unfit.make()

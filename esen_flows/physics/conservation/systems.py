@@ -8,8 +8,12 @@ from ase.collections import g2
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 
 from esen_flows.data.prototypes import Crystal, perfect
-from esen_flows.errors import InputError
+from esen_flows.errors import InputError, UnknownElementError
+from esen_flows.schemas.audit import AuditProtocol
+from esen_flows.schemas.card import ModelReference
 from esen_flows.schemas.domain import chemical_system
+from esen_flows.schemas.frozen import Frozen
+from esen_flows.structures.checks import check_elements
 
 # In the order in which they are chosen: metals, covalent and ionic crystals early. Lattice constants are experimental
 # ones, rounded: an audit needs reasonable cells, not relaxed ones.
@@ -92,6 +96,35 @@ def crystal_or_molecule(name: str) -> Atoms:
         return crystal(name)
     found: Atoms = molecule(name)
     return found
+
+
+def check_named_systems(protocol: Frozen, model: ModelReference) -> None:
+    """Refuse named systems that a force field cannot compute: trajectories come after all measurements.
+
+    Parameters
+    ----------
+    protocol
+        Protocol of an audit; others have no systems.
+    model
+        Force field.
+
+    Raises
+    ------
+    InputError
+        There is no such system.
+    UnknownElementError
+        The force field does not know the elements of one.
+    """
+    if not isinstance(protocol, AuditProtocol):
+        return
+    measured, nve = protocol.measurements.systems or (), protocol.nve
+    run = nve.systems if nve is not None and not isinstance(nve.systems, str) else ()
+    for field, names, make in (("measurements", measured, crystal), ("nve", run, crystal_or_molecule)):
+        for name in names:
+            try:
+                check_elements(make(name), model)
+            except UnknownElementError as error:
+                raise UnknownElementError(f"{field}.systems: {name}: {error}, or leave {name} out") from error
 
 
 def _of_element(symbol: str) -> Crystal | None:
