@@ -1,6 +1,9 @@
 """Whether calibrated force fields tell structures like their training data from others.
 
     python benchmarks/domain.py esen_nano [--shared ../shared/data]
+    python benchmarks/domain.py esen_nano103 --crystals benchmarks/data/nano103.xyz.crystals.json
+
+`--crystals` has the lattice constants of the crystals whose recipe has none.
 
 Structures that should be inside: the crystals of the recipes beside the card, perfect and rattled, at linear strains of
 up to 3 % along all axes and along one, and benchmarks/data/unseen.xyz.xz. Structures that should be outside:
@@ -24,7 +27,7 @@ from ase.build import bulk
 from ase.io import read
 
 from esen_flows.data.importing import read_dataset
-from esen_flows.data.prototypes import perfect
+from esen_flows.data.prototypes import Crystal, perfect
 from esen_flows.data.recipes import read_recipe
 from esen_flows.forcefield.contract import ForceField
 from esen_flows.forcefield.extrapolation import extrapolations
@@ -44,12 +47,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--shared", type=Path)
+    parser.add_argument("--crystals", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     force_field = load_force_field(asked.model, dtype="float32")
     systems = set(read_card(asked.model).chemical_systems or ())
-    near = list(training_crystals(asked.model))
+    near = list(training_crystals(asked.model, asked.crystals))
     unseen = [item.atoms for item in read_dataset(HERE / "data" / "unseen.xyz.xz")]
+    unseen = [atoms for atoms in unseen if not systems or system_of(atoms) in systems]
     groups = {
         f"training crystals, rattled by {RATTLE_ANGSTROM} A, strained by up to {STRAIN:.0%}": ("inside", near),
         "unseen.xyz.xz": ("inside", covered(unseen, force_field)),
@@ -72,14 +77,17 @@ def main() -> None:
     print(path.read_text())
 
 
-def training_crystals(model: str) -> Iterator[Atoms]:
+def training_crystals(model: str, geometries: Path | None) -> Iterator[Atoms]:
     """The crystals of the recipe beside a card, and silicon, each perfect and rattled at several strains.
 
     A card without a recipe of structures is of a model that learned those of esen_nano.
     """
     recipe = card_path(model).with_name("data.yaml")
     recipe = recipe if recipe.exists() else card_path("esen_nano").with_name("data.yaml")
-    crystals = [bulk("Si", a=SILICON_ANGSTROM), *(perfect(crystal) for crystal in read_recipe(recipe).crystals)]
+    known = json.loads(geometries.read_text())["crystals"] if geometries else []
+    found = {one["name"]: Crystal(**(one | {"species": tuple(one["species"])})) for one in known}
+    crystals = [perfect(found.get(crystal.name, crystal)) for crystal in read_recipe(recipe).crystals]
+    crystals.insert(0, bulk("Si", a=SILICON_ANGSTROM))
     elements = set(read_card(model).elements or ())
     for number, crystal in enumerate(crystals):
         if not set(crystal.get_chemical_symbols()) <= elements:
