@@ -66,7 +66,8 @@ def add_published(members: dict[str, dict[str, Any]], analysis: Path, split: Pat
 def summary(members: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean SRME of all force fields on some crystals, and how far the student is from its teacher."""
     both = [one for one in members if one["srme_teacher"] is not None]
-    ratios = [one["kappa_student"] / one["kappa_teacher"] for one in both if one["kappa_teacher"]]
+    sound = [one for one in both if one["kappa_teacher"] and one["kappa_student"]]
+    ratios = [one["kappa_student"] / one["kappa_teacher"] for one in sound]
     return {
         "crystals": len(members),
         "failed": sum(one["srme_student"] >= 2 for one in members),
@@ -90,7 +91,7 @@ def draw(members: list[dict[str, Any]], path: Path) -> None:
             good = [one for one in members if one["prototype"] == prototype and one["kappa_student"] and one[other]]
             axis.scatter(
                 [one[other] for one in good], [one["kappa_student"] for one in good], s=18, marker=marker, alpha=0.75,
-                label=f"{prototype} ({len(good)})",
+                label=prototype,
             )  # fmt: skip
         values = [one[key] for one in members for key in (other, "kappa_student") if one[key]]
         low, high = min(values) / 1.5, max(values) * 1.5
@@ -128,7 +129,7 @@ def main() -> None:
     for name, row in summaries.items():
         values = [row["srme_student"], *(row["srme_published"][key] for key in PUBLISHED)]
         cells = [name, row["crystals"], row["failed"], *(f"{one:.3f}" for one in values), row["crystals_of_teacher"]]
-        if row["crystals_of_teacher"]:
+        if row["median_deviation_from_teacher"] is not None:
             cells += [f"{row['srme_teacher']:.3f}", f"{row['srme_student_of_these']:.3f}"]
             cells.append(f"{100 * row['median_deviation_from_teacher']:.0f} %")
         else:

@@ -86,7 +86,8 @@ def training_crystals(model: str, geometries: Path | None) -> Iterator[Atoms]:
     recipe = recipe if recipe.exists() else card_path("esen_nano").with_name("data.yaml")
     known = json.loads(geometries.read_text())["crystals"] if geometries else []
     found = {one["name"]: Crystal(**(one | {"species": tuple(one["species"])})) for one in known}
-    crystals = [perfect(found.get(crystal.name, crystal)) for crystal in read_recipe(recipe).crystals]
+    written = read_recipe(recipe).crystals
+    crystals = [perfect(one if one.lattice_angstrom else found[one.name]) for one in written]
     crystals.insert(0, bulk("Si", a=SILICON_ANGSTROM))
     elements = set(read_card(model).elements or ())
     for number, crystal in enumerate(crystals):

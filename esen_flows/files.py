@@ -123,7 +123,7 @@ def only_process_in(folder: Path, name: str = ".lock") -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUseError(
-                f"another process writes into {folder}; wait until it has ended, or choose another folder"
+                f"another process writes into {folder} ({name} is locked); wait until it has ended, or write elsewhere"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):

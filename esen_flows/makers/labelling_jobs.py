@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from esen_flows import progress
-from esen_flows.errors import InputError, StoreError
+from esen_flows.errors import FolderInUseError, InputError, StoreError
 from esen_flows.makers.compute import Meter, Summary, compute_once
 from esen_flows.makers.force_fields import requested_force_field
 from esen_flows.makers.step_inputs import Json, Reference, context_of, protocol_of, reference_to
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
     from esen_flows.forcefield.contract import ForceField
 
-# A damaged folder of this machine says nothing about the data, and an input that cannot be used is found again at once.
-NOT_STORED = (InputError, StoreError)
+# A damaged or busy folder of this machine says nothing about the data, and an input that cannot be used is found again
+# at once.
+NOT_STORED = (InputError, StoreError, FolderInUseError)
 # A job's arguments travel in a MongoDB document of at most 16 MB.
 MOST_JOB_BYTES = 8_000_000
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from esen_flows import errors
 from esen_flows.errors import EsenFlowsError
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from esen_flows.data.dataset import Dataset
     from esen_flows.training.distributed import World
 
-TASK_NAME, OUTCOME_NAME, LAUNCH_LOCK = "task.json", "outcome.json", ".launch.lock"
+TASK_NAME, LAUNCH_LOCK = "task.json", ".launch.lock"
+# Name of the file in the folder for the error of a launch: processes of another one must not be taken for its own.
+OUTCOME_VARIABLE = "ESEN_FLOWS_TRAINING_OUTCOME"
 Progress = Callable[[dict[str, float]], None]
 
 
@@ -165,13 +168,14 @@ def launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
 
 
 def _launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
-    outcome = folder / OUTCOME_NAME
-    outcome.unlink(missing_ok=True)
+    for left in folder.glob("outcome-*.json"):
+        left.unlink(missing_ok=True)
+    outcome = folder / f"outcome-{uuid4().hex}.json"
     (folder / TASK_NAME).write_text(json.dumps(asdict(task)))
     search = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         [*launcher, "-m", __name__, str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(search), OUTCOME_VARIABLE: outcome.name},
         start_new_session=True,  # a Ctrl-C of the terminal reaches the processes once, through this one
         preexec_fn=end_with_parent,  # two trainings in one folder would spoil each other
     )
@@ -179,7 +183,9 @@ def _launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
     with handling((*SIGNALS, signal.SIGINT), lambda: process.send_signal(signal.SIGTERM)):
         code = process.wait()
     if outcome.is_file():
-        raise _error_of(json.loads(outcome.read_text()))
+        content = json.loads(outcome.read_text())
+        outcome.unlink()
+        raise _error_of(content)
     if code != 0:
         raise EsenFlowsError(
             f"the training processes ended with code {code} without an error of ours; look at their output. Command: "
@@ -193,13 +199,18 @@ def _launch(task: TrainingTask, folder: Path, launcher: Sequence[str]) -> Path:
 def main(folder: Path) -> None:
     """Be one of the processes that a launcher has started.
 
-    An error of the training is written down, and the process ends with status 0: torchrun would kill all processes at
-    the first failure, also the one that writes the error down.
+    An error of the training is written down for `launch`, and the process ends with status 0: torchrun would kill all
+    processes at the first failure, also the one that writes the error down.
 
     Parameters
     ----------
     folder
         Folder of the training, with the task.
+
+    Raises
+    ------
+    EsenFlowsError
+        The training fails, and `launch` has not started this process.
     """
     from esen_flows.training.distributed import joined
 
@@ -214,9 +225,11 @@ def main(folder: Path) -> None:
         try:
             carry_out(task, folder, world, note)
         except EsenFlowsError as error:
+            if OUTCOME_VARIABLE not in os.environ:
+                raise  # started by hand
             if world.leads:
                 content = {"error": type(error).__name__, "message": str(error), **steps}
-                (folder / OUTCOME_NAME).write_text(json.dumps(content))
+                (folder / os.environ[OUTCOME_VARIABLE]).write_text(json.dumps(content))
             else:
                 print(f"process {world.rank}: {error}", file=sys.stderr)
 

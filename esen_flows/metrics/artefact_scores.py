@@ -14,7 +14,7 @@ from esen_flows.metrics.artefacts import (
     CONDUCTIVITY,
     DISCOVERY,
     GEOMETRY,
-    dated,
+    dated_files,
     read_conductivities,
     read_formation_energies,
     read_structures,
@@ -72,7 +72,7 @@ def score_artefacts(
     Parameters
     ----------
     folder
-        Folder that holds the files, also in folders of its own. Of several dates the last one counts.
+        Folder that holds the files, or one above it. Of several dates the last one counts.
     reference
         Gives the file of a reference set by its name: "wbm-summary", "phonondb-103-kappa".
     structures
@@ -88,10 +88,11 @@ def score_artefacts(
     Raises
     ------
     InputError
-        The folder holds no file of a task, a file cannot be read, or a reference is not there.
+        The folder holds no file of a task or those of several submissions, a file cannot be read, or a reference is not
+        there.
     """
     scores = Scores()
-    scores.files = {task: path for task in tasks if (path := dated(folder, TASKS[task])) is not None}
+    scores.files = dated_files(folder, {task: TASKS[task] for task in tasks})
     if not scores.files:
         names = ", ".join(f"YYYY-MM-DD-{ending}" for ending in TASKS.values())
         raise InputError(f"{folder} has no file of a submission ({names}); write one with: campaign submission NAME")

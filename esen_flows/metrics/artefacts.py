@@ -355,27 +355,32 @@ def _conductivity(row: Mapping[str, Any]) -> ModeConductivity:
     )
 
 
-def dated(folder: Path, ending: str) -> Path | None:
-    """The newest file of a kind in a folder or below it.
+def dated_files(folder: Path, endings: Mapping[str, str]) -> dict[str, Path]:
+    """The newest file of each kind of a submission, in a folder or in one below it.
 
     Parameters
     ----------
     folder
-        Folder of a submission.
-    ending
-        Name of the file without its date, such as `DISCOVERY`.
+        Folder of a submission. If it has such files itself, those below it do not count.
+    endings
+        Names of the files without their dates, such as `DISCOVERY`, by names of the caller's.
 
     Returns
     -------
-    Path or None
-        The file; None if there is none.
+    dict
+        The files by those names, of the kinds that are there.
 
     Raises
     ------
     InputError
         Several folders below it have such files, as those of several force fields.
     """
-    found = sorted(folder.rglob(f"????-??-??-{ending}"), key=lambda path: path.name)
-    if len(parents := sorted({str(path.parent) for path in found})) > 1:
-        raise InputError(f"{folder} has files of several submissions; name one of their folders: {', '.join(parents)}")
-    return found[-1] if found else None
+    patterns = {name: f"????-??-??-{ending}" for name, ending in endings.items()}
+    places = {path.parent for pattern in patterns.values() for path in folder.rglob(pattern)}
+    if folder in places:
+        places = {folder}
+    if len(places) > 1:
+        names = ", ".join(sorted(map(str, places)))
+        raise InputError(f"{folder} has files of several submissions; name one of their folders: {names}")
+    found = {name: max(place.glob(pattern), default=None) for place in places for name, pattern in patterns.items()}
+    return {name: path for name, path in found.items() if path is not None}

@@ -13,7 +13,7 @@ from esen_flows.campaigns.sources import ReferenceNotHereError, reference_file
 from esen_flows.errors import InputError
 from esen_flows.metrics.artefact_rows import read_relaxations, read_symmetries
 from esen_flows.metrics.artefact_scores import TASKS
-from esen_flows.metrics.artefacts import dated, read_conductivity_rows, read_formation_energies
+from esen_flows.metrics.artefacts import dated_files, read_conductivity_rows, read_formation_energies
 from esen_flows.metrics.conductivity import ModeConductivity, conductivity_errors, read_reference_conductivities
 from esen_flows.metrics.discovery import predicted_hull_distances, read_discovery_reference
 from esen_flows.reports.members import Member
@@ -89,7 +89,7 @@ def read_submissions(folder: Path) -> list[Submission]:
 
 
 def _read(folder: Path) -> Submission:
-    files = {task: path for task, ending in TASKS.items() if (path := dated(folder, ending)) is not None}
+    files = dated_files(folder, TASKS)
     found = Submission(folder.resolve().name, folder, files, _card(folder))
     manifests = [folder / MANIFEST, *sorted(folder.glob(f"*/{MANIFEST}"))]
     place = next((path.parent for path in manifests if path.is_file()), None)

@@ -77,7 +77,7 @@ def label(
     Returns
     -------
     Path
-        The dataset file; with several shards the file of this shard's labels, for `merge`.
+        The dataset file; with several shards, until it is there, the file of this shard's labels, for `merge`.
 
     Raises
     ------
@@ -97,19 +97,19 @@ def label(
     header = _header(structures, force_field, labeller, shard, recipe_hash, licence)
     if crystals:
         header["crystals"] = [asdict(crystal) for crystal in crystals]
-    if resume and shards == 1 and _is_labelled(path, header["identity"]):
-        return path
     file = shard_path(path, number, shards)
-    if resume and path.exists():
-        raise InputError(f"{path} exists and is not of this labelling; {_REMEDY}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with only_process_in(path.parent, _lock_path(file).name):
+    with only_process_in(path.parent, f".{file.name}.lock"):
+        if resume and _is_labelled(path, header["identity"]):
+            return path
+        if resume and path.exists():
+            raise InputError(f"{path} exists and is not of this labelling; {_REMEDY}")
         _label_rest(structures, labeller, file, _open_labels(file, header, resume), shard, batch_size, progress)
         return merge(path, 1) if shards == 1 else file
 
 
 def refuse_foreign_labels(path: Path | str, force_field: ForceField, recipe_hash: str) -> None:
-    """Refuse a path that `label` would refuse, before the relaxations and dynamics that make its structures.
+    """Refuse labels of something else before the relaxations and dynamics that make the structures to label.
 
     Parameters
     ----------
@@ -196,10 +196,6 @@ def shard_path(path: Path | str, number: int, shards: int) -> Path:
     return path.with_name(f"{path.name}.labels-{number}of{shards}.jsonl")
 
 
-def _lock_path(file: Path) -> Path:
-    return file.with_name(f".{file.name}.lock")
-
-
 def merge(path: Path | str, shards: int) -> Path:
     """Put the labels of all shards together into a dataset file, and remove the shard files.
 
@@ -251,9 +247,7 @@ def merge(path: Path | str, shards: int) -> Path:
         raise InputError(f"the labels of {path} are damaged: {error!r:.200}; delete its shards, label again") from error
     write_labelled(path, labelled, provenance, without_stress=bool(header.get("without_stress")))
     for number in range(shards):
-        file = shard_path(path, number, shards)
-        file.unlink(missing_ok=True)
-        _lock_path(file).unlink(missing_ok=True)
+        shard_path(path, number, shards).unlink(missing_ok=True)
     return path
 
 

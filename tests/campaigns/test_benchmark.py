@@ -155,6 +155,12 @@ def test_submission(store: Store, reference: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has files of several submissions; name one of their .*another-emt"):
         score_artefacts(folder, lambda name: reference, lambda: ())
     assert score_artefacts(other.parent, lambda name: reference, lambda: ()).metrics == scored
+    (other.parent / "old").mkdir()  # what lies below a folder with files is not part of its submission
+    shutil.copy(file, other.parent / "old")
+    assert score_artefacts(other.parent, lambda name: reference, lambda: ()).files == {"conductivity": other}
+    other.rename(other.with_name("2026-11-29-discovery.csv.gz"))  # files of two force fields are not one submission
+    with pytest.raises(InputError, match="has files of several submissions"):
+        score_artefacts(folder, lambda name: reference, lambda: ())
 
 
 def test_a_campaign_without_a_benchmark(store: Store) -> None:

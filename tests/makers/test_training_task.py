@@ -1,11 +1,13 @@
 """Launched trainings: stopped with their job, resumed to the same bits, their errors raised as their types."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from esen_flows.data.folders import write_dataset
 from esen_flows.data.labelled import LabelledStructure
 from esen_flows.errors import FolderInUseError
 from esen_flows.files import only_process_in
-from esen_flows.makers.training_task import LAUNCH_LOCK, TrainingTask, carry_out, launch
+from esen_flows.makers.training_task import LAUNCH_LOCK, TrainingTask, carry_out, launch, main
 from esen_flows.schemas.checkpoint_header import read_header
 from esen_flows.training.config import config_from_dict
 from esen_flows.training.distributed import ALONE
@@ -70,11 +72,19 @@ def wait_for(condition: Any) -> None:
 
 
 def test_a_second_launch_in_a_folder_is_refused_and_touches_nothing(tmp_path: Path) -> None:
-    (tmp_path / "outcome.json").write_text("of the first launch")
+    outcome = tmp_path / "outcome-1.json"
+    outcome.write_text("of the first launch")
     with only_process_in(tmp_path, LAUNCH_LOCK), pytest.raises(FolderInUseError, match="another process writes into"):
         launch(task(tmp_path), tmp_path, PYTHON)
-    assert (tmp_path / "outcome.json").read_text() == "of the first launch"
+    assert outcome.read_text() == "of the first launch"
     assert not (tmp_path / "task.json").exists()
+
+
+def test_a_process_started_by_hand_beside_a_training_leaves_no_outcome_for_it(tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text(json.dumps(asdict(task(tmp_path))))
+    with only_process_in(tmp_path), pytest.raises(FolderInUseError, match="another process writes into"):
+        main(tmp_path)
+    assert not list(tmp_path.glob("outcome*"))
 
 
 @pytest.mark.slow
@@ -96,5 +106,5 @@ def test_a_launched_training_is_stopped_and_killed_with_its_job_and_resumed_to_t
     wait_for(lambda: steps_in(parts) > stopped_at)
     job.kill()
     job.wait()
-    wait_for((parts / "outcome.json").is_file)  # its process was told, saved and said so
+    wait_for(lambda: list(parts.glob("outcome-*.json")))  # its process was told, saved and said so
     assert read_header(launch(work, parts, PYTHON))["model_key"] == whole["model_key"]

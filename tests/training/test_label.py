@@ -76,7 +76,7 @@ def test_provenance_names_labeller_structures_and_versions(tmp_path, structures)
     assert provenance["versions"]["ase"]
     assert provenance["seconds"] > 0
     assert provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xyz", "a.xyz.json"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["a.xyz", "a.xyz.json"]
 
 
 def test_lattice_constants_are_in_the_provenance(tmp_path, structures):
@@ -183,7 +183,7 @@ def test_shards_merge_into_the_same_file(tmp_path, structures):
     label(structures, Labeller(), path, shard=(1, 2))
     assert merge(path, 2).read_bytes() == whole.read_bytes()
     assert read_provenance(path)["shards"] == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xyz", "a.xyz.json", "whole.xyz", "whole.xyz.json"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["a.xyz", "a.xyz.json", "whole.xyz", "whole.xyz.json"]
 
 
 def test_shards_of_different_labellings_do_not_merge(tmp_path, structures):

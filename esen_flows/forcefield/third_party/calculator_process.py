@@ -130,8 +130,8 @@ class CalculatorProcess:
     def close(self) -> None:
         """End the child and everything that it started; the next question starts another one."""
         process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            _end(process)
+        if process is not None:
+            self._finalizer()  # and not `_end`: a finalizer that waits would keep every process that was replaced
 
     @property
     def _pipes(self) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
@@ -158,7 +158,7 @@ class CalculatorProcess:
         except OSError as error:
             raise ModelError(f"{self._label!r}: {self._command[0]} cannot be run: {error.strerror}") from error
         self._owner = os.getpid()
-        weakref.finalize(self, _end_own, self._process, self._owner)
+        self._finalizer = weakref.finalize(self, _end_own, self._process, self._owner)
         stdin, _, stderr = self._pipes
         threading.Thread(target=_keep_tail, args=(stderr, self._stderr), daemon=True).start()
         os.set_blocking(stdin.fileno(), False)
@@ -245,7 +245,7 @@ def _ending(status: int) -> str:
 
 def _keep_tail(stream: IO[bytes], tail: bytearray) -> None:
     """Read standard error to its end, and keep the last of it."""
-    with contextlib.suppress(OSError, ValueError):  # closed by `_end`
+    with stream, contextlib.suppress(OSError, ValueError):
         while piece := os.read(stream.fileno(), 1 << 16):
             tail += piece
             del tail[:-_STDERR_BYTES]

@@ -99,6 +99,10 @@ def test_a_child_that_is_worn_out_is_replaced_and_the_batch_has_results(fake):
     (found,) = fake.evaluate([copper(WORN)])
     assert fake.process.pid != before
     assert found.energy == emt().evaluate([copper(WORN)])[0].energy
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        fake.evaluate([copper(WORN)])
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files
     with pytest.raises(CalculatorDiedError, match="signal SIGSEGV"):  # twice in one batch: the fault is not its age
         fake.evaluate([copper(WORN), copper(WORN, size=2)])
 
