@@ -1,9 +1,6 @@
 """Whether calibrated force fields tell structures like their training data from others.
 
     python benchmarks/domain.py esen_nano [--shared ../shared/data]
-    python benchmarks/domain.py esen_nano103 --crystals benchmarks/data/nano103.xyz.crystals.json
-
-`--crystals` has the lattice constants of the crystals whose recipe has none.
 
 Structures that should be inside: the crystals of the recipes beside the card, perfect and rattled, at linear strains of
 up to 3 % along all axes and along one, and benchmarks/data/unseen.xyz.xz. Structures that should be outside:
@@ -38,6 +35,7 @@ from esen_flows.version import __version__
 
 HERE = Path(__file__).parent
 SILICON_ANGSTROM = 5.46667
+RELAXED = HERE / "data" / "nano103.xyz.crystals.json"  # of crystals whose recipe has no lattice constants
 STRAIN, RATTLE_ANGSTROM = 0.03, 0.03
 SETS = ("alexandria-binary-pbe-phonon-2025.1", "mp-binary-pbe-elasticity-2025.1")
 
@@ -47,12 +45,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--shared", type=Path)
-    parser.add_argument("--crystals", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     force_field = load_force_field(asked.model, dtype="float32")
     systems = set(read_card(asked.model).chemical_systems or ())
-    near = list(training_crystals(asked.model, asked.crystals))
+    near = list(training_crystals(asked.model))
     unseen = [item.atoms for item in read_dataset(HERE / "data" / "unseen.xyz.xz")]
     unseen = [atoms for atoms in unseen if not systems or system_of(atoms) in systems]
     groups = {
@@ -77,14 +74,14 @@ def main() -> None:
     print(path.read_text())
 
 
-def training_crystals(model: str, geometries: Path | None) -> Iterator[Atoms]:
+def training_crystals(model: str) -> Iterator[Atoms]:
     """The crystals of the recipe beside a card, and silicon, each perfect and rattled at several strains.
 
     A card without a recipe of structures is of a model that learned those of esen_nano.
     """
     recipe = card_path(model).with_name("data.yaml")
     recipe = recipe if recipe.exists() else card_path("esen_nano").with_name("data.yaml")
-    known = json.loads(geometries.read_text())["crystals"] if geometries else []
+    known = json.loads(RELAXED.read_text())["crystals"]
     found = {one["name"]: Crystal(**(one | {"species": tuple(one["species"])})) for one in known}
     written = read_recipe(recipe).crystals
     crystals = [perfect(one if one.lattice_angstrom else found[one.name]) for one in written]

@@ -40,7 +40,10 @@ def test_new_compounds_of_known_elements_are_outside(force_field):
     if not found:
         pytest.skip(f"{force_field.label} knows no element of another compound")
     assert len(found) >= 15
-    assert {"CaS", "CaSe", "Mg2Si", "Li2O", "SiO2 quartz"} <= {atoms.info["name"] for atoms in found}
+    named = {"CaS": "Ca-S", "CaSe": "Ca-Se", "Mg2Si": "Mg-Si", "Li2O": "Li-O", "SiO2 quartz": "O-Si"}
+    # CaS and CaSe are among the crystals of esen_nano103.
+    new = {name for name, system in named.items() if system not in systems}
+    assert {"Mg2Si", "Li2O", "SiO2 quartz"} <= new <= {atoms.info["name"] for atoms in found}
     beyond = np.array(extrapolations(force_field, found)) > force_field.calibration.limit
     assert {atoms.info["name"] for atoms, far in zip(found, beyond, strict=True) if not far} <= LIKE_TRAINING
 
