@@ -102,7 +102,8 @@ def test_a_child_that_is_worn_out_is_replaced_and_the_batch_has_results(fake):
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         fake.evaluate([copper(WORN)])
-    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files
+    # One more at most: a thread closes the standard error of a process after its end.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 1
     with pytest.raises(CalculatorDiedError, match="signal SIGSEGV"):  # twice in one batch: the fault is not its age
         fake.evaluate([copper(WORN), copper(WORN, size=2)])
 
